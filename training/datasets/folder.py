@@ -1,0 +1,76 @@
+"""What every reader of a folder needs: the image files in it, or a problem that names the remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from model.problems import InputProblem
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+
+
+class DatasetProblem(InputProblem):
+    """A data set that cannot be read: the first file or folder that is wrong and what to do."""
+
+
+def named_path(text: str) -> Path:
+    """The PATH of a `KIND:PATH`, with `~` expanded, since no shell expands it behind a colon."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise DatasetProblem(f"{text}: {error}; write the path in full") from error
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file directly in `folder`, sorted by name; hidden files and others are passed by.
+
+    Raises:
+        DatasetProblem: if the folder is missing, is a file, cannot be read or holds no image.
+    """
+    if not folder.exists():
+        raise DatasetProblem(f"{folder}: no such folder; correct the path")
+    if not folder.is_dir():
+        raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".")
+                and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+                and entry.is_file()
+            )
+    except OSError as error:
+        raise DatasetProblem(
+            f"{folder}: cannot be read ({error.strerror}); make it readable"
+        ) from error
+    if not names:
+        raise DatasetProblem(f"{folder}: holds no image; name the data set's folder")
+    return [folder / name for name in names]
+
+
+def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> re.Match[str]:
+    """The parts of a file's name.
+
+    Args:
+        file: an image of the data set.
+        pattern: what the whole name must match.
+        form: the same for people, such as `IIIIKKK.png`.
+
+    Raises:
+        DatasetProblem: naming the file whose name does not match.
+    """
+    match = pattern.fullmatch(file.name)
+    if match is None:
+        raise DatasetProblem(f"{file}: the name is not {form}; rename or remove the file")
+    return match
+
+
+def has_image_named(folder: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether the folder's first image, by name, matches `pattern`; False where there is none."""
+    try:
+        return pattern.fullmatch(image_files(folder)[0].name) is not None
+    except DatasetProblem:
+        return False
