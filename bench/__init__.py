@@ -1,0 +1,1 @@
+"""Measured ratios, one file per bench."""

@@ -1,0 +1,1 @@
+"""Drawn people, served, enrolled and queried: what `gmn demo` runs."""

@@ -1,0 +1,1 @@
+"""What a crop and a checkpoint are: decoding, embedding, pair scoring, the artefact."""

@@ -1,0 +1,265 @@
+"""The artefact: one safetensors file that holds everything a service needs, and no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from model.calibration import Calibration
+from model.embedder import Embedder, EmbedderConfig
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+
+FORMAT_VERSION = 1
+HEADER_KEY = "gmn_artefact"
+BUNDLED = Path(__file__).parent / "artefacts" / "bundled.safetensors"
+
+
+class ArtefactProblem(InputProblem):
+    """A file that is not a usable artefact: names the file, what is wrong, what to do."""
+
+
+class TrainingData(BaseModel):
+    """One data set that went into the weights or the calibration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    spec: str
+    terms: str
+    crops: int
+    identities: int
+    cameras: int
+
+
+class Provenance(BaseModel):
+    """Where an artefact comes from.
+
+    Attributes:
+        data: what it was trained on; the held-out identities are not counted in it.
+        terms: under what terms the weights may be used, as its data demands.
+        recipe: the resolved recipe.
+        command: the command line that made it.
+        commit: the project's commit, or None outside a checkout.
+        created_at: RFC 3339.
+        held_out: fraction of identities kept out of training, and the seed that chose them.
+        initial_weights: what the backbone started from.
+        metrics: figures measured on the held-out identities, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: tuple[TrainingData, ...]
+    terms: str
+    recipe: dict[str, Any]
+    command: str
+    commit: str | None
+    created_at: str
+    held_out: dict[str, float]
+    initial_weights: str
+    metrics: dict[str, Any]
+
+
+class Description(BaseModel):
+    """What an artefact says of itself; everything in it but the tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    embedder: EmbedderConfig
+    metric_network: MetricNetworkConfig
+    preprocessing: Preprocessing
+    calibration: Calibration
+    provenance: Provenance
+    embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A loaded artefact; both networks are in evaluation mode and float32, on the CPU."""
+
+    description: Description
+    embedder: Embedder
+    metric_network: MetricNetwork
+
+
+def save_artefact(
+    path: Path,
+    description: Description,
+    embedder: Embedder,
+    metric_network: MetricNetwork,
+    half: bool = True,
+) -> Description:
+    """Writes an artefact atomically.
+
+    Args:
+        path: where to; a file that is there is replaced only once the new one is on disk.
+        description: its fingerprints are computed here and need not be set.
+        embedder, metric_network: the weights.
+        half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
+            variance does not survive the narrow range.
+
+    Returns:
+        The description with both fingerprints.
+    """
+    tensors = _tensors("embedder", embedder, half) | _tensors(
+        "metric_network", metric_network, half
+    )
+    description = description.model_copy(
+        update={"embedding_fingerprint": _embedding_fingerprint(description, tensors)}
+    )
+    description = description.model_copy(
+        update={"artefact_fingerprint": _artefact_fingerprint(description, tensors)}
+    )
+    content = save(tensors, metadata={HEADER_KEY: description.model_dump_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    return description
+
+
+def resolve_artefact(name: str) -> Path:
+    """The file that ARTEFACT on a command line means: a path, or the word `bundled`."""
+    return BUNDLED if name == "bundled" else Path(name)
+
+
+def load_artefact(path: Path) -> Artefact:
+    """Reads an artefact and verifies both fingerprints.
+
+    Raises:
+        ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
+            version, or that lacks a tensor.
+    """
+    description, tensors = _read(path)
+    for name, computed, stored in (
+        (
+            "embedding",
+            _embedding_fingerprint(description, tensors),
+            description.embedding_fingerprint,
+        ),
+        ("artefact", _artefact_fingerprint(description, tensors), description.artefact_fingerprint),
+    ):
+        if computed != stored:
+            raise ArtefactProblem(
+                f"{path}: its {name} fingerprint does not match its content; the file is damaged "
+                "or was edited, copy or train it again"
+            )
+    embedder = Embedder(description.embedder)
+    metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
+    _fill(path, "embedder", embedder, tensors)
+    _fill(path, "metric_network", metric_network, tensors)
+    return Artefact(description, embedder.eval(), metric_network.eval())
+
+
+def read_description(path: Path) -> Description:
+    """What an artefact says of itself, unverified; reads the header only."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return _parse_header(path, file.metadata())
+    except (SafetensorError, OSError, struct.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path) -> tuple[Description, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            description = _parse_header(path, file.metadata())
+            return description, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, struct.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ArtefactProblem:
+    if not path.is_file():
+        return ArtefactProblem(f"{path}: no such file; name an artefact or the word bundled")
+    return ArtefactProblem(
+        f"{path}: not a readable artefact ({error}); it is truncated, damaged or of another kind, "
+        "copy it again or make one with gmn train"
+    )
+
+
+def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
+    if not metadata or HEADER_KEY not in metadata:
+        raise ArtefactProblem(
+            f"{path}: a safetensors file, but not an artefact of this project; "
+            "make one with gmn train"
+        )
+    try:
+        header = json.loads(metadata[HEADER_KEY])
+        version = header.get("format_version") if isinstance(header, dict) else None
+        if version != FORMAT_VERSION:
+            raise ArtefactProblem(
+                f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; "
+                "use the program version that wrote it, or train it again"
+            )
+        return Description.model_validate(header)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise ArtefactProblem(
+            f"{path}: its description is damaged ({str(error).splitlines()[0]}); copy it again"
+        ) from error
+
+
+def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        narrow = half and tensor.is_floating_point() and tensor.ndim >= 2
+        kept = tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype)
+        tensors[f"{prefix}.{name}"] = kept.contiguous(memory_format=torch.contiguous_format)
+    return tensors
+
+
+def _fill(
+    path: Path, prefix: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]
+) -> None:
+    state = module.state_dict()
+    for name, own in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        stored = tensors.get(f"{prefix}.{name}")
+        if stored is None:
+            raise ArtefactProblem(f"{path}: lacks the tensor {prefix}.{name}; train it again")
+        if stored.shape != own.shape:
+            raise ArtefactProblem(
+                f"{path}: tensor {prefix}.{name} has shape {tuple(stored.shape)}, its architecture "
+                f"needs {tuple(own.shape)}; train it again"
+            )
+        state[name] = stored.to(own.dtype)
+    module.load_state_dict(state)
+
+
+def _embedding_fingerprint(description: Description, tensors: dict[str, torch.Tensor]) -> str:
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
+    about = description.model_dump(mode="json", include={"embedder", "preprocessing"})
+    return _fingerprint(about, own)
+
+
+def _artefact_fingerprint(description: Description, tensors: dict[str, torch.Tensor]) -> str:
+    about = description.model_dump(mode="json", exclude={"artefact_fingerprint"})
+    return _fingerprint(about, tensors)
+
+
+def _fingerprint(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

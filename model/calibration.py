@@ -1,0 +1,132 @@
+"""From a score to a probability, and from an asked false-alarm rate to a threshold."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scoring = Literal["cosine", "mnet", "fused"]
+SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
+SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
+PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
+Verdict = Literal["match", "uncertain", "no_match"]
+
+
+class Fusion(BaseModel):
+    """The fused score a·cosine + b·s + c, a logistic regression on held-out source identities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cosine_weight: float
+    mnet_weight: float
+    offset: float
+
+    def fuse(self, cosine: NDArray[np.float32], mnet: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Fused scores of two arrays of one shape."""
+        return np.asarray(
+            self.cosine_weight * cosine + self.mnet_weight * mnet + self.offset, dtype=np.float32
+        )
+
+
+class TailPoint(BaseModel):
+    """One point of the impostor tail: `share` of different-person pairs score at least `score`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(gt=0.0, le=1.0)
+    score: float
+
+
+class ScoringCalibration(BaseModel):
+    """What one scoring's numbers mean.
+
+    Attributes:
+        slope, intercept: probability = 1 / (1 + exp(−(slope·score + intercept))), Platt scaling.
+        impostor_tail: the upper tail of the scores of different people, rarest last.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float
+    intercept: float
+    impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _tail_descends(self) -> ScoringCalibration:
+        shares = [point.share for point in self.impostor_tail]
+        scores = [point.score for point in self.impostor_tail]
+        if shares != sorted(shares, reverse=True) or scores != sorted(scores):
+            raise ValueError("impostor_tail must run from common, low scores to rare, high ones")
+        return self
+
+    def probability(self, score: float) -> float:
+        """Probability that a pair with this score shows one person, 0 to 1."""
+        logit = self.slope * score + self.intercept
+        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
+
+    def pair_threshold(self, far: float) -> float:
+        """The score that a share `far` of different-person pairs reaches.
+
+        Beyond the rarest pair seen the tail is continued exponentially, from its last decade.
+        """
+        points = self.impostor_tail
+        rarity = [-math.log(point.share) for point in points]
+        scores = [point.score for point in points]
+        asked = -math.log(far)
+        if asked <= rarity[-1]:
+            return float(np.interp(asked, rarity, scores))
+        decade = next(i for i in range(len(points)) if rarity[i] >= rarity[-1] - math.log(10.0))
+        first = min(decade, len(points) - 2)
+        run = max(rarity[-1] - rarity[first], 1e-9)
+        return scores[-1] + (scores[-1] - scores[first]) / run * (asked - rarity[-1])
+
+    def search_threshold(self, far: float, gallery_size: int) -> float:
+        """The score that the best of `gallery_size` different people reaches in a share `far`.
+
+        Scores against one gallery are taken as independent. They are not quite, which makes the
+        true rate the lower one: the error is towards fewer matches.
+        """
+        per_pair = -math.expm1(math.log1p(-far) / max(1, gallery_size))
+        return self.pair_threshold(per_pair)
+
+    def verdict(self, top_score: float, far: float, gallery_size: int) -> Verdict:
+        """The answer to a search whose best score is `top_score`."""
+        if top_score >= self.search_threshold(far, gallery_size):
+            return "match"
+        uncertain_far = max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
+        if top_score >= self.search_threshold(uncertain_far, gallery_size):
+            return "uncertain"
+        return "no_match"
+
+
+class Calibration(BaseModel):
+    """Every scoring's calibration, the fusion, and what they were measured on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scorings: dict[Scoring, ScoringCalibration]
+    fusion: Fusion
+    genuine_pairs: int = Field(ge=1)
+    impostor_pairs: int = Field(ge=1)
+    data: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> Calibration:
+        missing = [name for name in SCORINGS if name not in self.scorings]
+        if missing:
+            raise ValueError(f"no calibration for {', '.join(missing)}")
+        return self
+
+    def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:
+        """Thresholds of one scoring by the name of their operating point."""
+        one = self.scorings[scoring]
+        searches = {
+            name: one.search_threshold(far, gallery_size)
+            for name, far in SEARCH_OPERATING_POINTS.items()
+        }
+        pairs = {name: one.pair_threshold(far) for name, far in PAIR_OPERATING_POINTS.items()}
+        return searches | pairs

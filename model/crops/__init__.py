@@ -1,0 +1,1 @@
+"""Image files and manifest rows: decoding, orientation, limits. Imports no model and no HTTP."""

@@ -1,0 +1,123 @@
+"""Bytes of an image file to one upright RGB array; every way it can fail is a `CropProblem`."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from model.problems import InputProblem
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+
+@dataclass(frozen=True)
+class CropLimits:
+    """What is accepted as a crop.
+
+    Attributes:
+        max_bytes: largest file, bytes.
+        max_pixels: largest width × height, checked from the header before any pixel is decoded.
+        min_side: smallest width or height, pixels.
+    """
+
+    max_bytes: int = 10 * 1024 * 1024
+    max_pixels: int = 16_000_000
+    min_side: int = 8
+
+
+class CropProblem(InputProblem):
+    """One image that cannot be used; `code` is stable for programs, the message is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uint8]:
+    """Decodes one crop.
+
+    The type is read from the bytes. EXIF orientation is applied, transparency is laid over white,
+    CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and of an animated image
+    the first frame counts.
+
+    Args:
+        data: the whole file.
+        limits: what to accept, `CropLimits()` by default.
+
+    Returns:
+        Pixels, `(height, width, 3)` uint8 RGB.
+
+    Raises:
+        CropProblem: with code `empty`, `file_too_large`, `not_an_image`, `too_many_pixels`,
+            `too_small` or `truncated`.
+    """
+    limits = limits or CropLimits()
+    if not data:
+        raise CropProblem("empty", "the file has 0 bytes; send the image itself")
+    if len(data) > limits.max_bytes:
+        raise CropProblem(
+            "file_too_large",
+            f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; "
+            "send the person's crop, not the whole frame",
+        )
+    with warnings.catch_warnings():
+        # Pillow warns about large headers before we can refuse them; our own limit is the stricter.
+        warnings.simplefilter("ignore")
+        image = _open(data)
+        _check_size(image, limits)
+        try:
+            image.seek(0)
+            image.load()
+            # The file's orientation and mode are only trusted once every pixel has been read.
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)), dtype=np.uint8)
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+            raise CropProblem(
+                "truncated", f"the image data is cut off or damaged ({error}); send the whole file"
+            ) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise CropProblem(
+            "too_many_pixels", f"the header announces too many pixels ({error}); send a crop"
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
+        raise CropProblem(
+            "not_an_image",
+            "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
+        ) from error
+
+
+def _check_size(image: Image.Image, limits: CropLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise CropProblem(
+            "too_many_pixels",
+            f"the image is {width}×{height} pixels, over the limit of {limits.max_pixels:,}; "
+            "send the person's crop, not the whole frame",
+        )
+    if min(width, height) < limits.min_side:
+        raise CropProblem(
+            "too_small",
+            f"the image is {width}×{height} pixels; each side needs at least {limits.min_side}",
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float32)
+        return Image.fromarray(np.clip(grey / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,41 @@
+"""The one preprocessing that training, evaluation and service share; it travels in the artefact."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Preprocessing(BaseModel):
+    """How a decoded crop becomes the network's input.
+
+    Attributes:
+        height, width: input size, pixels; the crop is resized without keeping its aspect ratio.
+        mean, std: per RGB channel, on the scale 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int = Field(256, ge=32, le=1024)
+    width: int = Field(128, ge=16, le=1024)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resizes `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
+        if crop.shape[:2] == (self.height, self.width):
+            return crop
+        resized = Image.fromarray(crop).resize((self.width, self.height), Image.Resampling.BILINEAR)
+        return np.asarray(resized, dtype=np.uint8)
+
+    def normalise(self, crops: torch.Tensor) -> torch.Tensor:
+        """Turns `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
+        mean = torch.tensor(self.mean, device=crops.device)
+        std = torch.tensor(self.std, device=crops.device)
+        return ((crops.float() / 255.0 - mean) / std).permute(0, 3, 1, 2)

@@ -1,0 +1,11 @@
+"""The one family of errors that a user's input causes."""
+
+from __future__ import annotations
+
+
+class InputProblem(ValueError):
+    """Input that cannot be used.
+
+    The message names the input, says what is wrong with it and what to do about it. The command
+    line prints it and exits with status 2; the service answers it as a problem document.
+    """

@@ -1,0 +1,1 @@
+"""The service: crops → gallery → ranked answers. Never imports training."""

@@ -1,0 +1,1 @@
+"""The offline trainer: data sets → checkpoint → report."""
