@@ -9,11 +9,39 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from model.crops.wholeness import check_whole, has_known_signature
 from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+# What Pillow raises on damaged bytes, found by fuzzing it; UnidentifiedImageError is an OSError.
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
+
+UPRIGHT_BY = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image of each EXIF orientation upright; 1 is upright already."""
+
+# Large headers and odd metadata are answered by a CropProblem or passed over; a warning beside it
+# is noise. Set once: `warnings.catch_warnings` is not safe in the threads that decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -67,30 +95,31 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; "
             "send the person's crop, not the whole frame",
         )
-    with warnings.catch_warnings():
-        # Pillow warns about large headers before we can refuse them; our own limit is the stricter.
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        _check_size(image, limits)
-        try:
-            image.seek(0)
-            image.load()
-            # The file's orientation and mode are only trusted once every pixel has been read.
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)), dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise CropProblem(
-                "truncated", f"the image data is cut off or damaged ({error}); send the whole file"
-            ) from error
+    image = _open(data)
+    _check_size(image, limits)
+    try:
+        check_whole(data, image.format)
+        image.seek(0)
+        image.load()
+        return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8)
+    except DAMAGE as error:
+        raise CropProblem(
+            "truncated", f"the image data is cut off or damaged ({error}); send the whole file"
+        ) from error
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CropProblem(
             "too_many_pixels", f"the header announces too many pixels ({error}); send a crop"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
+    except DAMAGE as error:
+        if has_known_signature(data):
+            raise CropProblem(
+                "truncated", "the image's header is cut off or damaged; send the whole file"
+            ) from error
         raise CropProblem(
             "not_an_image",
             "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
@@ -112,8 +141,17 @@ def _check_size(image: Image.Image, limits: CropLimits) -> None:
         )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation; metadata that cannot be read says nothing about it."""
+    try:
+        transpose = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except DAMAGE:
+        return image
+    return image if transpose is None else image.transpose(transpose)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float32)
         return Image.fromarray(np.clip(grey / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
