@@ -1,0 +1,178 @@
+"""What tests of several rooms share: drawn people, and a small artefact that knows them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PEOPLE = 6
+CAMERAS = ("east", "west")
+SHOTS = 2
+
+
+class DrawnCrop(NamedTuple):
+    """One drawn person: who, under which camera, and the PNG file's bytes."""
+
+    identity: str
+    camera: str
+    png: bytes
+
+
+@pytest.fixture(scope="session")
+def drawn_crops() -> list[DrawnCrop]:
+    """Six people, two cameras, two crops each: 24 different PNG files, nobody real."""
+    return [
+        DrawnCrop(f"{person:04d}", camera, _draw(person, side, shot))
+        for person in range(PEOPLE)
+        for side, camera in enumerate(CAMERAS)
+        for shot in range(SHOTS)
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[DrawnCrop]) -> Path:
+    """An artefact with a 64×32 input, seeded random weights and statistics of the drawn people.
+
+    Its M-Net is not trained: its weights are signed so that a larger difference scores lower.
+    """
+    # torch loads only in tests that need it: those of the client prove that they do not.
+    import torch
+
+    from model.artefact import Description, Provenance, save_artefact
+    from model.crops.decode import decode_crop
+    from model.embedder import Embedder, EmbedderConfig
+    from model.metric_network import MetricNetwork, MetricNetworkConfig
+    from model.preprocessing import Preprocessing
+
+    preprocessing = Preprocessing(height=64, width=32)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        embedder = Embedder(EmbedderConfig(backbone="mobilenet_v2"))
+        metric_network = MetricNetwork(embedder.config.dimension, MetricNetworkConfig(hidden=16))
+    images = np.stack([preprocessing.resize(decode_crop(crop.png)) for crop in drawn_crops])
+    with torch.no_grad():
+        crops = preprocessing.normalise(torch.from_numpy(images))
+        # A random network keeps people apart where its layers are scaled but not centred, and the
+        # mean of all crops is taken off at its end.
+        _scale(embedder.backbone.eval(), crops)
+        _measure_statistics(embedder.neck, embedder.features(crops).before_neck)
+        features = embedder.eval()(crops)
+        _sign(metric_network)
+        rows, columns = torch.triu_indices(len(features), len(features), offset=1)
+        _measure_statistics(
+            metric_network, metric_network.pair_features(features[rows], features[columns])
+        )
+    path: Path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
+    description = Description(
+        embedder=embedder.config,
+        metric_network=metric_network.config,
+        preprocessing=preprocessing,
+        calibration=_calibration(metric_network.eval(), features, drawn_crops),
+        provenance=Provenance(
+            data=(),
+            terms="Free of any: nobody is shown, every person is drawn.",
+            recipe={},
+            command="pytest",
+            commit=None,
+            created_at="2026-01-01T00:00:00Z",
+            held_out={"fraction": 0.5, "seed": 0},
+            initial_weights="none",
+            metrics={},
+        ),
+    )
+    save_artefact(path, description, embedder, metric_network)
+    return path
+
+
+def _draw(person: int, camera: int, shot: int) -> bytes:
+    """A head, a coat and trousers in the person's colours, shifted and lit by the camera."""
+    colours = np.random.default_rng(person).integers(30, 226, size=(2, 3))
+    noise = np.random.default_rng((person, camera, shot))
+    pixels = np.full((96, 48, 3), 110 + 12 * camera, dtype=np.float64)
+    left, top = 10 + noise.integers(0, 3), 4 + noise.integers(0, 3)
+    pixels[top : top + 14, left + 8 : left + 20] = (205, 165, 140)
+    pixels[top + 14 : top + 50, left : left + 28] = colours[0]
+    pixels[top + 50 : top + 84, left + 4 : left + 24] = colours[1]
+    pixels = pixels * (1.0 - 0.06 * camera) + noise.normal(0.0, 3.0, pixels.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _measure_statistics(network, batch) -> None:
+    """Gives every BatchNorm the statistics of one batch."""
+    import torch
+
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()(batch)
+    network.eval()
+
+
+def _scale(backbone, batch) -> None:
+    """Lets every BatchNorm divide by the root mean square of what reaches it."""
+    import torch
+
+    def measure(norm, arguments) -> None:
+        norm.running_var.fill_(arguments[0].square().mean().item())
+
+    hooks = [
+        module.register_forward_pre_hook(measure)
+        for module in backbone.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    backbone(batch)
+    for hook in hooks:
+        hook.remove()
+
+
+def _sign(metric_network) -> None:
+    first, last = metric_network.classifier[0], metric_network.classifier[3]
+    first.weight.abs_()
+    # Keeps most units off ReLU's floor, where all near pairs would tie.
+    metric_network.classifier[1].bias.fill_(2.0)
+    last.weight[0].abs_()
+    last.weight[1] = -last.weight[1].abs()
+
+
+def _calibration(metric_network, features, crops: list[DrawnCrop]):
+    """Read off the drawn people's own pairs, which is enough to tell them apart."""
+    from model.calibration import Calibration, Fusion, ScoringCalibration, TailPoint
+    from model.pair_scoring import cosine_similarities, score_pairs
+
+    people = np.array([crop.identity for crop in crops])
+    cameras = np.array([crop.camera for crop in crops])
+    across = cameras[:, None] < cameras[None, :]
+    genuine = (people[:, None] == people[None, :]) & across
+    impostor = (people[:, None] != people[None, :]) & across
+    fusion = Fusion(cosine_weight=4.0, mnet_weight=1.0, offset=-1.0)
+    cosine = cosine_similarities(features, features).numpy()
+    mnet = score_pairs(metric_network, features, features).numpy()
+    scorings = {}
+    for name, scores in (
+        ("cosine", cosine),
+        ("mnet", mnet),
+        ("fused", fusion.fuse(cosine, mnet)),
+    ):
+        middle = (scores[genuine].mean() + scores[impostor].mean()) / 2
+        slope = 6.0 / (scores[genuine].mean() - scores[impostor].mean())
+        tail = [
+            TailPoint(share=share, score=float(np.quantile(scores[impostor], 1.0 - share)))
+            for share in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+        ]
+        scorings[name] = ScoringCalibration(
+            slope=float(slope), intercept=float(-slope * middle), impostor_tail=tuple(tail)
+        )
+    return Calibration(
+        scorings=scorings,
+        fusion=fusion,
+        genuine_pairs=int(genuine.sum()),
+        impostor_pairs=int(impostor.sum()),
+        data="drawn people of the tests",
+    )
