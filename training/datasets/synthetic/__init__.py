@@ -1,0 +1,5 @@
+"""Drawn people: a data set that shows nobody, for tests, demonstrations and training."""
+
+from training.datasets.synthetic.people import SyntheticProblem, draw_people, read_synthetic
+
+__all__ = ["SyntheticProblem", "draw_people", "read_synthetic"]

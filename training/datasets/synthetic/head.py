@@ -1,0 +1,89 @@
+"""Paints head, face, hair and hat."""
+
+from __future__ import annotations
+
+from math import cos, sin
+
+import numpy as np
+
+from training.datasets.synthetic.fabric import blend, plain
+from training.datasets.synthetic.pose import Point, Skeleton, View
+from training.datasets.synthetic.raster import Canvas, Plane, soft_step
+from training.datasets.synthetic.wardrobe import Appearance
+
+HAIRLINES = {"crop": 0.62, "short": 0.52, "bald": 2.0}
+
+
+def paint_head(canvas: Canvas, person: Appearance, head: Point, view: View) -> None:
+    """Paints the head as a ball whose surface is face, hair or hat by where it points."""
+    thick = {"short": 1.04, "crop": 1.0, "bald": 0.98}.get(person.hair_style, 1.1)
+    size = person.head * view.scale * thick
+    centre = view.pixel(head)
+    radii = (0.047 * size * (0.4 + 0.6 * view.stretch), 0.066 * size)
+    hairline = HAIRLINES.get(person.hair_style, 0.48)
+
+    # A head leans back a little towards what it walks to: half the camera's pitch shows.
+    tip_sin, tip_cos = sin(0.5 * view.pitch), cos(0.5 * view.pitch)
+
+    def paint(right: Plane, rise: Plane) -> Plane:
+        near = np.sqrt(np.maximum(1.0 - right * right - rise * rise, 0.0))
+        up = rise * tip_cos + near * tip_sin
+        towards = near * tip_cos - rise * tip_sin
+        front = right * sin(view.yaw) + towards * cos(view.yaw)
+        left = right * cos(view.yaw) - towards * sin(view.yaw)
+        # Hair ends lower behind the ears than at the temples; below it is the nape.
+        bare = soft_step(front - 0.1 - 0.25 * up, 6.0) * soft_step(hairline - up, 8.0)
+        if person.hair_style in ("short", "crop", "bun", "tail"):
+            bare = np.maximum(bare, soft_step(-0.5 - up, 6.0))
+        if person.hair_style == "bald":
+            bare = np.maximum(bare, soft_step(0.15 + 0.2 * front - np.abs(up - 0.9) + 0.4, 5.0))
+        gloss = 1.0 + 0.25 * np.exp(-(((up - 0.65) / 0.2) ** 2))
+        hair = np.asarray(person.hair, np.float32) * gloss[..., None]
+        colours = blend(hair, person.skin, bare)
+        eyes = np.exp(-(((up - 0.08) / 0.09) ** 2) - ((np.abs(left) - 0.36) / 0.16) ** 2)
+        mouth = np.exp(-(((up + 0.5) / 0.07) ** 2) - (left / 0.25) ** 2)
+        features = (0.45 * eyes + 0.25 * mouth) * (front > 0.2)
+        colours = colours * (1.0 - features)[..., None]
+        if person.hat != "none":
+            brim = 0.3 if person.hat == "cap" else 0.22
+            colours = blend(colours, person.hat_colour, soft_step(up - brim + 0.12 * front, 10.0))
+        return colours
+
+    canvas.ellipsoid(centre, radii, paint)
+    if person.hat == "cap" and cos(view.yaw) > -0.4:
+        reach = (head[0], head[1] + 0.075, head[2] + 0.022)
+        dark = (person.hat_colour[0] * 0.8, person.hat_colour[1] * 0.8, person.hat_colour[2] * 0.8)
+        root = (head[0], head[1] + 0.03, head[2] + 0.03)
+        wide = view.half_width(0.035, 0.008, 0.95)
+        canvas.tube(view.pixel(root), view.pixel(reach), (wide, wide * 0.8), plain(dark))
+
+
+def paint_hair_behind(
+    canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View
+) -> None:
+    """Paints hair that hangs behind the head."""
+    head = skeleton.head
+    if person.hair_style in ("long", "bob"):
+        fall = 0.15 if person.hair_style == "long" else 0.075
+        start = (head[0], head[1] - 0.012, head[2] + 0.01)
+        end = (head[0], head[1] - 0.045, head[2] - fall)
+        wide = view.half_width(0.052 * person.head, 0.04 * person.head, 0.9)
+        canvas.tube(
+            view.pixel(start), view.pixel(end), (wide, wide * 1.02, wide * 0.75), _strands(person),
+            at=(0.0, 0.6, 1.0),
+        )  # fmt: skip
+    elif person.hair_style in ("tail", "bun"):
+        fall = 0.12 if person.hair_style == "tail" else -0.025
+        start = (head[0], head[1] - 0.055, head[2] + 0.035)
+        end = (head[0], head[1] - 0.075, head[2] - fall)
+        wide = 0.02 * view.scale
+        canvas.tube(view.pixel(start), view.pixel(end), (wide, wide * 0.6), plain(person.hair))
+
+
+def _strands(person: Appearance):  # type: ignore[no-untyped-def]
+    hair = np.asarray(person.hair, np.float32)
+    return lambda sideways, along: (
+        hair * (1.0 + 0.15 * np.sin(14 * sideways) + 0.2 * np.exp(-((along - 0.3) ** 2) / 0.02))[
+            ..., None
+        ]
+    )

@@ -1,0 +1,135 @@
+"""How a person stands or walks in one crop, and where the camera sees each joint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, hypot, sin
+
+import numpy as np
+
+Point = tuple[float, float, float]
+"""(left, forward, up) in body heights, the feet's middle at the origin."""
+
+
+@dataclass(frozen=True)
+class View:
+    """From where, and where in the image.
+
+    Attributes:
+        yaw: radians; 0 faces the camera, positive turns to the image's right.
+        pitch: how far the camera looks down, radians.
+        feet: (x, y) of the ground point under the body, pixels.
+        scale: pixels per body height.
+        stretch: horizontal stretch of the crop.
+    """
+
+    yaw: float
+    pitch: float
+    feet: tuple[float, float]
+    scale: float
+    stretch: float
+
+    def depth(self, point: Point) -> float:
+        """How much nearer the camera than the body's axis, body heights."""
+        return -point[0] * sin(self.yaw) + point[1] * cos(self.yaw)
+
+    def zoom(self, up: float) -> float:
+        """A camera above is nearer to the head than to the feet."""
+        return 1.0 + 0.35 * self.pitch * (up - 0.6)
+
+    def pixel(self, point: Point) -> tuple[float, float]:
+        """Where `point` falls, (x, y) pixels."""
+        zoom = self.zoom(point[2])
+        right = point[0] * cos(self.yaw) + point[1] * sin(self.yaw)
+        up = point[2] * cos(self.pitch) - self.depth(point) * sin(self.pitch)
+        return (
+            self.feet[0] + right * self.scale * self.stretch * zoom,
+            self.feet[1] - up * self.scale,
+        )
+
+    def half_width(self, wide: float, deep: float, up: float = 0.6) -> float:
+        """Half the seen width, pixels, of an elliptical section with these half axes."""
+        seen = hypot(wide * cos(self.yaw), deep * sin(self.yaw))
+        return seen * self.scale * self.stretch * self.zoom(up)
+
+
+@dataclass(frozen=True)
+class Limb:
+    """Three joints: shoulder, elbow, wrist; or hip, knee, ankle."""
+
+    root: Point
+    middle: Point
+    tip: Point
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A posed body: `arms` and `legs` are (left, right); toes likewise."""
+
+    head: Point
+    neck: Point
+    hips: Point
+    arms: tuple[Limb, Limb]
+    legs: tuple[Limb, Limb]
+    toes: tuple[Point, Point]
+
+
+def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skeleton:
+    """Draws a phase of a walk (or a stand) for a body with these relative widths."""
+    walking = rng.random() < 0.78
+    stride = rng.uniform(0.25, 0.5) if walking else rng.uniform(0.0, 0.1)
+    phase = rng.uniform(0, 2 * np.pi)
+    lean, tilt = rng.normal(0.01, 0.02), rng.normal(0.0, 0.012)
+    gesture = ["none", "phone", "carry", "pocket"][int(rng.choice(4, p=(0.66, 0.1, 0.12, 0.12)))]
+    busy = int(rng.integers(2))
+    hip_half, shoulder_half = 0.048 * build**0.5, 0.108 * shoulders * build**0.3
+    legs, toes = [], []
+    for index, side in enumerate((1.0, -1.0)):
+        turn = phase + index * np.pi
+        swing = stride * sin(turn)
+        bend = (0.75 if walking else 0.1) * max(0.0, cos(turn)) * min(1.0, stride * 2.5)
+        hip = (side * hip_half, 0.0, 0.52)
+        knee = _reach(hip, 0.245, swing + 0.3 * bend, side * 0.02)
+        ankle = _reach(knee, 0.235, swing - bend, -side * 0.01)
+        legs.append(Limb(hip, knee, ankle))
+        toes.append((ankle[0] + side * 0.015, ankle[1] + 0.085, ankle[2] - 0.02 - 0.03 * bend))
+    lift = 0.035 - min(leg.tip[2] for leg in legs)
+    arms = []
+    for index, side in enumerate((1.0, -1.0)):
+        swing = -0.8 * stride * sin(phase + index * np.pi)
+        bend, out = rng.uniform(0.1, 0.45), rng.uniform(0.08, 0.2)
+        inwards = -0.05
+        if gesture != "none" and index == busy:
+            swing, bend, inwards = {
+                "phone": (0.4, 2.2, -0.1),
+                "carry": (0.1, 1.4, -0.4),
+                "pocket": (-0.25, 0.7, -0.2),
+            }[gesture]
+        root = (side * shoulder_half + tilt, lean, 0.812)
+        elbow = _reach(root, 0.165, swing, side * out)
+        arms.append(Limb(root, elbow, _reach(elbow, 0.15, swing + bend, side * inwards)))
+    return Skeleton(
+        head=_raise((tilt * 1.3, lean * 1.6 + 0.012, 0.928), lift),
+        neck=_raise((tilt, lean, 0.85), lift),
+        hips=_raise((0.0, 0.0, 0.52), lift),
+        arms=(_raise_limb(arms[0], lift), _raise_limb(arms[1], lift)),
+        legs=(_raise_limb(legs[0], lift), _raise_limb(legs[1], lift)),
+        toes=(_raise(toes[0], lift), _raise(toes[1], lift)),
+    )
+
+
+def _reach(root: Point, length: float, swing: float, out: float) -> Point:
+    """The end of a bone that hangs down, swung forward and out by these angles."""
+    return (
+        root[0] + length * sin(out),
+        root[1] + length * sin(swing) * cos(out),
+        root[2] - length * cos(swing) * cos(out),
+    )
+
+
+def _raise(point: Point, lift: float) -> Point:
+    return (point[0], point[1], point[2] + lift)
+
+
+def _raise_limb(limb: Limb, lift: float) -> Limb:
+    return Limb(_raise(limb.root, lift), _raise(limb.middle, lift), _raise(limb.tip, lift))
