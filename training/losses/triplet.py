@@ -1,0 +1,37 @@
+"""L_tri: the batch-hard triplet loss (Hermans et al., 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def triplet_loss(features: torch.Tensor, labels: torch.Tensor, margin: float = 0.3) -> torch.Tensor:
+    """mean over anchors of max(0, farthest positive − nearest negative + margin).
+
+    Args:
+        features: `(B, d)` before the BNNeck; distances are Euclidean.
+        labels: `(B,)`.
+        margin: in units of that distance.
+
+    Returns:
+        A scalar; an anchor without a positive or without a negative counts 0.
+    """
+    distances = _euclidean(features.float())
+    same = labels[:, None] == labels[None, :]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positives, negatives = same & ~itself, ~same
+    farthest = distances.masked_fill(~positives, -torch.inf).amax(dim=1)
+    nearest = distances.masked_fill(~negatives, torch.inf).amin(dim=1)
+    usable = positives.any(dim=1) & negatives.any(dim=1)
+    violations = functional.relu(
+        torch.where(usable, farthest, 0.0) - torch.where(usable, nearest, 0.0) + margin
+    )
+    return torch.where(usable, violations, 0.0).mean()
+
+
+def _euclidean(features: torch.Tensor) -> torch.Tensor:
+    squares = features.square().sum(dim=1)
+    squared = squares[:, None] + squares[None, :] - 2.0 * features @ features.T
+    # The root has no gradient at 0, which every feature has against itself.
+    return squared.clamp(min=1e-12).sqrt()

@@ -1,0 +1,152 @@
+"""A training recipe: one frozen configuration, read from TOML, overridden by `--set key=value`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.embedder import EmbedderConfig
+from model.metric_network import MetricNetworkConfig
+from model.precision import Precision
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampling(_Section):
+    """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed."""
+
+    identities: int = Field(16, ge=2)
+    images: int = Field(4, ge=2)
+
+
+class Augmentation(_Section):
+    """What a training crop goes through; probabilities 0 to 1, `pad` in pixels of the input."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    pad: int = Field(10, ge=0)
+    brightness: float = Field(0.2, ge=0)
+    contrast: float = Field(0.15, ge=0)
+    saturation: float = Field(0.1, ge=0)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    grayscale: float = Field(0.0, ge=0, le=1)
+    blur: float = Field(0.0, ge=0, le=1)
+    erasing: float = Field(0.0, ge=0, le=1)
+
+
+class Losses(_Section):
+    """Weights of the terms (0 switches one off) and their own settings.
+
+    Attributes:
+        perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
+    """
+
+    identity: float = Field(1.0, ge=0)
+    triplet: float = Field(1.0, ge=0)
+    gmn: float = Field(1.0, ge=0)
+    pic: float = Field(0.1, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    margin: float = Field(0.3, ge=0)
+    perturbation_from_epoch: int | None = Field(10, ge=0)
+
+
+class Optimisation(_Section):
+    """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%."""
+
+    optimiser: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = Field(3.5e-4, gt=0)
+    head_multiplier: float = Field(1.0, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    epochs: int = Field(60, ge=1)
+    warm_up_epochs: float = Field(10.0, ge=0)
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[int, ...] = (30, 50)
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+class HeldOut(_Section):
+    """Identities kept out of training, chosen by a seeded hash of (data set, identity)."""
+
+    fraction: float = Field(0.15, gt=0, lt=1)
+    seed: int = 0
+
+
+class Recipe(_Section):
+    """Everything that decides a run, but its data."""
+
+    name: str
+    description: str = ""
+    embedder: EmbedderConfig = EmbedderConfig()
+    initial_weights: str = "torchvision"
+    metric_network: MetricNetworkConfig = MetricNetworkConfig()
+    preprocessing: Preprocessing = Preprocessing()
+    sampling: Sampling = Sampling()
+    augmentation: Augmentation = Augmentation()
+    losses: Losses = Losses()
+    optimisation: Optimisation = Optimisation()
+    held_out: HeldOut = HeldOut()
+    precision: Precision = "auto"
+    seed: int = 0
+    workers: int = Field(0, ge=0)
+    cache_megabytes: int = Field(2048, ge=0)
+    log_every_steps: int = Field(20, ge=1)
+    checkpoint_every_steps: int = Field(200, ge=1)
+
+
+def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe file, or one of the project's by its name, and applies overrides.
+
+    Args:
+        name: a TOML file, or the name of a shipped recipe such as `gmn-r50`.
+        overrides: `key=value` with dotted keys, such as `losses.pic=0.3`; values as TOML writes
+            them, and anything else taken as text.
+
+    Raises:
+        InputProblem: naming the recipe, the key and what it may be.
+    """
+    path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise InputProblem(f"recipe {name}: no such file; name a TOML file or one of {shipped}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputProblem(f"recipe {path}: not valid TOML ({error})") from error
+    for override in overrides or []:
+        _apply(content, override)
+    content.setdefault("name", path.stem)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputProblem(
+            f"recipe {name}: {key}: {first['msg']}, got {first['input']!r}"
+        ) from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputProblem(f"--set {override}: write it as key=value, such as losses.pic=0.3")
+    section = content
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
+    if text.strip() in ("none", "null") and last == "perturbation_from_epoch":
+        section[last] = None
+        return
+    try:
+        section[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        section[last] = text
