@@ -45,7 +45,8 @@ def read_manifest(manifest: Path) -> list[ManifestRow]:
             is not there, a path listed twice, a time that is not RFC 3339, an unknown split.
     """
     if not manifest.is_file():
-        raise ManifestProblem(f"{manifest}: no such file; name a CSV manifest")
+        problem = "is a folder" if manifest.is_dir() else "no such file"
+        raise ManifestProblem(f"{manifest}: {problem}; name a CSV manifest")
     rows: list[ManifestRow] = []
     seen: dict[Path, int] = {}
     try:
@@ -64,6 +65,10 @@ def read_manifest(manifest: Path) -> list[ManifestRow]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(
             f"{manifest}: not a UTF-8 CSV file ({error}); save it as one"
+        ) from error
+    except OSError as error:
+        raise ManifestProblem(
+            f"{manifest}: cannot be read ({error.strerror}); make it readable"
         ) from error
     if not rows:
         raise ManifestProblem(f"{manifest}: has no rows; list at least one crop")
@@ -88,9 +93,7 @@ def _read_row(manifest: Path, line: int, record: dict[str, str | None]) -> Manif
     for name in REQUIRED_COLUMNS:
         if not values[name]:
             raise ManifestProblem(f"{where}: {name} is empty; give every row a {name}")
-    path = (manifest.parent / values["path"]).resolve()
-    if not path.is_file():
-        raise ManifestProblem(f"{where}: {values['path']}: no such file; correct the path")
+    path = _find_file(manifest, where, values["path"])
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
         raise ManifestProblem(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
@@ -101,6 +104,23 @@ def _read_row(manifest: Path, line: int, record: dict[str, str | None]) -> Manif
         captured_at=_read_time(where, values.get("captured_at") or None),
         split=split,
     )
+
+
+def _find_file(manifest: Path, where: str, name: str) -> Path:
+    try:
+        path = (manifest.parent / name).resolve()
+        if path.is_file():
+            return path
+        reason = "is a folder, not an image" if path.is_dir() else "no such file"
+    except (OSError, ValueError, RuntimeError) as error:
+        # A name too long, with a NUL in it, behind a closed folder, or a loop of links.
+        reason = f"cannot be opened ({type(error).__name__})"
+    raise ManifestProblem(f"{where}: {_shortened(name)}: {reason}; correct the path")
+
+
+def _shortened(name: str, length: int = 200) -> str:
+    printable = "".join(letter if letter.isprintable() else "�" for letter in name)
+    return printable if len(printable) <= length else f"{printable[:length]}…"
 
 
 def _read_time(where: str, text: str | None) -> datetime | None:

@@ -1,8 +1,7 @@
-"""What every reader of a folder needs: the image files in it, or a problem that names the remedy."""
+"""What every reader of a folder needs: its image files, or a problem that names the remedy."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -34,21 +33,20 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(
-                entry.name
-                for entry in entries
-                if not entry.name.startswith(".")
-                and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-                and entry.is_file()
-            )
+        files = sorted(
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and not file.name.startswith(".")
+            and file.is_file()
+        )
     except OSError as error:
         raise DatasetProblem(
             f"{folder}: cannot be read ({error.strerror}); make it readable"
         ) from error
-    if not names:
+    if not files:
         raise DatasetProblem(f"{folder}: holds no image; name the data set's folder")
-    return [folder / name for name in names]
+    return files
 
 
 def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> re.Match[str]:

@@ -1,4 +1,4 @@
-"""Market-1501: `bounding_box_train`, `query`, `bounding_box_test`, files `0002_c1s1_000451_03.jpg`."""
+"""Market-1501: three folders of files like `0002_c1s1_000451_03.jpg`, one a split."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ KINDS = (
         kind="synthetic",
         path="a seed, such as 7",
         read=_read_synthetic,
-        looks_like=lambda path: False,
+        looks_like=lambda _: False,
         obtain="drawn on the spot",
         terms="Free of any: nobody is shown, every person is drawn.",
     ),
