@@ -1,0 +1,50 @@
+"""The service's client: `Client` and `AsyncClient`; needs neither torch nor numpy."""
+
+from service.client.answers import (
+    Crop,
+    EnrolledImage,
+    Enrolment,
+    Gallery,
+    ModelDescription,
+    PairScore,
+    RankedCrop,
+    Ranking,
+    Removal,
+    Verdict,
+)
+from service.client.asynchronous import AsyncClient
+from service.client.calls import Image, QueryOptions
+from service.client.problems import (
+    Problem,
+    ProblemError,
+    RequestRefused,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from service.client.synchronous import DEFAULT_GALLERY, DEFAULT_URL, Client
+from service.client.transport import Retries
+
+__all__ = [
+    "DEFAULT_GALLERY",
+    "DEFAULT_URL",
+    "AsyncClient",
+    "Client",
+    "Crop",
+    "EnrolledImage",
+    "Enrolment",
+    "Gallery",
+    "Image",
+    "ModelDescription",
+    "PairScore",
+    "Problem",
+    "ProblemError",
+    "QueryOptions",
+    "RankedCrop",
+    "Ranking",
+    "Removal",
+    "RequestRefused",
+    "Retries",
+    "ServiceFailed",
+    "ServiceUnreachable",
+    "Verdict",
+]

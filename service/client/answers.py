@@ -1,0 +1,158 @@
+"""What the service answers, as typed models; fields that a newer service adds are passed by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from service.client.problems import Problem
+
+Verdict = Literal["match", "uncertain", "no_match"]
+
+
+class Answer(BaseModel):
+    """Base of every answer: immutable, and tolerant of fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EnrolledImage(Answer):
+    """What became of one image of an enrolment.
+
+    Attributes:
+        crop_id: the stored crop; None where `problem` says why the image was refused.
+        identity, camera: as stored; None where unknown.
+        duplicate: the same bytes were there already, and `crop_id` is the older crop's.
+        warnings: what to look at, such as the same picture under another identity.
+        problem: why this image was refused.
+    """
+
+    crop_id: str | None = None
+    identity: str | None = None
+    camera: str | None = None
+    duplicate: bool = False
+    warnings: list[Any] = []
+    problem: Problem | None = None
+
+
+class Enrolment(Answer):
+    """One entry per image, in the order they were sent.
+
+    Attributes:
+        gallery_version: the gallery's version once they had landed; None where none did.
+    """
+
+    gallery_version: int | None = None
+    results: list[EnrolledImage]
+
+
+class RankedCrop(Answer):
+    """One row of a ranking.
+
+    Attributes:
+        rank: from 1.
+        cosine: similarity of the two features, −1 to 1.
+        pair_logit: M-Net's score, higher means the same person; None beyond `rerank_depth`.
+        probability: that both show one person, 0 to 1; None where the row was not scored.
+        verdict: what the operating point makes of this row's score.
+    """
+
+    rank: int
+    crop_id: str
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: datetime | None = None
+    cosine: float
+    pair_logit: float | None = None
+    probability: float | None = None
+    verdict: Verdict | None = None
+    image_url: str | None = None
+
+
+class Ranking(Answer):
+    """The answer to one query.
+
+    Attributes:
+        verdict: whether the best row reaches the operating point's threshold for this gallery.
+        candidates_scored: how many rows M-Net scored.
+        timing_ms: milliseconds of each stage, by its name, and of the whole as `total`.
+    """
+
+    gallery_version: int
+    calibration_version: int | str | None = None
+    model: str | dict[str, Any] | None = None
+    verdict: Verdict
+    results: list[RankedCrop]
+    candidates_scored: int = 0
+    timing_ms: dict[str, float] = {}
+
+
+class SeparateRanking(Answer):
+    """One image's entry in a query with `mode=separate`: a ranking, or why there is none."""
+
+    ranking: Ranking | None = None
+    problem: Problem | None = None
+
+
+class Crop(Answer):
+    """A stored crop, without its picture."""
+
+    crop_id: str
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: datetime | None = None
+    external_id: str | None = None
+    metadata: Any = None
+    image_url: str | None = None
+
+
+class Page(Answer):
+    """One page of a listing; `next_cursor` is None on the last."""
+
+    results: list[dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class Removal(Answer):
+    """What a deletion removed, from `gallery_version` on."""
+
+    gallery_version: int | None = None
+    removed: Any = None
+
+
+class Gallery(Answer):
+    """A gallery's description; `state` is `needs_reindex` where another embedder filled it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    crops: int = 0
+    identities: int = 0
+
+
+class PairScore(Answer):
+    """How alike two images are.
+
+    Attributes:
+        cosine: −1 to 1.
+        logit: M-Net's score, higher means the same person.
+        probability: that both show one person, 0 to 1.
+    """
+
+    cosine: float
+    logit: float
+    probability: float
+    verdict: Verdict
+
+
+class ModelDescription(Answer):
+    """The served artefact's own description, with every field that the service gives."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    embedding_fingerprint: str
+    artefact_fingerprint: str
+    device: str | None = None
+    dtype: str | None = None

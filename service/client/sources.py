@@ -1,0 +1,151 @@
+"""Where images to enrol come from: a folder, a zip archive or a CSV manifest."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from model.crops.manifest import read_manifest
+from model.problems import InputProblem
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+LARGEST_ENTRY = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SourceCrop:
+    """One image to send, not read yet.
+
+    Attributes:
+        name: what a message calls it.
+        read: returns the file's bytes; raises `InputProblem` or `OSError` where it cannot.
+        identity, camera: who and where; None where the source does not say.
+        captured_at: when; None where the source does not say.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a SOURCE on the command line names.
+
+    Attributes:
+        crops: its images, in a stable order.
+        labelled: whether it says who and under which camera; folders and archives do not.
+        passed_by: how many other files were left aside because their names are no image's.
+    """
+
+    crops: tuple[SourceCrop, ...]
+    labelled: bool
+    passed_by: int = 0
+
+    def under(self, camera: str | None) -> Source:
+        """The same under one camera: chosen where the source names cameras, else set."""
+        if camera is None:
+            return self
+        if not self.labelled:
+            crops = tuple(replace(crop, camera=camera) for crop in self.crops)
+            return replace(self, crops=crops)
+        crops = tuple(crop for crop in self.crops if crop.camera == camera)
+        if not crops:
+            known = sorted({crop.camera for crop in self.crops if crop.camera is not None})
+            raise InputProblem(
+                f"--camera {camera}: no image of the source is under it; its cameras are "
+                f"{', '.join(known[:20])}"
+            )
+        return replace(self, crops=crops)
+
+
+def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
+    """Finds the images that a SOURCE stands for.
+
+    Args:
+        name: a folder of images, a zip archive, a CSV manifest, or `KIND:PATH`.
+        read_spec: reads the last.
+
+    Raises:
+        InputProblem: if it is none of them, cannot be read, or holds no image.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        if zipfile.is_zipfile(path):
+            return _archive(path)
+        if path.suffix.lower() == ".csv":
+            return _manifest(path)
+        raise InputProblem(
+            f"{path}: is no folder, zip archive or CSV manifest; put images into a folder"
+        )
+    if ":" in name:
+        return Source(tuple(read_spec(name)), labelled=True)
+    raise InputProblem(
+        f"{name}: no such file or folder; name a folder of images, a zip archive, a CSV manifest, "
+        "or KIND:PATH"
+    )
+
+
+def _folder(folder: Path) -> Source:
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise InputProblem(f"{folder}: cannot be read ({error.strerror})") from error
+    images = [path for path in files if _is_image(path.name)]
+    if not images:
+        raise InputProblem(
+            f"{folder}: holds no image directly in it; name the folder that holds the images"
+        )
+    crops = tuple(SourceCrop(path.name, path.read_bytes) for path in images)
+    return Source(crops, labelled=False, passed_by=len(files) - len(images))
+
+
+def _manifest(path: Path) -> Source:
+    crops = tuple(
+        SourceCrop(str(row.path), row.path.read_bytes, row.identity, row.camera, row.captured_at)
+        for row in read_manifest(path)
+    )
+    return Source(crops, labelled=True)
+
+
+def _archive(path: Path) -> Source:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputProblem(f"{path}: not a readable zip archive ({error}); make it anew") from error
+    images = [entry for entry in entries if _is_image(entry.filename)]
+    if not images:
+        raise InputProblem(f"{path}: holds no image; put images into the archive")
+    crops = tuple(SourceCrop(entry.filename, _entry_reader(path, entry)) for entry in images)
+    return Source(crops, labelled=False, passed_by=len(entries) - len(images))
+
+
+def _entry_reader(path: Path, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        # Opened again for each entry: the archive then needs no owner that outlives the upload.
+        if entry.file_size > LARGEST_ENTRY:
+            raise InputProblem(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(entry) as file:
+                return file.read(LARGEST_ENTRY)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise InputProblem(f"damaged in the archive ({error}); pack it again") from error
+        except (RuntimeError, NotImplementedError) as error:
+            raise InputProblem(f"{error}; pack it without password, deflated") from error
+
+    return read
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
