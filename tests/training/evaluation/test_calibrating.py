@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from model.problems import InputProblem
+from training.evaluation.calibrating import fit_calibration, impostor_tail
+from training.evaluation.open_set import (
+    detection_curve,
+    operating_point_figures,
+    search_extremes,
+)
+from training.evaluation.ranking import PairLabels
+
+
+def gaussian_search(people: int, seed: int, noise: float = 1.0):
+    """Scores N(0, 1) of different people and N(3, 1) of one; M-Net's are the cosine's plus noise."""
+    random = np.random.default_rng(seed)
+    queries, gallery = np.arange(people), np.arange(people)
+    labels = PairLabels(queries, np.zeros_like(queries), gallery, np.ones_like(gallery))
+    scores = random.normal(size=(people, people)) + 3.0 * np.eye(people)
+    mnet = 2.0 * scores + noise * random.normal(size=scores.shape)
+    return scores.astype(np.float32), mnet.astype(np.float32), labels
+
+
+def test_probabilities_match_the_known_posterior_of_a_balanced_pair():
+    cosine, mnet, labels = gaussian_search(1500, seed=1)
+    calibration = fit_calibration(cosine, mnet, labels, "drawn")
+    for score in (0.0, 1.0, 1.5, 2.0, 3.0):
+        truth = 1.0 / (1.0 + np.exp(-(3.0 * score - 4.5)))
+        assert calibration.scorings["cosine"].probability(score) == pytest.approx(truth, abs=0.03)
+
+
+def test_pair_thresholds_obtain_the_asked_rate_on_other_people():
+    cosine, mnet, labels = gaussian_search(1000, seed=2)
+    calibration = fit_calibration(cosine, mnet, labels, "drawn")
+    fresh_cosine, fresh_mnet, _ = gaussian_search(1000, seed=3)
+    others = ~np.eye(1000, dtype=bool)
+    for name, scores in (
+        ("cosine", fresh_cosine),
+        ("mnet", fresh_mnet),
+        ("fused", calibration.fusion.fuse(fresh_cosine, fresh_mnet)),
+    ):
+        for far in (1e-1, 1e-2, 1e-3, 1e-4):
+            obtained = (scores[others] >= calibration.scorings[name].pair_threshold(far)).mean()
+            assert obtained == pytest.approx(far, rel=0.25)
+
+
+def test_searches_for_absent_people_raise_about_as_many_alarms_as_asked():
+    cosine, mnet, labels = gaussian_search(1500, seed=4)
+    calibration = fit_calibration(cosine, mnet, labels, "drawn")
+    fresh, _, _ = gaussian_search(1500, seed=5)
+    extremes = search_extremes(lambda rows: fresh[rows], labels)
+    figures = operating_point_figures(extremes, calibration.scorings["cosine"])
+    assert [figure.name for figure in figures] == ["far_1e-1", "far_1e-2", "far_1e-3"]
+    assert figures[0].false_alarm_rate.mean == pytest.approx(0.1, rel=0.4)
+    assert figures[1].false_alarm_rate.mean == pytest.approx(0.01, abs=0.01)
+    assert figures[0].detection_rate.mean > figures[2].detection_rate.mean
+
+
+def test_the_fused_score_ranks_at_least_as_well_as_its_better_half():
+    random = np.random.default_rng(6)
+    cosine, _, labels = gaussian_search(800, seed=7)
+    mnet, _, _ = gaussian_search(800, seed=8)
+    fusion = fit_calibration(cosine, mnet, labels, "drawn").fusion
+    assert fusion.cosine_weight == pytest.approx(3.0, rel=0.15)
+    assert fusion.mnet_weight == pytest.approx(3.0, rel=0.15)
+    useless = random.normal(size=mnet.shape).astype(np.float32)
+    assert fit_calibration(cosine, useless, labels, "drawn").fusion.mnet_weight < 0.1
+
+
+def test_a_score_that_speaks_against_is_given_no_weight_rather_than_a_negative_one():
+    cosine, mnet, labels = gaussian_search(300, seed=9)
+    calibration = fit_calibration(cosine, -mnet, labels, "drawn")
+    assert calibration.fusion.mnet_weight == 0.0
+    assert calibration.scorings["mnet"].slope == 0.0
+
+
+def test_people_that_do_not_overlap_still_give_finite_numbers():
+    labels = gaussian_search(50, seed=10)[2]
+    scores = np.eye(50, dtype=np.float32)
+    calibration = fit_calibration(scores, scores, labels, "drawn")
+    assert 0.9 < calibration.scorings["cosine"].probability(1.0) < 1.0
+    assert calibration.scorings["cosine"].probability(0.0) < 0.1
+
+
+def test_only_pairs_across_cameras_count():
+    labels = PairLabels(
+        np.array([0, 1]), np.array([0, 0]), np.array([0, 0, 1, 1, -1]), np.array([0, 1, 0, 1, 1])
+    )
+    scores = np.arange(10, dtype=np.float32).reshape(2, 5)
+    calibration = fit_calibration(scores, scores, labels, "drawn")
+    assert (calibration.genuine_pairs, calibration.impostor_pairs) == (2, 2)
+
+
+def test_data_without_genuine_pairs_is_refused_with_the_counts():
+    labels = PairLabels(np.array([0]), np.array([0]), np.array([1, 2]), np.array([1, 1]))
+    with pytest.raises(InputProblem, match="has 0 and 2"):
+        fit_calibration(np.ones((1, 2)), np.ones((1, 2)), labels, "nobody.csv")
+
+
+def test_the_tail_says_what_share_reaches_each_of_its_scores():
+    scores = np.random.default_rng(11).normal(size=5000).astype(np.float32)
+    tail = impostor_tail(scores)
+    assert tail[0].share == 1.0
+    assert tail[-1].share == 1 / 5000
+    assert all((scores >= np.float32(point.score)).mean() == point.share for point in tail)
+
+
+def test_more_alarms_never_detect_fewer_people():
+    cosine, _, labels = gaussian_search(200, seed=12)
+    rates, detected = detection_curve(search_extremes(lambda rows: cosine[rows], labels))
+    assert rates[-1] == 1.0
+    assert (np.diff(detected) >= 0).all()

@@ -1,0 +1,1 @@
+"""The `gmn` sub-commands of the training room, one file each."""

@@ -1,0 +1,1 @@
+"""Ranking metrics, calibration, protocols and reports; knows nothing of the trainer."""

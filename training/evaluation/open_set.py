@@ -1,0 +1,117 @@
+"""Open-set search: what a threshold answers when the person is not in the gallery, and when they are.
+
+FPIR is the share of searches for an absent person that are answered with a match; DIR the share of
+searches for a present one whose best answer is that person and reaches the threshold (ISO 19795).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
+from training.evaluation.intervals import Interval, mean_interval
+from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+
+
+@dataclass(frozen=True)
+class SearchExtremes:
+    """All that an open-set figure needs of every query, `(Q,)` each.
+
+    Attributes:
+        best_genuine: the best score of the person under another camera; −inf where there is none.
+        best_impostor: the best score of anyone else; −inf where there is nobody.
+        impostors: number of gallery images of anyone else.
+        identities: whose query it is, for an interval over people.
+    """
+
+    best_genuine: NDArray[np.float32]
+    best_impostor: NDArray[np.float32]
+    impostors: NDArray[np.int64]
+    identities: NDArray[np.int64]
+
+    def false_alarms(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """1 where a search without the person in the gallery is answered with a match, `(Q,)`."""
+        return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
+
+    def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """1 where a search finds the person first and says so, of those present, `(N,)`."""
+        found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
+        present: NDArray[np.bool_] = np.isfinite(self.best_genuine)
+        return np.asarray(found[present], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class OperatingPointFigures:
+    """One operating point: the false-alarm rate asked for, and what came of it."""
+
+    name: str
+    asked: float
+    false_alarm_rate: Interval
+    detection_rate: Interval
+
+
+def search_extremes(
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+) -> SearchExtremes:
+    """Reads off every query's best scores, in bounded memory.
+
+    Junk and images of the query's own identity and camera are in no gallery; images of others
+    under the query's own camera are, as in a real one.
+    """
+    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+    rows = max(1, scores_per_block // max(1, gallery))
+    genuine = np.empty(queries, dtype=np.float32)
+    impostor = np.empty(queries, dtype=np.float32)
+    impostors = np.empty(queries, dtype=np.int64)
+    for start in range(0, queries, rows):
+        block = slice(start, min(start + rows, queries))
+        scores = score_rows(block)
+        own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
+        across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
+        other = ~own & (labels.gallery_identities >= 0)[None, :]
+        lowest = np.float32(-np.inf)
+        genuine[block] = np.max(scores, axis=1, where=own & across, initial=lowest)
+        impostor[block] = np.max(scores, axis=1, where=other, initial=lowest)
+        impostors[block] = other.sum(axis=1)
+    return SearchExtremes(genuine, impostor, impostors, labels.query_identities)
+
+
+def operating_point_figures(
+    extremes: SearchExtremes, calibration: ScoringCalibration
+) -> list[OperatingPointFigures]:
+    """Asked against obtained false-alarm rate, with the detection rate, at every operating point.
+
+    The intervals are over people, since the searches for one person are alike.
+    """
+    sizes, which = np.unique(extremes.impostors, return_inverse=True)
+    present = np.isfinite(extremes.best_genuine)
+    figures = []
+    for name, asked in SEARCH_OPERATING_POINTS.items():
+        by_size = np.array([calibration.search_threshold(asked, int(size)) for size in sizes])
+        thresholds = by_size[which]
+        figures.append(
+            OperatingPointFigures(
+                name,
+                asked,
+                mean_interval(extremes.false_alarms(thresholds), extremes.identities),
+                mean_interval(extremes.detections(thresholds), extremes.identities[present]),
+            )
+        )
+    return figures
+
+
+def detection_curve(
+    extremes: SearchExtremes, points: int = 100
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The DIR/FAR curve.
+
+    Returns:
+        False-alarm rates from 1/Q to 1, ascending, and the detection rate at each, `(points,)`.
+    """
+    rates = np.geomspace(1.0 / len(extremes.best_impostor), 1.0, points)
+    alarms = np.sort(extremes.best_impostor)[::-1].astype(np.float64)
+    counts = np.clip((rates * len(alarms)).round().astype(int), 1, len(alarms))
+    return rates, np.array([extremes.detections(alarms[count - 1]).mean() for count in counts])

@@ -1,0 +1,221 @@
+"""Exact ranking metrics in bounded memory: only the ranks of the true matches are computed.
+
+The protocol is Market-1501's: a gallery image of the query's own identity *and* camera is dropped,
+junk is dropped, distractors stay as wrong answers, and a query without a remaining true match is
+not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.problems import InputProblem
+
+JUNK_IDENTITY = "-1"
+SCORES_PER_BLOCK = 4_000_000
+
+ScoreRows = Callable[[slice], NDArray[np.float32]]
+"""From a slice of queries to their scores against the whole gallery, `(rows, G)`, higher nearer."""
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """Who and which camera every query and gallery image is, as integers.
+
+    Attributes:
+        query_identities, query_cameras: `(Q,)` int64.
+        gallery_identities, gallery_cameras: `(G,)` int64; junk is the identity −1.
+    """
+
+    query_identities: NDArray[np.int64]
+    query_cameras: NDArray[np.int64]
+    gallery_identities: NDArray[np.int64]
+    gallery_cameras: NDArray[np.int64]
+
+    def across_cameras(self, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Genuine and impostor pairs of some queries with the gallery, two `(rows, G)`.
+
+        Pairs under one camera are neither: a search across cameras never meets the easy genuine
+        ones, and its impostors are those of other cameras.
+        """
+        same = self.query_identities[rows, None] == self.gallery_identities[None, :]
+        valid = self.query_cameras[rows, None] != self.gallery_cameras[None, :]
+        valid &= self.gallery_identities[None, :] >= 0
+        valid &= self.query_identities[rows, None] >= 0
+        return same & valid, ~same & valid
+
+
+@dataclass(frozen=True)
+class QueryMetrics:
+    """One value per counted query; the rows of two scorings of the same data are comparable.
+
+    Attributes:
+        queries: `(N,)` int64, which queries were counted, ascending.
+        average_precision: `(N,)` float64, the step definition: mean over true matches of the
+            precision at each one's rank (TREC; torchreid).
+        average_precision_trapezoid: `(N,)` float64, the area under the precision-recall curve by
+            trapezoids (Oxford buildings; Market-1501's own MATLAB code).
+        inverse_negative_penalty: `(N,)` float64, true matches divided by the hardest one's rank
+            (Ye et al., TPAMI 2021); its mean is mINP.
+        first_rank: `(N,)` int64, rank of the best true match, from 1.
+        not_counted: number of queries without a true match in the gallery.
+    """
+
+    queries: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
+    average_precision_trapezoid: NDArray[np.float64]
+    inverse_negative_penalty: NDArray[np.float64]
+    first_rank: NDArray[np.int64]
+    not_counted: int
+
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Per-query values by the name of the metric that is their mean, each `(N,)`, 0 to 1."""
+        at_rank = {f"rank_{k}": (self.first_rank <= k).astype(np.float64) for k in (1, 5, 10)}
+        return {
+            "mAP": self.average_precision,
+            "mAP_trapezoid": self.average_precision_trapezoid,
+            "mINP": self.inverse_negative_penalty,
+        } | at_rank
+
+    def means(self) -> dict[str, float]:
+        """mAP in both definitions, mINP, and Rank-1/5/10, each 0 to 1."""
+        return {name: float(value.mean()) for name, value in self.values().items()}
+
+    def cmc(self, depth: int = 50) -> NDArray[np.float64]:
+        """Share of queries whose first true match is at rank 1…depth or better, `(depth,)`."""
+        hits = np.bincount(np.minimum(self.first_rank, depth + 1), minlength=depth + 2)
+        return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
+
+
+def integer_labels(
+    query_identities: Sequence[str],
+    query_cameras: Sequence[str],
+    gallery_identities: Sequence[str],
+    gallery_cameras: Sequence[str],
+    junk: Collection[str] = (JUNK_IDENTITY,),
+) -> PairLabels:
+    """Numbers the identities and cameras of one data set.
+
+    Args:
+        query_identities, query_cameras: one per query.
+        gallery_identities, gallery_cameras: one per gallery image.
+        junk: identities that become −1, which is dropped from every ranking.
+    """
+    people = {
+        name: number for number, name in enumerate(_distinct(query_identities, gallery_identities))
+    }
+    people |= dict.fromkeys(junk, -1)
+    cameras = {
+        name: number for number, name in enumerate(_distinct(query_cameras, gallery_cameras))
+    }
+    return PairLabels(
+        np.array([people[name] for name in query_identities], dtype=np.int64),
+        np.array([cameras[name] for name in query_cameras], dtype=np.int64),
+        np.array([people[name] for name in gallery_identities], dtype=np.int64),
+        np.array([cameras[name] for name in gallery_cameras], dtype=np.int64),
+    )
+
+
+def rank_queries(
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+) -> QueryMetrics:
+    """Ranks every query's true matches among the valid gallery images.
+
+    Equal scores rank in gallery order, so that the result is one and the same everywhere.
+
+    Args:
+        score_rows: computes or looks up one block of scores.
+        labels: of the queries and the gallery.
+        scores_per_block: how many scores exist at once; each takes 4 bytes.
+
+    Raises:
+        InputProblem: when no query has a true match under another camera, or a score is not a
+            finite number.
+    """
+    queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+    rows = max(1, scores_per_block // max(1, gallery))
+    members = _members(labels.gallery_identities)
+    junk = members.get(-1, np.empty(0, dtype=np.int64))
+    counted: list[int] = []
+    figures: list[tuple[float, float, float, int]] = []
+    for start in range(0, queries, rows):
+        block = score_rows(slice(start, min(start + rows, queries)))
+        if not (np.isfinite(block.min()) and np.isfinite(block.max())):
+            raise InputProblem(
+                f"a score of queries {start} to {start + len(block) - 1} is not a finite number; "
+                "embed them again with a sound artefact"
+            )
+        for query, scores in enumerate(block, start):
+            own = members.get(int(labels.query_identities[query]), junk[:0])
+            across = labels.gallery_cameras[own] != labels.query_cameras[query]
+            if labels.query_identities[query] < 0 or not across.any():
+                continue
+            dropped = np.concatenate([own[~across], junk])
+            counted.append(query)
+            figures.append(_figures(positive_ranks(scores, own[across], dropped)))
+    if not counted:
+        raise InputProblem(
+            "no query has a true match under another camera; "
+            "name data with people seen by two cameras or more"
+        )
+    step, trapezoid, penalty, first = zip(*figures, strict=True)
+    return QueryMetrics(
+        queries=np.array(counted, dtype=np.int64),
+        average_precision=np.array(step),
+        average_precision_trapezoid=np.array(trapezoid),
+        inverse_negative_penalty=np.array(penalty),
+        first_rank=np.array(first, dtype=np.int64),
+        not_counted=queries - len(counted),
+    )
+
+
+def positive_ranks(
+    scores: NDArray[np.float32], positives: NDArray[np.int64], dropped: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Ranks, from 1 and ascending, of some gallery images among those that are not dropped.
+
+    Args:
+        scores: of one query against the gallery, `(G,)`.
+        positives: gallery rows whose ranks are asked, distinct, `(P,)`.
+        dropped: gallery rows that do not exist for this query, distinct, none of them a positive.
+    """
+    valid = scores.copy()
+    valid[dropped] = -np.inf
+    # Only what scores at least as high as the worst positive can change a rank.
+    rivals = np.flatnonzero(valid >= valid[positives].min())
+    rival_scores = valid[rivals]
+    ranks = [
+        1
+        + np.count_nonzero(rival_scores > rival_scores[place])
+        + np.count_nonzero(rival_scores[:place] == rival_scores[place])
+        for place in np.searchsorted(rivals, positives)
+    ]
+    return np.sort(np.array(ranks, dtype=np.int64))
+
+
+def _figures(ranks: NDArray[np.int64]) -> tuple[float, float, float, int]:
+    """Both average precisions, the inverse negative penalty and the first rank of sorted ranks."""
+    hits = np.arange(1, len(ranks) + 1)
+    precision = hits / ranks
+    # Just before a hit: one hit fewer, one image fewer. Before the first image it is defined as 1.
+    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
+    step = float(precision.mean())
+    trapezoid = float(((precision + before) / 2).mean())
+    return step, trapezoid, float(len(ranks) / ranks[-1]), int(ranks[0])
+
+
+def _members(identities: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Gallery rows of every identity, ascending."""
+    order = np.argsort(identities, kind="stable")
+    people, starts = np.unique(identities[order], return_index=True)
+    return {
+        int(person): rows for person, rows in zip(people, np.split(order, starts[1:]), strict=True)
+    }
+
+
+def _distinct(*names: Sequence[str]) -> list[str]:
+    return sorted(set().union(*names))
