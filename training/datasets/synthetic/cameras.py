@@ -51,13 +51,13 @@ class Domain:
 DOMAINS: tuple[Domain, ...] = (
     # A summer campus, seen from above by good cameras, boxes drawn by hand.
     Domain(
-        0.15, 0.36, {"campus": 0.5, "plaza": 0.3, "stairs": 0.2}, (0.25, 0.5), (0.7, 1.0),
+        0.15, 0.28, {"campus": 0.5, "plaza": 0.3, "stairs": 0.2}, (0.25, 0.5), (0.7, 1.0),
         (70, 95), (0.005, 0.015), (1.0, 1.35), (0.95, 1.15), (0.95, 1.2), (0.4, 0.9),
         (1.0, 1.02, 0.95), (0.88, 0.94), 0.02,
     ),
     # A shopping street near eye level, detected boxes, bright and washed out.
     Domain(
-        0.35, 0.4, {"street": 0.6, "plaza": 0.4}, (0.05, 0.2), (0.6, 0.95),
+        0.35, 0.33, {"street": 0.6, "plaza": 0.4}, (0.05, 0.2), (0.6, 0.95),
         (45, 80), (0.01, 0.02), (1.15, 1.6), (0.75, 1.0), (0.75, 1.05), (0.2, 0.8),
         (1.02, 1.0, 0.98), (0.82, 0.97), 0.06,
     ),

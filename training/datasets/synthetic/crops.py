@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import cos
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +41,7 @@ def draw_crop(
     if rng.random() < 0.5:
         window = window[:, ::-1]
     canvas = Canvas(window * np.float32(rng.normal(1.0, 0.04)), camera.light)
-    scale = rows * float(rng.uniform(*camera.fill)) / np.cos(0.5 * camera.pitch)
+    scale = rows * float(rng.uniform(*camera.fill)) / cos(0.5 * camera.pitch)
     # The walking direction: mostly the camera's usual one, often the opposite.
     heading = camera.yaw + (np.pi if rng.random() < 0.3 else 0.0)
     view = View(
@@ -60,9 +62,7 @@ def draw_crop(
     return expose(rng, canvas.pixels, camera, height, width)
 
 
-def _paint_person(
-    rng: np.random.Generator, canvas: Canvas, person: Appearance, view: View
-) -> None:
+def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, view: View) -> None:
     light = canvas.light
     shadow = (
         view.feet[0] - 0.08 * light.side * view.scale,
@@ -70,7 +70,7 @@ def _paint_person(
     )
     reach = (0.13 + 0.1 * abs(light.side)) * view.scale * view.stretch
     canvas.darken(shadow, (reach, 0.035 * view.scale), 0.25 + 0.4 * light.diffuse)
-    folds = Folds(float(rng.uniform(0.05, 0.16)), float(rng.uniform(0, 6.28)))
+    folds = Folds(float(rng.uniform(0.08, 0.24)), float(rng.uniform(0, 6.28)))
     paint_figure(canvas, person, draw_pose(rng, person.shoulders, person.build), view, folds)
 
 

@@ -32,7 +32,7 @@ class Fabric:
     extent: float = 0.4
 
     def mix(self, angle: Plane, along: Plane) -> Plane | float:
-        """How much of the second colour, 0 to 1, at `angle` (radians from the front) and `along`."""
+        """Share of the second colour, 0 to 1, at `angle` (radians from the front) and `along`."""
         turn = 2 * np.pi * self.scale
         if self.pattern == "hoops":
             return soft_step(np.sin(turn * along + self.phase), 1.5)
@@ -73,13 +73,16 @@ class Folds:
 
     def shade(self, angle: Plane, along: Plane) -> Plane:
         """A factor about 1."""
-        waves = np.sin(3.0 * angle + 11.0 * along + self.phase)
-        return 1.0 + self.depth * waves * np.sin(17.0 * along - 2.0 * angle + 2.0 * self.phase)
+        drape = 2.2 * np.sin(5.0 * along + 2.0 * self.phase)
+        factor: Plane = 1.0 + self.depth * np.sin(drape + 4.5 * along - 2.5 * angle + self.phase)
+        return factor
 
 
-def wrap(angle: Plane) -> Plane:
-    """The same angle between -pi and pi."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi
+def surface_angle(sideways: Plane, yaw: float) -> Plane:
+    """Where on a body turned by `yaw` a point lies, radians from its front, -pi to pi."""
+    angle = np.arcsin(sideways) - yaw
+    wrapped: Plane = angle - (2 * np.pi) * np.rint(angle * (0.5 / np.pi))
+    return wrapped
 
 
 def blend(below: Plane, above: Colour, weight: Plane) -> Plane:

@@ -6,7 +6,7 @@ from math import cos, sin
 
 import numpy as np
 
-from training.datasets.synthetic.fabric import Fabric, Folds, blend, plain, wrap
+from training.datasets.synthetic.fabric import Fabric, Folds, blend, plain, surface_angle
 from training.datasets.synthetic.head import paint_hair_behind, paint_head
 from training.datasets.synthetic.luggage import paint_luggage, paint_straps, paint_umbrella
 from training.datasets.synthetic.pose import Limb, Point, Skeleton, View
@@ -47,11 +47,16 @@ def _covered(
     cover: float,
 ) -> Paint:  # fmt: skip
     """Paint of one bone: cloth up to `cover`, then skin; the bone spans start to stop of a limb."""
+    if cover <= start:
+        return plain(person.skin)
 
     def paint(sideways: Plane, along: Plane) -> Plane:
-        angle = wrap(np.arcsin(sideways) - view.yaw)
         place = start + (stop - start) * along
-        cloth = fabric.colours(angle, place) * folds.shade(angle, place)[..., None]
+        # A plain cloth looks the same all round: no need to know where the front is.
+        angle = sideways if fabric.pattern == "plain" else surface_angle(sideways, view.yaw)
+        cloth = fabric.colours(angle, place) * folds.shade(sideways, place)[..., None]
+        if cover > stop:
+            return cloth
         edge = soft_step(place - cover, 40.0)
         hem = 1.0 - 0.2 * np.exp(-(((place - cover) / 0.03) ** 2))
         return blend(cloth * hem[..., None], person.skin, edge)
@@ -79,7 +84,7 @@ def _arm(canvas: Canvas, person: Appearance, limb: Limb, view: View, folds: Fold
     canvas.tube(
         shoulder,
         elbow,
-        (0.037 * size + upper_cloth, 0.028 * size + upper_cloth),
+        (0.034 * size + upper_cloth, 0.028 * size + upper_cloth),
         _covered(person, sleeved, view, folds, 0.0, 0.5, person.sleeve),
     )
 
@@ -198,13 +203,11 @@ def _flared(
     )
 
 
-def _upper_paint(
-    person: Appearance, view: View, folds: Folds, start: float, stop: float
-) -> Paint:
+def _upper_paint(person: Appearance, view: View, folds: Folds, start: float, stop: float) -> Paint:
     """The upper garment: pattern, open front, zip or collar, straps."""
 
     def paint(sideways: Plane, along: Plane) -> Plane:
-        angle = wrap(np.arcsin(sideways) - view.yaw)
+        angle = surface_angle(sideways, view.yaw)
         place = start + (stop - start) * along
         cloth = person.upper.colours(angle, place)
         if person.opening > 0:

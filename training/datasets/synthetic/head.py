@@ -8,7 +8,7 @@ import numpy as np
 
 from training.datasets.synthetic.fabric import blend, plain
 from training.datasets.synthetic.pose import Point, Skeleton, View
-from training.datasets.synthetic.raster import Canvas, Plane, soft_step
+from training.datasets.synthetic.raster import Canvas, Paint, Plane, soft_step
 from training.datasets.synthetic.wardrobe import Appearance
 
 HAIRLINES = {"crop": 0.62, "short": 0.52, "bald": 2.0}
@@ -58,9 +58,7 @@ def paint_head(canvas: Canvas, person: Appearance, head: Point, view: View) -> N
         canvas.tube(view.pixel(root), view.pixel(reach), (wide, wide * 0.8), plain(dark))
 
 
-def paint_hair_behind(
-    canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View
-) -> None:
+def paint_hair_behind(canvas: Canvas, person: Appearance, skeleton: Skeleton, view: View) -> None:
     """Paints hair that hangs behind the head."""
     head = skeleton.head
     if person.hair_style in ("long", "bob"):
@@ -80,10 +78,12 @@ def paint_hair_behind(
         canvas.tube(view.pixel(start), view.pixel(end), (wide, wide * 0.6), plain(person.hair))
 
 
-def _strands(person: Appearance):  # type: ignore[no-untyped-def]
+def _strands(person: Appearance) -> Paint:
     hair = np.asarray(person.hair, np.float32)
-    return lambda sideways, along: (
-        hair * (1.0 + 0.15 * np.sin(14 * sideways) + 0.2 * np.exp(-((along - 0.3) ** 2) / 0.02))[
-            ..., None
-        ]
-    )
+
+    def paint(sideways: Plane, along: Plane) -> Plane:
+        gloss = 0.2 * np.exp(-((along - 0.3) ** 2) / 0.02)
+        colours: Plane = hair * (1.0 + 0.15 * np.sin(14 * sideways) + gloss)[..., None]
+        return colours
+
+    return paint

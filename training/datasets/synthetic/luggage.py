@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from training.datasets.synthetic.fabric import Colour, blend, plain
@@ -73,13 +72,13 @@ def paint_umbrella(canvas: Canvas, person: Appearance, skeleton: Skeleton, view:
     tip = view.pixel((-0.08, 0.06, head[2] + 0.1))
     canvas.tube(hand, tip, (0.9, 0.9), plain((0.3, 0.3, 0.3)))
     colour = np.asarray(person.umbrella, np.float32)
-    reach = 0.26 * view.scale * view.stretch
+    reach = 0.21 * view.scale * view.stretch
 
     def ribs(right: Plane, rise: Plane) -> Plane:
         shade = 0.9 + 0.12 * np.sin(9 * right) + 0.1 * rise
         return colour * shade[..., None]
 
-    canvas.ellipsoid((tip[0], tip[1] + 0.02 * view.scale), (reach, 0.075 * view.scale), ribs)
+    canvas.ellipsoid((tip[0], tip[1] + 0.02 * view.scale), (reach, 0.095 * view.scale), ribs)
 
 
 def _dark(colour: Colour) -> Colour:
@@ -92,6 +91,7 @@ def _pouch(colour: Colour) -> Paint:
     def paint(sideways: Plane, along: Plane) -> Plane:
         pocket = np.exp(-(((along - 0.55) / 0.03) ** 2)) * (np.abs(sideways) < 0.75)
         rim = 0.25 * np.abs(sideways) ** 6
-        return base * (1.05 - 0.25 * pocket - rim - 0.15 * along)[..., None]
+        colours: Plane = base * (1.05 - 0.25 * pocket - rim - 0.15 * along)[..., None]
+        return colours
 
     return paint

@@ -60,7 +60,9 @@ def draw_people(
     for domain in range(domains):
         style = domain_style(domain)
         cameras = [
-            draw_camera(_generator(seed, _CAMERA, domain, camera), style, canvas_size(height, width))
+            draw_camera(
+                _generator(seed, _CAMERA, domain, camera), style, canvas_size(height, width)
+            )
             for camera in range(cameras_per_domain)
         ]
         for number in range(identities_per_domain):
@@ -83,7 +85,11 @@ def draw_people(
                             pixels=draw_crop(rng, person, passer_by, view, height, width),
                         )
                     )
-    return Dataset("synthetic", f"synthetic:{seed}", TERMS, tuple(records))
+    spec = (
+        f"synthetic:{seed},identities={identities_per_domain},domains={domains},"
+        f"cameras={cameras_per_domain},crops={crops_per_camera}"
+    )
+    return Dataset("synthetic", spec, TERMS, tuple(records))
 
 
 def read_synthetic(spec_path: str) -> Dataset:

@@ -82,7 +82,7 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
     lean, tilt = rng.normal(0.01, 0.02), rng.normal(0.0, 0.012)
     gesture = ["none", "phone", "carry", "pocket"][int(rng.choice(4, p=(0.66, 0.1, 0.12, 0.12)))]
     busy = int(rng.integers(2))
-    hip_half, shoulder_half = 0.048 * build**0.5, 0.108 * shoulders * build**0.3
+    hip_half, shoulder_half = 0.048 * build**0.5, 0.092 * shoulders * build**0.3
     legs, toes = [], []
     for index, side in enumerate((1.0, -1.0)):
         turn = phase + index * np.pi
@@ -105,7 +105,7 @@ def draw_pose(rng: np.random.Generator, shoulders: float, build: float) -> Skele
                 "carry": (0.1, 1.4, -0.4),
                 "pocket": (-0.25, 0.7, -0.2),
             }[gesture]
-        root = (side * shoulder_half + tilt, lean, 0.812)
+        root = (side * shoulder_half + tilt, lean, 0.797)
         elbow = _reach(root, 0.165, swing, side * out)
         arms.append(Limb(root, elbow, _reach(elbow, 0.15, swing + bend, side * inwards)))
     return Skeleton(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
+"""An array over pixels, float32."""
 Paint = Callable[[Plane, Plane], Plane]
 """From (sideways, along) of a tube, or a similar pair, to colours `(h, w, 3)`, 0 to 1."""
 
@@ -41,7 +43,13 @@ class Light:
 
 def soft_step(distance: Plane, sharpness: float) -> Plane:
     """0 below, 1 above, with a ramp of width 1/sharpness about zero."""
-    return np.clip(distance * sharpness + 0.5, 0.0, 1.0)
+    return unit(distance * sharpness + 0.5)
+
+
+def unit(values: Plane) -> Plane:
+    """The values held between 0 and 1; `np.clip` costs three times as much on small planes."""
+    held: Plane = np.minimum(np.maximum(values, 0.0), 1.0)
+    return held
 
 
 class Canvas:
@@ -88,7 +96,7 @@ class Canvas:
         across, down = across / length, down / length
         x, y = self._columns[:, columns] - start[0], self._rows[rows] - start[1]
         position = (x * across + y * down) / length
-        along = np.clip(position, 0.0, 1.0)
+        along = unit(position)
         if len(half_widths) == 2:
             half = half_widths[0] + (half_widths[1] - half_widths[0]) * along
         else:
@@ -97,12 +105,13 @@ class Canvas:
         beyond = (position - along) * length
         # A tube that runs down the image has its right at the image's right, one that runs up
         # too: "sideways" is always image right, so that light and texture agree.
-        sideways = np.clip((offset if down >= 0 else -offset) / np.maximum(half, 0.3), -1.0, 1.0)
+        sideways = (offset if down >= 0 else -offset) / np.maximum(half, 0.3)
+        sideways = np.minimum(np.maximum(sideways, -1.0), 1.0)
         if round_ends:
-            coverage = np.clip(half - np.hypot(offset, beyond) + 0.5, 0.0, 1.0)
+            coverage = unit(half - np.sqrt(offset * offset + beyond * beyond) + 0.5)
         else:
-            coverage = np.clip(half - np.abs(offset) + 0.5, 0.0, 1.0)
-            coverage *= np.clip(1.0 - np.abs(beyond), 0.0, 1.0)
+            coverage = unit(half - np.abs(offset) + 0.5)
+            coverage *= unit(1.0 - np.abs(beyond))
         near = np.sqrt(1.0 - sideways * sideways)
         shade = self.light.shade(sideways, near)
         self._blend(rows, columns, paint(sideways, along) * shade[..., None], coverage * opacity)
@@ -122,7 +131,7 @@ class Canvas:
         right = (self._columns[:, columns] - centre[0]) / radii[0]
         up = (centre[1] - self._rows[rows]) / radii[1]
         distance = np.sqrt(right * right + up * up)
-        coverage = np.clip((1.0 - distance) * min(radii) + 0.5, 0.0, 1.0)
+        coverage = unit((1.0 - distance) * min(radii) + 0.5)
         scale = 1.0 / np.maximum(distance, 1.0)
         right, up = right * scale, up * scale
         near = np.sqrt(np.maximum(1.0 - right * right - up * up, 0.0))
@@ -143,9 +152,7 @@ class Canvas:
         up = (self._rows[rows] - centre[1]) / radii[1]
         self.pixels[rows, columns] *= (1.0 - strength * np.exp(-(right**2) - up**2))[..., None]
 
-    def _window(
-        self, left: float, top: float, right: float, bottom: float
-    ) -> tuple[slice, slice]:
+    def _window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
         height, width = self.pixels.shape[:2]
         return (
             slice(max(int(top), 0), min(int(bottom) + 1, height)),

@@ -107,7 +107,9 @@ def _car(
     draw.rounded_rectangle(roof, tall / 3, fill=_ink(rng, (0.15, 0.17, 0.2)))
     for wheel in (0.2, 0.78):
         at = x + long * wheel
-        draw.ellipse((at - tall * 0.3, y - tall * 0.3, at + tall * 0.3, y + tall * 0.3), (25, 25, 25))
+        draw.ellipse(
+            (at - tall * 0.3, y - tall * 0.3, at + tall * 0.3, y + tall * 0.3), (25, 25, 25)
+        )
 
 
 def _campus(
@@ -117,7 +119,12 @@ def _campus(
     _ground(rng, draw, width, height, horizon, (0.32, 0.41, 0.2), False)
     start, end = rng.uniform(-0.2, 0.6) * width, rng.uniform(-0.2, 0.6) * width
     wide = rng.uniform(0.2, 0.9) * width
-    path = ((start, horizon), (start + 0.6 * wide, horizon), (end + 1.6 * wide, height), (end, height))
+    path = (
+        (start, horizon),
+        (start + 0.6 * wide, horizon),
+        (end + 1.6 * wide, height),
+        (end, height),
+    )
     draw.polygon(path, fill=_ink(rng, (0.62, 0.59, 0.54)))
     for _ in range(int(rng.integers(6, 16))):
         x, radius = rng.uniform(0, width), rng.uniform(0.06, 0.2) * height
@@ -148,7 +155,9 @@ def _corridor(
     for _ in range(int(rng.integers(1, 5))):
         x, wide = rng.uniform(0, width), rng.uniform(0.03, 0.12) * height
         gleam = _ink(rng, (0.8, 0.8, 0.77))
-        draw.polygon(((x, horizon), (x + wide, horizon), (x + 2 * wide, height), (x - wide, height)), gleam)
+        draw.polygon(
+            ((x, horizon), (x + wide, horizon), (x + 2 * wide, height), (x - wide, height)), gleam
+        )
 
 
 def _tiles(
@@ -158,9 +167,9 @@ def _tiles(
     draw.rectangle((0, 0, width, horizon), fill=_ink(rng, colour))
     side = rng.uniform(0.05, 0.14) * height
     joint = _ink(rng, (colour[0] * 0.75, colour[1] * 0.75, colour[2] * 0.75))
-    for column in np.arange(0, width, side):
+    for column in np.arange(0, width, side).tolist():
         draw.line((column, 0, column, horizon), fill=joint)
-    for row in np.arange(horizon % side, horizon, side * 0.6):
+    for row in np.arange(horizon % side, horizon, side * 0.6).tolist():
         draw.line((0, row, width, row), fill=joint)
     for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(0, width), rng.uniform(0, 0.6) * horizon
@@ -176,11 +185,15 @@ def _stairs(
     row, step = float(horizon) * 0.4, 0.02 * height
     while row < height:
         draw.rectangle((0, row, width, row + step * 0.45), fill=_ink(rng, (0.7, 0.69, 0.66), 0.02))
-        draw.rectangle((0, row + step * 0.45, width, row + step), fill=_ink(rng, (0.4, 0.39, 0.38), 0.02))
+        draw.rectangle(
+            (0, row + step * 0.45, width, row + step), fill=_ink(rng, (0.4, 0.39, 0.38), 0.02)
+        )
         row, step = row + step, step * 1.12
     for _ in range(3):
         x, lean = rng.uniform(0, width), rng.uniform(-0.4, 0.4) * height
-        draw.line((x, 0, x + lean, height), fill=_ink(rng, (0.25, 0.25, 0.27)), width=max(2, height // 60))
+        draw.line(
+            (x, 0, x + lean, height), fill=_ink(rng, (0.25, 0.25, 0.27)), width=max(2, height // 60)
+        )
 
 
 def _plaza(
@@ -197,8 +210,12 @@ def _plaza(
         tall = (0.18 + 0.4 * (foot - horizon) / height) * height
         clothes, legs = _ink(rng, (0.35, 0.33, 0.36), 0.2), _ink(rng, (0.18, 0.18, 0.22))
         draw.rectangle((x, foot - 0.5 * tall, x + 0.2 * tall, foot), fill=legs)
-        draw.rounded_rectangle((x - 0.04 * tall, foot - 0.87 * tall, x + 0.24 * tall, foot - 0.45 * tall), 3, clothes)
-        draw.ellipse((x + 0.03 * tall, foot - tall, x + 0.17 * tall, foot - 0.85 * tall), fill=(140, 110, 90))
+        draw.rounded_rectangle(
+            (x - 0.04 * tall, foot - 0.87 * tall, x + 0.24 * tall, foot - 0.45 * tall), 3, clothes
+        )
+        draw.ellipse(
+            (x + 0.03 * tall, foot - tall, x + 0.17 * tall, foot - 0.85 * tall), fill=(140, 110, 90)
+        )
 
 
 Painter = Callable[[np.random.Generator, ImageDraw.ImageDraw, int, int, int], None]

@@ -43,7 +43,7 @@ def _develop(rng: np.random.Generator, pixels: Plane, camera: Camera) -> Plane:
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     right = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     corner = 1.0 - camera.vignette * 0.5 * (down * down + right * right)
-    gain = np.asarray(camera.white, np.float32) * np.float32(rng.normal(1.0, 0.05))
+    gain = np.asarray(camera.white, np.float32) * float(rng.normal(1.0, 0.05))
     pixels = pixels * gain * corner[..., None]
     if abs(camera.gamma - 1.0) > 0.03:
         pixels = np.power(np.clip(pixels, 1e-4, None), camera.gamma, dtype=np.float32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -12,14 +14,14 @@ from training.datasets.synthetic.fabric import Colour, Fabric
 
 T = TypeVar("T")
 
-SKINS: tuple[Colour, ...] = (
-    (0.94, 0.79, 0.69),
-    (0.89, 0.71, 0.58),
-    (0.82, 0.62, 0.48),
-    (0.68, 0.48, 0.35),
-    (0.50, 0.34, 0.25),
-    (0.36, 0.25, 0.19),
-)
+SKINS: Mapping[Colour, float] = {
+    (0.94, 0.79, 0.69): 0.26,
+    (0.89, 0.71, 0.58): 0.28,
+    (0.82, 0.62, 0.48): 0.2,
+    (0.68, 0.48, 0.35): 0.1,
+    (0.50, 0.34, 0.25): 0.09,
+    (0.36, 0.25, 0.19): 0.07,
+}
 HAIRS: Mapping[Colour, float] = {
     (0.07, 0.06, 0.06): 0.45,
     (0.17, 0.11, 0.08): 0.25,
@@ -67,6 +69,15 @@ UPPER_PATTERNS = {
     "motley": 0.03,
 }  # fmt: skip
 
+BAGS = {"none": 0.42, "backpack": 0.24, "shoulder": 0.15, "hand": 0.1, "tote": 0.09}
+SHOES: Mapping[Colour, float] = {
+    (0.08, 0.08, 0.08): 0.5,
+    (0.85, 0.85, 0.84): 0.25,
+    (0.35, 0.22, 0.14): 0.15,
+    (0.55, 0.55, 0.57): 0.06,
+    (0.7, 0.15, 0.18): 0.04,
+}
+
 
 @dataclass(frozen=True)
 class Appearance:
@@ -105,12 +116,9 @@ class Appearance:
 
 def pick(rng: np.random.Generator, table: Mapping[T, float]) -> T:
     """One key, with the table's weights."""
-    mark = rng.random() * sum(table.values())
-    for key, weight in table.items():
-        mark -= weight
-        if mark <= 0:
-            break
-    return key
+    keys = list(table)
+    sums = list(accumulate(table.values()))
+    return keys[min(bisect_left(sums, rng.random() * sums[-1]), len(keys) - 1)]
 
 
 def tint(rng: np.random.Generator, colour: Colour, spread: float = 0.05) -> Colour:
@@ -154,7 +162,7 @@ def draw_appearance(rng: np.random.Generator, cold: float, vividness: float) -> 
         build=float(np.clip(rng.normal(0.96 if feminine else 1.04, 0.11), 0.78, 1.35)),
         shoulders=float(rng.normal(0.94 if feminine else 1.06, 0.05)),
         head=float(rng.normal(1.0, 0.05)),
-        skin=tint(rng, SKINS[int(rng.choice(len(SKINS), p=(0.26, 0.28, 0.2, 0.1, 0.09, 0.07)))], 0.03),
+        skin=tint(rng, pick(rng, SKINS), 0.03),
         hair=tint(rng, pick(rng, HAIRS), 0.04),
         hair_style=pick(
             rng,
@@ -170,21 +178,21 @@ def draw_appearance(rng: np.random.Generator, cold: float, vividness: float) -> 
         hood=kind == "hoodie" or (kind == "coat" and rng.random() < 0.4),
         sleeve=float(rng.uniform(0.2, 0.45))
         if kind == "t_shirt" or (kind == "dress" and cold < 0.6)
-        else float(rng.choice((0.55, 0.95), p=(0.2, 0.8))) if kind == "shirt" else 0.96,
+        else float(rng.choice((0.55, 0.95), p=(0.2, 0.8)))
+        if kind == "shirt"
+        else 0.96,
         hem=float(rng.uniform(*hems.get(kind, (-0.02, 0.1)))),
         bulk={"coat": 0.016, "jacket": 0.011, "hoodie": 0.009}.get(kind, 0.002),
         lower=lower,
         skirt=skirt,
         leg=leg,
         leg_width=float(rng.choice((0.9, 1.1, 1.35), p=(0.4, 0.4, 0.2))),
-        shoes=tint(rng, pick(rng, {(0.08, 0.08, 0.08): 0.5, (0.85, 0.85, 0.84): 0.25,
-                                   (0.35, 0.22, 0.14): 0.15, (0.55, 0.55, 0.57): 0.06,
-                                   (0.7, 0.15, 0.18): 0.04})),
+        shoes=tint(rng, pick(rng, SHOES)),
         soles=(0.85, 0.85, 0.83) if rng.random() < 0.4 else (0.1, 0.1, 0.1),
-        bag=pick(rng, {"none": 0.42, "backpack": 0.24, "shoulder": 0.15, "hand": 0.1, "tote": 0.09}),
+        bag=pick(rng, BAGS),
         bag_colour=cloth_colour(rng, 0.4),
         umbrella=cloth_colour(rng, 0.5) if rng.random() < 0.03 else None,
-    )  # fmt: skip
+    )
 
 
 def _upper_fabric(rng: np.random.Generator, kind: str, vividness: float) -> Fabric:
