@@ -80,5 +80,5 @@ def _cluster_sums(
     if clusters is None:
         return values, np.ones(len(values))
     _, member = np.unique(clusters, return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(member, weights=values)
+    sums = np.bincount(member, weights=values).astype(np.float64)
     return sums, np.bincount(member).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Open-set search: what a threshold answers when the person is not in the gallery, and when they are.
+"""Open-set search: what a threshold answers when the person is absent, and when they are there.
 
 FPIR is the share of searches for an absent person that are answered with a match; DIR the share of
 searches for a present one whose best answer is that person and reaches the threshold (ISO 19795).
