@@ -20,7 +20,9 @@ def clothing(record: CropRecord) -> NDArray[np.float64]:
     """Mean colours of chest and legs, relative to the crop's mean, as a person would name them."""
     pixels = record.decode().astype(np.float64)
     parts = (pixels[32:62, 24:40], pixels[74:108, 24:40])
-    return np.asarray([np.mean(part, (0, 1)) - np.mean(pixels, (0, 1)) for part in parts]).ravel()
+    relative: NDArray[np.float64] = np.stack([part.mean((0, 1)) for part in parts])
+    relative -= pixels.mean((0, 1))
+    return relative.reshape(-1)
 
 
 def mean_colour(records: list[CropRecord]) -> NDArray[np.float64]:
