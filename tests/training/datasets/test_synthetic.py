@@ -22,7 +22,8 @@ def clothing(record: CropRecord) -> NDArray[np.float64]:
     parts = (pixels[32:62, 24:40], pixels[74:108, 24:40])
     relative: NDArray[np.float64] = np.stack([part.mean((0, 1)) for part in parts])
     relative -= pixels.mean((0, 1))
-    return relative.reshape(-1)
+    flat: NDArray[np.float64] = relative.reshape(-1)
+    return flat
 
 
 def mean_colour(records: list[CropRecord]) -> NDArray[np.float64]:
