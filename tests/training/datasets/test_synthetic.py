@@ -22,12 +22,13 @@ def clothing(record: CropRecord) -> NDArray[np.float64]:
     parts = (pixels[32:62, 24:40], pixels[74:108, 24:40])
     relative: NDArray[np.float64] = np.stack([part.mean((0, 1)) for part in parts])
     relative -= pixels.mean((0, 1))
-    flat: NDArray[np.float64] = relative.reshape(-1)
-    return flat
+    return relative.reshape(-1)
 
 
 def mean_colour(records: list[CropRecord]) -> NDArray[np.float64]:
-    return np.mean([record.decode().mean((0, 1)) for record in records], axis=0)
+    means: NDArray[np.float64] = np.stack([r.decode().mean((0, 1)) for r in records])
+    colour: NDArray[np.float64] = means.mean(0)
+    return colour
 
 
 def test_the_same_seed_draws_the_same_bytes(people: Dataset) -> None:
