@@ -10,13 +10,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from training.datasets.check import (
-    CheckReport,
-    DatasetReport,
-    FileFinding,
-    SizeRange,
-    check_datasets,
-)
+from training.datasets.check import check_datasets
+from training.datasets.check_report import CheckReport, DatasetReport, FileFinding, SizeRange
 from training.datasets.record import Dataset
 from training.datasets.registry import read_datasets
 
