@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from model.crops.manifest import read_manifest
@@ -25,6 +27,7 @@ class SourceCrop:
         read: returns the file's bytes; raises `InputProblem` or `OSError` where it cannot.
         identity, camera: who and where; None where the source does not say.
         captured_at: when; None where the source does not say.
+        split: `train`, `query` or `gallery`; None where the source does not say.
     """
 
     name: str
@@ -32,6 +35,7 @@ class SourceCrop:
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,46 +56,55 @@ class Source:
         """The same under one camera: chosen where the source names cameras, else set."""
         if camera is None:
             return self
-        if not self.labelled:
-            crops = tuple(replace(crop, camera=camera) for crop in self.crops)
-            return replace(self, crops=crops)
-        crops = tuple(crop for crop in self.crops if crop.camera == camera)
+        if self.labelled:
+            return self._chosen("camera", camera)
+        crops = tuple(replace(crop, camera=camera) for crop in self.crops)
+        return replace(self, crops=crops)
+
+    def in_split(self, split: str | None) -> Source:
+        """The crops of one split."""
+        return self if split is None else self._chosen("split", split)
+
+    def _chosen(self, name: str, value: str) -> Source:
+        crops = tuple(crop for crop in self.crops if getattr(crop, name) == value)
         if not crops:
-            known = sorted({crop.camera for crop in self.crops if crop.camera is not None})
+            known = sorted({str(getattr(crop, name) or "unknown") for crop in self.crops})
             raise InputProblem(
-                f"--camera {camera}: no image of the source is under it; its cameras are "
+                f"--{name} {value}: the source has no image with this {name}; it has "
                 f"{', '.join(known[:20])}"
             )
         return replace(self, crops=crops)
 
 
-def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
+@contextmanager
+def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Iterator[Source]:
     """Finds the images that a SOURCE stands for.
 
     Args:
         name: a folder of images, a zip archive, a CSV manifest, or `KIND:PATH`.
         read_spec: reads the last.
 
+    Yields:
+        The source; an archive is closed when the block ends.
+
     Raises:
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
     path = Path(name)
-    if path.is_dir():
-        return _folder(path)
-    if path.is_file():
-        if zipfile.is_zipfile(path):
-            return _archive(path)
-        if path.suffix.lower() == ".csv":
-            return _manifest(path)
+    if path.is_file() and path.suffix.lower() != ".csv":
+        with _opened(path) as archive:
+            yield _archive(path, archive)
+    elif path.is_file():
+        yield _manifest(path)
+    elif path.is_dir():
+        yield _folder(path)
+    elif ":" in name:
+        yield Source(tuple(read_spec(name)), labelled=True)
+    else:
         raise InputProblem(
-            f"{path}: is no folder, zip archive or CSV manifest; put images into a folder"
+            f"{name}: no such file or folder; name a folder of images, a zip archive, "
+            "a CSV manifest, or KIND:PATH"
         )
-    if ":" in name:
-        return Source(tuple(read_spec(name)), labelled=True)
-    raise InputProblem(
-        f"{name}: no such file or folder; name a folder of images, a zip archive, a CSV manifest, "
-        "or KIND:PATH"
-    )
 
 
 def _folder(folder: Path) -> Source:
@@ -110,39 +123,50 @@ def _folder(folder: Path) -> Source:
 
 def _manifest(path: Path) -> Source:
     crops = tuple(
-        SourceCrop(str(row.path), row.path.read_bytes, row.identity, row.camera, row.captured_at)
+        SourceCrop(
+            str(row.path),
+            row.path.read_bytes,
+            row.identity,
+            row.camera,
+            row.captured_at,
+            row.split,
+        )
         for row in read_manifest(path)
     )
     return Source(crops, labelled=True)
 
 
-def _archive(path: Path) -> Source:
+def _opened(path: Path) -> zipfile.ZipFile:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputProblem(f"{path}: not a readable zip archive ({error}); make it anew") from error
+        raise InputProblem(
+            f"{path}: neither a CSV manifest nor a readable zip archive ({error}); "
+            "pack the images into one, or name their folder"
+        ) from error
+
+
+def _archive(path: Path, archive: zipfile.ZipFile) -> Source:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     images = [entry for entry in entries if _is_image(entry.filename)]
     if not images:
         raise InputProblem(f"{path}: holds no image; put images into the archive")
-    crops = tuple(SourceCrop(entry.filename, _entry_reader(path, entry)) for entry in images)
+    crops = tuple(
+        SourceCrop(entry.filename, partial(_read_entry, archive, entry)) for entry in images
+    )
     return Source(crops, labelled=False, passed_by=len(entries) - len(images))
 
 
-def _entry_reader(path: Path, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        # Opened again for each entry: the archive then needs no owner that outlives the upload.
-        if entry.file_size > LARGEST_ENTRY:
-            raise InputProblem(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
-        try:
-            with zipfile.ZipFile(path) as archive, archive.open(entry) as file:
-                return file.read(LARGEST_ENTRY)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise InputProblem(f"damaged in the archive ({error}); pack it again") from error
-        except (RuntimeError, NotImplementedError) as error:
-            raise InputProblem(f"{error}; pack it without password, deflated") from error
-
-    return read
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.file_size > LARGEST_ENTRY:
+        raise InputProblem(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
+    try:
+        with archive.open(entry) as file:
+            return file.read(LARGEST_ENTRY)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputProblem(f"damaged in the archive ({error}); pack it again") from error
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputProblem(f"{error}; pack it without password, deflated") from error
 
 
 def _is_image(name: str) -> bool:

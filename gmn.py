@@ -1,0 +1,264 @@
+"""The `gmn` command: the sub-commands of training, service, demo and bench under one name.
+
+A sub-command's module loads only when that command is run or asked for its own help, so that the
+client's commands work where neither torch nor numpy is installed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from model.problems import InputProblem
+from service.client.sources import SourceCrop
+
+FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class SubCommand:
+    """One line of `gmn --help`.
+
+    Attributes:
+        name: as typed.
+        summary: what it does, one sentence.
+        function: where its function is, `module:name`.
+        extra: which extra of the package brings what it imports; empty for the client's.
+        wire: hands the function what its room may not import; None where it needs nothing.
+    """
+
+    name: str
+    summary: str
+    function: str
+    extra: str = ""
+    wire: Callable[[Any], Callable[..., None]] | None = None
+
+    def load(self) -> Callable[..., None]:
+        """Imports the function.
+
+        Raises:
+            InputProblem: naming the extra to install where a package is missing.
+        """
+        module, _, name = self.function.partition(":")
+        try:
+            function = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise missing_package(error, self.extra) from error
+        return self.wire(function) if self.wire else function
+
+
+def missing_package(error: ModuleNotFoundError, extra: str) -> InputProblem:
+    """What a missing package means to whoever ran the command."""
+    remedy = f"pip install 'gmn-reid[{extra}]'" if extra else "install the package again"
+    return InputProblem(f"the package {error.name} is not installed; {remedy}")
+
+
+def read_spec(spec: str) -> Iterator[SourceCrop]:
+    """The crops of a `KIND:PATH`, for the client's commands; drawn ones are encoded as PNG.
+
+    Raises:
+        InputProblem: naming what is wrong with the data set, or the extra to install.
+    """
+    try:
+        from training.datasets.registry import read_dataset
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "train") from error
+    for record in read_dataset(spec).records:
+        read = record.path.read_bytes if record.path is not None else _png_encoder(record.decode)
+        yield SourceCrop(
+            record.source, read, record.identity, record.camera, record.captured_at, record.split
+        )
+
+
+def _png_encoder(decode: Callable[[], Any]) -> Callable[[], bytes]:
+    def encode() -> bytes:
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(decode()).save(file, "PNG")
+        return file.getvalue()
+
+    return encode
+
+
+COMMANDS = (
+    SubCommand(
+        "check-data",
+        "Reads data sets, counts them, and says what is wrong with them.",
+        "training.commands.check_data:check_data",
+        "train",
+    ),
+    SubCommand(
+        "train",
+        "Trains an artefact from labelled crops.",
+        "training.commands.train:train",
+        "train",
+    ),
+    SubCommand(
+        "evaluate",
+        "Measures an artefact on labelled crops.",
+        "training.commands.evaluate:evaluate",
+        "train",
+    ),
+    SubCommand(
+        "embed", "Writes the features of a data set.", "training.commands.embed:embed", "train"
+    ),
+    SubCommand(
+        "score",
+        "Writes M-Net's score of every pair of two feature files.",
+        "training.commands.score:score",
+        "train",
+    ),
+    SubCommand(
+        "serve",
+        "Runs the service.",
+        "service.commands.serve:serve",
+        "serve",
+    ),
+    SubCommand(
+        "enroll",
+        "Sends images to a gallery of the service.",
+        "service.commands.enroll:enroll_command",
+        wire=lambda build: build(read_spec),
+    ),
+    SubCommand(
+        "query",
+        "Asks the service who is on an image, or how well it answers a labelled data set.",
+        "service.commands.query:query_command",
+        wire=lambda build: build(read_spec),
+    ),
+    SubCommand(
+        "bench",
+        "Measures ratios, both sides in one run.",
+        "bench.command:bench",
+        "serve,train",
+    ),
+    SubCommand(
+        "demo",
+        "Draws people, serves, enrols and queries them, and shows the rankings.",
+        "demo.command:demo",
+        "serve,train",
+    ),
+)
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a sub-command in `gmn --help`, and becomes it when it is called."""
+
+    def __init__(self, command: SubCommand) -> None:
+        super().__init__(command.name, help=command.summary)
+        self._command = command
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Loads the command that `args` are for, and parses them with it."""
+        single = typer.Typer(
+            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+        )
+        single.command(self._command.name)(self._command.load())
+        return typer.main.get_command(single).make_context(info_name, args, *more, **extra)
+
+
+class SubCommands(TyperGroup):
+    """The table above as a command group, in its order."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        return [command.name for command in COMMANDS]
+
+    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
+        """The named command, not yet loaded; None where there is none."""
+        found = next((command for command in COMMANDS if command.name == cmd_name), None)
+        return LazyCommand(found) if found else None
+
+
+app = typer.Typer(
+    cls=SubCommands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            number = version("gmn-reid")
+        except PackageNotFoundError:
+            number = "(not installed, run from its source folder)"
+        Console().print(f"gmn {number}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _gmn(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+    ] = False,
+) -> None:
+    """Person re-identification across cameras: train, evaluate, serve, enrol and query.
+
+    Example: gmn demo
+    """
+
+
+def main() -> None:
+    """Runs the command line; exits with 0, 1 (failed), 2 (bad usage or input) or 130 (Ctrl-C)."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    sys.exit(run(arguments, debug))
+
+
+def run(arguments: list[str], debug: bool = False) -> int:
+    """Runs one command line and returns its exit status; errors go to standard error."""
+    try:
+        status = app(arguments, prog_name="gmn", standalone_mode=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception) -> int:
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "gmn"
+        if usage():
+            console.print(f"gmn: {usage().rstrip('.')}; see {command} --help")
+        return int(getattr(error, "exit_code", BAD_INPUT))
+    if isinstance(error, InputProblem):
+        console.print(f"gmn: {error}")
+        return BAD_INPUT
+    if isinstance(error, ModuleNotFoundError):
+        console.print(f"gmn: {missing_package(error, 'serve,train')}")
+        return BAD_INPUT
+    if isinstance(error, BrokenPipeError):
+        return FAILED
+    console.print(f"gmn: failed: {type(error).__name__}: {error}; --debug shows where")
+    return FAILED
+
+
+if __name__ == "__main__":
+    main()
