@@ -11,6 +11,7 @@ from model.problems import InputProblem
 from training.datasets import cuhk01, manifest, market1501
 from training.datasets.folder import DatasetProblem, named_path
 from training.datasets.record import Dataset
+from training.datasets.synthetic import people
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,6 @@ class DatasetKind:
     not_people: frozenset[str] = frozenset()
 
 
-def _read_synthetic(path: str) -> Dataset:
-    # Drawing needs modules that reading files does not; they load only when people are drawn.
-    from training.datasets.synthetic import read_synthetic
-
-    return read_synthetic(path)
-
-
 KINDS = (
     DatasetKind(
         kind="market1501",
@@ -95,11 +89,11 @@ KINDS = (
     ),
     DatasetKind(
         kind="synthetic",
-        path="a seed, such as 7",
-        read=_read_synthetic,
+        path="a seed such as 7, with options such as 7,identities=60,domains=4",
+        read=people.read_synthetic,
         looks_like=lambda _: False,
         obtain="drawn on the spot",
-        terms="Free of any: nobody is shown, every person is drawn.",
+        terms=people.TERMS,
     ),
 )
 

@@ -1,0 +1,168 @@
+"""`check-data`: what it finds, what it prints, and the status it exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.problems import InputProblem
+from training.commands.check_data import check_data
+from training.datasets.check import check_datasets
+from training.datasets.registry import read_dataset
+
+
+@pytest.fixture
+def command() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(check_data)
+    return app
+
+
+def as_json(command: typer.Typer, *specs: str, status: int = 0) -> dict[str, Any]:
+    result = CliRunner().invoke(command, [*specs, "--json"])
+    assert result.exit_code == status, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def test_counts_are_set_beside_the_published_ones(
+    command: typer.Typer, market1501_folder: Path
+) -> None:
+    report = as_json(command, f"market1501:{market1501_folder}")["datasets"][0]
+    counts = {count["split"]: count for count in report["splits"]}
+    assert (counts["train"]["images"], counts["train"]["identities"]) == (3, 2)
+    assert counts["train"]["published_images"] == 12_936
+    assert counts["train"]["published_identities"] == 751
+    assert counts["query"]["published_images"] == 3_368
+    assert counts["gallery"]["published_images"] == 19_732
+    assert any("12,936 were published (-12,933)" in note for note in report["notes"])
+
+
+def test_junk_and_distractors_are_images_but_nobody(
+    command: typer.Typer, market1501_folder: Path
+) -> None:
+    report = as_json(command, f"market1501:{market1501_folder}")["datasets"][0]
+    assert (report["images"], report["identities"]) == (7, 3)
+    assert report["one_camera_identities"] == ["0007"]
+
+
+def test_an_unreadable_file_is_named_and_fails_the_command(
+    command: typer.Typer, cuhk01_folder: Path
+) -> None:
+    whole, empty = (cuhk01_folder / "campus" / f"000100{shot}.png" for shot in (1, 2))
+    whole.write_bytes(whole.read_bytes()[:-200])
+    empty.write_bytes(b"")
+    report = as_json(command, f"cuhk01:{cuhk01_folder}", status=1)["datasets"][0]
+    found = {(finding["source"], finding["code"]) for finding in report["unreadable"]}
+    assert found == {(str(whole), "truncated"), (str(empty), "empty")}
+    result = CliRunner().invoke(command, [f"cuhk01:{cuhk01_folder}"])
+    assert result.exit_code == 1
+    assert str(whole) in result.stdout
+
+
+def test_tiny_crops_are_a_note_and_no_failure(
+    command: typer.Typer, cuhk01_folder: Path, draw_image: Callable[..., Path]
+) -> None:
+    tiny = draw_image(cuhk01_folder / "campus" / "0002001.png", width=12, height=30)
+    report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
+    assert [finding["source"] for finding in report["tiny"]] == [str(tiny)]
+    assert report["width"] == {"smallest": 12, "median": 24, "largest": 24}
+    assert report["height"] == {"smallest": 30, "median": 48, "largest": 48}
+
+
+def test_people_under_one_camera_only_are_named(command: typer.Typer, cuhk01_folder: Path) -> None:
+    for shot in ("003", "004"):
+        (cuhk01_folder / "campus" / f"0010{shot}.png").unlink()
+    report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
+    assert report["one_camera_identities"] == ["0010"]
+    assert any("1 of 3 identities are under one camera only" in note for note in report["notes"])
+
+
+def test_one_image_of_two_people_is_found_and_of_one_person_is_not(
+    command: typer.Typer, cuhk01_folder: Path, draw_image: Callable[..., Path]
+) -> None:
+    campus = cuhk01_folder / "campus"
+    for name in ("0001001", "0002003", "0010001", "0010002"):
+        draw_image(campus / f"{name}.png", seed=3 if name[:4] != "0010" else 4)
+    duplicates = as_json(command, f"cuhk01:{cuhk01_folder}")["duplicates"]
+    assert duplicates == [
+        {
+            "sources": [str(campus / "0001001.png"), str(campus / "0002003.png")],
+            "people": ["cuhk01/0001", "cuhk01/0002"],
+        }
+    ]
+
+
+def test_one_image_in_two_sets_or_two_splits_is_found(
+    command: typer.Typer, cuhk01_folder: Path, market1501_folder: Path
+) -> None:
+    query = market1501_folder / "query" / "0001_c1s1_001051_00.jpg"
+    (market1501_folder / "bounding_box_test" / query.name).write_bytes(query.read_bytes())
+    copy = cuhk01_folder / "people.csv"
+    copy.write_text("path,identity,camera\ncampus/0001001.png,7,A\n", encoding="utf-8")
+    specs = f"cuhk01:{cuhk01_folder}", f"market1501:{market1501_folder}", f"manifest:{copy}"
+    people = [duplicate["people"] for duplicate in as_json(command, *specs)["duplicates"]]
+    assert people == [["cuhk01/0001", "people/7"], ["market1501/0001"]]
+
+
+def test_a_camera_with_far_fewer_images_is_noted(
+    command: typer.Typer, tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    rows = ["path,identity,camera"]
+    for number in range(7):
+        draw_image(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,1,{'rare' if number == 0 else 'busy'}")
+    (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
+    report = as_json(command, f"manifest:{tmp_path / 'shop.csv'}")["datasets"][0]
+    assert report["images_by_camera"] == {"busy": 6, "rare": 1}
+    assert report["notes"] == ["camera busy has 6.0 times the images of camera rare (6 and 1)"]
+
+
+def test_the_page_names_the_set_its_terms_and_its_counts(
+    command: typer.Typer, cuhk01_folder: Path
+) -> None:
+    result = CliRunner().invoke(command, [f"cuhk01:{cuhk01_folder}"])
+    assert result.exit_code == 0
+    assert "12 images, 3 identities, 2 cameras" in result.stdout
+    assert "Terms: Academic research only" in result.stdout
+    assert "3,884" in result.stdout
+    assert "Reading files" not in result.stdout + result.stderr
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(
+    command: typer.Typer, tmp_path: Path
+) -> None:
+    (tmp_path / "[bold]x.png").write_bytes(b"no image")
+    (tmp_path / "[red].csv").write_text(
+        "path,identity,camera\n[bold]x.png,1,[/bold]\n", encoding="utf-8"
+    )
+    result = CliRunner().invoke(command, [f"manifest:{tmp_path / '[red].csv'}"])
+    assert result.exit_code == 1
+    assert "[bold]x.png: the bytes are not" in result.stdout
+    assert "[/bold] 1" in result.stdout
+
+
+def test_bad_input_is_left_to_the_command_line_to_report(
+    command: typer.Typer, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(command, [f"cuhk01:{tmp_path / 'none'}"])
+    assert isinstance(result.exception, InputProblem)
+
+
+def test_progress_is_told_once_for_every_file(cuhk01_folder: Path) -> None:
+    calls: list[int] = []
+    check_datasets([read_dataset(f"cuhk01:{cuhk01_folder}")], on_file=lambda: calls.append(1))
+    assert len(calls) == 12
+
+
+def test_checking_data_needs_no_torch() -> None:
+    script = "import sys, training.commands.check_data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,31 @@
+"""Real crops, where `REID_TEST_DATA` names the folder of `cuhk01` and `cuhk03_p1`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from training.datasets.registry import read_dataset
+
+FOLDER = os.environ.get("REID_TEST_DATA", "")
+
+pytestmark = pytest.mark.skipif(not FOLDER, reason="REID_TEST_DATA names no folder of real crops")
+
+
+@pytest.mark.parametrize(
+    ("spec", "images", "identities"),
+    [
+        (f"cuhk01:{FOLDER}/cuhk01", 1_940, 485),
+        (f"manifest:{FOLDER}/cuhk01", 1_940, 485),
+        (f"manifest:{FOLDER}/cuhk03_p1", 7_239, 743),
+    ],
+)
+def test_real_sets_have_the_counts_they_were_made_with(
+    spec: str, images: int, identities: int
+) -> None:
+    dataset = read_dataset(spec)
+    assert len(dataset.records) == images
+    assert len(dataset.identities) == identities
+    assert dataset.cameras == ["A", "B"]
+    assert dataset.records[0].decode().shape[2] == 3
