@@ -56,7 +56,7 @@ class MetricNetwork(nn.Module):
         self.perturbing = on
 
     def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The pair features this network was built for, `(…, d)`."""
+        """Pair features `(…, d)` of the kind this network was built for, of unit features."""
         return pair_features(first, second, self.config.pair_feature)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:

@@ -15,21 +15,24 @@ from torch.nn import functional
 PairFeatureKind = Literal["square", "abs"]
 
 
+def unit_features(features: torch.Tensor) -> torch.Tensor:
+    """z = f/‖f‖₂ of features `(…, d)`, float32."""
+    return functional.normalize(features.float(), dim=-1)
+
+
 def pair_features(
     first: torch.Tensor, second: torch.Tensor, kind: PairFeatureKind = "square"
 ) -> torch.Tensor:
-    """Pair features of features that broadcast against each other.
+    """Pair features of unit features that broadcast against each other.
 
     Args:
-        first, second: features, `(…, d)`, of any length.
+        first, second: unit features, `(…, d)` float32, from `unit_features`.
         kind: `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3).
 
     Returns:
         `(…, d)` float32, symmetric in its arguments.
     """
-    difference = functional.normalize(first.float(), dim=-1) - functional.normalize(
-        second.float(), dim=-1
-    )
+    difference = first - second
     dimension = difference.shape[-1]
     if kind == "square":
         return difference.square() * dimension

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.metric_network import MetricNetwork
+from model.pair_features import unit_features
 from model.problems import InputProblem
 
 PAIRS_PER_CHUNK = 8192
@@ -41,7 +42,8 @@ def score_pairs(
             )
     if metric_network.training:
         raise InputProblem("the metric network is in training mode; call .eval() before scoring")
-    scores = queries.new_empty((len(queries), len(gallery)), dtype=torch.float32)
+    queries, gallery = unit_features(queries), unit_features(gallery)
+    scores = queries.new_empty((len(queries), len(gallery)))
     columns = max(1, min(len(gallery), pairs_per_chunk))
     rows = max(1, pairs_per_chunk // columns)
     for row in range(0, len(queries), rows):
@@ -57,6 +59,4 @@ def score_pairs(
 @torch.inference_mode()
 def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
-    unit_queries = torch.nn.functional.normalize(queries.float(), dim=1)
-    unit_gallery = torch.nn.functional.normalize(gallery.float(), dim=1)
-    return unit_queries @ unit_gallery.T
+    return unit_features(queries) @ unit_features(gallery).T

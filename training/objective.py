@@ -7,7 +7,7 @@ from torch import nn
 
 from model.embedder import Embedder, Features
 from model.metric_network import MetricNetwork
-from model.pair_features import batch_pairs
+from model.pair_features import batch_pairs, unit_features
 from training.losses.generalizable_metric import generalizable_metric_loss
 from training.losses.identity import identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
@@ -44,9 +44,8 @@ def loss_terms(
         )
     if settings.gmn or settings.pic:
         first, second = batch_pairs(len(labels), labels.device)
-        pairs = networks.metric_network.pair_features(
-            features.after_neck[first], features.after_neck[second]
-        )
+        units = unit_features(features.after_neck)
+        pairs = networks.metric_network.pair_features(units[first], units[second])
         if settings.gmn:
             pair_logits = networks.metric_network(pairs)
             terms["gmn"] = settings.gmn * generalizable_metric_loss(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.pair_features import batch_pairs
+from model.pair_features import batch_pairs, unit_features
 from training.loader import load_batches
 from training.trainer import Run
 
@@ -33,9 +33,9 @@ def recalibrate_metric_network(run: Run) -> None:
     order = run.sampler.epoch(epoch)[:BATCHES]
     for crops, _, _ in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
         images = run.recipe.preprocessing.normalise(crops.to(run.device))
-        features = run.networks.embedder(images)
-        first, second = batch_pairs(len(features), run.device)
-        metric_network(metric_network.pair_features(features[first], features[second]))
+        units = unit_features(run.networks.embedder(images))
+        first, second = batch_pairs(len(units), run.device)
+        metric_network(metric_network.pair_features(units[first], units[second]))
     for norm in norms:
         norm.momentum = 0.1
     run.networks.eval()
