@@ -59,7 +59,7 @@ def search_extremes(
     """Reads off every query's best scores, in bounded memory.
 
     Junk and images of the query's own identity and camera are in no gallery; images of others
-    under the query's own camera are, as in a real one.
+    under the query's own camera are, unless the labels say that only other cameras count.
     """
     queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
     rows = max(1, scores_per_block // max(1, gallery))
@@ -72,6 +72,8 @@ def search_extremes(
         own = labels.query_identities[block, None] == labels.gallery_identities[None, :]
         across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
         other = ~own & (labels.gallery_identities >= 0)[None, :]
+        if labels.other_cameras_only:
+            other &= across
         lowest = np.float32(-np.inf)
         genuine[block] = np.max(scores, axis=1, where=own & across, initial=lowest)
         impostor[block] = np.max(scores, axis=1, where=other, initial=lowest)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
+from training.datasets.market1501 import JUNK
 
-JUNK_IDENTITY = "-1"
 SCORES_PER_BLOCK = 4_000_000
 
 ScoreRows = Callable[[slice], NDArray[np.float32]]
@@ -29,12 +29,14 @@ class PairLabels:
     Attributes:
         query_identities, query_cameras: `(Q,)` int64.
         gallery_identities, gallery_cameras: `(G,)` int64; junk is the identity −1.
+        other_cameras_only: drop every gallery image of the query's camera, not its person's alone.
     """
 
     query_identities: NDArray[np.int64]
     query_cameras: NDArray[np.int64]
     gallery_identities: NDArray[np.int64]
     gallery_cameras: NDArray[np.int64]
+    other_cameras_only: bool = False
 
     def across_cameras(self, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Genuine and impostor pairs of some queries with the gallery, two `(rows, G)`.
@@ -96,7 +98,8 @@ def integer_labels(
     query_cameras: Sequence[str],
     gallery_identities: Sequence[str],
     gallery_cameras: Sequence[str],
-    junk: Collection[str] = (JUNK_IDENTITY,),
+    junk: Collection[str] = (JUNK,),
+    other_cameras_only: bool = False,
 ) -> PairLabels:
     """Numbers the identities and cameras of one data set.
 
@@ -104,6 +107,7 @@ def integer_labels(
         query_identities, query_cameras: one per query.
         gallery_identities, gallery_cameras: one per gallery image.
         junk: identities that become −1, which is dropped from every ranking.
+        other_cameras_only: as in `PairLabels`.
     """
     people = {
         name: number for number, name in enumerate(_distinct(query_identities, gallery_identities))
@@ -117,6 +121,7 @@ def integer_labels(
         np.array([cameras[name] for name in query_cameras], dtype=np.int64),
         np.array([people[name] for name in gallery_identities], dtype=np.int64),
         np.array([cameras[name] for name in gallery_cameras], dtype=np.int64),
+        other_cameras_only,
     )
 
 
@@ -139,6 +144,7 @@ def rank_queries(
     queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
     rows = max(1, scores_per_block // max(1, gallery))
     members = _members(labels.gallery_identities)
+    taken_by = _members(labels.gallery_cameras) if labels.other_cameras_only else {}
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
     figures: list[tuple[float, float, float, int]] = []
@@ -154,7 +160,8 @@ def rank_queries(
             across = labels.gallery_cameras[own] != labels.query_cameras[query]
             if labels.query_identities[query] < 0 or not across.any():
                 continue
-            dropped = np.concatenate([own[~across], junk])
+            same_camera = taken_by.get(int(labels.query_cameras[query]), own[~across])
+            dropped = np.concatenate([same_camera, junk])
             counted.append(query)
             figures.append(_figures(positive_ranks(scores, own[across], dropped)))
     if not counted:
@@ -208,10 +215,10 @@ def _figures(ranks: NDArray[np.int64]) -> tuple[float, float, float, int]:
     return step, trapezoid, float(len(ranks) / ranks[-1]), int(ranks[0])
 
 
-def _members(identities: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Gallery rows of every identity, ascending."""
-    order = np.argsort(identities, kind="stable")
-    people, starts = np.unique(identities[order], return_index=True)
+def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Gallery rows of every label, ascending."""
+    order = np.argsort(labels, kind="stable")
+    people, starts = np.unique(labels[order], return_index=True)
     return {
         int(person): rows for person, rows in zip(people, np.split(order, starts[1:]), strict=True)
     }

@@ -24,9 +24,10 @@ def by_definition(scores: np.ndarray, labels: PairLabels) -> dict[int, tuple[flo
         relevance = []
         for column in sorted(range(len(row)), key=lambda column: (-row[column], column)):
             same = labels.gallery_identities[column] == person
+            own_camera = labels.gallery_cameras[column] == camera
             if labels.gallery_identities[column] < 0:
                 continue
-            if same and labels.gallery_cameras[column] == camera:
+            if own_camera and (same or labels.other_cameras_only):
                 continue
             relevance.append(bool(same))
         if person < 0 or not any(relevance):
@@ -55,6 +56,7 @@ def searches(draw):
         random.integers(0, 3, queries),
         random.integers(-1, 4, gallery),
         random.integers(0, 3, gallery),
+        other_cameras_only=draw(st.booleans()),
     )
     return scores, labels, draw(st.integers(1, 60))
 

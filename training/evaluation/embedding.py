@@ -1,0 +1,95 @@
+"""Records to features: decoded in a few threads, a batch ahead of the network, never all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.embedder import Embedder
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+
+BATCH_SIZE = 64
+DECODING_THREADS = 4
+
+Progress = Callable[[int], None]
+"""Told how many more are done."""
+
+
+def embed_records(
+    embedder: Embedder,
+    preprocessing: Preprocessing,
+    records: Sequence[CropRecord],
+    batch_size: int = BATCH_SIZE,
+    bfloat16: bool = False,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Features of crops, as the embedder gives them.
+
+    Args:
+        embedder: on any device; it runs in evaluation mode and is left in the mode it came in.
+        preprocessing: the one it was trained with.
+        records: what to embed, one at least.
+        batch_size: crops that go through the network at once.
+        bfloat16: run the backbone in bfloat16 autocast; features stay float32.
+        progress: told after each batch how many crops it had.
+
+    Returns:
+        `(n, d)` float32, not of unit length, in the order of the records.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read, or where there is none.
+    """
+    device = next(embedder.parameters()).device
+    was_training = embedder.training
+    features = np.empty((len(records), embedder.config.dimension), dtype=np.float32)
+    done = 0
+    embedder.eval()
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16),
+        ):
+            for crops in decoded_batches(records, preprocessing, batch_size):
+                inputs = preprocessing.normalise(torch.from_numpy(crops).to(device))
+                # Convolutions are fastest on the channels-last layout that normalise leaves.
+                batch = embedder(inputs.contiguous(memory_format=torch.channels_last))
+                features[done : done + len(crops)] = batch.float().cpu().numpy()
+                done += len(crops)
+                if progress:
+                    progress(len(crops))
+    finally:
+        embedder.train(was_training)
+    return features
+
+
+def decoded_batches(
+    records: Sequence[CropRecord], preprocessing: Preprocessing, batch_size: int = BATCH_SIZE
+) -> Iterator[NDArray[np.uint8]]:
+    """Decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
+
+    While one batch is in use the next is being decoded; no more than these two are in memory.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read, or where there is none.
+    """
+    if not records:
+        raise InputProblem("there is no crop to embed; name data with images in it")
+
+    def decode(record: CropRecord) -> NDArray[np.uint8]:
+        return preprocessing.resize(record.decode())
+
+    with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
+        ahead: list[Future[NDArray[np.uint8]]] = []
+        for start in range(0, len(records) + batch_size, batch_size):
+            current, ahead = (
+                ahead,
+                [pool.submit(decode, record) for record in records[start : start + batch_size]],
+            )
+            if current:
+                yield np.stack([crop.result() for crop in current])

@@ -1,0 +1,105 @@
+"""The three scorings of features, as functions from a slice of queries to rows of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.calibration import Fusion
+from model.metric_network import MetricNetwork
+from model.pair_scoring import score_pairs
+from model.problems import InputProblem
+from training.evaluation.embedding import Progress
+from training.evaluation.ranking import ScoreRows
+
+ROWS_PER_BLOCK = 16
+
+
+def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
+    """Cosine similarity of features `(Q, d)` and `(G, d)`, computed when asked for."""
+    unit_queries, unit_gallery = unit_length(queries), unit_length(gallery)
+    return lambda rows: unit_queries[rows] @ unit_gallery.T
+
+
+def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features `(n, d)` divided by their length; a zero feature stays zero."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def fused_rows(fusion: Fusion, cosine: ScoreRows, mnet: ScoreRows) -> ScoreRows:
+    """The fused score of two scorings."""
+    return lambda rows: fusion.fuse(cosine(rows), mnet(rows))
+
+
+def reranked_rows(cosine: ScoreRows, mnet: ScoreRows, depth: int) -> ScoreRows:
+    """The nearest `depth` by cosine in M-Net's order, then all others in cosine order.
+
+    The scores only order: 2, 3, … for what was re-ranked, the cosine, at most 1, for the rest.
+    """
+
+    def rows_of(rows: slice) -> NDArray[np.float32]:
+        scores = cosine(rows).copy()
+        for row, learnt in zip(scores, mnet(rows), strict=True):
+            nearest = np.sort(np.argsort(-row, kind="stable")[:depth])
+            # Reversed, so that of two equal scores the earlier gallery row gets the higher number.
+            ascending = np.argsort(learnt[nearest][::-1], kind="stable")
+            row[nearest[::-1][ascending]] = np.arange(2, 2 + len(nearest))
+        return scores
+
+    return rows_of
+
+
+def write_mnet_scores(
+    path: Path,
+    metric_network: MetricNetwork,
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    progress: Progress | None = None,
+) -> None:
+    """Writes s(p, q) of every pair to a `.npy` file, `(Q, G)` float32, a block of rows at a time.
+
+    Args:
+        path: a new or existing file; it is overwritten.
+        metric_network: in evaluation mode, on any device.
+        queries, gallery: features `(Q, d)` and `(G, d)`.
+        progress: told after each block how many queries it had.
+    """
+    if len(queries) == 0 or len(gallery) == 0:
+        raise InputProblem(
+            f"there are {len(queries)} queries and {len(gallery)} gallery features; "
+            "each needs one at least"
+        )
+    device = next(metric_network.parameters()).device
+    stored = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=(len(queries), len(gallery))
+    )
+    on_device = torch.from_numpy(gallery).to(device)
+    for start in range(0, len(queries), ROWS_PER_BLOCK):
+        rows = slice(start, min(start + ROWS_PER_BLOCK, len(queries)))
+        block = torch.from_numpy(queries[rows]).to(device)
+        stored[rows] = score_pairs(metric_network, block, on_device).cpu().numpy()
+        if progress:
+            progress(rows.stop - start)
+    stored.flush()
+
+
+@contextmanager
+def mnet_rows(
+    metric_network: MetricNetwork,
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    progress: Progress | None = None,
+) -> Iterator[ScoreRows]:
+    """M-Net's scores, computed once and kept in a temporary file while they are read."""
+    with TemporaryDirectory(prefix="gmn-scores-") as folder:
+        path = Path(folder) / "mnet.npy"
+        write_mnet_scores(path, metric_network, queries, gallery, progress)
+        stored: NDArray[np.float32] = np.load(path, mmap_mode="r")
+        yield lambda rows: stored[rows]
