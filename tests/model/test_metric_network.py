@@ -1,0 +1,110 @@
+"""M-Net, pair features and the reference pair scorer."""
+
+import pytest
+import torch
+
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.pair_features import batch_pairs, pair_features, unit_features
+from model.pair_scoring import cosine_similarities, score_pairs
+from model.problems import InputProblem
+
+DIMENSION = 24
+KINDS = [
+    MetricNetworkConfig(layers=layers, pair_feature=feature, hidden=16)
+    for layers in ("two", "linear")
+    for feature in ("square", "abs")
+]
+
+
+def trained_like(config: MetricNetworkConfig) -> MetricNetwork:
+    torch.manual_seed(0)
+    network = MetricNetwork(DIMENSION, config)
+    for _ in range(3):
+        network(torch.rand(40, DIMENSION))
+    return network.eval()
+
+
+def test_square_pair_feature_is_d_times_the_squared_difference() -> None:
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
+    assert torch.allclose(pair_features(first, second), torch.tensor([0.32, 1.28]))
+
+
+def test_abs_pair_feature_is_root_d_times_the_absolute_difference() -> None:
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
+    expected = 2**0.5 * torch.tensor([0.4, 0.8])
+    assert torch.allclose(pair_features(first, second, "abs"), expected)
+
+
+def test_every_unordered_pair_of_a_batch_comes_once() -> None:
+    first, second = batch_pairs(5)
+    pairs = set(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(pairs) == 10
+    assert all(one < other for one, other in pairs)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
+    network, features = trained_like(config), torch.randn(9, DIMENSION)
+    scores = score_pairs(network, features, features)
+    assert torch.equal(scores, scores.T)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_scores_do_not_depend_on_the_length_of_a_feature(config: MetricNetworkConfig) -> None:
+    network, features = trained_like(config), torch.randn(9, DIMENSION)
+    scores = score_pairs(network, features, features)
+    assert torch.allclose(score_pairs(network, 7 * features, features), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
+def test_chunks_do_not_change_a_score(chunk: int) -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16))
+    queries, gallery = torch.randn(5, DIMENSION), torch.randn(11, DIMENSION)
+    direct = torch.stack(
+        [
+            network.scores(network.pair_features(unit_features(query), unit_features(gallery)))
+            for query in queries
+        ]
+    )
+    scores = score_pairs(network, queries, gallery, pairs_per_chunk=chunk)
+    assert scores.shape == (5, 11)
+    assert torch.allclose(scores, direct, atol=1e-5)
+
+
+def test_no_candidates_give_an_empty_answer() -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16))
+    assert score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION)).shape == (2, 0)
+
+
+def test_features_of_another_size_are_refused_by_name() -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16))
+    with pytest.raises(InputProblem, match=r"gallery have shape \(3, 7\).*same artefact"):
+        score_pairs(network, torch.randn(2, DIMENSION), torch.randn(3, 7))
+
+
+def test_scoring_with_a_network_in_training_mode_is_refused() -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16)).train()
+    with pytest.raises(InputProblem, match="training mode"):
+        score_pairs(network, torch.randn(2, DIMENSION), torch.randn(3, DIMENSION))
+
+
+def test_perturbation_is_off_until_switched_on() -> None:
+    torch.manual_seed(0)
+    network = MetricNetwork(DIMENSION, MetricNetworkConfig(layers="linear")).train()
+    pairs = torch.rand(6, DIMENSION)
+    assert torch.equal(network(pairs), network(pairs))
+    network.perturb(True)
+    assert not torch.equal(network(pairs), network(pairs))
+
+
+def test_perturbation_is_off_in_evaluation_whatever_was_switched() -> None:
+    network = trained_like(MetricNetworkConfig(hidden=16))
+    pairs = torch.rand(6, DIMENSION)
+    before = network(pairs)
+    network.perturb(True)
+    assert torch.equal(network(pairs), before)
+
+
+def test_cosine_of_a_feature_with_itself_is_one() -> None:
+    features = torch.randn(4, DIMENSION)
+    assert torch.allclose(cosine_similarities(features, 3 * features).diagonal(), torch.ones(4))

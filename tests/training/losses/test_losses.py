@@ -1,0 +1,92 @@
+"""Each loss term against a case computed by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from training.losses.generalizable_metric import generalizable_metric_loss
+from training.losses.identity import identity_loss
+from training.losses.pair_identity_center import pair_identity_center_loss
+from training.losses.triplet import triplet_loss
+
+
+def test_identity_loss_smooths_the_label_over_all_classes() -> None:
+    logits = torch.tensor([[2.0, 0.0, 0.0]])
+    log_probabilities = [2.0 - math.log(math.e**2 + 2), -math.log(math.e**2 + 2)]
+    expected = -(0.9 + 0.1 / 3) * log_probabilities[0] - 2 * (0.1 / 3) * log_probabilities[1]
+    assert float(identity_loss(logits, torch.tensor([0]), 0.1)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_triplet_loss_takes_the_farthest_positive_and_the_nearest_negative() -> None:
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    to_second = math.hypot(3, 3)
+    within_second = math.hypot(6, 7)
+    expected = (
+        max(0, 5 - 1 + 0.3)  # (0,0): positive at 5, nearest negative (0,1)
+        + max(0, 5 - to_second + 0.3)  # (3,4): negatives at √18 and 5
+        + max(0, within_second - 1 + 0.3)  # (0,1): nearest negative (0,0)
+        + max(0, within_second - 5 + 0.3)  # (6,8): nearest negative (3,4)
+    ) / 4
+    assert float(triplet_loss(features, labels, 0.3)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_triplet_loss_counts_an_anchor_without_a_positive_as_zero() -> None:
+    features = torch.tensor([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0]])
+    expected = (max(0, 1 - 10 + 0.3) + max(0, 1 - 9 + 0.3) + 0) / 3
+    assert float(triplet_loss(features, torch.tensor([0, 0, 1]))) == pytest.approx(expected)
+
+
+def test_triplet_loss_has_a_gradient_where_two_features_are_equal() -> None:
+    features = torch.ones(4, 3, requires_grad=True)
+    triplet_loss(features, torch.tensor([0, 0, 1, 1])).backward()
+    assert features.grad is not None
+    assert bool(torch.isfinite(features.grad).all())
+
+
+def test_gmn_loss_averages_positives_and_negatives_apart() -> None:
+    logits = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [0.0, 3.0]])
+    same = torch.tensor([True, False, False, False])
+    positive = math.log(1 + math.exp(-1))
+    negative = (math.log(1 + math.exp(-2)) + math.log(2) + math.log(1 + math.exp(3))) / 3
+    expected = 0.5 * positive + 0.5 * negative
+    assert float(generalizable_metric_loss(logits, same)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gmn_loss_of_positives_alone_is_their_mean() -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    loss = generalizable_metric_loss(logits, torch.tensor([True, True]))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-5)
+
+
+def test_pair_identity_center_is_the_mean_of_pairs_of_the_same_two_people() -> None:
+    pairs = torch.tensor([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]])
+    first, second = torch.tensor([1, 2, 1]), torch.tensor([2, 1, 1])
+    # {1,2} has the centre (1,2); {1,1} is its own centre.
+    expected = (1 + 4 + 1 + 4 + 0 + 0) / 6
+    assert float(pair_identity_center_loss(pairs, first, second)) == pytest.approx(expected)
+
+
+def test_a_pair_identity_seen_once_adds_nothing_and_gets_no_gradient() -> None:
+    pairs = torch.randn(3, 5, requires_grad=True)
+    loss = pair_identity_center_loss(pairs, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
+    loss.backward()
+    assert float(loss) == 0.0
+    assert pairs.grad is not None
+    assert float(pairs.grad.abs().max()) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_pic_gradient_pulls_pairs_to_their_center() -> None:
+    pairs = torch.tensor([[0.0], [2.0]], requires_grad=True)
+    pair_identity_center_loss(pairs, torch.tensor([0, 1]), torch.tensor([1, 0])).backward()
+    assert pairs.grad is not None
+    assert torch.allclose(pairs.grad, torch.tensor([[-1.0], [1.0]]))
+
+
+def test_cross_entropy_definition_agrees_with_torch() -> None:
+    logits, same = torch.randn(30, 2), torch.arange(30) % 3 == 0
+    expected = 0.5 * functional.cross_entropy(logits[same], torch.ones(10).long())
+    expected += 0.5 * functional.cross_entropy(logits[~same], torch.zeros(20).long())
+    assert torch.allclose(generalizable_metric_loss(logits, same), expected)
