@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -82,6 +82,33 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
         )
 
 
+def rank_figures(
+    identity: str, camera: str, ranking: Sequence[tuple[str | None, str | None]]
+) -> dict[str, float] | None:
+    """One query's ranking metrics, by their names in the evaluation.
+
+    Args:
+        identity, camera: of the query.
+        ranking: identity and camera of every gallery crop, best first; None where unknown.
+
+    Returns:
+        Values 0 to 1, or None where the gallery holds no true match under another camera.
+    """
+    import numpy as np
+
+    from training.evaluation.ranking import integer_labels, rank_queries
+
+    people = [found or "" for found, _ in ranking]
+    cameras = [where or "" for _, where in ranking]
+    if not any(
+        who == identity and where != camera for who, where in zip(people, cameras, strict=True)
+    ):
+        return None
+    scores = -np.arange(len(ranking), dtype=np.float32)[None, :]
+    labels = integer_labels([identity], [camera], people, cameras)
+    return rank_queries(lambda _: scores, labels).means()
+
+
 def _png_encoder(decode: Callable[[], Any]) -> Callable[[], bytes]:
     def encode() -> bytes:
         from PIL import Image
@@ -137,7 +164,7 @@ COMMANDS = (
         "query",
         "Asks the service who is on an image, or how well it answers a labelled data set.",
         "service.commands.query:query_command",
-        wire=lambda build: build(read_spec),
+        wire=lambda build: build(read_spec, rank_figures),
     ),
     SubCommand(
         "bench",

@@ -89,13 +89,6 @@ class Ranking(Answer):
     timing_ms: dict[str, float] = {}
 
 
-class SeparateRanking(Answer):
-    """One image's entry in a query with `mode=separate`: a ranking, or why there is none."""
-
-    ranking: Ranking | None = None
-    problem: Problem | None = None
-
-
 class Crop(Answer):
     """A stored crop, without its picture."""
 

@@ -1,0 +1,79 @@
+"""Rankings and their summary as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from service.client import Ranking
+
+VERDICT_STYLES = {"match": "bold green", "uncertain": "yellow", "no_match": "red"}
+METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+
+
+def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
+    """Prints one ranked table per query.
+
+    Args:
+        console: where to.
+        rankings: by the query's title.
+    """
+    for title, ranking in rankings.items():
+        style = VERDICT_STYLES[ranking.verdict]
+        console.print(f"{escape(title)}: [{style}]{ranking.verdict}[/]")
+        console.print(_table(ranking))
+        total = ranking.timing_ms.get("total")
+        timing = "" if total is None else f", {total:.1f} ms"
+        console.print(f"{ranking.candidates_scored:,} candidates scored by M-Net{timing}\n")
+
+
+def _table(ranking: Ranking) -> Table:
+    table = Table("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
+    for column in ("rank", "cosine", "logit", "probability"):
+        next(one for one in table.columns if one.header == column).justify = "right"
+    for row in ranking.results:
+        style = VERDICT_STYLES.get(row.verdict or "", "")
+        table.add_row(
+            str(row.rank),
+            escape(row.crop_id),
+            escape(row.identity or "–"),
+            escape(row.camera or "–"),
+            f"{row.cosine:.3f}",
+            "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
+            "–" if row.probability is None else f"{row.probability:.1%}",
+            f"[{style}]{row.verdict}[/]" if style else "–",
+        )
+    return table
+
+
+def show_summary(console: Console, summary: dict[str, Any]) -> None:
+    """Prints what a data set's queries amount to."""
+    console.print(
+        f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
+        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
+    )
+    if summary["mAP"] is None:
+        console.print("Rank-k and mAP: unknown; " + _why_unmeasured(summary))
+    else:
+        table = Table(*METRIC_TITLES.values())
+        table.add_row(*(f"{summary[name]:.2%}" for name in METRIC_TITLES))
+        console.print(table)
+        if summary["with_a_true_match"] < summary["queries"]:
+            console.print(f"over the {summary['with_a_true_match']:,} that have a true match there")
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
+    console.print(f"verdicts: {verdicts}; of the matches {summary['matches_right']:,} are right")
+    stages = ", ".join(f"{name} {mean:.1f}" for name, mean in summary["service_timing_ms"].items())
+    console.print(
+        f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
+        f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms"
+    )
+
+
+def _why_unmeasured(summary: dict[str, Any]) -> str:
+    if summary["top_k"] < summary["gallery_crops"]:
+        return f"--top-k {summary['top_k']:,} cuts the ranking short, leave it out"
+    return "no query has a true match under another camera in the gallery"

@@ -1,0 +1,158 @@
+"""`gmn query`: who is on an image, or how well a labelled data set is answered, over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from model.problems import InputProblem
+from service.client import Client, QueryOptions
+from service.client.calls import Scoring
+from service.client.measuring import QuerySummary, RankFigures, ask_each
+from service.client.sources import SourceCrop, open_source
+from service.commands.answers import show_rankings, show_summary
+from service.commands.connection import (
+    DEFAULT_GALLERY,
+    DEFAULT_URL,
+    ApiKeyOption,
+    GalleryOption,
+    JsonOption,
+    UrlOption,
+    connect,
+    output,
+    progress_bar,
+)
+
+RESULTS_SHOWN = 10
+AT_ONCE = 4
+
+
+def query_command(
+    read_spec: Callable[[str], Iterable[SourceCrop]], rank_figures: RankFigures
+) -> Callable[..., None]:
+    """Builds the command.
+
+    Args:
+        read_spec: reads `KIND:PATH`, which this room knows nothing of.
+        rank_figures: the evaluation's metrics of one ranking.
+    """
+
+    def query(
+        images: Annotated[
+            list[Path] | None,
+            typer.Argument(metavar="IMAGE", help="Several are one person, asked for once."),
+        ] = None,
+        data: Annotated[
+            str | None,
+            typer.Option("--data", help="One query per image of KIND:PATH, a manifest or folder."),
+        ] = None,
+        camera: Annotated[
+            str | None, typer.Option("--camera", help="With --data: this camera's images only.")
+        ] = None,
+        split: Annotated[
+            str | None, typer.Option("--split", help="With --data: this split's images only.")
+        ] = None,
+        limit: Annotated[
+            int | None, typer.Option("--limit", min=1, help="With --data: the first N images only.")
+        ] = None,
+        separate: Annotated[
+            bool, typer.Option("--separate", help="One query per IMAGE, since they differ in who.")
+        ] = False,
+        top_k: Annotated[
+            int | None,
+            typer.Option(
+                "--top-k",
+                min=1,
+                help="Results per query; 10, or with --data the whole gallery, as mAP needs it.",
+            ),
+        ] = None,
+        scoring: Annotated[
+            Scoring, typer.Option("--scoring", help="What the results are ranked by.")
+        ] = "mnet",
+        rerank_depth: Annotated[
+            int | None,
+            typer.Option("--rerank-depth", min=1, help="How many candidates M-Net scores."),
+        ] = None,
+        url: UrlOption = DEFAULT_URL,
+        gallery: GalleryOption = DEFAULT_GALLERY,
+        api_key: ApiKeyOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Asks the service who is on an image, or how well it answers a labelled data set.
+
+        With --data, a gallery crop of the query's own person and camera is left out of its ranking,
+        as the field's protocol demands.
+
+        Example: gmn query suspect.jpg --top-k 5
+
+        Example: gmn query --data cuhk01:/data/cuhk01 --camera 1
+        """
+        if bool(images) == bool(data):
+            raise typer.BadParameter("name either images or --data KIND:PATH")
+        options: QueryOptions = {"scoring": scoring}
+        if rerank_depth is not None:
+            options["rerank_depth"] = rerank_depth
+        if top_k is not None:
+            options["top_k"] = top_k
+        with connect(url, api_key, gallery) as client:
+            if images:
+                options.setdefault("top_k", RESULTS_SHOWN)
+                _ask_images(client, images, separate, options, as_json)
+                return
+            with open_source(data or "", read_spec) as source:
+                crops = source.in_split(split).under(camera).crops[:limit]
+                summary = _ask_data(client, crops, options, rank_figures)
+        if as_json:
+            output().print_json(data=summary)
+        else:
+            show_summary(output(), summary)
+
+    return query
+
+
+def _ask_images(
+    client: Client, images: list[Path], separate: bool, options: QueryOptions, as_json: bool
+) -> None:
+    groups = [[image] for image in images] if separate else [images]
+    rankings = [client.query(*group, **options) for group in groups]
+    if as_json:
+        answers = [ranking.model_dump(mode="json") for ranking in rankings]
+        output().print_json(data={"results": answers} if separate else answers[0])
+        return
+    titles = [", ".join(image.name for image in group) for group in groups]
+    show_rankings(output(), dict(zip(titles, rankings, strict=True)))
+
+
+def _ask_data(
+    client: Client,
+    crops: tuple[SourceCrop, ...],
+    options: QueryOptions,
+    rank_figures: RankFigures,
+) -> dict[str, Any]:
+    crops_enrolled = client.gallery().crops
+    if crops_enrolled == 0:
+        raise InputProblem(
+            f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
+        )
+    options.setdefault("top_k", crops_enrolled)
+    whole = options["top_k"] >= crops_enrolled
+    counted = QuerySummary(rank_figures if whole else None)
+    started = time.perf_counter()
+    with progress_bar() as progress:
+        task = progress.add_task("Querying", total=len(crops))
+        for answered in ask_each(client, crops, options, AT_ONCE):
+            counted.add(answered)
+            progress.advance(task)
+    seconds = time.perf_counter() - started
+    return {
+        "gallery": client.gallery_name,
+        "gallery_crops": crops_enrolled,
+        **options,
+        **counted.result(),
+        "in_flight": AT_ONCE,
+        "queries_per_second": len(crops) / max(seconds, 1e-9),
+    }
