@@ -47,6 +47,7 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
     from model.crops.decode import decode_crop
     from model.embedder import Embedder, EmbedderConfig
     from model.metric_network import MetricNetwork, MetricNetworkConfig
+    from model.pair_features import unit_features
     from model.preprocessing import Preprocessing
 
     preprocessing = Preprocessing(height=64, width=32)
@@ -63,10 +64,9 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
         _measure_statistics(embedder.neck, embedder.features(crops).before_neck)
         features = embedder.eval()(crops)
         _sign(metric_network)
+        unit = unit_features(features)
         rows, columns = torch.triu_indices(len(features), len(features), offset=1)
-        _measure_statistics(
-            metric_network, metric_network.pair_features(features[rows], features[columns])
-        )
+        _measure_statistics(metric_network, metric_network.pair_features(unit[rows], unit[columns]))
     path: Path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
     description = Description(
         embedder=embedder.config,

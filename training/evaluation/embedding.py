@@ -1,4 +1,4 @@
-"""Records to features: decoded in a few threads, a batch ahead of the network, never all at once."""
+"""Records to features: decoded in a few threads, a batch ahead of the network, never all."""
 
 from __future__ import annotations
 

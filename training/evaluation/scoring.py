@@ -77,7 +77,7 @@ def write_mnet_scores(
             "each needs one at least"
         )
     device = next(metric_network.parameters()).device
-    stored = np.lib.format.open_memmap(
+    stored: NDArray[np.float32] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         path, mode="w+", dtype=np.float32, shape=(len(queries), len(gallery))
     )
     on_device = torch.from_numpy(gallery).to(device)
@@ -87,7 +87,7 @@ def write_mnet_scores(
         stored[rows] = score_pairs(metric_network, block, on_device).cpu().numpy()
         if progress:
             progress(rows.stop - start)
-    stored.flush()
+    del stored  # closes the file
 
 
 @contextmanager

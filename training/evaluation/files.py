@@ -1,0 +1,32 @@
+"""Result files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from model.problems import InputProblem
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; once that is on disk it takes the place of `path`.
+
+    Raises:
+        InputProblem: where `path` cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise InputProblem(
+            f"{path}: cannot be written ({error.strerror or error}); name another place"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
