@@ -88,14 +88,14 @@ def _download(name: str, kind: BackboneKind) -> Any:
     except OSError as error:
         raise InputProblem(
             f"torchvision's weights for {name} could not be downloaded ({error}); "
-            "set embedder.initial_weights to a local file or to none"
+            "set initial_weights to a local file or to none"
         ) from error
     return kind.weights
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
     if not path.is_file():
-        raise InputProblem(f"{path}: no such file; set embedder.initial_weights to a weights file")
+        raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:

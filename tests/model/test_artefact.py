@@ -1,0 +1,166 @@
+"""The artefact: what is written is read back, and everything else is one clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.artefact import (
+    HEADER_KEY,
+    Artefact,
+    ArtefactProblem,
+    Description,
+    load_artefact,
+    read_description,
+    save_artefact,
+)
+
+
+@pytest.fixture
+def artefact(tiny_artefact: Path) -> Artefact:
+    return load_artefact(tiny_artefact)
+
+
+def rewrite(source: Path, target: Path, edit: dict[str, object]) -> None:
+    """Copies an artefact with parts of its header replaced."""
+    header = json.loads(read_description(source).model_dump_json()) | edit
+    save_file(load_file(source), target, metadata={HEADER_KEY: json.dumps(header)})
+
+
+def test_what_was_saved_is_loaded(artefact: Artefact, tmp_path: Path) -> None:
+    path = tmp_path / "copy.safetensors"
+    saved = save_artefact(
+        path, artefact.description, artefact.embedder, artefact.metric_network, half=False
+    )
+    loaded = load_artefact(path)
+    crops = torch.rand(2, 3, 64, 32)
+    assert loaded.description == saved
+    assert torch.equal(loaded.embedder(crops), artefact.embedder(crops))
+    assert not loaded.embedder.training
+    assert not loaded.metric_network.training
+
+
+def test_half_precision_halves_the_file_and_keeps_the_features(
+    artefact: Artefact, tmp_path: Path
+) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    for path, narrow in ((whole, False), (half, True)):
+        save_artefact(
+            path, artefact.description, artefact.embedder, artefact.metric_network, half=narrow
+        )
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    crops = torch.rand(2, 3, 64, 32)
+    one, other = load_artefact(whole).embedder(crops), load_artefact(half).embedder(crops)
+    assert float(torch.cosine_similarity(one, other).min()) > 0.999
+
+
+def test_a_new_metric_network_keeps_the_embedding_fingerprint(
+    artefact: Artefact, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        artefact.metric_network.classifier[0].weight.add_(1.0)
+    before = artefact.description
+    after = save_artefact(
+        tmp_path / "new.safetensors", before, artefact.embedder, artefact.metric_network
+    )
+    assert after.embedding_fingerprint == before.embedding_fingerprint
+    assert after.artefact_fingerprint != before.artefact_fingerprint
+
+
+def test_a_new_embedder_or_preprocessing_changes_the_embedding_fingerprint(
+    artefact: Artefact, tmp_path: Path
+) -> None:
+    before, path = artefact.description, tmp_path / "new.safetensors"
+    taller = before.preprocessing.model_copy(update={"height": 96})
+    reframed = save_artefact(
+        path,
+        before.model_copy(update={"preprocessing": taller}),
+        artefact.embedder,
+        artefact.metric_network,
+    )
+    with torch.no_grad():
+        artefact.embedder.neck.weight.add_(1.0)
+    retrained = save_artefact(path, before, artefact.embedder, artefact.metric_network)
+    fingerprints = {one.embedding_fingerprint for one in (before, reframed, retrained)}
+    assert len(fingerprints) == 3
+
+
+def test_a_missing_file_is_refused_with_the_word_that_always_works(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactProblem, match="no such file.*bundled"):
+        load_artefact(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 5000, -10])
+def test_a_truncated_file_is_refused(tiny_artefact: Path, tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(tiny_artefact.read_bytes()[:kept])
+    with pytest.raises(ArtefactProblem, match=r"cut\.safetensors: not a readable artefact"):
+        load_artefact(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ArtefactProblem, match="not a readable artefact"):
+        load_artefact(path)
+
+
+def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+    with pytest.raises(ArtefactProblem, match="not an artefact of this project"):
+        load_artefact(path)
+
+
+def test_another_format_version_is_refused_by_number(tiny_artefact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "newer.safetensors"
+    rewrite(tiny_artefact, path, {"format_version": 99})
+    with pytest.raises(ArtefactProblem, match="format 99, this program reads 1"):
+        load_artefact(path)
+
+
+def test_a_missing_description_is_refused(tiny_artefact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.safetensors"
+    rewrite(tiny_artefact, path, {"calibration": None})
+    with pytest.raises(ArtefactProblem, match="description is damaged"):
+        load_artefact(path)
+
+
+def test_a_missing_tensor_is_named(
+    artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Headless(torch.nn.Module):
+        def state_dict(self, *args: object, **kwargs: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            state = artefact.embedder.state_dict()
+            return {name: state[name] for name in state if name != "neck.weight"}
+
+    path = tmp_path / "headless.safetensors"
+    save_artefact(path, artefact.description, Headless(), artefact.metric_network)  # type: ignore[arg-type]
+    with pytest.raises(ArtefactProblem, match=r"lacks the tensor embedder\.neck\.weight"):
+        load_artefact(path)
+
+
+def test_an_edited_file_does_not_match_its_fingerprint(tiny_artefact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "edited.safetensors"
+    content = bytearray(tiny_artefact.read_bytes())
+    content[-1] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(ArtefactProblem, match="fingerprint does not match"):
+        load_artefact(path)
+
+
+def test_saving_leaves_no_half_written_file(artefact: Artefact, tmp_path: Path) -> None:
+    save_artefact(
+        tmp_path / "only.safetensors",
+        artefact.description,
+        artefact.embedder,
+        artefact.metric_network,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["only.safetensors"]
+
+
+def test_the_description_says_what_it_was_trained_on(artefact: Artefact) -> None:
+    assert isinstance(artefact.description, Description)
+    assert artefact.description.provenance.terms
