@@ -45,7 +45,10 @@ def loss_terms(
     if settings.gmn or settings.pic:
         first, second = batch_pairs(len(labels), labels.device)
         units = unit_features(features.after_neck)
-        pairs = networks.metric_network.pair_features(units[first], units[second])
+        # index_select adds gradients up in a fixed order; indexing by [] does not.
+        pairs = networks.metric_network.pair_features(
+            units.index_select(0, first), units.index_select(0, second)
+        )
         if settings.gmn:
             pair_logits = networks.metric_network(pairs)
             terms["gmn"] = settings.gmn * generalizable_metric_loss(

@@ -150,7 +150,7 @@ def _train_step(
     loss = torch.stack(list(terms.values())).sum()
     if not torch.isfinite(loss):
         raise InputProblem(
-            f"the loss is {float(loss)} on the batch of {', '.join(sources[:4])}, …; "
+            f"the loss is {loss.item()} on the batch of {', '.join(sources[:4])}, …; "
             "lower optimisation.learning_rate or set precision=float32"
         )
     run.optimiser.zero_grad(set_to_none=True)

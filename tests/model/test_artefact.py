@@ -53,7 +53,7 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     crops = torch.rand(2, 3, 64, 32)
     one, other = load_artefact(whole).embedder(crops), load_artefact(half).embedder(crops)
-    assert float(torch.cosine_similarity(one, other).min()) > 0.999
+    assert torch.cosine_similarity(one, other).min().item() > 0.999
 
 
 def test_a_new_metric_network_keeps_the_embedding_fingerprint(
@@ -88,7 +88,7 @@ def test_a_new_embedder_or_preprocessing_changes_the_embedding_fingerprint(
 
 
 def test_a_missing_file_is_refused_with_the_word_that_always_works(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactProblem, match="no such file.*bundled"):
+    with pytest.raises(ArtefactProblem, match=r"no such file.*bundled"):
         load_artefact(tmp_path / "absent.safetensors")
 
 
@@ -132,7 +132,7 @@ def test_a_missing_tensor_is_named(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Headless(torch.nn.Module):
-        def state_dict(self, *args: object, **kwargs: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
             state = artefact.embedder.state_dict()
             return {name: state[name] for name in state if name != "neck.weight"}
 

@@ -73,7 +73,10 @@ def test_chunks_do_not_change_a_score(chunk: int) -> None:
 
 def test_no_candidates_give_an_empty_answer() -> None:
     network = trained_like(MetricNetworkConfig(hidden=16))
-    assert score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION)).shape == (2, 0)
+    assert score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION)).shape == (
+        2,
+        0,
+    )
 
 
 def test_features_of_another_size_are_refused_by_name() -> None:

@@ -27,4 +27,4 @@ def pair_identity_center_loss(
     counts = torch.bincount(membership, minlength=len(identities)).to(pairs.dtype)
     sums = pairs.new_zeros((len(identities), pairs.shape[1])).index_add(0, membership, pairs)
     centers = sums / counts[:, None]
-    return (pairs - centers[membership]).square().mean()
+    return (pairs - centers.index_select(0, membership)).square().mean()

@@ -58,7 +58,7 @@ def test_gmn_loss_averages_positives_and_negatives_apart() -> None:
 def test_gmn_loss_of_positives_alone_is_their_mean() -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     loss = generalizable_metric_loss(logits, torch.tensor([True, True]))
-    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-5)
 
 
 def test_pair_identity_center_is_the_mean_of_pairs_of_the_same_two_people() -> None:
@@ -73,7 +73,7 @@ def test_a_pair_identity_seen_once_adds_nothing_and_gets_no_gradient() -> None:
     pairs = torch.randn(3, 5, requires_grad=True)
     loss = pair_identity_center_loss(pairs, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
     loss.backward()
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     assert pairs.grad is not None
     assert float(pairs.grad.abs().max()) == pytest.approx(0.0, abs=1e-7)
 

@@ -1,0 +1,80 @@
+"""Recipes: files, overrides, and what is wrong with them."""
+
+from pathlib import Path
+
+import pytest
+
+from model.problems import InputProblem
+from training.recipe import RECIPES, read_recipe
+from training.schedule import learning_rate
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_says_what_it_is(path: Path) -> None:
+    recipe = read_recipe(path.stem)
+    assert recipe.name == path.stem
+    assert recipe.description
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = read_recipe("gmn-r50")
+    assert recipe.embedder.backbone == "resnet50"
+    assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
+    assert (recipe.sampling.identities, recipe.sampling.images) == (16, 4)
+    assert recipe.losses.perturbation_from_epoch == 10
+    assert recipe.augmentation.erasing == 0
+
+
+def test_an_override_reaches_its_key() -> None:
+    recipe = read_recipe(
+        "gmn-r50",
+        ["losses.pic=0.3", "optimisation.milestones=[5, 9]", "initial_weights=none"],
+    )
+    assert recipe.losses.pic == 0.3
+    assert recipe.optimisation.milestones == (5, 9)
+    assert recipe.initial_weights == "none"
+
+
+def test_perturbation_can_be_switched_off() -> None:
+    recipe = read_recipe("gmn-r50", ["losses.perturbation_from_epoch=none"])
+    assert recipe.losses.perturbation_from_epoch is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("losses.pick=0.3", r"losses\.pick: Extra inputs"),
+        ("losses.pic=-1", r"losses\.pic: .*greater than or equal to 0, got -1"),
+        ("embedder.backbone=vgg", r"embedder\.backbone: .*mobilenet_v2"),
+        ("losses", "write it as key=value"),
+        ("seed.deep=1", r"seed.*|.*deep.*"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_its_key(override: str, message: str) -> None:
+    with pytest.raises(InputProblem, match=message):
+        read_recipe("gmn-r50", [override])
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputProblem, match=r"recipe none-such: no such file.*gmn-r50"):
+        read_recipe("none-such")
+
+
+def test_a_recipe_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs: 5")
+    with pytest.raises(InputProblem, match=r"mine\.toml: not valid TOML"):
+        read_recipe(str(path))
+
+
+def test_the_learning_rate_warms_up_then_steps_down() -> None:
+    settings = read_recipe("gmn-r50").optimisation
+    rates = [learning_rate(settings, epoch) for epoch in (0, 5, 10, 29.9, 30, 50)]
+    peak = settings.learning_rate
+    assert rates == pytest.approx([0.01 * peak, 0.505 * peak, peak, peak, 0.1 * peak, 0.01 * peak])
+
+
+def test_the_cosine_schedule_ends_at_zero() -> None:
+    settings = read_recipe("gmn-r50", ["optimisation.schedule=cosine"]).optimisation
+    assert learning_rate(settings, 60) == pytest.approx(0.0)
+    assert learning_rate(settings, 35) == pytest.approx(settings.learning_rate / 2)

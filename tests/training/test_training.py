@@ -1,0 +1,153 @@
+"""Training runs: what they leave behind, and that a stopped one continues where it stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.datasets.synthetic import draw_people
+from training.recipe import Recipe, read_recipe
+from training.trainer import prepare_run, train
+
+SMALL = [
+    "initial_weights=none",
+    "embedder.last_stride=2",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "optimisation.epochs=3",
+    "losses.perturbation_from_epoch=1",
+    "checkpoint_every_steps=1",
+    "log_every_steps=1",
+    "held_out.fraction=0.3",
+]
+
+
+class StoppedError(Exception):
+    """Raised by a test to stop a run in the middle."""
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[CropRecord, ...]:
+    return draw_people(11, 2, 6, cameras_per_domain=2, crops_per_camera=2).records
+
+
+def recipe(*settings: str) -> Recipe:
+    return read_recipe("small-gmn", [*SMALL, *settings])
+
+
+def run_to_the_end(
+    folder: Path, records: tuple[CropRecord, ...], chosen: Recipe
+) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    run = prepare_run(chosen, records, folder)
+    train(run, lambda *_: None)
+    return run.networks.state_dict()
+
+
+def logged_steps(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    whole = run_to_the_end(tmp_path / "whole", records, recipe())
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+
+    def stop(done: int, total: int, values: dict[str, float]) -> None:
+        if done == 5:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(prepare_run(recipe(), records, stopped), stop)
+    resumed = run_to_the_end(stopped, records, recipe())
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_perturbation_starts_after_the_warm_up(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    run = prepare_run(recipe(), records, tmp_path)
+    perturbing: list[bool] = []
+    train(run, lambda *_: perturbing.append(run.networks.metric_network.perturbing))
+    per_epoch = len(perturbing) // 3
+    assert perturbing == [False] * per_epoch + [True] * 2 * per_epoch
+
+
+def test_the_log_names_every_term_and_its_gradient(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+    for line in logged_steps(tmp_path):
+        assert (
+            set(line["loss"]) == set(line["gradient_norm"]) == {"identity", "triplet", "gmn", "pic"}
+        )
+
+
+def test_a_term_with_weight_zero_is_gone(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
+    settings = ("optimisation.epochs=1", "losses.gmn=0", "losses.pic=0")
+    run_to_the_end(tmp_path, records, recipe(*settings))
+    assert set(logged_steps(tmp_path)[0]["loss"]) == {"identity", "triplet"}
+
+
+def test_a_run_that_diverges_stops_and_names_crops(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    run = prepare_run(recipe(), records, tmp_path)
+    with torch.no_grad():
+        run.networks.classifier.weight.fill_(float("nan"))
+    with pytest.raises(
+        InputProblem, match=r"loss is nan on the batch of synthetic:.*learning_rate"
+    ):
+        train(run, lambda *_: None)
+
+
+def test_another_recipe_does_not_resume(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
+    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+    with pytest.raises(InputProblem, match="another recipe"):
+        run_to_the_end(tmp_path, records, recipe("optimisation.epochs=2"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
+    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(InputProblem, match=r"checkpoint\.pt: damaged"):
+        run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
+
+
+def gmn_train(out: Path, *more: str) -> list[str]:
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    data = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
+    command = [sys.executable, "-m", "gmn", "train", "small-gmn", "--data", data]
+    return [*command, "--out", str(out), *settings, *more]
+
+
+def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(gmn_train(whole), check=True, capture_output=True)
+    process = subprocess.Popen(gmn_train(killed), stderr=subprocess.DEVNULL)
+    while not (killed / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.safetensors").exists()
+    refused = subprocess.run(gmn_train(killed), check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    subprocess.run(gmn_train(killed, "--resume"), check=True, capture_output=True)
+    one, other = (load_file(run / "model.safetensors") for run in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    provenance = load_artefact(killed / "model.safetensors").description.provenance
+    assert provenance.held_out == {"fraction": 0.3, "seed": 0}
+    assert str(tmp_path) not in provenance.model_dump_json()
