@@ -1,0 +1,30 @@
+# `make demo` shows the product, `make test` proves it; both set everything up by themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PYTEST_OPTIONS ?=
+
+.PHONY: demo test lint format clean
+
+demo: .venv/ready
+	$(BIN)/gmn demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
