@@ -14,6 +14,7 @@ from training.commands.progress import progress_bar
 from training.datasets.registry import read_dataset
 from training.evaluation.embedding import embed_records
 from training.evaluation.feature_file import write_features
+from training.evaluation.files import replacing
 
 
 def embed(
@@ -39,15 +40,16 @@ def embed(
     loaded = load_artefact(resolve_artefact(artefact))
     records = read_dataset(data).records
     chosen = choose_device(device)
-    with progress_bar("Embedding", len(records)) as progress:
-        features = embed_records(
-            loaded.embedder.to(chosen),
-            loaded.description.preprocessing,
-            records,
-            bfloat16=bfloat16,
-            progress=progress,
-        )
-    write_features(out, features, records, loaded.description.embedding_fingerprint)
+    with replacing(out) as beside:
+        with progress_bar("Embedding", len(records)) as progress:
+            features = embed_records(
+                loaded.embedder.to(chosen),
+                loaded.description.preprocessing,
+                records,
+                bfloat16=bfloat16,
+                progress=progress,
+            )
+        write_features(beside, features, records, loaded.description.embedding_fingerprint)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"{out}: {features.shape[0]:,} features of {features.shape[1]:,} dimensions"
     )

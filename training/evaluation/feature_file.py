@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.files import replacing
 
 FINGERPRINT = "embedding_fingerprint"
 
@@ -61,12 +60,12 @@ def write_features(
     """Writes `features`, `paths`, `identities`, `cameras` and the embedder's fingerprint.
 
     Args:
-        path: where to; an existing file is replaced once the new one is on disk.
+        path: where to; an existing file is overwritten.
         features: `(n, d)` float32.
         records: whose they are, n; a drawn crop has its source for a path.
         embedding_fingerprint: of the artefact that made them.
     """
-    with replacing(path) as beside, beside.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,

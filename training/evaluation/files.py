@@ -20,13 +20,34 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Found out now rather than after the work.
+        beside.touch()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise InputProblem(
-            f"{path}: cannot be written ({error.strerror or error}); name another place"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder for results where it is missing.
+
+    Raises:
+        InputProblem: where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputProblem:
+    return InputProblem(
+        f"{path}: cannot be written ({error.strerror or error}); name another place"
+    )

@@ -29,7 +29,7 @@ class Search:
     @property
     def records(self) -> tuple[CropRecord, ...]:
         """Every crop once: first the queries, then the gallery where it is not the same."""
-        return self.queries if self.gallery == self.queries else self.queries + self.gallery
+        return self.queries if self.gallery is self.queries else self.queries + self.gallery
 
     def labels(self) -> PairLabels:
         """Identities and cameras as integers; junk is −1."""

@@ -1,0 +1,104 @@
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.problems import InputProblem
+from training.commands.evaluate import evaluate
+
+
+@pytest.fixture(scope="module")
+def manifest(drawn_crops, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    with (folder / "people.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "identity", "camera"])
+        for number, crop in enumerate(drawn_crops):
+            (folder / f"{number}.png").write_bytes(crop.png)
+            rows.writerow([f"{number}.png", crop.identity, crop.camera])
+    return folder / "people.csv"
+
+
+@pytest.fixture(scope="module")
+def app() -> typer.Typer:
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(evaluate)
+    return single
+
+
+def run(app: typer.Typer, *arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def report(app, tiny_artefact, manifest, tmp_path_factory) -> tuple[dict, str]:
+    out = tmp_path_factory.mktemp("report")
+    spec = f"manifest:{manifest}"
+    answer = run(app, tiny_artefact, "--data", spec, "--out", out, "--json")
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout) == json.loads((out / "report.json").read_text())
+    return json.loads(answer.stdout), (out / "report.html").read_text()
+
+
+def test_the_json_holds_every_scoring_with_intervals(report):
+    result = report[0]["datasets"][0]
+    assert result["protocol"] == "camera east against west"
+    assert (result["queries"], result["gallery"], result["identities"]) == (12, 12, 6)
+    assert list(result["scorings"]) == ["cosine", "mnet", "fused"]
+    for scoring in result["scorings"].values():
+        figure = scoring["metrics"]["mAP"]
+        assert 0.5 < figure["low"] <= figure["mean"] <= figure["high"] <= 1.0
+        assert [point["asked"] for point in scoring["operating_points"]] == [0.1, 0.01, 0.001]
+        assert 0.0 <= scoring["expected_calibration_error"] <= 1.0
+        assert sum(scoring["distribution"]["genuine"]) == 24
+        assert sum(scoring["distribution"]["impostor"]) == 120
+    assert list(result["differences"]) == ["mnet - cosine", "fused - cosine"]
+
+
+def test_re_ranking_everything_is_ranking_by_mnet(report):
+    result = report[0]["datasets"][0]
+    assert [depth["depth"] for depth in result["rerank_depths"]] == [10, 12]
+    everything = result["rerank_depths"][-1]
+    assert everything["mAP"] == pytest.approx(result["scorings"]["mnet"]["metrics"]["mAP"]["mean"])
+
+
+def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report):
+    page = report[1]
+    assert "every person is drawn" in page
+    assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:", ""))
+    assert "<img" not in page
+    assert page.count("<svg") == 6
+
+
+def test_one_scoring_alone_can_be_asked_for(app, tiny_artefact, manifest):
+    spec = f"manifest:{manifest}"
+    answer = run(app, tiny_artefact, "--data", spec, "--scoring", "cosine", "--json")
+    result = json.loads(answer.stdout)["datasets"][0]
+    assert list(result["scorings"]) == ["cosine"]
+    assert "scoring" not in result["seconds"]
+
+
+def test_held_out_people_are_fewer_than_all(app, tiny_artefact, manifest):
+    spec = f"manifest:{manifest}"
+    answer = run(app, tiny_artefact, "--data", spec, "--split", "held-out", "--json")
+    assert 0 < json.loads(answer.stdout)["datasets"][0]["identities"] < 6
+
+
+def test_without_json_a_table_is_printed(app, tiny_artefact, manifest):
+    answer = run(app, tiny_artefact, "--data", f"manifest:{manifest}")
+    assert "camera east against west" in answer.stdout
+    assert "far_1e-2" in answer.stdout
+
+
+def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
+    with pytest.raises(InputProblem, match="--scoring names euclid"):
+        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,euclid")
+
+
+def test_a_peer_of_another_kind_is_refused(tiny_artefact, manifest, tmp_path):
+    with pytest.raises(InputProblem, match=r"peer\.pt: is no peer"):
+        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], peer=[tmp_path / "peer.pt"])

@@ -1,0 +1,207 @@
+"""Measures an artefact, and any peers, on one data set: embed, score, rank, count false alarms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.calibration import Scoring, ScoringCalibration
+from training.datasets.record import Dataset
+from training.evaluation.distributions import expected_calibration_error, score_distribution
+from training.evaluation.embedding import Progress, embed_records
+from training.evaluation.intervals import difference_interval
+from training.evaluation.open_set import (
+    detection_curve,
+    operating_point_figures,
+    search_extremes,
+)
+from training.evaluation.peers import Peer
+from training.evaluation.protocols import Search
+from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.results import (
+    DatasetResult,
+    DepthResult,
+    Figure,
+    OperatingPointResult,
+    ScoringResult,
+)
+from training.evaluation.scoring import cosine_rows, fused_rows, mnet_rows, reranked_rows
+
+RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
+"""From a description and a total to a bar; see `training.commands.progress`."""
+
+
+class Stopwatch:
+    """Wall-clock seconds by the name of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        """Adds the time of the block to the step."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
+
+
+def evaluate_search(
+    artefact: Artefact,
+    dataset: Dataset,
+    search: Search,
+    scorings: Sequence[Scoring],
+    peers: Sequence[Peer],
+    progress_bar: ProgressBar,
+) -> DatasetResult:
+    """Everything there is to say about an artefact on one data set.
+
+    Args:
+        artefact: its networks may be on any device.
+        dataset: where the searches come from.
+        search: the queries and the gallery.
+        scorings: which rankings to measure.
+        peers: other models to rank the same searches with, by cosine.
+        progress_bar: shows how far the long steps are.
+
+    Raises:
+        InputProblem: naming a crop that cannot be read, or where no query has a true match.
+    """
+    watch = Stopwatch()
+    labels = search.labels()
+    records = search.records
+    with watch.measure("embedding"), progress_bar(f"Embedding {dataset.name}", len(records)) as bar:
+        features = embed_records(
+            artefact.embedder, artefact.description.preprocessing, records, progress=bar
+        )
+    queries, gallery = features[: len(search.queries)], features[-len(search.gallery) :]
+    rows: dict[str, ScoreRows] = {"cosine": cosine_rows(queries, gallery)}
+    calibration = artefact.description.calibration
+    metrics: dict[str, QueryMetrics] = {}
+    results: dict[str, ScoringResult] = {}
+    depths: list[DepthResult] = []
+    with _mnet(artefact, queries, gallery, scorings, dataset.name, progress_bar, watch) as learnt:
+        if learnt:
+            rows["mnet"] = learnt
+            rows["fused"] = fused_rows(calibration.fusion, rows["cosine"], learnt)
+        for scoring in scorings:
+            with watch.measure("ranking"):
+                metrics[scoring] = rank_queries(rows[scoring], labels)
+            results[scoring] = _calibrated_result(
+                rows[scoring], labels, metrics[scoring], calibration.scorings[scoring]
+            )
+        if "mnet" in scorings:
+            depths = _by_depth(rows["cosine"], rows["mnet"], labels)
+    peer_results = {}
+    for peer in peers:
+        with progress_bar(f"Embedding with {peer.name}", len(records)) as bar:
+            others = peer.embed(records, bar)
+        ranked = rank_queries(
+            cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :]), labels
+        )
+        metrics[peer.name] = ranked
+        peer_results[peer.name] = _result(ranked)
+    some = next(iter(metrics.values()))
+    trained_on = {data.name for data in artefact.description.provenance.data}
+    return DatasetResult(
+        name=dataset.name,
+        spec=dataset.spec,
+        terms=dataset.terms,
+        protocol=search.protocol,
+        queries=len(search.queries),
+        gallery=len(search.gallery),
+        identities=len({record.identity for record in records}),
+        trained_on=dataset.name in trained_on,
+        not_counted=some.not_counted,
+        scorings=results,
+        differences=_differences(metrics),
+        rerank_depths=depths,
+        peers=peer_results,
+        seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
+    )
+
+
+@contextmanager
+def _mnet(
+    artefact: Artefact,
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    scorings: Sequence[Scoring],
+    name: str,
+    progress_bar: ProgressBar,
+    watch: Stopwatch,
+) -> Iterator[ScoreRows | None]:
+    """M-Net's scores where a scoring needs them."""
+    if not {"mnet", "fused"} & set(scorings):
+        yield None
+        return
+    start = time.perf_counter()
+    with (
+        progress_bar(f"Scoring {name}", len(queries)) as bar,
+        mnet_rows(artefact.metric_network, queries, gallery, bar) as rows,
+    ):
+        watch.seconds["scoring"] = time.perf_counter() - start
+        yield rows
+
+
+def _result(metrics: QueryMetrics) -> ScoringResult:
+    return ScoringResult(
+        metrics={name: Figure.over(values) for name, values in metrics.values().items()},
+        cmc=metrics.cmc().tolist(),
+    )
+
+
+def _calibrated_result(
+    rows: ScoreRows, labels: PairLabels, metrics: QueryMetrics, calibration: ScoringCalibration
+) -> ScoringResult:
+    extremes = search_extremes(rows, labels)
+    rates, detected = detection_curve(extremes)
+    usual_size = int(np.median(extremes.impostors))
+    points = [
+        OperatingPointResult(
+            name=point.name,
+            asked=point.asked,
+            threshold=calibration.search_threshold(point.asked, usual_size),
+            false_alarm_rate=Figure.of(point.false_alarm_rate),
+            detection_rate=Figure.of(point.detection_rate),
+        )
+        for point in operating_point_figures(extremes, calibration)
+    ]
+    return _result(metrics).model_copy(
+        update={
+            "operating_points": points,
+            "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
+            "distribution": score_distribution(rows, labels),
+            "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
+        }
+    )
+
+
+def _by_depth(cosine: ScoreRows, mnet: ScoreRows, labels: PairLabels) -> list[DepthResult]:
+    gallery = len(labels.gallery_identities)
+    found = []
+    for depth in (*(depth for depth in RERANK_DEPTHS if depth < gallery), gallery):
+        means = rank_queries(reranked_rows(cosine, mnet, depth), labels).means()
+        found.append(DepthResult(depth=depth, mAP=means["mAP"], rank_1=means["rank_1"]))
+    return found
+
+
+def _differences(metrics: dict[str, QueryMetrics]) -> dict[str, dict[str, Figure]]:
+    """Every other ranking minus the cosine one, over the same queries."""
+    if "cosine" not in metrics:
+        return {}
+    base = metrics["cosine"].values()
+    return {
+        f"{name} - cosine": {
+            metric: Figure.of(difference_interval(values, base[metric]))
+            for metric, values in other.values().items()
+        }
+        for name, other in metrics.items()
+        if name != "cosine"
+    }

@@ -1,0 +1,76 @@
+"""Ready-made models to stand beside: OpenVINO IR and ONNX, ranked by cosine with our own metrics.
+
+How a peer wants its input is guessed from the file's suffix: an `.xml` (Open Model Zoo) takes BGR
+0 to 255, an `.onnx` (torchreid) RGB with ImageNet's mean and standard deviation; both float32
+`(1, 3, 256, 128)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.evaluation.embedding import Progress, decoded_batches
+
+SUFFIXES = (".xml", ".onnx")
+INPUT = Preprocessing(height=256, width=128)
+
+
+class Peer:
+    """A model from a file, run by OpenVINO on the CPU.
+
+    Raises:
+        InputProblem: where OpenVINO is not installed, or the file is no model of the shape above.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.name = file.stem
+        self._bgr = file.suffix == ".xml"
+        if file.suffix not in SUFFIXES or not file.is_file():
+            raise InputProblem(f"{file}: is no peer; name an OpenVINO .xml or an .onnx file")
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            raise InputProblem(
+                f"{file}: needs the package openvino; pip install gmn-reid[peers]"
+            ) from error
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(file))
+            model.reshape([1, 3, INPUT.height, INPUT.width])
+            # OpenVINO takes bfloat16 where the CPU has it; a comparison wants the stored weights.
+            self._network = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            raise InputProblem(
+                f"{file}: OpenVINO cannot run it on one crop of 256×128 "
+                f"({str(error).strip().splitlines()[-1]}); name a person re-identification model"
+            ) from error
+
+    def embed(
+        self, records: Sequence[CropRecord], progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Features of crops, `(n, d)` float32, in the order of the records."""
+        features = []
+        for crops in decoded_batches(records, INPUT):
+            for crop in self._inputs(crops):
+                output = self._network(crop[None])[0]
+                features.append(np.asarray(output, dtype=np.float32).reshape(-1))
+            if progress:
+                progress(len(crops))
+        return np.stack(features)
+
+    def _inputs(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Network input `(B, 3, 256, 128)` of crops `(B, 256, 128, 3)`."""
+        if self._bgr:
+            values = crops[..., ::-1].astype(np.float32)
+        else:
+            mean = np.array(IMAGENET_MEAN, dtype=np.float32)
+            std = np.array(IMAGENET_STD, dtype=np.float32)
+            values = (crops.astype(np.float32) / 255.0 - mean) / std
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))

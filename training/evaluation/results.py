@@ -1,0 +1,133 @@
+"""What an evaluation found, as it is written to `report.json` and printed by `--json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from model.artefact import Provenance
+from training.evaluation.intervals import Interval, mean_interval
+
+
+class Figure(BaseModel):
+    """A mean over queries and its 95% bootstrap interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, interval: Interval) -> Figure:
+        """The same numbers, as they are written."""
+        return cls(mean=interval.mean, low=interval.low, high=interval.high)
+
+    @classmethod
+    def over(cls, values: NDArray[np.float64]) -> Figure:
+        """The mean of per-query values, `(N,)`; the interval is over queries."""
+        return cls.of(mean_interval(values))
+
+
+class OperatingPointResult(BaseModel):
+    """Asked against obtained false-alarm rate of searches, and the share of people found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    asked: float
+    threshold: float
+    false_alarm_rate: Figure
+    detection_rate: Figure
+
+
+class ScoreDistribution(BaseModel):
+    """Histograms of cross-camera pairs' scores; `edges` has one number more than either count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    edges: list[float]
+    genuine: list[int]
+    impostor: list[int]
+
+
+class ScoringResult(BaseModel):
+    """One ranking of one data set.
+
+    Attributes:
+        metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1.
+        cmc: share of queries with a true match at rank 1, 2, … or better.
+        operating_points: of searches; empty for a peer, which has no calibration.
+        detection_curve: pairs of false-alarm rate and detection rate.
+        distribution: of scores; None for a peer.
+        expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
+            one half each; None for a peer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    metrics: dict[str, Figure]
+    cmc: list[float]
+    operating_points: list[OperatingPointResult] = []
+    detection_curve: list[tuple[float, float]] = []
+    distribution: ScoreDistribution | None = None
+    expected_calibration_error: float | None = None
+
+
+class DepthResult(BaseModel):
+    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    depth: int
+    mAP: float  # noqa: N815 - the field's name for it
+    rank_1: float
+
+
+class DatasetResult(BaseModel):
+    """Everything measured on one data set.
+
+    Attributes:
+        trained_on: the artefact names this set among its training data; the figures of
+            `--split all` are then of people that it may have seen.
+        not_counted: queries without a true match under another camera.
+        differences: by `mnet - cosine`, the paired difference of each metric over the queries.
+        seconds: wall-clock time by step.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    spec: str
+    terms: str
+    protocol: str
+    queries: int
+    gallery: int
+    identities: int
+    trained_on: bool
+    not_counted: int
+    scorings: dict[str, ScoringResult]
+    differences: dict[str, dict[str, Figure]]
+    rerank_depths: list[DepthResult]
+    peers: dict[str, ScoringResult]
+    seconds: dict[str, float]
+
+
+class EvaluationReport(BaseModel):
+    """One run of `gmn evaluate`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artefact: str
+    artefact_fingerprint: str
+    embedding_fingerprint: str
+    architecture: dict[str, Any]
+    calibration_data: str
+    provenance: Provenance
+    split: str
+    created_at: str
+    machine: dict[str, str]
+    datasets: list[DatasetResult]
