@@ -12,7 +12,7 @@ from demo.page import VERDICT_WORDS
 
 CROP = (96, 192)
 GAP, MARGIN, FRAME, CAPTION = 14, 28, 5, 30
-LABEL = 132
+LABEL = 150
 PAPER, INK, SOFT = "#ffffff", "#14181f", "#5b6472"
 GOOD, BAD, UNSURE = "#15803d", "#dc2626", "#b45309"
 

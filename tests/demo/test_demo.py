@@ -1,0 +1,74 @@
+"""`gmn demo` as a user runs it, with a small artefact and few people."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+import gmn
+
+FEW = ["--people", "5", "--strangers", "2"]
+
+
+def demo_command(artefact: Path, out: Path, *more: str) -> list[str]:
+    options = ["--artefact", str(artefact), "--out", str(out)]
+    return [sys.executable, gmn.__file__, "demo", *options, *FEW, *more]
+
+
+def children_of(process_id: int) -> list[int]:
+    children = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+def test_the_demo_ends_with_a_page_that_shows_every_ranking(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        demo_command(tiny_artefact, tmp_path / "out"), capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
+    assert "Rank-1 with M-Net, 5 queries" in finished.stdout
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 7 * (1 + 8)
+    assert page.count('class="query"') == 7
+    assert re.search(r'(src|href)="(?!data:)', page) is None
+    with Image.open(tmp_path / "out" / "ranking.png") as picture:
+        assert picture.width > 600
+
+
+def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path: Path) -> None:
+    finished = subprocess.run(
+        demo_command(tiny_artefact, tmp_path / "out", "--json"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    figures = json.loads(finished.stdout)
+    assert (figures["crops"], figures["known"], figures["strangers"]) == (30, 5, 2)
+    assert 0.0 <= figures["rank_1_mnet"] <= 1.0
+
+
+def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        demo_command(tiny_artefact, tmp_path / "out"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (services := children_of(process.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # By now its child exists; a moment later it is past starting it.
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    for service in services:
+        assert not Path(f"/proc/{service}").exists()

@@ -1,0 +1,142 @@
+"""Every call of the client, against a real service process."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from service.client import AsyncClient, Client, Image, RequestRefused
+
+
+def enroll_all(client: Client, drawn_crops) -> list[str]:
+    images = [
+        Image(crop.png, f"{number}.png", crop.identity, crop.camera)
+        for number, crop in enumerate(drawn_crops)
+    ]
+    return [result.crop_id or "" for result in client.enroll(images).results]
+
+
+def test_the_same_person_from_another_camera_comes_first(client: Client, drawn_crops) -> None:
+    enroll_all(client, [crop for crop in drawn_crops if crop.camera == "east"])
+    query = next(crop for crop in drawn_crops if crop.camera == "west")
+    ranking = client.query(query.png, top_k=3)
+    assert [row.rank for row in ranking.results] == [1, 2, 3]
+    assert ranking.results[0].identity == query.identity
+    assert ranking.results[0].pair_logit is not None
+    assert 0.0 <= (ranking.results[0].probability or -1.0) <= 1.0
+    assert ranking.timing_ms["total"] > 0
+
+
+def test_cosine_scoring_needs_no_metric_network(client: Client, drawn_crops) -> None:
+    enroll_all(client, drawn_crops)
+    rows = client.query(drawn_crops[0].png, scoring="cosine", top_k=5).results
+    assert all(row.pair_logit is None for row in rows)
+    assert rows[0].cosine == pytest.approx(1.0, abs=1e-3)
+
+
+def test_cameras_restrict_a_query(client: Client, drawn_crops) -> None:
+    enroll_all(client, drawn_crops)
+    west = client.query(drawn_crops[0].png, cameras=["west"], top_k=50).results
+    assert {row.camera for row in west} == {"west"}
+    assert len(west) == sum(crop.camera == "west" for crop in drawn_crops)
+    east = client.query(drawn_crops[0].png, exclude_cameras=["west"], top_k=50).results
+    assert {row.camera for row in east} == {"east"}
+
+
+def test_a_query_by_a_crop_that_is_enrolled(client: Client, drawn_crops) -> None:
+    crop_id = enroll_all(client, drawn_crops)[0]
+    ranking = client.query_like(crop_id, top_k=3)
+    assert drawn_crops[0].identity in {row.identity for row in ranking.results}
+
+
+def test_crops_are_listed_whole_page_by_page(client: Client, drawn_crops) -> None:
+    crop_ids = enroll_all(client, drawn_crops)
+    assert sorted(crop.crop_id for crop in client.crops()) == sorted(crop_ids)
+    one = list(client.crops(identity="0001", camera="east"))
+    assert {(crop.identity, crop.camera) for crop in one} == {("0001", "east")}
+
+
+def test_what_is_known_of_an_image_is_kept(client: Client, drawn_crops) -> None:
+    moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    known = Image(drawn_crops[0].png, "a.png", "007", "door", moment)
+    unknown = Image(drawn_crops[1].png, "b.png")
+    first, second = client.enroll([known, unknown]).results
+    crop = client.crop(first.crop_id or "")
+    assert (crop.identity, crop.camera, crop.captured_at) == ("007", "door", moment)
+    crop = client.crop(second.crop_id or "")
+    assert (crop.identity, crop.camera, crop.captured_at) == (None, None, None)
+    assert client.image(first.crop_id or "") == drawn_crops[0].png
+
+
+def test_a_broken_image_fails_alone_and_the_same_bytes_land_once(
+    client: Client, drawn_crops
+) -> None:
+    good = Image(drawn_crops[0].png, "good.png", "1", "a")
+    enrolment = client.enroll([good, Image(b"no image", "broken.png", "1", "a")])
+    assert enrolment.results[0].crop_id is not None
+    assert enrolment.results[1].problem is not None
+    assert "image" in enrolment.results[1].problem.detail
+    again = client.enroll([good]).results[0]
+    assert (again.duplicate, again.crop_id) == (True, enrolment.results[0].crop_id)
+
+
+def test_an_enrolment_of_nothing_but_broken_images_answers_each(client: Client) -> None:
+    enrolment = client.enroll([Image(b"no image", "a.png"), Image(b"", "b.png")])
+    assert all(result.problem is not None for result in enrolment.results)
+
+
+def test_a_removed_crop_is_gone(client: Client, drawn_crops) -> None:
+    crop_id = enroll_all(client, drawn_crops)[0]
+    client.delete_crop(crop_id)
+    found = {row.crop_id for row in client.query(drawn_crops[0].png, top_k=50).results}
+    assert crop_id not in found
+    with pytest.raises(RequestRefused) as refusal:
+        client.crop(crop_id)
+    assert refusal.value.problem.status == 404
+
+
+def test_galleries_are_created_once_and_listed(client: Client, gallery: str, drawn_crops) -> None:
+    enroll_all(client, drawn_crops)
+    assert client.gallery().crops == len(drawn_crops)
+    assert {"default", gallery} <= {one.name for one in client.galleries()}
+    with pytest.raises(RequestRefused) as refusal:
+        client.create_gallery(gallery)
+    assert refusal.value.problem.status == 409
+
+
+def test_two_images_are_compared(client: Client, drawn_crops) -> None:
+    first, second, *others = drawn_crops
+    same = client.pairs(first.png, second.png)
+    different = client.pairs(first.png, others[-1].png)
+    assert same.logit > different.logit
+    assert same.probability > different.probability
+
+
+def test_the_model_describes_itself_and_the_service_is_ready(client: Client) -> None:
+    assert len(client.model().embedding_fingerprint) == 64
+    assert client.ready()
+
+
+def test_an_unknown_gallery_is_a_problem_document(service_url: str, drawn_crops) -> None:
+    with (
+        Client(service_url, gallery="nowhere") as client,
+        pytest.raises(RequestRefused, match="nowhere") as refusal,
+    ):
+        client.query(drawn_crops[0].png)
+    assert refusal.value.problem.status == 404
+
+
+def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, drawn_crops) -> None:
+    async def talk() -> None:
+        async with AsyncClient(service_url, gallery=gallery) as client:
+            images = [Image(crop.png, "x.png", crop.identity) for crop in drawn_crops]
+            await client.enroll(images)
+            queries = [client.query(crop.png, top_k=1) for crop in drawn_crops]
+            rankings = await asyncio.gather(*queries)
+            found = [ranking.results[0].identity for ranking in rankings]
+            assert found == [crop.identity for crop in drawn_crops]
+            assert len([crop async for crop in client.crops()]) == len(drawn_crops)
+
+    asyncio.run(talk())

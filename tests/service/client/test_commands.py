@@ -1,0 +1,165 @@
+"""`gmn enroll` and `gmn query` as a user types them, against a real service process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gmn
+from service.client import Client
+
+
+def run_gmn(url: str, gallery: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    options = ["--url", url, "--gallery", gallery]
+    command = [sys.executable, gmn.__file__, *arguments, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, drawn_crops) -> Path:
+    """Drawn people as files, one of them cut off, and a file that is no image."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, crop in enumerate(drawn_crops):
+        (images / f"{number:02d}.png").write_bytes(crop.png)
+    (images / "broken.png").write_bytes(drawn_crops[0].png[:200])
+    (images / "notes.txt").write_text("not an image")
+    return images
+
+
+@pytest.fixture
+def manifest(folder: Path, drawn_crops) -> Path:
+    """The same people with their labels, without the broken file."""
+    path = folder / "people.csv"
+    rows = [
+        f"{number:02d}.png,{crop.identity},{crop.camera}" for number, crop in enumerate(drawn_crops)
+    ]
+    path.write_text("\n".join(["path,identity,camera", *rows]))
+    return path
+
+
+@pytest.fixture
+def archive(folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in folder.iterdir():
+            packed.write(file, f"people/{file.name}")
+        packed.writestr("__MACOSX/._00.png", b"left by another system")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_broken_file_is_named_and_the_rest_is_enrolled(
+    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops
+) -> None:
+    source = str(request.getfixturevalue(kind))
+    finished = run_gmn(service_url, gallery, "enroll", source, "--camera", "door", "--json")
+    assert finished.returncode == 1, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["enrolled"] == len(drawn_crops)
+    assert [Path(one["name"]).name for one in summary["problems"]] == ["broken.png"]
+    with Client(service_url, gallery=gallery) as client:
+        crops = list(client.crops())
+    assert len(crops) == len(drawn_crops)
+    assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
+
+
+def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
+    manifest: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    first = run_gmn(service_url, gallery, "enroll", str(manifest), "--json")
+    assert first.returncode == 0, first.stderr
+    second = json.loads(run_gmn(service_url, gallery, "enroll", str(manifest), "--json").stdout)
+    assert (second["enrolled"], second["duplicates"]) == (0, len(drawn_crops))
+    with Client(service_url, gallery=gallery) as client:
+        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
+    assert labels == sorted((crop.identity, crop.camera) for crop in drawn_crops)
+
+
+def test_one_camera_enrolled_and_the_other_asked_gives_rank_1_and_map(
+    manifest: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    enrolled = run_gmn(service_url, gallery, "enroll", f"manifest:{manifest}", "--camera", "east")
+    assert enrolled.returncode == 0, enrolled.stderr
+    assert "12 enrolled" in enrolled.stdout
+    asked = ["query", "--data", f"manifest:{manifest}", "--camera", "west"]
+    finished = run_gmn(service_url, gallery, *asked, "--json")
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["queries"] == summary["with_a_true_match"] == 12
+    assert summary["rank_1"] == 1.0
+    assert summary["mAP"] > 0.9
+    assert sum(summary["verdicts"].values()) == 12
+    assert summary["service_timing_ms"]["total"] > 0
+    table = run_gmn(service_url, gallery, *asked).stdout
+    assert "Rank-1" in table
+    assert "100.00%" in table
+
+
+def test_crops_of_the_querys_own_person_and_camera_do_not_count(
+    manifest: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    run_gmn(service_url, gallery, "enroll", str(manifest), "--camera", "east")
+    asked = ["query", "--data", str(manifest), "--camera", "east", "--json"]
+    summary = json.loads(run_gmn(service_url, gallery, *asked).stdout)
+    assert summary["with_a_true_match"] == 0
+    assert summary["rank_1"] is None
+
+
+def test_a_ranking_that_is_cut_short_reports_no_map(
+    manifest: Path, service_url: str, gallery: str
+) -> None:
+    run_gmn(service_url, gallery, "enroll", str(manifest), "--camera", "east")
+    asked = ["query", "--data", str(manifest), "--camera", "west", "--top-k", "2", "--limit", "3"]
+    finished = run_gmn(service_url, gallery, *asked)
+    assert finished.returncode == 0, finished.stderr
+    assert "3 queries" in finished.stdout
+    assert "--top-k 2 cuts the ranking short" in finished.stdout
+
+
+def test_images_are_one_query_or_one_each(
+    folder: Path, manifest: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    run_gmn(service_url, gallery, "enroll", str(manifest))
+    images = [str(folder / "00.png"), str(folder / "23.png")]
+    together = json.loads(run_gmn(service_url, gallery, "query", *images, "--json").stdout)
+    assert len(together["results"]) == 10
+    apart = run_gmn(service_url, gallery, "query", *images, "--separate", "--json")
+    first, second = json.loads(apart.stdout)["results"]
+    assert first["results"][0]["identity"] == drawn_crops[0].identity
+    assert second["results"][0]["identity"] == drawn_crops[23].identity
+    table = run_gmn(service_url, gallery, "query", images[0], "--top-k", "3").stdout
+    assert "00.png: match" in table
+    assert drawn_crops[0].identity in table
+
+
+def test_an_empty_gallery_and_one_that_is_not_there_are_said_to_be(
+    manifest: Path, service_url: str, gallery: str
+) -> None:
+    empty = run_gmn(service_url, gallery, "query", "--data", str(manifest))
+    assert empty.returncode == 2
+    assert "is empty" in empty.stderr
+    missing = run_gmn(service_url, "nowhere", "enroll", str(manifest))
+    assert missing.returncode == 2
+    assert "nowhere" in missing.stderr
+    assert len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_create_makes_the_gallery_once(manifest: Path, service_url: str) -> None:
+    for _ in range(2):
+        finished = run_gmn(service_url, "made-here", "enroll", str(manifest), "--create")
+        assert finished.returncode == 0, finished.stderr
+
+
+def test_a_query_image_that_is_none_is_named(
+    folder: Path, manifest: Path, service_url: str, gallery: str
+) -> None:
+    run_gmn(service_url, gallery, "enroll", str(manifest))
+    finished = run_gmn(service_url, gallery, "query", str(folder / "broken.png"))
+    assert finished.returncode == 2
+    assert len(finished.stderr.strip().splitlines()) == 1

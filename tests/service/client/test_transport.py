@@ -1,0 +1,210 @@
+"""How the client takes refusals, overload and strangers on its port; against a real HTTP server.
+
+The server answers from a script, since a real service cannot be made to refuse on demand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from model.problems import InputProblem
+from service.client import (
+    AsyncClient,
+    Client,
+    Image,
+    RequestRefused,
+    Retries,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from service.client.bulk import enroll_crops
+from service.client.in_flight import in_flight
+from service.client.sources import SourceCrop
+
+QUICK = Retries(attempts=3, longest_wait=0.05)
+FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
+PAIR = (200, {}, {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match"})
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Answers from `script`, one entry a request, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script: list[tuple[int, dict[str, str], object]] = []
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ScriptedServer
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", "0"))
+        self.server.asked.append((self.path, dict(self.headers), self.rfile.read(length)))
+        status, headers, body = self.server.script.pop(0)
+        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_DELETE = do_POST  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: ScriptedServer) -> Iterator[Client]:
+    with Client(server.url, "secret", retries=QUICK) as talking:
+        yield talking
+
+
+def test_a_full_service_is_asked_again_after_the_time_it_names(
+    server: ScriptedServer, client: Client
+) -> None:
+    server.script = [FULL, FULL, PAIR]
+    assert client.pairs(b"a", b"b").verdict == "match"
+    assert len(server.asked) == 3
+
+
+def test_a_service_that_stays_full_is_given_up_with_its_own_words(
+    server: ScriptedServer, client: Client
+) -> None:
+    server.script = [FULL] * 3
+    with pytest.raises(ServiceFailed, match="256 images are queued") as failure:
+        client.pairs(b"a", b"b")
+    assert failure.value.problem.status == 429
+    assert len(server.asked) == 3
+
+
+def test_a_long_retry_after_is_bounded(server: ScriptedServer, client: Client) -> None:
+    server.script = [(503, {"Retry-After": "3600"}, {}), PAIR]
+    assert client.pairs(b"a", b"b").cosine == 0.5
+
+
+def test_a_refusal_carries_the_problem_document_and_counts_as_bad_input(
+    server: ScriptedServer, client: Client
+) -> None:
+    document = {"type": "unknown-gallery", "title": "No such gallery", "detail": "shop: create it"}
+    server.script = [(404, {}, document | {"request_id": "r1", "status": 404})]
+    with pytest.raises(RequestRefused, match="shop: create it") as refusal:
+        client.query(b"a", gallery="shop")
+    assert isinstance(refusal.value, InputProblem)
+    assert refusal.value.problem.type == "unknown-gallery"
+    assert refusal.value.problem.request_id == "r1"
+
+
+def test_another_program_on_the_port_is_not_taken_for_the_service(
+    server: ScriptedServer, client: Client
+) -> None:
+    server.script = [(200, {}, "<html>It works!</html>")]
+    with pytest.raises(ServiceUnreachable, match="not as this service does"):
+        client.pairs(b"a", b"b")
+    server.script = [(404, {}, "<html>Not here</html>")]
+    with pytest.raises(RequestRefused, match="Not here"):
+        client.model()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "not an address", "http://", "ftp://x"])
+def test_an_address_where_nothing_answers_is_named(url: str) -> None:
+    with pytest.raises(ServiceUnreachable) as problem, Client(url) as client:
+        client.model()
+    assert str(problem.value).startswith(url.rstrip("/"))
+
+
+def test_the_key_and_odd_names_arrive_as_they_were_given(
+    server: ScriptedServer, client: Client
+) -> None:
+    server.script = [(200, {}, {"gallery_version": 1, "removed": 1})]
+    client.forget("a/b ü?", gallery="ground floor")
+    path, headers, _ = server.asked[0]
+    assert headers["Authorization"] == "Bearer secret"
+    assert path == "/v1/galleries/ground%20floor/identities/a%2Fb%20%C3%BC%3F"
+
+
+def test_retries_of_an_enrolment_are_told_apart_from_a_second_one(
+    server: ScriptedServer, client: Client
+) -> None:
+    landed = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
+    server.script = [FULL, landed, landed]
+    for _ in range(2):
+        client.enroll([Image(b"a", "a.png")])
+    keys = [headers["Idempotency-Key"] for _, headers, _ in server.asked]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_enrolment_in_which_no_image_was_usable_answers_each_of_them(
+    server: ScriptedServer, client: Client
+) -> None:
+    results = [{"problem": {"type": "empty", "detail": "the file has 0 bytes"}}]
+    server.script = [(422, {}, {"title": "Nothing enrolled", "results": results})]
+    enrolment = client.enroll([Image(b"", "a.png")])
+    assert enrolment.results[0].problem is not None
+    assert enrolment.results[0].problem.detail == "the file has 0 bytes"
+
+
+def test_a_body_that_is_too_large_is_halved_until_it_fits(
+    server: ScriptedServer, client: Client
+) -> None:
+    too_large = (413, {}, {"title": "Too large", "detail": "the body has too many bytes"})
+    one = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
+    server.script = [too_large, one, too_large]
+    crops = [SourceCrop("a", lambda: b"a"), SourceCrop("b", lambda: b"b")]
+    outcomes = list(enroll_crops(client, crops))
+    assert [outcome.crop_id for outcome in outcomes] == ["c", None]
+    assert outcomes[1].problem == "the body has too many bytes"
+
+
+def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServer) -> None:
+    async def talk() -> None:
+        async with AsyncClient(server.url, retries=QUICK) as client:
+            server.script = [FULL, PAIR]
+            assert (await client.pairs(b"a", b"b")).probability == 0.7
+            server.script = [(401, {}, {"detail": "send a key"})]
+            with pytest.raises(RequestRefused, match="send a key"):
+                await client.model()
+            server.script = [(503, {}, {"detail": "starting"})]
+            assert not await client.ready()
+
+    asyncio.run(talk())
+
+
+def test_answers_come_in_the_order_of_the_questions_with_few_in_flight() -> None:
+    at_once, most = 0, 0
+    lock = threading.Lock()
+
+    def ask(number: int) -> int:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.001 * (number % 3))
+        with lock:
+            at_once -= 1
+        return number
+
+    assert list(in_flight(ask, range(40), 4)) == list(range(40))
+    assert 1 < most <= 4

@@ -1,0 +1,156 @@
+"""What a user of the command line may rely on: help without torch, exit statuses, short errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gmn
+
+GMN = Path(gmn.__file__)
+HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
+CLIENT_COMMANDS = ("enroll", "query")
+
+
+def run_gmn(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(GMN), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def imported_by(*arguments: str) -> set[str]:
+    program = (
+        "import sys, gmn\n"
+        f"status = gmn.run({list(arguments)!r})\n"
+        "print(status, *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=GMN.parent
+    )
+    status, *modules = finished.stderr.split()
+    assert status == "0", finished.stderr
+    return set(modules)
+
+
+def present(name: str) -> bool:
+    command = next(command for command in gmn.COMMANDS if command.name == name)
+    module = command.function.partition(":")[0].replace(".", "/")
+    return (GMN.parent / f"{module}.py").is_file()
+
+
+COMMANDS = [command.name for command in gmn.COMMANDS if present(command.name)]
+
+
+def test_help_lists_every_command_and_loads_none_of_them() -> None:
+    modules = imported_by("--help")
+    assert modules.isdisjoint(HEAVY)
+    help_text = run_gmn("--help").stdout
+    assert all(command.name in help_text for command in gmn.COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_shows_an_example_and_needs_no_torch(name: str) -> None:
+    assert "torch" not in imported_by(name, "--help")
+    assert f"Example: gmn {name}" in run_gmn(name, "--help").stdout
+
+
+@pytest.mark.parametrize("name", CLIENT_COMMANDS)
+def test_help_of_the_clients_commands_needs_only_the_clients_packages(name: str) -> None:
+    assert imported_by(name, "--help").isdisjoint(HEAVY)
+
+
+def test_the_client_imports_neither_torch_nor_numpy() -> None:
+    program = "import sys, service.client, service.client.bulk, service.client.local\n"
+    program += f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=GMN.parent
+    )
+    assert finished.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_in_the_list_is_what_the_command_says_of_itself(name: str) -> None:
+    command = next(command for command in gmn.COMMANDS if command.name == name)
+    assert (command.load().__doc__ or "").splitlines()[0] == command.summary
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["enroll"],
+        ["query"],
+        ["query", "a.jpg", "--data", "synthetic:7"],
+        ["query", "no-such-image.jpg"],
+        ["enroll", "no-such-folder"],
+        ["enroll", "synthetic:x"],
+        ["enroll", "synthetic:7,identities=2", "--camera", "nowhere"],
+        ["enroll", ".", "--url", "http://127.0.0.1:9"],
+        ["demo", "--artefact", "no-such-file.safetensors"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_and_bad_input_exit_with_2_and_one_line(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    finished = run_gmn(*arguments, cwd=tmp_path)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("gmn: ")
+    assert len(finished.stderr.strip().splitlines()) == 1
+    assert finished.stdout == ""
+
+
+def test_an_artefact_that_is_not_there_is_named() -> None:
+    finished = run_gmn("serve", "--artefact", "no-such-file.safetensors", "--port", "0")
+    assert finished.returncode == 2
+    assert "no-such-file.safetensors" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_service_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"anything")
+    finished = run_gmn("query", str(image), "--url", "http://127.0.0.1:9")
+    assert finished.returncode == 2
+    assert "http://127.0.0.1:9" in finished.stderr
+    assert "gmn serve" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "place", [["--debug", "enroll", "nowhere"], ["enroll", "nowhere", "--debug"]]
+)
+def test_debug_shows_the_traceback_wherever_it_stands(place: list[str]) -> None:
+    finished = run_gmn(*place)
+    assert finished.returncode == 2
+    assert "Traceback" in finished.stderr
+
+
+def test_an_unexpected_error_exits_with_1_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gmn.SubCommand, "load", lambda _: _explode)
+    assert gmn.run(["query"]) == 1
+    assert capsys.readouterr().err.strip().splitlines() == [
+        "gmn: failed: RuntimeError: the disk is full; --debug shows where"
+    ]
+
+
+def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gmn.SubCommand, "load", lambda _: _interrupt)
+    assert gmn.run(["query"]) == 130
+
+
+def test_version_is_printed() -> None:
+    finished = run_gmn("--version")
+    assert finished.returncode == 0
+    assert finished.stdout.startswith("gmn ")
+
+
+def _explode() -> None:
+    raise RuntimeError("the disk is full")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
