@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from service.client.sources import SourceCrop
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 
@@ -25,6 +26,10 @@ class DrawnCrop:
     identity: str
     camera: str
     png: bytes
+
+    def as_source(self) -> SourceCrop:
+        """The crop as the client enrols it."""
+        return SourceCrop(self.name, lambda: self.png, self.identity, self.camera)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from model.problems import InputProblem
 from service.client import Client, Ranking
 from service.client.bulk import enroll_crops
 from service.client.in_flight import in_flight
-from service.client.sources import SourceCrop
 from service.commands.connection import progress_bar
 
 PICTURES = 8
@@ -43,7 +42,7 @@ def play(client: Client, cast: Cast) -> Findings:
 def _enroll(client: Client, crops: Iterable[DrawnCrop]) -> dict[str, DrawnCrop]:
     """The gallery by crop id."""
     by_name = {crop.name: crop for crop in crops}
-    sources = (_source(crop) for crop in by_name.values())
+    sources = (crop.as_source() for crop in by_name.values())
     enrolled: dict[str, DrawnCrop] = {}
     with progress_bar() as progress:
         task = progress.add_task("Enrolling", total=len(by_name))
@@ -53,10 +52,6 @@ def _enroll(client: Client, crops: Iterable[DrawnCrop]) -> dict[str, DrawnCrop]:
             enrolled[outcome.crop_id] = by_name[outcome.name]
             progress.advance(task)
     return enrolled
-
-
-def _source(crop: DrawnCrop) -> SourceCrop:
-    return SourceCrop(crop.name, lambda: crop.png, crop.identity, crop.camera)
 
 
 def _ask(client: Client, cast: Cast, enrolled: dict[str, DrawnCrop]) -> tuple[Finding, ...]:

@@ -1,0 +1,54 @@
+"""`gmn bench`: measured ratios, both sides in one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from model.problems import InputProblem
+from service.commands.connection import JsonOption, output
+
+if TYPE_CHECKING:
+    from bench.result import BenchResult
+
+NAMES = ("serve",)
+
+
+def bench(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"Which: {', '.join(NAMES)}.")],
+    artefact: Annotated[
+        str, typer.Option("--artefact", help="A file, or the word bundled.")
+    ] = "bundled",
+    as_json: JsonOption = False,
+) -> None:
+    """Measures ratios, both sides in one run.
+
+    Example: gmn bench serve --json
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise InputProblem(f"{unknown[0]}: there is no such bench; there is {', '.join(NAMES)}")
+    results = [_run(name, artefact) for name in names]
+    console = output()
+    if as_json:
+        answers = [result.model_dump(mode="json") for result in results]
+        console.print_json(data=answers[0] if len(answers) == 1 else answers)
+        return
+    table = Table("bench", "ratio", "spread", "aimed at", "reached", "details")
+    for result in results:
+        low, high = result.spread
+        details = ", ".join(f"{name} {value}" for name, value in result.details.items())
+        reached = "yes" if result.reached else "no"
+        spread = f"{low:.2f} to {high:.2f}"
+        table.add_row(
+            result.bench, f"{result.ratio:.2f}", spread, f"{result.reach:.2f}", reached, details
+        )
+    console.print(table)
+
+
+def _run(name: str, artefact: str) -> BenchResult:
+    from bench.serve import bench_serve
+
+    return {"serve": bench_serve}[name](artefact)
