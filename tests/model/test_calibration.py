@@ -1,0 +1,103 @@
+"""From scores to probabilities, thresholds and verdicts."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from model.calibration import (
+    SCORINGS,
+    Calibration,
+    Fusion,
+    ScoringCalibration,
+    TailPoint,
+)
+
+
+def exponential_tail(rate: float = 2.0, rarest: float = 1e-4) -> ScoringCalibration:
+    """Impostor scores that exceed s with probability exp(−rate·s)."""
+    shares = np.geomspace(1.0, rarest, 30)
+    tail = tuple(TailPoint(share=share, score=-math.log(share) / rate) for share in shares)
+    return ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=tail)
+
+
+def test_probability_is_one_half_where_slope_and_intercept_cancel() -> None:
+    calibration = exponential_tail().model_copy(update={"slope": 3.0, "intercept": -6.0})
+    assert calibration.probability(2.0) == pytest.approx(0.5)
+    assert calibration.probability(1e9) == pytest.approx(1.0)
+    assert calibration.probability(-1e9) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("far", [0.5, 1e-2, 1e-3, 1e-4])
+def test_a_pair_threshold_is_reached_by_the_asked_share(far: float) -> None:
+    assert exponential_tail().pair_threshold(far) == pytest.approx(-math.log(far) / 2, rel=1e-3)
+
+
+def test_beyond_the_rarest_pair_the_tail_goes_on_exponentially() -> None:
+    assert exponential_tail().pair_threshold(1e-8) == pytest.approx(-math.log(1e-8) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+def test_a_search_threshold_holds_for_the_best_of_a_gallery(size: int) -> None:
+    random = np.random.default_rng(3)
+    best = random.exponential(0.5, (20_000, min(size, 100))).max(axis=1)
+    if size > 100:
+        # The best of 100·n is distributed as the best of 100, moved by ln(n)/rate.
+        best = best + math.log(size / 100) / 2
+    threshold = exponential_tail().search_threshold(0.05, size)
+    assert np.mean(best >= threshold) == pytest.approx(0.05, abs=0.006)
+
+
+@given(far=st.floats(1e-4, 0.5), size=st.integers(1, 100_000))
+def test_a_larger_gallery_never_lowers_the_threshold(far: float, size: int) -> None:
+    calibration = exponential_tail()
+    assert calibration.search_threshold(far, size + 1) >= calibration.search_threshold(far, size)
+
+
+def test_the_verdict_runs_from_no_match_over_uncertain_to_match() -> None:
+    calibration = exponential_tail()
+    sure = calibration.search_threshold(1e-2, 500)
+    perhaps = calibration.search_threshold(1e-1, 500)
+    assert calibration.verdict(sure, 1e-2, 500) == "match"
+    assert calibration.verdict((sure + perhaps) / 2, 1e-2, 500) == "uncertain"
+    assert calibration.verdict(perhaps - 0.01, 1e-2, 500) == "no_match"
+
+
+def test_a_tail_in_disorder_is_refused() -> None:
+    points = (TailPoint(share=0.1, score=1.0), TailPoint(share=0.5, score=2.0))
+    with pytest.raises(ValidationError, match="common, low scores to rare, high"):
+        ScoringCalibration(slope=1, intercept=0, impostor_tail=points)
+
+
+def test_a_scoring_without_calibration_is_refused() -> None:
+    fusion = Fusion(cosine_weight=1, mnet_weight=1, offset=0)
+    with pytest.raises(ValidationError, match="no calibration for mnet, fused"):
+        Calibration(
+            scorings={"cosine": exponential_tail()},
+            fusion=fusion,
+            genuine_pairs=1,
+            impostor_pairs=1,
+            data="test",
+        )
+
+
+def test_operating_points_are_named_and_rise_with_rarity() -> None:
+    calibration = Calibration(
+        scorings=dict.fromkeys(SCORINGS, exponential_tail()),
+        fusion=Fusion(cosine_weight=1, mnet_weight=1, offset=0),
+        genuine_pairs=1,
+        impostor_pairs=1,
+        data="test",
+    )
+    points = calibration.operating_points("mnet", gallery_size=100)
+    assert points["far_1e-1"] < points["far_1e-2"] < points["far_1e-3"]
+    assert points["pair_far_1e-2"] < points["pair_far_1e-3"] < points["pair_far_1e-4"]
+
+
+def test_the_fused_score_is_the_weighted_sum() -> None:
+    fusion = Fusion(cosine_weight=2.0, mnet_weight=0.5, offset=-1.0)
+    fused = fusion.fuse(np.float32([0.5, 1.0]), np.float32([4.0, -2.0]))
+    assert fused.tolist() == pytest.approx([2.0, 0.0])
