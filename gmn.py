@@ -135,7 +135,7 @@ COMMANDS = (
     ),
     SubCommand(
         "evaluate",
-        "Measures an artefact on labelled crops.",
+        "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
         "training.commands.evaluate:evaluate",
         "train",
     ),
@@ -144,7 +144,7 @@ COMMANDS = (
     ),
     SubCommand(
         "score",
-        "Writes M-Net's score of every pair of two feature files.",
+        "Writes M-Net's score of every query against every gallery feature, (Q, G) float32.",
         "training.commands.score:score",
         "train",
     ),

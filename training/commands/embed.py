@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from model.artefact import load_artefact, resolve_artefact
-from model.precision import choose_device
 from training.commands.progress import progress_bar
-from training.datasets.registry import read_dataset
-from training.evaluation.embedding import embed_records
-from training.evaluation.feature_file import write_features
 from training.evaluation.files import replacing
 
 
@@ -37,6 +32,12 @@ def embed(
 
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
     """
+    from model.artefact import load_artefact, resolve_artefact
+    from model.precision import choose_device
+    from training.datasets.registry import read_dataset
+    from training.evaluation.embedding import embed_records
+    from training.evaluation.feature_file import write_features
+
     loaded = load_artefact(resolve_artefact(artefact))
     records = read_dataset(data).records
     chosen = choose_device(device)

@@ -7,27 +7,24 @@ import platform
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.calibration import SCORINGS, Scoring
-from model.precision import choose_device
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
-from training.datasets.record import Dataset
-from training.datasets.registry import read_datasets
-from training.evaluation.evaluating import evaluate_search
-from training.evaluation.files import make_folder
-from training.evaluation.peers import Peer
-from training.evaluation.protocols import Search, held_out_people, whole_set
-from training.evaluation.report_page import METRIC_NAMES, write_report
-from training.evaluation.results import DatasetResult, EvaluationReport, Figure
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.artefact import Artefact
+    from training.datasets.record import Dataset
+    from training.evaluation.protocols import Search
+    from training.evaluation.results import DatasetResult, EvaluationReport, Figure
 
 
 class Split(StrEnum):
@@ -69,6 +66,14 @@ def evaluate(
 
     Example: gmn evaluate bundled --data cuhk01:/data/cuhk01 --out report
     """
+    from model.artefact import Artefact, load_artefact, resolve_artefact
+    from model.precision import choose_device
+    from training.datasets.registry import read_datasets
+    from training.evaluation.evaluating import evaluate_search
+    from training.evaluation.files import make_folder
+    from training.evaluation.peers import Peer
+    from training.evaluation.report_page import write_report
+
     scorings = _scorings(scoring)
     loaded = load_artefact(resolve_artefact(artefact))
     if out is not None:
@@ -107,6 +112,8 @@ def _scorings(asked: str) -> list[Scoring]:
 
 
 def _search(dataset: Dataset, split: Split, artefact: Artefact) -> Search:
+    from training.evaluation.protocols import held_out_people, whole_set
+
     if split is Split.ALL:
         return whole_set(dataset)
     return held_out_people(dataset, artefact.description.provenance.held_out)
@@ -119,6 +126,10 @@ def _report(
     results: list[DatasetResult],
     device: torch.device,
 ) -> EvaluationReport:
+    import torch
+
+    from training.evaluation.results import EvaluationReport
+
     description = artefact.description
     return EvaluationReport(
         artefact=name,
@@ -151,7 +162,7 @@ def _render(report: EvaluationReport, console: Console, out: Path | None) -> Non
             f"crops, {result.identities:,} identities, {result.not_counted:,} queries not counted",
             soft_wrap=True,
         )
-        if result.trained_on and report.split == Split.ALL:
+        if result.seen_in_training:
             console.print(
                 "  [yellow]The artefact was trained on this set; --split held-out measures people "
                 "it has not seen.[/yellow]",
@@ -165,14 +176,20 @@ def _render(report: EvaluationReport, console: Console, out: Path | None) -> Non
 
 
 def _metrics_table(result: DatasetResult) -> Table:
-    table = Table(box=None, padding=(0, 2), title="%, with 95% interval", title_justify="left")
-    table.add_column("")
-    for name in METRIC_NAMES.values():
-        table.add_column(name, justify="right")
-    for name, scoring in (result.scorings | result.peers).items():
-        table.add_row(escape(name), *(_percent(scoring.metrics[metric]) for metric in METRIC_NAMES))
-    for name, values in result.differences.items():
-        table.add_row(escape(name), *(_percent(values[metric]) for metric in METRIC_NAMES))
+    """The page and the JSON have an interval for every figure, a terminal for the two main ones."""
+    table = Table(box=None, padding=(0, 1), title="%, with 95% interval", title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    named = result.scorings | result.peers
+    lines = [(name, scoring.metrics) for name, scoring in named.items()]
+    for name, metrics in (*lines, *result.differences.items()):
+        table.add_row(
+            escape(name),
+            _percent(metrics["mAP"]),
+            _percent(metrics["rank_1"]),
+            *(f"{100 * metrics[metric].mean:.1f}" for metric in ("rank_5", "rank_10", "mINP")),
+        )
     return table
 
 

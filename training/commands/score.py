@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from model.artefact import load_artefact, resolve_artefact
-from model.precision import choose_device
 from training.commands.progress import progress_bar
-from training.evaluation.feature_file import read_features
-from training.evaluation.files import replacing
-from training.evaluation.scoring import write_mnet_scores
 
 
 def score(
@@ -29,6 +24,12 @@ def score(
 
     Example: gmn score bundled --query a.npz --gallery b.npz --out scores.npy
     """
+    from model.artefact import load_artefact, resolve_artefact
+    from model.precision import choose_device
+    from training.evaluation.feature_file import read_features
+    from training.evaluation.files import replacing
+    from training.evaluation.scoring import write_mnet_scores
+
     loaded = load_artefact(resolve_artefact(artefact))
     files = read_features(query), read_features(gallery)
     for file in files:
