@@ -55,11 +55,20 @@ def fit_calibration(
 def collect_pairs(
     cosine: NDArray[np.float32], mnet: NDArray[np.float32], labels: PairLabels
 ) -> PairScores:
-    """Sorts the scores of every query and gallery image, `(Q, G)`, into genuine and impostor."""
+    """Sorts the scores of every query and gallery image, `(Q, G)`, into genuine and impostor.
+
+    Where queries and gallery are one list, as when every crop queries all others, each pair is
+    there twice and is taken once.
+    """
+    one_list = np.array_equal(labels.query_identities, labels.gallery_identities)
+    one_list = one_list and np.array_equal(labels.query_cameras, labels.gallery_cameras)
     parts: list[tuple[NDArray[np.float32], ...]] = []
     for start in range(0, len(cosine), ROWS_PER_BLOCK):
         rows = slice(start, start + ROWS_PER_BLOCK)
         genuine, impostor = labels.across_cameras(rows)
+        if one_list:
+            above = np.arange(len(cosine))[rows, None] < np.arange(len(cosine))[None, :]
+            genuine, impostor = genuine & above, impostor & above
         near, learnt = cosine[rows], mnet[rows]
         parts.append((near[genuine], learnt[genuine], near[impostor], learnt[impostor]))
     if not parts:

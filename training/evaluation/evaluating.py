@@ -100,7 +100,10 @@ def evaluate_search(
             depths = _by_depth(rows["cosine"], rows["mnet"], labels)
     peer_results = {}
     for peer in peers:
-        with progress_bar(f"Embedding with {peer.name}", len(records)) as bar:
+        with (
+            watch.measure(f"embedding {peer.name}"),
+            progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
+        ):
             others = peer.embed(records, bar)
         ranked = rank_queries(
             cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :]), labels
@@ -117,7 +120,12 @@ def evaluate_search(
         queries=len(search.queries),
         gallery=len(search.gallery),
         identities=len({record.identity for record in records}),
-        trained_on=dataset.name in trained_on,
+        seen_in_training=(
+            dataset.name in trained_on
+            and not search.held_out
+            and any(record.split in (None, "train") for record in records)
+        ),
+        used_to_calibrate=search.held_out,
         not_counted=some.not_counted,
         scorings=results,
         differences=_differences(metrics),

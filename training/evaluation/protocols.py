@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.problems import InputProblem
 from training.datasets.held_out import is_held_out
@@ -19,12 +19,14 @@ class Search:
         protocol: how they were chosen, for people.
         queries, gallery: the crops; where every crop queries, both are the same ones.
         other_cameras_only: a query's gallery holds no crop of its own camera at all.
+        held_out: the people are those that an artefact's training held out.
     """
 
     protocol: str
     queries: tuple[CropRecord, ...]
     gallery: tuple[CropRecord, ...]
     other_cameras_only: bool = False
+    held_out: bool = False
 
     @property
     def records(self) -> tuple[CropRecord, ...]:
@@ -93,7 +95,7 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
             f"{dataset.spec}: none of its people is held out (fraction {fraction:g}, seed {seed}); "
             "name the data set that the artefact was trained on"
         )
-    return across_cameras(dataset.spec, records)
+    return replace(across_cameras(dataset.spec, records), held_out=True)
 
 
 def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:

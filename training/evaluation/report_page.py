@@ -43,21 +43,27 @@ def report_page(report: EvaluationReport) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         artefact=escape(report.artefact),
         summary=escape(summary),
-        body="\n".join(_dataset(result, report.split) for result in report.datasets),
+        body="\n".join(_dataset(result) for result in report.datasets),
         provenance=_provenance(report),
     )
 
 
-def _dataset(result: DatasetResult, split: str) -> str:
+def _dataset(result: DatasetResult) -> str:
+    protocol = result.protocol[:1].upper() + result.protocol[1:]
     parts = [
         f"<h2>{escape(result.name)}</h2>",
         f'<p class="note">{escape(result.spec)}. {escape(result.terms)}</p>',
-        f"<p>{escape(result.protocol.capitalize())}: {result.queries:,} queries, "
+        f"<p>{escape(protocol)}: {result.queries:,} queries, "
         f"{result.gallery:,} gallery crops, {result.identities:,} identities; "
         f"{result.not_counted:,} queries have no true match under another camera and are not "
         "counted. Intervals are 95% bootstrap over queries.</p>",
     ]
-    if result.trained_on and split == "all":
+    if result.used_to_calibrate:
+        parts.append(
+            '<p class="note">The artefact was calibrated on held-out people: false-alarm rates and '
+            "calibration errors of these same people are better than those of others.</p>"
+        )
+    if result.seen_in_training:
         parts.append(
             '<p class="warning">The artefact was trained on this set: some of these people may '
             "have been in its training. <code>--split held-out</code> measures the others.</p>"

@@ -91,11 +91,12 @@ class DatasetResult(BaseModel):
     """Everything measured on one data set.
 
     Attributes:
-        trained_on: the artefact names this set among its training data; the figures of
-            `--split all` are then of people that it may have seen.
+        seen_in_training: some of these people may have been in the artefact's training.
+        used_to_calibrate: the people are those held out, on whom the artefact was calibrated.
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries.
-        seconds: wall-clock time by step.
+        seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
+            `ranking` the rest up to the metrics, cosine similarities included.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,7 +108,8 @@ class DatasetResult(BaseModel):
     queries: int
     gallery: int
     identities: int
-    trained_on: bool
+    seen_in_training: bool
+    used_to_calibrate: bool
     not_counted: int
     scorings: dict[str, ScoringResult]
     differences: dict[str, dict[str, Figure]]

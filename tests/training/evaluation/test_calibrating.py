@@ -92,6 +92,14 @@ def test_only_pairs_across_cameras_count():
     assert (calibration.genuine_pairs, calibration.impostor_pairs) == (2, 2)
 
 
+def test_a_pair_that_is_there_both_ways_counts_once():
+    people, cameras = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1])
+    labels = PairLabels(people, cameras, people, cameras, other_cameras_only=True)
+    scores = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    calibration = fit_calibration(scores, scores, labels, "drawn")
+    assert (calibration.genuine_pairs, calibration.impostor_pairs) == (2, 4)
+
+
 def test_data_without_genuine_pairs_is_refused_with_the_counts():
     labels = PairLabels(np.array([0]), np.array([0]), np.array([1, 2]), np.array([1, 1]))
     with pytest.raises(InputProblem, match="has 0 and 2"):
