@@ -1,0 +1,1 @@
+"""HTTP: routers, schemas, errors; a router calls one operation."""

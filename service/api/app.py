@@ -1,0 +1,88 @@
+"""The FastAPI application: routers, errors, limits, and pages that load nothing from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+
+from service.api.errors import handle_errors
+from service.api.middleware import BodyLimit, CancelWhenGone, RequestContext
+from service.api.routers import comparisons, crops, galleries, health, model, queries
+from service.api.schemas import Problem
+from service.runtime import Runtime
+from service.settings import Settings
+
+VERSION = "0.1.0"
+DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, and says how sure it
+is. Images are multipart files named `images`; every other input is a form field or a query
+parameter; errors are RFC 9457 problem documents."""
+
+
+def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        settings: the configuration.
+        runtime: what was opened already; by default it is opened when the server starts. Either
+            way it is closed when the server stops.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opened = runtime
+        if opened is None:
+            opened = await asyncio.to_thread(Runtime.open, settings)
+        app.state.runtime = opened
+        app.state.metrics = opened.metrics
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(opened.close)
+
+    app = FastAPIOffline(
+        title="GMN person re-identification",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/assets",
+    )
+    for module in (galleries, crops, queries, comparisons, model, health):
+        app.include_router(module.router)
+    handle_errors(app)
+    # The last one added is the outermost.
+    app.add_middleware(CancelWhenGone)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestContext)
+    _document_problems(app)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            # Referred to by every error, which no return type mentions.
+            schemas["Problem"] = Problem.model_json_schema()
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

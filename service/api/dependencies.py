@@ -1,0 +1,63 @@
+"""What routers ask for, named once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request, UploadFile
+
+from service.api.errors import MEDIA_TYPE
+from service.problems import InvalidField
+from service.runtime import Runtime
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
+CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]
+Cursor = Annotated[
+    str | None, Query(description="`next_cursor` of the page before; left out for the first.")
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
+
+
+async def read_images(runtime: Runtime, images: list[UploadFile]) -> list[bytes]:
+    """The bytes of the images of a request.
+
+    Raises:
+        InvalidField: for none, or for more than a request may have.
+    """
+    limit = runtime.settings.max_images_per_request
+    if not images:
+        raise InvalidField("images: none was sent; send one or more image files in this field")
+    if len(images) > limit:
+        raise InvalidField(
+            f"images: {len(images)} were sent, a request may have {limit}; send several requests, "
+            "or raise GMN_MAX_IMAGES_PER_REQUEST"
+        )
+    return [await image.read() for image in images]
+
+
+def refusals(*statuses: int) -> Responses:
+    """The errors of a call, for the OpenAPI document; every call may answer 422, 500 and 503."""
+    meaning = {
+        404: "No such gallery, crop or path.",
+        409: "The gallery is there already, or was filled by another embedder.",
+        413: "The body is over GMN_MAX_BODY_BYTES.",
+        422: "A field or an image cannot be used.",
+        429: "More than GMN_MAX_QUEUED_IMAGES would be waiting; Retry-After says when to return.",
+        500: "The service failed.",
+        503: "The service is stopping or not ready.",
+        507: "The record store could not write; nothing was stored.",
+    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": meaning[status], "content": content}
+        for status in sorted({*statuses, 422, 500, 503})
+    }

@@ -1,0 +1,115 @@
+"""The one error format: RFC 9457 problem documents, for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from model.crops.decode import CropProblem
+from service.api.schemas import Problem
+from service.problems import QueueFull, ServiceProblem, UnusableImages
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger(__name__)
+
+STATUS_OF_CODE = {
+    "invalid_request": 422,
+    "invalid_field": 422,
+    "unusable_images": 422,
+    "unknown_gallery": 404,
+    "unknown_crop": 404,
+    "gallery_conflict": 409,
+    "needs_reindex": 409,
+    "queue_full": 429,
+    "storage_failed": 507,
+    "service_stopping": 503,
+    "not_embedded": 500,
+}
+CODE_OF_STATUS = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    500: "internal_error",
+    503: "not_ready",
+}
+
+
+def problem(code: str, detail: str, status: int | None = None, **more: Any) -> Problem:
+    """A problem document; the code is its stable name, an image's problem is 422 by default."""
+    return Problem(
+        type=f"urn:gmn:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status or STATUS_OF_CODE.get(code, 422),
+        detail=detail,
+        **more,
+    )
+
+
+def image_problem(refused: CropProblem) -> Problem:
+    """The problem of one image among several."""
+    return problem(refused.code, refused.detail)
+
+
+def answer_problem(
+    request: Request, document: Problem, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The HTTP answer that a problem is."""
+    state = request.scope.get("state", {})
+    document = document.model_copy(update={"request_id": state.get("request_id")})
+    metrics = getattr(request.app.state, "metrics", None)
+    if metrics is not None:
+        metrics.problems.labels(document.type.rpartition(":")[2]).inc()
+    return JSONResponse(
+        document.model_dump(mode="json", exclude_none=True),
+        status_code=document.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Makes every error of an app a problem document."""
+    app.exception_handler(ServiceProblem)(_service_problem)
+    app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(HTTPException)(_http_error)
+
+
+async def _service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, QueueFull) else None
+    more: dict[str, Any] = {}
+    if isinstance(error, UnusableImages):
+        more["results"] = [
+            {"problem": image_problem(one).model_dump(exclude_none=True)} if one else {}
+            for one in error.outcomes
+        ]
+    return answer_problem(request, problem(error.code, error.detail, **more), headers)
+
+
+async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    fields = [
+        {"field": _field(one["loc"]), "message": str(one["msg"]).removeprefix("Value error, ")}
+        for one in error.errors()
+    ]
+    detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
+    return answer_problem(request, problem("invalid_field", detail, errors=fields))
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}; /docs lists every call"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
+    headers = dict(error.headers) if error.headers else None
+    return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location[1:]) or str(location[0])

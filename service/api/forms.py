@@ -1,0 +1,202 @@
+"""What is sent with images: form fields, or query parameters of the same names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import UploadFile
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from model.calibration import Scoring
+from service.gallery.rows import Filter
+from service.operations.compare import PairOperatingPoint
+from service.operations.enroll import ImageToEnroll
+from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
+from service.problems import InvalidField
+
+MAX_TEXT = 256
+MAX_METADATA_BYTES = 16 * 1024
+Value = TypeVar("Value")
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+def _split(value: Any) -> Any:
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return value
+    return [name for part in parts for name in str(part).split(",") if name]
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Images = Annotated[
+    list[UploadFile], Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes.")
+]
+
+
+class Form(BaseModel):
+    """Base of every form: a field it does not know is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EnrollFields(Form):
+    """Each field once for every image, or as often as there are images; empty means unknown."""
+
+    identity: Annotated[list[str], Field(description="Who it shows.", examples=[["0042"]])] = []
+    camera: Annotated[list[str], Field(description="Which camera.", examples=[["east"]])] = []
+    captured_at: Annotated[
+        list[str], Field(description="RFC 3339, with zone.", examples=[["2026-03-01T09:30:00Z"]])
+    ] = []
+    external_id: Annotated[list[str], Field(description="Your own id.")] = []
+    metadata: Annotated[
+        list[str], Field(description="A JSON object.", examples=[['{"shift": "night"}']])
+    ] = []
+
+    def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
+        """The images with what is said of each."""
+        count = len(images)
+        columns = zip(
+            images,
+            _per_image("identity", self.identity, count, _text),
+            _per_image("camera", self.camera, count, _text),
+            _per_image("captured_at", self.captured_at, count, _moment),
+            _per_image("external_id", self.external_id, count, _text),
+            _per_image("metadata", self.metadata, count, _json_object),
+            strict=True,
+        )
+        return [ImageToEnroll(*column) for column in columns]
+
+
+class EnrollForm(EnrollFields):
+    """One or many images to enrol."""
+
+    images: Images = []
+
+
+class QueryFields(Form):
+    """What is asked of a ranking."""
+
+    crop_id: str | None = Field(None, description="Query by a crop of this gallery instead.")
+    mode: Literal["multi_shot", "separate"] = Field(
+        "multi_shot", description="Several images: one person (mean score), or one answer each."
+    )
+    top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
+    rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
+    scoring: Scoring = "mnet"
+    group_by: GroupBy = "crop"
+    operating_point: OperatingPoint = "far_1e-2"
+    cameras: Names = Field((), description="Only these; repeated or comma-separated.")
+    exclude_cameras: Names = Field((), description="None of these.")
+    captured_after: AwareDatetime | None = Field(None, description="Only from then on.")
+    captured_before: AwareDatetime | None = Field(None, description="Only up to then.")
+
+    def options(self) -> RankingOptions:
+        """As the operation takes it."""
+        return RankingOptions(
+            top_k=self.top_k,
+            rerank_depth=self.rerank_depth,
+            scoring=self.scoring,
+            group_by=self.group_by,
+            operating_point=self.operating_point,
+            wanted=Filter(
+                cameras=self.cameras,
+                exclude_cameras=self.exclude_cameras,
+                captured_after=self.captured_after,
+                captured_before=self.captured_before,
+            ),
+        )
+
+
+class QueryForm(QueryFields):
+    """One or several images, or `crop_id`."""
+
+    images: Images = []
+
+
+class PairFields(Form):
+    """How a pair is judged."""
+
+    scoring: Scoring = "mnet"
+    operating_point: PairOperatingPoint = "pair_far_1e-3"
+
+
+class PairForm(PairFields):
+    """Exactly two images."""
+
+    images: Images = []
+
+
+class ImagesForm(Form):
+    """One or many images."""
+
+    images: Images = []
+
+
+class GalleryFields(Form):
+    """A gallery to be made."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Letters, digits, dot, dash and underscore, 64 at most.",
+        examples=["lobby"],
+    )
+
+
+def merged(kind: type[Fields], form: BaseModel, query: BaseModel) -> Fields:
+    """Fields from the form and the query string; where both name one, the form's holds."""
+    given = query.model_dump(exclude_unset=True) | form.model_dump(
+        exclude_unset=True, exclude={"images"}
+    )
+    return kind.model_validate(given)
+
+
+def _per_image(
+    name: str, values: list[str], count: int, read: Callable[[str, str], Value]
+) -> list[Value | None]:
+    if len(values) not in (0, 1, count):
+        raise InvalidField(
+            f"{name}: given {len(values)} times for {count} images; give it once for all of them, "
+            "or once for each in their order, empty where unknown"
+        )
+    read_values = [read(name, value) if value else None for value in values] or [None]
+    return read_values * count if len(read_values) == 1 else read_values
+
+
+def _text(name: str, value: str) -> str:
+    if len(value) > MAX_TEXT or not value.isprintable():
+        raise InvalidField(
+            f"{name}: {value[:40]!r} is longer than {MAX_TEXT} characters or not printable; "
+            "send a shorter, plain name"
+        )
+    return value
+
+
+def _moment(name: str, value: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise InvalidField(
+            f"{name}: {value[:40]!r} is no RFC 3339 time; write it like 2026-03-01T09:30:00Z"
+        ) from error
+    if moment.tzinfo is None:
+        raise InvalidField(
+            f"{name}: {value!r} lacks a time zone; write it like 2026-03-01T09:30:00Z"
+        )
+    return moment
+
+
+def _json_object(name: str, value: str) -> dict[str, Any]:
+    try:
+        read = json.loads(value) if len(value.encode()) <= MAX_METADATA_BYTES else None
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise InvalidField(
+            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes; "
+            'write it like {"shift": "night"}'
+        )
+    return read

@@ -1,0 +1,73 @@
+"""`/v1/pairs` and `/v1/embeddings`: images without a gallery."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from model.crops.decode import CropProblem
+from service.api.dependencies import Responses, RuntimeDep, read_images, refusals
+from service.api.errors import image_problem
+from service.api.forms import ImagesForm, PairFields, PairForm, merged
+from service.api.schemas import EmbeddingOut, EmbeddingsOut, PairOut, RefusedOut
+from service.operations.compare import compare
+from service.operations.embed import embed
+from service.problems import InvalidField, UnusableImages
+
+router = APIRouter(prefix="/v1", tags=["comparisons"])
+NPY = "application/x-npy"
+AS_ASKED: Responses = {
+    200: {"content": {NPY: {}}, "description": "Asked for with Accept, an array (n, d)."},
+    207: {"model": EmbeddingsOut, "description": "Some images were refused."},
+}
+
+
+@router.post("/pairs", responses=refusals(413, 429))
+async def compare_pair(
+    runtime: RuntimeDep,
+    form: Annotated[PairForm, Form(media_type="multipart/form-data")],
+    query: Annotated[PairFields, Query()],
+) -> PairOut:
+    """Do two images show one person?"""
+    images = await read_images(runtime, form.images)
+    if len(images) != 2:
+        raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
+    fields = merged(PairFields, form, query)
+    answer = await compare(runtime, images[0], images[1], fields.scoring, fields.operating_point)
+    return PairOut.model_validate(answer)
+
+
+@router.post("/embeddings", response_model=EmbeddingsOut, responses=AS_ASKED | refusals(413, 429))
+async def embed_images(
+    request: Request,
+    runtime: RuntimeDep,
+    form: Annotated[ImagesForm, Form(media_type="multipart/form-data")],
+) -> Response:
+    """The features of images, as JSON or, with `Accept: application/x-npy`, as a NumPy file."""
+    outcomes = await embed(runtime, await read_images(runtime, form.images))
+    problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
+    as_array = NPY in request.headers.get("accept", "")
+    # An array has no place for a problem, so that there one bad image refuses the request.
+    if all(problems) or (as_array and any(problems)):
+        raise UnusableImages(problems)
+    if as_array:
+        vectors = [one.vector for one in outcomes if not isinstance(one, CropProblem)]
+        file = io.BytesIO()
+        np.save(file, np.stack(vectors), allow_pickle=False)
+        return Response(file.getvalue(), media_type=NPY)
+    body = EmbeddingsOut(
+        embedding_fingerprint=runtime.description.embedding_fingerprint,
+        dimension=runtime.networks.dimension,
+        results=[
+            RefusedOut(problem=image_problem(one))
+            if isinstance(one, CropProblem)
+            else EmbeddingOut(embedding=one.vector.tolist())
+            for one in outcomes
+        ],
+    )
+    status = 207 if any(problems) else 200
+    return JSONResponse(body.model_dump(mode="json", exclude_none=True), status_code=status)

@@ -1,0 +1,139 @@
+"""`/v1/galleries/{gallery}/crops` and `/identities`: enrol, list, read, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from model.crops.decode import CropProblem
+from service.api.dependencies import (
+    CropId,
+    Cursor,
+    GalleryName,
+    Limit,
+    Responses,
+    RuntimeDep,
+    read_images,
+    refusals,
+)
+from service.api.errors import answer_problem, image_problem, problem
+from service.api.forms import EnrollFields, EnrollForm, merged
+from service.api.schemas import (
+    CropOut,
+    CropsOut,
+    EnrolmentOut,
+    IdentitiesOut,
+    IdentityOut,
+    LandedOut,
+    RefusedOut,
+    RemovalOut,
+)
+from service.operations import browse
+from service.operations.enroll import EnrolmentAnswer, enroll
+from service.operations.forget import forget_crop
+from service.problems import InvalidField
+
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["crops"])
+SOME_LANDED: Responses = {
+    207: {"model": EnrolmentOut, "description": "Some images landed, some did not."}
+}
+
+
+@router.post(
+    "/crops",
+    status_code=201,
+    response_model=EnrolmentOut,
+    responses=SOME_LANDED | refusals(404, 409, 413, 429, 507),
+)
+async def enroll_crops(
+    request: Request,
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    form: Annotated[EnrollForm, Form(media_type="multipart/form-data")],
+    query: Annotated[EnrollFields, Query()],
+) -> JSONResponse:
+    """Enrols images; what has landed survives a power cut and is found from now on."""
+    images = await read_images(runtime, form.images)
+    described = merged(EnrollFields, form, query).for_images(images)
+    answer = await enroll(runtime, gallery, described)
+    return _enrolment(request, runtime, answer)
+
+
+@router.get("/crops", responses=refusals(404))
+async def list_crops(
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    identity: Annotated[str | None, Query(description="Only of this identity.")] = None,
+    camera: Annotated[str | None, Query(description="Only of this camera.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> CropsOut:
+    """Crops in the order of their enrolment."""
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
+        raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
+    page = await browse.list_crops(runtime, gallery, identity, camera, cursor, limit)
+    return CropsOut(
+        results=[CropOut.of(gallery, crop) for crop in page.items], next_cursor=page.next_after
+    )
+
+
+@router.get("/crops/{crop_id}", responses=refusals(404))
+async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> CropOut:
+    """What is known of one crop."""
+    return CropOut.of(gallery, await runtime.galleries.crop(gallery, crop_id))
+
+
+@router.delete("/crops/{crop_id}", responses=refusals(404, 507))
+async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> RemovalOut:
+    """Deletes one crop with its vector and picture; a second time it is 404."""
+    forgotten = await forget_crop(runtime, gallery, crop_id)
+    return RemovalOut.model_validate(forgotten)
+
+
+@router.get(
+    "/crops/{crop_id}/image",
+    response_class=Response,
+    responses=refusals(404) | {200: {"content": {"image/*": {}}, "description": "The file."}},
+)
+async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
+    """The image file as it was sent; its type is read from its bytes."""
+    picture = await runtime.galleries.picture(gallery, crop_id)
+    # Never cached: what is deleted here must not live on in a browser or proxy.
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(picture.content, media_type=picture.content_type, headers=headers)
+
+
+@router.get("/identities", responses=refusals(404), tags=["identities"])
+async def list_identities(
+    runtime: RuntimeDep, gallery: GalleryName, cursor: Cursor = None, limit: Limit = 100
+) -> IdentitiesOut:
+    """Identities in the order of their names; crops without one are not counted."""
+    page = await browse.list_identities(runtime, gallery, cursor, limit)
+    return IdentitiesOut(
+        results=[IdentityOut.model_validate(one) for one in page.items],
+        next_cursor=page.next_after,
+    )
+
+
+def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> JSONResponse:
+    results: list[LandedOut | RefusedOut] = []
+    for one in answer.results:
+        if isinstance(one, CropProblem):
+            runtime.metrics.problems.labels(one.code).inc()
+            results.append(RefusedOut(problem=image_problem(one)))
+        else:
+            results.append(LandedOut.of(one))
+    body = EnrolmentOut(gallery_version=answer.gallery_version, results=results).model_dump(
+        mode="json", exclude={"results"}
+    )
+    # An identity that is not known is null in the answer; a problem's unset members are left out.
+    body["results"] = [
+        one.model_dump(mode="json", exclude_none=isinstance(one, RefusedOut)) for one in results
+    ]
+    refused = sum(isinstance(one, RefusedOut) for one in results)
+    if refused == len(results):
+        detail = f"none of the {refused} images could be used; results says why, one by one"
+        return answer_problem(request, problem("unusable_images", detail, results=body["results"]))
+    return JSONResponse(body, status_code=207 if refused else 201)

@@ -1,0 +1,50 @@
+"""`/livez`, `/readyz`, `/metrics`: for those who run the service."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from service.api.dependencies import RuntimeDep, refusals
+from service.api.schemas import AliveOut, ReadyOut
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", responses=refusals())
+async def livez(runtime: RuntimeDep) -> AliveOut:
+    """Whether the process works; where it does not, restart it."""
+    silent = runtime.device.seconds_since_heartbeat()
+    if silent > runtime.settings.stall_seconds:
+        raise HTTPException(
+            503, f"the device thread gave no sign of life for {silent:.0f} s; restart the service"
+        )
+    return AliveOut(status="alive")
+
+
+@router.get("/readyz", responses=refusals())
+async def readyz(runtime: RuntimeDep) -> ReadyOut:
+    """Whether to send requests here."""
+    galleries = runtime.galleries.all()
+    broken = [gallery.name for gallery in galleries if not gallery.in_step]
+    if broken:
+        raise HTTPException(
+            503, f"the index of {', '.join(broken)} fell behind the record; restart the service"
+        )
+    return ReadyOut(
+        status="ready",
+        galleries={
+            gallery.name: "needs_reindex" if gallery.needs_reindex else "ready"
+            for gallery in galleries
+        },
+    )
+
+
+@router.get("/metrics", response_class=Response, responses=refusals())
+async def metrics(runtime: RuntimeDep) -> Response:
+    """In the Prometheus text format."""
+    for gallery in runtime.galleries.all():
+        runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
+        runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)
+    return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)

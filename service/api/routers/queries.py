@@ -1,0 +1,77 @@
+"""`/v1/galleries/{gallery}/queries`: who is this?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import JSONResponse
+
+from model.crops.decode import CropProblem
+from service.api.dependencies import GalleryName, Responses, RuntimeDep, read_images, refusals
+from service.api.errors import answer_problem, image_problem, problem
+from service.api.forms import QueryFields, QueryForm, merged
+from service.api.schemas import QueryOut, RefusedOut, SeparateOut
+from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
+from service.problems import InvalidField
+
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["queries"])
+SOME_ANSWERED: Responses = {
+    207: {"model": SeparateOut, "description": "With mode=separate: some images were refused."}
+}
+
+
+@router.post(
+    "/queries",
+    response_model=QueryOut | SeparateOut,
+    responses=SOME_ANSWERED | refusals(404, 409, 413, 429),
+)
+async def query_gallery(
+    request: Request,
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    form: Annotated[QueryForm, Form(media_type="multipart/form-data")],
+    query: Annotated[QueryFields, Query()],
+) -> JSONResponse:
+    """Ranks the gallery by likeness to one person and says how sure it is.
+
+    Several images are one multi-shot query whose scores are means over the images; with
+    `mode=separate` each has its own answer. By `crop_id` the crop itself is left out.
+    """
+    fields = merged(QueryFields, form, query)
+    options = fields.options()
+    if fields.crop_id is not None:
+        if form.images:
+            raise InvalidField("crop_id: was sent with images; send one or the other")
+        answer = await query_by_crop(runtime, gallery, fields.crop_id, options)
+        return JSONResponse(_dump(gallery, answer))
+    images = await read_images(runtime, form.images)
+    if fields.mode == "separate":
+        answers = await query_each(runtime, gallery, images, options)
+        return _separate(request, runtime, gallery, answers)
+    return JSONResponse(_dump(gallery, await query_by_images(runtime, gallery, images, options)))
+
+
+def _separate(
+    request: Request,
+    runtime: RuntimeDep,
+    gallery: str,
+    answers: list[QueryAnswer | CropProblem],
+) -> JSONResponse:
+    results: list[dict[str, Any]] = []
+    refused = 0
+    for one in answers:
+        if isinstance(one, CropProblem):
+            refused += 1
+            runtime.metrics.problems.labels(one.code).inc()
+            results.append(RefusedOut(problem=image_problem(one)).model_dump(exclude_none=True))
+        else:
+            results.append(_dump(gallery, one))
+    if refused == len(answers):
+        detail = f"none of the {refused} images could be used; results says why, one by one"
+        return answer_problem(request, problem("unusable_images", detail, results=results))
+    return JSONResponse({"results": results}, status_code=207 if refused else 200)
+
+
+def _dump(gallery: str, answer: QueryAnswer) -> dict[str, Any]:
+    return QueryOut.of(gallery, answer).model_dump(mode="json")

@@ -1,0 +1,89 @@
+"""`gmn serve`: the service on one address."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+DRAIN_SECONDS = 25
+
+
+def serve(
+    artefact: Annotated[
+        str | None, typer.Option(help="The model to serve: a file, or the word bundled.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
+    port: Annotated[int | None, typer.Option(help="Where to listen; 0 takes a free port.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where galleries are kept.")] = None,
+) -> None:
+    """Serves galleries over HTTP: gmn serve --port 8000 --data-dir ./gmn-data.
+
+    Every option has an environment variable, such as GMN_PORT; the option comes first.
+    """
+    from service.settings import read_settings, refuse_open_address
+
+    settings = read_settings(artefact=artefact, host=host, port=port, data_dir=data_dir)
+    refuse_open_address(settings)
+    with _listen(settings) as listening:
+        _run(settings, listening)
+
+
+def _run(settings: Settings, listening: socket.socket) -> None:
+    # Here and not above: the client's commands load neither torch nor FastAPI.
+    import uvicorn
+
+    from service.api.app import create_app
+    from service.logs import configure_logging
+    from service.runtime import Runtime
+
+    configure_logging(settings.log_level)
+    address = _url(settings.host, listening)
+
+    class AnnouncingServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                typer.echo(f"Serving on {address} (docs at {address}/docs)")
+
+    config = uvicorn.Config(
+        create_app(settings, Runtime.open(settings)),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+    )
+    AnnouncingServer(config).run(sockets=[listening])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    from model.problems import InputProblem
+
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off, which costs 40 ms an answer, only where the protocol
+    # is named.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        taken = error.errno == errno.EADDRINUSE
+        remedy = "stop what listens there, or choose" if taken else "choose"
+        raise InputProblem(
+            f"{settings.host}:{settings.port}: cannot listen ({error.strerror}); {remedy} another "
+            "with --port or --host; port 0 takes a free one"
+        ) from error
+    return listening
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,58 @@
+"""The data directory: made, tried, and locked against a second process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from model.problems import InputProblem
+
+
+class DataDirectory:
+    """An exclusive hold on a directory; the operating system lets go of it when a process dies.
+
+    Raises:
+        InputProblem: where the directory cannot be made or written, or another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InputProblem(
+                f"data directory {path}: cannot be used ({error.strerror}); name a directory that "
+                "this user may write, with --data-dir or GMN_DATA_DIR"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise InputProblem(
+                f"data directory {path}: another process is serving it; stop that one, or name "
+                "another directory with --data-dir"
+            ) from error
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file of record."""
+        return self.path / "galleries.sqlite3"
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

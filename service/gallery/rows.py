@@ -1,0 +1,147 @@
+"""The index's own table: row number → crop, as growing column arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.records import CropLabel, IndexedCrop
+
+UNKNOWN = -1
+FIRST_CAPACITY = 256
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which crops a search may return; a crop whose camera or time is unknown passes no `only`.
+
+    Attributes:
+        cameras: only these; empty for every camera.
+        exclude_cameras: none of these.
+        captured_after, captured_before: inclusive bounds, with time zone.
+        without: a `row_id` to leave out.
+    """
+
+    cameras: tuple[str, ...] = ()
+    exclude_cameras: tuple[str, ...] = ()
+    captured_after: datetime | None = None
+    captured_before: datetime | None = None
+    without: int | None = None
+
+    @property
+    def passes_all(self) -> bool:
+        """Whether nothing is asked but what is alive."""
+        return self == Filter()
+
+
+class RowTable:
+    """Columns of equal length; a row is never reused while the table lives.
+
+    Attributes:
+        vectors: `(capacity, d)` float32 as the embedder gave them; the first `size` rows count.
+        norms: their Euclidean lengths, `(capacity,)` float32.
+        row_ids: the record store's ids, `(capacity,)` int64, ascending.
+        alive: False where a crop was deleted.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.size = 0
+        self.live = 0
+        self.vectors = np.empty((FIRST_CAPACITY, dimension), np.float32)
+        self.norms = np.empty(FIRST_CAPACITY, np.float32)
+        self.row_ids = np.empty(FIRST_CAPACITY, np.int64)
+        self.alive = np.zeros(FIRST_CAPACITY, np.bool_)
+        self._cameras = np.empty(FIRST_CAPACITY, np.int32)
+        self._captured = np.empty(FIRST_CAPACITY, np.float64)
+        self._camera_codes: dict[str, int] = {}
+        self._labels: list[CropLabel | None] = []
+        self._row_of_crop: dict[str, int] = {}
+
+    def append(self, crops: Sequence[IndexedCrop]) -> None:
+        """Adds crops at the end, all or, where memory is short, none."""
+        self._reserve(self.size + len(crops))
+        for crop in crops:
+            row, label = self.size, crop.label
+            self.vectors[row] = crop.vector
+            self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
+            self.row_ids[row] = label.row_id
+            self.alive[row] = True
+            self._cameras[row] = self._code(label.camera)
+            self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
+            self._labels.append(label)
+            self._row_of_crop[label.crop_id] = row
+            self.size += 1
+            self.live += 1
+
+    def kill(self, row_id: int) -> None:
+        """Marks a crop as deleted; an unknown id is no error."""
+        row = int(np.searchsorted(self.row_ids[: self.size], row_id))
+        if row == self.size or self.row_ids[row] != row_id or not self.alive[row]:
+            return
+        label = self.label(row)
+        self.alive[row] = False
+        # Not only masked: what was deleted leaves the memory too.
+        self.vectors[row] = 0.0
+        self._labels[row] = None
+        del self._row_of_crop[label.crop_id]
+        self.live -= 1
+
+    def row_of(self, crop_id: str) -> int | None:
+        """The row of a living crop."""
+        return self._row_of_crop.get(crop_id)
+
+    def label(self, row: int) -> CropLabel:
+        """Who a living row shows, and where."""
+        label = self._labels[row]
+        if label is None:
+            raise LookupError(f"row {row} was deleted")
+        return label
+
+    def select(self, wanted: Filter) -> NDArray[np.int64]:
+        """The living rows that pass a filter, ascending."""
+        passing = self.alive[: self.size].copy()
+        cameras = self._cameras[: self.size]
+        captured = self._captured[: self.size]
+        if wanted.cameras:
+            passing &= np.isin(cameras, self._codes(wanted.cameras))
+        if wanted.exclude_cameras:
+            passing &= ~np.isin(cameras, self._codes(wanted.exclude_cameras))
+        if wanted.captured_after:
+            passing &= captured >= wanted.captured_after.timestamp()
+        if wanted.captured_before:
+            passing &= captured <= wanted.captured_before.timestamp()
+        if wanted.without is not None:
+            passing &= self.row_ids[: self.size] != wanted.without
+        return np.flatnonzero(passing)
+
+    def living(self) -> Iterable[IndexedCrop]:
+        """Every living crop with its vector, in order."""
+        for row in np.flatnonzero(self.alive[: self.size]):
+            yield IndexedCrop(self.label(int(row)), self.vectors[row])
+
+    def _code(self, camera: str | None) -> int:
+        if camera is None:
+            return UNKNOWN
+        return self._camera_codes.setdefault(camera, len(self._camera_codes))
+
+    def _codes(self, cameras: Iterable[str]) -> list[int]:
+        return [self._camera_codes[name] for name in cameras if name in self._camera_codes]
+
+    def _reserve(self, size: int) -> None:
+        capacity = len(self.row_ids)
+        if size <= capacity:
+            return
+        capacity = max(size, capacity * 2)
+        columns = ("vectors", "norms", "row_ids", "alive", "_cameras", "_captured")
+        grown = {}
+        for name in columns:
+            old = getattr(self, name)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new[: self.size] = old[: self.size]
+            grown[name] = new
+        for name, new in grown.items():
+            setattr(self, name, new)

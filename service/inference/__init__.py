@@ -1,0 +1,1 @@
+"""From image bytes to vectors: admission, decoding, micro-batches, the networks."""

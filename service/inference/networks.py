@@ -1,0 +1,109 @@
+"""The artefact's two networks on one device; called from the device thread alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.embedder import Embedder
+from model.pair_scoring import score_pairs
+from model.problems import InputProblem
+from service.settings import DeviceName, DtypeName
+
+# M-Net always sees this many pairs, padded where there are fewer: the last digits of a matrix
+# product depend on its height, and a score must not depend on how many others were asked for.
+PAIRS_PER_PASS = 128
+
+
+class Networks:
+    """Embeds crops and scores pairs.
+
+    Attributes:
+        device: where both networks live.
+        dtype: what the embedder computes in; M-Net computes in float32.
+
+    Raises:
+        InputProblem: where CUDA is asked for and there is none.
+    """
+
+    def __init__(self, artefact: Artefact, device: DeviceName, dtype: DtypeName) -> None:
+        self.device = _device(device)
+        self.dtype = _dtype(dtype, self.device)
+        self._dimension = artefact.description.embedder.dimension
+        self._preprocessing = artefact.description.preprocessing
+        # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
+        self._embedder: Embedder = artefact.embedder.to(self.device).requires_grad_(False)
+        self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._metric_network = artefact.metric_network.to(self.device).requires_grad_(False)
+
+    @property
+    def dimension(self) -> int:
+        """d, the size of a feature."""
+        return self._dimension
+
+    @torch.inference_mode()
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
+        batch = self._preprocessing.normalise(torch.from_numpy(crops).to(self.device))
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
+            features = self._embedder(batch)
+        return np.asarray(features.float().cpu().numpy(), np.float32)
+
+    def pair_scores(
+        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """M-Net's score of every candidate, the mean over the queries.
+
+        Args:
+            queries: features `(m, d)` of one person.
+            candidates: features `(n, d)`.
+
+        Returns:
+            `(n,)` float32, each independent of the other candidates.
+        """
+        asked = torch.from_numpy(queries).to(self.device)
+        scores = np.empty(len(candidates), np.float32)
+        for start in range(0, len(candidates), PAIRS_PER_PASS):
+            part = candidates[start : start + PAIRS_PER_PASS]
+            padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
+            padded[: len(part)] = part
+            gallery = torch.from_numpy(padded).to(self.device)
+            block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
+            scores[start : start + len(part)] = block.double().mean(dim=0)[: len(part)].cpu()
+        return scores
+
+    def probe(self) -> None:
+        """Embeds and scores a grey crop.
+
+        Raises:
+            InputProblem: where the outcome is not finite; such an artefact cannot be served.
+        """
+        shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
+        feature = self.embed(np.full(shape, 128, np.uint8))
+        score = self.pair_scores(feature, feature)
+        if not (np.isfinite(feature).all() and np.isfinite(score).all()):
+            raise InputProblem(
+                f"the artefact gives numbers that are not finite on {self.device}; train it again, "
+                "or serve with GMN_DTYPE=float32"
+            )
+
+
+def _device(name: DeviceName) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputProblem(
+            "GMN_DEVICE=cuda: this machine has no CUDA device that PyTorch can use; set it to auto "
+            "or cpu"
+        )
+    return torch.device(name)
+
+
+def _dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.float32 if name == "float32" else torch.bfloat16

@@ -1,0 +1,104 @@
+"""Browse: what galleries there are and what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from service.gallery.gallery import Gallery
+from service.gallery.index import GalleryIndex
+from service.gallery.records import GalleryRecord, IdentityCount, StoredCrop
+from service.runtime import Runtime
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class GalleryDescription:
+    """A gallery as it is now.
+
+    Attributes:
+        version: the record's; a search that follows sees at least this one.
+        state: `needs_reindex` where another embedder than the loaded one filled it.
+        index_bytes: memory of its vectors; 0 where it is not searchable.
+        image_bytes: of the stored image files.
+    """
+
+    name: str
+    crops: int
+    identities: int
+    embedding_fingerprint: str
+    version: int
+    index_kind: str
+    dtype: str
+    index_bytes: int
+    image_bytes: int
+    state: Literal["ready", "needs_reindex"]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Part of a listing; `next_after` continues it and is None at its end."""
+
+    items: tuple[Item, ...]
+    next_after: str | None
+
+
+async def create_gallery(runtime: Runtime, name: str) -> GalleryDescription:
+    """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
+    record = await runtime.galleries.create(name)
+    return _describe(record, runtime.galleries.get(name))
+
+
+async def describe_gallery(runtime: Runtime, name: str) -> GalleryDescription:
+    """One gallery; raises `UnknownGallery`."""
+    return _describe(await runtime.galleries.record(name), runtime.galleries.get(name))
+
+
+async def list_galleries(runtime: Runtime) -> list[GalleryDescription]:
+    """Every gallery, by name."""
+    held = {gallery.name: gallery for gallery in runtime.galleries.all()}
+    records = await runtime.galleries.records()
+    return [_describe(one, held[one.name]) for one in records if one.name in held]
+
+
+async def list_crops(
+    runtime: Runtime,
+    gallery: str,
+    identity: str | None,
+    camera: str | None,
+    after: str | None,
+    limit: int,
+) -> Page[StoredCrop]:
+    """Crops in the order of their enrolment."""
+    crops = await runtime.galleries.crops(gallery, identity, camera, int(after or 0), limit + 1)
+    more = len(crops) > limit
+    return Page(tuple(crops[:limit]), str(crops[limit - 1].row_id) if more else None)
+
+
+async def list_identities(
+    runtime: Runtime, gallery: str, after: str | None, limit: int
+) -> Page[IdentityCount]:
+    """Identities in the order of their names."""
+    identities = await runtime.galleries.identities(gallery, after or "", limit + 1)
+    more = len(identities) > limit
+    return Page(tuple(identities[:limit]), identities[limit - 1].identity if more else None)
+
+
+def _describe(record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
+    needs_reindex = gallery.needs_reindex
+    return GalleryDescription(
+        name=record.name,
+        crops=record.crops,
+        identities=record.identities,
+        embedding_fingerprint=record.embedding_fingerprint,
+        version=record.version,
+        index_kind=GalleryIndex.kind,
+        dtype=GalleryIndex.dtype,
+        index_bytes=0 if needs_reindex else gallery.index.bytes,
+        image_bytes=record.image_bytes,
+        state="needs_reindex" if needs_reindex else "ready",
+        created_at=record.created_at,
+    )

@@ -1,0 +1,180 @@
+"""Query: rank a gallery by likeness to one person, by image or by a crop that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.crops.decode import CropProblem
+from service.gallery.gallery import Gallery
+from service.inference.pipeline import EmbeddedImage
+from service.operations.ranking import Ranking, RankingOptions, rank
+from service.problems import UnknownCrop, UnusableImages
+from service.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time went, milliseconds; of several images the slowest counts."""
+
+    decode: float
+    queue: float
+    embed: float
+    search: float
+    rerank: float
+    total: float
+
+
+@dataclass(frozen=True)
+class QueryAnswer:
+    """A ranking and what it was made with."""
+
+    gallery_version: int
+    calibration_version: str
+    model: str
+    ranking: Ranking
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class _Searched:
+    version: int
+    ranking: Ranking
+    began: float
+
+
+async def query_by_images(
+    runtime: Runtime, gallery: str, images: Sequence[bytes], options: RankingOptions
+) -> QueryAnswer:
+    """One query by one or several images of one person; a score is the mean over the images.
+
+    Raises:
+        UnusableImages: where any of them is: leaving one out would answer another question.
+        UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
+    """
+    began = time.perf_counter()
+    target = runtime.galleries.get(gallery)
+    target.require_comparable()
+    with runtime.admission.places(len(images)):
+        embedded = await runtime.pipeline.embed(images)
+        usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
+        if len(usable) < len(embedded):
+            raise UnusableImages(
+                [one if isinstance(one, CropProblem) else None for one in embedded]
+            )
+        return await _answer(runtime, target, usable, options, began)
+
+
+async def query_each(
+    runtime: Runtime, gallery: str, images: Sequence[bytes], options: RankingOptions
+) -> list[QueryAnswer | CropProblem]:
+    """One answer per image, in order; a bad image is its own problem.
+
+    Raises:
+        UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
+    """
+    began = time.perf_counter()
+    target = runtime.galleries.get(gallery)
+    target.require_comparable()
+    with runtime.admission.places(len(images)):
+        embedded = await runtime.pipeline.embed(images)
+        usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
+        answers = iter(
+            await asyncio.gather(
+                *(_answer(runtime, target, [one], options, began) for one in usable)
+            )
+        )
+    return [one if isinstance(one, CropProblem) else next(answers) for one in embedded]
+
+
+async def query_by_crop(
+    runtime: Runtime, gallery: str, crop_id: str, options: RankingOptions
+) -> QueryAnswer:
+    """More like a crop of this gallery, which is itself left out.
+
+    Raises:
+        UnknownGallery, UnknownCrop, NeedsReindex, QueueFull: nothing was searched.
+    """
+    began = time.perf_counter()
+    target = runtime.galleries.get(gallery)
+
+    def search() -> _Searched:
+        started = time.perf_counter()
+        index = target.index
+        row = index.table.row_of(crop_id)
+        if row is None:
+            raise UnknownCrop(gallery, crop_id)
+        without = int(index.table.row_ids[row])
+        wanted = replace(options.wanted, without=without)
+        vector = index.table.vectors[row : row + 1].copy()
+        ranking = _rank(runtime, target, vector, replace(options, wanted=wanted))
+        return _Searched(target.version, ranking, started)
+
+    with runtime.admission.places(1):
+        asked = time.perf_counter()
+        searched = await asyncio.wrap_future(runtime.device.submit(search))
+    queue = searched.began - asked
+    return _finish(runtime, searched, decode=0.0, queue=queue, embed=0.0, began=began)
+
+
+async def _answer(
+    runtime: Runtime,
+    target: Gallery,
+    images: Sequence[EmbeddedImage],
+    options: RankingOptions,
+    began: float,
+) -> QueryAnswer:
+    vectors = np.stack([image.vector for image in images])
+
+    def search() -> _Searched:
+        started = time.perf_counter()
+        return _Searched(target.version, _rank(runtime, target, vectors, options), started)
+
+    asked = time.perf_counter()
+    searched = await asyncio.wrap_future(runtime.device.submit(search))
+    return _finish(
+        runtime,
+        searched,
+        decode=max(image.decode for image in images),
+        queue=max(image.queue for image in images) + searched.began - asked,
+        embed=max(image.embed for image in images),
+        began=began,
+    )
+
+
+def _rank(
+    runtime: Runtime, target: Gallery, vectors: NDArray[np.float32], options: RankingOptions
+) -> Ranking:
+    calibration = runtime.description.calibration
+    return rank(target.index, runtime.networks, calibration, vectors, options)
+
+
+def _finish(
+    runtime: Runtime,
+    searched: _Searched,
+    *,
+    decode: float,
+    queue: float,
+    embed: float,
+    began: float,
+) -> QueryAnswer:
+    timing = Timing(
+        decode=decode * 1e3,
+        queue=queue * 1e3,
+        embed=embed * 1e3,
+        search=searched.ranking.search_seconds * 1e3,
+        rerank=searched.ranking.rerank_seconds * 1e3,
+        total=(time.perf_counter() - began) * 1e3,
+    )
+    return QueryAnswer(
+        searched.version,
+        runtime.calibration_version,
+        runtime.description.artefact_fingerprint,
+        searched.ranking,
+        timing,
+    )

@@ -1,0 +1,174 @@
+"""From features to a ranking: search, score pairs, order, group. Runs on the device thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring, Verdict
+from service.gallery.index import Candidates, GalleryIndex
+from service.gallery.records import CropLabel
+from service.gallery.rows import Filter
+from service.inference.networks import Networks
+
+GroupBy = Literal["crop", "identity"]
+OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
+DEEPER = 4
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """What is asked of a ranking.
+
+    Attributes:
+        top_k: how many results; groups, where grouped.
+        rerank_depth: how many of the nearest by cosine M-Net scores.
+        scoring: what orders them.
+        group_by: `identity` keeps the best crop of each; a crop without one stands for itself.
+        operating_point: the share of searches for a stranger that may be answered `match`.
+        wanted: which crops may be returned.
+    """
+
+    top_k: int = 10
+    rerank_depth: int = 100
+    scoring: Scoring = "mnet"
+    group_by: GroupBy = "crop"
+    operating_point: OperatingPoint = "far_1e-2"
+    wanted: Filter = field(default_factory=Filter)
+
+
+@dataclass(frozen=True)
+class RankedCrop:
+    """One result; the last three are None where the asked scoring did not reach it."""
+
+    label: CropLabel
+    cosine: float
+    pair_logit: float | None
+    probability: float | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Results, best first, and what it took.
+
+    Attributes:
+        verdict: of the best result, against a gallery of the size that was searched.
+        candidates_scored: how many crops the asked scoring scored.
+        search_seconds, rerank_seconds: of the index and of M-Net.
+    """
+
+    verdict: Verdict
+    results: tuple[RankedCrop, ...]
+    candidates_scored: int
+    search_seconds: float
+    rerank_seconds: float
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Rows best first; NaN is a logit or score that was not computed."""
+
+    rows: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+def rank(
+    index: GalleryIndex,
+    networks: Networks,
+    calibration: Calibration,
+    queries: NDArray[np.float32],
+    options: RankingOptions,
+) -> Ranking:
+    """Ranks a gallery against the features `(m, d)` of one person."""
+    depth = 0 if options.scoring == "cosine" else options.rerank_depth
+    limit = max(options.top_k, depth)
+    began = time.perf_counter()
+    found = index.search(queries, limit, options.wanted)
+    searched = time.perf_counter()
+    logits = networks.pair_scores(queries, index.table.vectors[found.rows[:depth]])
+    reranked = time.perf_counter()
+    ordered = _order(index, found, logits, calibration, options.scoring)
+    places = _choose(index, ordered, options)
+    # Groups may swallow the candidates: look deeper until there are as many groups as asked.
+    while len(places) < options.top_k and len(found.rows) < found.searched:
+        limit *= DEEPER
+        found = index.search(queries, limit, options.wanted)
+        ordered = _order(index, found, logits, calibration, options.scoring)
+        places = _choose(index, ordered, options)
+    deeper = time.perf_counter() - reranked
+    results = tuple(
+        _result(index, ordered, place, found.searched, calibration, options) for place in places
+    )
+    return Ranking(
+        verdict=(results[0].verdict or "no_match") if results else "no_match",
+        results=results,
+        candidates_scored=found.searched if options.scoring == "cosine" else len(logits),
+        search_seconds=searched - began + deeper,
+        rerank_seconds=reranked - searched,
+    )
+
+
+def _order(
+    index: GalleryIndex,
+    found: Candidates,
+    logits: NDArray[np.float32],
+    calibration: Calibration,
+    scoring: Scoring,
+) -> _Ordered:
+    """What was scored comes first: a pair's logit and a bare cosine cannot be compared."""
+    all_logits = np.full(len(found.rows), np.nan, np.float32)
+    all_logits[: len(logits)] = logits
+    if scoring == "cosine":
+        return _Ordered(found.rows, found.cosines, all_logits, found.cosines)
+    scores = all_logits
+    if scoring == "fused":
+        scores = calibration.fusion.fuse(found.cosines, all_logits)
+    head = slice(0, len(logits))
+    order = np.arange(len(found.rows))
+    order[head] = np.lexsort((index.table.row_ids[found.rows[head]], -scores[head]))
+    return _Ordered(found.rows[order], found.cosines[order], all_logits[order], scores[order])
+
+
+def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> list[int]:
+    """Places in the order that become results."""
+    if options.group_by == "crop":
+        return list(range(min(options.top_k, len(ordered.rows))))
+    chosen: list[int] = []
+    seen: set[str] = set()
+    for place, row in enumerate(ordered.rows):
+        if len(chosen) == options.top_k:
+            break
+        identity = index.table.label(int(row)).identity
+        if identity not in seen:
+            chosen.append(place)
+        if identity is not None:
+            seen.add(identity)
+    return chosen
+
+
+def _result(
+    index: GalleryIndex,
+    ordered: _Ordered,
+    place: int,
+    gallery_size: int,
+    calibration: Calibration,
+    options: RankingOptions,
+) -> RankedCrop:
+    score, logit = float(ordered.scores[place]), float(ordered.logits[place])
+    scored = not np.isnan(score)
+    one = calibration.scorings[options.scoring]
+    far = SEARCH_OPERATING_POINTS[options.operating_point]
+    return RankedCrop(
+        label=index.table.label(int(ordered.rows[place])),
+        cosine=float(ordered.cosines[place]),
+        pair_logit=None if np.isnan(logit) else logit,
+        probability=one.probability(score) if scored else None,
+        verdict=one.verdict(score, far, gallery_size) if scored else None,
+    )

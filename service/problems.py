@@ -1,0 +1,109 @@
+"""What the service refuses, as exceptions; the API maps each `code` to an HTTP status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from model.crops.decode import CropProblem
+from model.problems import InputProblem
+
+
+class ServiceProblem(InputProblem):
+    """A request that cannot be answered: `detail` says which input, why, and what to do."""
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidField(ServiceProblem):
+    """A field whose value cannot be used."""
+
+    code = "invalid_field"
+
+
+class UnusableImages(ServiceProblem):
+    """Images without which the question cannot be answered; `outcomes` has one entry per image."""
+
+    code = "unusable_images"
+
+    def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
+        refused = [(number, one) for number, one in enumerate(outcomes, 1) if one]
+        number, first = refused[0]
+        super().__init__(
+            f"{len(refused)} of {len(outcomes)} images cannot be used; image {number}: "
+            f"{first.detail}"
+        )
+        self.outcomes = tuple(outcomes)
+
+
+class UnknownGallery(ServiceProblem):
+    """No gallery of that name."""
+
+    code = "unknown_gallery"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no gallery {name!r}; create it with POST /v1/galleries or list those there "
+            "are with GET /v1/galleries"
+        )
+
+
+class UnknownCrop(ServiceProblem):
+    """No crop of that id in the gallery; deleted ones are unknown too."""
+
+    code = "unknown_crop"
+
+    def __init__(self, gallery: str, crop_id: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} holds no crop {crop_id!r}; it was never enrolled there or has "
+            "been deleted"
+        )
+
+
+class GalleryConflict(ServiceProblem):
+    """A gallery that is there already, or that cannot be deleted."""
+
+    code = "gallery_conflict"
+
+
+class NeedsReindex(ServiceProblem):
+    """A gallery whose vectors another embedder made."""
+
+    code = "needs_reindex"
+
+    def __init__(self, gallery: str, filled_by: str, loaded: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} was filled by the embedder {filled_by[:12]}, but {loaded[:12]} "
+            "is loaded and their vectors cannot be compared; serve with the artefact that filled "
+            "it, or enrol the images again into a new gallery; its crops can still be read and "
+            "deleted"
+        )
+
+
+class QueueFull(ServiceProblem):
+    """More images are waiting than the service accepts."""
+
+    code = "queue_full"
+
+    def __init__(self, waiting: int, asked: int, limit: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"{waiting} images are waiting and {asked} more would exceed the limit of {limit}; "
+            f"send the request again in {retry_after_s} s, or raise GMN_MAX_QUEUED_IMAGES"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class StorageFailed(ServiceProblem):
+    """The record store could not write: a full disk, mostly. Nothing was stored."""
+
+    code = "storage_failed"
+
+
+class ServiceStopping(ServiceProblem):
+    """The service is shutting down, or its device thread has stopped."""
+
+    code = "service_stopping"

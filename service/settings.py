@@ -1,0 +1,130 @@
+"""The service's configuration: one frozen model, read from `GMN_…` and validated at once."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.problems import InputProblem
+
+PREFIX = "GMN_"
+# Names that other commands of this project read; everything else with the prefix is a typo.
+FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`.
+
+    Attributes:
+        artefact: the model to serve, a file or `bundled`.
+        data_dir: where galleries are kept; one process at a time.
+        host, port: where to listen; port 0 takes a free one.
+        allow_open: serve without keys on an address that other machines reach.
+        device: `auto` is CUDA where there is one.
+        dtype: of the embedder; `auto` is float32 on the CPU and bfloat16 on CUDA.
+        max_batch: images in one forward pass.
+        max_wait_ms: how long an idle device waits for images that are still being decoded.
+        max_queued_images: images admitted and not yet answered; beyond it, 429.
+        decode_threads: threads that decode images.
+        max_image_bytes: of one image; beyond it, that image's problem.
+        max_image_pixels: width × height of one image; beyond it, that image's problem.
+        max_images_per_request: beyond it, 422.
+        max_body_bytes: of one request; beyond it, 413.
+        stall_seconds: after so long without a sign of life from the device, `/livez` is 503.
+        log_level: of the JSON log on standard error.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    artefact: str = "bundled"
+    data_dir: Path = Path("gmn-data")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    allow_open: bool = False
+    device: DeviceName = "auto"
+    dtype: DtypeName = "auto"
+    max_batch: int = Field(32, ge=1, le=1024)
+    max_wait_ms: float = Field(2.0, ge=0.0, le=1000.0)
+    max_queued_images: int = Field(256, ge=1)
+    decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)
+    max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
+    max_image_pixels: int = Field(16_000_000, ge=64)
+    max_images_per_request: int = Field(128, ge=1)
+    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    stall_seconds: float = Field(120.0, gt=0.0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _a_full_request_fits_the_queue(self) -> Self:
+        if self.max_images_per_request > self.max_queued_images:
+            raise ValueError(
+                f"max_images_per_request ({self.max_images_per_request}) is above "
+                f"max_queued_images ({self.max_queued_images}), so that a full request could never "
+                "be admitted; lower the first or raise the second"
+            )
+        return self
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Reads the environment; arguments that are not None come before it.
+
+    Raises:
+        InputProblem: names every variable that cannot be used and says why.
+    """
+    _refuse_unknown_names()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InputProblem("; ".join(_explain(one) for one in error.errors())) from error
+
+
+def refuse_open_address(settings: Settings) -> None:
+    """Refuses to serve other machines while everybody who reaches the port may do everything.
+
+    Raises:
+        InputProblem: for a host that is not loopback, unless `allow_open` is set.
+    """
+    if settings.allow_open or _is_loopback(settings.host):
+        return
+    raise InputProblem(
+        f"host {settings.host}: other machines can reach this address and the service has no keys, "
+        "so anyone could read and delete galleries; serve on 127.0.0.1, or set GMN_ALLOW_OPEN=1 "
+        "where a proxy in front checks who asks"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_unknown_names() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_NAMES
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(known))}"
+        raise InputProblem(f"{name}: there is no such setting; {hint}? Unset or rename it")
+
+
+def _explain(error: Any) -> str:
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return reason
+    name = PREFIX + str(error["loc"][0]).upper()
+    return f"{name}: {reason}, but it is {error['input']!r}; set another value or unset it"

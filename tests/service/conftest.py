@@ -1,0 +1,123 @@
+"""A real served process, driven through HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+START = (
+    "import sys; from service.commands.serve import serve; "
+    "from model.problems import InputProblem\n"
+    "try: serve()\n"
+    "except InputProblem as problem: sys.exit(f'{problem}')"
+)
+STARTED = re.compile(r"Serving on (http://\S+)")
+
+
+class Served:
+    """One process of the service; its log goes to `log`."""
+
+    def __init__(self, log: Path, **settings: Any) -> None:
+        names = {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
+        self.log = log
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START],
+                env={**os.environ, "GMN_PORT": "0", "GMN_DEVICE": "cpu", **names},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self.process.stdout
+        found = STARTED.search(self.process.stdout.readline())
+        if found is None:
+            self.kill()
+            pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
+        self.http = httpx.Client(base_url=found[1], timeout=60.0)
+
+    def kill(self) -> None:
+        """kill -9: nothing is flushed, nothing is said goodbye to."""
+        self.process.kill()
+        self._end()
+
+    def stop(self) -> int:
+        """SIGTERM, as a supervisor sends it; answers the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def _end(self) -> int:
+        status = self.process.wait(40)
+        if self.process.stdout:
+            self.process.stdout.close()
+        if hasattr(self, "http"):
+            self.http.close()
+        return status
+
+    # What tests say to it.
+
+    def create(self, gallery: str) -> str:
+        assert self.http.post("/v1/galleries", data={"name": gallery}).status_code == 201
+        return gallery
+
+    def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
+        return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
+
+    def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
+        return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
+
+
+def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", ("crop", image)) for image in images]
+
+
+@pytest.fixture(scope="session")
+def start(
+    tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Served]]:
+    """Starts services; those that still run at the end are killed."""
+    started: list[Served] = []
+
+    def start_one(data_dir: Path | None = None, **settings: Any) -> Served:
+        place = tmp_path_factory.mktemp("served")
+        settings = {"artefact": tiny_artefact, "data_dir": data_dir or place / "data", **settings}
+        started.append(Served(place / "log", **settings))
+        return started[-1]
+
+    yield start_one
+    for served in started:
+        if served.process.poll() is None:
+            served.kill()
+
+
+@pytest.fixture(scope="session")
+def served(start: Callable[..., Served]) -> Served:
+    """The one process that most tests share; each makes galleries of its own."""
+    return start(max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24)
+
+
+@pytest.fixture
+def gallery(served: Served, request: pytest.FixtureRequest) -> str:
+    """An empty gallery named after the test."""
+    return served.create(re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-"))
+
+
+@pytest.fixture
+def filled(served: Served, gallery: str, drawn_crops: list[Any]) -> str:
+    """A gallery with every drawn crop."""
+    answer = served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops),
+        identity=[crop.identity for crop in drawn_crops],
+        camera=[crop.camera for crop in drawn_crops],
+    )
+    assert answer.status_code == 201, answer.text
+    return gallery
