@@ -145,7 +145,7 @@ def _provenance(
     stored["initial_weights"] = Path(weights).name
     return Provenance(
         data=tuple(data),
-        terms=" ".join(dict.fromkeys(dataset.terms for dataset in datasets)),
+        terms=recipe.terms or " ".join(dict.fromkeys(dataset.terms for dataset in datasets)),
         recipe=stored,
         command=command,
         commit=_commit(),

@@ -80,11 +80,19 @@ class HeldOut(_Section):
 
 
 class Recipe(_Section):
-    """Everything that decides a run, but its data."""
+    """Everything that decides a run, but its data.
+
+    Attributes:
+        initial_weights: `torchvision`, `none` or a file, for the backbone.
+        terms: under what terms the weights may be used, where the data sets do not say it all.
+        workers: processes that prepare batches; 0 prepares them in the training process.
+        cache_megabytes: memory for decoded crops.
+    """
 
     name: str
     description: str = ""
     embedder: EmbedderConfig = EmbedderConfig()
+    terms: str = ""
     initial_weights: str = "torchvision"
     metric_network: MetricNetworkConfig = MetricNetworkConfig()
     preprocessing: Preprocessing = Preprocessing()
