@@ -148,7 +148,7 @@ def rank_queries(
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
     figures: list[tuple[float, float, float, int]] = []
-    for start in range(0, queries, rows):
+    for start in range(0, queries if gallery else 0, rows):
         block = score_rows(slice(start, min(start + rows, queries)))
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InputProblem(
