@@ -220,7 +220,7 @@ def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     return {
-        int(person): rows for person, rows in zip(people, np.split(order, starts[1:]), strict=True)
+        int(person): rows for person, rows in zip(people, np.split(order, starts)[1:], strict=True)
     }
 
 

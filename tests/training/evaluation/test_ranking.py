@@ -123,7 +123,7 @@ def test_a_score_that_is_not_finite_is_refused():
 def test_an_empty_gallery_is_refused():
     labels = integer_labels(["7"], ["a"], [], [])
     with pytest.raises(InputProblem, match="no query has a true match"):
-        rank_queries(lambda rows: np.empty((1, 0), dtype=np.float32), labels)
+        rank_queries(lambda _: np.empty((1, 0), dtype=np.float32), labels)
 
 
 def test_a_large_search_never_holds_more_than_a_block_of_scores():
