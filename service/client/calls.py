@@ -30,6 +30,7 @@ Scoring = Literal["mnet", "cosine", "fused"]
 ImageSource = bytes | str | Path
 AnswerType = TypeVar("AnswerType")
 UNKNOWN = ""
+CROPS_PER_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def crops(gallery: str, identity: str | None, camera: str | None, cursor: str | 
     """One page of a gallery's crops."""
     asked = {"identity": identity, "camera": camera, "cursor": cursor}
     params: dict[str, str | int] = {key: text for key, text in asked.items() if text is not None}
+    params["limit"] = CROPS_PER_PAGE
     return Call("GET", f"{_gallery(gallery)}/crops", Page, params=params)
 
 

@@ -16,7 +16,10 @@ from service.client.problems import RequestRefused
 from service.client.sources import SourceCrop
 from service.client.synchronous import Client
 
-RankFigures = Callable[[str, str, Sequence[tuple[str | None, str | None]]], dict[str, float] | None]
+Label = tuple[str | None, str | None]
+"""Identity and camera of a crop; None where unknown."""
+
+RankFigures = Callable[[str, str, Sequence[Label]], dict[str, float] | None]
 """From a query's identity and camera and the ranked crops' to metrics of 0 to 1, or None."""
 
 REPORTED = ("rank_1", "rank_5", "rank_10", "mAP")
@@ -75,9 +78,16 @@ def _across_cameras(crop: SourceCrop, ranking: Ranking) -> tuple[RankedCrop, ...
 class QuerySummary:
     """Adds up answered queries, one at a time; holds numbers, never the answers."""
 
-    def __init__(self, rank_figures: RankFigures | None) -> None:
-        """Without `rank_figures` only verdicts and times are counted."""
+    def __init__(self, rank_figures: RankFigures, gallery: Sequence[Label] | None = None) -> None:
+        """Prepares to count.
+
+        Args:
+            rank_figures: the metrics of one whole ranking.
+            gallery: identity and camera of every crop in it; needed where rankings are cut short,
+                None where each holds the whole gallery.
+        """
         self._rank_figures = rank_figures
+        self._gallery = None if gallery is None else Counter(gallery)
         self._queries = 0
         self._milliseconds = 0.0
         self._stages: Counter[str] = Counter()
@@ -95,12 +105,21 @@ class QuerySummary:
         if query.ranking.verdict == "match" and best and best.identity == query.crop.identity:
             self._right_matches += 1
         identity, camera = query.crop.identity, query.crop.camera
-        if self._rank_figures is None or identity is None or camera is None:
+        if identity is None or camera is None:
             return
         rows = [(row.identity, row.camera) for row in query.results]
-        figures = self._rank_figures(identity, camera, rows)
+        figures = self._rank_figures(identity, camera, rows + self._rest(query))
         if figures is not None:
             self._figures.append(figures)
+
+    def _rest(self, query: AnsweredQuery) -> list[Label]:
+        """What the ranking left out; true matches come last, so that no metric is flattered."""
+        if self._gallery is None:
+            return []
+        answered = Counter((row.identity, row.camera) for row in query.ranking.results)
+        rest = self._gallery - answered
+        del rest[(query.crop.identity, query.crop.camera)]
+        return sorted(rest.elements(), key=lambda label: label[0] == query.crop.identity)
 
     def result(self) -> dict[str, Any]:
         """Means over the queries: metrics 0 to 1 or None, milliseconds, and counts of verdicts."""

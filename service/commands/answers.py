@@ -57,11 +57,15 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
     )
     if summary["mAP"] is None:
-        console.print("Rank-k and mAP: unknown; " + _why_unmeasured(summary))
+        console.print("Rank-k and mAP: no query has a true match under another camera there")
     else:
         table = Table(*METRIC_TITLES.values())
         table.add_row(*(f"{summary[name]:.2%}" for name in METRIC_TITLES))
         console.print(table)
+        if not summary["whole_rankings"]:
+            console.print(
+                f"mAP is a lower bound: rankings were cut at {summary['top_k']:,} results"
+            )
         if summary["with_a_true_match"] < summary["queries"]:
             console.print(f"over the {summary['with_a_true_match']:,} that have a true match there")
     verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
@@ -71,9 +75,3 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
         f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms"
     )
-
-
-def _why_unmeasured(summary: dict[str, Any]) -> str:
-    if summary["top_k"] < summary["gallery_crops"]:
-        return f"--top-k {summary['top_k']:,} cuts the ranking short, leave it out"
-    return "no query has a true match under another camera in the gallery"

@@ -28,6 +28,8 @@ from service.commands.connection import (
 )
 
 RESULTS_SHOWN = 10
+MOST_RESULTS = 10_000
+"""The service's own bound on `top_k`."""
 AT_ONCE = 4
 
 
@@ -67,7 +69,7 @@ def query_command(
             typer.Option(
                 "--top-k",
                 min=1,
-                help="Results per query; 10, or with --data the whole gallery, as mAP needs it.",
+                help="Results per query; 10, or with --data the whole gallery, as exact mAP needs.",
             ),
         ] = None,
         scoring: Annotated[
@@ -138,9 +140,10 @@ def _ask_data(
         raise InputProblem(
             f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
         )
-    options.setdefault("top_k", crops_enrolled)
+    options.setdefault("top_k", min(crops_enrolled, MOST_RESULTS))
     whole = options["top_k"] >= crops_enrolled
-    counted = QuerySummary(rank_figures if whole else None)
+    labels = None if whole else [(crop.identity, crop.camera) for crop in client.crops()]
+    counted = QuerySummary(rank_figures, labels)
     started = time.perf_counter()
     with progress_bar() as progress:
         task = progress.add_task("Querying", total=len(crops))
@@ -151,6 +154,7 @@ def _ask_data(
     return {
         "gallery": client.gallery_name,
         "gallery_crops": crops_enrolled,
+        "whole_rankings": whole,
         **options,
         **counted.result(),
         "in_flight": AT_ONCE,
