@@ -8,7 +8,7 @@ from model.metric_network import MetricNetwork
 from model.pair_features import unit_features
 from model.problems import InputProblem
 
-PAIRS_PER_CHUNK = 8192
+PAIRS_PER_CHUNK = 2048
 
 
 @torch.inference_mode()

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from model.artefact import Description, Provenance, TrainingData, save_artefact
-from model.calibration import Calibration, Scoring
+from model.artefact import Artefact, Description, Provenance, TrainingData, save_artefact
+from model.calibration import SCORINGS
 from model.pair_scoring import cosine_similarities, score_pairs
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import PairScores, collect_pairs, fit_from_pairs
 from training.evaluation.embedding import embed_records
-from training.evaluation.intervals import mean_interval
+from training.evaluation.evaluating import ProgressBar, build_report, evaluate_search
 from training.evaluation.protocols import Search, held_out_people
-from training.evaluation.ranking import rank_queries
+from training.evaluation.report_page import write_report
+from training.evaluation.results import DatasetResult, EvaluationReport
 from training.recalibration import recalibrate_metric_network
 from training.recipe import Recipe
 from training.trainer import Run
@@ -30,58 +29,64 @@ FILE_NAME = "model.safetensors"
 DRAWN = "synthetic"
 
 
-@dataclass(frozen=True)
-class HeldOutScores:
-    """One data set's held-out people, searched across cameras.
-
-    Attributes:
-        name: of the data set.
-        search: who was searched among whom.
-        cosine, mnet: `(Q, G)` float32.
-    """
-
-    name: str
-    search: Search
-    cosine: NDArray[np.float32]
-    mnet: NDArray[np.float32]
-
-
-def finish_run(run: Run, datasets: Sequence[Dataset], command: str) -> Description:
-    """Settles M-Net's statistics, measures, calibrates and writes `model.safetensors`.
+def finish_run(
+    run: Run, datasets: Sequence[Dataset], command: str, progress_bar: ProgressBar
+) -> EvaluationReport:
+    """Settles M-Net's statistics, calibrates, measures, writes the artefact and its report.
 
     The calibration is fitted on photographed people where there are any: drawn ones are easier.
+
+    Args:
+        run: with trained networks.
+        datasets: what it was trained on, with the people that were held out.
+        command: the command line, for the provenance.
+        progress_bar: shows how far the long steps are.
+
+    Raises:
+        InputProblem: where a data set has nobody held out under two cameras.
     """
     recalibrate_metric_network(run)
-    scored = [score_held_out(run, dataset) for dataset in datasets]
-    photographed = [one for one in scored if one.name != DRAWN] or scored
-    pairs = [collect_pairs(one.cosine, one.mnet, one.search.labels()) for one in photographed]
-    calibration = fit_from_pairs(
-        join_pairs(pairs), "held-out identities of " + ", ".join(one.name for one in photographed)
-    )
-    metrics = {one.name: held_out_metrics(one, calibration, run.recipe) for one in scored}
+    held_out = run.recipe.held_out.model_dump()
+    searches = {dataset.name: held_out_people(dataset, held_out) for dataset in datasets}
+    photographed = [name for name in searches if name != DRAWN] or list(searches)
+    pairs = [held_out_pairs(run, searches[name]) for name in photographed]
     description = Description(
         embedder=run.recipe.embedder,
         metric_network=run.recipe.metric_network,
         preprocessing=run.recipe.preprocessing,
-        calibration=calibration,
-        provenance=_provenance(run.recipe, datasets, run.records, command, metrics),
+        calibration=fit_from_pairs(
+            join_pairs(pairs), "held-out identities of " + ", ".join(photographed)
+        ),
+        provenance=provenance(run.recipe, datasets, run.records, command),
     )
-    return save_artefact(
-        run.folder / FILE_NAME, description, run.networks.embedder, run.networks.metric_network
+    artefact = Artefact(description, run.networks.embedder, run.networks.metric_network)
+    # Without L_gmn nothing trains M-Net, and its figures would be noise.
+    scorings = SCORINGS if run.recipe.losses.gmn else ("cosine",)
+    results = [
+        evaluate_search(artefact, dataset, searches[dataset.name], scorings, (), progress_bar)
+        for dataset in datasets
+    ]
+    measured = description.provenance.model_copy(update={"metrics": brief_metrics(results)})
+    description = save_artefact(
+        run.folder / FILE_NAME,
+        description.model_copy(update={"provenance": measured}),
+        run.networks.embedder,
+        run.networks.metric_network,
     )
+    report = build_report(FILE_NAME, description, "held-out", results, run.device)
+    write_report(run.folder, report)
+    return report
 
 
-def score_held_out(run: Run, dataset: Dataset) -> HeldOutScores:
-    """Embeds and scores the people of one data set that were held out of training."""
-    search = held_out_people(dataset, run.recipe.held_out.model_dump())
+def held_out_pairs(run: Run, search: Search) -> PairScores:
+    """Both scores of every cross-camera pair of one data set's held-out people."""
     embedder, preprocessing = run.networks.embedder, run.recipe.preprocessing
-    queries = embed_records(embedder, preprocessing, search.queries)
-    gallery = embed_records(embedder, preprocessing, search.gallery)
-    first = torch.from_numpy(queries).to(run.device)
-    second = torch.from_numpy(gallery).to(run.device)
-    mnet = score_pairs(run.networks.metric_network.eval(), first, second)
-    cosine = cosine_similarities(first, second)
-    return HeldOutScores(dataset.name, search, cosine.cpu().numpy(), mnet.cpu().numpy())
+    queries = torch.from_numpy(embed_records(embedder, preprocessing, search.queries))
+    gallery = torch.from_numpy(embed_records(embedder, preprocessing, search.gallery))
+    queries, gallery = queries.to(run.device), gallery.to(run.device)
+    mnet = score_pairs(run.networks.metric_network.eval(), queries, gallery).cpu().numpy()
+    cosine = cosine_similarities(queries, gallery).cpu().numpy()
+    return collect_pairs(cosine, mnet, search.labels())
 
 
 def join_pairs(pairs: Sequence[PairScores]) -> PairScores:
@@ -94,38 +99,33 @@ def join_pairs(pairs: Sequence[PairScores]) -> PairScores:
     )
 
 
-def held_out_metrics(
-    scored: HeldOutScores, calibration: Calibration, recipe: Recipe
-) -> dict[str, Any]:
-    """Metrics with 95% intervals, of cosine alone where the recipe trains no M-Net."""
-    labels = scored.search.labels()
-    matrices: dict[Scoring, NDArray[np.float32]] = {"cosine": scored.cosine}
-    if recipe.losses.gmn:
-        fused = calibration.fusion.fuse(scored.cosine, scored.mnet)
-        matrices |= {"mnet": scored.mnet, "fused": fused}
-    figures: dict[str, Any] = {
-        "protocol": scored.search.protocol,
-        "queries": len(scored.search.queries),
-        "gallery": len(scored.search.gallery),
-        "identities": len({record.identity for record in scored.search.records}),
-    }
-    for scoring, matrix in matrices.items():
-        ranked = rank_queries(lambda rows, scores=matrix: scores[rows], labels)  # type: ignore[misc]
-        figures[scoring] = {
-            name: [round(figure, 4) for figure in (interval.mean, interval.low, interval.high)]
-            for name, values in ranked.values().items()
-            for interval in [mean_interval(values)]
+def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:
+    """By data set and scoring, each metric's mean and the ends of its 95% interval."""
+    return {
+        result.name: {
+            "protocol": result.protocol,
+            "queries": result.queries,
+            "gallery": result.gallery,
+            "identities": result.identities,
+            **{
+                scoring: {
+                    name: [round(value, 4) for value in (figure.mean, figure.low, figure.high)]
+                    for name, figure in found.metrics.items()
+                }
+                for scoring, found in result.scorings.items()
+            },
         }
-    return figures
+        for result in results
+    }
 
 
-def _provenance(
+def provenance(
     recipe: Recipe,
     datasets: Sequence[Dataset],
     records: Sequence[CropRecord],
     command: str,
-    metrics: dict[str, Any],
 ) -> Provenance:
+    """Where the artefact comes from; its metrics are measured later."""
     data = []
     for dataset in datasets:
         own = [record for record in records if record.dataset == dataset.name]
@@ -152,7 +152,7 @@ def _provenance(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         held_out=recipe.held_out.model_dump(),
         initial_weights=Path(weights).name,
-        metrics=metrics,
+        metrics={},
     )
 
 

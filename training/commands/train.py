@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from model.problems import InputProblem
+from training.commands.progress import progress_bar
+from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
-    from model.artefact import Description
     from training.recipe import Recipe
 
 
@@ -73,12 +72,9 @@ def train(
 
         train_networks(run, report)
     command = "gmn " + shlex.join(_without_folders(word) for word in sys.argv[1:])
-    description = finish_run(run, datasets, command)
-    (out / "metrics.json").write_text(
-        json.dumps(description.provenance.metrics, indent=1), encoding="utf-8"
-    )
-    console.print(_table(description))
-    console.print(f"artefact {out / 'model.safetensors'}")
+    measured = finish_run(run, datasets, command, progress_bar)
+    render_report(measured, Console(), out)
+    console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
 
 
 def _open_folder(out: Path, resume: bool) -> None:
@@ -100,20 +96,3 @@ def _without_folders(word: str) -> str:
     """Where data lay on somebody's disk does not belong into an artefact that travels."""
     head, separator, path = word.rpartition("=" if "=/" in word else ":")
     return f"{head}{separator}{Path(path).name}" if "/" in path else word
-
-
-def _table(description: Description) -> Table:
-    table = Table(title="held-out identities, % with 95% interval")
-    for column in ("data", "scoring", "Rank-1", "mAP"):
-        table.add_column(column)
-    for name, figures in description.provenance.metrics.items():
-        for scoring in ("cosine", "mnet", "fused"):
-            if scoring in figures:
-                cells = [_percent(figures[scoring][metric]) for metric in ("rank_1", "mAP")]
-                table.add_row(name, scoring, *cells)
-    return table
-
-
-def _percent(interval: list[float]) -> str:
-    mean, low, high = (100 * value for value in interval)
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"

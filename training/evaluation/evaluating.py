@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
+from model.artefact import Artefact, Description
 from model.calibration import Scoring, ScoringCalibration
 from training.datasets.record import Dataset
 from training.evaluation.distributions import expected_calibration_error, score_distribution
@@ -26,6 +30,7 @@ from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, ran
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
+    EvaluationReport,
     Figure,
     OperatingPointResult,
     ScoringResult,
@@ -213,3 +218,40 @@ def _differences(metrics: dict[str, QueryMetrics]) -> dict[str, dict[str, Figure
         for name, other in metrics.items()
         if name != "cosine"
     }
+
+
+def build_report(
+    name: str,
+    description: Description,
+    split: str,
+    results: list[DatasetResult],
+    device: torch.device,
+) -> EvaluationReport:
+    """The report of one evaluation.
+
+    Args:
+        name: what the artefact was called on the command line.
+        description: the artefact's.
+        split: `all` or `held-out`.
+        results: one per data set.
+        device: where the networks ran.
+    """
+    return EvaluationReport(
+        artefact=name,
+        artefact_fingerprint=description.artefact_fingerprint,
+        embedding_fingerprint=description.embedding_fingerprint,
+        architecture=description.model_dump(
+            mode="json", include={"embedder", "metric_network", "preprocessing"}
+        ),
+        calibration_data=description.calibration.data,
+        provenance=description.provenance,
+        split=split,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine={
+            "device": str(device),
+            "processor": platform.machine(),
+            "cores": str(os.cpu_count()),
+            "torch": torch.__version__,
+        },
+        datasets=results,
+    )

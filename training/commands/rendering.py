@@ -1,0 +1,75 @@
+"""An evaluation's figures as tables on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from training.evaluation.results import DatasetResult, EvaluationReport, Figure
+
+
+def render_report(report: EvaluationReport, console: Console, out: Path | None) -> None:
+    """Prints every data set's figures, and where the report page lies."""
+    for result in report.datasets:
+        console.print(
+            f"\n[bold]{escape(result.name)}[/bold]  {escape(result.spec)}", soft_wrap=True
+        )
+        console.print(
+            f"  {escape(result.protocol)}: {result.queries:,} queries, {result.gallery:,} gallery "
+            f"crops, {result.identities:,} identities, {result.not_counted:,} queries not counted",
+            soft_wrap=True,
+        )
+        if result.seen_in_training:
+            console.print(
+                "  [yellow]The artefact was trained on this set; --split held-out measures people "
+                "it has not seen.[/yellow]",
+                soft_wrap=True,
+            )
+        console.print(_metrics_table(result))
+        if result.scorings:
+            console.print(_operating_points_table(result))
+    if out is not None:
+        console.print(f"\nReport: {escape(str(out / 'report.html'))}", soft_wrap=True)
+
+
+def _metrics_table(result: DatasetResult) -> Table:
+    """The page and the JSON have an interval for every figure, a terminal for the two main ones."""
+    table = Table(box=None, padding=(0, 1), title="%, with 95% interval", title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    named = result.scorings | result.peers
+    lines = [(name, scoring.metrics) for name, scoring in named.items()]
+    for name, metrics in (*lines, *result.differences.items()):
+        table.add_row(
+            escape(name),
+            _percent(metrics["mAP"]),
+            _percent(metrics["rank_1"]),
+            *(f"{100 * metrics[metric].mean:.1f}" for metric in ("rank_5", "rank_10", "mINP")),
+        )
+    return table
+
+
+def _operating_points_table(result: DatasetResult) -> Table:
+    table = Table(box=None, padding=(0, 2), title="Searches, %", title_justify="left")
+    table.add_column("")
+    for name in ("false alarms asked", "obtained", "people found"):
+        table.add_column(name, justify="right")
+    for name, scoring in result.scorings.items():
+        for point in scoring.operating_points:
+            table.add_row(
+                f"{name} {point.name}",
+                f"{100 * point.asked:g}",
+                _percent(point.false_alarm_rate),
+                _percent(point.detection_rate),
+            )
+    return table
+
+
+def _percent(figure: Figure) -> str:
+    return f"{100 * figure.mean:.1f} [dim]{100 * figure.low:.1f}…{100 * figure.high:.1f}[/dim]"
