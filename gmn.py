@@ -148,12 +148,7 @@ COMMANDS = (
         "training.commands.score:score",
         "train",
     ),
-    SubCommand(
-        "serve",
-        "Runs the service.",
-        "service.commands.serve:serve",
-        "serve",
-    ),
+    SubCommand("serve", "Serves galleries over HTTP.", "service.commands.serve:serve", "serve"),
     SubCommand(
         "enroll",
         "Sends images to a gallery of the service.",
