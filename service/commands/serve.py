@@ -23,9 +23,11 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Where to listen; 0 takes a free port.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where galleries are kept.")] = None,
 ) -> None:
-    """Serves galleries over HTTP: gmn serve --port 8000 --data-dir ./gmn-data.
+    """Serves galleries over HTTP.
 
     Every option has an environment variable, such as GMN_PORT; the option comes first.
+
+    Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     from service.settings import read_settings, refuse_open_address
 
