@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -89,7 +89,6 @@ class Call(Generic[AnswerType]):
         fields: of the multipart form; a list stands for a repeated field.
         images: what goes into the form's `images`: name and bytes.
         headers: beyond the client's own.
-        body: sent as JSON where there is no form.
         partial: whether 422 with `results` is an answer like any other.
     """
 
@@ -100,7 +99,6 @@ class Call(Generic[AnswerType]):
     fields: dict[str, str | list[str]] = field(default_factory=dict)
     images: tuple[tuple[str, bytes], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
-    body: dict[str, Any] | None = None
     partial: bool = False
 
 

@@ -54,7 +54,6 @@ def arguments(call: Call[Any]) -> dict[str, Any]:
         "url": call.path,
         "params": call.params or None,
         "headers": call.headers,
-        "json": call.body,
         **form,
     }
 
