@@ -33,14 +33,15 @@ def show_findings(console: Console, findings: Findings, shown: Sequence[Finding]
         f"{len(findings.strangers)} strangers"
     )
     console.print(table)
+    console.print("✓ and ✗: whether a result shows who was asked for, and its probability\n")
     for value, name in figures(findings):
         console.print(f"[bold]{value:>10}[/]  {name}")
 
 
 def _row(row: RankedPicture) -> str:
-    colour = "green" if row.right else "red"
+    colour, mark = ("green", "✓") if row.right else ("red", "✗")
     sure = "" if row.probability is None else f" {row.probability:.0%}"
-    return f"[{colour}]{row.crop.identity}[/]{sure}"
+    return f"[{colour}]{mark}{sure}[/]"
 
 
 def figures_of(findings: Findings) -> dict[str, Any]:
