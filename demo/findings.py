@@ -56,7 +56,7 @@ class Finding:
     def outcome(self) -> str:
         """The answer judged, in a word or two."""
         if not self.enrolled:
-            return "false alarm" if self.verdict == "match" else "rightly not matched"
+            return "false alarm" if self.verdict == "match" else "right: nobody"
         if self.verdict == "match":
             return "found" if self.right_first else "wrong person"
         return "unsure" if self.verdict == "uncertain" else "missed"
@@ -64,7 +64,7 @@ class Finding:
     @property
     def good(self) -> bool:
         """Whether the answer is what a user wants."""
-        return self.outcome in ("found", "rightly not matched")
+        return self.outcome in ("found", "right: nobody")
 
 
 @dataclass(frozen=True)
