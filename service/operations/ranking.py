@@ -132,7 +132,9 @@ def _order(
         scores = calibration.fusion.fuse(found.cosines, all_logits)
     head = slice(0, len(logits))
     order = np.arange(len(found.rows))
-    order[head] = np.lexsort((index.table.row_ids[found.rows[head]], -scores[head]))
+    # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
+    ages = index.table.row_ids[found.rows[head]]
+    order[head] = np.lexsort((ages, -found.cosines[head], -scores[head]))
     return _Ordered(found.rows[order], found.cosines[order], all_logits[order], scores[order])
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -107,7 +108,8 @@ def served(start: Callable[..., Served]) -> Served:
 @pytest.fixture
 def gallery(served: Served, request: pytest.FixtureRequest) -> str:
     """An empty gallery named after the test."""
-    return served.create(re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-"))
+    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[-50:].strip("-")
+    return served.create(f"{name}.{uuid4().hex[:8]}")
 
 
 @pytest.fixture

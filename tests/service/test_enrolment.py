@@ -1,0 +1,175 @@
+"""Enrolment as a client sees it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def _encoded(kind: str, size: tuple[int, int] = (32, 64)) -> bytes:
+    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def _announcing(width: int, height: int) -> bytes:
+    """A PNG whose header announces a size that nobody should allocate."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
+BAD_IMAGES = {
+    "empty": (b"", "empty"),
+    "text": (b"this is no image", "not_an_image"),
+    "half a JPEG": (_encoded("JPEG")[:900], "truncated"),
+    "half a PNG": (_encoded("PNG")[:900], "truncated"),
+    "a GIF": (_encoded("GIF"), "not_an_image"),
+    "one pixel": (_encoded("PNG", (1, 1)), "too_small"),
+    "a bomb": (_announcing(50_000, 50_000), "too_many_pixels"),
+    "over the limit": (_encoded("BMP", (300, 300)), "file_too_large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_bad_image_among_good_ones_fails_alone(served, gallery, drawn_crops, name):
+    image, code = BAD_IMAGES[name]
+    answer = served.enroll(gallery, drawn_crops[0].png, image, drawn_crops[1].png)
+    first, bad, last = answer.json()["results"]
+    assert answer.status_code == 207
+    assert first["crop_id"] != last["crop_id"]
+    assert bad["problem"]["type"].endswith(code)
+    assert bad["problem"]["status"] == 422
+    assert bad["problem"]["detail"]
+    assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 2
+
+
+def test_where_no_image_lands_the_answer_is_a_problem_with_every_reason(served, gallery):
+    answer = served.enroll(gallery, b"", b"nothing")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [one["problem"]["type"] for one in answer.json()["results"]] == [
+        "urn:gmn:problem:empty",
+        "urn:gmn:problem:not_an_image",
+    ]
+
+
+def test_the_same_bytes_again_count_as_landed(served, gallery, drawn_crops):
+    image = drawn_crops[0].png
+    first = served.enroll(gallery, image, identity="0007", camera="east").json()
+    again = served.enroll(gallery, image, image, identity="0007", camera="east")
+    assert again.status_code == 201
+    for result in again.json()["results"]:
+        assert result["duplicate"] is True
+        assert result["crop_id"] == first["results"][0]["crop_id"]
+    assert again.json()["gallery_version"] == first["gallery_version"]
+    assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 1
+
+
+@pytest.mark.parametrize("other", [{"identity": "0008"}, {"camera": "west"}])
+def test_the_same_bytes_under_another_name_are_stored_with_a_warning(
+    served, gallery, drawn_crops, other
+):
+    known = {"identity": "0007", "camera": "east"}
+    first = served.enroll(gallery, drawn_crops[0].png, **known).json()["results"][0]
+    second = served.enroll(gallery, drawn_crops[0].png, **(known | other)).json()["results"][0]
+    assert first["warnings"] == []
+    assert second["duplicate"] is False
+    assert second["crop_id"] != first["crop_id"]
+    assert first["crop_id"] in second["warnings"][0]
+
+
+def test_a_field_given_once_applies_to_every_image(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops[:3]]
+    answer = served.enroll(gallery, *images, identity="0042", camera="007").json()
+    assert [one["identity"] for one in answer["results"]] == ["0042"] * 3
+    assert [one["camera"] for one in answer["results"]] == ["007"] * 3
+
+
+def test_a_field_given_for_each_image_belongs_to_it_and_empty_means_unknown(
+    served, gallery, drawn_crops
+):
+    images = [crop.png for crop in drawn_crops[:3]]
+    answer = served.enroll(gallery, *images, identity=["a", "", "c"]).json()
+    assert [one["identity"] for one in answer["results"]] == ["a", None, "c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"identity": ["a", "b"]}, "identity"),
+        ({"captured_at": "yesterday"}, "captured_at"),
+        ({"captured_at": "2026-03-01T09:30:00"}, "time zone"),
+        ({"metadata": "[1]"}, "metadata"),
+        ({"identity": "x" * 300}, "identity"),
+        ({"idenity": "a"}, "idenity"),
+    ],
+)
+def test_a_field_that_cannot_be_used_stores_nothing(served, gallery, drawn_crops, fields, named):
+    images = [crop.png for crop in drawn_crops[:3]]
+    answer = served.enroll(gallery, *images, **fields)
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+    assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 0
+
+
+def test_a_crop_reads_back_as_it_was_sent(served, gallery, drawn_crops):
+    image = drawn_crops[0].png
+    enrolled = served.enroll(
+        gallery,
+        image,
+        identity="0001",
+        camera="east",
+        captured_at="2026-03-01T10:30:00+01:00",
+        external_id="frame-17",
+        metadata='{"shift": "night"}',
+    ).json()["results"][0]
+    crop = served.http.get(f"/v1/galleries/{gallery}/crops/{enrolled['crop_id']}").json()
+    picture = served.http.get(crop["image_url"])
+    assert crop["captured_at"] == "2026-03-01T09:30:00Z"
+    assert crop["external_id"] == "frame-17"
+    assert crop["metadata"] == {"shift": "night"}
+    assert picture.content == image
+    assert picture.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
+def test_an_image_keeps_its_own_type(served, gallery, kind):
+    image = _encoded(kind)
+    crop_id = served.enroll(gallery, image).json()["results"][0]["crop_id"]
+    picture = served.http.get(f"/v1/galleries/{gallery}/crops/{crop_id}/image")
+    assert picture.headers["content-type"] == f"image/{kind}"
+
+
+def test_pages_of_a_listing_hold_every_crop_once(served, filled, drawn_crops):
+    listed, cursor = [], None
+    while True:
+        params = {"limit": 7} | ({"cursor": cursor} if cursor else {})
+        page = served.http.get(f"/v1/galleries/{filled}/crops", params=params).json()
+        listed += [crop["identity"] for crop in page["results"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert listed == [crop.identity for crop in drawn_crops]
+
+
+def test_a_listing_can_be_narrowed_to_an_identity_and_a_camera(served, filled):
+    params = {"identity": "0003", "camera": "west"}
+    crops = served.http.get(f"/v1/galleries/{filled}/crops", params=params).json()["results"]
+    assert [(crop["identity"], crop["camera"]) for crop in crops] == [("0003", "west")] * 2
+
+
+def test_identities_are_listed_with_their_counts(served, filled):
+    identities = served.http.get(f"/v1/galleries/{filled}/identities").json()["results"]
+    assert identities[0] == {"identity": "0000", "crops": 4, "cameras": 2}
+    assert len(identities) == 6

@@ -1,0 +1,162 @@
+"""Errors, limits, pages and metrics."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("PUT", "/v1/galleries", 405, "method_not_allowed"),
+        ("GET", "/v1/galleries/nobody", 404, "unknown_gallery"),
+        ("GET", "/v1/galleries/nobody/crops", 404, "unknown_gallery"),
+        ("GET", "/v1/galleries/default/crops/none", 404, "unknown_crop"),
+        ("GET", "/v1/galleries/default/crops?limit=0", 422, "invalid_field"),
+        ("GET", "/v1/galleries/default/crops?cursor=x", 422, "invalid_field"),
+        ("POST", "/v1/galleries", 422, "invalid_field"),
+        ("POST", "/v1/galleries?name=a/b", 422, "invalid_field"),
+        ("POST", "/v1/galleries?name=default", 409, "gallery_conflict"),
+        ("DELETE", "/v1/galleries/default", 409, "gallery_conflict"),
+        ("POST", "/v1/galleries/default/crops", 422, "invalid_field"),
+        ("POST", "/v1/galleries/default/queries", 422, "invalid_field"),
+    ],
+)
+def test_every_error_is_a_problem_document(served, method, path, status, code):
+    answer = served.http.request(method, path)
+    problem = answer.json()
+    assert answer.status_code == problem["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:gmn:problem:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_request_keeps_the_id_that_its_client_gave_it(served):
+    answer = served.http.get("/livez", headers={"X-Request-ID": "door-7"})
+    assert answer.headers["x-request-id"] == "door-7"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_over_the_limit_is_413(served, announced):
+    start = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+    body = start + b"x" * 2_500_000 + b"\r\n--b--\r\n"
+    content = body if announced else iter([body[:1_000_000], body[1_000_000:]])
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = served.http.post("/v1/galleries/default/crops", content=content, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["type"] == "urn:gmn:problem:body_too_large"
+    assert served.http.get("/livez").status_code == 200
+
+
+def test_a_broken_multipart_body_is_a_clients_error(served):
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = served.http.post("/v1/galleries/default/crops", content=b"--b\r\nx", headers=headers)
+    assert 400 <= answer.status_code < 500
+
+
+def test_more_images_than_a_request_may_have_are_422(served, gallery, drawn_crops):
+    answer = served.enroll(gallery, *[drawn_crops[0].png] * 25)
+    assert answer.status_code == 422
+    assert "GMN_MAX_IMAGES_PER_REQUEST" in answer.json()["detail"]
+
+
+def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, drawn_crops):
+    served = start(max_queued_images=8, max_images_per_request=8)
+    images = [crop.png for crop in drawn_crops[:8]]
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: served.query("default", *images), range(24)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert served.query("default", *images).status_code == 200
+    served.kill()
+
+
+def test_a_client_that_left_is_dropped(served, gallery, drawn_crops):
+    address = urlsplit(str(served.http.base_url))
+    request = served.http.build_request(
+        "POST",
+        f"/v1/galleries/{gallery}/queries",
+        files=[("images", ("a", crop.png)) for crop in drawn_crops],
+    )
+    head = f"POST {request.url.path} HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in request.headers.items()
+    )
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(head.encode() + b"\r\n" + request.read())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        metrics = served.http.get("/metrics").text
+        if re.search(r'gmn_http_requests_total\{.*status="499"\} [1-9]', metrics):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the request was never dropped")
+    assert re.search(r"^gmn_queued_images 0\.0$", metrics, re.MULTILINE)
+
+
+def test_metrics_count_requests_images_and_problems(served, gallery, drawn_crops):
+    served.enroll(gallery, drawn_crops[0].png, b"no image")
+    metrics = served.http.get("/metrics").text
+    route = "/v1/galleries/{gallery}/crops"
+    assert f'gmn_http_requests_total{{method="POST",route="{route}",status="207"}}' in metrics
+    assert 'gmn_problems_total{code="not_an_image"}' in metrics
+    assert f'gmn_gallery_crops{{gallery="{gallery}"}} 1.0' in metrics
+    for name in ("gmn_images_embedded_total", "gmn_batch_images_count", "gmn_queued_images"):
+        assert re.search(rf"^{name} \d", metrics, re.MULTILINE)
+
+
+def test_the_docs_page_loads_nothing_from_elsewhere(served):
+    page = served.http.get("/", follow_redirects=True)
+    assert page.url.path == "/docs"
+    sources = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+    assert len(sources) >= 3
+    for source in sources:
+        assert source.startswith("/docs/assets/")
+        assert served.http.get(source).status_code == 200
+    assert "://" not in re.sub(r"http://www\.w3\.org\S*", "", page.text.split("<body>")[0])
+
+
+def test_the_openapi_document_describes_every_call_with_its_errors(served):
+    document = served.http.get("/openapi.json").json()
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            assert call["description"], path
+            assert {"422", "500", "503"} <= call["responses"].keys(), path
+    enrol = document["paths"]["/v1/galleries/{gallery}/crops"]["post"]
+    assert {"201", "207", "404", "409", "413", "429", "507"} <= enrol["responses"].keys()
+    assert "multipart/form-data" in enrol["requestBody"]["content"]
+    assert "Problem" in document["components"]["schemas"]
+
+
+def test_the_model_describes_itself(served, tiny_artefact):
+    from model.artefact import read_description
+
+    description = read_description(tiny_artefact)
+    model = served.http.get("/v1/model").json()
+    assert model["artefact_fingerprint"] == description.artefact_fingerprint
+    assert model["embedding_fingerprint"] == description.embedding_fingerprint
+    assert (model["device"], model["dtype"]) == ("cpu", "float32")
+    assert (
+        model["operating_points"]["mnet"]["far_1e-3"]
+        >= (model["operating_points"]["mnet"]["far_1e-2"])
+    )
+
+
+def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
+    served.create("lobby")
+    served.enroll("lobby", drawn_crops[0].png)
+    names = [one["name"] for one in served.http.get("/v1/galleries").json()["results"]]
+    assert {"default", "lobby"} <= set(names)
+    assert served.http.delete("/v1/galleries/lobby").json() == {"removed": 1}
+    assert served.query("lobby", drawn_crops[0].png).status_code == 404

@@ -1,0 +1,149 @@
+"""What survives: kill -9, deletion, another model, a shutdown, a second process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.service.conftest import START
+
+
+@pytest.fixture(scope="module")
+def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny artefact with another embedder."""
+    import torch
+
+    from model.artefact import load_artefact, save_artefact
+
+    artefact = load_artefact(tiny_artefact)
+    with torch.no_grad():
+        artefact.embedder.neck.weight.mul_(1.5)
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
+    return path
+
+
+def _crop_ids(answer):
+    return [result["crop_id"] for result in answer.json()["results"]]
+
+
+def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    served = start(data_dir=tmp_path)
+    acknowledged = {}
+    for crop in drawn_crops:
+        answer = served.enroll("default", crop.png, identity=crop.identity, camera=crop.camera)
+        acknowledged[_crop_ids(answer)[0]] = crop.png
+    deleted = list(acknowledged)[::6]
+    for crop_id in deleted:
+        removed = served.http.delete(f"/v1/galleries/default/crops/{crop_id}").json()
+        assert removed["removed"] == 1
+    version = removed["gallery_version"]
+    served.kill()
+
+    restarted = start(data_dir=tmp_path)
+    assert restarted.http.get("/v1/galleries/default").json()["version"] == version
+    for crop_id, image in acknowledged.items():
+        found = _crop_ids(restarted.query("default", image, top_k=24))
+        if crop_id in deleted:
+            assert crop_id not in found
+        else:
+            assert found[0] == crop_id
+        assert not set(found) & set(deleted)
+    restarted.kill()
+
+    # The same galleries, served by a model that cannot compare with what they hold.
+    foreign = start(data_dir=tmp_path, artefact=other_artefact)
+    _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(foreign, drawn_crops)
+
+
+def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_crops):
+    image = drawn_crops[0].png
+    assert served.http.get("/readyz").json()["galleries"] == {"default": "needs_reindex"}
+    for refused in (served.query("default", image), served.enroll("default", image)):
+        assert refused.status_code == 409
+        assert refused.json()["type"] == "urn:gmn:problem:needs_reindex"
+        assert "serve with the artefact that filled it" in refused.json()["detail"]
+    crops = served.http.get("/v1/galleries/default/crops").json()["results"]
+    assert served.http.get(crops[0]["image_url"]).status_code == 200
+    for crop in crops:
+        deleted = served.http.delete(f"/v1/galleries/default/crops/{crop['crop_id']}")
+        assert deleted.status_code == 200
+    # Emptied, it belongs to the model that is there.
+    assert served.enroll("default", image).status_code == 201
+    assert len(_crop_ids(served.query("default", image))) == 1
+
+
+def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled, drawn_crops):
+    image = drawn_crops[3].png
+    crop_id = _crop_ids(served.query(filled, image))[0]
+    url = f"/v1/galleries/{filled}/crops/{crop_id}"
+    assert served.http.delete(url).json() == {"gallery_version": 2, "removed": 1}
+    assert crop_id not in _crop_ids(served.query(filled, image, top_k=24))
+    assert crop_id not in _crop_ids(served.query(filled, image, top_k=24, cameras="east,west"))
+    for gone in (served.http.delete(url), served.http.get(url), served.http.get(f"{url}/image")):
+        assert gone.status_code == 404
+    like = served.http.post(f"/v1/galleries/{filled}/queries", data={"crop_id": crop_id})
+    assert like.status_code == 404
+
+
+def test_the_bytes_of_a_deleted_picture_leave_the_disk(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path)
+    image = drawn_crops[0].png
+    crop_id = _crop_ids(served.enroll("default", image))[0]
+    fragment = image[600:660]
+
+    def on_disk():
+        return any(fragment in path.read_bytes() for path in tmp_path.iterdir())
+
+    assert on_disk()
+    served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
+    assert not on_disk()
+    _a_second_process_is_refused(tmp_path)
+    served.kill()
+
+
+def _a_second_process_is_refused(data_dir):
+    second = subprocess.run(
+        [sys.executable, "-c", START],
+        env={"GMN_DATA_DIR": str(data_dir), "GMN_PORT": "0", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode == 1
+    assert "another process is serving it" in second.stderr
+
+
+def test_on_sigterm_what_was_begun_is_finished(start, drawn_crops):
+    served = start()
+    address = urlsplit(str(served.http.base_url))
+    request = served.http.build_request(
+        "POST", "/v1/galleries/default/crops", files=[("images", ("a", drawn_crops[0].png))]
+    )
+    body = request.read()
+    head = f"POST {request.url.path} HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in request.headers.items()
+    )
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(head.encode() + b"\r\n" + body[: len(body) // 2])
+        assert served.http.get("/livez").status_code == 200
+        served.process.terminate()
+        connection.sendall(body[len(body) // 2 :])
+        answer = connection.makefile("rb").read()
+    assert b"201 Created" in answer.splitlines()[0]
+    served.stop()
+
+
+def test_the_log_is_json_and_holds_no_image(served, gallery, drawn_crops):
+    served.enroll(gallery, drawn_crops[0].png, identity="a")
+    for line in served.log.read_text().splitlines():
+        assert {"time", "level", "message"} <= json.loads(line).keys()
+        assert "IHDR" not in line

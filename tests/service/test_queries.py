@@ -1,0 +1,242 @@
+"""Queries as a client sees them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+
+def _identities(answer):
+    return [result["identity"] for result in answer.json()["results"]]
+
+
+def test_a_crop_is_found_first_by_its_own_image(served, filled, drawn_crops):
+    for crop in drawn_crops[::5]:
+        best = served.query(filled, crop.png).json()["results"][0]
+        assert (best["identity"], best["camera"], best["rank"]) == (crop.identity, crop.camera, 1)
+        assert best["cosine"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, filled, drawn_crops):
+    answer = served.query(filled, drawn_crops[0].png).json()
+    model = served.http.get("/v1/model").json()
+    timing = answer["timing_ms"]
+    assert answer["gallery_version"] == 1
+    assert answer["model"] == model["artefact_fingerprint"]
+    assert answer["calibration_version"] == model["calibration_version"]
+    assert answer["candidates_scored"] == len(drawn_crops)
+    assert 0 < timing["embed"] < timing["total"]
+    stages = ("decode", "queue", "embed", "search", "rerank")
+    assert sum(timing[stage] for stage in stages) <= timing["total"]
+
+
+@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+def test_every_scoring_orders_by_itself(served, filled, drawn_crops, scoring):
+    answer = served.query(filled, drawn_crops[0].png, scoring=scoring, top_k=24).json()
+    probabilities = [result["probability"] for result in answer["results"]]
+    logits = [result["pair_logit"] for result in answer["results"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(logit is None for logit in logits) == (scoring == "cosine")
+
+
+def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(
+    served, filled, drawn_crops
+):
+    answer = served.query(filled, drawn_crops[0].png, rerank_depth=5, top_k=24).json()
+    head, tail = answer["results"][:5], answer["results"][5:]
+    assert answer["candidates_scored"] == 5
+    assert all(result["pair_logit"] is not None for result in head)
+    assert all(result["pair_logit"] is None and result["probability"] is None for result in tail)
+    assert [result["cosine"] for result in tail] == sorted(
+        (result["cosine"] for result in tail), reverse=True
+    )
+    assert len({result["crop_id"] for result in answer["results"]}) == 24
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"cameras": "west"}, {"west"}),
+        ({"exclude_cameras": "west"}, {"east"}),
+        ({"cameras": "east,west"}, {"east", "west"}),
+        ({"cameras": ["east", "west"]}, {"east", "west"}),
+        ({"cameras": "north"}, set()),
+    ],
+)
+def test_a_camera_filter_is_exact(served, filled, drawn_crops, asked, expected):
+    answer = served.query(filled, drawn_crops[0].png, top_k=24, **asked).json()
+    passing = [crop for crop in drawn_crops if crop.camera in expected]
+    assert {result["camera"] for result in answer["results"]} == expected
+    assert len(answer["results"]) == len(passing)
+
+
+def test_a_filtered_score_is_the_unfiltered_one(served, filled, drawn_crops):
+    everything = served.query(filled, drawn_crops[0].png, top_k=24).json()["results"]
+    filtered = served.query(filled, drawn_crops[0].png, top_k=24, cameras="west").json()["results"]
+    scores = {one["crop_id"]: (one["cosine"], one["pair_logit"]) for one in everything}
+    assert {one["crop_id"]: (one["cosine"], one["pair_logit"]) for one in filtered} == {
+        crop_id: scores[crop_id] for crop_id in (one["crop_id"] for one in filtered)
+    }
+
+
+def test_a_time_filter_leaves_out_what_is_earlier_later_or_unknown(served, gallery, drawn_crops):
+    times = ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z", ""]
+    images = [crop.png for crop in drawn_crops[:4]]
+    served.enroll(gallery, *images, identity=["a", "b", "c", "d"], captured_at=times)
+    found = served.query(
+        gallery,
+        images[0],
+        captured_after="2026-01-15T00:00:00Z",
+        captured_before="2026-02-01T01:00:00+01:00",
+    )
+    assert _identities(found) == ["b"]
+
+
+def test_grouped_by_identity_each_person_appears_once(served, filled, drawn_crops):
+    answer = served.query(filled, drawn_crops[0].png, group_by="identity", top_k=6, rerank_depth=3)
+    assert sorted(_identities(answer)) == sorted({crop.identity for crop in drawn_crops})
+    assert _identities(answer)[0] == drawn_crops[0].identity
+
+
+def test_several_images_are_one_query_whose_scores_are_means(served, filled, drawn_crops):
+    images = [drawn_crops[0].png, drawn_crops[2].png]
+    together = served.query(filled, *images, top_k=24).json()
+    alone = [served.query(filled, image, top_k=24).json()["results"] for image in images]
+    for result in together["results"]:
+        singles = [
+            next(one for one in answer if one["crop_id"] == result["crop_id"]) for answer in alone
+        ]
+        for score in ("cosine", "pair_logit"):
+            mean = sum(one[score] for one in singles) / 2
+            assert result[score] == pytest.approx(mean, abs=1e-4)
+
+
+def test_separate_images_have_an_answer_each_and_a_bad_one_its_problem(served, filled, drawn_crops):
+    answer = served.query(
+        filled, drawn_crops[0].png, b"no image", drawn_crops[9].png, mode="separate"
+    )
+    first, bad, last = answer.json()["results"]
+    assert answer.status_code == 207
+    assert first["results"][0]["identity"] == drawn_crops[0].identity
+    assert bad["problem"]["type"] == "urn:gmn:problem:not_an_image"
+    assert last["results"][0]["identity"] == drawn_crops[9].identity
+
+
+def test_a_bad_image_of_one_person_refuses_the_query_and_is_named(served, filled, drawn_crops):
+    answer = served.query(filled, drawn_crops[0].png, b"no image")
+    assert answer.status_code == 422
+    assert "image 2" in answer.json()["detail"]
+
+
+def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled, drawn_crops):
+    by_image = served.query(filled, drawn_crops[4].png, top_k=24).json()["results"]
+    crop_id = by_image[0]["crop_id"]
+    url = f"/v1/galleries/{filled}/queries"
+    by_crop = served.http.post(url, data={"crop_id": crop_id, "top_k": 24}).json()["results"]
+    assert [one["crop_id"] for one in by_crop] == [one["crop_id"] for one in by_image[1:]]
+
+
+def test_parameters_in_the_query_string_mean_the_same(served, filled, drawn_crops):
+    url = f"/v1/galleries/{filled}/queries"
+    files = [("images", ("a.png", drawn_crops[0].png))]
+    answer = served.http.post(url, files=files, params={"top_k": 2, "cameras": "west"}).json()
+    assert [one["camera"] for one in answer["results"]] == ["west", "west"]
+
+
+def test_a_strict_operating_point_is_never_surer_than_a_lax_one(served, filled, drawn_crops):
+    sureness = {"no_match": 0, "uncertain": 1, "match": 2}
+    for crop in drawn_crops[::4]:
+        strict, middle, lax = (
+            sureness[served.query(filled, crop.png, operating_point=point).json()["verdict"]]
+            for point in ("far_1e-3", "far_1e-2", "far_1e-1")
+        )
+        assert strict <= middle <= lax
+
+
+def test_a_small_gallery_knows_its_own_image_and_not_a_stranger(served, gallery, drawn_crops):
+    served.enroll(gallery, drawn_crops[0].png, identity="0000", camera="east")
+    known = served.query(gallery, drawn_crops[0].png, scoring="cosine").json()
+    stranger = served.query(gallery, drawn_crops[12].png, scoring="cosine").json()
+    assert known["verdict"] == known["results"][0]["verdict"] == "match"
+    assert stranger["verdict"] == "no_match"
+    assert len(stranger["results"]) == 1
+
+
+def test_an_empty_gallery_has_no_match(served, gallery, drawn_crops):
+    answer = served.query(gallery, drawn_crops[0].png).json()
+    assert answer["results"] == []
+    assert answer["verdict"] == "no_match"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"top_k": "0"},
+        {"top_k": "ten"},
+        {"rerank_depth": "10001"},
+        {"scoring": "euclid"},
+        {"group_by": "colour"},
+        {"operating_point": "far_1e-9"},
+        {"topk": "3"},
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_named(served, filled, drawn_crops, fields):
+    answer = served.query(filled, drawn_crops[0].png, **fields)
+    assert answer.status_code == 422
+    assert next(iter(fields)) in answer.json()["detail"]
+
+
+def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_crops):
+    alone = [served.query(filled, crop.png, top_k=24).json()["results"] for crop in drawn_crops]
+    with ThreadPoolExecutor(12) as clients:
+        crowded = list(
+            clients.map(lambda crop: served.query(filled, crop.png, top_k=24).json(), drawn_crops)
+        )
+    for one, other in zip(alone, crowded, strict=True):
+        assert [result["crop_id"] for result in one] == [
+            result["crop_id"] for result in other["results"]
+        ]
+        for score in ("cosine", "pair_logit", "probability"):
+            assert [result[score] for result in one] == pytest.approx(
+                [result[score] for result in other["results"]], abs=1e-4
+            )
+    assert _largest_batch(served) > 1
+
+
+def _largest_batch(served) -> int:
+    buckets = [
+        (float(line.split('le="')[1].split('"')[0]), float(line.split()[-1]))
+        for line in served.http.get("/metrics").text.splitlines()
+        if line.startswith("gmn_batch_images_bucket")
+    ]
+    return sum(1 for bound, count in buckets if count < buckets[-1][1])
+
+
+def test_two_images_are_compared(served, drawn_crops):
+    def pair(first, second):
+        files = [("images", ("a", first)), ("images", ("b", second))]
+        return served.http.post("/v1/pairs", files=files).json()
+
+    same = pair(drawn_crops[0].png, drawn_crops[1].png)
+    different = pair(drawn_crops[0].png, drawn_crops[12].png)
+    assert same["probability"] > different["probability"]
+    assert same["cosine"] > different["cosine"]
+    assert same["logit"] == pair(drawn_crops[1].png, drawn_crops[0].png)["logit"]
+    assert same["verdict"] in ("match", "uncertain", "no_match")
+
+
+def test_embeddings_come_as_json_and_as_an_array(served, drawn_crops):
+    import io
+
+    import numpy as np
+
+    files = [("images", ("a", crop.png)) for crop in drawn_crops[:2]]
+    listed = served.http.post("/v1/embeddings", files=files).json()
+    answer = served.http.post(
+        "/v1/embeddings", files=files, headers={"Accept": "application/x-npy"}
+    )
+    array = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    assert array.shape == (2, listed["dimension"])
+    assert array.dtype == np.float32
+    assert np.allclose(array, [one["embedding"] for one in listed["results"]])

@@ -1,0 +1,78 @@
+"""What keeps the service from starting, and how it says so."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from model.problems import InputProblem
+from service.commands.serve import serve
+from service.settings import read_settings
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GMN_DEVICE", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("GMN_MAX_BATCH", "many", "GMN_MAX_BATCH"),
+        ("GMN_MAX_BATCH", "0", "GMN_MAX_BATCH"),
+        ("GMN_DEVICE", "tpu", "GMN_DEVICE"),
+        ("GMN_MAX_BACTH", "8", "did you mean GMN_MAX_BATCH"),
+        ("GMN_MAX_QUEUED_IMAGES", "4", "could never be admitted"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputProblem, match=said):
+        read_settings()
+
+
+def test_an_option_comes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("GMN_PORT", "9000")
+    assert read_settings(port=9001, host=None).port == 9001
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::"])
+def test_an_address_that_others_reach_is_refused_without_keys(host):
+    with pytest.raises(InputProblem, match="GMN_ALLOW_OPEN=1"):
+        serve(host=host, port=0)
+
+
+def test_a_taken_port_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputProblem, match=f"127.0.0.1:{port}: cannot listen"):
+            serve(port=port)
+
+
+def test_a_missing_artefact_is_named(tmp_path):
+    with pytest.raises(InputProblem, match="no such file"):
+        serve(artefact=str(tmp_path / "none.safetensors"), port=0)
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path, tiny_artefact):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputProblem, match="data directory"):
+        serve(artefact=str(tiny_artefact), data_dir=tmp_path / "file", port=0)
+
+
+def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
+    (tmp_path / "galleries.sqlite3").write_text("this is no database" * 100)
+    with pytest.raises(InputProblem, match=r"galleries\.sqlite3"):
+        serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
+
+
+def test_a_database_of_a_newer_program_is_refused(tmp_path, tiny_artefact):
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "galleries.sqlite3") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(InputProblem, match="format version 99"):
+        serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
