@@ -21,7 +21,7 @@ def build_optimiser(networks: TrainedNetworks, settings: Optimisation) -> torch.
     ]
     if settings.optimiser == "adam":
         return torch.optim.Adam(
-            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
     return torch.optim.SGD(
         groups, lr=settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
