@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 
 from service.api.errors import handle_errors
 from service.api.middleware import BodyLimit, CancelWhenGone, RequestContext
+from service.api.origin import SameOrigin
 from service.api.routers import comparisons, crops, galleries, health, model, queries
 from service.api.schemas import Problem
 from service.runtime import Runtime
@@ -60,6 +61,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(CancelWhenGone)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(SameOrigin, host=settings.host)
     app.add_middleware(RequestContext)
     _document_problems(app)
 

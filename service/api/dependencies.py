@@ -45,8 +45,9 @@ async def read_images(runtime: Runtime, images: list[UploadFile]) -> list[bytes]
 
 
 def refusals(*statuses: int) -> Responses:
-    """The errors of a call, for the OpenAPI document; every call may answer 422, 500 and 503."""
+    """The errors of a call, for the OpenAPI document; every call may answer 403, 422, 500, 503."""
     meaning = {
+        403: "A web page of another site asked, or for a name that is not this service's.",
         404: "No such gallery, crop or path.",
         409: "The gallery is there already, or was filled by another embedder.",
         413: "The body is over GMN_MAX_BODY_BYTES.",
@@ -59,5 +60,5 @@ def refusals(*statuses: int) -> Responses:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": meaning[status], "content": content}
-        for status in sorted({*statuses, 422, 500, 503})
+        for status in sorted({*statuses, 403, 422, 500, 503})
     }

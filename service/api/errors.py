@@ -93,7 +93,7 @@ async def _service_problem(request: Request, error: ServiceProblem) -> JSONRespo
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
     fields = [
-        {"field": _field(one["loc"]), "message": str(one["msg"]).removeprefix("Value error, ")}
+        {"field": _field(one["loc"]), "message": _message(str(one["msg"]))}
         for one in error.errors()
     ]
     detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
@@ -109,6 +109,12 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
     headers = dict(error.headers) if error.headers else None
     return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _message(message: str) -> str:
+    if "Expected UploadFile" in message:
+        return "is text; send each image as a file part, with a file name"
+    return message.removeprefix("Value error, ")
 
 
 def _field(location: tuple[int | str, ...]) -> str:

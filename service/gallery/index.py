@@ -6,6 +6,7 @@ never by an `IDSelector`, which FAISS's GPU indexes accept and ignore.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from service.gallery.records import IndexedCrop
 from service.gallery.rows import Filter, RowTable
 
+log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
 EXACT_ROWS = 1024
 # Float32 sums differ in their last digits from one way of searching to another. Whatever comes so
@@ -53,7 +55,8 @@ class GalleryIndex:
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self._start()
+        self.table = RowTable(dimension)
+        self._faiss = faiss.IndexFlatIP(dimension)
 
     @property
     def bytes(self) -> int:
@@ -76,9 +79,7 @@ class GalleryIndex:
             self.table.kill(row_id)
         dead = self.table.size - self.table.live
         if dead >= COMPACT_AT_DEAD_ROWS and dead > COMPACT_AT_DEAD_SHARE * self.table.size:
-            old = self.table
-            self._start()
-            self.add(old.living())
+            self._compact()
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
@@ -105,17 +106,25 @@ class GalleryIndex:
         order = np.lexsort((self.table.row_ids[rows], -cosines))[:limit]
         return Candidates(rows[order], cosines[order], searched)
 
-    def _start(self) -> None:
-        self.table = RowTable(self.dimension)
-        self._faiss = faiss.IndexFlatIP(self.dimension)
+    def _compact(self) -> None:
+        # Beside the old one: where memory is short, the old one stays, masked and right.
+        fresh = GalleryIndex(self.dimension)
+        try:
+            fresh.add(self.table.living())
+        except MemoryError:
+            log.exception("too little memory to compact an index; it stays as it is")
+            return
+        self.table, self._faiss = fresh.table, fresh._faiss
 
     def _append(self, crops: Sequence[IndexedCrop]) -> None:
         if not crops:
             return
-        first = self.table.size
+        # Whatever can fail for want of memory comes before the first change.
+        self.table.reserve(len(crops))
+        vectors = np.stack([crop.vector for crop in crops]).astype(np.float32)
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        self._faiss.add(vectors / lengths)
         self.table.append(crops)
-        rows = slice(first, self.table.size)
-        self._faiss.add(self.table.vectors[rows] / self.table.norms[rows, None])
 
     def _nearest_of_all(self, query: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
         size, limit = self.table.size, min(limit, self.table.live)

@@ -61,9 +61,25 @@ class RowTable:
         self._labels: list[CropLabel | None] = []
         self._row_of_crop: dict[str, int] = {}
 
+    def reserve(self, crops: int) -> None:
+        """Makes room for so many more crops, or, where memory is short, changes nothing."""
+        size, capacity = self.size + crops, len(self.row_ids)
+        if size <= capacity:
+            return
+        capacity = max(size, capacity * 2)
+        columns = ("vectors", "norms", "row_ids", "alive", "_cameras", "_captured")
+        grown = {}
+        for name in columns:
+            old = getattr(self, name)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new[: self.size] = old[: self.size]
+            grown[name] = new
+        for name, new in grown.items():
+            setattr(self, name, new)
+
     def append(self, crops: Sequence[IndexedCrop]) -> None:
-        """Adds crops at the end, all or, where memory is short, none."""
-        self._reserve(self.size + len(crops))
+        """Adds crops at the end."""
+        self.reserve(len(crops))
         for crop in crops:
             row, label = self.size, crop.label
             self.vectors[row] = crop.vector
@@ -130,18 +146,3 @@ class RowTable:
 
     def _codes(self, cameras: Iterable[str]) -> list[int]:
         return [self._camera_codes[name] for name in cameras if name in self._camera_codes]
-
-    def _reserve(self, size: int) -> None:
-        capacity = len(self.row_ids)
-        if size <= capacity:
-            return
-        capacity = max(size, capacity * 2)
-        columns = ("vectors", "norms", "row_ids", "alive", "_cameras", "_captured")
-        grown = {}
-        for name in columns:
-            old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[: self.size] = old[: self.size]
-            grown[name] = new
-        for name, new in grown.items():
-            setattr(self, name, new)

@@ -63,10 +63,10 @@ class MicroBatcher:
         self._scheduled = False
         self._changed = threading.Condition()
 
-    def announce(self, images: int) -> None:
-        """Says how many images are about to come; each is followed by `submit` or `withdraw`."""
+    def announce(self) -> None:
+        """Says that an image is about to come; `submit` or `withdraw` follows."""
         with self._changed:
-            self._announced += images
+            self._announced += 1
 
     def withdraw(self) -> None:
         """Says that an announced image does not come."""

@@ -52,7 +52,6 @@ class Pipeline:
 
     async def embed(self, images: Sequence[bytes]) -> list[EmbeddedImage | CropProblem]:
         """One outcome per image, in order."""
-        self._batcher.announce(len(images))
         return await asyncio.gather(*(self._embed_one(image) for image in images))
 
     def close(self) -> None:
@@ -62,6 +61,7 @@ class Pipeline:
     async def _embed_one(self, image: bytes) -> EmbeddedImage | CropProblem:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
+        self._batcher.announce()
         try:
             crop, decode = await loop.run_in_executor(self._decoders, self._decode, image)
         except BaseException as error:

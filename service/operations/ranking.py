@@ -9,7 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring, Verdict
+from model.calibration import (
+    SEARCH_OPERATING_POINTS,
+    Calibration,
+    Scoring,
+    ScoringCalibration,
+    Verdict,
+)
 from service.gallery.index import Candidates, GalleryIndex
 from service.gallery.records import CropLabel
 from service.gallery.rows import Filter
@@ -103,8 +109,10 @@ def rank(
         ordered = _order(index, found, logits, calibration, options.scoring)
         places = _choose(index, ordered, options)
     deeper = time.perf_counter() - reranked
+    verdicts = _verdicts(ordered.scores[places], found.searched, calibration, options)
     results = tuple(
-        _result(index, ordered, place, found.searched, calibration, options) for place in places
+        _result(index, ordered, place, verdict, calibration.scorings[options.scoring])
+        for place, verdict in zip(places, verdicts, strict=True)
     )
     return Ranking(
         verdict=(results[0].verdict or "no_match") if results else "no_match",
@@ -155,22 +163,38 @@ def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> 
     return chosen
 
 
+def _verdicts(
+    scores: NDArray[np.float32],
+    gallery_size: int,
+    calibration: Calibration,
+    options: RankingOptions,
+) -> list[Verdict | None]:
+    far = SEARCH_OPERATING_POINTS[options.operating_point]
+    verdicts: list[Verdict | None] = []
+    for score in scores.tolist():
+        if np.isnan(score):
+            verdicts.append(None)
+        elif verdicts and verdicts[-1] == "no_match":
+            # Scores descend: nothing below the first refusal needs its threshold looked up.
+            verdicts.append("no_match")
+        else:
+            one = calibration.scorings[options.scoring]
+            verdicts.append(one.verdict(score, far, gallery_size))
+    return verdicts
+
+
 def _result(
     index: GalleryIndex,
     ordered: _Ordered,
     place: int,
-    gallery_size: int,
-    calibration: Calibration,
-    options: RankingOptions,
+    verdict: Verdict | None,
+    calibration: ScoringCalibration,
 ) -> RankedCrop:
     score, logit = float(ordered.scores[place]), float(ordered.logits[place])
-    scored = not np.isnan(score)
-    one = calibration.scorings[options.scoring]
-    far = SEARCH_OPERATING_POINTS[options.operating_point]
     return RankedCrop(
         label=index.table.label(int(ordered.rows[place])),
         cosine=float(ordered.cosines[place]),
         pair_logit=None if np.isnan(logit) else logit,
-        probability=one.probability(score) if scored else None,
-        verdict=one.verdict(score, far, gallery_size) if scored else None,
+        probability=None if np.isnan(score) else calibration.probability(score),
+        verdict=verdict,
     )

@@ -63,8 +63,6 @@ class Served:
             self.http.close()
         return status
 
-    # What tests say to it.
-
     def create(self, gallery: str) -> str:
         assert self.http.post("/v1/galleries", data={"name": gallery}).status_code == 201
         return gallery
@@ -97,6 +95,25 @@ def start(
     for served in started:
         if served.process.poll() is None:
             served.kill()
+
+
+@pytest.fixture(scope="session")
+def refused_start(tiny_artefact: Path) -> Callable[..., str]:
+    """Tries to start a service that must not start; answers what it says."""
+
+    def try_to_start(data_dir: Path) -> str:
+        settings = {"GMN_ARTEFACT": str(tiny_artefact), "GMN_DATA_DIR": str(data_dir)}
+        refused = subprocess.run(
+            [sys.executable, "-c", START],
+            env={**os.environ, "GMN_PORT": "0", "GMN_DEVICE": "cpu", **settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert refused.returncode == 1
+        return refused.stderr
+
+    return try_to_start
 
 
 @pytest.fixture(scope="session")

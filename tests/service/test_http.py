@@ -105,6 +105,20 @@ def test_a_client_that_left_is_dropped(served, gallery, drawn_crops):
     assert re.search(r"^gmn_queued_images 0\.0$", metrics, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://elsewhere.example"}, {"Host": "rebound.example"}]
+)
+def test_a_page_of_another_site_is_refused(served, headers):
+    answer = served.http.delete("/v1/galleries/none", headers=headers)
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "urn:gmn:problem:cross_origin"
+
+
+def test_a_page_of_the_service_itself_is_welcome(served):
+    origin = str(served.http.base_url).rstrip("/")
+    assert served.http.get("/v1/galleries", headers={"Origin": origin}).status_code == 200
+
+
 def test_metrics_count_requests_images_and_problems(served, gallery, drawn_crops):
     served.enroll(gallery, drawn_crops[0].png, b"no image")
     metrics = served.http.get("/metrics").text

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-
-from tests.service.conftest import START
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +90,9 @@ def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled
     assert like.status_code == 404
 
 
-def test_the_bytes_of_a_deleted_picture_leave_the_disk(start, tmp_path, drawn_crops):
+def test_a_deleted_picture_leaves_the_disk_and_a_second_process_is_kept_off_it(
+    start, refused_start, tmp_path, drawn_crops
+):
     served = start(data_dir=tmp_path)
     image = drawn_crops[0].png
     crop_id = _crop_ids(served.enroll("default", image))[0]
@@ -106,20 +104,8 @@ def test_the_bytes_of_a_deleted_picture_leave_the_disk(start, tmp_path, drawn_cr
     assert on_disk()
     served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
     assert not on_disk()
-    _a_second_process_is_refused(tmp_path)
+    assert "another process is serving it" in refused_start(tmp_path)
     served.kill()
-
-
-def _a_second_process_is_refused(data_dir):
-    second = subprocess.run(
-        [sys.executable, "-c", START],
-        env={"GMN_DATA_DIR": str(data_dir), "GMN_PORT": "0", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert second.returncode == 1
-    assert "another process is serving it" in second.stderr
 
 
 def test_on_sigterm_what_was_begun_is_finished(start, drawn_crops):

@@ -44,6 +44,9 @@ async def readyz(runtime: RuntimeDep) -> ReadyOut:
 @router.get("/metrics", response_class=Response, responses=refusals())
 async def metrics(runtime: RuntimeDep) -> Response:
     """In the Prometheus text format."""
+    # A deleted gallery leaves no last value behind.
+    runtime.metrics.gallery_crops.clear()
+    runtime.metrics.gallery_version.clear()
     for gallery in runtime.galleries.all():
         runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
         runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
@@ -32,7 +33,7 @@ async def query_gallery(
     gallery: GalleryName,
     form: Annotated[QueryForm, Form(media_type="multipart/form-data")],
     query: Annotated[QueryFields, Query()],
-) -> JSONResponse:
+) -> Response:
     """Ranks the gallery by likeness to one person and says how sure it is.
 
     Several images are one multi-shot query whose scores are means over the images; with
@@ -44,12 +45,18 @@ async def query_gallery(
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")
         answer = await query_by_crop(runtime, gallery, fields.crop_id, options)
-        return JSONResponse(_dump(gallery, answer))
+        return await _one(gallery, answer)
     images = await read_images(runtime, form.images)
     if fields.mode == "separate":
         answers = await query_each(runtime, gallery, images, options)
-        return _separate(request, runtime, gallery, answers)
-    return JSONResponse(_dump(gallery, await query_by_images(runtime, gallery, images, options)))
+        return await run_in_threadpool(_separate, request, runtime, gallery, answers)
+    return await _one(gallery, await query_by_images(runtime, gallery, images, options))
+
+
+async def _one(gallery: str, answer: QueryAnswer) -> Response:
+    # A ranking of thousands takes its time to write, in which the event loop serves others.
+    body = await run_in_threadpool(lambda: QueryOut.of(gallery, answer).model_dump_json())
+    return Response(body, media_type="application/json")
 
 
 def _separate(
@@ -57,7 +64,7 @@ def _separate(
     runtime: RuntimeDep,
     gallery: str,
     answers: list[QueryAnswer | CropProblem],
-) -> JSONResponse:
+) -> Response:
     results: list[dict[str, Any]] = []
     refused = 0
     for one in answers:

@@ -39,11 +39,15 @@ def _crop(value):
     return np.full((4, 2, 3), value, np.uint8)
 
 
+def _submit(batcher, value):
+    batcher.announce()
+    return batcher.submit(_crop(value))
+
+
 def _submit_together(device, batcher, values):
     gate = threading.Event()
     device.submit(gate.wait)
-    batcher.announce(len(values))
-    futures = [batcher.submit(_crop(value)) for value in values]
+    futures = [_submit(batcher, value) for value in values]
     gate.set()
     return futures
 
@@ -78,8 +82,7 @@ def test_an_image_whose_client_left_is_not_embedded(device):
     batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
     gate = threading.Event()
     device.submit(gate.wait)
-    batcher.announce(2)
-    gone, stays = batcher.submit(_crop(1)), batcher.submit(_crop(2))
+    gone, stays = _submit(batcher, 1), _submit(batcher, 2)
     gone.cancel()
     gate.set()
     stays.result(5)
@@ -89,8 +92,8 @@ def test_an_image_whose_client_left_is_not_embedded(device):
 def test_an_idle_device_waits_for_announced_images_but_not_for_ever(device):
     model = StandInModel()
     batcher = MicroBatcher(device, model.embed, 8, 0.2, Metrics())
-    batcher.announce(3)
-    first, second = batcher.submit(_crop(1)), batcher.submit(_crop(2))
+    batcher.announce()
+    first, second = _submit(batcher, 1), _submit(batcher, 2)
     assert first.result(5)
     assert second.result(5)
     assert model.batches == [2]
