@@ -8,7 +8,13 @@ import sys
 from datetime import UTC, datetime
 
 # What every record has; the rest was given as `extra` and belongs into the line.
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Uvicorn's `color_message` is the message over again, for terminals.
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
 
 
 class JsonFormatter(logging.Formatter):

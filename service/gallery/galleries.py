@@ -90,12 +90,11 @@ class Galleries:
             if self._galleries.pop(name, None) is None:
                 raise UnknownGallery(name)
             try:
-                crops = self._store.gallery(gallery.gallery_id).crops
                 self._store.delete_gallery(gallery.gallery_id)
             except BaseException:
                 self._galleries[name] = gallery
                 raise
-            return crops
+            return gallery.crops
 
         return await self._write(write)
 
@@ -130,7 +129,10 @@ class Galleries:
     async def record(self, name: str) -> GalleryRecord:
         """A gallery's record, counted now."""
         gallery = self.get(name)
-        return await self._read(lambda: self._store.gallery(gallery.gallery_id))
+        record = await self._read(lambda: self._store.gallery(gallery.gallery_id))
+        if record is None:
+            raise UnknownGallery(name)
+        return record
 
     async def records(self) -> list[GalleryRecord]:
         """Every gallery's record, by name."""

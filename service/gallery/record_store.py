@@ -27,8 +27,8 @@ class RecordStore(Protocol):
     def galleries(self) -> list[GalleryRecord]:
         """Every gallery, by name."""
 
-    def gallery(self, gallery_id: int) -> GalleryRecord:
-        """One gallery, counted now."""
+    def gallery(self, gallery_id: int) -> GalleryRecord | None:
+        """One gallery, counted now; None where it was deleted."""
 
     def create_gallery(self, name: str, embedding_fingerprint: str) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""

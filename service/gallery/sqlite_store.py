@@ -31,6 +31,7 @@ from service.gallery.records import (
 from service.gallery.schema import migrate
 from service.problems import GalleryConflict, NeedsReindex, StorageFailed
 
+NAMED_IN_WARNINGS = 3
 CROP_COLUMNS = (
     "row_id, crop_id, identity, camera, captured_at, external_id, metadata, sha256, content_type, "
     "created_at"
@@ -72,16 +73,18 @@ class SqliteStore:
         rows = self._connection.execute(f"{GALLERY_QUERY} ORDER BY name")
         return [_gallery(row) for row in rows]
 
-    def gallery(self, gallery_id: int) -> GalleryRecord:
-        """One gallery, counted now."""
-        row = self._connection.execute(f"{GALLERY_QUERY} WHERE gallery_id = ?", (gallery_id,))
-        return _gallery(row.fetchone())
+    def gallery(self, gallery_id: int) -> GalleryRecord | None:
+        """One gallery, counted now; None where it was deleted."""
+        row = self._connection.execute(
+            f"{GALLERY_QUERY} WHERE gallery_id = ?", (gallery_id,)
+        ).fetchone()
+        return _gallery(row) if row else None
 
     def create_gallery(self, name: str, embedding_fingerprint: str) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
         with self._transaction() as connection:
             try:
-                created = connection.execute(
+                connection.execute(
                     "INSERT INTO galleries (name, embedding_fingerprint, created_at) "
                     "VALUES (?, ?, ?)",
                     (name, embedding_fingerprint, _now()),
@@ -90,7 +93,8 @@ class SqliteStore:
                 raise GalleryConflict(
                     f"there is a gallery {name!r} already; enrol into it or choose another name"
                 ) from error
-        return self.gallery(created.lastrowid or 0)
+            row = connection.execute(f"{GALLERY_QUERY} WHERE name = ?", (name,)).fetchone()
+        return _gallery(row)
 
     def delete_gallery(self, gallery_id: int) -> None:
         """Removes a gallery and all that is in it."""
@@ -288,7 +292,7 @@ def _store(
     warnings = tuple(
         f"the same image is already enrolled as crop {other} under identity {identity or 'unknown'}"
         f" and camera {camera or 'unknown'}"
-        for other, identity, camera in same_bytes
+        for other, identity, camera in same_bytes[:NAMED_IN_WARNINGS]
     )
     return (
         LandedCrop(crop_id, crop.identity, crop.camera, duplicate=False, warnings=warnings),

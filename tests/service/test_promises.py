@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -105,6 +106,23 @@ def test_a_deleted_picture_leaves_the_disk_and_a_second_process_is_kept_off_it(
     served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
     assert not on_disk()
     assert "another process is serving it" in refused_start(tmp_path)
+    served.kill()
+
+
+def test_on_a_full_disk_nothing_is_half_stored_and_what_is_there_is_served(start, drawn_crops):
+    served = start()
+    images = [crop.png for crop in drawn_crops]
+    first = _crop_ids(served.enroll("default", images[0]))
+    # The operating system refuses to let a file grow, as it does where the disk is full.
+    _, most = resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (120_000, most))
+    refused = served.enroll("default", *images)
+    assert refused.status_code == 507
+    assert refused.json()["type"] == "urn:gmn:problem:storage_failed"
+    assert _crop_ids(served.query("default", images[0], top_k=24)) == first
+    resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (most, most))
+    assert served.enroll("default", *images).status_code == 201
+    assert served.http.get("/v1/galleries/default").json()["crops"] == len(images)
     served.kill()
 
 
