@@ -1,0 +1,55 @@
+"""The README's tables are those of the stored figures, and these are those of a report."""
+
+import json
+import re
+
+import pytest
+
+from bench.figures import FIGURES, README, condense, markdown, replace_table
+from model.problems import InputProblem
+
+STORED = sorted(FIGURES.glob("*.json"))
+
+
+def report(split: str = "all") -> dict[str, object]:
+    figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    found = {"metrics": {"rank_1": figure, "mAP": figure | {"mean": 0.41}}}
+    dataset = {
+        "name": "street",
+        "queries": 10,
+        "gallery": 20,
+        "identities": 5,
+        "scorings": {"cosine": found, "mnet": found},
+        "peers": {"elsewhere": found},
+    }
+    provenance = {"data": [{"name": "campus"}]}
+    return {"split": split, "provenance": provenance, "datasets": [dataset]}
+
+
+def test_a_set_that_is_not_in_the_provenance_is_an_unseen_domain() -> None:
+    rows = condense("ours", report())
+    assert [row["people"] for row in rows] == ["unseen domain"] * 2 + ["training data unknown"]
+
+
+def test_a_table_has_a_row_per_model_and_a_column_per_metric_and_scoring() -> None:
+    lines = markdown(condense("ours", report())).splitlines()
+    assert lines[0] == "| data | model | Rank-1 cosine | Rank-1 mnet | mAP cosine | mAP mnet |"
+    assert lines[2].startswith("| street, unseen domain | ours | 50.0 [40.0, 60.0] |")
+    assert lines[3].endswith("| 50.0 [40.0, 60.0] | – | 41.0 [40.0, 60.0] | – |")
+
+
+def test_a_table_without_a_place_in_the_readme_is_refused() -> None:
+    with pytest.raises(InputProblem, match="no markers <!-- lost -->"):
+        replace_table("nothing here", "lost", "| a |")
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_the_readme_shows_the_stored_figures(path) -> None:
+    text = README.read_text(encoding="utf-8")
+    table = markdown(json.loads(path.read_text(encoding="utf-8")))
+    assert replace_table(text, path.stem, table) == text
+
+
+def test_every_table_of_the_readme_has_stored_figures() -> None:
+    names = re.findall(r"<!-- /(\w+) -->", README.read_text(encoding="utf-8"))
+    assert sorted(names) == [path.stem for path in STORED]

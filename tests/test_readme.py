@@ -1,0 +1,119 @@
+"""The README's commands do what it says: each block marked `sh` is run as it stands.
+
+Blocks marked `sh figures` take hours and real crops; of these the commands and options are checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(sh[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SECONDS = 300
+
+
+def blocks(mark: str) -> list[str]:
+    return [text for found, text in BLOCK.findall(README) if found == mark]
+
+
+def commands(block: str) -> list[list[str]]:
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The README's shell, with a port of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GMN_PORT": str(port),
+        "GMN_URL": f"http://127.0.0.1:{port}",
+    }
+
+
+def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and service.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail("the README's service did not become ready")
+
+
+def test_every_command_runs_as_it_stands(tmp_path: Path, environment: dict[str, str]) -> None:
+    service: subprocess.Popen[bytes] | None = None
+    try:
+        for block in blocks("sh"):
+            if block.startswith("make "):
+                continue
+            if block.startswith("gmn serve"):
+                service = subprocess.Popen(shlex.split(block), cwd=tmp_path, env=environment)
+                wait_until_ready(environment["GMN_URL"], service)
+                continue
+            block = block.replace("http://127.0.0.1:8000", environment["GMN_URL"])
+            ran = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+            assert ran.returncode == 0, f"{block}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
+    finally:
+        if service:
+            service.send_signal(signal.SIGTERM)
+            service.wait(60)
+    assert service is not None
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (setup,) = [block for block in blocks("sh") if block.startswith("make ")]
+    for make, target in commands(setup):
+        assert make == "make"
+        assert f"\n{target}: " in makefile
+
+
+@pytest.mark.parametrize("block", blocks("sh figures"))
+def test_the_figures_commands_exist_with_their_options(
+    block: str, environment: dict[str, str]
+) -> None:
+    for program, *words in commands(block):
+        if program != "gmn":
+            continue
+        shown = subprocess.run(
+            ["gmn", words[0], "--help"],
+            env=environment | {"COLUMNS": "300"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for option in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{option}\b", shown), f"gmn {words[0]} has no {option}"
+        if words[0] == "train":
+            assert (ROOT / "training" / "recipes" / f"{words[1]}.toml").is_file()
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / link).exists(), link
