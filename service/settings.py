@@ -30,7 +30,8 @@ class Settings(BaseSettings):
         host, port: where to listen; port 0 takes a free one.
         allow_open: serve without keys on an address that other machines reach.
         device: `auto` is CUDA where there is one.
-        dtype: of the embedder; `auto` is float32 on the CPU and bfloat16 on CUDA.
+        dtype: of the embedder; `auto` is float32 on the CPU, and on a GPU bfloat16 where it
+            computes it in hardware.
         max_batch: images in one forward pass.
         max_wait_ms: how long an idle device waits for images that are still being decoded.
         max_queued_images: images admitted and not yet answered; beyond it, 429.
@@ -58,7 +59,8 @@ class Settings(BaseSettings):
     decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)
     max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
     max_image_pixels: int = Field(16_000_000, ge=64)
-    max_images_per_request: int = Field(128, ge=1)
+    # A form may have 1,000 fields, and each image brings up to five.
+    max_images_per_request: int = Field(128, ge=1, le=200)
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -94,7 +96,7 @@ def refuse_open_address(settings: Settings) -> None:
     Raises:
         InputProblem: for a host that is not loopback, unless `allow_open` is set.
     """
-    if settings.allow_open or _is_loopback(settings.host):
+    if settings.allow_open or is_loopback(settings.host):
         return
     raise InputProblem(
         f"host {settings.host}: other machines can reach this address and the service has no keys, "
@@ -103,7 +105,8 @@ def refuse_open_address(settings: Settings) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine alone."""
     if host == "localhost":
         return True
     try:

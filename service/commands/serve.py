@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,6 +56,12 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             if self.started:
                 typer.echo(f"Serving on {address} (docs at {address}/docs)")
 
+        def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+            # Uvicorn would raise the signal again once it has drained, and a supervisor would take
+            # an orderly end for a crash. A second Ctrl-C no longer waits.
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
     config = uvicorn.Config(
         create_app(settings, Runtime.open(settings)),
         log_config=None,
@@ -61,7 +69,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
     )
-    AnnouncingServer(config).run(sockets=[listening])
+    server = AnnouncingServer(config)
+    server.run(sockets=[listening])
+    if server.force_exit:
+        raise KeyboardInterrupt
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.embedder import Embedder
 from model.pair_scoring import score_pairs
+from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
 from service.settings import DeviceName, DtypeName
 
@@ -93,17 +94,16 @@ class Networks:
 
 
 def _device(name: DeviceName) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputProblem(
-            "GMN_DEVICE=cuda: this machine has no CUDA device that PyTorch can use; set it to auto "
-            "or cpu"
-        )
-    return torch.device(name)
+    try:
+        return choose_device(name)
+    except InputProblem as error:
+        raise InputProblem(f"GMN_DEVICE={name}: {error}") from error
 
 
 def _dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.float32 if name == "float32" else torch.bfloat16
+    # Not choose_dtype's own choice on a CPU that multiplies bfloat16: there a feature moves with
+    # the size of its batch by more than float32's last digits, and an answer must not depend on
+    # who else is asking.
+    if name == "auto" and device.type == "cpu":
+        return torch.float32
+    return choose_dtype(device, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,7 +127,10 @@ def test_on_a_full_disk_nothing_is_half_stored_and_what_is_there_is_served(start
     served.kill()
 
 
-def test_on_sigterm_what_was_begun_is_finished(start, drawn_crops):
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_finishes_what_was_begun_and_ends_without_an_error(
+    start, drawn_crops, asked
+):
     served = start()
     address = urlsplit(str(served.http.base_url))
     request = served.http.build_request(
@@ -139,11 +143,12 @@ def test_on_sigterm_what_was_begun_is_finished(start, drawn_crops):
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(head.encode() + b"\r\n" + body[: len(body) // 2])
         assert served.http.get("/livez").status_code == 200
-        served.process.terminate()
+        served.process.send_signal(asked)
         connection.sendall(body[len(body) // 2 :])
         answer = connection.makefile("rb").read()
     assert b"201 Created" in answer.splitlines()[0]
-    served.stop()
+    assert served.stop() == 0
+    assert "Traceback" not in served.log.read_text()
 
 
 def test_the_log_is_json_and_holds_no_image(served, gallery, drawn_crops):
