@@ -116,10 +116,6 @@ class AsyncClient:
         """One crop's picture, as the bytes of an image file."""
         return await self._send(calls.image(gallery or self.gallery_name, crop_id))
 
-    async def forget(self, identity: str, gallery: str | None = None) -> Removal:
-        """Removes every crop of a person, and every copy of them."""
-        return await self._send(calls.forget(gallery or self.gallery_name, identity))
-
     async def galleries(self) -> AsyncIterator[Gallery]:
         """Every gallery."""
         cursor = None

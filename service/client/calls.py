@@ -5,14 +5,12 @@ Both clients send what is built here, so that neither knows a path or a field of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
-from uuid import uuid4
 
 from model.problems import InputProblem
 from service.client.answers import (
@@ -62,7 +60,6 @@ class QueryOptions(TypedDict, total=False):
         cameras, exclude_cameras: only, or not, crops of these cameras.
         captured_after, captured_before: only crops of this time, with time zone.
         operating_point: such as `far_1e-2`.
-        min_version: wait until the gallery has reached this version.
     """
 
     top_k: int
@@ -74,7 +71,6 @@ class QueryOptions(TypedDict, total=False):
     captured_after: datetime
     captured_before: datetime
     operating_point: str
-    min_version: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,6 @@ class Call(Generic[AnswerType]):
         params: of the query string.
         fields: of the multipart form; a list stands for a repeated field.
         images: what goes into the form's `images`: name and bytes.
-        headers: beyond the client's own.
         partial: whether 422 with `results` is an answer like any other.
     """
 
@@ -98,12 +93,11 @@ class Call(Generic[AnswerType]):
     params: dict[str, str | int] = field(default_factory=dict)
     fields: dict[str, str | list[str]] = field(default_factory=dict)
     images: tuple[tuple[str, bytes], ...] = ()
-    headers: dict[str, str] = field(default_factory=dict)
     partial: bool = False
 
 
 def enroll(gallery: str, images: Sequence[Image]) -> Call[Enrolment]:
-    """Enrols images; sent again after a lost answer it enrols nothing twice."""
+    """Enrols images; sent again after a lost answer it enrols nothing twice: bytes are compared."""
     if not images:
         raise InputProblem("enroll: no image was given; give at least one")
     fields: dict[str, str | list[str]] = {}
@@ -117,7 +111,6 @@ def enroll(gallery: str, images: Sequence[Image]) -> Call[Enrolment]:
         Enrolment,
         fields=fields,
         images=tuple((image.name, image.data) for image in images),
-        headers={"Idempotency-Key": uuid4().hex},
         partial=True,
     )
 
@@ -175,11 +168,6 @@ def create_gallery(name: str) -> Call[Gallery]:
     return Call("POST", "/v1/galleries", Gallery, fields={"name": name})
 
 
-def forget(gallery: str, identity: str) -> Call[Removal]:
-    """Removes every crop of a person, and every copy."""
-    return Call("DELETE", f"{_gallery(gallery)}/identities/{quote(identity, safe='')}", Removal)
-
-
 def model() -> Call[ModelDescription]:
     """The served artefact's description."""
     return Call("GET", "/v1/model", ModelDescription)
@@ -212,7 +200,7 @@ def _text(value: object) -> str:
 def _field(value: object) -> str | list[str]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_text(item) for item in value]
-    return json.dumps(value) if isinstance(value, bool) else _text(value)
+    return _text(value)
 
 
 def _read(images: Sequence[ImageSource]) -> tuple[tuple[str, bytes], ...]:

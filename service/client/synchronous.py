@@ -131,10 +131,6 @@ class Client:
         """One crop's picture, as the bytes of an image file."""
         return self._send(calls.image(gallery or self.gallery_name, crop_id))
 
-    def forget(self, identity: str, gallery: str | None = None) -> Removal:
-        """Removes every crop of a person, and every copy of them."""
-        return self._send(calls.forget(gallery or self.gallery_name, identity))
-
     def galleries(self) -> Iterator[Gallery]:
         """Every gallery."""
         cursor = None

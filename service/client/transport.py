@@ -53,7 +53,6 @@ def arguments(call: Call[Any]) -> dict[str, Any]:
         "method": call.method,
         "url": call.path,
         "params": call.params or None,
-        "headers": call.headers,
         **form,
     }
 

@@ -139,21 +139,10 @@ def test_the_key_and_odd_names_arrive_as_they_were_given(
     server: ScriptedServer, client: Client
 ) -> None:
     server.script = [(200, {}, {"gallery_version": 1, "removed": 1})]
-    client.forget("a/b ü?", gallery="ground floor")
+    client.delete_crop("a/b ü?", gallery="ground floor")
     path, headers, _ = server.asked[0]
     assert headers["Authorization"] == "Bearer secret"
-    assert path == "/v1/galleries/ground%20floor/identities/a%2Fb%20%C3%BC%3F"
-
-
-def test_retries_of_an_enrolment_are_told_apart_from_a_second_one(
-    server: ScriptedServer, client: Client
-) -> None:
-    landed = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
-    server.script = [FULL, landed, landed]
-    for _ in range(2):
-        client.enroll([Image(b"a", "a.png")])
-    keys = [headers["Idempotency-Key"] for _, headers, _ in server.asked]
-    assert keys[0] == keys[1] != keys[2]
+    assert path == "/v1/galleries/ground%20floor/crops/a%2Fb%20%C3%BC%3F"
 
 
 def test_an_enrolment_in_which_no_image_was_usable_answers_each_of_them(
