@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from model.problems import InputProblem
 from service.problems import ServiceStopping
 
 Result = TypeVar("Result")
@@ -89,6 +90,9 @@ class DeviceThread:
             return
         try:
             result = work.call()
+        except InputProblem as problem:
+            # A caller's mistake, which its answer explains: nothing failed here.
+            work.future.set_exception(problem)
         except BaseException as error:
             # Also what is no Exception: a thread that ends here would leave every later caller
             # waiting for ever.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request, UploadFile
+from fastapi import Depends, Path, Request, UploadFile
+from starlette.exceptions import HTTPException
 
 from service.api.errors import MEDIA_TYPE
 from service.problems import InvalidField
 from service.runtime import Runtime
 
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -18,13 +20,26 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
+def _refuse_other_bodies(request: Request) -> None:
+    """A body that is no form, or no UTF-8, would be read as something else than was sent.
+
+    Raises:
+        HTTPException: 415.
+    """
+    declared = request.headers.get("content-type", "").lower()
+    kind, _, parameters = declared.partition(";")
+    foreign_text = "charset" in parameters and "utf-8" not in parameters
+    if declared and (kind.strip() not in FORMS or foreign_text):
+        raise HTTPException(
+            415,
+            f"the body is {declared[:80]!r}; send multipart/form-data in UTF-8, images as files",
+        )
+
+
+TakesForm = Depends(_refuse_other_bodies)
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
 CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]
-Cursor = Annotated[
-    str | None, Query(description="`next_cursor` of the page before; left out for the first.")
-]
-Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 
 
 async def read_images(runtime: Runtime, images: list[UploadFile]) -> list[bytes]:
@@ -50,7 +65,9 @@ def refusals(*statuses: int) -> Responses:
         403: "A web page of another site asked, or for a name that is not this service's.",
         404: "No such gallery, crop or path.",
         409: "The gallery is there already, or was filled by another embedder.",
+        400: "The body is no whole multipart form.",
         413: "The body is over GMN_MAX_BODY_BYTES.",
+        415: "The body is no form.",
         422: "A field or an image cannot be used.",
         429: "More than GMN_MAX_QUEUED_IMAGES would be waiting; Retry-After says when to return.",
         500: "The service failed.",

@@ -35,6 +35,7 @@ CODE_OF_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
+    415: "unsupported_media_type",
     500: "internal_error",
     503: "not_ready",
 }
@@ -105,6 +106,8 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path}; /docs lists every call"
+    elif error.status_code == 400:
+        detail = f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does"
     elif error.status_code == 405:
         detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
     headers = dict(error.headers) if error.headers else None
@@ -114,6 +117,8 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 def _message(message: str) -> str:
     if "Expected UploadFile" in message:
         return "is text; send each image as a file part, with a file name"
+    if message == "Extra inputs are not permitted":
+        return "this call has no such field; see /docs for those it has"
     return message.removeprefix("Value error, ")
 
 

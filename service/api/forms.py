@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import UploadFile
@@ -19,6 +19,7 @@ from service.problems import InvalidField
 
 MAX_TEXT = 256
 MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 32
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -30,6 +31,22 @@ def _split(value: Any) -> Any:
     return [name for part in parts for name in str(part).split(",") if name]
 
 
+def _moment(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{value[:40]!r} is no RFC 3339 time with a time zone; write it like 2026-03-01T09:30:00Z"
+    )
+
+
+# Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Images = Annotated[
     list[UploadFile], Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes.")
@@ -62,7 +79,7 @@ class EnrollFields(Form):
             images,
             _per_image("identity", self.identity, count, _text),
             _per_image("camera", self.camera, count, _text),
-            _per_image("captured_at", self.captured_at, count, _moment),
+            _per_image("captured_at", self.captured_at, count, _captured),
             _per_image("external_id", self.external_id, count, _text),
             _per_image("metadata", self.metadata, count, _json_object),
             strict=True,
@@ -90,8 +107,8 @@ class QueryFields(Form):
     operating_point: OperatingPoint = "far_1e-2"
     cameras: Names = Field((), description="Only these; repeated or comma-separated.")
     exclude_cameras: Names = Field((), description="None of these.")
-    captured_after: AwareDatetime | None = Field(None, description="Only from then on.")
-    captured_before: AwareDatetime | None = Field(None, description="Only up to then.")
+    captured_after: Moment | None = Field(None, description="Only from then on.")
+    captured_before: Moment | None = Field(None, description="Only up to then.")
 
     def options(self) -> RankingOptions:
         """As the operation takes it."""
@@ -146,6 +163,30 @@ class GalleryFields(Form):
     )
 
 
+class PageQuery(Form):
+    """Which page of a listing."""
+
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before; left out for the first."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Results on one page.")
+
+
+class CropsQuery(PageQuery):
+    """Which crops are listed."""
+
+    identity: str | None = Field(None, description="Only of this identity.")
+    camera: str | None = Field(None, description="Only of this camera.")
+
+
+class ModelQuery(Form):
+    """For what the model's thresholds are told."""
+
+    gallery_size: int = Field(
+        1000, ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."
+    )
+
+
 def merged(kind: type[Fields], form: BaseModel, query: BaseModel) -> Fields:
     """Fields from the form and the query string; where both name one, the form's holds."""
     given = query.model_dump(exclude_unset=True) | form.model_dump(
@@ -175,28 +216,31 @@ def _text(name: str, value: str) -> str:
     return value
 
 
-def _moment(name: str, value: str) -> datetime:
+def _captured(name: str, value: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(value)
+        moment: datetime = _moment(value)
     except ValueError as error:
-        raise InvalidField(
-            f"{name}: {value[:40]!r} is no RFC 3339 time; write it like 2026-03-01T09:30:00Z"
-        ) from error
-    if moment.tzinfo is None:
-        raise InvalidField(
-            f"{name}: {value!r} lacks a time zone; write it like 2026-03-01T09:30:00Z"
-        )
+        raise InvalidField(f"{name}: {error}") from error
     return moment
 
 
 def _json_object(name: str, value: str) -> dict[str, Any]:
+    read: Any = None
     try:
         read = json.loads(value) if len(value.encode()) <= MAX_METADATA_BYTES else None
+        # What could not be written back as JSON: NaN, infinities, half of a surrogate pair.
+        json.dumps(read, allow_nan=False, ensure_ascii=False).encode()
+        usable = isinstance(read, dict) and _depth(read) <= MAX_METADATA_DEPTH
     except (ValueError, RecursionError):
-        read = None
-    if not isinstance(read, dict):
+        usable = False
+    if not usable:
         raise InvalidField(
-            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes; "
-            'write it like {"shift": "night"}'
+            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes and "
+            f'{MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
         )
-    return read
+    return dict(read)
+
+
+def _depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, parts), default=0)

@@ -22,6 +22,8 @@ from service.api.errors import answer_problem, problem
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499
+# What a client writes is no label: a stream of invented methods would fill the memory.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class RequestContext:
@@ -76,8 +78,9 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     )
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:
-        metrics.requests.labels(scope["method"], path, str(status)).inc()
-        metrics.request_seconds.labels(scope["method"], path).observe(seconds)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        metrics.requests.labels(method, path, str(status)).inc()
+        metrics.request_seconds.labels(method, path).observe(seconds)
 
 
 class BodyLimit:

@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.errors import answer_problem, problem
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+from service.settings import is_loopback
 
 
 class SameOrigin:
@@ -23,7 +22,7 @@ class SameOrigin:
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
-        self._only_loopback = host in LOOPBACK_NAMES
+        self._only_loopback = is_loopback(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI has it; what is no request passes through."""
@@ -37,8 +36,11 @@ class SameOrigin:
 
     def _refusal(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._only_loopback and _name(f"//{host}") not in LOOPBACK_NAMES:
-            return f"this service answers on this machine only and was asked for as {host[:80]!r}"
+        if self._only_loopback and not is_loopback(_name(f"//{host}") or ""):
+            return (
+                f"this service answers on this machine only and was asked for as {host[:80]!r}; "
+                "ask for it as localhost, or let the proxy in front send that as Host"
+            )
         if origin is not None and _authority(origin) != host.lower():
             return f"a page of {origin[:80]!r} may not use this service; open its own pages"
         return None

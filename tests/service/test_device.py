@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from model.problems import InputProblem
 from service.device import DeviceThread
 from service.problems import ServiceStopping
 
@@ -25,6 +26,15 @@ def test_what_work_raises_goes_to_its_caller_and_the_thread_lives_on(device):
         device.submit(fail).result(5)
     assert device.submit(lambda: "alive").result(5) == "alive"
     assert device.seconds_since_heartbeat() < 5
+
+
+def test_a_callers_mistake_is_no_failure_in_the_log(device, caplog):
+    def refuse():
+        raise InputProblem("no such crop")
+
+    with pytest.raises(InputProblem):
+        device.submit(refuse).result(5)
+    assert not caplog.records
 
 
 def test_cancelled_work_is_not_begun(device):

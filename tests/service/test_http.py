@@ -21,6 +21,9 @@ import pytest
         ("GET", "/v1/galleries/default/crops/none", 404, "unknown_crop"),
         ("GET", "/v1/galleries/default/crops?limit=0", 422, "invalid_field"),
         ("GET", "/v1/galleries/default/crops?cursor=x", 422, "invalid_field"),
+        ("GET", "/v1/galleries/default/crops?identiy=a", 422, "invalid_field"),
+        ("GET", "/v1/galleries/default/identities?page=2", 422, "invalid_field"),
+        ("GET", f"/v1/model?gallery_size={10**400}", 422, "invalid_field"),
         ("POST", "/v1/galleries", 422, "invalid_field"),
         ("POST", "/v1/galleries?name=a/b", 422, "invalid_field"),
         ("POST", "/v1/galleries?name=default", 409, "gallery_conflict"),
@@ -57,10 +60,42 @@ def test_a_body_over_the_limit_is_413(served, announced):
     assert served.http.get("/livez").status_code == 200
 
 
-def test_a_broken_multipart_body_is_a_clients_error(served):
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    answer = served.http.post("/v1/galleries/default/crops", content=b"--b\r\nx", headers=headers)
-    assert 400 <= answer.status_code < 500
+@pytest.mark.parametrize(
+    ("declared", "body"),
+    [
+        ("multipart/form-data", b"--b\r\nx"),
+        ("multipart/form-data; boundary=b", b"garbage"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx"),
+    ],
+)
+def test_a_broken_multipart_body_is_a_clients_error(served, declared, body):
+    headers = {"Content-Type": declared}
+    answer = served.http.post("/v1/galleries/default/crops", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "urn:gmn:problem:bad_request"
+    assert "multipart/form-data" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "declared", ["application/json", "image/png", "multipart/form-data; boundary=b; charset=utf-7"]
+)
+@pytest.mark.parametrize(
+    "path", ["/galleries/default/crops", "/galleries/default/queries", "/pairs"]
+)
+def test_a_body_that_is_no_form_is_415_and_the_form_named(served, path, declared):
+    headers = {"Content-Type": declared}
+    body = b'--b\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\n+2AA-\r\n--b--\r\n'
+    answer = served.http.post(f"/v1{path}", content=body, headers=headers)
+    assert answer.status_code == 415
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "multipart/form-data" in answer.json()["detail"]
+
+
+def test_an_invented_method_is_no_label_of_a_metric(served):
+    assert served.http.request("SNOOP", "/livez").status_code == 405
+    metrics = served.http.get("/metrics").text
+    assert "SNOOP" not in metrics
+    assert 'method="other",route="/livez",status="405"' in metrics
 
 
 def test_more_images_than_a_request_may_have_are_422(served, gallery, drawn_crops):

@@ -179,6 +179,8 @@ def test_an_empty_gallery_has_no_match(served, gallery, drawn_crops):
         {"group_by": "colour"},
         {"operating_point": "far_1e-9"},
         {"topk": "3"},
+        {"captured_after": "2026"},
+        {"captured_before": "2026-03-01T09:30:00"},
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named(served, filled, drawn_crops, fields):

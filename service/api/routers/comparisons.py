@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
-from service.api.dependencies import Responses, RuntimeDep, read_images, refusals
+from service.api.dependencies import Responses, RuntimeDep, TakesForm, read_images, refusals
 from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
 from service.api.schemas import EmbeddingOut, EmbeddingsOut, PairOut, RefusedOut
@@ -26,7 +26,7 @@ AS_ASKED: Responses = {
 }
 
 
-@router.post("/pairs", responses=refusals(413, 429))
+@router.post("/pairs", responses=refusals(400, 413, 415, 429), dependencies=[TakesForm])
 async def compare_pair(
     runtime: RuntimeDep,
     form: Annotated[PairForm, Form(media_type="multipart/form-data")],
@@ -41,7 +41,12 @@ async def compare_pair(
     return PairOut.model_validate(answer)
 
 
-@router.post("/embeddings", response_model=EmbeddingsOut, responses=AS_ASKED | refusals(413, 429))
+@router.post(
+    "/embeddings",
+    response_model=EmbeddingsOut,
+    responses=AS_ASKED | refusals(400, 413, 415, 429),
+    dependencies=[TakesForm],
+)
 async def embed_images(
     request: Request,
     runtime: RuntimeDep,

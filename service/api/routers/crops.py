@@ -10,16 +10,15 @@ from fastapi.responses import JSONResponse
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
     CropId,
-    Cursor,
     GalleryName,
-    Limit,
     Responses,
     RuntimeDep,
+    TakesForm,
     read_images,
     refusals,
 )
 from service.api.errors import answer_problem, image_problem, problem
-from service.api.forms import EnrollFields, EnrollForm, merged
+from service.api.forms import CropsQuery, EnrollFields, EnrollForm, PageQuery, merged
 from service.api.schemas import (
     CropOut,
     CropsOut,
@@ -45,7 +44,8 @@ SOME_LANDED: Responses = {
     "/crops",
     status_code=201,
     response_model=EnrolmentOut,
-    responses=SOME_LANDED | refusals(404, 409, 413, 429, 507),
+    responses=SOME_LANDED | refusals(400, 404, 409, 413, 415, 429, 507),
+    dependencies=[TakesForm],
 )
 async def enroll_crops(
     request: Request,
@@ -65,15 +65,15 @@ async def enroll_crops(
 async def list_crops(
     runtime: RuntimeDep,
     gallery: GalleryName,
-    identity: Annotated[str | None, Query(description="Only of this identity.")] = None,
-    camera: Annotated[str | None, Query(description="Only of this camera.")] = None,
-    cursor: Cursor = None,
-    limit: Limit = 100,
+    asked: Annotated[CropsQuery, Query()],
 ) -> CropsOut:
     """Crops in the order of their enrolment."""
+    cursor = asked.cursor
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
-    page = await browse.list_crops(runtime, gallery, identity, camera, cursor, limit)
+    page = await browse.list_crops(
+        runtime, gallery, asked.identity, asked.camera, cursor, asked.limit
+    )
     return CropsOut(
         results=[CropOut.of(gallery, crop) for crop in page.items], next_cursor=page.next_after
     )
@@ -107,10 +107,10 @@ async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId)
 
 @router.get("/identities", responses=refusals(404), tags=["identities"])
 async def list_identities(
-    runtime: RuntimeDep, gallery: GalleryName, cursor: Cursor = None, limit: Limit = 100
+    runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[PageQuery, Query()]
 ) -> IdentitiesOut:
     """Identities in the order of their names; crops without one are not counted."""
-    page = await browse.list_identities(runtime, gallery, cursor, limit)
+    page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit)
     return IdentitiesOut(
         results=[IdentityOut.model_validate(one) for one in page.items],
         next_cursor=page.next_after,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Response
 
-from service.api.dependencies import GalleryName, RuntimeDep, refusals
+from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import GalleryFields, merged
 from service.api.schemas import GalleriesOut, GalleryOut, GalleryRemovalOut
 from service.operations import browse
@@ -15,7 +15,9 @@ from service.problems import InvalidField
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
 
-@router.post("", status_code=201, responses=refusals(409, 507))
+@router.post(
+    "", status_code=201, responses=refusals(400, 409, 413, 415, 507), dependencies=[TakesForm]
+)
 async def create_gallery(
     runtime: RuntimeDep,
     response: Response,

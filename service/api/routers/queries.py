@@ -9,7 +9,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
-from service.api.dependencies import GalleryName, Responses, RuntimeDep, read_images, refusals
+from service.api.dependencies import (
+    GalleryName,
+    Responses,
+    RuntimeDep,
+    TakesForm,
+    read_images,
+    refusals,
+)
 from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import QueryFields, QueryForm, merged
 from service.api.schemas import QueryOut, RefusedOut, SeparateOut
@@ -25,7 +32,8 @@ SOME_ANSWERED: Responses = {
 @router.post(
     "/queries",
     response_model=QueryOut | SeparateOut,
-    responses=SOME_ANSWERED | refusals(404, 409, 413, 429),
+    responses=SOME_ANSWERED | refusals(400, 404, 409, 413, 415, 429),
+    dependencies=[TakesForm],
 )
 async def query_gallery(
     request: Request,
