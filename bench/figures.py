@@ -2,7 +2,8 @@
 
 `python -m bench.figures ablation 'cls + tri=runs/base/cuhk01/report.json' …` keeps the reports'
 figures in `docs/figures/ablation.json` and writes the table between the README's markers
-`<!-- ablation -->` and `<!-- /ablation -->`.
+`<!-- ablation -->` and `<!-- /ablation -->`. Beside reports it reads what `gmn enroll --json` and
+`gmn query --data … --json` printed.
 """
 
 from __future__ import annotations
@@ -56,8 +57,55 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def condense_served(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The row of one printed summary, of `gmn enroll` or `gmn query`."""
+    if "crops_per_second" in printed:
+        return [
+            {"step": label, "crops": printed["enrolled"], "per_second": _rate(printed, "crops")}
+        ]
+    return [
+        {
+            "step": label,
+            "crops": printed["queries"],
+            "per_second": _rate(printed, "queries"),
+            "in_flight": printed["in_flight"],
+            "ms_per_query": round(printed["ms_per_query"], 1),
+            "rank_1": printed["rank_1"],
+            "mAP": printed["mAP"],
+            "verdicts": printed["verdicts"],
+            "matches_right": printed["matches_right"],
+        }
+    ]
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table with a row per model and data set, and a column per metric and scoring."""
+    """The rows as a table: of rankings, or of what a service was seen doing."""
+    return _served_table(rows) if "step" in rows[0] else _ranking_table(rows)
+
+
+def _served_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| step | crops | per second | ms per query | Rank-1 | mAP | answered match, right |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["step"], f"{row['crops']:,}", f"{row['per_second']:.0f}"]
+        if "ms_per_query" in row:
+            matches = row["verdicts"]["match"]
+            cells += [
+                f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
+                f"{100 * row['rank_1']:.1f}",
+                f"{100 * row['mAP']:.1f}",
+                f"{matches:,}, {row['matches_right']:,}",
+            ]
+        else:
+            cells += ["–"] * 4
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _ranking_table(rows: list[dict[str, Any]]) -> str:
+    """A row per model and data set, and a column per metric and scoring."""
     scorings = list(dict.fromkeys(row["scoring"] for row in rows))
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -95,11 +143,16 @@ def main(arguments: list[str]) -> None:
     rows = []
     for source in sources:
         label, _, path = source.partition("=")
-        rows += condense(label, json.loads(Path(path).read_text(encoding="utf-8")))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows += (condense if "datasets" in content else condense_served)(label, content)
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     text = README.read_text(encoding="utf-8")
     README.write_text(replace_table(text, name, markdown(rows)), encoding="utf-8")
+
+
+def _rate(printed: dict[str, Any], what: str) -> float:
+    return round(float(printed[f"{what}_per_second"]), 1)
 
 
 def _percent(interval: list[float]) -> str:

@@ -5,7 +5,14 @@ import re
 
 import pytest
 
-from bench.figures import FIGURES, README, condense, markdown, replace_table
+from bench.figures import (
+    FIGURES,
+    README,
+    condense,
+    condense_served,
+    markdown,
+    replace_table,
+)
 from model.problems import InputProblem
 
 STORED = sorted(FIGURES.glob("*.json"))
@@ -36,6 +43,25 @@ def test_a_table_has_a_row_per_model_and_a_column_per_metric_and_scoring() -> No
     assert lines[0] == "| data | model | Rank-1 cosine | Rank-1 mnet | mAP cosine | mAP mnet |"
     assert lines[2].startswith("| street, unseen domain | ours | 50.0 [40.0, 60.0] |")
     assert lines[3].endswith("| 50.0 [40.0, 60.0] | – | 41.0 [40.0, 60.0] | – |")
+
+
+def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
+    enrolled = {"enrolled": 970, "crops_per_second": 101.26}
+    asked = {
+        "queries": 970,
+        "queries_per_second": 50.0,
+        "in_flight": 4,
+        "ms_per_query": 80.04,
+        "rank_1": 0.4,
+        "mAP": 0.5,
+        "verdicts": {"match": 12, "uncertain": 3, "no_match": 955},
+        "matches_right": 11,
+    }
+    rows = condense_served("enrol", enrolled) + condense_served("query", asked)
+    assert markdown(rows).splitlines()[2:] == [
+        "| enrol | 970 | 101 | – | – | – | – |",
+        "| query | 970 | 50 | 80.0, 4 in flight | 40.0 | 50.0 | 12, 11 |",
+    ]
 
 
 def test_a_table_without_a_place_in_the_readme_is_refused() -> None:
