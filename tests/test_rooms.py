@@ -1,0 +1,88 @@
+"""The rooms keep to themselves: data flows one way, and no room knows what is not its business."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("model", "training", "service", "demo", "bench", "gmn")
+HTTP = ("fastapi", "starlette", "uvicorn", "httpx")
+STORAGE = ("sqlite3", "faiss", "service.gallery")
+MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
+INSIDE_THE_SERVICE = (
+    "service.api",
+    "service.device",
+    "service.gallery",
+    "service.inference",
+    "service.operations",
+    "service.runtime",
+)
+
+KNOWS_NOTHING_OF = {
+    "model": ("training", "service", "demo", "bench", "gmn", *HTTP),
+    "model/crops": MODELS,
+    "training": ("service", "demo", "bench", "gmn", *HTTP),
+    "training/datasets": MODELS,
+    "training/losses": ("training", "model"),
+    "training/evaluation": ("training.trainer", "training.recipe", "training.losses"),
+    "service": ("training", "demo", "bench", "gmn"),
+    "service/device.py": (*HTTP, *STORAGE),
+    "service/inference": (*HTTP, *STORAGE, "service.api"),
+    "service/gallery": (*HTTP, *MODELS, "service.api", "service.inference", "service.operations"),
+    "service/operations": (*HTTP, "sqlite3", "faiss", "torch", "service.api"),
+    "service/api": ("sqlite3", "faiss", "torch", "service.inference", "service.gallery.index"),
+    "service/client": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE),
+    "service/web": INSIDE_THE_SERVICE,
+}
+IMPORT_BOTH = {"gmn.py", "demo", "bench"}
+
+
+def sources(room: str) -> list[Path]:
+    place = ROOT / room
+    return [place] if place.suffix else sorted(place.rglob("*.py"))
+
+
+def imported(source: Path) -> set[str]:
+    """Every module that a file names, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}: imports are absolute here"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+@pytest.mark.parametrize("room", KNOWS_NOTHING_OF)
+def test_a_room_imports_nothing_that_it_should_not_know(room: str) -> None:
+    for source in sources(room):
+        for name in imported(source):
+            for module in KNOWS_NOTHING_OF[room]:
+                assert not within(name, module), f"{source.relative_to(ROOT)} imports {name}"
+
+
+def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service() -> None:
+    joining = {
+        source.relative_to(ROOT).parts[0]
+        for room in ROOMS
+        for source in sources(room if (ROOT / room).is_dir() else f"{room}.py")
+        if any(within(name, "training") for name in imported(source))
+        and any(within(name, "service") for name in imported(source))
+    }
+    assert joining <= IMPORT_BOTH
+
+
+def test_the_rooms_of_these_rules_are_there() -> None:
+    assert [room for room in KNOWS_NOTHING_OF if not (ROOT / room).exists()] in (
+        [],
+        ["service/web"],
+    )
