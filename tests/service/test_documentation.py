@@ -1,0 +1,82 @@
+"""docs/service.md says what is so: settings, calls, errors, metrics and promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.api.app import create_app
+from service.api.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.metrics import Metrics
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+EXAMPLES = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def shown(default: Any) -> str:
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_the_table_of_settings_is_that_of_the_settings() -> None:
+    table = dict(re.findall(rf"^\| `({PREFIX}[A-Z_]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+    fields = Settings.model_fields
+    assert table == {
+        PREFIX + name.upper(): shown(field.default)
+        if field.default_factory is None
+        else "cores − 1"
+        for name, field in fields.items()
+    }
+
+
+def test_every_metric_is_listed() -> None:
+    listed = set(re.findall(r"`(gmn_[a-z_]+)`", PAGE))
+    registered = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in Metrics().registry.collect()
+    }
+    assert listed == registered
+
+
+def test_every_kind_of_problem_has_its_remedy() -> None:
+    errors = PAGE.split("## Errors")[1].split("##")[0]
+    for code in {*STATUS_OF_CODE, *CODE_OF_STATUS.values(), "cross_origin"}:
+        assert f"`{code}`" in errors, code
+
+
+def test_every_call_has_an_example() -> None:
+    assert EXAMPLES
+    asked = {
+        re.sub("entrance", "{gallery}", re.sub(r"\$CROP", "{crop_id}", path))
+        for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", EXAMPLES[1])
+    }
+    assert asked == set(create_app(Settings()).openapi()["paths"])
+
+
+def test_the_examples_run_as_they_stand(served, drawn_crops, tmp_path) -> None:
+    assert EXAMPLES
+    for name, number in (("east", 0), ("west", 2), ("other", 4)):
+        (tmp_path / f"{name}.png").write_bytes(drawn_crops[number].png)
+    script = EXAMPLES[1].replace(ADDRESS, str(served.http.base_url).rstrip("/"))
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr
+    assert (tmp_path / "crop.png").read_bytes() == drawn_crops[0].png
+
+
+@pytest.mark.parametrize("test", re.findall(r"`(tests/[a-z_/]+\.py::test_\w+)`", PAGE))
+def test_every_promise_names_a_test_that_is_there(test) -> None:
+    file, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
