@@ -28,7 +28,8 @@ def _split(value: Any) -> Any:
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list):
         return value
-    return [name for part in parts for name in str(part).split(",") if name]
+    names = (name.strip() for part in parts for name in str(part).split(","))
+    return [name for name in names if name]
 
 
 def _moment(value: Any) -> Any:
@@ -78,7 +79,7 @@ class EnrollFields(Form):
         columns = zip(
             images,
             _per_image("identity", self.identity, count, _text),
-            _per_image("camera", self.camera, count, _text),
+            _per_image("camera", self.camera, count, _camera),
             _per_image("captured_at", self.captured_at, count, _captured),
             _per_image("external_id", self.external_id, count, _text),
             _per_image("metadata", self.metadata, count, _json_object),
@@ -214,6 +215,15 @@ def _text(name: str, value: str) -> str:
             "send a shorter, plain name"
         )
     return value
+
+
+def _camera(name: str, value: str) -> str:
+    if "," in value or value != value.strip():
+        raise InvalidField(
+            f"{name}: {value[:40]!r} has a comma, or a space at an end, and no list of cameras "
+            "could name it; send it without"
+        )
+    return _text(name, value)
 
 
 def _captured(name: str, value: str) -> datetime:

@@ -37,6 +37,9 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # Answered as GET is; the server leaves the body out, which it judges by its own scope.
+            scope = {**scope, "method": "GET"}
         asked_id = Headers(scope=scope).get("x-request-id", "")
         request_id = asked_id if ACCEPTABLE_ID.fullmatch(asked_id) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id

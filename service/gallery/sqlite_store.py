@@ -257,14 +257,24 @@ def _bind(connection: sqlite3.Connection, gallery_id: int, fingerprint: str) -> 
 def _store(
     connection: sqlite3.Connection, gallery_id: int, crop: NewCrop
 ) -> tuple[LandedCrop, IndexedCrop | None]:
+    said = {
+        "captured_at": crop.captured_at.isoformat() if crop.captured_at else None,
+        "external_id": crop.external_id,
+        "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
+    }
     same_bytes = connection.execute(
-        "SELECT crop_id, identity, camera FROM crops WHERE gallery_id = ? AND sha256 = ? "
-        "ORDER BY row_id",
+        f"SELECT crop_id, identity, camera, {', '.join(said)} FROM crops "
+        "WHERE gallery_id = ? AND sha256 = ? ORDER BY row_id",
         (gallery_id, crop.sha256),
     ).fetchall()
-    for crop_id, identity, camera in same_bytes:
+    for crop_id, identity, camera, *known in same_bytes:
         if (identity, camera) == (crop.identity, crop.camera):
-            return LandedCrop(crop_id, identity, camera, duplicate=True, warnings=()), None
+            warnings = tuple(
+                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
+                for name, old in zip(said, known, strict=True)
+                if said[name] not in (None, old)
+            )
+            return LandedCrop(crop_id, identity, camera, duplicate=True, warnings=warnings), None
     crop_id = _new_crop_id()
     inserted = connection.execute(
         "INSERT INTO crops (gallery_id, crop_id, sha256, identity, camera, captured_at, "
@@ -276,9 +286,7 @@ def _store(
             crop.sha256,
             crop.identity,
             crop.camera,
-            crop.captured_at.isoformat() if crop.captured_at else None,
-            crop.external_id,
-            json.dumps(crop.metadata) if crop.metadata is not None else None,
+            *said.values(),
             crop.content_type,
             _now(),
             crop.vector.astype("<f4").tobytes(),
@@ -289,7 +297,7 @@ def _store(
     warnings = tuple(
         f"the same image is already enrolled as crop {other} under identity {identity or 'unknown'}"
         f" and camera {camera or 'unknown'}"
-        for other, identity, camera in same_bytes[:NAMED_IN_WARNINGS]
+        for other, identity, camera, *_ in same_bytes[:NAMED_IN_WARNINGS]
     )
     return (
         LandedCrop(crop_id, crop.identity, crop.camera, duplicate=False, warnings=warnings),

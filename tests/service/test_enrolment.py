@@ -76,6 +76,22 @@ def test_the_same_bytes_again_count_as_landed(served, gallery, drawn_crops):
     assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 1
 
 
+def test_what_the_same_bytes_would_change_is_kept_and_named_in_a_warning(
+    served, gallery, drawn_crops
+):
+    image = drawn_crops[0].png
+    known = {"captured_at": "2026-03-01T09:30:00Z", "metadata": '{"shift": "night"}'}
+    crop_id = served.enroll(gallery, image, **known).json()["results"][0]["crop_id"]
+    again = served.enroll(gallery, image, **known).json()["results"][0]
+    other = served.enroll(gallery, image, captured_at="2026-03-02T09:30:00Z").json()["results"][0]
+    assert (again["duplicate"], again["warnings"]) == (True, [])
+    assert other["duplicate"] is True
+    assert len(other["warnings"]) == 1
+    assert "keeps its captured_at" in other["warnings"][0]
+    crop = served.http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").json()
+    assert crop["captured_at"] == "2026-03-01T09:30:00Z"
+
+
 @pytest.mark.parametrize("other", [{"identity": "0008"}, {"camera": "west"}])
 def test_the_same_bytes_under_another_name_are_stored_with_a_warning(
     served, gallery, drawn_crops, other
@@ -117,6 +133,8 @@ def test_a_field_given_for_each_image_belongs_to_it_and_empty_means_unknown(
         ({"metadata": '{"a": 1e999}'}, "metadata"),
         ({"metadata": r'{"a": "\ud800"}'}, "metadata"),
         ({"metadata": '{"a":' * 900 + "1" + "}" * 900}, "metadata"),
+        ({"camera": "hall,2"}, "camera"),
+        ({"camera": " hall"}, "camera"),
         ({"identity": "x" * 300}, "identity"),
         ({"identity": "a\0b"}, "identity"),
         ({"idenity": "a"}, "idenity"),

@@ -43,6 +43,14 @@ def test_every_error_is_a_problem_document(served, method, path, status, code):
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v1/model", "/v1/galleries/default", "/v1/nothing"])
+def test_head_answers_as_get_does_without_the_body(served, path):
+    head, get = served.http.head(path), served.http.get(path)
+    assert head.status_code == get.status_code
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.content == b""
+
+
 def test_a_request_keeps_the_id_that_its_client_gave_it(served):
     answer = served.http.get("/livez", headers={"X-Request-ID": "door-7"})
     assert answer.headers["x-request-id"] == "door-7"

@@ -59,7 +59,8 @@ def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(
     [
         ({"cameras": "west"}, {"west"}),
         ({"exclude_cameras": "west"}, {"east"}),
-        ({"cameras": "east,west"}, {"east", "west"}),
+        ({"cameras": "east, west"}, {"east", "west"}),
+        ({"exclude_cameras": " west "}, {"east"}),
         ({"cameras": ["east", "west"]}, {"east", "west"}),
         ({"cameras": "north"}, set()),
     ],
