@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import signal
 import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 
@@ -77,6 +82,41 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_cr
     # Emptied, it belongs to the model that is there.
     assert served.enroll("default", image).status_code == 201
     assert len(_crop_ids(served.query("default", image))) == 1
+
+
+def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
+    start, tmp_path, drawn_crops
+):
+    numbers, acknowledged = itertools.count(), set()
+
+    def enroll_until_killed(served) -> None:
+        while True:
+            number = str(next(numbers))
+            # The bytes after a PNG's end make each image another one.
+            images = [crop.png + number.encode() for crop in drawn_crops[:4]]
+            try:
+                answer = served.enroll("default", *images, external_id=number)
+            except httpx.TransportError:
+                return
+            assert answer.status_code == 201
+            acknowledged.add(number)
+
+    for seconds in (0.4, 0.7):
+        served = start(data_dir=tmp_path)
+        with ThreadPoolExecutor(3) as clients:
+            ended = clients.map(enroll_until_killed, [served] * 3)
+            time.sleep(seconds)
+            served.process.kill()
+            assert list(ended) == [None] * 3
+        served.kill()
+    restarted = start(data_dir=tmp_path)
+    crops = restarted.http.get("/v1/galleries/default/crops?limit=1000").json()["results"]
+    images_of = Counter(crop["external_id"] for crop in crops)
+    assert acknowledged <= images_of.keys()
+    assert set(images_of.values()) == {4}
+    found = _crop_ids(restarted.query("default", drawn_crops[0].png, top_k=1000))
+    assert sorted(found) == sorted(crop["crop_id"] for crop in crops)
+    restarted.kill()
 
 
 def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled, drawn_crops):
