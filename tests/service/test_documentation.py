@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_every_call_has_an_example() -> None:
         for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", EXAMPLES[1])
     }
     assert asked == set(create_app(Settings()).openapi()["paths"])
+
+
+def test_the_openapi_document_changes_only_when_somebody_means_it_to() -> None:
+    kept = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))
+    assert create_app(Settings()).openapi() == kept, "keep what /openapi.json answers in docs/"
 
 
 def test_the_examples_run_as_they_stand(served, drawn_crops, tmp_path) -> None:
