@@ -1,10 +1,11 @@
-"""The README's commands do what it says: each block marked `sh` is run as it stands.
+"""The README's commands do what it says: each block marked `sh` or `python` is run as it stands.
 
 Blocks marked `sh figures` take hours and real crops; of these the commands and options are checked.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -14,13 +15,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(sh[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```((?:sh|python)[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SECONDS = 300
 
 
@@ -58,19 +61,23 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
     pytest.fail("the README's service did not become ready")
 
 
-def test_every_command_runs_as_it_stands(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_every_command_runs_as_it_stands(
+    tmp_path: Path, environment: dict[str, str], drawn_crops: list[NamedTuple]
+) -> None:
+    Image.open(io.BytesIO(drawn_crops[0][2])).save(tmp_path / "suspect.jpg")
     service: subprocess.Popen[bytes] | None = None
     try:
-        for block in blocks("sh"):
-            if block.startswith("make "):
+        for mark, block in BLOCK.findall(README):
+            if mark == "sh figures" or block.startswith("make "):
                 continue
             if block.startswith("gmn serve"):
                 service = subprocess.Popen(shlex.split(block), cwd=tmp_path, env=environment)
                 wait_until_ready(environment["GMN_URL"], service)
                 continue
             block = block.replace("http://127.0.0.1:8000", environment["GMN_URL"])
+            shell = ["bash", "-euo", "pipefail"] if mark == "sh" else [sys.executable]
             ran = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block],
+                [*shell, "-c", block],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
