@@ -71,7 +71,8 @@ def condense_served(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]
             "in_flight": printed["in_flight"],
             "ms_per_query": round(printed["ms_per_query"], 1),
             "rank_1": printed["rank_1"],
-            "mAP": printed["mAP"],
+            # Of a ranking that was cut, mAP is a lower bound only.
+            "mAP": printed["mAP"] if printed["whole_rankings"] else None,
             "verdicts": printed["verdicts"],
             "matches_right": printed["matches_right"],
         }
@@ -95,7 +96,7 @@ def _served_table(rows: list[dict[str, Any]]) -> str:
             cells += [
                 f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
                 f"{100 * row['rank_1']:.1f}",
-                f"{100 * row['mAP']:.1f}",
+                "–" if row["mAP"] is None else f"{100 * row['mAP']:.1f}",
                 f"{matches:,}, {row['matches_right']:,}",
             ]
         else:

@@ -54,13 +54,20 @@ def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
         "ms_per_query": 80.04,
         "rank_1": 0.4,
         "mAP": 0.5,
+        "whole_rankings": True,
         "verdicts": {"match": 12, "uncertain": 3, "no_match": 955},
         "matches_right": 11,
     }
-    rows = condense_served("enrol", enrolled) + condense_served("query", asked)
+    cut = asked | {"whole_rankings": False}
+    rows = [
+        row
+        for label, printed in (("enrol", enrolled), ("query", asked), ("query, cut", cut))
+        for row in condense_served(label, printed)
+    ]
     assert markdown(rows).splitlines()[2:] == [
         "| enrol | 970 | 101 | – | – | – | – |",
         "| query | 970 | 50 | 80.0, 4 in flight | 40.0 | 50.0 | 12, 11 |",
+        "| query, cut | 970 | 50 | 80.0, 4 in flight | 40.0 | – | 12, 11 |",
     ]
 
 
