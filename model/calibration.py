@@ -45,7 +45,8 @@ class ScoringCalibration(BaseModel):
     """What one scoring's numbers mean.
 
     Attributes:
-        slope, intercept: probability = 1 / (1 + exp(−(slope·score + intercept))), Platt scaling.
+        slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,
+            by Platt scaling.
         impostor_tail: the upper tail of the scores of different people, rarest last.
     """
 
@@ -63,9 +64,17 @@ class ScoringCalibration(BaseModel):
             raise ValueError("impostor_tail must run from common, low scores to rare, high ones")
         return self
 
-    def probability(self, score: float) -> float:
-        """Probability that a pair with this score shows one person, 0 to 1."""
-        logit = self.slope * score + self.intercept
+    def probability(self, score: float, gallery_size: int = 1) -> float:
+        """Probability that a pair with this score shows one person, 0 to 1.
+
+        Args:
+            score: of the pair.
+            gallery_size: N, how many crops the pair was found among. As likely as not the person is
+                among them, and as likely one as another: a crop's odds before looking are
+                1 : 2N − 1. For two crops that nobody searched for, N = 1, they are even.
+        """
+        prior = -math.log(2 * max(1, gallery_size) - 1)
+        logit = self.slope * score + self.intercept + prior
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
 
     def pair_threshold(self, far: float) -> float:

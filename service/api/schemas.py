@@ -203,8 +203,9 @@ class GalleryRemovalOut(Schema):
 class RankedOut(Schema):
     """One result.
 
-    `probability` and `verdict` are null where the asked scoring did not reach the crop, which is
-    beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
+    `probability` is that this crop shows the person asked for, where that person was as likely as
+    not among the crops searched. It and `verdict` are null where the asked scoring did not reach
+    the crop, which is beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
     """
 
     rank: int

@@ -110,8 +110,9 @@ def rank(
         places = _choose(index, ordered, options)
     deeper = time.perf_counter() - reranked
     verdicts = _verdicts(ordered.scores[places], found.searched, calibration, options)
+    one = calibration.scorings[options.scoring]
     results = tuple(
-        _result(index, ordered, place, verdict, calibration.scorings[options.scoring])
+        _result(index, ordered, place, verdict, found.searched, one)
         for place, verdict in zip(places, verdicts, strict=True)
     )
     return Ranking(
@@ -188,6 +189,7 @@ def _result(
     ordered: _Ordered,
     place: int,
     verdict: Verdict | None,
+    gallery_size: int,
     calibration: ScoringCalibration,
 ) -> RankedCrop:
     score, logit = float(ordered.scores[place]), float(ordered.logits[place])
@@ -195,6 +197,6 @@ def _result(
         label=index.table.label(int(ordered.rows[place])),
         cosine=float(ordered.cosines[place]),
         pair_logit=None if np.isnan(logit) else logit,
-        probability=None if np.isnan(score) else calibration.probability(score),
+        probability=None if np.isnan(score) else calibration.probability(score, gallery_size),
         verdict=verdict,
     )

@@ -31,6 +31,14 @@ def test_probability_is_one_half_where_slope_and_intercept_cancel() -> None:
     assert calibration.probability(-1e9) == pytest.approx(0.0)
 
 
+def test_a_crop_found_among_many_starts_from_the_odds_of_being_the_one() -> None:
+    calibration = exponential_tail()
+    assert calibration.probability(0.0, gallery_size=1) == pytest.approx(1 / 2)
+    assert calibration.probability(0.0, gallery_size=500) == pytest.approx(1 / 1000)
+    even = math.log(999)
+    assert calibration.probability(even, gallery_size=500) == pytest.approx(1 / 2)
+
+
 @pytest.mark.parametrize("far", [0.5, 1e-2, 1e-3, 1e-4])
 def test_a_pair_threshold_is_reached_by_the_asked_share(far: float) -> None:
     assert exponential_tail().pair_threshold(far) == pytest.approx(-math.log(far) / 2, rel=1e-3)
