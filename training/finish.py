@@ -132,7 +132,7 @@ def provenance(
         data.append(
             TrainingData(
                 name=dataset.name,
-                spec=_without_folders(dataset.spec),
+                spec=without_folders(dataset.spec),
                 terms=dataset.terms,
                 crops=len(own),
                 identities=len({record.identity for record in own}),
@@ -156,9 +156,15 @@ def provenance(
     )
 
 
-def _without_folders(spec: str) -> str:
-    kind, _, path = spec.partition(":")
-    return f"{kind}:{Path(path).name}"
+def without_folders(word: str) -> str:
+    """A word of a command line with paths cut to their last two names.
+
+    Where data lay on somebody's disk does not belong into an artefact that travels.
+    """
+    head, separator, path = word.rpartition("=" if "=" in word else ":")
+    if "/" not in path:
+        return word
+    return f"{head}{separator}{'/'.join(Path(path).parts[-2:]).lstrip('/')}"
 
 
 def _commit() -> str | None:

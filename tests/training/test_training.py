@@ -15,6 +15,7 @@ from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
+from training.finish import without_folders
 from training.recipe import Recipe, read_recipe
 from training.trainer import prepare_run, train
 
@@ -151,3 +152,19 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path: P
     provenance = load_artefact(killed / "model.safetensors").description.provenance
     assert provenance.held_out == {"fraction": 0.3, "seed": 0}
     assert str(tmp_path) not in provenance.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("manifest:/home/me/people/manifest.csv", "manifest:people/manifest.csv"),
+        ("cuhk01:/data/cuhk01", "cuhk01:data/cuhk01"),
+        ("initial_weights=/srv/weights/mobilenet.pth", "initial_weights=weights/mobilenet.pth"),
+        ("synthetic:7,identities=5", "synthetic:7,identities=5"),
+        ("optimisation.learning_rate=2e-3", "optimisation.learning_rate=2e-3"),
+        ("--out", "--out"),
+        ("/runs/first", "runs/first"),
+    ],
+)
+def test_provenance_keeps_no_more_of_a_path_than_its_last_two_names(word: str, kept: str) -> None:
+    assert without_folders(word) == kept

@@ -43,7 +43,7 @@ def train(
     """
     from training.datasets.held_out import split_held_out
     from training.datasets.registry import read_datasets
-    from training.finish import finish_run
+    from training.finish import finish_run, without_folders
     from training.recipe import read_recipe
     from training.trainer import prepare_run
     from training.trainer import train as train_networks
@@ -71,7 +71,7 @@ def train(
             progress.update(task, completed=done, total=total, description=loss)
 
         train_networks(run, report)
-    command = "gmn " + shlex.join(_without_folders(word) for word in sys.argv[1:])
+    command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
     measured = finish_run(run, datasets, command, progress_bar)
     render_report(measured, Console(), out)
     console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
@@ -90,9 +90,3 @@ def _open_folder(out: Path, resume: bool) -> None:
 
 def _write_recipe(out: Path, recipe: Recipe) -> None:
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-
-
-def _without_folders(word: str) -> str:
-    """Where data lay on somebody's disk does not belong into an artefact that travels."""
-    head, separator, path = word.rpartition("=" if "=/" in word else ":")
-    return f"{head}{separator}{Path(path).name}" if "/" in path else word
