@@ -31,6 +31,12 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
                 soft_wrap=True,
             )
         console.print(_metrics_table(result))
+        if result.used_to_calibrate:
+            console.print(
+                "  [yellow]The calibration was fitted on these people: expect other people's false "
+                "alarms to differ.[/yellow]",
+                soft_wrap=True,
+            )
         if result.scorings:
             console.print(_operating_points_table(result))
     if out is not None:
@@ -38,10 +44,13 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
 
 
 def _metrics_table(result: DatasetResult) -> Table:
-    """The page and the JSON have an interval for every figure, a terminal for the two main ones."""
+    """Page and JSON have an interval for every figure; here the two main ones do.
+
+    `mAP` is the step definition, `trapezoid` the same mean by the other one.
+    """
     table = Table(box=None, padding=(0, 1), title="%, with 95% interval", title_justify="left")
     table.add_column("", overflow="fold")
-    for name in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
+    for name in ("mAP", "trapezoid", "Rank-1", "Rank-5", "Rank-10", "mINP"):
         table.add_column(name, justify="right", no_wrap=True)
     named = result.scorings | result.peers
     lines = [(name, scoring.metrics) for name, scoring in named.items()]
@@ -49,6 +58,7 @@ def _metrics_table(result: DatasetResult) -> Table:
         table.add_row(
             escape(name),
             _percent(metrics["mAP"]),
+            f"{100 * metrics['mAP_trapezoid'].mean:.1f}",
             _percent(metrics["rank_1"]),
             *(f"{100 * metrics[metric].mean:.1f}" for metric in ("rank_5", "rank_10", "mINP")),
         )
