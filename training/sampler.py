@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -84,18 +84,17 @@ class PKSampler:
         return [order[part * self.images : (part + 1) * self.images] for part in range(whole)]
 
     def _batches(self, chunks: list[tuple[tuple[str, str], Chunk]]) -> Iterator[list[int]]:
-        pending = chunks
-        while len({person for person, _ in pending}) >= self.identities:
+        pending = deque(chunks)
+        remaining = Counter(person for person, _ in chunks)
+        while len(remaining) >= self.identities:
             batch: dict[tuple[str, str], Chunk] = {}
             deferred: list[tuple[tuple[str, str], Chunk]] = []
-            taken = 0
-            for person, chunk in pending:
-                if len(batch) == self.identities:
-                    break
-                taken += 1
+            while len(batch) < self.identities:
+                person, chunk = pending.popleft()
                 if person in batch:
                     deferred.append((person, chunk))
                 else:
                     batch[person] = chunk
-            pending = deferred + pending[taken:]
+            pending.extendleft(reversed(deferred))
+            remaining -= Counter(batch.keys())
             yield [row for chunk in batch.values() for row in chunk]
