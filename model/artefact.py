@@ -167,15 +167,6 @@ def load_artefact(path: Path) -> Artefact:
     return Artefact(description, embedder.eval(), metric_network.eval())
 
 
-def read_description(path: Path) -> Description:
-    """What an artefact says of itself, unverified; reads the header only."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return _parse_header(path, file.metadata())
-    except (SafetensorError, OSError, struct.error) as error:
-        raise _unreadable(path, error) from error
-
-
 def _read(path: Path) -> tuple[Description, dict[str, torch.Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -16,7 +16,7 @@ from model.calibration import SCORINGS
 from model.pair_scoring import cosine_similarities, score_pairs
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import PairScores, collect_pairs, fit_from_pairs
-from training.evaluation.embedding import embed_records
+from training.evaluation.embedding import SearchFeatures, embed_search
 from training.evaluation.evaluating import ProgressBar, build_report, evaluate_search
 from training.evaluation.protocols import Search, held_out_people
 from training.evaluation.report_page import write_report
@@ -49,7 +49,11 @@ def finish_run(
     held_out = run.recipe.held_out.model_dump()
     searches = {dataset.name: held_out_people(dataset, held_out) for dataset in datasets}
     photographed = [name for name in searches if name != DRAWN] or list(searches)
-    pairs = [held_out_pairs(run, searches[name]) for name in photographed]
+    features = {
+        name: embed_search(run.networks.embedder, run.recipe.preprocessing, search)
+        for name, search in searches.items()
+    }
+    pairs = [held_out_pairs(run, searches[name], features[name]) for name in photographed]
     description = Description(
         embedder=run.recipe.embedder,
         metric_network=run.recipe.metric_network,
@@ -63,7 +67,15 @@ def finish_run(
     # Without L_gmn nothing trains M-Net, and its figures would be noise.
     scorings = SCORINGS if run.recipe.losses.gmn else ("cosine",)
     results = [
-        evaluate_search(artefact, dataset, searches[dataset.name], scorings, (), progress_bar)
+        evaluate_search(
+            artefact,
+            dataset,
+            searches[dataset.name],
+            scorings,
+            (),
+            progress_bar,
+            features[dataset.name],
+        )
         for dataset in datasets
     ]
     measured = description.provenance.model_copy(update={"metrics": brief_metrics(results)})
@@ -78,12 +90,9 @@ def finish_run(
     return report
 
 
-def held_out_pairs(run: Run, search: Search) -> PairScores:
+def held_out_pairs(run: Run, search: Search, features: SearchFeatures) -> PairScores:
     """Both scores of every cross-camera pair of one data set's held-out people."""
-    embedder, preprocessing = run.networks.embedder, run.recipe.preprocessing
-    queries = torch.from_numpy(embed_records(embedder, preprocessing, search.queries))
-    gallery = torch.from_numpy(embed_records(embedder, preprocessing, search.gallery))
-    queries, gallery = queries.to(run.device), gallery.to(run.device)
+    queries, gallery = (torch.from_numpy(array).to(run.device) for array in features)
     mnet = score_pairs(run.networks.metric_network.eval(), queries, gallery).cpu().numpy()
     cosine = cosine_similarities(queries, gallery).cpu().numpy()
     return collect_pairs(cosine, mnet, search.labels())

@@ -13,7 +13,6 @@ from model.artefact import (
     ArtefactProblem,
     Description,
     load_artefact,
-    read_description,
     save_artefact,
 )
 
@@ -25,7 +24,7 @@ def artefact(tiny_artefact: Path) -> Artefact:
 
 def rewrite(source: Path, target: Path, edit: dict[str, object]) -> None:
     """Copies an artefact with parts of its header replaced."""
-    header = json.loads(read_description(source).model_dump_json()) | edit
+    header = json.loads(load_artefact(source).description.model_dump_json()) | edit
     save_file(load_file(source), target, metadata={HEADER_KEY: json.dumps(header)})
 
 

@@ -197,9 +197,9 @@ def test_the_openapi_document_describes_every_call_with_its_errors(served):
 
 
 def test_the_model_describes_itself(served, tiny_artefact):
-    from model.artefact import read_description
+    from model.artefact import load_artefact
 
-    description = read_description(tiny_artefact)
+    description = load_artefact(tiny_artefact).description
     model = served.http.get("/v1/model").json()
     assert model["artefact_fingerprint"] == description.artefact_fingerprint
     assert model["embedding_fingerprint"] == description.embedding_fingerprint

@@ -27,31 +27,6 @@ class PairScores:
     impostor_mnet: NDArray[np.float32]
 
 
-def fit_calibration(
-    cosine: NDArray[np.float32],
-    mnet: NDArray[np.float32],
-    labels: PairLabels,
-    data: str,
-    seed: int = 0,
-) -> Calibration:
-    """Fits fusion, probabilities and impostor tails on cross-camera pairs.
-
-    The fusion and Platt's slope and intercept are maximum likelihood with genuine and impostor
-    pairs weighing one half each: `probability` is that of a pair that was as likely to be one
-    person as two. They see all genuine pairs and at most 200,000 impostor pairs; the tails see all.
-
-    Args:
-        cosine, mnet: scores of every query against every gallery image, `(Q, G)`.
-        labels: whose and under which camera.
-        data: what it is measured on, for people; stored in the calibration.
-        seed: of the choice of impostors.
-
-    Raises:
-        InputProblem: without a genuine pair or two impostor pairs under different cameras.
-    """
-    return fit_from_pairs(collect_pairs(cosine, mnet, labels), data, seed)
-
-
 def collect_pairs(
     cosine: NDArray[np.float32], mnet: NDArray[np.float32], labels: PairLabels
 ) -> PairScores:
@@ -77,7 +52,20 @@ def collect_pairs(
 
 
 def fit_from_pairs(pairs: PairScores, data: str, seed: int = 0) -> Calibration:
-    """The calibration of pairs that were collected, perhaps from several data sets."""
+    """Fits fusion, probabilities and impostor tails on cross-camera pairs.
+
+    The fusion and Platt's slope and intercept are maximum likelihood with genuine and impostor
+    pairs weighing one half each: `probability` is that of a pair that was as likely to be one
+    person as two. They see all genuine pairs and at most 200,000 impostor pairs; the tails see all.
+
+    Args:
+        pairs: as `collect_pairs` gives them, perhaps of several data sets.
+        data: what they are of, for people; stored in the calibration.
+        seed: of the choice of impostors.
+
+    Raises:
+        InputProblem: without a genuine pair or two impostor pairs under different cameras.
+    """
     genuine, impostors = len(pairs.genuine_cosine), len(pairs.impostor_cosine)
     if genuine < 1 or impostors < 2:
         raise InputProblem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from model.embedder import Embedder
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
+from training.evaluation.protocols import Search
 
 BATCH_SIZE = 64
 DECODING_THREADS = 4
@@ -66,6 +68,28 @@ def embed_records(
     finally:
         embedder.train(was_training)
     return features
+
+
+class SearchFeatures(NamedTuple):
+    """Features of a search's queries `(Q, d)` and gallery `(G, d)`, float32."""
+
+    queries: NDArray[np.float32]
+    gallery: NDArray[np.float32]
+
+
+def embed_search(
+    embedder: Embedder,
+    preprocessing: Preprocessing,
+    search: Search,
+    progress: Progress | None = None,
+) -> SearchFeatures:
+    """Embeds every crop of a search once, also where the queries are the gallery.
+
+    Raises:
+        InputProblem: naming the crop that cannot be read.
+    """
+    features = embed_records(embedder, preprocessing, search.records, progress=progress)
+    return SearchFeatures(features[: len(search.queries)], features[-len(search.gallery) :])
 
 
 def decoded_batches(

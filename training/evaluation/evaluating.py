@@ -17,7 +17,7 @@ from model.artefact import Artefact, Description
 from model.calibration import Scoring, ScoringCalibration
 from training.datasets.record import Dataset
 from training.evaluation.distributions import expected_calibration_error, score_distribution
-from training.evaluation.embedding import Progress, embed_records
+from training.evaluation.embedding import Progress, SearchFeatures, embed_search
 from training.evaluation.intervals import difference_interval
 from training.evaluation.open_set import (
     detection_curve,
@@ -64,6 +64,7 @@ def evaluate_search(
     scorings: Sequence[Scoring],
     peers: Sequence[Peer],
     progress_bar: ProgressBar,
+    features: SearchFeatures | None = None,
 ) -> DatasetResult:
     """Everything there is to say about an artefact on one data set.
 
@@ -74,6 +75,7 @@ def evaluate_search(
         scorings: which rankings to measure.
         peers: other models to rank the same searches with, by cosine.
         progress_bar: shows how far the long steps are.
+        features: of the search by this artefact's embedder, where they are known already.
 
     Raises:
         InputProblem: naming a crop that cannot be read, or where no query has a true match.
@@ -81,11 +83,15 @@ def evaluate_search(
     watch = Stopwatch()
     labels = search.labels()
     records = search.records
-    with watch.measure("embedding"), progress_bar(f"Embedding {dataset.name}", len(records)) as bar:
-        features = embed_records(
-            artefact.embedder, artefact.description.preprocessing, records, progress=bar
-        )
-    queries, gallery = features[: len(search.queries)], features[-len(search.gallery) :]
+    if features is None:
+        with (
+            watch.measure("embedding"),
+            progress_bar(f"Embedding {dataset.name}", len(records)) as bar,
+        ):
+            features = embed_search(
+                artefact.embedder, artefact.description.preprocessing, search, bar
+            )
+    queries, gallery = features
     rows: dict[str, ScoreRows] = {"cosine": cosine_rows(queries, gallery)}
     calibration = artefact.description.calibration
     metrics: dict[str, QueryMetrics] = {}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.evaluation.calibrating import fit_calibration, impostor_tail
+from training.evaluation.calibrating import collect_pairs, fit_from_pairs, impostor_tail
 from training.evaluation.open_set import (
     detection_curve,
     operating_point_figures,
@@ -19,6 +19,10 @@ def gaussian_search(people: int, seed: int, noise: float = 1.0):
     scores = random.normal(size=(people, people)) + 3.0 * np.eye(people)
     mnet = 2.0 * scores + noise * random.normal(size=scores.shape)
     return scores.astype(np.float32), mnet.astype(np.float32), labels
+
+
+def fit_calibration(cosine, mnet, labels, data):
+    return fit_from_pairs(collect_pairs(cosine, mnet, labels), data)
 
 
 def test_probabilities_match_the_known_posterior_of_a_balanced_pair():
