@@ -14,30 +14,25 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import Artefact, Description
-from model.calibration import Scoring, ScoringCalibration
+from model.calibration import Scoring
 from training.datasets.record import Dataset
-from training.evaluation.distributions import expected_calibration_error, score_distribution
 from training.evaluation.embedding import Progress, SearchFeatures, embed_search
-from training.evaluation.intervals import difference_interval
-from training.evaluation.open_set import (
-    detection_curve,
-    operating_point_figures,
-    search_extremes,
+from training.evaluation.measuring import (
+    by_depth,
+    calibrated_result,
+    differences_to_cosine,
+    plain_result,
 )
 from training.evaluation.peers import Peer
 from training.evaluation.protocols import Search
-from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.ranking import QueryMetrics, ScoreRows, rank_queries
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
     EvaluationReport,
-    Figure,
-    OperatingPointResult,
     ScoringResult,
 )
-from training.evaluation.scoring import cosine_rows, fused_rows, mnet_rows, reranked_rows
-
-RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+from training.evaluation.scoring import cosine_rows, fused_rows, mnet_rows
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 """From a description and a total to a bar; see `training.commands.progress`."""
@@ -104,11 +99,11 @@ def evaluate_search(
         for scoring in scorings:
             with watch.measure("ranking"):
                 metrics[scoring] = rank_queries(rows[scoring], labels)
-            results[scoring] = _calibrated_result(
+            results[scoring] = calibrated_result(
                 rows[scoring], labels, metrics[scoring], calibration.scorings[scoring]
             )
         if "mnet" in scorings:
-            depths = _by_depth(rows["cosine"], rows["mnet"], labels)
+            depths = by_depth(rows["cosine"], rows["mnet"], labels)
     peer_results = {}
     for peer in peers:
         with (
@@ -120,7 +115,7 @@ def evaluate_search(
             cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :]), labels
         )
         metrics[peer.name] = ranked
-        peer_results[peer.name] = _result(ranked)
+        peer_results[peer.name] = plain_result(ranked)
     some = next(iter(metrics.values()))
     trained_on = {data.name for data in artefact.description.provenance.data}
     return DatasetResult(
@@ -139,7 +134,7 @@ def evaluate_search(
         used_to_calibrate=search.held_out,
         not_counted=some.not_counted,
         scorings=results,
-        differences=_differences(metrics),
+        differences=differences_to_cosine(metrics),
         rerank_depths=depths,
         peers=peer_results,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
@@ -167,63 +162,6 @@ def _mnet(
     ):
         watch.seconds["scoring"] = time.perf_counter() - start
         yield rows
-
-
-def _result(metrics: QueryMetrics) -> ScoringResult:
-    return ScoringResult(
-        metrics={name: Figure.over(values) for name, values in metrics.values().items()},
-        cmc=metrics.cmc().tolist(),
-    )
-
-
-def _calibrated_result(
-    rows: ScoreRows, labels: PairLabels, metrics: QueryMetrics, calibration: ScoringCalibration
-) -> ScoringResult:
-    extremes = search_extremes(rows, labels)
-    rates, detected = detection_curve(extremes)
-    usual_size = int(np.median(extremes.impostors))
-    points = [
-        OperatingPointResult(
-            name=point.name,
-            asked=point.asked,
-            threshold=calibration.search_threshold(point.asked, usual_size),
-            false_alarm_rate=Figure.of(point.false_alarm_rate),
-            detection_rate=Figure.of(point.detection_rate),
-        )
-        for point in operating_point_figures(extremes, calibration)
-    ]
-    return _result(metrics).model_copy(
-        update={
-            "operating_points": points,
-            "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
-            "distribution": score_distribution(rows, labels),
-            "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
-        }
-    )
-
-
-def _by_depth(cosine: ScoreRows, mnet: ScoreRows, labels: PairLabels) -> list[DepthResult]:
-    gallery = len(labels.gallery_identities)
-    found = []
-    for depth in (*(depth for depth in RERANK_DEPTHS if depth < gallery), gallery):
-        means = rank_queries(reranked_rows(cosine, mnet, depth), labels).means()
-        found.append(DepthResult(depth=depth, mAP=means["mAP"], rank_1=means["rank_1"]))
-    return found
-
-
-def _differences(metrics: dict[str, QueryMetrics]) -> dict[str, dict[str, Figure]]:
-    """Every other ranking minus the cosine one, over the same queries."""
-    if "cosine" not in metrics:
-        return {}
-    base = metrics["cosine"].values()
-    return {
-        f"{name} - cosine": {
-            metric: Figure.of(difference_interval(values, base[metric]))
-            for metric, values in other.values().items()
-        }
-        for name, other in metrics.items()
-        if name != "cosine"
-    }
 
 
 def build_report(
