@@ -54,6 +54,24 @@ class ScoreDistribution(BaseModel):
     impostor: list[int]
 
 
+class VerificationResult(BaseModel):
+    """One operating point of comparing two crops: TAR@FAR.
+
+    Attributes:
+        asked: the share of impostor pairs that may be accepted.
+        threshold: the lowest score that is accepted.
+        false_accept_rate: the share of impostor pairs that is, at most what was asked.
+        true_accept_rate: the share of genuine pairs that is; its interval is over identities.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    asked: float
+    threshold: float
+    false_accept_rate: float
+    true_accept_rate: Figure
+
+
 class ScoringResult(BaseModel):
     """One ranking of one data set.
 
@@ -65,6 +83,10 @@ class ScoringResult(BaseModel):
         distribution: of scores; None for a peer.
         expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
             one half each; None for a peer.
+        over_identities: the metrics again, their intervals over identities, whose queries are
+            alike: the wider and more honest ones.
+        verification: TAR@FAR, at every rate that the number of impostor pairs can show.
+        note: what else a reader must know of this ranking.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +97,9 @@ class ScoringResult(BaseModel):
     detection_curve: list[tuple[float, float]] = []
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None
+    over_identities: dict[str, Figure] = {}
+    verification: list[VerificationResult] = []
+    note: str = ""
 
 
 class DepthResult(BaseModel):
@@ -87,6 +112,23 @@ class DepthResult(BaseModel):
     rank_1: float
 
 
+class MultiShotResult(BaseModel):
+    """The same search with all crops of a person under one camera as one query.
+
+    Attributes:
+        how: `mean` or `max`, of a person's scores; cosine compares their mean feature.
+        queries: number of such queries.
+        crops_per_query: how many crops a query has, on average.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    how: str
+    queries: int
+    crops_per_query: float
+    scorings: dict[str, ScoringResult]
+
+
 class DatasetResult(BaseModel):
     """Everything measured on one data set.
 
@@ -97,6 +139,8 @@ class DatasetResult(BaseModel):
         differences: by `mnet - cosine`, the paired difference of each metric over the queries.
         seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
             `ranking` the rest up to the metrics, cosine similarities included.
+        multi_shot: beside the single-shot figures, where it was asked for.
+        splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -116,6 +160,8 @@ class DatasetResult(BaseModel):
     rerank_depths: list[DepthResult]
     peers: dict[str, ScoringResult]
     seconds: dict[str, float]
+    multi_shot: MultiShotResult | None = None
+    splits: int = 1
 
 
 class EvaluationReport(BaseModel):
