@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,18 @@ from training.augmentation import augment, build_augmentation
 from training.datasets.record import CropRecord
 from training.recipe import Recipe
 
-Batch = tuple[torch.Tensor, torch.Tensor, list[str]]
+
+class Batch(NamedTuple):
+    """Crops `(B, h, w, 3)` uint8, labels and rows among the records `(B,)` int64, and sources."""
+
+    crops: torch.Tensor
+    labels: torch.Tensor
+    rows: torch.Tensor
+    sources: list[str]
 
 
 class BatchesOfOneEpoch(TorchDataset[Batch]):
-    """Item i is batch i: crops `(B, h, w, 3)` uint8, labels `(B,)` int64 and their sources.
+    """Item i is batch i.
 
     A batch is a function of (recipe seed, epoch, number of the batch), so that a resumed run sees
     what the uninterrupted one would have.
@@ -45,7 +53,8 @@ class BatchesOfOneEpoch(TorchDataset[Batch]):
         seed = step_seed(self.recipe.seed, self.epoch, number)
         crops = augment(crops.permute(0, 3, 1, 2), self.transform, seed).permute(0, 2, 3, 1)
         sources = [self.records[row].source for row in rows]
-        return crops, torch.from_numpy(self.labels[rows]), sources
+        labels = torch.from_numpy(self.labels[rows])
+        return Batch(crops, labels, torch.tensor(rows), sources)
 
 
 class CropCache:

@@ -1,6 +1,8 @@
-"""L = L_cls + L_tri + L_gmn + λ·L_pic, and how much each term moves the embedding."""
+"""L = L_cls + L_tri + L_gmn + λ·L_pic, perhaps a teacher's lesson, and each term's gradient."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -8,24 +10,40 @@ from torch import nn
 from model.embedder import Embedder, Features
 from model.metric_network import MetricNetwork
 from model.pair_features import batch_pairs, unit_features
+from training.losses.distillation import (
+    feature_distillation_loss,
+    relation_distillation_loss,
+)
 from training.losses.generalizable_metric import generalizable_metric_loss
 from training.losses.identity import identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
 from training.losses.triplet import triplet_loss
-from training.recipe import Losses
+from training.recipe import Distillation, Losses
 
 INACTIVE_SHARE = 0.01
 
 
 class TrainedNetworks(nn.Module):
-    """What a run trains: embedder, M-Net, and the identity classifier that only training has."""
+    """What a run trains: embedder and M-Net, and what only training has.
 
-    def __init__(self, embedder: Embedder, metric_network: MetricNetwork, identities: int) -> None:
+    That is the identity classifier and, per teacher, a projection to its features.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        metric_network: MetricNetwork,
+        identities: int,
+        teacher_dimensions: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         self.metric_network = metric_network
         self.classifier = nn.Linear(embedder.config.dimension, identities, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
+        self.projections = nn.ModuleList(
+            nn.Linear(embedder.config.dimension, size, bias=False) for size in teacher_dimensions
+        )
 
 
 def loss_terms(
@@ -58,6 +76,36 @@ def loss_terms(
             terms["pic"] = settings.pic * pair_identity_center_loss(
                 pairs, labels[first], labels[second]
             )
+    return terms
+
+
+def distillation_terms(
+    networks: TrainedNetworks,
+    features: torch.Tensor,
+    teachers: Sequence[torch.Tensor],
+    settings: Distillation,
+) -> dict[str, torch.Tensor]:
+    """The weighted terms of a student, by name: `distilled_feature`, `distilled_relation`.
+
+    Args:
+        networks: with a projection per teacher.
+        features: the student's, after the neck, `(B, d)`.
+        teachers: each teacher's features of the same crops, `(B, t)`; none, no terms.
+        settings: the weights.
+    """
+    terms: dict[str, torch.Tensor] = {}
+    if teachers and settings.feature:
+        lessons = [
+            feature_distillation_loss(project(features), teacher)
+            for project, teacher in zip(networks.projections, teachers, strict=True)
+        ]
+        terms["distilled_feature"] = settings.feature * torch.stack(lessons).mean()
+    if teachers and settings.relation:
+        # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
+        together = torch.cat(list(teachers), dim=1)
+        terms["distilled_relation"] = settings.relation * relation_distillation_loss(
+            features, together, settings.temperature
+        )
     return terms
 
 

@@ -31,8 +31,8 @@ def recalibrate_metric_network(run: Run) -> None:
         norm.train()
     epoch = run.recipe.optimisation.epochs
     order = run.sampler.epoch(epoch)[:BATCHES]
-    for crops, _, _ in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
-        images = run.recipe.preprocessing.normalise(crops.to(run.device))
+    for batch in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
+        images = run.recipe.preprocessing.normalise(batch.crops.to(run.device))
         units = unit_features(run.networks.embedder(images))
         first, second = batch_pairs(len(units), run.device)
         metric_network(metric_network.pair_features(units[first], units[second]))

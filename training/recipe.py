@@ -72,6 +72,22 @@ class Optimisation(_Section):
     gamma: float = Field(0.1, gt=0, le=1)
 
 
+class Distillation(_Section):
+    """What a student learns from teachers, beside the labels; off while no features are named.
+
+    Attributes:
+        features: files of `gmn embed`, which together hold every training crop for each teacher.
+        feature: weight of 1 − cosine between a teacher's feature and a projection of the student's.
+        relation: weight of the divergence between whom a crop resembles in its batch.
+        temperature: of these resemblances.
+    """
+
+    features: tuple[str, ...] = ()
+    feature: float = Field(1.0, ge=0)
+    relation: float = Field(1.0, ge=0)
+    temperature: float = Field(0.1, gt=0)
+
+
 class HeldOut(_Section):
     """Identities kept out of training, chosen by a seeded hash of (data set, identity)."""
 
@@ -99,6 +115,7 @@ class Recipe(_Section):
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
     losses: Losses = Losses()
+    distillation: Distillation = Distillation()
     optimisation: Optimisation = Optimisation()
     held_out: HeldOut = HeldOut()
     precision: Precision = "auto"

@@ -18,11 +18,18 @@ from model.problems import InputProblem
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.datasets.record import CropRecord
 from training.loader import Batch, BatchesOfOneEpoch, CropCache, load_batches, step_seed
-from training.objective import TrainedNetworks, gradient_norms, inactive_terms, loss_terms
+from training.objective import (
+    TrainedNetworks,
+    distillation_terms,
+    gradient_norms,
+    inactive_terms,
+    loss_terms,
+)
 from training.recipe import Recipe
 from training.run_log import RunLog
 from training.sampler import PKSampler
 from training.schedule import build_optimiser, learning_rate, set_learning_rate
+from training.teachers import Teacher, read_teachers
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -39,6 +46,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     sampler: PKSampler
     batches: BatchesOfOneEpoch
+    teachers: Sequence[Teacher] = ()
 
     @property
     def identity(self) -> dict[str, object]:
@@ -62,16 +70,18 @@ def prepare_run(recipe: Recipe, records: Sequence[CropRecord], folder: Path) -> 
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)
+    teachers = read_teachers(recipe.distillation.features, records)
     torch.manual_seed(recipe.seed)
     networks = TrainedNetworks(
         Embedder(recipe.embedder, recipe.initial_weights),
         MetricNetwork(recipe.embedder.dimension, recipe.metric_network),
         len(people),
+        [teacher.dimension for teacher in teachers],
     )
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = BatchesOfOneEpoch(records, labels, recipe, CropCache(records, recipe))
     optimiser = build_optimiser(networks, recipe.optimisation)
-    return Run(recipe, records, folder, device, networks, optimiser, sampler, batches)
+    return Run(recipe, records, folder, device, networks, optimiser, sampler, batches, teachers)
 
 
 def data_digest(records: Sequence[CropRecord]) -> str:
@@ -119,7 +129,7 @@ def _train_epoch(
         logged = done % recipe.log_every_steps == 0
         values, norms = _train_step(run, batch, with_norms=logged)
         if logged:
-            crops = (step - first + 1) * len(batch[1])
+            crops = (step - first + 1) * len(batch.labels)
             log.write(
                 "step",
                 done,
@@ -139,18 +149,19 @@ def _train_epoch(
 def _train_step(
     run: Run, batch: Batch, with_norms: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    crops, labels, sources = batch
-    labels = labels.to(run.device)
-    images = run.recipe.preprocessing.normalise(crops.to(run.device))
+    labels = batch.labels.to(run.device)
+    images = run.recipe.preprocessing.normalise(batch.crops.to(run.device))
     dtype = choose_dtype(run.device, run.recipe.precision)
     with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not torch.float32):
         features = run.networks.embedder.features(images)
     terms = loss_terms(run.networks, features, labels, run.recipe.losses)
+    lessons = [teacher.features[batch.rows].to(run.device) for teacher in run.teachers]
+    terms |= distillation_terms(run.networks, features.after_neck, lessons, run.recipe.distillation)
     norms = gradient_norms(terms, features.before_neck) if with_norms else {}
     loss = torch.stack(list(terms.values())).sum()
     if not torch.isfinite(loss):
         raise InputProblem(
-            f"the loss is {loss.item()} on the batch of {', '.join(sources[:4])}, …; "
+            f"the loss is {loss.item()} on the batch of {', '.join(batch.sources[:4])}, …; "
             "lower optimisation.learning_rate or set precision=float32"
         )
     run.optimiser.zero_grad(set_to_none=True)

@@ -1,9 +1,10 @@
-"""`gmn embed`: writes the features of a data set."""
+"""`gmn embed`: writes the features of a data set, by an artefact or by a ready-made model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,10 +12,20 @@ from rich.console import Console
 from training.commands.progress import progress_bar
 from training.evaluation.files import replacing
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from training.datasets.record import CropRecord
+
 
 def embed(
     artefact: Annotated[
-        str, typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or the word bundled.")
+        str,
+        typer.Argument(
+            metavar="ARTEFACT",
+            help="A .safetensors file, the word bundled, or a ready-made model, .xml or .onnx.",
+        ),
     ],
     data: Annotated[
         str, typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01.")
@@ -30,27 +41,43 @@ def embed(
     The file holds `features` (n, d) float32 as the embedder gives them, `paths`, `identities` and
     `cameras`, and opens with `numpy.load(FILE, allow_pickle=False)`.
 
+    A ready-made model's features are for comparison, or for a student: see `distillation` in
+    docs/training.md.
+
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
     """
-    from model.artefact import load_artefact, resolve_artefact
-    from model.precision import choose_device
     from training.datasets.registry import read_dataset
-    from training.evaluation.embedding import embed_records
     from training.evaluation.feature_file import write_features
 
-    loaded = load_artefact(resolve_artefact(artefact))
     records = read_dataset(data).records
-    chosen = choose_device(device)
     with replacing(out) as beside:
-        with progress_bar("Embedding", len(records)) as progress:
-            features = embed_records(
-                loaded.embedder.to(chosen),
-                loaded.description.preprocessing,
-                records,
-                bfloat16=bfloat16,
-                progress=progress,
-            )
-        write_features(beside, features, records, loaded.description.embedding_fingerprint)
+        features, fingerprint = _features(artefact, records, device, bfloat16)
+        write_features(beside, features, records, fingerprint)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"{out}: {features.shape[0]:,} features of {features.shape[1]:,} dimensions"
     )
+
+
+def _features(
+    artefact: str, records: Sequence[CropRecord], device: str, bfloat16: bool
+) -> tuple[NDArray[np.float32], str]:
+    """Features `(n, d)` and what made them: an embedder's fingerprint, or a peer's name."""
+    from model.artefact import load_artefact, resolve_artefact
+    from model.precision import choose_device
+    from training.evaluation import peers
+    from training.evaluation.embedding import embed_records
+
+    if Path(artefact).suffix in peers.SUFFIXES:
+        peer = peers.Peer(Path(artefact))
+        with progress_bar(f"Embedding with {peer.name}", len(records)) as progress:
+            return peer.embed(records, progress), peer.name
+    loaded = load_artefact(resolve_artefact(artefact))
+    with progress_bar("Embedding", len(records)) as progress:
+        features = embed_records(
+            loaded.embedder.to(choose_device(device)),
+            loaded.description.preprocessing,
+            records,
+            bfloat16=bfloat16,
+            progress=progress,
+        )
+    return features, loaded.description.embedding_fingerprint

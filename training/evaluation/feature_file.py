@@ -19,17 +19,20 @@ FINGERPRINT = "embedding_fingerprint"
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """What `gmn score` needs of a feature file.
+    """What `gmn score`, and a student of its features, need of a feature file.
 
     Attributes:
         path: where it was read from.
         features: `(n, d)` float32.
-        fingerprint: of the embedder that made them; empty where the file does not say.
+        fingerprint: of the embedder that made them, or a ready-made model's name; empty where the
+            file does not say.
+        paths: what each crop is called, n; empty where the file does not say.
     """
 
     path: Path
     features: NDArray[np.float32]
     fingerprint: str
+    paths: tuple[str, ...] = ()
 
     def check_against(self, artefact: Artefact) -> None:
         """Refuses features of another embedder.
@@ -63,7 +66,7 @@ def write_features(
         path: where to; an existing file is overwritten.
         features: `(n, d)` float32.
         records: whose they are, n; a drawn crop has its source for a path.
-        embedding_fingerprint: of the artefact that made them.
+        embedding_fingerprint: of the artefact that made them, or the name of the model.
     """
     with path.open("wb") as file:
         np.savez(
@@ -93,6 +96,7 @@ def read_features(path: Path) -> FeatureFile:
                 )
             features = arrays["features"]
             fingerprint = str(arrays[FINGERPRINT]) if FINGERPRINT in arrays else ""
+            paths = tuple(arrays["paths"].tolist()) if "paths" in arrays else ()
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InputProblem):
             raise
@@ -104,4 +108,4 @@ def read_features(path: Path) -> FeatureFile:
             f"{path}: its features are {features.dtype} of shape {features.shape}, not floating "
             "point of shape (n, d); run gmn embed again"
         )
-    return FeatureFile(path, np.ascontiguousarray(features, dtype=np.float32), fingerprint)
+    return FeatureFile(path, np.ascontiguousarray(features, dtype=np.float32), fingerprint, paths)
