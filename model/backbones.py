@@ -1,4 +1,4 @@
-"""torchvision's backbones as feature maps: ResNet-50 (the papers'), ResNet-18, MobileNetV2."""
+"""torchvision's backbones as feature maps: ResNets (the papers' is ResNet-50) and MobileNetV2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,33 +16,61 @@ from torch import nn
 
 from model.problems import InputProblem
 
-BackboneName = Literal["resnet50", "resnet18", "mobilenet_v2"]
+BackboneName = Literal["resnet50", "resnet18", "resnet34", "resnet101", "mobilenet_v2"]
 
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """What one name stands for: how to build it and how many channels its last map has."""
+    """What one name stands for.
+
+    Attributes:
+        build: makes the network with its classifier, with torchvision's weights or none.
+        weights: torchvision's.
+        stage_channels: channels of the maps of stages 1 to 4 (strides 4, 8, 16 and 32).
+        stage_ends: the name of each stage's last child in what `build_backbone` returns.
+    """
 
     build: Callable[[Any], nn.Module]
     weights: Any
-    channels: int
+    stage_channels: tuple[int, int, int, int]
+    stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the last map."""
+        return self.stage_channels[-1]
+
+
+BASIC_BLOCKS = (64, 128, 256, 512)
+BOTTLENECK_BLOCKS = (256, 512, 1024, 2048)
 
 
 BACKBONES: dict[BackboneName, BackboneKind] = {
     "resnet50": BackboneKind(
         lambda weights: torchvision.models.resnet50(weights=weights),
         torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
-        2048,
+        BOTTLENECK_BLOCKS,
     ),
     "resnet18": BackboneKind(
         lambda weights: torchvision.models.resnet18(weights=weights),
         torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-        512,
+        BASIC_BLOCKS,
+    ),
+    "resnet34": BackboneKind(
+        lambda weights: torchvision.models.resnet34(weights=weights),
+        torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
+        BASIC_BLOCKS,
+    ),
+    "resnet101": BackboneKind(
+        lambda weights: torchvision.models.resnet101(weights=weights),
+        torchvision.models.ResNet101_Weights.IMAGENET1K_V2,
+        BOTTLENECK_BLOCKS,
     ),
     "mobilenet_v2": BackboneKind(
         lambda weights: torchvision.models.mobilenet_v2(weights=weights),
         torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2,
-        1280,
+        (24, 32, 96, 1280),
+        ("3", "6", "13", "18"),
     ),
 }
 
@@ -74,6 +103,14 @@ def build_backbone(
     _set_last_stride(network.get_submodule("layer4.0"), last_stride)
     stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
     return nn.Sequential(OrderedDict(stages))
+
+
+def split_stages(name: BackboneName, backbone: nn.Sequential) -> list[list[nn.Module]]:
+    """The children of each of a backbone's four stages; the first has the stem with it."""
+    children = dict(backbone.named_children())
+    ends = [list(children).index(end) + 1 for end in BACKBONES[name].stage_ends]
+    modules = list(children.values())
+    return [modules[start:end] for start, end in pairwise((0, *ends))]
 
 
 def _set_last_stride(stage: nn.Module, stride: int) -> None:

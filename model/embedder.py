@@ -1,37 +1,98 @@
-"""The embedder: backbone, pooling and BNNeck, from normalised crops to features."""
+"""The embedder, from normalised crops to features: backbone, MSFL's parts where asked, BNNeck."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import nn
 
-from model.backbones import BACKBONES, BackboneName, build_backbone
+from model.backbones import BACKBONES, BackboneName, build_backbone, split_stages
+from model.multiscale import MultiscaleConfig, MultiscaleFusion
 from model.pooling import AveragePooling, GeneralizedMeanPooling
 
 
+class HeadConfig(BaseModel):
+    """MSFL's head on the pooled feature: BN-FC-ReLU.
+
+    Attributes:
+        dimension: size of the embedding.
+        neck: whether a BNNeck follows; without one every loss reads the embedding itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dimension: int = Field(512, ge=1)
+    neck: bool = False
+
+
 class EmbedderConfig(BaseModel):
-    """The embedder's architecture, as stored in an artefact."""
+    """The embedder's architecture, as stored in an artefact.
+
+    Attributes:
+        multiscale: fuses several stages' maps (MSFL); None reads the last map alone.
+        head: MSFL's 512-d head; None leaves the pooled feature as it is, with a BNNeck.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneName = "resnet50"
     last_stride: Literal[1, 2] = 1
     pooling: Literal["gem", "average"] = "gem"
+    multiscale: MultiscaleConfig | None = None
+    head: HeadConfig | None = None
+
+    @model_validator(mode="after")
+    def _pools_what_it_can(self) -> EmbedderConfig:
+        if self.multiscale is not None and self.pooling == "gem":
+            raise ValueError(
+                "multiscale maps hold negative values, which GeM cuts off; set "
+                "embedder.pooling=average"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An artefact's fingerprint is of this: a part that an older one never heard of must not
+        # appear in it.
+        return {name: value for name, value in serialise(self).items() if value is not None}
+
+    @property
+    def pooled_dimension(self) -> int:
+        """Size of the pooled feature, before the head."""
+        kind = BACKBONES[self.backbone]
+        if self.multiscale is None:
+            return kind.channels
+        return sum(self.multiscale.widths(kind.stage_channels))
 
     @property
     def dimension(self) -> int:
         """d, the size of a feature."""
-        return BACKBONES[self.backbone].channels
+        return self.pooled_dimension if self.head is None else self.head.dimension
 
 
 class Features(NamedTuple):
-    """Both sides of the BNNeck, `(B, d)` float32: L_tri reads the first, all else the second."""
+    """What training reads of a batch.
+
+    Attributes:
+        before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
+            all else the second; the same tensor where there is no neck.
+        stages: the outputs of the stages asked for, from shallow to deep, float32.
+    """
 
     before_neck: torch.Tensor
     after_neck: torch.Tensor
+    stages: tuple[torch.Tensor, ...] = ()
 
 
 class Embedder(nn.Module):
@@ -41,20 +102,94 @@ class Embedder(nn.Module):
     that everything else reads (Luo et al., CVPR Workshops 2019).
     """
 
+    neck: nn.BatchNorm1d | nn.Identity
+
     def __init__(self, config: EmbedderConfig, initial_weights: str = "none") -> None:
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.last_stride, initial_weights)
         self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
-        self.neck = nn.BatchNorm1d(config.dimension)
-        self.neck.bias.requires_grad_(False)
+        if config.multiscale is not None:
+            channels = BACKBONES[config.backbone].stage_channels
+            self.multiscale = MultiscaleFusion(channels, config.multiscale)
+        if config.head is not None:
+            self.head = embedding_head(config.pooled_dimension, config.head.dimension)
+        if config.head is not None and not config.head.neck:
+            self.neck = nn.Identity()
+        else:
+            self.neck = nn.BatchNorm1d(config.dimension)
+            self.neck.bias.requires_grad_(False)
 
-    def features(self, crops: torch.Tensor) -> Features:
-        """Features before and after the BNNeck, for training."""
-        before = self.pooling(self.backbone(crops))
+    def features(
+        self,
+        crops: torch.Tensor,
+        stages: Sequence[int] = (),
+        perturbations: Sequence[torch.Tensor] = (),
+    ) -> Features:
+        """Features before and after the BNNeck, for training, and the outputs of some stages.
+
+        From the shallowest stage asked for on, everything is computed in float32 whatever the
+        autocast type: MSGR differentiates the loss twice there.
+
+        Args:
+            crops: `(B, 3, H, W)`.
+            stages: whose outputs to return: 0 is the input, 1 to 4 the backbone's stages.
+            perturbations: one for each of `stages`, added to its output.
+        """
+        added = dict(zip(sorted(stages), perturbations, strict=bool(perturbations)))
+        asked: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
+        maps = crops
+        for stage, modules in enumerate([[], *split_stages(self.config.backbone, self.backbone)]):
+            with _float32_where(bool(asked), crops.device):
+                for module in modules:
+                    maps = module(maps)
+            if stage in stages:
+                maps = _traced(maps) + added[stage] if added else _traced(maps)
+                asked.append(maps)
+            outputs.append(maps)
+        with _float32_where(bool(asked), crops.device):
+            before = self._embed([output.float() for output in outputs] if asked else outputs)
         with torch.autocast(crops.device.type, enabled=False):
-            return Features(before, self.neck(before.float()))
+            return Features(before, self.neck(before.float()), tuple(asked))
+
+    def _embed(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        pooled: torch.Tensor
+        if self.config.multiscale is None:
+            pooled = self.pooling(outputs[-1])
+        else:
+            pooled = self.multiscale(outputs[1:])
+        if self.config.head is not None:
+            with torch.autocast(pooled.device.type, enabled=False):
+                pooled = self.head(pooled.float())
+        return pooled
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
         return self.features(crops).after_neck
+
+
+def embedding_head(inputs: int, dimension: int) -> nn.Sequential:
+    """BN-FC-ReLU from a pooled feature to an embedding, which has no negative entries."""
+    linear = nn.Linear(inputs, dimension)
+    # As the implementation has it whose settings the paper follows (torchreid).
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.BatchNorm1d(inputs), linear, nn.ReLU())
+
+
+def _traced(maps: torch.Tensor) -> torch.Tensor:
+    """The maps as something to differentiate by, which crops are not by themselves."""
+    maps = maps.float()
+    if torch.is_grad_enabled() and not maps.requires_grad:
+        return maps.detach().requires_grad_()
+    return maps
+
+
+@contextmanager
+def _float32_where(wanted: bool, device: torch.device) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    with torch.autocast(device.type, enabled=False):
+        yield

@@ -1,0 +1,56 @@
+"""What an embedder and M-Net cost: parameters, and multiply-adds as the papers count FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.embedder import Embedder, EmbedderConfig
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one network on one input.
+
+    Attributes:
+        parameters: all that an artefact holds; the classifier of training is not among them.
+        multiply_adds: of convolutions and matrix products, one multiplication with its addition
+            counted once. The re-identification papers call this number FLOPs.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+    def __str__(self) -> str:
+        return f"{self.parameters / 1e6:.2f} M parameters, {self.multiply_adds / 1e9:.2f} GFLOPs"
+
+
+def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
+    """The cost of embedding one crop at the input size; nothing is computed or allocated."""
+    with FakeTensorMode():
+        embedder = Embedder(config).eval()
+        crop = torch.empty(1, 3, preprocessing.height, preprocessing.width)
+        return _count(embedder, lambda: embedder(crop))
+
+
+def pair_cost(dimension: int, config: MetricNetworkConfig) -> Cost:
+    """The cost of M-Net on one pair of features of size `dimension`."""
+    with FakeTensorMode():
+        metric_network = MetricNetwork(dimension, config).eval()
+        pair = torch.empty(1, dimension)
+        return _count(metric_network, lambda: metric_network(pair))
+
+
+def _count(network: nn.Module, run: Callable[[], object]) -> Cost:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    # PyTorch counts a multiplication and its addition as two.
+    return Cost(parameters, counter.get_total_flops() // 2)

@@ -1,0 +1,142 @@
+"""MSFL's multi-scale features: CSIP, the path between the scales, and MSFF, their fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import nn
+from torch.nn import functional
+from torchvision.models.resnet import Bottleneck
+
+from model.pooling import AveragePooling
+
+TopDown = Literal["1x1", "depthwise", "3x3"]
+
+
+class MultiscaleConfig(BaseModel):
+    """Which scales an embedder fuses and how; rows (b) to (f) of the paper's ablation.
+
+    Attributes:
+        stages: the backbone's stages that are fused, 1 to 4 (C2 to C5 in the paper), from shallow
+            to deep.
+        csip: whether the scales inform one another; without it their own maps are fused.
+        lateral: CSIP's lateral connections; without them a shallower map is made of the deeper one
+            alone.
+        top_down: CSIP's convolution after each upsampling; `depthwise` is a depthwise 3×3 and a
+            1×1.
+        msff: whether shallower maps pass more bottleneck blocks before they are fused: none on the
+            deepest, one more on each that is shallower.
+        channels: of every map of the pyramid; a bottleneck block has a quarter inside.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stages: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
+    csip: bool = True
+    lateral: bool = True
+    top_down: TopDown = "1x1"
+    msff: bool = True
+    channels: int = Field(512, ge=4, multiple_of=4)
+
+    @field_validator("stages")
+    @classmethod
+    def _are_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
+            raise ValueError("stages are 1 to 4, each once, from shallow to deep")
+        return stages
+
+    def widths(self, stage_channels: Sequence[int]) -> tuple[int, ...]:
+        """Channels of each fused map, given those of the backbone's four stages."""
+        if self.csip:
+            return (self.channels,) * len(self.stages)
+        return tuple(stage_channels[stage - 1] for stage in self.stages)
+
+
+class MultiscaleFusion(nn.Module):
+    """The backbone's stage outputs to one vector: CSIP, MSFF, average pooling, concatenation."""
+
+    def __init__(self, stage_channels: Sequence[int], config: MultiscaleConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.csip = (
+            CrossScalePropagation(
+                [stage_channels[stage - 1] for stage in config.stages],
+                config.channels,
+                config.top_down,
+                config.lateral,
+            )
+            if config.csip
+            else None
+        )
+        widths = config.widths(stage_channels)
+        # 3, 2, 1, 0 blocks on the four scales: the shallower a map, the more is left to abstract.
+        depths = [depth if config.msff else 0 for depth in reversed(range(len(widths)))]
+        self.msff = nn.ModuleList(
+            nn.Sequential(*(_bottleneck(width) for _ in range(depth)))
+            for width, depth in zip(widths, depths, strict=True)
+        )
+        self.pooling = AveragePooling()
+
+    def pyramid(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The maps that are pooled, P2 to P5 after MSFF, from the outputs of all four stages."""
+        maps = [stage_outputs[stage - 1] for stage in self.config.stages]
+        if self.csip is not None:
+            maps = self.csip(maps)
+        return [blocks(scale) for blocks, scale in zip(self.msff, maps, strict=True)]
+
+    def forward(self, stage_outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Fuses the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
+        return torch.cat([self.pooling(scale) for scale in self.pyramid(stage_outputs)], dim=1)
+
+
+class CrossScalePropagation(nn.Module):
+    """CSIP: P_deepest = lateral(C_deepest), P_i = lateral(C_i) + conv(upsample(P_{i+1}))."""
+
+    def __init__(
+        self, inputs: Sequence[int], channels: int, top_down: TopDown, lateral: bool
+    ) -> None:
+        super().__init__()
+        connected = inputs if lateral else inputs[-1:]
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in connected)
+        self.top_down = nn.ModuleList(_top_down(top_down, channels) for _ in inputs[1:])
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                # No BatchNorm follows: keep the variance, as feature pyramids do.
+                nn.init.kaiming_uniform_(part.weight, a=1)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Maps from shallow to deep to as many of `channels` each, at the same sizes."""
+        pyramid = [self.laterals[-1](maps[-1])]
+        for place in reversed(range(len(maps) - 1)):
+            # To the map's own size, which is not twice the deeper one's where a crop's size is no
+            # multiple of 32 or the last stride is 1.
+            raised = functional.interpolate(pyramid[0], size=maps[place].shape[2:], mode="nearest")
+            scale = self.top_down[place](raised)
+            if len(self.laterals) == len(maps):
+                scale = scale + self.laterals[place](maps[place])
+            pyramid.insert(0, scale)
+        return pyramid
+
+
+def _top_down(kind: TopDown, channels: int) -> nn.Module:
+    if kind == "1x1":
+        return nn.Conv2d(channels, channels, 1)
+    if kind == "3x3":
+        return nn.Conv2d(channels, channels, 3, padding=1)
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1),
+    )
+
+
+def _bottleneck(channels: int) -> Bottleneck:
+    """channels-channels/4-channels with its shortcut, initialised as torchvision's ResNet is."""
+    block = Bottleneck(channels, channels // 4)
+    for convolution in (block.conv1, block.conv2, block.conv3):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return block

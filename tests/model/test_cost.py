@@ -1,0 +1,52 @@
+"""Parameters and FLOPs, beside those that the MSFL paper prints."""
+
+from typing import Any
+
+import pytest
+
+from model.cost import embedder_cost, pair_cost
+from model.embedder import EmbedderConfig, HeadConfig
+from model.metric_network import MetricNetworkConfig
+from model.multiscale import MultiscaleConfig
+from model.preprocessing import Preprocessing
+
+PAPER_SIZE = Preprocessing(height=256, width=128)
+
+
+def resnet50(last_stride: Any = 2, **multiscale: Any) -> EmbedderConfig:
+    return EmbedderConfig(
+        backbone="resnet50",
+        last_stride=last_stride,
+        pooling="average",
+        head=HeadConfig(),
+        multiscale=MultiscaleConfig(**multiscale) if multiscale else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "millions", "billions"),
+    [
+        (resnet50(), 24.56, 2.67),  # the paper: 24.56 and 2.6
+        (resnet50(last_stride=1), 24.56, 4.05),  # the paper: 24.56 and 4.1
+        (resnet50(top_down="1x1"), 29.00, 5.91),  # the paper: 27 and 5.9
+        (resnet50(top_down="depthwise"), 29.01, 5.92),
+        (resnet50(top_down="3x3"), 35.29, 11.55),
+    ],
+    ids=["baseline", "last stride 1", "1x1", "depthwise", "3x3"],
+)
+def test_the_counts_stand_beside_the_papers(
+    config: EmbedderConfig, millions: float, billions: float
+) -> None:
+    cost = embedder_cost(config, PAPER_SIZE)
+    assert cost.parameters / 1e6 == pytest.approx(millions, abs=0.005)
+    assert cost.multiply_adds / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_the_metric_networks_cost_per_pair_is_its_two_layers() -> None:
+    cost = pair_cost(512, MetricNetworkConfig(hidden=256))
+    assert cost.multiply_adds == 512 * 256 + 256 * 2
+    assert cost.parameters == (512 + 1) * 256 + 2 * 256 + (256 + 1) * 2
+
+
+def test_a_cost_reads_as_the_papers_write_it() -> None:
+    assert str(embedder_cost(resnet50(), PAPER_SIZE)) == "24.56 M parameters, 2.67 GFLOPs"

@@ -1,0 +1,156 @@
+"""MSFL: which maps are fused, what informs what, and what an artefact keeps of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from model.artefact import BUNDLED, Artefact, load_artefact, save_artefact
+from model.backbones import BACKBONES, BackboneName
+from model.embedder import Embedder, EmbedderConfig, HeadConfig
+from model.metric_network import MetricNetwork
+from model.multiscale import CrossScalePropagation, MultiscaleConfig, MultiscaleFusion
+
+WIDTHS = (4, 8, 12, 16)
+
+
+def stage_outputs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+    sizes = sizes or ((16, 8), (8, 4), (4, 2), (2, 1))
+    return [torch.rand(2, width, *size) for width, size in zip(WIDTHS, sizes, strict=True)]
+
+
+def msfl(backbone: BackboneName = "resnet18", **multiscale: Any) -> EmbedderConfig:
+    return EmbedderConfig(
+        backbone=backbone,
+        last_stride=2,
+        pooling="average",
+        multiscale=MultiscaleConfig(**{"channels": 16, **multiscale}),
+        head=HeadConfig(dimension=24),
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "width"),
+    [
+        ("b", {"stages": (3, 4), "csip": False, "msff": False}, 12 + 16),
+        ("c", {"csip": False, "msff": False}, 4 + 8 + 12 + 16),
+        ("d", {"lateral": False, "msff": False}, 4 * 8),
+        ("e", {"msff": False}, 4 * 8),
+        ("f", {}, 4 * 8),
+    ],
+)
+def test_every_row_of_the_ablation_fuses_the_maps_it_names(
+    row: str, settings: dict[str, Any], width: int
+) -> None:
+    fusion = MultiscaleFusion(WIDTHS, MultiscaleConfig(channels=8, **settings))
+    assert fusion(stage_outputs()).shape == (2, width)
+
+
+def test_fusion_stacks_three_two_one_and_no_blocks_from_shallow_to_deep() -> None:
+    fusion = MultiscaleFusion(WIDTHS, MultiscaleConfig(channels=8))
+    assert [len(blocks) for blocks in fusion.msff] == [3, 2, 1, 0]
+    block = fusion.msff[0][0]
+    assert [c.out_channels for c in (block.conv1, block.conv2, block.conv3)] == [2, 2, 8]
+
+
+def test_the_deepest_map_informs_every_scale_and_the_shallowest_only_its_own() -> None:
+    csip = CrossScalePropagation(WIDTHS, 8, "1x1", lateral=True)
+    maps = stage_outputs()
+    before = csip(maps)
+    changed_by = {}
+    for place in (0, 3):
+        moved = [scale + (at == place) for at, scale in enumerate(maps)]
+        changed_by[place] = [
+            not torch.equal(a, b) for a, b in zip(before, csip(moved), strict=True)
+        ]
+    assert changed_by == {0: [True, False, False, False], 3: [True, True, True, True]}
+
+
+def test_without_laterals_the_shallow_maps_are_not_read() -> None:
+    csip = CrossScalePropagation(WIDTHS, 8, "1x1", lateral=False)
+    maps = stage_outputs()
+    others = [*(torch.rand_like(scale) for scale in maps[:-1]), maps[-1]]
+    for one, other in zip(csip(maps), csip(others), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_map_is_its_lateral_plus_the_convolution_of_the_deeper_one_upsampled() -> None:
+    csip = CrossScalePropagation(WIDTHS[2:], 8, "1x1", lateral=True)
+    shallow, deep = stage_outputs()[2:]
+    fine, coarse = csip([shallow, deep])
+    doubled = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    expected = csip.laterals[0](shallow) + csip.top_down[0](doubled)
+    assert torch.allclose(fine, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["1x1", "depthwise", "3x3"])
+def test_every_top_down_convolution_keeps_the_maps_sizes(kind: Any) -> None:
+    maps = stage_outputs((17, 9), (9, 5), (5, 3), (5, 3))
+    pyramid = CrossScalePropagation(WIDTHS, 8, kind, lateral=True)(maps)
+    assert [scale.shape[1:] for scale in pyramid] == [(8, *scale.shape[2:]) for scale in maps]
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_backbone_carries_multiscale_features(name: BackboneName) -> None:
+    embedder = Embedder(msfl(name)).eval()
+    features = embedder.features(torch.rand(2, 3, 64, 32), stages=(1, 2, 3, 4))
+    assert features.after_neck.shape == (2, embedder.config.dimension) == (2, 24)
+    assert [tuple(maps.shape[2:]) for maps in features.stages] == [(16, 8), (8, 4), (4, 2), (2, 1)]
+    assert tuple(m.shape[1] for m in features.stages) == BACKBONES[name].stage_channels
+
+
+def test_both_losses_read_the_embedding_and_it_has_no_negative_entry() -> None:
+    features = Embedder(msfl()).features(torch.rand(3, 3, 32, 32))
+    assert features.before_neck is features.after_neck
+    assert features.before_neck.min() >= 0
+
+
+def test_a_neck_may_follow_the_head() -> None:
+    config = msfl().model_copy(update={"head": HeadConfig(dimension=24, neck=True)})
+    features = Embedder(config).features(torch.rand(3, 3, 32, 32))
+    assert not torch.equal(features.before_neck, features.after_neck)
+
+
+def test_the_head_alone_is_the_papers_baseline() -> None:
+    config = EmbedderConfig(
+        backbone="resnet18", last_stride=2, pooling="average", head=HeadConfig()
+    )
+    assert Embedder(config).eval()(torch.rand(1, 3, 32, 32)).shape == (1, 512)
+
+
+@pytest.mark.parametrize("stages", [(0, 1), (2, 1), (1, 1), (5,), ()])
+def test_stages_that_are_none_are_refused(stages: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="stages"):
+        MultiscaleConfig(stages=stages)
+
+
+def test_gem_over_maps_with_negative_values_is_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(ValidationError, match=r"set embedder\.pooling=average"):
+        EmbedderConfig(multiscale=MultiscaleConfig())
+
+
+def test_an_embedder_without_the_parts_describes_itself_as_it_always_did() -> None:
+    assert EmbedderConfig().model_dump() == {
+        "backbone": "resnet50",
+        "last_stride": 1,
+        "pooling": "gem",
+    }
+
+
+def test_an_artefact_from_before_the_parts_still_matches_its_fingerprints() -> None:
+    assert load_artefact(BUNDLED).description.embedder.multiscale is None
+
+
+def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact: Path, tmp_path: Path) -> None:
+    before = load_artefact(tiny_artefact)
+    embedder = Embedder(msfl("mobilenet_v2")).eval()
+    described = before.description.model_copy(update={"embedder": embedder.config})
+    metric_network = MetricNetwork(24, described.metric_network)
+    path = tmp_path / "msfl.safetensors"
+    save_artefact(path, described, embedder, metric_network, half=False)
+    loaded: Artefact = load_artefact(path)
+    crops = torch.rand(2, 3, 64, 32)
+    assert loaded.description.embedder == embedder.config
+    assert torch.equal(loaded.embedder(crops), embedder(crops))
