@@ -17,6 +17,8 @@ from model.problems import InputProblem
 from training.datasets.market1501 import JUNK
 
 SCORES_PER_BLOCK = 4_000_000
+# One in so many of a query's true matches is counted against the whole gallery.
+WORST_SHARE = 4
 
 ScoreRows = Callable[[slice], NDArray[np.float32]]
 """From a slice of queries to their scores against the whole gallery, `(rows, G)`, higher nearer."""
@@ -147,7 +149,7 @@ def rank_queries(
     taken_by = _members(labels.gallery_cameras) if labels.other_cameras_only else {}
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
-    figures: list[tuple[float, float, float, int]] = []
+    figures: list[tuple[NDArray[np.float64], ...]] = []
     for start in range(0, queries if gallery else 0, rows):
         block = score_rows(slice(start, min(start + rows, queries)))
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
@@ -155,6 +157,7 @@ def rank_queries(
                 f"a score of queries {start} to {start + len(block) - 1} is not a finite number; "
                 "embed them again with a sound artefact"
             )
+        ranks: list[NDArray[np.int64]] = []
         for query, scores in enumerate(block, start):
             own = members.get(int(labels.query_identities[query]), junk[:0])
             across = labels.gallery_cameras[own] != labels.query_cameras[query]
@@ -163,19 +166,21 @@ def rank_queries(
             same_camera = taken_by.get(int(labels.query_cameras[query]), own[~across])
             dropped = np.concatenate([same_camera, junk])
             counted.append(query)
-            figures.append(_figures(positive_ranks(scores, own[across], dropped)))
+            ranks.append(positive_ranks(scores, own[across], dropped))
+        if ranks:
+            figures.append(_figures(ranks))
     if not counted:
         raise InputProblem(
             "no query has a true match under another camera; "
             "name data with people seen by two cameras or more"
         )
-    step, trapezoid, penalty, first = zip(*figures, strict=True)
+    step, trapezoid, penalty, first = map(np.concatenate, zip(*figures, strict=True))
     return QueryMetrics(
         queries=np.array(counted, dtype=np.int64),
-        average_precision=np.array(step),
-        average_precision_trapezoid=np.array(trapezoid),
-        inverse_negative_penalty=np.array(penalty),
-        first_rank=np.array(first, dtype=np.int64),
+        average_precision=step,
+        average_precision_trapezoid=trapezoid,
+        inverse_negative_penalty=penalty,
+        first_rank=first.astype(np.int64),
         not_counted=queries - len(counted),
     )
 
@@ -192,27 +197,43 @@ def positive_ranks(
     """
     valid = scores.copy()
     valid[dropped] = -np.inf
-    # Only what scores at least as high as the worst positive can change a rank.
-    rivals = np.flatnonzero(valid >= valid[positives].min())
-    rival_scores = valid[rivals]
-    ranks = [
-        1
-        + np.count_nonzero(rival_scores > rival_scores[place])
-        + np.count_nonzero(rival_scores[:place] == rival_scores[place])
-        for place in np.searchsorted(rivals, positives)
+    worst_first = positives[np.argsort(valid[positives])]
+    few = len(worst_first) // WORST_SHARE
+    worst, others = worst_first[:few], worst_first[few:]
+    # Only what scores at least as high as the worst of some positives can change their ranks. The
+    # very worst have next to the whole gallery for rivals, the others few.
+    rivals = np.flatnonzero(valid >= valid[others[0]])
+    ranks = _count_ahead(valid, worst) + _count_ahead(
+        valid[rivals], np.searchsorted(rivals, others)
+    )
+    return np.sort(np.array(ranks, dtype=np.int64)) + 1
+
+
+def _count_ahead(scores: NDArray[np.float32], places: NDArray[np.int64]) -> list[int]:
+    """How many come before each of some places: those that score higher, and equal ones before."""
+    return [
+        np.count_nonzero(scores[:place] >= scores[place])
+        + np.count_nonzero(scores[place + 1 :] > scores[place])
+        for place in places.tolist()
     ]
-    return np.sort(np.array(ranks, dtype=np.int64))
 
 
-def _figures(ranks: NDArray[np.int64]) -> tuple[float, float, float, int]:
-    """Both average precisions, the inverse negative penalty and the first rank of sorted ranks."""
-    hits = np.arange(1, len(ranks) + 1)
-    precision = hits / ranks
+def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
+    """Both average precisions, the inverse negative penalty and the first rank of every query.
+
+    Args:
+        ranks: of each query's true matches, ascending.
+    """
+    sizes = np.array([len(own) for own in ranks])
+    starts = np.cumsum(sizes) - sizes
+    rank = np.concatenate(ranks)
+    hits = np.arange(1, len(rank) + 1) - np.repeat(starts, sizes)
+    precision = hits / rank
     # Just before a hit: one hit fewer, one image fewer. Before the first image it is defined as 1.
-    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
-    step = float(precision.mean())
-    trapezoid = float(((precision + before) / 2).mean())
-    return step, trapezoid, float(len(ranks) / ranks[-1]), int(ranks[0])
+    before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
+    step = np.add.reduceat(precision, starts) / sizes
+    trapezoid = np.add.reduceat((precision + before) / 2, starts) / sizes
+    return step, trapezoid, sizes / rank[starts + sizes - 1], rank[starts].astype(np.float64)
 
 
 def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

@@ -19,18 +19,34 @@ from training.evaluation.embedding import Progress
 from training.evaluation.ranking import ScoreRows
 
 ROWS_PER_BLOCK = 16
+# Gallery features that are scored at once: as many are copied to be of unit length.
+COLUMNS = 4096
 
 
 def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
-    """Cosine similarity of features `(Q, d)` and `(G, d)`, computed when asked for."""
-    unit_queries, unit_gallery = unit_length(queries), unit_length(gallery)
-    return lambda rows: unit_queries[rows] @ unit_gallery.T
+    """Cosine similarity of features `(Q, d)` and `(G, d)`, computed when asked for.
+
+    The features are not copied: a large gallery's lengths divide its scores instead.
+    """
+    shrink = (1.0 / lengths(gallery)).astype(np.float32)
+
+    def rows_of(rows: slice) -> NDArray[np.float32]:
+        scores = unit_length(queries[rows]) @ gallery.T
+        scores *= shrink
+        return np.asarray(scores, dtype=np.float32)
+
+    return rows_of
+
+
+def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Euclidean length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
+    squares = np.einsum("nd,nd->n", features, features)
+    return np.maximum(np.sqrt(squares), np.float32(1e-12))
 
 
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features `(n, d)` divided by their length; a zero feature stays zero."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), dtype=np.float32)
+    return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
 
 
 def fused_rows(fusion: Fusion, cosine: ScoreRows, mnet: ScoreRows) -> ScoreRows:
@@ -77,17 +93,21 @@ def write_mnet_scores(
             "each needs one at least"
         )
     device = next(metric_network.parameters()).device
-    stored: NDArray[np.float32] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        path, mode="w+", dtype=np.float32, shape=(len(queries), len(gallery))
-    )
-    on_device = torch.from_numpy(gallery).to(device)
-    for start in range(0, len(queries), ROWS_PER_BLOCK):
-        rows = slice(start, min(start + ROWS_PER_BLOCK, len(queries)))
-        block = torch.from_numpy(queries[rows]).to(device)
-        stored[rows] = score_pairs(metric_network, block, on_device).cpu().numpy()
-        if progress:
-            progress(rows.stop - start)
-    del stored  # closes the file
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(queries), len(gallery))}
+    # A memory map would do the same, but its pages count as this process's memory.
+    with path.open("wb") as file:
+        on_device = torch.from_numpy(gallery).to(device)
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(queries), ROWS_PER_BLOCK):
+            rows = slice(start, min(start + ROWS_PER_BLOCK, len(queries)))
+            block = torch.from_numpy(queries[rows]).to(device)
+            scores = [
+                score_pairs(metric_network, block, columns).cpu()
+                for columns in on_device.split(COLUMNS)
+            ]
+            file.write(torch.cat(scores, dim=1).numpy().astype("<f4").tobytes())
+            if progress:
+                progress(rows.stop - start)
 
 
 @contextmanager
@@ -101,5 +121,13 @@ def mnet_rows(
     with TemporaryDirectory(prefix="gmn-scores-") as folder:
         path = Path(folder) / "mnet.npy"
         write_mnet_scores(path, metric_network, queries, gallery, progress)
-        stored: NDArray[np.float32] = np.load(path, mmap_mode="r")
-        yield lambda rows: stored[rows]
+        offset = path.stat().st_size - 4 * len(queries) * len(gallery)
+
+        def rows_of(rows: slice) -> NDArray[np.float32]:
+            start, stop, _ = rows.indices(len(queries))
+            scores = np.fromfile(
+                path, "<f4", (stop - start) * len(gallery), offset=offset + 4 * start * len(gallery)
+            )
+            return scores.reshape(stop - start, len(gallery))
+
+        yield rows_of
