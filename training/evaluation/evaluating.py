@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.artefact import Artefact, Description
 from model.calibration import Scoring
 from training.datasets.record import Dataset
+from training.evaluation.cost import network_cost, time_depths
 from training.evaluation.embedding import Progress, SearchFeatures, embed_search
 from training.evaluation.measuring import (
     by_depth,
@@ -25,6 +26,8 @@ from training.evaluation.measuring import (
 )
 from training.evaluation.peers import Peer
 from training.evaluation.protocols import Search
+from training.evaluation.query_values import query_values
+from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import QueryMetrics, ScoreRows, rank_queries
 from training.evaluation.results import (
     DatasetResult,
@@ -103,7 +106,13 @@ def evaluate_search(
                 rows[scoring], labels, metrics[scoring], calibration.scorings[scoring]
             )
         if "mnet" in scorings:
-            depths = by_depth(rows["cosine"], rows["mnet"], labels)
+            depths = time_depths(
+                by_depth(rows["cosine"], rows["mnet"], labels),
+                artefact.metric_network,
+                queries,
+                gallery,
+            )
+        lists = rank_lists(search, rows, metrics) if metrics else []
     peer_results = {}
     for peer in peers:
         with (
@@ -138,6 +147,9 @@ def evaluate_search(
         rerank_depths=depths,
         peers=peer_results,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
+        crops=len(records),
+        rank_lists=lists,
+        query_values=query_values(search, metrics),
     )
 
 
@@ -198,4 +210,5 @@ def build_report(
             "torch": torch.__version__,
         },
         datasets=results,
+        cost=network_cost(description, results),
     )

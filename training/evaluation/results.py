@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from model.artefact import Provenance
 from training.evaluation.intervals import Interval, mean_interval
+from training.evaluation.query_values import QueryValues
 
 
 class Figure(BaseModel):
@@ -103,13 +104,17 @@ class ScoringResult(BaseModel):
 
 
 class DepthResult(BaseModel):
-    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order."""
+    """Ranking by M-Net of the nearest `depth` by cosine; the others follow in cosine order.
+
+    `milliseconds` is the median time of one search, features at hand; None where not measured.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     depth: int
     mAP: float  # noqa: N815 - the field's name for it
     rank_1: float
+    milliseconds: float | None = None
 
 
 class MultiShotResult(BaseModel):
@@ -129,6 +134,134 @@ class MultiShotResult(BaseModel):
     scorings: dict[str, ScoringResult]
 
 
+class RankedCrop(BaseModel):
+    """One line of a rank list.
+
+    Attributes:
+        row: the crop's number in the search's gallery, from 0.
+        right: whether it shows who was searched for.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    identity: str
+    camera: str
+    score: float
+    right: bool
+
+
+class RankList(BaseModel):
+    """One query and the best of its valid gallery by each ranking.
+
+    Attributes:
+        row: the query's number in the search, from 0.
+        average_precision: by ranking, 0 to 1.
+        ranked: by ranking, best first.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    identity: str
+    camera: str
+    average_precision: dict[str, float]
+    ranked: dict[str, list[RankedCrop]]
+
+
+class SpaceGap(BaseModel):
+    """The gap between two domains in one space.
+
+    Attributes:
+        mmd: squared maximum mean discrepancy, unbiased: near 0 for one and the same domain.
+        mmd_by_chance: what it stays under 95 times in 100 where people are dealt at random.
+        mmd_p_value: how often chance gets as far.
+        mmd_same_domain: between two halves of one domain, the mean of both.
+        classifier: balanced accuracy of a classifier that names the domain; one half by chance.
+            Its interval is over couples of people.
+        classifier_same_domain: between two halves of one domain, the mean of both.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mmd: float
+    mmd_by_chance: float
+    mmd_p_value: float
+    mmd_same_domain: float
+    classifier: Figure
+    classifier_same_domain: float
+
+
+class DomainGap(BaseModel):
+    """Two domains in instance and in pair space, seen through the same crops.
+
+    Attributes:
+        classifier_difference: pair space's balanced accuracy less instance space's, paired over
+            couples of people; below 0 the domains are nearer in pair space.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    domains: tuple[str, str]
+    instance: SpaceGap
+    pair: SpaceGap
+    classifier_difference: Figure
+
+
+class Projection(BaseModel):
+    """A space as t-SNE draws it.
+
+    Attributes:
+        domains: by domain, its points; coordinates −1 to 1.
+        genuine: of each domain's points, which are one person's pairs; empty for instances.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    space: str
+    domains: dict[str, list[tuple[float, float]]]
+    genuine: list[bool] = []
+
+
+class PremiseResult(BaseModel):
+    """GMN's premise: is the domain gap smaller in pair space?
+
+    Attributes:
+        pair_feature: `square` or `abs`.
+        people, points: of each domain.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pair_feature: str
+    people: int
+    points: int
+    gaps: list[DomainGap]
+    projections: list[Projection]
+
+
+class CostResult(BaseModel):
+    """What the networks cost.
+
+    Attributes:
+        embedder_parameters, metric_network_parameters: numbers that an artefact holds.
+        embedder_multiply_adds: for one crop; the papers call this number FLOPs.
+        pair_multiply_adds: for one pair.
+        crops_per_second: embedded in this run, reading and decoding included; None where the
+            features were at hand.
+        pairs_per_second: scored by M-Net in this run; None where it was not asked.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    embedder_parameters: int
+    embedder_multiply_adds: int
+    metric_network_parameters: int
+    pair_multiply_adds: int
+    crops_per_second: float | None = None
+    pairs_per_second: float | None = None
+
+
 class DatasetResult(BaseModel):
     """Everything measured on one data set.
 
@@ -141,6 +274,9 @@ class DatasetResult(BaseModel):
             `ranking` the rest up to the metrics, cosine similarities included.
         multi_shot: beside the single-shot figures, where it was asked for.
         splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
+        rank_lists: some queries, from the hardest to the easiest.
+        query_values: every query's own figures; they go into `queries.npz`, not into the JSON.
+        crops: how many were embedded; 0 in reports of older versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -162,10 +298,18 @@ class DatasetResult(BaseModel):
     seconds: dict[str, float]
     multi_shot: MultiShotResult | None = None
     splits: int = 1
+    crops: int = 0
+    rank_lists: list[RankList] = []
+    query_values: InstanceOf[QueryValues] | None = Field(None, exclude=True, repr=False)
 
 
 class EvaluationReport(BaseModel):
-    """One run of `gmn evaluate`."""
+    """One run of `gmn evaluate`.
+
+    Attributes:
+        cost: None in reports of older versions.
+        premise: where it was measured.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -179,3 +323,5 @@ class EvaluationReport(BaseModel):
     created_at: str
     machine: dict[str, str]
     datasets: list[DatasetResult]
+    cost: CostResult | None = None
+    premise: PremiseResult | None = None

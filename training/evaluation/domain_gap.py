@@ -1,0 +1,151 @@
+"""How far apart two domains lie in a feature space: MMD, and a classifier that tells them apart.
+
+Features come in groups, since those of one person are alike: groups are what is permuted, what a
+fold holds and what is resampled. Both domains have the same number of groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from model.problems import InputProblem
+from training.evaluation.intervals import Interval, mean_interval
+
+PERMUTATIONS = 1000
+FOLDS = 5
+BANDWIDTHS = (0.5, 1.0, 2.0)
+REGULARISATION = 0.01
+"""C of the logistic regression: there are more dimensions than features to learn from."""
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """A squared MMD beside what chance makes of it.
+
+    Attributes:
+        squared: the unbiased estimate; near 0, or below it, where both domains are one.
+        by_chance: what it stays under 95 times in 100 where groups are dealt to the domains
+            at random.
+        p_value: how often chance gets as far, 0 to 1.
+    """
+
+    squared: float
+    by_chance: float
+    p_value: float
+
+
+def maximum_mean_discrepancy(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Discrepancy:
+    """Squared MMD (Gretton et al., JMLR 2012), unbiased also where features of a group are alike.
+
+    The kernel is the mean of three Gaussians around the median heuristic, exp(−‖x−y‖²/(b·m)) with
+    m the median squared distance and b of 0.5, 1, 2. Kernel values within a group are left out, as
+    the unbiased estimate leaves out those of a feature with itself.
+
+    Args:
+        first, second: features `(groups, per group, d)` of two domains, of one shape.
+        permutations: how often groups are dealt at random.
+        seed: of the dealing.
+
+    Raises:
+        InputProblem: unless both have the same shape and two groups at least.
+    """
+    _check(first, second, 2)
+    between = _kernel_between_groups(np.concatenate([first, second]))
+    groups = len(first)
+    random = np.random.default_rng(seed)
+    dealt = np.zeros((permutations + 1, 2 * groups))
+    dealt[0, :groups] = 1.0
+    for row in dealt[1:]:
+        row[random.permutation(2 * groups)[:groups]] = 1.0
+    inside, outside = dealt @ between, (1.0 - dealt) @ between
+    found = (
+        ((inside * dealt).sum(axis=1) + (outside * (1.0 - dealt)).sum(axis=1))
+        / (groups * (groups - 1))
+    ) - 2.0 * (inside * (1.0 - dealt)).sum(axis=1) / groups**2
+    return Discrepancy(
+        squared=float(found[0]),
+        by_chance=float(np.quantile(found[1:], 0.95)),
+        p_value=float((found >= found[0]).mean()),
+    )
+
+
+def domain_classifier(
+    first: NDArray[np.float32], second: NDArray[np.float32], folds: int = FOLDS, seed: int = 0
+) -> NDArray[np.float64]:
+    """Whether a logistic regression names each feature's domain, cross-validated over groups.
+
+    No group is in training and test at once. As the domains are of one size, the mean is the
+    balanced accuracy, one half by chance.
+
+    Args:
+        first, second: features `(groups, per group, d)` of two domains, of one shape.
+        folds: how many.
+        seed: which groups share a fold.
+
+    Returns:
+        The share of each group's features that are named right, `(2·groups,)`: the first domain's
+        groups, then the second's.
+
+    Raises:
+        InputProblem: unless both have the same shape and as many groups as folds.
+    """
+    _check(first, second, folds)
+    groups, size, _ = first.shape
+    features = np.concatenate([first, second]).reshape(2 * groups * size, -1)
+    domains = np.repeat([0, 1], groups * size)
+    numbers = np.repeat(np.arange(2 * groups), size)
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=1000)
+    )
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
+    right: NDArray[np.float64] = (named == domains).reshape(2 * groups, size).mean(axis=1)
+    return right
+
+
+def classifier_interval(right: NDArray[np.float64]) -> Interval:
+    """Balanced accuracy of `domain_classifier`'s answer, 0 to 1; the interval is over groups."""
+    return mean_interval(right)
+
+
+def halves(
+    features: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A domain's groups dealt alternately into two: what a gap of none looks like."""
+    half = len(features) // 2
+    return features[: 2 * half : 2], features[1 : 2 * half : 2]
+
+
+def _kernel_between_groups(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean kernel value of every two groups, `(n, n)`; 0 of a group with itself."""
+    groups, size, _ = features.shape
+    flat = features.reshape(groups * size, -1).astype(np.float64)
+    squares = (flat**2).sum(axis=1)
+    distances = np.maximum(squares[:, None] + squares[None, :] - 2.0 * flat @ flat.T, 0.0)
+    median = float(np.median(distances[np.triu_indices(len(flat), k=1)]))
+    kernel = np.zeros_like(distances)
+    for factor in BANDWIDTHS:
+        kernel += np.exp(-distances / max(factor * median, 1e-12)) / len(BANDWIDTHS)
+    between: NDArray[np.float64] = kernel.reshape(groups, size, groups, size).mean(axis=(1, 3))
+    np.fill_diagonal(between, 0.0)
+    return between
+
+
+def _check(first: NDArray[np.float32], second: NDArray[np.float32], groups: int) -> None:
+    if first.shape != second.shape or len(first) < groups:
+        raise InputProblem(
+            f"a domain gap needs equal samples of {groups} groups or more; got "
+            f"{first.shape} and {second.shape}; name data with more people"
+        )

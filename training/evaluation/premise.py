@@ -1,0 +1,198 @@
+"""GMN's premise, measured: is the gap between domains smaller in pair space than in instance space?
+
+Both spaces are seen through the same crops, in the same number, of unit length each. People are
+taken two by two: a couple gives four crops, under two cameras each, and four pairs of them, one
+person's and two people's alike. No two couples share a person, so couples are independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.pair_features import PairFeatureKind, pair_features
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.evaluation.domain_gap import (
+    classifier_interval,
+    domain_classifier,
+    halves,
+    maximum_mean_discrepancy,
+)
+from training.evaluation.embedding import Progress, embed_records
+from training.evaluation.intervals import difference_interval
+from training.evaluation.projection import project
+from training.evaluation.protocols import camera_name
+from training.evaluation.results import (
+    DomainGap,
+    Figure,
+    PremiseResult,
+    Projection,
+    SpaceGap,
+)
+from training.evaluation.scoring import unit_length
+
+COUPLES = 75
+FEWEST_COUPLES = 10
+INSTANCES, PAIRS = "instance", "pair"
+GENUINE = (True, True, False, False)
+"""Whether each of a couple's pairs is one person's, in the order of `_pairs`."""
+
+Couple = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
+"""Two people under two cameras each: first, first elsewhere, second, second elsewhere."""
+
+
+def sample_couples(
+    records: Sequence[CropRecord], most: int = COUPLES, seed: int = 0
+) -> dict[str, list[Couple]]:
+    """Couples of every domain, as many in each; domains with too few people are left out.
+
+    Args:
+        records: of all domains; people under one camera only are passed over.
+        most: how many couples of a domain are enough.
+        seed: of the choice.
+
+    Returns:
+        By domain, in alphabetical order; empty where fewer than two domains have ten couples.
+    """
+    people: dict[str, dict[tuple[str, str], list[CropRecord]]] = {}
+    for record in records:
+        people.setdefault(record.domain, {}).setdefault(record.person, []).append(record)
+    drawn = {domain: _couples(own, most, seed) for domain, own in sorted(people.items())}
+    enough = {domain: own for domain, own in drawn.items() if len(own) >= FEWEST_COUPLES}
+    if len(enough) < 2:
+        return {}
+    size = min(len(own) for own in enough.values())
+    return {domain: own[:size] for domain, own in enough.items()}
+
+
+def measure_premise(
+    artefact: Artefact,
+    couples: Mapping[str, Sequence[Couple]],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PremiseResult:
+    """The gap of every two domains in both spaces, and both spaces as pictures.
+
+    Args:
+        artefact: its embedder makes the instances; its M-Net says which kind pair features are.
+        couples: what `sample_couples` gives.
+        seed: of permutations, folds and pictures.
+        progress: told how many crops are embedded.
+
+    Raises:
+        InputProblem: with fewer than two domains, or naming a crop that cannot be read.
+    """
+    if len(couples) < 2:
+        raise InputProblem(
+            f"a domain gap needs two domains with {2 * FEWEST_COUPLES} people each, every one "
+            "under two cameras; name a further data set, or leave --premise out"
+        )
+    kind = artefact.description.metric_network.pair_feature
+    spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
+    for domain, own in couples.items():
+        records = [record for couple in own for record in couple]
+        features = embed_records(
+            artefact.embedder, artefact.description.preprocessing, records, progress=progress
+        )
+        instances = unit_length(features).reshape(len(own), 4, -1)
+        spaces[INSTANCES][domain] = instances
+        spaces[PAIRS][domain] = _pairs(instances, kind)
+    return PremiseResult(
+        pair_feature=kind,
+        people=2 * len(next(iter(couples.values()))),
+        points=4 * len(next(iter(couples.values()))),
+        gaps=_gaps(spaces, seed),
+        projections=[_projection(name, space, seed) for name, space in spaces.items()],
+    )
+
+
+def _couples(
+    people: Mapping[tuple[str, str], Sequence[CropRecord]], most: int, seed: int
+) -> list[Couple]:
+    random = np.random.default_rng(seed)
+    seen_twice: list[tuple[CropRecord, CropRecord]] = []
+    for _, own in sorted(people.items()):
+        cameras = sorted({camera_name(record) for record in own})
+        if len(cameras) < 2:
+            continue
+        chosen = random.choice(len(cameras), 2, replace=False)
+        first, second = (
+            [record for record in own if camera_name(record) == cameras[number]]
+            for number in chosen
+        )
+        seen_twice.append(
+            (first[random.integers(len(first))], second[random.integers(len(second))])
+        )
+    order = random.permutation(len(seen_twice))[: 2 * most]
+    mixed = [seen_twice[number] for number in order]
+    return [(*one, *other) for one, other in zip(mixed[::2], mixed[1::2], strict=False)]
+
+
+def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.float32]:
+    """Pair features `(couples, 4, d)` of unit length, of unit instances `(couples, 4, d)`."""
+    rows = torch.from_numpy(instances)
+    pairs = pair_features(rows[:, [0, 2, 0, 2]], rows[:, [1, 3, 3, 1]], kind).numpy()
+    return unit_length(pairs.reshape(-1, pairs.shape[-1])).reshape(pairs.shape)
+
+
+def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) -> list[DomainGap]:
+    found = []
+    same = {name: _same_domain(space, seed) for name, space in spaces.items()}
+    for first, second in combinations(spaces[INSTANCES], 2):
+        right, gaps = {}, {}
+        for name, space in spaces.items():
+            right[name] = domain_classifier(space[first], space[second], seed=seed)
+            discrepancy = maximum_mean_discrepancy(space[first], space[second], seed=seed)
+            gaps[name] = SpaceGap(
+                mmd=discrepancy.squared,
+                mmd_by_chance=discrepancy.by_chance,
+                mmd_p_value=discrepancy.p_value,
+                mmd_same_domain=(same[name][first][0] + same[name][second][0]) / 2,
+                classifier=Figure.of(classifier_interval(right[name])),
+                classifier_same_domain=(same[name][first][1] + same[name][second][1]) / 2,
+            )
+        found.append(
+            DomainGap(
+                domains=(first, second),
+                instance=gaps[INSTANCES],
+                pair=gaps[PAIRS],
+                classifier_difference=Figure.of(
+                    difference_interval(right[PAIRS], right[INSTANCES])
+                ),
+            )
+        )
+    return found
+
+
+def _same_domain(
+    space: Mapping[str, NDArray[np.float32]], seed: int
+) -> dict[str, tuple[float, float]]:
+    """By domain, squared MMD and classifier's accuracy between its own two halves."""
+    found = {}
+    for domain, features in space.items():
+        both = halves(features)
+        found[domain] = (
+            maximum_mean_discrepancy(*both, seed=seed).squared,
+            float(domain_classifier(*both, seed=seed).mean()),
+        )
+    return found
+
+
+def _projection(name: str, space: Mapping[str, NDArray[np.float32]], seed: int) -> Projection:
+    flat = [own.reshape(-1, own.shape[-1]) for own in space.values()]
+    points = project(np.concatenate(flat), seed)
+    parts = np.split(points, len(space))
+    return Projection(
+        space=name,
+        domains={
+            domain: [(round(float(x), 3), round(float(y), 3)) for x, y in part]
+            for domain, part in zip(space, parts, strict=True)
+        },
+        genuine=list(GENUINE) * (len(parts[0]) // 4) if name == PAIRS else [],
+    )
