@@ -13,7 +13,7 @@ from service.commands.connection import JsonOption, output
 if TYPE_CHECKING:
     from bench.result import BenchResult
 
-NAMES = ("serve",)
+NAMES = ("metrics", "serve")
 
 
 def bench(
@@ -49,6 +49,10 @@ def bench(
 
 
 def _run(name: str, artefact: str) -> BenchResult:
+    if name == "metrics":
+        from bench.metrics import bench_metrics
+
+        return bench_metrics()
     from bench.serve import bench_serve
 
-    return {"serve": bench_serve}[name](artefact)
+    return bench_serve(artefact)

@@ -22,4 +22,4 @@ def test_a_bench_that_falls_short_says_so() -> None:
 
 def test_a_bench_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert gmn.run(["bench", "nonsense"]) == 2
-    assert "there is serve" in capsys.readouterr().err
+    assert "there is metrics, serve" in capsys.readouterr().err
