@@ -1,0 +1,144 @@
+"""k-reciprocal re-ranking against the published dense code, and M-Net's scores as distances."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.pair_scoring import score_pairs
+from training.evaluation.image_distances import (
+    CosineDistances,
+    MetricNetworkDistances,
+    nearest,
+)
+from training.evaluation.k_reciprocal import k_reciprocal_rows
+from training.evaluation.ranking import PairLabels, rank_queries
+from training.evaluation.scoring import cosine_rows, unit_length
+
+
+def published(distances: np.ndarray, queries: int, k1: int, k2: int, weight: float) -> np.ndarray:
+    """The authors' implementation: dense matrices over all images, an image after the other.
+
+    Args:
+        distances: of all images, `(N, N)`, normalised, the diagonal below everything else.
+    """
+    count = len(distances)
+    ranking = np.argsort(distances, axis=1, kind="stable")
+    distances = np.maximum(distances, 0.0)
+
+    def reciprocal(image: int, size: int) -> np.ndarray:
+        forward = ranking[image, : size + 1]
+        backward = ranking[forward, : size + 1]
+        return forward[np.where(backward == image)[0]]
+
+    vectors = np.zeros((count, count))
+    for image in range(count):
+        own = reciprocal(image, k1)
+        expanded = own
+        for candidate in own:
+            others = reciprocal(candidate, int(np.around(k1 / 2)))
+            if len(np.intersect1d(others, own)) > 2 / 3 * len(others):
+                expanded = np.append(expanded, others)
+        expanded = np.unique(expanded)
+        gaussian = np.exp(-distances[image, expanded])
+        vectors[image, expanded] = gaussian / gaussian.sum()
+    if k2 != 1:
+        vectors = np.stack([vectors[ranking[image, :k2]].mean(axis=0) for image in range(count)])
+    smaller = np.minimum(vectors[:queries, None], vectors[None, :]).sum(axis=2)
+    jaccard = 1 - smaller / (2 - smaller)
+    return (1 - weight) * jaccard + weight * distances[:queries]
+
+
+def dense_cosine(images: np.ndarray) -> np.ndarray:
+    unit = unit_length(images)
+    distances = np.maximum(2 - 2 * (unit @ unit.T), 0)
+    distances /= distances.max(axis=1, keepdims=True)
+    np.fill_diagonal(distances, -1.0)
+    return distances
+
+
+def drawn_images(seed: int, count: int, dimension: int = 8) -> np.ndarray:
+    """People of about four images each, in no order."""
+    random = np.random.default_rng(seed)
+    people = random.normal(size=(count // 4 + 1, dimension))
+    of_whom = random.integers(0, len(people), count)
+    noise = random.normal(size=(count, dimension))
+    return (people[of_whom] + 0.4 * noise).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 20),
+    st.integers(2, 40),
+    st.integers(1, 12),
+    st.integers(1, 6),
+)
+def test_the_sparse_distances_are_those_of_the_published_code(seed, queries, gallery, k1, k2):
+    k1, k2 = min(k1, queries + gallery - 1), min(k2, k1 + 1, queries + gallery)
+    images = drawn_images(seed, queries + gallery)
+    expected = published(dense_cosine(images), queries, k1, k2, 0.3)[:, queries:]
+    sparse = CosineDistances(images[:queries], images[queries:], scores_per_block=100)
+    obtained = k_reciprocal_rows(sparse, k1, k2)(slice(0, queries))
+    np.testing.assert_allclose(-obtained, expected, atol=2e-6)
+
+
+def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch):
+    monkeypatch.setattr("training.evaluation.k_reciprocal.ROWS_PER_BLOCK", 64)
+    images = drawn_images(1, 260)
+    expected = published(dense_cosine(images), 60, 20, 6, 0.3)[:, 60:]
+    rows = k_reciprocal_rows(CosineDistances(images[:60], images[60:], scores_per_block=5_000))
+    np.testing.assert_allclose(-rows(slice(0, 60)), expected, atol=2e-6)
+    np.testing.assert_array_equal(rows(slice(0, 60))[13:29], rows(slice(13, 29)))
+
+
+def test_where_every_crop_queries_all_others_each_is_there_once():
+    images = drawn_images(2, 80)
+    expected = published(dense_cosine(images), 80, 10, 3, 0.3)
+    rows = k_reciprocal_rows(CosineDistances(images, images, one_list=True), 10, 3)
+    np.testing.assert_allclose(-rows(slice(0, 80)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("one_list", [False, True])
+def test_mnet_distances_are_those_of_the_published_code_where_the_shortlist_holds_all(one_list):
+    network = MetricNetwork(8, MetricNetworkConfig(hidden=4)).eval()
+    images, queries = drawn_images(3, 70), 70 if one_list else 20
+    one, other = images[:queries], images if one_list else images[queries:]
+    tensor = torch.from_numpy(images)
+    scores = score_pairs(network, tensor, tensor).numpy()
+    of_queries = scores[:queries, -len(other) :]
+    distances = np.log1p(np.exp(-scores)) / np.log1p(np.exp(-of_queries)).max()
+    np.fill_diagonal(distances, -1.0)
+    expected = published(distances, queries, 10, 3, 0.3)[:, -len(other) :]
+    cosine = CosineDistances(one, other, one_list)
+    mnet = MetricNetworkDistances(cosine, network, lambda rows: of_queries[rows], shortlist=70)
+    off_diagonal = ~np.eye(70, dtype=bool)[:queries, -len(other) :]
+    obtained = -k_reciprocal_rows(mnet, 10, 3)(slice(0, queries))
+    np.testing.assert_allclose(obtained[off_diagonal], expected[off_diagonal], atol=1e-5)
+
+
+def test_re_ranking_finds_people_whose_crops_resemble_each_other_more_than_the_query():
+    random = np.random.default_rng(4)
+    people = np.repeat(np.arange(40), 6)
+    images = random.normal(size=(40, 16))[people] + 0.9 * random.normal(size=(240, 16))
+    images = images.astype(np.float32)
+    is_query = np.arange(240) % 6 == 0
+    labels = PairLabels(
+        people[is_query],
+        np.zeros(40, dtype=np.int64),
+        people[~is_query],
+        np.ones(200, dtype=np.int64),
+    )
+    queries, gallery = images[is_query], images[~is_query]
+    plain = rank_queries(cosine_rows(queries, gallery), labels).means()
+    again = rank_queries(k_reciprocal_rows(CosineDistances(queries, gallery), 6, 3), labels).means()
+    assert again["mAP"] > plain["mAP"] + 0.02
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12))
+def test_of_equally_near_images_the_earlier_ones_are_the_neighbours(seed, count):
+    similarities = np.random.default_rng(seed).integers(0, 4, (5, 12)).astype(np.float32)
+    expected = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(nearest(similarities, count), expected)
