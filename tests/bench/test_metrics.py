@@ -16,4 +16,4 @@ def test_both_implementations_find_the_same_figures(ties: bool) -> None:
         scores = np.round(scores, 1)
     ours = rank_queries(lambda rows: scores[rows], labels).means()
     assert ours == pytest.approx(straightforward_means(scores, labels))
-    assert 0.05 < ours["mAP"] < 0.95
+    assert 0.1 < ours["mAP"] < 1.0
