@@ -1,123 +1,245 @@
-"""The report's figures as SVG text; no display and no state of matplotlib's is touched."""
+"""The charts of one evaluation."""
 
 from __future__ import annotations
 
-import io
-import re
+from collections.abc import Mapping
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from training.evaluation.results import DatasetResult, ScoreDistribution, ScoringResult
+from training.evaluation.drawing import SERIES, SOFT, Drawing, chart, colour_of, dash_of
+from training.evaluation.results import (
+    DatasetResult,
+    DepthResult,
+    Projection,
+    ScoreDistribution,
+    ScoringResult,
+)
 
-COLOURS = ("#1f5fa8", "#c2541b", "#2b8a4b", "#7a4fa3", "#7d6b1d", "#555f6e", "#a33b5b")
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f}%")
+FINE_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}%")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def cmc_figure(result: DatasetResult) -> str:
+def cmc_figure(result: DatasetResult) -> Drawing:
     """Share of queries whose first true match is at rank k or better."""
-    figure, axes = _new("rank k", "share of queries", "First true match at rank k or better")
-    for colour, (name, scoring) in zip(_colours(), _rankings(result).items(), strict=False):
-        axes.plot(range(1, len(scoring.cmc) + 1), scoring.cmc, label=name, color=colour)
-    axes.set_xscale("log")
-    axes.legend(frameon=False)
-    return _svg(figure)
+    rankings = result.scorings | result.peers
+    said = ", ".join(f"{name} {100 * scoring.cmc[0]:.1f}%" for name, scoring in rankings.items())
+    with chart(
+        "First true match at rank k or better",
+        "rank k",
+        "share of queries",
+        f"Cumulative matching curves; at rank 1: {said}",
+    ) as canvas:
+        for number, (name, scoring) in enumerate(rankings.items()):
+            canvas.axes.plot(
+                range(1, len(scoring.cmc) + 1),
+                scoring.cmc,
+                label=name,
+                color=colour_of(number),
+                linestyle=dash_of(number),
+            )
+        canvas.axes.set_xscale("log")
+        canvas.axes.xaxis.set_major_formatter(PLAIN)
+        canvas.axes.xaxis.set_minor_formatter("")
+        canvas.axes.yaxis.set_major_formatter(PERCENT)
+        canvas.axes.legend()
+    return canvas.drawing
 
 
-def detection_figure(result: DatasetResult) -> str:
+def detection_figure(result: DatasetResult) -> Drawing:
     """The DIR/FAR curve, with the operating points as they came out."""
-    figure, axes = _new(
-        "false-alarm rate (person absent)", "detection rate (person present)", "Open-set search"
+    said = "; ".join(
+        f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
+        f"{100 * point.detection_rate.mean:.1f}% found"
+        for name, scoring in result.scorings.items()
+        for point in scoring.operating_points
     )
-    for colour, (name, scoring) in zip(_colours(), result.scorings.items(), strict=False):
-        if not scoring.detection_curve:
-            continue
-        rates, detected = zip(*scoring.detection_curve, strict=True)
-        axes.plot(rates, detected, label=name, color=colour)
-        for point in scoring.operating_points:
-            axes.plot(
-                max(point.false_alarm_rate.mean, rates[0]),
-                point.detection_rate.mean,
+    with chart(
+        "Open-set search",
+        "false-alarm rate (person absent)",
+        "detection rate (person present)",
+        f"Detection against false alarms. {said}",
+        "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
+    ) as canvas:
+        asked = sorted(
+            {
+                point.asked
+                for scoring in result.scorings.values()
+                for point in scoring.operating_points
+            }
+        )
+        for rate in asked:
+            canvas.axes.axvline(rate, color=SOFT, linewidth=0.8, linestyle=":")
+        for number, (name, scoring) in enumerate(result.scorings.items()):
+            if not scoring.detection_curve:
+                continue
+            rates, detected = zip(*scoring.detection_curve, strict=True)
+            canvas.axes.plot(
+                rates, detected, label=name, color=colour_of(number), linestyle=dash_of(number)
+            )
+            canvas.axes.plot(
+                [max(point.false_alarm_rate.mean, rates[0]) for point in scoring.operating_points],
+                [point.detection_rate.mean for point in scoring.operating_points],
                 "o",
+                color=colour_of(number),
+            )
+        canvas.axes.set_xscale("log")
+        canvas.axes.xaxis.set_major_formatter(FINE_PERCENT)
+        canvas.axes.yaxis.set_major_formatter(PERCENT)
+        canvas.axes.legend()
+    return canvas.drawing
+
+
+def depth_figure(result: DatasetResult) -> Drawing:
+    """mAP against the number of candidates that M-Net re-ranks, and the time of a search."""
+    depths = result.rerank_depths
+    said = ", ".join(f"{depth.depth}: {_depth_words(depth)}" for depth in depths)
+    with chart(
+        "M-Net over the nearest k by cosine",
+        "re-rank depth k",
+        "mAP",
+        f"mAP by re-rank depth. {said}",
+        "Numbers at the dots: milliseconds of one search, features at hand."
+        if any(depth.milliseconds for depth in depths)
+        else "",
+    ) as canvas:
+        across = [depth.depth for depth in depths]
+        up = [depth.mAP for depth in depths]
+        canvas.axes.plot(across, up, "o-", color=SERIES[1], label="re-ranked by M-Net")
+        for depth in depths:
+            if depth.milliseconds is not None:
+                canvas.axes.annotate(
+                    f"{depth.milliseconds:.2g}",
+                    (depth.depth, depth.mAP),
+                    (0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+        if "cosine" in result.scorings:
+            canvas.axes.axhline(
+                result.scorings["cosine"].metrics["mAP"].mean,
+                color=SERIES[0],
+                linestyle=dash_of(1),
+                label="cosine alone",
+            )
+        canvas.axes.set_xscale("log")
+        canvas.axes.xaxis.set_major_formatter(PLAIN)
+        canvas.axes.xaxis.set_minor_formatter("")
+        canvas.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f}%"))
+        canvas.axes.margins(y=0.15)
+        canvas.axes.legend()
+    return canvas.drawing
+
+
+def distribution_figure(
+    name: str, scoring: ScoringResult, distribution: ScoreDistribution
+) -> Drawing:
+    """Scores of one person's and of two people's pairs, and where the operating points lie."""
+    said = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in scoring.operating_points)
+    with chart(
+        f"Scores of pairs: {name}",
+        f"{name} score",
+        "density",
+        f"Histograms of {name} scores of one person's and of two people's pairs; "
+        f"operating points: {said or 'none'}",
+        "Lines: the operating points of a search in this gallery."
+        if scoring.operating_points
+        else "",
+    ) as canvas:
+        for counts, label, colour in (
+            (distribution.impostor, "two people", SERIES[1]),
+            (distribution.genuine, "one person", SERIES[0]),
+        ):
+            canvas.axes.stairs(
+                _density(counts, distribution.edges),
+                distribution.edges,
+                fill=True,
+                alpha=0.45,
+                label=label,
                 color=colour,
             )
-    axes.set_xscale("log")
-    axes.legend(frameon=False)
-    return _svg(figure)
+        top = canvas.axes.get_ylim()[1]
+        for point in scoring.operating_points:
+            canvas.axes.axvline(point.threshold, color=SOFT, linewidth=1)
+            canvas.axes.annotate(
+                point.name,
+                (point.threshold, top),
+                (-2, 0),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                ha="right",
+                fontsize=8,
+            )
+        canvas.axes.legend()
+    return canvas.drawing
 
 
-def depth_figure(result: DatasetResult) -> str:
-    """mAP against the number of candidates that M-Net re-ranks."""
-    figure, axes = _new("re-rank depth", "mAP", "M-Net over the nearest k by cosine")
-    axes.plot(
-        [depth.depth for depth in result.rerank_depths],
-        [depth.mAP for depth in result.rerank_depths],
-        "o-",
-        color=COLOURS[1],
-        label="re-ranked",
-    )
-    if "cosine" in result.scorings:
-        axes.axhline(
-            result.scorings["cosine"].metrics["mAP"].mean, color=COLOURS[0], label="cosine alone"
-        )
-    axes.set_xscale("log")
-    axes.legend(frameon=False)
-    return _svg(figure)
+def projection_figure(projection: Projection) -> Drawing:
+    """A space as t-SNE draws it, a colour for each domain (Figure 1 of GMN)."""
+    names = ", ".join(projection.domains)
+    pairs = bool(projection.genuine)
+    with chart(
+        f"{projection.space.capitalize()} space, t-SNE",
+        "",
+        "",
+        f"Points of {projection.space} space, coloured by domain: {names}",
+        "Filled: one person's pairs; hollow: two people's." if pairs else "A point is a crop.",
+        size=(4.6, 4.2),
+    ) as canvas:
+        for number, (domain, points) in enumerate(projection.domains.items()):
+            genuine = projection.genuine or [True] * len(points)
+            for filled in (True, False):
+                own = [point for point, same in zip(points, genuine, strict=True) if same == filled]
+                canvas.axes.scatter(
+                    [x for x, _ in own],
+                    [y for _, y in own],
+                    s=11,
+                    color=colour_of(number),
+                    facecolors=colour_of(number) if filled else "none",
+                    linewidths=0.8,
+                    alpha=0.85,
+                    label=domain if filled else None,
+                )
+        canvas.axes.set(xticks=[], yticks=[], aspect="equal")
+        canvas.axes.grid(False)
+        canvas.axes.spines[:].set_visible(False)
+        canvas.figure.legend(loc="outside lower center", ncols=3)
+    return canvas.drawing
 
 
-def distribution_figure(name: str, scoring: ScoringResult, distribution: ScoreDistribution) -> str:
-    """Scores of one person's and of two people's pairs, and where the operating points lie."""
-    figure, axes = _new(f"{name} score", "density", f"Scores: {name}")
-    for counts, label, colour in (
-        (distribution.impostor, "two people", COLOURS[1]),
-        (distribution.genuine, "one person", COLOURS[0]),
-    ):
-        axes.stairs(
-            _density(counts, distribution.edges),
-            distribution.edges,
-            fill=True,
-            alpha=0.45,
-            label=label,
-            color=colour,
-        )
-    for point in scoring.operating_points:
-        axes.axvline(point.threshold, color="#333333", linewidth=0.8)
-        axes.annotate(
-            point.name,
-            (point.threshold, axes.get_ylim()[1]),
-            rotation=90,
-            va="top",
-            ha="right",
-            fontsize=8,
-        )
-    axes.legend(frameon=False)
-    return _svg(figure)
+def curve_figure(
+    title: str, up: str, series: Mapping[str, tuple[list[float], list[float]]], alt: str
+) -> Drawing:
+    """Values over epochs.
+
+    Args:
+        title: the caption.
+        up: what the values are.
+        series: by name, epochs and values.
+        alt: for those who do not see it.
+    """
+    with chart(title, "epoch", up, alt) as canvas:
+        for number, (name, (epochs, values)) in enumerate(series.items()):
+            canvas.axes.plot(
+                epochs,
+                values,
+                label=name,
+                color=colour_of(number),
+                linestyle=dash_of(number),
+                linewidth=1.4,
+            )
+        canvas.axes.set_yscale("log")
+        canvas.axes.legend()
+    return canvas.drawing
+
+
+def _depth_words(depth: DepthResult) -> str:
+    time = "" if depth.milliseconds is None else f" in {depth.milliseconds:.2g} ms"
+    return f"{100 * depth.mAP:.1f}%{time}"
 
 
 def _density(counts: list[int], edges: list[float]) -> list[float]:
     width, total = edges[1] - edges[0], max(1, sum(counts))
     return [count / total / width for count in counts]
-
-
-def _rankings(result: DatasetResult) -> dict[str, ScoringResult]:
-    return result.scorings | result.peers
-
-
-def _colours() -> tuple[str, ...]:
-    return COLOURS * 4
-
-
-def _new(across: str, up: str, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(xlabel=across, ylabel=up, title=title)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    # Only the element itself goes into the page, without the XML prologue and its outside DTD.
-    svg = file.getvalue()[file.getvalue().index("<svg") :]
-    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

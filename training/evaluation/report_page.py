@@ -1,17 +1,38 @@
-"""The evaluation's report: one self-contained HTML page, and the JSON beside it."""
+"""The report of one evaluation: one self-contained HTML page, and the JSON beside it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 from training.evaluation import figures
 from training.evaluation.files import replacing
-from training.evaluation.results import DatasetResult, EvaluationReport, Figure, ScoringResult
+from training.evaluation.markup import (
+    NOTHING,
+    charts,
+    difference,
+    page,
+    paragraph,
+    percent,
+    section,
+    table,
+    tiles,
+)
+from training.evaluation.pictures import SearchPictures
+from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
+from training.evaluation.query_values import write_query_values
+from training.evaluation.report_sections import (
+    artefact_section,
+    cost_section,
+    premise_section,
+    rank_lists_part,
+    training_section,
+)
+from training.evaluation.results import DatasetResult, EvaluationReport, ScoringResult
+from training.evaluation.training_log import FILE_NAME as TRAINING_LOG
+from training.evaluation.training_log import TrainingLog, read_training_log
 
-TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 METRIC_NAMES = {
     "mAP": "mAP (step)",
     "mAP_trapezoid": "mAP (trapezoid)",
@@ -22,161 +43,232 @@ METRIC_NAMES = {
 }
 
 
-def write_report(folder: Path, report: EvaluationReport) -> None:
-    """Writes `report.json` and `report.html` into a folder, which is made where it is missing.
+def write_report(
+    folder: Path, report: EvaluationReport, pictures: Sequence[SearchPictures] = ()
+) -> None:
+    """Writes `report.json`, `queries.npz` and `report.html` into a folder.
+
+    Args:
+        folder: made where it is missing; a training log that lies in it is drawn too.
+        report: what to write.
+        pictures: of each data set's rank lists; without them the page shows no person.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
+    log = read_training_log(folder / TRAINING_LOG)
+    values = [result.query_values for result in report.datasets]
+    if any(own is not None for own in values):
+        write_query_values(folder / QUERY_VALUES, values)
     for name, content in (
         ("report.json", report.model_dump_json(indent=2) + "\n"),
-        ("report.html", report_page(report)),
+        ("report.html", report_page(report, pictures, log)),
     ):
         with replacing(folder / name) as beside:
             beside.write_text(content, encoding="utf-8")
 
 
-def report_page(report: EvaluationReport) -> str:
-    """The page as HTML text; it loads nothing from elsewhere and shows no person."""
+def report_page(
+    report: EvaluationReport,
+    pictures: Sequence[SearchPictures] = (),
+    log: TrainingLog | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """The page as HTML text; it loads nothing from elsewhere.
+
+    Args:
+        report: what to show.
+        pictures: of each data set's rank lists, in order; without them nobody is shown.
+        log: of the training, where it is known.
+        more: further sections, as HTML.
+    """
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
-    summary = f"{report.created_at}, split {report.split}, {machine}"
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        artefact=escape(report.artefact),
-        summary=escape(summary),
-        body="\n".join(_dataset(result) for result in report.datasets),
-        provenance=_provenance(report),
+    body = [
+        dataset_section(result, pictures[number] if number < len(pictures) else SearchPictures())
+        for number, result in enumerate(report.datasets)
+    ]
+    body += [
+        premise_section(report.premise),
+        *more,
+        cost_section(report.cost),
+        training_section(log),
+        artefact_section(report),
+    ]
+    return page(
+        f"Evaluation of {report.artefact}",
+        f"{report.created_at}, split {report.split}, {machine}",
+        body,
+        head=tiles(_headline(report)),
+        footer="Every figure comes from the run that this page reports.",
     )
 
 
-def _dataset(result: DatasetResult) -> str:
+def dataset_section(result: DatasetResult, pictures: SearchPictures) -> str:
+    """Everything measured on one data set."""
     protocol = result.protocol[:1].upper() + result.protocol[1:]
     parts = [
-        f"<h2>{escape(result.name)}</h2>",
-        f'<p class="note">{escape(result.spec)}. {escape(result.terms)}</p>',
-        f"<p>{escape(protocol)}: {result.queries:,} queries, "
-        f"{result.gallery:,} gallery crops, {result.identities:,} identities; "
-        f"{result.not_counted:,} queries have no true match under another camera and are not "
-        "counted. Intervals are 95% bootstrap over queries.</p>",
+        paragraph(f"{escape(result.spec)}. {escape(result.terms)}", "note"),
+        paragraph(
+            f"{escape(protocol)}: {result.queries:,} queries, {result.gallery:,} gallery crops, "
+            f"{result.identities:,} identities; {result.not_counted:,} queries have no true match "
+            "under another camera and are not counted. Intervals are 95% bootstrap over queries "
+            "where nothing else is said."
+        ),
+        *_warnings(result),
+        _metrics_table("Ranking, %", {**result.scorings, **_peers(result)}),
+        _differences_table(result),
+        _operating_points_table(result),
+        _verification_table(result),
+        _multi_shot_table(result),
+        charts(
+            [
+                figures.cmc_figure(result),
+                *([figures.detection_figure(result)] if result.scorings else []),
+                *([figures.depth_figure(result)] if result.rerank_depths else []),
+                *(
+                    figures.distribution_figure(name, scoring, scoring.distribution)
+                    for name, scoring in result.scorings.items()
+                    if scoring.distribution
+                ),
+            ]
+        ),
+        rank_lists_part(result.rank_lists, pictures),
     ]
+    times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
+    if times:
+        parts.append(paragraph(f"Time: {escape(times)}.", "note"))
+    return section(result.name, parts)
+
+
+def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
+    """Each data set's main figures by its last scoring, which is the richest that was asked."""
+    found = []
+    for result in report.datasets[:3]:
+        if not result.scorings:
+            continue
+        name, scoring = list(result.scorings.items())[-1]
+        found += [
+            (f"{100 * scoring.metrics['mAP'].mean:.1f}%", f"mAP, {name}, {result.name}"),
+            (f"{100 * scoring.metrics['rank_1'].mean:.1f}%", f"Rank-1, {name}, {result.name}"),
+        ]
+    return found
+
+
+def _warnings(result: DatasetResult) -> list[str]:
+    found = []
     if result.used_to_calibrate:
-        parts.append(
-            '<p class="note">The artefact was calibrated on held-out people: false-alarm rates and '
-            "calibration errors of these same people are better than those of others.</p>"
+        found.append(
+            paragraph(
+                "The artefact was calibrated on held-out people: false-alarm rates and calibration "
+                "errors of these same people are better than those of others.",
+                "note",
+            )
         )
     if result.seen_in_training:
-        parts.append(
-            '<p class="warning">The artefact was trained on this set: some of these people may '
-            "have been in its training. <code>--split held-out</code> measures the others.</p>"
+        found.append(
+            paragraph(
+                "The artefact was trained on this set: some of these people may have been in its "
+                "training. <code>--split held-out</code> measures the others.",
+                "warning",
+            )
         )
-    parts.append(_metrics_table(result))
-    parts.append(_differences_table(result))
-    parts.append(_operating_points_table(result))
-    drawings = [figures.cmc_figure(result)]
-    if result.scorings:
-        drawings.append(figures.detection_figure(result))
-    if result.rerank_depths:
-        drawings.append(figures.depth_figure(result))
-    drawings += [
-        figures.distribution_figure(name, scoring, scoring.distribution)
-        for name, scoring in result.scorings.items()
-        if scoring.distribution
-    ]
-    inside = "\n".join(f"<figure>{drawing}</figure>" for drawing in drawings)
-    parts.append(f'<div class="figures">{inside}</div>')
-    times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
-    parts.append(f'<p class="note">Time: {escape(times)}.</p>')
-    return "\n".join(parts)
+    notes = {
+        scoring.note: name
+        for name, scoring in {**result.scorings, **result.peers}.items()
+        if scoring.note
+    }
+    found += [paragraph(f"{escape(name)}: {escape(note)}", "note") for note, name in notes.items()]
+    return found
 
 
-def _metrics_table(result: DatasetResult) -> str:
-    rows: list[tuple[str, ScoringResult]] = [
-        *result.scorings.items(),
-        *((f"{name} (peer, cosine)", peer) for name, peer in result.peers.items()),
-    ]
-    return _table(
-        "Ranking, %",
-        ["scoring", *METRIC_NAMES.values(), "calibration error"],
+def _peers(result: DatasetResult) -> dict[str, ScoringResult]:
+    return {f"{name} (peer, cosine)": peer for name, peer in result.peers.items()}
+
+
+def _metrics_table(caption: str, rows: dict[str, ScoringResult], note: str = "") -> str:
+    wider = any(scoring.over_identities for scoring in rows.values())
+    header = ["ranking", *METRIC_NAMES.values()]
+    header += ["mAP over people"] if wider else []
+    return table(
+        caption,
+        [*header, "calibration error"],
         [
             [
                 escape(name),
-                *(_percent(scoring.metrics[metric]) for metric in METRIC_NAMES),
-                "–"
+                *(percent(scoring.metrics[metric]) for metric in METRIC_NAMES),
+                *([_over_people(scoring)] if wider else []),
+                NOTHING
                 if scoring.expected_calibration_error is None
                 else f"{100 * scoring.expected_calibration_error:.1f}",
             ]
-            for name, scoring in rows
+            for name, scoring in rows.items()
         ],
+        note,
     )
 
 
+def _over_people(scoring: ScoringResult) -> str:
+    """mAP's interval over identities alone; its mean stands beside it already."""
+    figure = scoring.over_identities.get("mAP")
+    return f"<small>{100 * figure.low:.1f} … {100 * figure.high:.1f}</small>" if figure else NOTHING
+
+
 def _differences_table(result: DatasetResult) -> str:
-    if not result.differences:
-        return ""
-    return _table(
+    return table(
         "Difference to cosine over the same queries, percentage points",
         ["", *METRIC_NAMES.values()],
         [
-            [escape(name), *(_percent(values[metric], "+.1f") for metric in METRIC_NAMES)]
+            [escape(name), *(difference(values[metric]) for metric in METRIC_NAMES)]
             for name, values in result.differences.items()
         ],
+        "coloured where the interval leaves out 0",
     )
 
 
 def _operating_points_table(result: DatasetResult) -> str:
-    rows = [
-        [
-            f"{escape(name)} {escape(point.name)}",
-            f"{100 * point.asked:g}",
-            _percent(point.false_alarm_rate),
-            _percent(point.detection_rate),
-            f"{point.threshold:.4g}",
-        ]
-        for name, scoring in result.scorings.items()
-        for point in scoring.operating_points
-    ]
-    if not rows:
-        return ""
-    header = ["operating point", "false alarms asked", "obtained", "people found", "threshold"]
-    return _table("Searches, %; intervals over people", header, rows)
-
-
-def _provenance(report: EvaluationReport) -> str:
-    provenance = report.provenance
-    data = _table(
-        "Training data",
-        ["set", "crops", "identities", "cameras", "terms"],
+    return table(
+        "Searches, %",
+        ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
         [
             [
-                escape(data.name),
-                f"{data.crops:,}",
-                f"{data.identities:,}",
-                f"{data.cameras:,}",
-                escape(data.terms),
+                f"{escape(name)} {escape(point.name)}",
+                f"{100 * point.asked:g}",
+                percent(point.false_alarm_rate, ".2f"),
+                percent(point.detection_rate),
+                f"{point.threshold:.4g}",
             ]
-            for data in provenance.data
+            for name, scoring in result.scorings.items()
+            for point in scoring.operating_points
         ],
-    )
-    about = {
-        "artefact_fingerprint": report.artefact_fingerprint,
-        "embedding_fingerprint": report.embedding_fingerprint,
-        "architecture": report.architecture,
-        "calibrated_on": report.calibration_data,
-    } | provenance.model_dump(mode="json", exclude={"data"})
-    text = escape(json.dumps(about, indent=2, ensure_ascii=False))
-    return f"<p>{escape(provenance.terms)}</p>{data}<pre>{text}</pre>"
-
-
-def _table(title: str, header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<h3>{title}</h3><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        "intervals over people",
     )
 
 
-def _percent(figure: Figure, form: str = ".1f") -> str:
-    mean, low, high = (
-        format(100 * value, form) for value in (figure.mean, figure.low, figure.high)
+def _verification_table(result: DatasetResult) -> str:
+    return table(
+        "Comparing two crops, %: TAR@FAR",
+        ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
+        [
+            [
+                escape(name),
+                f"{100 * point.asked:g}",
+                f"{100 * point.false_accept_rate:.2g}",
+                percent(point.true_accept_rate),
+                f"{point.threshold:.4g}",
+            ]
+            for name, scoring in result.scorings.items()
+            for point in scoring.verification
+        ],
+        "intervals over people",
     )
-    return f"{mean} <small>{low} … {high}</small>"
+
+
+def _multi_shot_table(result: DatasetResult) -> str:
+    if result.multi_shot is None:
+        return ""
+    shot = result.multi_shot
+    return _metrics_table(
+        f"Several crops a query ({shot.how}), %",
+        shot.scorings,
+        f"{shot.queries:,} queries of {shot.crops_per_query:.1f} crops on average",
+    )

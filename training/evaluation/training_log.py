@@ -1,0 +1,62 @@
+"""A run's `log.jsonl`, read back for its learning curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "log.jsonl"
+
+Curve = tuple[list[float], list[float]]
+"""Epochs and the values there."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a run logged.
+
+    Attributes:
+        losses: by term, its value over the epochs.
+        gradient_norms: by term, the norm of its gradient at the embedding.
+        crops_per_second: the speed when the last step was logged, or None.
+    """
+
+    losses: Mapping[str, Curve]
+    gradient_norms: Mapping[str, Curve]
+    crops_per_second: float | None = None
+
+
+def read_training_log(path: Path) -> TrainingLog:
+    """Reads a log; empty where there is none. A line that was cut off is passed over.
+
+    Where a run was resumed and logged a step twice, its later line counts.
+    """
+    steps: dict[int, Mapping[str, Any]] = {}
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(line, dict) and line.get("event") == "step":
+                steps[int(line.get("step", 0))] = line
+    ordered = [steps[step] for step in sorted(steps)]
+    speeds = [line["crops_per_second"] for line in ordered if "crops_per_second" in line]
+    return TrainingLog(
+        _curves(ordered, "loss"), _curves(ordered, "gradient_norm"), speeds[-1] if speeds else None
+    )
+
+
+def _curves(lines: list[Mapping[str, Any]], what: str) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
+    for line in lines:
+        for term, value in line.get(what, {}).items():
+            epochs, values = curves.setdefault(term, ([], []))
+            epochs.append(float(line.get("epoch", line.get("step", 0))))
+            # A term that is 0 has no place on a logarithmic axis: the curve has a gap there.
+            values.append(float(value) if value > 0 else math.nan)
+    return curves
