@@ -10,10 +10,10 @@ from training.recipe import Augmentation
 
 
 def build_augmentation(settings: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
-    """A transform of one crop `(3, height, width)` uint8 to the same shape and type."""
+    """A transform of one crop `(3, h, w)` uint8, as it was decoded, to the input's size."""
     size = (preprocessing.height, preprocessing.width)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(settings.flip)]
-    if settings.pad:
+    if settings.pad or settings.resize:
         steps.append(v2.RandomCrop(size, padding=settings.pad))
     jitter = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     if any(jitter):

@@ -61,12 +61,12 @@ class CropCache:
     """Decoded and resized crops, kept until the given memory is full, decoded anew beyond it."""
 
     def __init__(self, records: Sequence[CropRecord], recipe: Recipe) -> None:
-        self._records, self._preprocessing = records, recipe.preprocessing
+        self._records, self._preprocessing = records, recipe.decoded
         self._room = recipe.cache_megabytes * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
 
     def crop(self, row: int) -> NDArray[np.uint8]:
-        """The crop of one record, `(height, width, 3)` uint8."""
+        """The crop of one record, `(h, w, 3)` uint8, before augmentation."""
         kept = self._kept.get(row)
         if kept is not None:
             return kept

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from model.embedder import EmbedderConfig
 from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from training.published import Published
 
 RECIPES = Path(__file__).parent / "recipes"
+# Keys for which the word none means that there is no such thing; elsewhere it is a text.
+OPTIONAL = ("perturbation_from_epoch", "identities_per_set", "multiscale", "head", "resize")
 
 
 class _Section(BaseModel):
@@ -22,15 +33,27 @@ class _Section(BaseModel):
 
 
 class Sampling(_Section):
-    """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed."""
+    """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed.
+
+    Attributes:
+        identities_per_set: how many people of each data set take part in training at most, chosen
+            by a hash with the seed of `held_out`; null takes everybody. Nobody held out is touched.
+    """
 
     identities: int = Field(16, ge=2)
     images: int = Field(4, ge=2)
+    identities_per_set: int | None = Field(None, ge=2)
 
 
 class Augmentation(_Section):
-    """What a training crop goes through; probabilities 0 to 1, `pad` in pixels of the input."""
+    """What a training crop goes through; probabilities 0 to 1, `pad` in pixels of the input.
 
+    Attributes:
+        resize: height and width that a crop is resized to before one of the input's size is cut out
+            of it at random; null resizes it to the input's size.
+    """
+
+    resize: tuple[int, int] | None = None
     flip: float = Field(0.5, ge=0, le=1)
     pad: int = Field(10, ge=0)
     brightness: float = Field(0.2, ge=0)
@@ -40,6 +63,34 @@ class Augmentation(_Section):
     grayscale: float = Field(0.0, ge=0, le=1)
     blur: float = Field(0.0, ge=0, le=1)
     erasing: float = Field(0.0, ge=0, le=1)
+
+
+class GradientRegulariser(_Section):
+    """MSGR, the multi-scale gradient regulariser of MSFL.
+
+    Attributes:
+        weight: λ, 0 switches it off; in the adversarial form σ, the perturbation's size.
+        stages: whose outputs are regularised: 0 is the input, 1 to 4 the backbone's stages.
+        norm: q, of a crop's gradient: 1, 2 or inf.
+        exponent: r, of that norm; 1 is the first-order bound on the loss under perturbation.
+        form: `penalty` adds the term; `adversarial` trains on perturbed features in its stead.
+    """
+
+    weight: float = Field(0.0, ge=0)
+    stages: tuple[Annotated[int, Field(ge=0, le=4)], ...] = Field((1, 2), min_length=1)
+    norm: Literal[1, 2, "inf"] = 2
+    exponent: float = Field(2.0, ge=1)
+    form: Literal["penalty", "adversarial"] = "penalty"
+
+    @field_validator("norm", mode="before")
+    @classmethod
+    def _infinity_by_name(cls, norm: object) -> object:
+        return "inf" if norm == math.inf else norm
+
+    @field_validator("stages")
+    @classmethod
+    def _once_from_the_input_on(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(stages)))
 
 
 class Losses(_Section):
@@ -56,6 +107,7 @@ class Losses(_Section):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     margin: float = Field(0.3, ge=0)
     perturbation_from_epoch: int | None = Field(10, ge=0)
+    gradient_regulariser: GradientRegulariser = GradientRegulariser()
 
 
 class Optimisation(_Section):
@@ -103,6 +155,7 @@ class Recipe(_Section):
         terms: under what terms the weights may be used, where the data sets do not say it all.
         workers: processes that prepare batches; 0 prepares them in the training process.
         cache_megabytes: memory for decoded crops.
+        published: figures of a paper for this recipe and the rows that one `--set` makes of it.
     """
 
     name: str
@@ -124,6 +177,25 @@ class Recipe(_Section):
     cache_megabytes: int = Field(2048, ge=0)
     log_every_steps: int = Field(20, ge=1)
     checkpoint_every_steps: int = Field(200, ge=1)
+    published: tuple[Published, ...] = ()
+
+    @property
+    def decoded(self) -> Preprocessing:
+        """How a training crop is decoded: at the size out of which the input's is cut."""
+        if self.augmentation.resize is None:
+            return self.preprocessing
+        height, width = self.augmentation.resize
+        return self.preprocessing.model_copy(update={"height": height, "width": width})
+
+    @model_validator(mode="after")
+    def _cuts_from_something_larger(self) -> Recipe:
+        if self.decoded.height < self.preprocessing.height or (
+            self.decoded.width < self.preprocessing.width
+        ):
+            raise ValueError(
+                "augmentation.resize is smaller than the input; raise it, or set it to none"
+            )
+        return self
 
 
 def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -153,9 +225,9 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputProblem(
-            f"recipe {name}: {key}: {first['msg']}, got {first['input']!r}"
-        ) from error
+        # What concerns several keys at once has no one value to show.
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {first['msg']}{got}") from error
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -168,7 +240,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
-    if text.strip() in ("none", "null") and last == "perturbation_from_epoch":
+    if text.strip() in ("none", "null") and last in OPTIONAL:
         section[last] = None
         return
     try:
