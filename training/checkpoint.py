@@ -12,6 +12,7 @@ import torch
 
 from model.problems import InputProblem
 from training.objective import TrainedNetworks
+from training.recipe import Recipe
 
 FILE_NAME = "checkpoint.pt"
 
@@ -73,8 +74,11 @@ def load_checkpoint(
         raise InputProblem(
             f"{path}: damaged ({type(error).__name__}); delete it to start the run afresh"
         ) from error
+    found = state["identity"]
+    # A setting that is newer than the checkpoint had its default then.
+    found["recipe"] = Recipe.model_validate(found["recipe"]).model_dump(mode="json")
     for part, value in identity.items():
-        if state["identity"].get(part) != value:
+        if found.get(part) != value:
             raise InputProblem(
                 f"{path}: was made with another {part}; resume with the same one, or train into "
                 "another --out"

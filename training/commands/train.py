@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,10 @@ from training.commands.progress import progress_bar
 from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
+    from training.datasets.record import Dataset
     from training.recipe import Recipe
+
+REPORT_FILE = "report.html"
 
 
 def train(
@@ -33,6 +37,21 @@ def train(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
     ] = None,
+    left_out: Annotated[
+        str | None,
+        typer.Option(
+            "--leave-out",
+            help="Train on every --data but the one of this name.",
+            show_default=False,
+        ),
+    ] = None,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="One run per --data, each trained on the others, in OUT/without-NAME.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in --out.")
     ] = False,
@@ -41,21 +60,46 @@ def train(
 
     Example: gmn train small-gmn --data cuhk01:/data/cuhk01 --data synthetic:7 --out runs/first
     """
-    from training.datasets.held_out import split_held_out
+    from training.datasets.fewer import leave_out
     from training.datasets.registry import read_datasets
-    from training.finish import finish_run, without_folders
     from training.recipe import read_recipe
+
+    if left_out and leave_one_out:
+        raise InputProblem(
+            f"--leave-out {left_out}: --leave-one-out leaves out every set by turns; give one of "
+            "the two"
+        )
+    resolved = read_recipe(recipe, settings)
+    _open_folder(out, resume)
+    datasets = read_datasets(data)
+    console = Console(stderr=True)
+    if not leave_one_out:
+        chosen = leave_out(datasets, left_out) if left_out else datasets
+        _train_one(resolved, chosen, out, console)
+        return
+    for name in [dataset.name for dataset in datasets]:
+        folder = out / f"without-{name}"
+        console.rule(f"without {name}", align="left")
+        if (folder / REPORT_FILE).exists():
+            console.print(f"{folder}: is finished already", markup=False)
+            continue
+        folder.mkdir(exist_ok=True)
+        _train_one(resolved, leave_out(datasets, name), folder, console)
+
+
+def _train_one(recipe: Recipe, datasets: Sequence[Dataset], out: Path, console: Console) -> None:
+    from training.datasets.fewer import limit_identities
+    from training.datasets.held_out import split_held_out
+    from training.finish import finish_run, without_folders
     from training.trainer import prepare_run
     from training.trainer import train as train_networks
 
-    resolved = read_recipe(recipe, settings)
-    _open_folder(out, resume)
-    console = Console(stderr=True)
-    datasets = read_datasets(data)
-    records, held_out = split_held_out(datasets, resolved.held_out.fraction, resolved.held_out.seed)
+    kept_back = recipe.held_out
+    records, held_out = split_held_out(datasets, kept_back.fraction, kept_back.seed)
+    records = limit_identities(records, recipe.sampling.identities_per_set, kept_back.seed)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
-    run = prepare_run(resolved, records, out)
-    _write_recipe(out, resolved)
+    run = prepare_run(recipe, records, out)
+    _write_recipe(out, recipe)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,7 +126,8 @@ def _open_folder(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputProblem(f"--out {out}: cannot be made ({error.strerror})") from error
-    if resume and not (out / "checkpoint.pt").exists() and not (out / "recipe.json").exists():
+    held = ("checkpoint.pt", "recipe.json", "without-*/recipe.json")
+    if resume and not any(list(out.glob(name)) for name in held):
         raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
     if not resume and any(out.iterdir()):
         raise InputProblem(f"--out {out}: is not empty; name a new folder, or add --resume")

@@ -1,0 +1,57 @@
+"""Fewer data to train on, chosen so that anyone can redo it: some people, or a set left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from training.datasets.folder import DatasetProblem
+from training.datasets.record import CropRecord, Dataset
+
+
+def limit_identities(
+    records: Sequence[CropRecord], per_set: int | None, seed: int
+) -> list[CropRecord]:
+    """Keeps at most so many people of each data set, with all their crops.
+
+    Who stays depends on a hash of (seed, data set, identity) alone, so that the people of a lower
+    limit are among those of a higher one.
+
+    Args:
+        records: in any order, which is kept.
+        per_set: how many people of each data set stay; None keeps everybody.
+        seed: another seed, another choice.
+    """
+    if per_set is None:
+        return list(records)
+    people: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        people[record.dataset].add(record.identity)
+    kept = {
+        (dataset, identity)
+        for dataset, identities in people.items()
+        for identity in sorted(identities, key=lambda one: _digest(seed, dataset, one))[:per_set]
+    }
+    return [record for record in records if record.person in kept]
+
+
+def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
+    """All data sets but the named one; a drawn set with several domains counts as one.
+
+    Raises:
+        InputProblem: naming the sets there are, when it is none of them or the only one.
+    """
+    names = [dataset.name for dataset in datasets]
+    if name not in names:
+        raise DatasetProblem(f"{name}: no set of --data has this name; name {', '.join(names)}")
+    if len(names) == 1:
+        raise DatasetProblem(f"{name}: nothing is left to train on; give another --data as well")
+    return [dataset for dataset in datasets if dataset.name != name]
+
+
+def _digest(seed: int, dataset: str, identity: str) -> bytes:
+    # Its first word keeps the choice apart from that of the people held out.
+    label = json.dumps(["training", seed, dataset, identity])
+    return hashlib.sha256(label.encode("ascii")).digest()
