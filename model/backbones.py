@@ -14,6 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
+from model.depthwise import replace_strided_depthwise
 from model.problems import InputProblem
 
 BackboneName = Literal["resnet50", "resnet18", "resnet34", "resnet101", "mobilenet_v2"]
@@ -99,6 +100,7 @@ def build_backbone(
     if name == "mobilenet_v2":
         features = network.get_submodule("features")
         _set_last_stride(features.get_submodule("14"), last_stride)
+        replace_strided_depthwise(features)
         return nn.Sequential(OrderedDict(features.named_children()))
     _set_last_stride(network.get_submodule("layer4.0"), last_stride)
     stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
