@@ -16,8 +16,8 @@ from model.calibration import SCORINGS
 from model.pair_scoring import cosine_similarities, score_pairs
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import PairScores, collect_pairs, fit_from_pairs
-from training.evaluation.embedding import SearchFeatures, embed_search
-from training.evaluation.evaluating import ProgressBar, build_report, evaluate_search
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search
+from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.protocols import Search, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport

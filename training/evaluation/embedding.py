@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ DECODING_THREADS = 4
 
 Progress = Callable[[int], None]
 """Told how many more are done."""
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
+"""From a description and a total to a bar; see `training.commands.progress`."""
 
 
 def embed_records(

@@ -5,40 +5,46 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.artefact import Artefact, Description
 from model.calibration import Scoring
 from training.datasets.record import Dataset
 from training.evaluation.cost import network_cost, time_depths
-from training.evaluation.embedding import Progress, SearchFeatures, embed_search
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search
 from training.evaluation.measuring import (
     by_depth,
     calibrated_result,
     differences_to_cosine,
     plain_result,
 )
+from training.evaluation.multi_shot import Pooling, multi_shot_result
 from training.evaluation.peers import Peer
 from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
-from training.evaluation.ranking import QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.ranking import QueryMetrics
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
     EvaluationReport,
+    MultiShotResult,
     ScoringResult,
 )
-from training.evaluation.scoring import cosine_rows, fused_rows, mnet_rows
-
-ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
-"""From a description and a total to a bar; see `training.commands.progress`."""
+from training.evaluation.scoring import cosine_rows
+from training.evaluation.searching import (
+    NOTE,
+    RE_RANKED,
+    open_rankings,
+    rank_search,
+    rows_of_split,
+)
 
 
 class Stopwatch:
@@ -59,10 +65,11 @@ def evaluate_search(
     artefact: Artefact,
     dataset: Dataset,
     search: Search,
-    scorings: Sequence[Scoring],
+    scorings: Sequence[str],
     peers: Sequence[Peer],
     progress_bar: ProgressBar,
     features: SearchFeatures | None = None,
+    multi_shot: Pooling | None = None,
 ) -> DatasetResult:
     """Everything there is to say about an artefact on one data set.
 
@@ -70,10 +77,11 @@ def evaluate_search(
         artefact: its networks may be on any device.
         dataset: where the searches come from.
         search: the queries and the gallery.
-        scorings: which rankings to measure.
+        scorings: which rankings to measure, of `searching.RANKINGS`.
         peers: other models to rank the same searches with, by cosine.
         progress_bar: shows how far the long steps are.
         features: of the search by this artefact's embedder, where they are known already.
+        multi_shot: measure multi-shot queries too, their scores pooled so.
 
     Raises:
         InputProblem: naming a crop that cannot be read, or where no query has a true match.
@@ -89,30 +97,35 @@ def evaluate_search(
             features = embed_search(
                 artefact.embedder, artefact.description.preprocessing, search, bar
             )
-    queries, gallery = features
-    rows: dict[str, ScoreRows] = {"cosine": cosine_rows(queries, gallery)}
     calibration = artefact.description.calibration
     metrics: dict[str, QueryMetrics] = {}
     results: dict[str, ScoringResult] = {}
     depths: list[DepthResult] = []
-    with _mnet(artefact, queries, gallery, scorings, dataset.name, progress_bar, watch) as learnt:
-        if learnt:
-            rows["mnet"] = learnt
-            rows["fused"] = fused_rows(calibration.fusion, rows["cosine"], learnt)
+    several: MultiShotResult | None = None
+    with open_rankings(
+        artefact, search, labels, features, scorings, progress_bar, watch.seconds
+    ) as rankings:
         for scoring in scorings:
-            with watch.measure("ranking"):
-                metrics[scoring] = rank_queries(rows[scoring], labels)
+            with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
+                metrics[scoring] = rankings.rank(scoring)
+            if scoring in RE_RANKED:
+                results[scoring] = plain_result(metrics[scoring], labels, NOTE)
+                continue
             results[scoring] = calibrated_result(
-                rows[scoring], labels, metrics[scoring], calibration.scorings[scoring]
+                rankings.pair_scores[scoring],
+                labels,
+                metrics[scoring],
+                calibration.scorings[cast(Scoring, scoring)],
             )
         if "mnet" in scorings:
             depths = time_depths(
-                by_depth(rows["cosine"], rows["mnet"], labels),
-                artefact.metric_network,
-                queries,
-                gallery,
+                by_depth(search, labels, rankings), artefact.metric_network, *features
             )
-        lists = rank_lists(search, rows, metrics) if metrics else []
+        compared = {name: own for name, own in metrics.items() if name not in RE_RANKED}
+        own_rows = {name: rankings.pair_scores[name] for name in compared}
+        lists = rank_lists(search, own_rows, compared) if compared else []
+        if multi_shot and own_rows and not search.splits:
+            several = multi_shot_result(labels, features, own_rows, multi_shot)
     peer_results = {}
     for peer in peers:
         with (
@@ -120,11 +133,9 @@ def evaluate_search(
             progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
         ):
             others = peer.embed(records, bar)
-        ranked = rank_queries(
-            cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :]), labels
-        )
-        metrics[peer.name] = ranked
-        peer_results[peer.name] = plain_result(ranked)
+        cosine = cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :])
+        metrics[peer.name] = rank_search(search, labels, partial(rows_of_split, cosine))
+        peer_results[peer.name] = plain_result(metrics[peer.name], labels)
     some = next(iter(metrics.values()))
     trained_on = {data.name for data in artefact.description.provenance.data}
     return DatasetResult(
@@ -150,30 +161,9 @@ def evaluate_search(
         crops=len(records),
         rank_lists=lists,
         query_values=query_values(search, metrics),
+        multi_shot=several,
+        splits=max(1, len(search.splits)),
     )
-
-
-@contextmanager
-def _mnet(
-    artefact: Artefact,
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    scorings: Sequence[Scoring],
-    name: str,
-    progress_bar: ProgressBar,
-    watch: Stopwatch,
-) -> Iterator[ScoreRows | None]:
-    """M-Net's scores where a scoring needs them."""
-    if not {"mnet", "fused"} & set(scorings):
-        yield None
-        return
-    start = time.perf_counter()
-    with (
-        progress_bar(f"Scoring {name}", len(queries)) as bar,
-        mnet_rows(artefact.metric_network, queries, gallery, bar) as rows,
-    ):
-        watch.seconds["scoring"] = time.perf_counter() - start
-        yield rows
 
 
 def build_report(

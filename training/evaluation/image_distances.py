@@ -60,13 +60,13 @@ class CosineDistances:
         for start in range(0, len(first), PAIRS_PER_CHUNK):
             chunk = slice(start, start + PAIRS_PER_CHUNK)
             cosine[chunk] = np.einsum("nd,nd->n", self.unit(first[chunk]), self.unit(second[chunk]))
-        return np.maximum(2.0 - 2.0 * cosine, 0.0) / self._furthest[first]
+        return self._scaled(cosine, self._furthest[first])
 
     def of_queries(self, rows: slice) -> NDArray[np.float32]:
         """Distances of some queries to the gallery, `(rows, G)`."""
         places = np.arange(self.queries)[rows]
         cosine = (self.unit(places) @ self._parts[-1].T) * self._shrink[-1].T
-        return np.maximum(2.0 - 2.0 * cosine, 0.0) / self._furthest[places, None]
+        return self._scaled(cosine, self._furthest[places, None])
 
     def unit(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit features of some images, `(n, d)`."""
@@ -77,6 +77,10 @@ class CosineDistances:
             features[here] = part[places[here] - first] * shrink[places[here] - first]
             first += len(part)
         return features
+
+    @staticmethod
+    def _scaled(cosine: NDArray[np.float32], furthest: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(np.maximum(2.0 - 2.0 * cosine, 0.0) / furthest, dtype=np.float32)
 
     def _blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         rows = max(1, self._scores_per_block // self.images)
@@ -157,7 +161,9 @@ class MetricNetworkDistances:
             )
             pairs = self._network.pair_features(one, other)
             scores[chunk] = self._network.scores(pairs).cpu().numpy()
-        return np.where(first == second, np.float32(0.0), _surprise(scores) / self._furthest)
+        distances = _surprise(scores) / self._furthest
+        distances[first == second] = 0.0
+        return np.asarray(distances, dtype=np.float32)
 
     def of_queries(self, rows: slice) -> NDArray[np.float32]:
         """Distances of some queries to the gallery, `(rows, G)`."""
@@ -171,7 +177,7 @@ def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     row, column = np.divmod(np.flatnonzero(similarities >= threshold), similarities.shape[1])
     order = np.lexsort((column, -similarities[row, column], row))
     starts = np.searchsorted(row, np.arange(len(similarities)))
-    return column[order][starts[:, None] + np.arange(count)]
+    return np.asarray(column[order][starts[:, None] + np.arange(count)], dtype=np.int64)
 
 
 def _nearest_but_itself_first(

@@ -1,15 +1,18 @@
-"""95% bootstrap intervals over queries, of one figure or of the difference of two.
+"""95% intervals: bootstrap over queries or people, and Student's t over the seeds of a run.
 
 Queries are resampled by default, as the field does. Queries of one person are alike, so the
-interval over people is wider and the more honest one: name `clusters` to have it.
+interval over people is wider and the more honest one: name `clusters` to have it. A few seeds are
+too few to resample: their interval takes the runs for normally distributed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from model.problems import InputProblem
 
@@ -43,16 +46,64 @@ def mean_interval(
     Raises:
         InputProblem: without values.
     """
-    if len(values) == 0:
+    return mean_intervals({"": values}, clusters, resamples, seed)[""]
+
+
+def mean_intervals(
+    values: Mapping[str, NDArray[np.float64]],
+    clusters: NDArray[np.int64] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """`mean_interval` of several figures of the same queries, resampled together, each `(N,)`.
+
+    Raises:
+        InputProblem: without values.
+    """
+    table = np.stack(list(values.values()))
+    if table.shape[1] == 0:
         raise InputProblem("an interval needs one query at least; name data with queries")
-    sums, counts = _cluster_sums(values, clusters)
+    sums, counts = _cluster_sums(table, clusters)
     random = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    means = np.empty((resamples, len(table)))
     for number in range(resamples):
-        drawn = random.integers(0, len(sums), len(sums))
-        means[number] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+        drawn = random.integers(0, len(counts), len(counts))
+        means[number] = sums[:, drawn].sum(axis=1) / counts[drawn].sum()
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {
+        name: Interval(float(own.mean()), float(low[number]), float(high[number]))
+        for number, (name, own) in enumerate(values.items())
+    }
+
+
+@dataclass(frozen=True)
+class SeedInterval(Interval):
+    """A mean over runs that differ in their seed alone, and the 95% interval of that mean.
+
+    Attributes:
+        spread: standard deviation of a run, with n − 1; not a number for one run.
+        runs: n. The ends are Student's t with n − 1 degrees of freedom; one run has none.
+    """
+
+    spread: float
+    runs: int
+
+
+def seed_interval(values: NDArray[np.float64]) -> SeedInterval:
+    """The mean of one figure over runs `(n,)`, its spread and its interval.
+
+    Raises:
+        InputProblem: without a run.
+    """
+    runs = len(values)
+    if runs == 0:
+        raise InputProblem("an interval over seeds needs one run at least; name a run's report")
+    mean = float(values.mean())
+    if runs == 1:
+        return SeedInterval(mean, float("nan"), float("nan"), float("nan"), 1)
+    spread = float(values.std(ddof=1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, runs - 1)) * spread / float(np.sqrt(runs))
+    return SeedInterval(mean, mean - reach, mean + reach, spread, runs)
 
 
 def difference_interval(
@@ -75,10 +126,11 @@ def difference_interval(
 
 
 def _cluster_sums(
-    values: NDArray[np.float64], clusters: NDArray[np.int64] | None
+    table: NDArray[np.float64], clusters: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of every figure by cluster, `(M, C)`, and how many queries each has, `(C,)`."""
     if clusters is None:
-        return values, np.ones(len(values))
+        return table, np.ones(table.shape[1])
     _, member = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(member, weights=values).astype(np.float64)
+    sums = np.stack([np.bincount(member, weights=values) for values in table]).astype(np.float64)
     return sums, np.bincount(member).astype(np.float64)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
-from training.evaluation.intervals import difference_interval
+from training.evaluation.intervals import Interval, mean_intervals
 from training.evaluation.open_set import (
     detection_curve,
     operating_point_figures,
     search_extremes,
 )
-from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows, rank_queries
+from training.evaluation.protocols import RandomSplit, Search
+from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
 from training.evaluation.results import DepthResult, Figure, OperatingPointResult, ScoringResult
 from training.evaluation.scoring import reranked_rows
+from training.evaluation.searching import Rankings, rank_search
+from training.evaluation.verification import true_accept_rates
 
 RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 
 
-def plain_result(metrics: QueryMetrics) -> ScoringResult:
-    """What any ranking has: its metrics with intervals, and the CMC."""
+def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
+    """What any ranking has: its metrics, their intervals over queries and people, and the CMC."""
+    values = metrics.values()
     return ScoringResult(
-        metrics={name: Figure.over(values) for name, values in metrics.values().items()},
+        metrics=_figures(mean_intervals(values)),
         cmc=metrics.cmc().tolist(),
+        over_identities=_figures(mean_intervals(values, labels.query_identities[metrics.queries])),
+        note=note,
     )
 
 
@@ -44,24 +52,32 @@ def calibrated_result(
         )
         for point in operating_point_figures(extremes, calibration)
     ]
-    return plain_result(metrics).model_copy(
+    return plain_result(metrics, labels).model_copy(
         update={
             "operating_points": points,
             "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
             "distribution": score_distribution(rows, labels),
             "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
+            "verification": true_accept_rates(rows, labels),
         }
     )
 
 
-def by_depth(cosine: ScoreRows, mnet: ScoreRows, labels: PairLabels) -> list[DepthResult]:
+def by_depth(search: Search, labels: PairLabels, rankings: Rankings) -> list[DepthResult]:
     """M-Net over the nearest `depth` by cosine, at ever larger depths up to the whole gallery."""
     gallery = len(labels.gallery_identities)
+    if search.splits:
+        gallery = len(search.splits[0].gallery)
     found = []
     for depth in (*(depth for depth in RERANK_DEPTHS if depth < gallery), gallery):
-        means = rank_queries(reranked_rows(cosine, mnet, depth), labels).means()
+        rows_of = partial(_reranked, rankings, depth)
+        means = rank_search(search, labels, rows_of).means()
         found.append(DepthResult(depth=depth, mAP=means["mAP"], rank_1=means["rank_1"]))
     return found
+
+
+def _reranked(rankings: Rankings, depth: int, split: RandomSplit | None) -> ScoreRows:
+    return reranked_rows(rankings.rows("cosine", split), rankings.rows("mnet", split), depth)
 
 
 def differences_to_cosine(metrics: dict[str, QueryMetrics]) -> dict[str, dict[str, Figure]]:
@@ -70,10 +86,15 @@ def differences_to_cosine(metrics: dict[str, QueryMetrics]) -> dict[str, dict[st
         return {}
     base = metrics["cosine"].values()
     return {
-        f"{name} - cosine": {
-            metric: Figure.of(difference_interval(values, base[metric]))
-            for metric, values in other.values().items()
-        }
+        f"{name} - cosine": _figures(
+            mean_intervals(
+                {metric: values - base[metric] for metric, values in other.values().items()}
+            )
+        )
         for name, other in metrics.items()
         if name != "cosine"
     }
+
+
+def _figures(intervals: dict[str, Interval]) -> dict[str, Figure]:
+    return {name: Figure.of(interval) for name, interval in intervals.items()}

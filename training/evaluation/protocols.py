@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.problems import InputProblem
 from training.datasets.held_out import is_held_out
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.ranking import PairLabels, integer_labels
+
+
+@dataclass(frozen=True)
+class RandomSplit:
+    """One of the random splits of a small set, as rows of its search.
+
+    Attributes:
+        queries: `(q,)`, of people drawn.
+        gallery: `(g,)`, of the same people and of those who are in every gallery.
+    """
+
+    queries: NDArray[np.int64]
+    gallery: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -20,6 +36,8 @@ class Search:
         queries, gallery: the crops; where every crop queries, both are the same ones.
         other_cameras_only: a query's gallery holds no crop of its own camera at all.
         held_out: the people are those that an artefact's training held out.
+        splits: where the set is split at random, what each split searches; figures pool them.
+        no_cameras: crops of a set without cameras; each counts as taken by a camera of its own.
     """
 
     protocol: str
@@ -27,6 +45,8 @@ class Search:
     gallery: tuple[CropRecord, ...]
     other_cameras_only: bool = False
     held_out: bool = False
+    splits: tuple[RandomSplit, ...] = ()
+    no_cameras: bool = False
 
     @property
     def records(self) -> tuple[CropRecord, ...]:
@@ -37,11 +57,14 @@ class Search:
         """Identities and cameras as integers; junk is −1."""
         return integer_labels(
             [record.identity for record in self.queries],
-            [camera_name(record) for record in self.queries],
+            [self._camera(record) for record in self.queries],
             [record.identity for record in self.gallery],
-            [camera_name(record) for record in self.gallery],
+            [self._camera(record) for record in self.gallery],
             other_cameras_only=self.other_cameras_only,
         )
+
+    def _camera(self, record: CropRecord) -> str:
+        return record.source if self.no_cameras else camera_name(record)
 
 
 def camera_name(record: CropRecord) -> str:

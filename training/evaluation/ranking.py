@@ -8,7 +8,7 @@ not counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ class PairLabels:
         valid &= self.gallery_identities[None, :] >= 0
         valid &= self.query_identities[rows, None] >= 0
         return same & valid, ~same & valid
+
+    def part(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> PairLabels:
+        """The labels of some queries and gallery images, by their rows."""
+        return replace(
+            self,
+            query_identities=self.query_identities[queries],
+            query_cameras=self.query_cameras[queries],
+            gallery_identities=self.gallery_identities[gallery],
+            gallery_cameras=self.gallery_cameras[gallery],
+        )
 
 
 @dataclass(frozen=True)
@@ -212,8 +222,10 @@ def positive_ranks(
 def _count_ahead(scores: NDArray[np.float32], places: NDArray[np.int64]) -> list[int]:
     """How many come before each of some places: those that score higher, and equal ones before."""
     return [
-        np.count_nonzero(scores[:place] >= scores[place])
-        + np.count_nonzero(scores[place + 1 :] > scores[place])
+        int(
+            np.count_nonzero(scores[:place] >= scores[place])
+            + np.count_nonzero(scores[place + 1 :] > scores[place])
+        )
         for place in places.tolist()
     ]
 

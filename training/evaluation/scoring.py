@@ -41,7 +41,7 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
 def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Euclidean length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
     squares = np.einsum("nd,nd->n", features, features)
-    return np.maximum(np.sqrt(squares), np.float32(1e-12))
+    return np.asarray(np.maximum(np.sqrt(squares), 1e-12), dtype=np.float32)
 
 
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,13 +97,13 @@ def write_mnet_scores(
     # A memory map would do the same, but its pages count as this process's memory.
     with path.open("wb") as file:
         on_device = torch.from_numpy(gallery).to(device)
-        np.lib.format.write_array_header_1_0(file, header)
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
         for start in range(0, len(queries), ROWS_PER_BLOCK):
             rows = slice(start, min(start + ROWS_PER_BLOCK, len(queries)))
             block = torch.from_numpy(queries[rows]).to(device)
             scores = [
                 score_pairs(metric_network, block, columns).cpu()
-                for columns in on_device.split(COLUMNS)
+                for columns in torch.split(on_device, COLUMNS)
             ]
             file.write(torch.cat(scores, dim=1).numpy().astype("<f4").tobytes())
             if progress:
