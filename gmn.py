@@ -140,6 +140,12 @@ COMMANDS = (
         "train",
     ),
     SubCommand(
+        "report",
+        "Shows one run on a page, or compares several.",
+        "training.commands.report:report",
+        "train",
+    ),
+    SubCommand(
         "embed", "Writes the features of a data set.", "training.commands.embed:embed", "train"
     ),
     SubCommand(

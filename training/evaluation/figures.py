@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import FuncFormatter
 
-from training.evaluation.drawing import SERIES, SOFT, Drawing, chart, colour_of, dash_of
+from training.evaluation.drawing import (
+    INK,
+    SERIES,
+    SOFT,
+    WIDTH,
+    Drawing,
+    chart,
+    colour_of,
+    dash_of,
+)
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -14,6 +23,7 @@ from training.evaluation.results import (
     ScoreDistribution,
     ScoringResult,
 )
+from training.evaluation.results import Figure as ResultFigure
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f}%")
 FINE_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}%")
@@ -243,3 +253,45 @@ def _depth_words(depth: DepthResult) -> str:
 def _density(counts: list[int], edges: list[float]) -> list[float]:
     width, total = edges[1] - edges[0], max(1, sum(counts))
     return [count / total / width for count in counts]
+
+
+def interval_figure(
+    title: str, rows: Sequence[tuple[str, str, ResultFigure, Sequence[float]]]
+) -> Drawing:
+    """Figures with their intervals, a line each, seeds as small dots.
+
+    Args:
+        title: the caption.
+        rows: group, ranking, the figure, and each seed's own value where there are several.
+    """
+    groups = list(dict.fromkeys(group for group, *_ in rows))
+    rankings = list(dict.fromkeys(ranking for _, ranking, *_ in rows))
+    said = ", ".join(
+        f"{group} {ranking} {100 * figure.mean:.1f}%" for group, ranking, figure, _ in rows
+    )
+    height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
+    with chart(title, "", "", said, size=(WIDTH, height)) as canvas:
+        place = 0.0
+        places: dict[str, list[float]] = {group: [] for group in groups}
+        for group in groups:
+            for own, ranking, figure, seeds in rows:
+                if own != group:
+                    continue
+                colour = colour_of(rankings.index(ranking))
+                first = ranking not in canvas.axes.get_legend_handles_labels()[1]
+                canvas.axes.plot([figure.low, figure.high], [place, place], color=colour, lw=1.6)
+                canvas.axes.plot(
+                    figure.mean, place, "o", color=colour, label=ranking if first else None
+                )
+                canvas.axes.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=8)
+                places[group].append(place)
+                place += 1.0
+            place += 0.6
+        canvas.axes.set_yticks([sum(own) / len(own) for own in places.values()], groups)
+        canvas.axes.tick_params(axis="y", length=0, labelcolor=INK)
+        canvas.axes.spines["left"].set_visible(False)
+        canvas.axes.grid(False, axis="y")
+        canvas.axes.invert_yaxis()
+        canvas.axes.xaxis.set_major_formatter(PERCENT)
+        canvas.figure.legend(loc="outside lower center", ncols=4)
+    return canvas.drawing

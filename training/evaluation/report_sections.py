@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from training.evaluation import figures
+from training.evaluation.grouping import flat
 from training.evaluation.markup import (
     charts,
     count,
@@ -241,18 +242,6 @@ def _space_cells(space: SpaceGap) -> list[str]:
 def _settings(recipe: Mapping[str, object]) -> str:
     rows = [[escape(key), escape(str(value))] for key, value in flat(recipe).items()]
     return table("Every setting", ["setting", "value"], rows, kind="words")
-
-
-def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings by their dotted names, as `--set` takes them."""
-    found: dict[str, object] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{name}.")
-        else:
-            found[name] = value
-    return found
 
 
 def _details(title: str, inside: str) -> str:

@@ -1,0 +1,85 @@
+"""`gmn report`: one page that shows a run, or compares several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from training.evaluation.grouping import Group
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN…",
+            help="A folder made by gmn train or gmn evaluate --out, or NAME=FOLDER.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the page.")] = Path(
+        "report"
+    ),
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Draw every model's activation maps over crops of this data set.",
+            show_default=False,
+        ),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Shows one run, or compares several: figures, paired differences, settings, learning curves.
+
+    Folders of one artefact count as one model, and models whose recipes differ in the seed alone
+    as one with a spread. The first model is what the others differ from. The page loads nothing
+    from elsewhere; numbers are in the JSON beside it. With --maps it shows people of that set.
+
+    Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
+    """
+    from training.evaluation.comparison_page import write_comparison
+    from training.evaluation.files import make_folder, replacing
+    from training.evaluation.grouping import group_runs
+    from training.evaluation.report_page import report_page
+    from training.evaluation.run_folder import read_run
+
+    folders = [read_run(run) for run in runs]
+    groups = group_runs(folders)
+    make_folder(out)
+    more = [_maps(groups, maps, crops, device)] if maps else []
+    if len(folders) > 1:
+        write_comparison(out, groups, more)
+    else:
+        only = folders[0]
+        for name, content in (
+            ("report.json", only.report.model_dump_json(indent=2) + "\n"),
+            ("report.html", report_page(only.report, log=only.log, more=more)),
+        ):
+            with replacing(out / name) as beside:
+                beside.write_text(content, encoding="utf-8")
+    Console().print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> str:
+    from model.artefact import Artefact
+    from model.precision import choose_device
+    from training.datasets.registry import read_dataset
+    from training.evaluation.activation_maps import choose_crops, draw_maps
+    from training.evaluation.map_section import map_section
+
+    records = choose_crops(read_dataset(spec), crops)
+    chosen = choose_device(device)
+    drawn = {}
+    for group in groups:
+        # Seeds of one recipe look alike; the first stands for them.
+        loaded = group.models[0].folders[0].load_artefact()
+        on_device = Artefact(loaded.description, loaded.embedder.to(chosen), loaded.metric_network)
+        drawn[group.name] = draw_maps(on_device, records)
+    return map_section(records, drawn)

@@ -1,0 +1,79 @@
+"""What a comparison of runs found, as it is written to `comparison.json`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from training.evaluation.results import Figure
+
+
+class RunName(BaseModel):
+    """One artefact that took part, and the folders that report on it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    group: str
+    name: str
+    folders: list[str]
+    artefact_fingerprint: str
+    seed: int | None
+    created_at: str
+    commit: str | None
+
+
+class ComparedRanking(BaseModel):
+    """One group's ranking of one data set.
+
+    Attributes:
+        group: runs of one recipe; a peer's name where it is one.
+        metrics: mAP, rank_1, rank_5, rank_10, mINP; 0 to 1, means over seeds and queries.
+        over_people: whether their intervals are over people rather than over queries.
+        seeds: by metric, each seed's own mean; empty for a single run.
+        against: which ranking of the baseline the differences are to; empty without any.
+        differences: paired over the same queries, their intervals over people.
+        false_alarm_rate, detection_rate: of searches at the operating point far_1e-2.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    group: str
+    ranking: str
+    metrics: dict[str, Figure]
+    peer: bool = False
+    over_people: bool = False
+    seeds: dict[str, list[float]] = {}
+    against: str = ""
+    differences: dict[str, Figure] = {}
+    false_alarm_rate: Figure | None = None
+    detection_rate: Figure | None = None
+
+
+class ComparedDataset(BaseModel):
+    """One searched data set and every group's rankings of it; the baseline is the first group."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    split: str
+    protocol: str
+    queries: int
+    gallery: int
+    identities: int
+    baseline: str
+    rankings: list[ComparedRanking]
+
+
+class Comparison(BaseModel):
+    """Several runs side by side.
+
+    Attributes:
+        runs: who took part.
+        settings: by dotted name, what differs, a value for each group in order.
+        datasets: what was searched.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: list[RunName]
+    settings: dict[str, list[str]]
+    datasets: list[ComparedDataset]
