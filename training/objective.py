@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from model.metric_network import MetricNetwork
 from model.pair_features import batch_pairs, unit_features
 from training.losses.distillation import (
     feature_distillation_loss,
+    pair_distillation_loss,
     relation_distillation_loss,
 )
 from training.losses.generalizable_metric import generalizable_metric_loss
@@ -46,11 +48,28 @@ class TrainedNetworks(nn.Module):
         )
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What teachers make of a batch: each one's features of its crops, `(B, t)`, unit length."""
+
+    teachers: Sequence[torch.Tensor]
+    settings: Distillation
+
+
 def loss_terms(
-    networks: TrainedNetworks, features: Features, labels: torch.Tensor, settings: Losses
+    networks: TrainedNetworks,
+    features: Features,
+    labels: torch.Tensor,
+    settings: Losses,
+    lesson: Lesson | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The weighted terms that are switched on, by name: `identity`, `triplet`, `gmn`, `pic`."""
+    """The weighted terms that are switched on, by name.
+
+    `identity`, `triplet`, `gmn` and `pic`; with a lesson also `distilled_feature`,
+    `distilled_relation` and `distilled_pair`.
+    """
     terms: dict[str, torch.Tensor] = {}
+    pair_logits = None
     if settings.identity:
         logits = networks.classifier(features.after_neck)
         terms["identity"] = settings.identity * identity_loss(
@@ -76,35 +95,36 @@ def loss_terms(
             terms["pic"] = settings.pic * pair_identity_center_loss(
                 pairs, labels[first], labels[second]
             )
+    if lesson is not None and lesson.teachers:
+        terms |= _lesson_terms(networks, features.after_neck, pair_logits, lesson)
     return terms
 
 
-def distillation_terms(
+def _lesson_terms(
     networks: TrainedNetworks,
     features: torch.Tensor,
-    teachers: Sequence[torch.Tensor],
-    settings: Distillation,
+    pair_logits: torch.Tensor | None,
+    lesson: Lesson,
 ) -> dict[str, torch.Tensor]:
-    """The weighted terms of a student, by name: `distilled_feature`, `distilled_relation`.
-
-    Args:
-        networks: with a projection per teacher.
-        features: the student's, after the neck, `(B, d)`.
-        teachers: each teacher's features of the same crops, `(B, t)`; none, no terms.
-        settings: the weights.
-    """
+    """The weighted terms of a student, by name: `distilled_feature`, `…_relation`, `…_pair`."""
     terms: dict[str, torch.Tensor] = {}
-    if teachers and settings.feature:
+    settings = lesson.settings
+    # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
+    together = torch.cat(list(lesson.teachers), dim=1)
+    if settings.feature:
         lessons = [
             feature_distillation_loss(project(features), teacher)
-            for project, teacher in zip(networks.projections, teachers, strict=True)
+            for project, teacher in zip(networks.projections, lesson.teachers, strict=True)
         ]
         terms["distilled_feature"] = settings.feature * torch.stack(lessons).mean()
-    if teachers and settings.relation:
-        # Unit features side by side: a cosine of them is the mean of the teachers' cosines.
-        together = torch.cat(list(teachers), dim=1)
+    if settings.relation:
         terms["distilled_relation"] = settings.relation * relation_distillation_loss(
             features, together, settings.temperature
+        )
+    if settings.pair and pair_logits is not None:
+        scores = pair_logits[:, 1] - pair_logits[:, 0]
+        terms["distilled_pair"] = settings.pair * pair_distillation_loss(
+            scores, together, settings.temperature
         )
     return terms
 

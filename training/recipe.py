@@ -131,12 +131,14 @@ class Distillation(_Section):
         features: files of `gmn embed`, which together hold every training crop for each teacher.
         feature: weight of 1 − cosine between a teacher's feature and a projection of the student's.
         relation: weight of the divergence between whom a crop resembles in its batch.
+        pair: weight of the same for M-Net's scores.
         temperature: of these resemblances.
     """
 
     features: tuple[str, ...] = ()
     feature: float = Field(1.0, ge=0)
     relation: float = Field(1.0, ge=0)
+    pair: float = Field(0.0, ge=0)
     temperature: float = Field(0.1, gt=0)
 
 

@@ -19,8 +19,8 @@ from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.datasets.record import CropRecord
 from training.loader import Batch, BatchesOfOneEpoch, CropCache, load_batches, step_seed
 from training.objective import (
+    Lesson,
     TrainedNetworks,
-    distillation_terms,
     gradient_norms,
     inactive_terms,
     loss_terms,
@@ -154,9 +154,9 @@ def _train_step(
     dtype = choose_dtype(run.device, run.recipe.precision)
     with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not torch.float32):
         features = run.networks.embedder.features(images)
-    terms = loss_terms(run.networks, features, labels, run.recipe.losses)
-    lessons = [teacher.features[batch.rows].to(run.device) for teacher in run.teachers]
-    terms |= distillation_terms(run.networks, features.after_neck, lessons, run.recipe.distillation)
+    taught = [teacher.features[batch.rows].to(run.device) for teacher in run.teachers]
+    lesson = Lesson(taught, run.recipe.distillation)
+    terms = loss_terms(run.networks, features, labels, run.recipe.losses, lesson)
     norms = gradient_norms(terms, features.before_neck) if with_norms else {}
     loss = torch.stack(list(terms.values())).sum()
     if not torch.isfinite(loss):

@@ -35,17 +35,39 @@ def relation_distillation_loss(
     Returns:
         A scalar, 0 where both order and space the batch alike.
     """
-    return functional.kl_div(
-        _log_resemblances(student, temperature),
-        _log_resemblances(teacher, temperature),
-        log_target=True,
-        reduction="batchmean",
-    )
+    return _divergence(_cosines(student) / temperature, _cosines(teacher) / temperature)
 
 
-def _log_resemblances(features: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-softmax over the other crops, `(B, B − 1)`."""
+def pair_distillation_loss(
+    scores: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
+) -> torch.Tensor:
+    """The same divergence, where the student's resemblances are M-Net's scores.
+
+    Args:
+        scores: s(p, q) of all pairs of the batch in the order of `batch_pairs`, `(B(B−1)/2,)`;
+            logits already, so they know no temperature.
+        teacher: features of the batch's crops `(B, t)`.
+        temperature: of the teacher's cosine similarities.
+
+    Returns:
+        A scalar.
+    """
+    size = len(teacher)
+    first, second = torch.triu_indices(size, size, offset=1, device=scores.device)
+    square = scores.new_zeros((size, size)).index_put((first, second), scores.float())
+    return _divergence(square + square.T, _cosines(teacher) / temperature)
+
+
+def _cosines(features: torch.Tensor) -> torch.Tensor:
     units = functional.normalize(features.float(), dim=1)
-    similarities = units @ units.T / temperature
-    others = ~torch.eye(len(units), dtype=torch.bool, device=units.device)
-    return functional.log_softmax(similarities[others].view(len(units), -1), dim=1)
+    return units @ units.T
+
+
+def _divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to all others."""
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    rows = [
+        functional.log_softmax(similarities[others].view(len(student), -1), dim=1)
+        for similarities in (student, teacher)
+    ]
+    return functional.kl_div(*rows, log_target=True, reduction="batchmean")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.losses.distillation import feature_distillation_loss, relation_distillation_loss
+from training.losses.distillation import (
+    feature_distillation_loss,
+    pair_distillation_loss,
+    relation_distillation_loss,
+)
 
 
 @pytest.fixture
@@ -53,3 +57,11 @@ def test_descending_the_relation_loss_brings_a_student_to_its_teacher(teacher) -
         relation_distillation_loss(student, teacher).backward()
         optimiser.step()
     assert relation_distillation_loss(student, teacher).item() < 0.5 * before
+
+
+def test_m_nets_scores_that_order_pairs_as_the_teacher_does_cost_nothing(teacher) -> None:
+    units = teacher / teacher.norm(dim=1, keepdim=True)
+    first, second = torch.triu_indices(8, 8, offset=1)
+    scores = (units @ units.T)[first, second] / 0.1
+    assert pair_distillation_loss(scores + 3.0, teacher).item() == pytest.approx(0.0, abs=1e-6)
+    assert pair_distillation_loss(-scores, teacher).item() > 0.1
