@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,9 @@ from training.commands.rendering import render_report
 if TYPE_CHECKING:
     from model.artefact import Artefact
     from training.datasets.record import Dataset
+    from training.evaluation.pictures import SearchPictures
     from training.evaluation.protocols import Search
+    from training.evaluation.results import EvaluationReport, PremiseResult
 
 
 class Split(StrEnum):
@@ -49,13 +52,26 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
     ] = None,
+    premise: Annotated[
+        bool | None,
+        typer.Option(
+            "--premise/--no-premise",
+            help="Measure the domain gap in instance and in pair space; without a word it is "
+            "measured for --out where two domains have 20 people each.",
+            show_default=False,
+        ),
+    ] = None,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
     A set with query and gallery splits is searched as it says; any other across its cameras. Every
-    figure has a 95% bootstrap interval.
+    figure has a 95% bootstrap interval. The page in --out shows crops of the data, unless
+    --no-pictures; the JSON never does.
 
     Example: gmn evaluate bundled --data cuhk01:/data/cuhk01 --out report
     """
@@ -82,12 +98,43 @@ def evaluate(
         for dataset, search in searches
     ]
     report = build_report(artefact, loaded.description, split.value, results, chosen)
+    report = report.model_copy(update={"premise": _premise(on_device, searches, premise, out)})
     if out is not None:
-        write_report(out, report)
+        write_report(out, report, [] if no_pictures else _pictures(searches, report))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
         render_report(report, Console(), out)
+
+
+def _premise(
+    artefact: Artefact,
+    searches: Sequence[tuple[Dataset, Search]],
+    asked: bool | None,
+    out: Path | None,
+) -> PremiseResult | None:
+    """The domain gap, where it is asked for, or nobody said no and the page has a place for it."""
+    from training.evaluation.premise import measure_premise, sample_couples
+
+    if asked is False or (asked is None and out is None):
+        return None
+    couples = sample_couples([record for _, search in searches for record in search.records])
+    if asked is None and not couples:
+        return None
+    crops = sum(4 * len(own) for own in couples.values())
+    with progress_bar("Measuring the domain gap", crops) as bar:
+        return measure_premise(artefact, couples, progress=bar)
+
+
+def _pictures(
+    searches: Sequence[tuple[Dataset, Search]], report: EvaluationReport
+) -> list[SearchPictures]:
+    from training.evaluation.pictures import picture_rank_lists
+
+    return [
+        picture_rank_lists(search, result.rank_lists)
+        for (_, search), result in zip(searches, report.datasets, strict=True)
+    ]
 
 
 def _scorings(asked: str) -> list[Scoring]:

@@ -38,7 +38,7 @@ def run(app: typer.Typer, *arguments: object):
 def report(app, tiny_artefact, manifest, tmp_path_factory) -> tuple[dict, str]:
     out = tmp_path_factory.mktemp("report")
     spec = f"manifest:{manifest}"
-    answer = run(app, tiny_artefact, "--data", spec, "--out", out, "--json")
+    answer = run(app, tiny_artefact, "--data", spec, "--out", out, "--json", "--no-pictures")
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout) == json.loads((out / "report.json").read_text())
     return json.loads(answer.stdout), (out / "report.html").read_text()
