@@ -50,4 +50,5 @@ def gradient_regulariser(
 
 def _norms(gradient: torch.Tensor, norm: GradientNorm) -> torch.Tensor:
     """‖·‖_q of each crop's gradient `(B, …)`: `(B,)`; vector_norm's own gradient at 0 is 0."""
-    return torch.linalg.vector_norm(gradient.flatten(1), ord=float(norm), dim=1)
+    lengths: torch.Tensor = torch.linalg.vector_norm(gradient.flatten(1), ord=float(norm), dim=1)
+    return lengths

@@ -1,0 +1,104 @@
+"""MSFL's recipes: the paper's settings, the rows of its tables, and crops cut from larger ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.cost import embedder_cost
+from model.problems import InputProblem
+from training.augmentation import augment, build_augmentation
+from training.datasets.synthetic import draw_people
+from training.loader import CropCache
+from training.recipe import RECIPES, Recipe, read_recipe
+
+ROWS = [
+    pytest.param(path.stem, number, id=f"{path.stem} {row.row}")
+    for path in sorted(RECIPES.glob("*.toml"))
+    for number, row in enumerate(read_recipe(path.stem).published)
+]
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = read_recipe("msfl-msgr-r50")
+    assert (recipe.embedder.backbone, recipe.embedder.last_stride) == ("resnet50", 2)
+    assert (recipe.sampling.identities, recipe.sampling.images) == (32, 4)
+    assert recipe.augmentation.resize == (288, 144)
+    assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
+    assert recipe.optimisation.milestones == (40, 70)
+    assert (recipe.optimisation.epochs, recipe.optimisation.warm_up_epochs) == (120, 0)
+    assert recipe.losses.label_smoothing == recipe.losses.gmn == recipe.losses.pic == 0
+    regulariser = recipe.losses.gradient_regulariser
+    assert (regulariser.weight, regulariser.stages, regulariser.norm) == (1e-2, (1, 2), 2)
+
+
+def test_the_regulariser_is_off_where_nobody_asked_for_it() -> None:
+    assert read_recipe("gmn-r50").losses.gradient_regulariser.weight == 0
+
+
+@pytest.mark.parametrize(("name", "number"), ROWS)
+def test_every_published_row_is_a_recipe_or_one_setting_at_the_cost_it_reports(
+    name: str, number: int
+) -> None:
+    row = read_recipe(name).published[number]
+    recipe = read_recipe(name, [row.setting] if row.setting else [])
+    assert row.results
+    if row.gflops is not None:
+        cost = embedder_cost(recipe.embedder, recipe.preprocessing)
+        assert cost.multiply_adds / 1e9 == pytest.approx(row.gflops, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("embedder.multiscale=none", "baseline"),
+        ("embedder.multiscale.msff=false", "csip"),
+        ("losses.gradient_regulariser.weight=1e-2", "msgr"),
+    ],
+)
+def test_the_small_recipes_rows_are_one_setting_each(setting: str, part: str) -> None:
+    recipe = read_recipe("small-msfl", [setting])
+    multiscale = recipe.embedder.multiscale
+    found = {
+        "baseline": multiscale is None,
+        "csip": multiscale is not None and multiscale.csip and not multiscale.msff,
+        "msgr": recipe.losses.gradient_regulariser.weight > 0,
+    }
+    assert [name for name, is_it in found.items() if is_it] == [part]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("losses.gradient_regulariser.stages=[5]", r"stages\.0: .*less than or equal to 4, got 5"),
+        ("losses.gradient_regulariser.norm=3", r"norm: .*1, 2 or 'inf'"),
+        ("losses.gradient_regulariser.exponent=0.5", "greater than or equal to 1"),
+        ("embedder.multiscale.stages=[4, 1]", "from shallow to deep"),
+        ("embedder.pooling=gem", r"set embedder\.pooling=average$"),
+        ("augmentation.resize=[200, 144]", "as a whole: .*smaller than the input.*none$"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_the_remedy(setting: str, message: str) -> None:
+    with pytest.raises(InputProblem, match=message):
+        read_recipe("msfl-msgr-r50", [setting])
+
+
+def test_infinity_may_be_written_as_toml_writes_it_and_is_kept_by_name() -> None:
+    setting = "losses.gradient_regulariser.norm=inf"
+    stored = read_recipe("msfl-msgr-r50", [setting]).model_dump_json()
+    assert Recipe.model_validate_json(stored).losses.gradient_regulariser.norm == "inf"
+
+
+def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
+    settings = ["augmentation.flip=0", "augmentation.resize=[144, 72]"]
+    recipe = read_recipe("small-msfl", settings)
+    record = draw_people(1, 1, 2, cameras_per_domain=2, crops_per_camera=1).records[0]
+    larger = CropCache([record], recipe).crop(0)
+    assert larger.shape == (144, 72, 3)
+    transform = build_augmentation(recipe.augmentation, recipe.preprocessing)
+    crop = torch.from_numpy(larger.copy()).permute(2, 0, 1)
+    cut = augment(crop.expand(8, -1, -1, -1), transform, seed=3)
+    assert cut.shape == (8, 3, 128, 64)
+    windows = np.lib.stride_tricks.sliding_window_view(crop.numpy(), (3, 128, 64))[0]
+    found = [np.argwhere((windows == one.numpy()).all(axis=(2, 3, 4))) for one in cut]
+    assert all(len(places) for places in found)
+    assert len({tuple(places[0]) for places in found}) > 1

@@ -1,0 +1,79 @@
+"""BatchNorm over two real processes: what one process with the whole batch computes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training.losses.gradient_regulariser import gradient_regulariser
+from training.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
+
+ROOT = str(Path(__file__).parents[2])
+LABELS = torch.tensor([0, 1, 1, 0])
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 4 * 2, 2)
+    )
+
+
+def regularised_step(module: nn.Sequential, crops: torch.Tensor, labels: torch.Tensor) -> None:
+    """One backward of a loss with MSGR on the first convolution's output."""
+    stage = module[0](crops)
+    loss = nn.functional.cross_entropy(module[1:](stage), labels)
+    (loss + 0.1 * gradient_regulariser(loss, [stage])).backward()
+
+
+def train_a_share(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    module = synchronise_norms(network(), twice=True)
+    crops = torch.load(f"{folder}/crops.pt")
+    mine = slice(2 * rank, 2 * rank + 2)
+    regularised_step(module, crops[mine], LABELS[mine])
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    torch.save({"gradients": gradients, "state": module.state_dict()}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_regularise_as_one_with_the_whole_batch(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    crops = torch.rand(4, 3, 6, 4)
+    torch.save(crops, tmp_path / "crops.pt")
+    shares = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": ROOT},
+        )
+        for rank in (0, 1)
+    ]
+    assert [share.wait(timeout=120) for share in shares] == [0, 0]
+    whole = network()
+    regularised_step(whole, crops, LABELS)
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, parameter in whole.named_parameters():
+        averaged = (one["gradients"][name] + other["gradients"][name]) / 2
+        assert torch.allclose(averaged, parameter.grad, rtol=1e-4, atol=1e-6), name
+    for name, value in whole.state_dict().items():
+        if "running" in name:
+            assert torch.allclose(one["state"][name], value, atol=1e-6), name
+
+
+def test_names_and_values_stay_and_without_other_processes_nothing_changes() -> None:
+    before, crops = network(), torch.rand(3, 3, 6, 4)
+    after = synchronise_norms(network(), twice=True)
+    assert isinstance(after[1], SynchronisedBatchNorm)
+    assert list(after.state_dict()) == list(before.state_dict())
+    assert torch.equal(before(crops), after(crops))
+    assert torch.equal(before.eval()(crops), after.eval()(crops))
+
+
+if __name__ == "__main__":
+    train_a_share(int(sys.argv[1]), sys.argv[2])
