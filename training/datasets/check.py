@@ -17,8 +17,9 @@ from training.datasets.check_report import (
     SizeRange,
     SplitCount,
 )
+from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
-from training.datasets.registry import DatasetKind, kind_of
+from training.datasets.registry import kind_of
 
 TINY_WIDTH, TINY_HEIGHT = 16, 32
 """Below this, pixels, a crop is readable but hardly shows a person."""

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from training.datasets.folder import has_image_named, image_files, matched_name, named_path
-from training.datasets.record import CropRecord, Dataset
+from training.datasets.folder import (
+    descend,
+    has_image_named,
+    image_files,
+    matched_name,
+    named_path,
+)
+from training.datasets.kind import DatasetKind, PublishedCount
+from training.datasets.record import CropRecord, Dataset, crop_in_file
 
 NAME = "cuhk01"
 TERMS = "Academic research only; provided by the Chinese University of Hong Kong."
@@ -21,27 +28,25 @@ def read_cuhk01(path: str) -> Dataset:
     Raises:
         DatasetProblem: naming the first file or folder that is wrong.
     """
-    records = []
-    for file in image_files(_images_folder(named_path(path))):
+    records: list[CropRecord] = []
+    for file in image_files(descend(named_path(path), "campus")):
         parts = matched_name(file, FILE_NAME, FILE_FORM)
-        records.append(
-            CropRecord(
-                source=str(file),
-                dataset=NAME,
-                identity=parts["identity"],
-                camera=CAMERA_OF_SHOT[parts["shot"]],
-                domain=NAME,
-                path=file,
-            )
-        )
-    return Dataset(name=NAME, spec=f"cuhk01:{path}", terms=TERMS, records=tuple(records))
+        records.append(crop_in_file(file, NAME, parts["identity"], CAMERA_OF_SHOT[parts["shot"]]))
+    return Dataset(NAME, f"{NAME}:{path}", TERMS, tuple(records))
 
 
 def looks_like_cuhk01(folder: Path) -> bool:
     """Whether the first image in the folder is named as CUHK01 names its files."""
-    return has_image_named(_images_folder(folder), FILE_NAME)
+    return has_image_named(descend(folder, "campus"), FILE_NAME)
 
 
-def _images_folder(folder: Path) -> Path:
-    campus = folder / "campus"
-    return campus if campus.is_dir() else folder
+KIND = DatasetKind(
+    kind=NAME,
+    path="the folder of IIIIKKK.png files, or the one above it",
+    read=read_cuhk01,
+    looks_like=looks_like_cuhk01,
+    obtain="https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html",
+    terms=TERMS,
+    published=(PublishedCount(None, 3_884, 971),),
+    overlaps=frozenset({"cuhk02"}),
+)

@@ -22,6 +22,14 @@ def named_path(text: str) -> Path:
         raise DatasetProblem(f"{text}: {error}; write the path in full") from error
 
 
+def descend(folder: Path, *names: str) -> Path:
+    """Goes down into each named folder that is there: what an archive unpacks to, or inside it."""
+    for name in names:
+        if (folder / name).is_dir():
+            folder = folder / name
+    return folder
+
+
 def image_files(folder: Path) -> list[Path]:
     """Every image file directly in `folder`, sorted by name; hidden files and others are passed by.
 

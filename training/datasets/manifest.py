@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
 from training.datasets.folder import named_path
+from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 
 TERMS = "Unknown: stated by whoever owns the manifest."
@@ -61,3 +62,13 @@ def _terms(manifest: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestProblem(f"{file}: cannot be read ({error}); save it as UTF-8 text") from error
     return lines[0].strip() if lines else TERMS
+
+
+KIND = DatasetKind(
+    kind="manifest",
+    path="a CSV file, or a folder with a manifest.csv",
+    read=read_manifest_dataset,
+    looks_like=looks_like_manifest,
+    obtain="your own crops",
+    terms=TERMS,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +24,10 @@ class CropRecord:
         identity: who it shows.
         camera: which camera took it.
         domain: what the sampler mixes; the data set's name, or one drawn domain of `synthetic`.
-        path: the image file, or None where `pixels` holds the drawn crop.
-        pixels: `(h, w, 3)` uint8 RGB, or None.
+        path: the crop's own image file; None where it has none.
+        pixels: the drawn crop, `(h, w, 3)` uint8 RGB, or None.
+        load: reads the pixels of a crop that lies within a larger file, or None; it can be pickled,
+            since loading runs in other processes.
         split: `train`, `query`, `gallery`, or None where the set does not say.
         captured_at: when, or None.
     """
@@ -36,6 +39,7 @@ class CropRecord:
     domain: str
     path: Path | None = None
     pixels: NDArray[np.uint8] | None = None
+    load: Callable[[], NDArray[np.uint8]] | None = None
     split: str | None = None
     captured_at: datetime | None = None
 
@@ -52,12 +56,29 @@ class CropRecord:
         """
         if self.pixels is not None:
             return self.pixels
-        if self.path is None:
-            raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
         try:
-            return decode_crop(self.path.read_bytes())
+            if self.load is not None:
+                return self.load()
+            if self.path is not None:
+                return decode_crop(self.path.read_bytes())
         except (CropProblem, OSError) as error:
             raise InputProblem(f"{self.source}: {error}") from error
+        raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
+
+
+def crop_in_file(
+    file: Path, dataset: str, identity: str, camera: str, split: str | None = None
+) -> CropRecord:
+    """The record of a crop that is an image file, in a set that is one domain."""
+    return CropRecord(
+        source=str(file),
+        dataset=dataset,
+        identity=identity,
+        camera=camera,
+        domain=dataset,
+        path=file,
+        split=split,
+    )
 
 
 @dataclass(frozen=True)
@@ -69,12 +90,18 @@ class Dataset:
         spec: the `KIND:PATH` it was read from.
         terms: under what terms the data may be used, one sentence.
         records: every crop, in a stable order.
+        version: which of its versions was read, such as `V2` or `labelled boxes`, since figures of
+            two versions do not compare; empty where there is one only.
+        training_people: the identities that each of the authors' own random trials trains on
+            (`DatasetKind.trials`), one set a trial; empty where the authors ship none.
     """
 
     name: str
     spec: str
     terms: str
     records: tuple[CropRecord, ...]
+    version: str = ""
+    training_people: tuple[frozenset[str], ...] = ()
 
     @property
     def identities(self) -> list[str]:

@@ -3,99 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from model.problems import InputProblem
-from training.datasets import cuhk01, manifest, market1501
+from training.datasets import (
+    cuhk01,
+    cuhk02,
+    cuhk03np,
+    cuhksysu,
+    dukemtmc,
+    grid,
+    ilids,
+    manifest,
+    market1501,
+    msmt17,
+    prid2011,
+    randperson,
+    viper,
+)
 from training.datasets.folder import DatasetProblem, named_path
+from training.datasets.kind import DatasetKind
+from training.datasets.options import split_options
 from training.datasets.record import Dataset
 from training.datasets.synthetic import people
 
-
-@dataclass(frozen=True)
-class PublishedCount:
-    """What the authors published about one split.
-
-    Attributes:
-        split: `train`, `query`, `gallery`, or None where the set is not split.
-        images: number of crops.
-        identities: number of people, junk and distractors not counted.
-    """
-
-    split: str | None
-    images: int
-    identities: int
-
-
-@dataclass(frozen=True)
-class DatasetKind:
-    """One kind of data set.
-
-    Attributes:
-        kind: the KIND of a spec.
-        path: what the PATH of a spec is, for people.
-        read: from the PATH to the data set.
-        looks_like: whether a path is laid out as this kind; only used to suggest a remedy.
-        obtain: where it comes from.
-        terms: under what terms it may be used, one sentence.
-        published: the authors' counts.
-        not_people: identities that label no person, such as junk.
-    """
-
-    kind: str
-    path: str
-    read: Callable[[str], Dataset]
-    looks_like: Callable[[Path], bool]
-    obtain: str
-    terms: str
-    published: tuple[PublishedCount, ...] = ()
-    not_people: frozenset[str] = frozenset()
-
-
-KINDS = (
-    DatasetKind(
-        kind="market1501",
-        path="the folder that holds bounding_box_train",
-        read=market1501.read_market1501,
-        looks_like=market1501.looks_like_market1501,
-        obtain="https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html",
-        terms=market1501.TERMS,
-        # The gallery's 19,732 images hold 3,819 of junk and the distractors.
-        published=(
-            PublishedCount("train", 12_936, 751),
-            PublishedCount("query", 3_368, 750),
-            PublishedCount("gallery", 19_732, 750),
-        ),
-        not_people=frozenset({market1501.JUNK, market1501.DISTRACTOR}),
-    ),
-    DatasetKind(
-        kind="cuhk01",
-        path="the folder of IIIIKKK.png files, or the one above it",
-        read=cuhk01.read_cuhk01,
-        looks_like=cuhk01.looks_like_cuhk01,
-        obtain="https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html",
-        terms=cuhk01.TERMS,
-        published=(PublishedCount(None, 3_884, 971),),
-    ),
-    DatasetKind(
-        kind="manifest",
-        path="a CSV file, or a folder with a manifest.csv",
-        read=manifest.read_manifest_dataset,
-        looks_like=manifest.looks_like_manifest,
-        obtain="your own crops",
-        terms=manifest.TERMS,
-    ),
-    DatasetKind(
-        kind="synthetic",
-        path="a seed such as 7, with options such as 7,identities=60,domains=4",
-        read=people.read_synthetic,
-        looks_like=lambda _: False,
-        obtain="drawn on the spot",
-        terms=people.TERMS,
-    ),
+SYNTHETIC = DatasetKind(
+    kind="synthetic",
+    path="a seed such as 7, with options such as 7,identities=60,domains=4",
+    read=people.read_synthetic,
+    looks_like=lambda _: False,
+    obtain="drawn on the spot",
+    terms=people.TERMS,
 )
+
+KINDS: tuple[DatasetKind, ...] = (
+    market1501.KIND,
+    msmt17.KIND,
+    cuhk03np.KIND,
+    cuhk02.KIND,
+    cuhk01.KIND,
+    cuhksysu.KIND,
+    viper.KIND,
+    grid.KIND,
+    prid2011.KIND,
+    ilids.KIND,
+    randperson.KIND,
+    dukemtmc.KIND,
+    manifest.KIND,
+    SYNTHETIC,
+)
+
+LOOKED_INTO = 20
+"""How many folders within a wrong path are looked at for the spec to suggest."""
 
 
 def kind_of(spec: str) -> DatasetKind:
@@ -124,11 +85,13 @@ def read_dataset(spec: str) -> Dataset:
             another kind, the spec to write instead.
     """
     kind = kind_of(spec)
-    path = spec.partition(":")[2]
+    text = spec.partition(":")[2]
     try:
-        return kind.read(path)
+        return kind.read(text)
     except InputProblem as problem:
-        suggestion = "" if kind.looks_like(Path(path)) else _suggestion(Path(path))
+        path = _path_of(kind, text)
+        told = kind.looks_like(path) or f"{kind.kind}:" in str(problem)
+        suggestion = "" if told else _suggestion(path)
         if not suggestion:
             raise
         raise DatasetProblem(f"{problem}{suggestion}") from problem
@@ -152,10 +115,33 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
     return list(datasets.values())
 
 
+def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
+    """Which data sets show some of the same people, although their names differ.
+
+    Such a pair must not lie on both sides, one to train on and one to test on.
+
+    Args:
+        names_a, names_b: names of data sets; one that is no kind overlaps nothing known.
+
+    Returns:
+        Pairs of a name of `names_a` and a name of `names_b`, in their order.
+    """
+    overlaps = {kind.kind: kind.overlaps for kind in KINDS}
+    second = list(names_b)
+    return [(a, b) for a in names_a for b in second if b in overlaps.get(a, ())]
+
+
+def _path_of(kind: DatasetKind, text: str) -> Path:
+    try:
+        return named_path(split_options(kind.kind, text, kind.options)[0])
+    except DatasetProblem:
+        return Path(text)
+
+
 def _suggestion(path: Path) -> str:
     """The spec to write instead: for the path itself, a folder in it, or the folder it is in."""
     inside = sorted(path.iterdir()) if path.is_dir() and os.access(path, os.R_OK) else []
-    folders = [place for place in inside if place.is_dir()]
+    folders = islice((place for place in inside if place.is_dir()), LOOKED_INTO)
     for place in (path, *folders, path.parent):
         for kind in KINDS:
             if kind.looks_like(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from model.problems import InputProblem
 from training.datasets.cuhk01 import read_cuhk01
 from training.datasets.manifest import read_manifest_dataset
 from training.datasets.market1501 import DISTRACTOR, JUNK, read_market1501
+
+DrawImage = Callable[..., Path]
 
 
 def test_cuhk01_keeps_leading_zeros_and_tells_the_cameras_apart(cuhk01_folder: Path) -> None:
@@ -110,3 +113,19 @@ def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder: Path) -
     terms.write_bytes("façade".encode("latin-1"))
     with pytest.raises(InputProblem, match=r"TERMS.txt: cannot be read .* save it as UTF-8"):
         read_manifest_dataset(str(manifest_folder))
+
+
+def test_market1501_takes_its_further_distractors_where_asked(
+    market1501_folder: Path, draw_image: DrawImage
+) -> None:
+    draw_image(market1501_folder / "images" / "0000_c3s1_000001_01.jpg")
+    draw_image(market1501_folder / "images" / "-1_c2s1_000002_01.jpg")
+    dataset = read_market1501(f"{market1501_folder},distractors=500k")
+    assert dataset.version == "with the 500k distractors"
+    assert len(read_market1501(str(market1501_folder)).records) == 7
+    further = dataset.records[7:]
+    assert [(record.identity, record.camera) for record in further] == [
+        (JUNK, "c2"),
+        (DISTRACTOR, "c3"),
+    ]
+    assert {record.split for record in further} == {"gallery"}

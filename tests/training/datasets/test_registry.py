@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.problems import InputProblem
-from training.datasets.registry import KINDS, read_dataset, read_datasets
+from training.datasets.registry import KINDS, overlapping, read_dataset, read_datasets
 
 
 def problem_with(spec: str) -> str:
@@ -44,9 +44,11 @@ def test_every_kind_says_where_to_obtain_it_and_under_what_terms(kind: object) -
     assert all(getattr(kind, name) for name in ("kind", "path", "obtain", "terms"))
 
 
-@pytest.mark.parametrize("spec", ["", "people", "viper:/data", "CUHK01:/data", ":/data"])
+@pytest.mark.parametrize("spec", ["", "people", "mars:/data", "CUHK01:/data", ":/data"])
 def test_an_unknown_kind_is_told_the_kinds_there_are(spec: str) -> None:
-    assert "a KIND of market1501, cuhk01, manifest, synthetic" in problem_with(spec)
+    message = problem_with(spec)
+    assert "a KIND of market1501, msmt17, cuhk03np" in message
+    assert all(kind.kind in message for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
@@ -99,3 +101,46 @@ def test_two_sets_of_one_name_are_refused_since_their_labels_would_mix(
     specs = [f"cuhk01:{cuhk01_folder}", f"manifest:{cuhk01_folder / 'cuhk01.csv'}"]
     with pytest.raises(InputProblem, match=r"is named cuhk01, as cuhk01:.* is; drop one"):
         read_datasets(specs)
+
+
+def test_an_option_is_taken_off_the_path(market1501_folder: Path) -> None:
+    dataset = read_dataset(f"market1501:{market1501_folder},distractors=none")
+    assert dataset.spec == f"market1501:{market1501_folder},distractors=none"
+    assert len(dataset.records) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (",boxes=detected", "there is no option boxes; its options are distractors"),
+        (",distractors=all", "distractors is 'all'; write distractors=none or distractors=500k"),
+        (",distractors=none,distractors=500k", "distractors is given twice"),
+        (",distractors=500k", "images: no such folder"),
+    ],
+)
+def test_an_option_that_there_is_none_of_is_told_those_there_are(
+    market1501_folder: Path, options: str, said: str
+) -> None:
+    assert said in problem_with(f"market1501:{market1501_folder}{options}")
+
+
+def test_a_folder_named_like_an_option_is_a_folder(market1501_folder: Path) -> None:
+    odd = market1501_folder.rename(market1501_folder.with_name("sets,distractors=500k"))
+    assert read_dataset(f"market1501:{odd}").version == ""
+
+
+def test_the_suggestion_passes_the_options_by(market1501_folder: Path) -> None:
+    said = problem_with(f"market1501:{market1501_folder / 'query'},distractors=none")
+    assert said.endswith(f"it looks like market1501:{market1501_folder}")
+
+
+def test_cuhk02_and_cuhk01_are_known_to_show_the_same_people() -> None:
+    assert overlapping(["market1501", "cuhk02"], ["viper", "cuhk01"]) == [("cuhk02", "cuhk01")]
+    assert overlapping(["cuhk01"], ["cuhk02"]) == [("cuhk01", "cuhk02")]
+    assert overlapping(["cuhk02", "shop"], ["cuhk02", "market1501"]) == []
+
+
+def test_an_overlap_is_known_from_either_side() -> None:
+    names = {kind.kind: kind.overlaps for kind in KINDS}
+    for name, others in names.items():
+        assert all(name in names[other] for other in others)
