@@ -1,0 +1,144 @@
+"""Several processes that train one network on one batch: who each is, and what they exchange.
+
+Every process embeds its share of the batch and has the features of all the others by `gather`. It
+then computes the whole batch's loss, the same number as every other process, so that the pair
+losses, the neck and M-Net see what one process would have seen. The gradient of a parameter is the
+mean over the processes, as DistributedDataParallel takes it. What passes gradients between them is
+therefore differentiated as if the processes' losses were added up, and any number of times over:
+a gradient regulariser differentiates twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+from model.problems import InputProblem
+
+# The others wait for the leading process while it measures and writes an artefact.
+PATIENCE = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together; by itself where there is but one."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes files and talks."""
+        return self.rank == 0
+
+    def share(self, size: int) -> slice:
+        """Which of a batch's crops this process embeds.
+
+        Raises:
+            InputProblem: when a batch cannot be shared out evenly.
+        """
+        if size % self.count:
+            raise InputProblem(
+                f"a batch of {size} crops cannot be shared by {self.count} processes; set "
+                "sampling.identities or torchrun's --nproc-per-node so that it can"
+            )
+        each = size // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def gather(self, own: torch.Tensor) -> torch.Tensor:
+        """All processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
+        return own if self.count == 1 else _Gather.apply(own, self)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; all of them wait for the last one to ask."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return bool(flags)
+
+    @torch.no_grad()
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replaces each tensor by its mean over the processes, in one exchange."""
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = (flat / self.count).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Joins the processes that `torchrun` started; without it, there is this one alone.
+
+    An error is not waited out together: torchrun ends the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    yield Processes(distributed.get_rank(), distributed.get_world_size())
+    distributed.destroy_process_group()
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes; differentiable."""
+    mean: torch.Tensor = _Mean.apply(value)
+    return mean
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; its adjoint adds up what all of them ask of the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor, processes: Processes) -> torch.Tensor:
+        ctx.processes = processes
+        own = own.contiguous()
+        parts = [torch.empty_like(own) for _ in range(processes.count)]
+        distributed.all_gather(parts, own)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return _SumOfOwn.apply(gradient, ctx.processes), None
+
+
+class _SumOfOwn(torch.autograd.Function):
+    """The sum over all processes, of which each keeps its own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: torch.Tensor, processes: Processes) -> torch.Tensor:
+        ctx.processes = processes
+        total = whole.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[processes.share(len(total))].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return _Gather.apply(gradient, ctx.processes), None
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over all processes, which is its own adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        total = value.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total / distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # noqa: ARG004
+        return _Mean.apply(gradient)
