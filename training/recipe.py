@@ -221,6 +221,7 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         raise InputProblem(f"recipe {path}: not valid TOML ({error})") from error
     for override in overrides or []:
         _apply(content, override)
+    _settle_nones(content)
     content.setdefault("name", path.stem)
     try:
         return Recipe.model_validate(content)
@@ -242,10 +243,16 @@ def _apply(content: dict[str, Any], override: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
-    if text.strip() in ("none", "null") and last in OPTIONAL:
-        section[last] = None
-        return
     try:
         section[last] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         section[last] = text
+
+
+def _settle_nones(section: dict[str, Any]) -> None:
+    """TOML knows no null: the word none stands for it where a key may be absent."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            _settle_nones(value)
+        elif key in OPTIONAL and value in ("none", "null"):
+            section[key] = None

@@ -78,3 +78,34 @@ def test_the_cosine_schedule_ends_at_zero() -> None:
     settings = read_recipe("gmn-r50", ["optimisation.schedule=cosine"]).optimisation
     assert learning_rate(settings, 60) == pytest.approx(0.0)
     assert learning_rate(settings, 35) == pytest.approx(settings.learning_rate / 2)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_published_row_is_the_recipe_or_one_set(path: Path) -> None:
+    for row in read_recipe(path.stem).published:
+        changed = read_recipe(path.stem, [row.setting] if row.setting else [])
+        assert (changed == read_recipe(path.stem)) == (not row.setting)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "gmn", "perturbed", "pic"),
+    [
+        ("gmn-baseline-r50", None, False, False, False),
+        ("gmn-baseline-r50", "losses.gmn=1", True, False, False),
+        ("gmn-r50", "losses.pic=0", True, True, False),
+        ("gmn-r50", None, True, True, True),
+    ],
+)
+def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn, perturbed, pic):
+    losses = read_recipe(recipe, [setting] if setting else []).losses
+    found = (bool(losses.gmn), losses.perturbation_from_epoch is not None, bool(losses.pic))
+    assert found == (gmn, perturbed, pic)
+
+
+@pytest.mark.parametrize(
+    ("large", "small"),
+    [("gmn-baseline-r50", "small-baseline"), ("gmn-r50", "small-gmn"), ("msfl-r50", "small-msfl")],
+)
+def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
+    ours, theirs = read_recipe(small).losses, read_recipe(large).losses
+    assert (ours.gmn, ours.pic, ours.triplet) == (theirs.gmn, theirs.pic, theirs.triplet)

@@ -1,0 +1,148 @@
+"""Runs an ablation plan, one row after another, and keeps every row's figures as JSON.
+
+`python -m bench.ablation gmn --data SPEC… --runs runs/gmn` trains each row of the plan
+`bench/plans/gmn.toml` with each of its domains left out by turns, measures it on that domain and on
+the held-out identities of the others, and writes `docs/results/gmn/ROW-SEED-without-DOMAIN.json` as
+soon as a row is done. What is there already is not run again, so an interrupted plan goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.figures import ROOT, condense
+from training.datasets.registry import read_datasets
+
+PLANS = Path(__file__).parent / "plans"
+RESULTS = ROOT / "docs" / "results"
+
+
+class Row(BaseModel):
+    """One row of an ablation's table: what it changes, and how often it is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    scorings: tuple[str, ...] = ("cosine", "mnet", "fused")
+
+
+class Plan(BaseModel):
+    """An ablation: a recipe, what all rows change in it, and the domains left out by turns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    leave_out: tuple[str, ...]
+    settings: tuple[str, ...]
+    row: tuple[Row, ...]
+
+
+class Job(BaseModel):
+    """One training of a plan and its measurement."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: Row
+    seed: int
+    left_out: str
+
+    @property
+    def name(self) -> str:
+        """A file name for it."""
+        word = re.sub(r"[^a-z0-9]+", "-", self.row.name.lower()).strip("-")
+        return f"{word}-{self.seed}-without-{self.left_out}"
+
+
+def read_plan(name: str) -> Plan:
+    """Reads one of `bench/plans`."""
+    return Plan.model_validate(tomllib.loads((PLANS / f"{name}.toml").read_text(encoding="utf-8")))
+
+
+def jobs(plan: Plan) -> Iterator[Job]:
+    """Every job of a plan: first seeds of all rows first, so that a cut plan is whole in rows."""
+    for nth in range(max(len(row.seeds) for row in plan.row)):
+        for left_out in plan.leave_out:
+            for row in plan.row:
+                if nth < len(row.seeds):
+                    yield Job(row=row, seed=row.seeds[nth], left_out=left_out)
+
+
+def run_job(plan: Plan, job: Job, specs: Sequence[str], options: Sequence[str], run: Path) -> Any:
+    """Trains and measures one job with the `gmn` command.
+
+    Args:
+        plan: whose job it is.
+        job: what to run.
+        specs: all data sets of the plan, the one left out among them.
+        options: further settings of this machine, such as initial weights.
+        run: the run's folder.
+
+    Returns:
+        The rows of the job's two reports, on held-out identities and on the domain left out.
+    """
+    (unseen,) = [spec.spec for spec in read_datasets(specs) if spec.name == job.left_out]
+    settings = [*plan.settings, *job.row.settings, f"seed={job.seed}", *options]
+    train = ["train", plan.recipe, "--out", str(run), "--leave-out", job.left_out]
+    if (run / "recipe.json").exists():
+        train.append("--resume")
+    for spec in specs:
+        train += ["--data", spec]
+    for setting in settings:
+        train += ["--set", setting]
+    _gmn(*train)
+    # Without L_gmn nothing trains M-Net, and its figures would be noise.
+    trained = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    rankings = job.row.scorings
+    if not trained["losses"]["gmn"]:
+        rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
+    evaluation = run / "unseen"
+    artefact = str(run / "model.safetensors")
+    asked = ["--scoring", ",".join(rankings), "--out", str(evaluation)]
+    _gmn("evaluate", artefact, "--data", unseen, *asked)
+    rows = []
+    for folder in (run, evaluation):
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        rows += condense(job.row.name, report)
+    return rows
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs what is missing of a plan."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ablation")
+    parser.add_argument("plan", choices=sorted(file.stem for file in PLANS.glob("*.toml")))
+    parser.add_argument("--data", action="append", required=True, metavar="SPEC")
+    parser.add_argument("--runs", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--left-out", metavar="DOMAIN", help="only the jobs that leave this out")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    asked = parser.parse_args(arguments)
+    plan = read_plan(asked.plan)
+    for job in jobs(plan):
+        result = asked.results / asked.plan / f"{job.name}.json"
+        if result.exists() or asked.left_out not in (None, job.left_out):
+            continue
+        rows = run_job(plan, job, asked.data, asked.set, asked.runs / job.name)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        content = {"row": job.row.name, "seed": job.seed, "left_out": job.left_out, "figures": rows}
+        result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _gmn(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "gmn", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
