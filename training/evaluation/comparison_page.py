@@ -24,6 +24,7 @@ from training.evaluation.markup import (
     section,
     table,
 )
+from training.evaluation.papers_section import Measured, papers_section
 from training.evaluation.results import Figure
 from training.evaluation.training_log import TrainingLog
 
@@ -65,6 +66,7 @@ def comparison_page(
             _settings(comparison, groups),
             *more,
             _premise(groups),
+            papers_section(_measured(groups)),
             _cost(groups),
             _curves(groups),
             _origins(comparison, groups),
@@ -118,6 +120,7 @@ def _ranking_table(dataset: ComparedDataset) -> str:
             for row in rows
         ],
         told.strip("; "),
+        kind="named",
     )
 
 
@@ -157,6 +160,7 @@ def _seeds_table(rows: Sequence[ComparedRanking]) -> str:
             if row.seeds
         ],
         "spread: one standard deviation over seeds",
+        kind="named",
     )
 
 
@@ -175,6 +179,7 @@ def _operating_points(rows: Sequence[ComparedRanking]) -> str:
             if row.false_alarm_rate is not None and row.detection_rate is not None
         ],
         "intervals over people",
+        kind="named",
     )
 
 
@@ -202,6 +207,18 @@ def _settings(comparison: Comparison, groups: Sequence[Group]) -> str:
         kind="words",
     )
     return section("What differs", [found or paragraph("No setting differs.")])
+
+
+def _measured(groups: Sequence[Group]) -> list[Measured]:
+    """Each group's first seed and everything measured on it."""
+    return [
+        (
+            group.name,
+            group.models[0].recipe,
+            [result for run in group.models[0].folders for result in run.report.datasets],
+        )
+        for group in groups
+    ]
 
 
 def _premise(groups: Sequence[Group]) -> str:

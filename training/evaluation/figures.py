@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from training.evaluation.drawing import (
     INK,
@@ -25,8 +25,7 @@ from training.evaluation.results import (
 )
 from training.evaluation.results import Figure as ResultFigure
 
-PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f}%")
-FINE_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}%")
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -94,7 +93,7 @@ def detection_figure(result: DatasetResult) -> Drawing:
                 color=colour_of(number),
             )
         canvas.axes.set_xscale("log")
-        canvas.axes.xaxis.set_major_formatter(FINE_PERCENT)
+        canvas.axes.xaxis.set_major_formatter(PERCENT)
         canvas.axes.yaxis.set_major_formatter(PERCENT)
         canvas.axes.legend()
     return canvas.drawing
@@ -136,7 +135,7 @@ def depth_figure(result: DatasetResult) -> Drawing:
         canvas.axes.set_xscale("log")
         canvas.axes.xaxis.set_major_formatter(PLAIN)
         canvas.axes.xaxis.set_minor_formatter("")
-        canvas.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f}%"))
+        canvas.axes.yaxis.set_major_formatter(PERCENT)
         canvas.axes.margins(y=0.15)
         canvas.axes.legend()
     return canvas.drawing
@@ -241,6 +240,9 @@ def curve_figure(
                 linewidth=1.4,
             )
         canvas.axes.set_yscale("log")
+        canvas.axes.yaxis.set_major_formatter(PLAIN)
+        canvas.axes.yaxis.set_minor_formatter("")
+        canvas.axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         canvas.axes.legend()
     return canvas.drawing
 

@@ -19,6 +19,7 @@ from training.evaluation.markup import (
     table,
     tiles,
 )
+from training.evaluation.papers_section import papers_section
 from training.evaluation.pictures import SearchPictures
 from training.evaluation.query_values import FILE_NAME as QUERY_VALUES
 from training.evaluation.query_values import write_query_values
@@ -90,6 +91,7 @@ def report_page(
     body += [
         premise_section(report.premise),
         *more,
+        papers_section([(report.artefact, report.provenance.recipe, report.datasets)]),
         cost_section(report.cost),
         training_section(log),
         artefact_section(report),

@@ -81,6 +81,7 @@ def premise_section(premise: PremiseResult | None) -> str:
                     for name, space in (("instance", gap.instance), ("pair", gap.pair))
                 ],
                 "same domain: between two halves of one",
+                kind="named",
             ),
             charts([figures.projection_figure(one) for one in premise.projections]),
         ],
@@ -230,10 +231,10 @@ def _times(space: SpaceGap) -> float:
 
 def _space_cells(space: SpaceGap) -> list[str]:
     return [
-        f"{space.mmd:.4f}",
+        f"{space.mmd:.4f}".replace("-", "−"),
         f"{space.mmd_by_chance:.4f}",
         f"{_times(space):.1f}",
-        f"{space.mmd_same_domain:.4f}",
+        f"{space.mmd_same_domain:.4f}".replace("-", "−"),
         percent(space.classifier),
         f"{100 * space.classifier_same_domain:.1f}",
     ]
