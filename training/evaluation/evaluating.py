@@ -45,6 +45,7 @@ from training.evaluation.searching import (
     rank_search,
     rows_of_split,
 )
+from training.evaluation.unseen import may_have_been_seen
 
 
 class Stopwatch:
@@ -137,7 +138,6 @@ def evaluate_search(
         metrics[peer.name] = rank_search(search, labels, partial(rows_of_split, cosine))
         peer_results[peer.name] = plain_result(metrics[peer.name], labels)
     some = next(iter(metrics.values()))
-    trained_on = {data.name for data in artefact.description.provenance.data}
     return DatasetResult(
         name=dataset.name,
         spec=dataset.spec,
@@ -146,11 +146,7 @@ def evaluate_search(
         queries=len(search.queries),
         gallery=len(search.gallery),
         identities=len({record.identity for record in records}),
-        seen_in_training=(
-            dataset.name in trained_on
-            and not search.held_out
-            and any(record.split in (None, "train") for record in records)
-        ),
+        seen_in_training=may_have_been_seen(artefact.description.provenance.data, dataset, search),
         used_to_calibrate=search.held_out,
         not_counted=some.not_counted,
         scorings=results,

@@ -37,7 +37,6 @@ class Search:
         other_cameras_only: a query's gallery holds no crop of its own camera at all.
         held_out: the people are those that an artefact's training held out.
         splits: where the set is split at random, what each split searches; figures pool them.
-        no_cameras: crops of a set without cameras; each counts as taken by a camera of its own.
     """
 
     protocol: str
@@ -46,7 +45,6 @@ class Search:
     other_cameras_only: bool = False
     held_out: bool = False
     splits: tuple[RandomSplit, ...] = ()
-    no_cameras: bool = False
 
     @property
     def records(self) -> tuple[CropRecord, ...]:
@@ -57,14 +55,11 @@ class Search:
         """Identities and cameras as integers; junk is −1."""
         return integer_labels(
             [record.identity for record in self.queries],
-            [self._camera(record) for record in self.queries],
+            [camera_name(record) for record in self.queries],
             [record.identity for record in self.gallery],
-            [self._camera(record) for record in self.gallery],
+            [camera_name(record) for record in self.gallery],
             other_cameras_only=self.other_cameras_only,
         )
-
-    def _camera(self, record: CropRecord) -> str:
-        return record.source if self.no_cameras else camera_name(record)
 
 
 def camera_name(record: CropRecord) -> str:

@@ -1,0 +1,101 @@
+"""The random splits of small sets: who is searched for where, and how their figures are pooled."""
+
+import numpy as np
+import pytest
+
+from model.problems import InputProblem
+from training.datasets.record import CropRecord, Dataset
+from training.datasets.trials import Trials
+from training.evaluation.protocols import Search
+from training.evaluation.random_splits import search_in_random_splits, usual_search
+from training.evaluation.ranking import rank_queries
+from training.evaluation.searching import rank_search, rows_of_split
+
+
+def crop(identity: str, camera: str, split: str | None = None, shot: int = 0) -> CropRecord:
+    source = f"{identity}-{camera}-{shot}.png"
+    return CropRecord(source, "small", identity, camera, "small", split=split)
+
+
+def two_cameras(training: tuple[frozenset[str], ...] = ()) -> Dataset:
+    """Eight people under both cameras, two under the first alone, three under the second alone."""
+    people = [f"{number}" for number in range(8)]
+    records = [crop(person, camera) for camera in "ab" for person in people]
+    records += [crop(f"a{number}", "a") for number in range(2)]
+    records += [crop(f"b{number}", "b") for number in range(3)]
+    return Dataset("small", "viper:small", "", tuple(records), training_people=training)
+
+
+def people(search: Search, rows: np.ndarray, side: str) -> set[str]:
+    return {getattr(search, side)[row].identity for row in rows}
+
+
+def test_each_split_searches_some_people_among_them_and_those_of_one_camera():
+    search = search_in_random_splits(two_cameras(), Trials(test_people=4, sides="cameras"))
+    assert len(search.splits) == 10
+    assert {len(split.queries) for split in search.splits} == {4}
+    for split in search.splits:
+        drawn = people(search, split.queries, "queries")
+        assert people(search, split.gallery, "gallery") == drawn | {"b0", "b1", "b2"}
+    assert len({tuple(split.queries) for split in search.splits}) > 1
+
+
+def test_the_same_seed_draws_the_same_people():
+    first, again, other = (
+        search_in_random_splits(two_cameras(), Trials(4, "cameras"), seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert all(
+        map(np.array_equal, [s.queries for s in first.splits], [s.queries for s in again.splits])
+    )
+    assert not all(
+        map(np.array_equal, [s.queries for s in first.splits], [s.queries for s in other.splits])
+    )
+
+
+def test_splits_that_the_authors_ship_are_taken():
+    training = (frozenset({"0", "1", "2", "3"}), frozenset({"4", "5", "6", "7"}))
+    search = search_in_random_splits(two_cameras(training), Trials(4, "cameras", number=2))
+    assert people(search, search.splits[0].queries, "queries") == {"4", "5", "6", "7"}
+    assert people(search, search.splits[1].queries, "queries") == {"0", "1", "2", "3"}
+
+
+def test_without_cameras_one_crop_of_a_person_queries_and_another_is_the_gallery():
+    records = [crop(str(person), f"shot{shot}") for person in range(6) for shot in range(4)]
+    dataset = Dataset("small", "ilids:small", "", tuple(records))
+    search = search_in_random_splits(dataset, Trials(3, "crops"))
+    for split in search.splits:
+        assert people(search, split.queries, "queries") == people(search, split.gallery, "gallery")
+        assert len(split.queries) == len(split.gallery) == 3
+        assert not set(split.queries) & set(split.gallery)
+
+
+def test_the_sets_own_query_and_gallery_sides_are_kept():
+    records = [crop(str(person), "1", "query") for person in range(4)]
+    records += [crop(str(person), "2", "gallery") for person in range(4)]
+    records += [crop("0000", "3", "gallery")]
+    dataset = Dataset("small", "grid:small", "", tuple(records))
+    search = search_in_random_splits(dataset, Trials(2, "splits"), frozenset({"0000"}))
+    assert {len(split.gallery) for split in search.splits} == {3}
+
+
+def test_a_set_with_too_few_people_is_refused():
+    with pytest.raises(InputProblem, match="8 people are on both sides, and a split draws 316"):
+        usual_search(two_cameras())
+
+
+def test_figures_of_the_splits_are_pooled():
+    search = search_in_random_splits(two_cameras(), Trials(4, "cameras"))
+    labels = search.labels()
+    shape = (len(search.queries), len(search.gallery))
+    scores = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    pooled = rank_search(
+        search, labels, lambda split: rows_of_split(lambda rows: scores[rows], split)
+    )
+    each = []
+    for split in search.splits:
+        own = scores[np.ix_(split.queries, split.gallery)]
+        part = labels.part(split.queries, split.gallery)
+        each.append(rank_queries(lambda rows, own=own: own[rows], part).means()["mAP"])
+    assert pooled.means()["mAP"] == pytest.approx(np.mean(each))
+    assert pooled.queries.tolist() == [row for split in search.splits for row in split.queries]
