@@ -206,7 +206,7 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     Args:
         name: a TOML file, or the name of a shipped recipe such as `gmn-r50`.
         overrides: `key=value` with dotted keys, such as `losses.pic=0.3`; values as TOML writes
-            them, and anything else taken as text.
+            them, and anything else taken as text; `section={a=1, b=2}` sets several of a section.
 
     Raises:
         InputProblem: naming the recipe, the key and what it may be.
@@ -244,9 +244,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise InputProblem(f"--set {override}: {parent} holds a value, not settings")
     try:
-        section[last] = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        section[last] = text
+        value = text
+    if isinstance(value, dict) and isinstance(section.get(last), dict):
+        # Several settings of one section; those that are not named stay.
+        value = section[last] | value
+    section[last] = value
 
 
 def _settle_nones(section: dict[str, Any]) -> None:

@@ -82,6 +82,13 @@ def test_a_setting_that_cannot_be_is_refused_with_the_remedy(setting: str, messa
         read_recipe("msfl-msgr-r50", [setting])
 
 
+def test_several_settings_of_a_section_leave_its_others_as_they_are() -> None:
+    recipe = read_recipe("small-msfl", ["embedder.multiscale={csip=false, msff=false}"])
+    assert recipe.embedder.multiscale is not None
+    assert recipe.embedder.multiscale.channels == 128
+    assert not recipe.embedder.multiscale.csip
+
+
 def test_infinity_may_be_written_as_toml_writes_it_and_is_kept_by_name() -> None:
     setting = "losses.gradient_regulariser.norm=inf"
     stored = read_recipe("msfl-msgr-r50", [setting]).model_dump_json()
