@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from model.calibration import SCORINGS, Scoring
+from model.calibration import SCORINGS
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
+from training.commands.protocol_rendering import render_protocol
 from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
-    from model.artefact import Artefact
     from training.datasets.record import Dataset
     from training.evaluation.pictures import SearchPictures
-    from training.evaluation.protocols import Search
-    from training.evaluation.results import EvaluationReport, PremiseResult
+    from training.evaluation.request import EvaluationRequest
+    from training.evaluation.results import EvaluationReport
+    from training.evaluation.unseen import Candidate
 
 
 class Split(StrEnum):
@@ -30,21 +31,62 @@ class Split(StrEnum):
     HELD_OUT = "held-out"
 
 
+class ProtocolName(StrEnum):
+    """Which sets are tested, by which artefact."""
+
+    SINGLE = "single"
+    LODO = "lodo"
+    P1 = "P1"
+    P2 = "P2"
+    P3 = "P3"
+
+
+class MultiShot(StrEnum):
+    """How the scores of a query's crops become one."""
+
+    MEAN = "mean"
+    MAX = "max"
+
+
 def evaluate(
-    artefact: Annotated[
-        str, typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or the word bundled.")
+    artefacts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARTEFACT…",
+            help="A .safetensors file, a run's folder, or the word bundled; for a protocol "
+            "several, or the folder that gmn train --leave-one-out wrote.",
+        ),
     ],
     data: Annotated[
         list[str],
         typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."),
     ],
+    protocol: Annotated[
+        ProtocolName,
+        typer.Option(
+            help="single: one artefact on every set. lodo: every set by the artefact that was not "
+            "trained on it, and the average. P1, P2, P3: the same on the sets of these protocols.",
+        ),
+    ] = ProtocolName.SINGLE,
     split: Annotated[
         Split,
         typer.Option(help="All people, or those that the artefact's training held out."),
     ] = Split.ALL,
-    scoring: Annotated[str, typer.Option(help="Comma-separated: cosine, mnet, fused.")] = ",".join(
-        SCORINGS
-    ),
+    scoring: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
+            "neighbours, k_reciprocal_mnet M-Net's scores."
+        ),
+    ] = ",".join(SCORINGS),
+    multi_shot: Annotated[
+        MultiShot | None,
+        typer.Option(
+            help="Measure all crops of a person under one camera as one query, too: the mean or "
+            "the highest of their scores (cosine: their mean feature).",
+            show_default=False,
+        ),
+    ] = None,
     peer: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
@@ -69,86 +111,102 @@ def evaluate(
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
-    A set with query and gallery splits is searched as it says; any other across its cameras. Every
-    figure has a 95% bootstrap interval. The page in --out shows crops of the data, unless
-    --no-pictures; the JSON never does.
+    A set with query and gallery splits is searched as it says, a small one in the random splits
+    that papers draw, any other across its cameras. Every figure has a 95% bootstrap interval. The
+    page in --out shows crops of the data, unless --no-pictures; the JSON never does.
 
     Example: gmn evaluate bundled --data cuhk01:/data/cuhk01 --out report
+
+    Example: gmn evaluate runs/all --protocol lodo --data cuhk01:/data/cuhk01 --data synthetic:7
     """
-    from model.artefact import Artefact, load_artefact, resolve_artefact
+    from model.artefact import load_artefact
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
-    from training.evaluation.evaluating import build_report, evaluate_search
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
     from training.evaluation.report_page import write_report
+    from training.evaluation.request import EvaluationRequest
+    from training.evaluation.unseen import artefact_files
 
-    scorings = _scorings(scoring)
-    loaded = load_artefact(resolve_artefact(artefact))
+    request = EvaluationRequest(
+        scorings=_scorings(scoring),
+        held_out=split is Split.HELD_OUT,
+        multi_shot=multi_shot.value if multi_shot else None,
+        peers=[Peer(file) for file in peer or []],
+        premise=premise,
+        page=out is not None,
+        pictures=out is not None and not no_pictures,
+        device=choose_device(device),
+    )
+    files = artefact_files(artefacts)
     if out is not None:
         make_folder(out)
-    peers = [Peer(file) for file in peer or []]
-    searches = [(dataset, _search(dataset, split, loaded)) for dataset in read_datasets(data)]
-    chosen = choose_device(device)
-    on_device = Artefact(
-        loaded.description, loaded.embedder.to(chosen), loaded.metric_network.to(chosen)
-    )
-    results = [
-        evaluate_search(on_device, dataset, search, scorings, peers, progress_bar)
-        for dataset, search in searches
-    ]
-    report = build_report(artefact, loaded.description, split.value, results, chosen)
-    report = report.model_copy(update={"premise": _premise(on_device, searches, premise, out)})
+    console = Console()
+    if protocol is not ProtocolName.SINGLE:
+        _protocol(request, protocol, files, read_datasets(data), out, None if as_json else console)
+        return
+    if len(files) > 1:
+        raise InputProblem(
+            f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
+            "--protocol lodo choose for every set"
+        )
+    ((name, file),) = files.items()
+    report, pictures = request.measure(name, load_artefact(file), read_datasets(data), progress_bar)
     if out is not None:
-        write_report(out, report, [] if no_pictures else _pictures(searches, report))
+        write_report(out, report, pictures)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        render_report(report, Console(), out)
+        render_report(report, console, out)
 
 
-def _premise(
-    artefact: Artefact,
-    searches: Sequence[tuple[Dataset, Search]],
-    asked: bool | None,
+def _protocol(
+    request: EvaluationRequest,
+    name: ProtocolName,
+    files: dict[str, Path],
+    datasets: Sequence[Dataset],
     out: Path | None,
-) -> PremiseResult | None:
-    """The domain gap, where it is asked for, or nobody said no and the page has a place for it."""
-    from training.evaluation.premise import measure_premise, sample_couples
+    console: Console | None,
+) -> None:
+    """Every set by the artefact that has not seen it; JSON where there is no console."""
+    from model.artefact import load_artefact
+    from training.datasets.generalisation import PROTOCOLS
+    from training.evaluation.protocol_page import write_protocol_report
+    from training.evaluation.protocol_report import run_protocol
+    from training.evaluation.unseen import Candidate
 
-    if asked is False or (asked is None and out is None):
-        return None
-    couples = sample_couples([record for _, search in searches for record in search.records])
-    if asked is None and not couples:
-        return None
-    crops = sum(4 * len(own) for own in couples.values())
-    with progress_bar("Measuring the domain gap", crops) as bar:
-        return measure_premise(artefact, couples, progress=bar)
-
-
-def _pictures(
-    searches: Sequence[tuple[Dataset, Search]], report: EvaluationReport
-) -> list[SearchPictures]:
-    from training.evaluation.pictures import picture_rank_lists
-
-    return [
-        picture_rank_lists(search, result.rank_lists)
-        for (_, search), result in zip(searches, report.datasets, strict=True)
+    if request.held_out:
+        raise InputProblem(
+            f"--protocol {name}: measures people that an artefact has never seen; leave out "
+            f"--split {Split.HELD_OUT}"
+        )
+    candidates = [
+        Candidate(named, file, load_artefact(file).description) for named, file in files.items()
     ]
+    pictures: list[SearchPictures] = []
+
+    def measure(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
+        # By its file's name a report finds its artefact again.
+        named = candidate.name if candidate.name == "bundled" else str(candidate.path)
+        report, own = request.measure(named, load_artefact(candidate.path), [dataset], progress_bar)
+        pictures.extend(own)
+        return report
+
+    report = run_protocol(PROTOCOLS[name.value], candidates, datasets, measure)
+    if out is not None:
+        write_protocol_report(out, report, pictures)
+    if console is None:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        render_protocol(report, console, out)
 
 
-def _scorings(asked: str) -> list[Scoring]:
+def _scorings(asked: str) -> list[str]:
+    from training.evaluation.searching import RANKINGS
+
     names = [name.strip() for name in asked.split(",") if name.strip()]
-    unknown = [name for name in names if name not in SCORINGS]
+    unknown = [name for name in names if name not in RANKINGS]
     if unknown or not names:
         wrong = unknown[0] if unknown else "nothing"
-        raise InputProblem(f"--scoring names {wrong}; choose of {', '.join(SCORINGS)}")
-    return [scoring for scoring in SCORINGS if scoring in names]
-
-
-def _search(dataset: Dataset, split: Split, artefact: Artefact) -> Search:
-    from training.evaluation.protocols import held_out_people, whole_set
-
-    if split is Split.ALL:
-        return whole_set(dataset)
-    return held_out_people(dataset, artefact.description.provenance.held_out)
+        raise InputProblem(f"--scoring names {wrong}; choose of {', '.join(RANKINGS)}")
+    return [scoring for scoring in RANKINGS if scoring in names]

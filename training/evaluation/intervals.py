@@ -7,7 +7,7 @@ too few to resample: their interval takes the runs for normally distributed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,19 +60,43 @@ def mean_intervals(
     Raises:
         InputProblem: without values.
     """
-    table = np.stack(list(values.values()))
-    if table.shape[1] == 0:
-        raise InputProblem("an interval needs one query at least; name data with queries")
-    sums, counts = _cluster_sums(table, clusters)
+    return average_intervals([(values, clusters)], resamples, seed)
+
+
+def average_intervals(
+    sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """The average of several data sets' means, each set weighing the same, with its interval.
+
+    Queries or people are resampled within every set: the interval is that of these sets, and says
+    nothing of a set that is not among them.
+
+    Args:
+        sets: of each set its per-query values by the name of the metric, `(N,)`, and whose queries
+            they are or None.
+        resamples, seed: as in `mean_interval`.
+
+    Raises:
+        InputProblem: without a set, or with a set without values.
+    """
     random = np.random.default_rng(seed)
-    means = np.empty((resamples, len(table)))
-    for number in range(resamples):
-        drawn = random.integers(0, len(counts), len(counts))
-        means[number] = sums[:, drawn].sum(axis=1) / counts[drawn].sum()
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    tables = [np.stack(list(values.values())) for values, _ in sets]
+    if not tables or any(table.shape[1] == 0 for table in tables):
+        raise InputProblem("an interval needs one query at least; name data with queries")
+    resampled = np.mean(
+        [
+            _resampled_means(table, clusters, resamples, random)
+            for table, (_, clusters) in zip(tables, sets, strict=True)
+        ],
+        axis=0,
+    )
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    means = np.mean([table.mean(axis=1) for table in tables], axis=0)
     return {
-        name: Interval(float(own.mean()), float(low[number]), float(high[number]))
-        for number, (name, own) in enumerate(values.items())
+        name: Interval(float(means[number]), float(low[number]), float(high[number]))
+        for number, name in enumerate(sets[0][0])
     }
 
 
@@ -123,6 +147,21 @@ def difference_interval(
             f"a paired difference needs the same queries; got {len(first)} and {len(second)}"
         )
     return mean_interval(first - second, clusters, resamples, seed)
+
+
+def _resampled_means(
+    table: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None,
+    resamples: int,
+    random: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Means of every figure over resampled queries or people, `(resamples, M)`."""
+    sums, counts = _cluster_sums(table, clusters)
+    means = np.empty((resamples, len(table)))
+    for number in range(resamples):
+        drawn = random.integers(0, len(counts), len(counts))
+        means[number] = sums[:, drawn].sum(axis=1) / counts[drawn].sum()
+    return means
 
 
 def _cluster_sums(

@@ -96,9 +96,9 @@ def test_without_json_a_table_is_printed(app, tiny_artefact, manifest):
 
 def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
     with pytest.raises(InputProblem, match="--scoring names euclid"):
-        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,euclid")
+        evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], scoring="cosine,euclid")
 
 
 def test_a_peer_of_another_kind_is_refused(tiny_artefact, manifest, tmp_path):
     with pytest.raises(InputProblem, match=r"peer\.pt: is no peer"):
-        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], peer=[tmp_path / "peer.pt"])
+        evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], peer=[tmp_path / "peer.pt"])

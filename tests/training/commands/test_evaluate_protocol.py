@@ -1,0 +1,159 @@
+"""`gmn evaluate` by a protocol: every set by the artefact that has not seen it, and the average."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.artefact import TrainingData, load_artefact, save_artefact
+from model.problems import InputProblem
+from training.commands.evaluate import ProtocolName, evaluate
+from training.evaluation.protocol_report import published_rows
+from training.recipe import RECIPES
+
+
+@pytest.fixture(scope="module")
+def manifests(drawn_crops, tmp_path_factory) -> list[Path]:
+    """The same drawn people as two data sets, `first` and `second`."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name in ("first", "second"):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "identity", "camera"])
+            for number, crop in enumerate(drawn_crops):
+                (folder / f"{number}.png").write_bytes(crop.png)
+                rows.writerow([f"{number}.png", crop.identity, crop.camera])
+    return [folder / "first.csv", folder / "second.csv"]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_artefact, tmp_path_factory) -> Path:
+    """What `gmn train --leave-one-out` leaves: a run for each set, trained on the other."""
+    folder = tmp_path_factory.mktemp("runs")
+    artefact = load_artefact(tiny_artefact)
+    for left_out, trained in (("first", "second"), ("second", "first")):
+        data = TrainingData(
+            name=trained,
+            spec=f"manifest:{trained}.csv",
+            terms="",
+            crops=24,
+            identities=6,
+            cameras=2,
+        )
+        provenance = artefact.description.provenance.model_copy(update={"data": (data,)})
+        save_artefact(
+            folder / f"without-{left_out}" / "model.safetensors",
+            artefact.description.model_copy(update={"provenance": provenance}),
+            artefact.embedder,
+            artefact.metric_network,
+        )
+    return folder
+
+
+def run(*arguments: object):
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(evaluate)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def specs(manifests: list[Path]) -> list[str]:
+    return [word for path in manifests for word in ("--data", f"manifest:{path}")]
+
+
+@pytest.fixture(scope="module")
+def report(runs, manifests, tmp_path_factory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("report")
+    answer = run(
+        *(runs, "--protocol", "lodo", *specs(manifests), "--out", out, "--json"),
+        *("--scoring", "cosine,mnet,k_reciprocal,k_reciprocal_mnet", "--multi-shot", "max"),
+    )
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout), out
+
+
+def test_every_set_is_measured_by_the_artefact_that_has_not_seen_it(report):
+    found = {own["datasets"][0]["name"]: Path(own["artefact"]) for own in report[0]["reports"]}
+    assert {name: file.parent.name for name, file in found.items()} == {
+        "first": "without-first",
+        "second": "without-second",
+    }
+    assert not any(own["datasets"][0]["seen_in_training"] for own in report[0]["reports"])
+
+
+def test_the_average_weighs_every_set_the_same(report):
+    for name, average in report[0]["averages"].items():
+        own = [one["datasets"][0]["scorings"][name] for one in report[0]["reports"]]
+        expected = np.mean([scoring["metrics"]["mAP"]["mean"] for scoring in own])
+        assert average["mAP"]["mean"] == pytest.approx(expected)
+        assert average["mAP"]["low"] <= average["mAP"]["mean"] <= average["mAP"]["high"]
+    assert "mnet - cosine" in report[0]["differences"]
+
+
+def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(report):
+    scorings = report[0]["reports"][0]["datasets"][0]["scorings"]
+    assert list(scorings) == ["cosine", "mnet", "k_reciprocal", "k_reciprocal_mnet"]
+    for name in ("k_reciprocal", "k_reciprocal_mnet"):
+        assert 0.0 < scorings[name]["metrics"]["mAP"]["mean"] <= 1.0
+        assert scorings[name]["operating_points"] == scorings[name]["verification"] == []
+        assert "no pair score" in scorings[name]["note"]
+
+
+def test_multi_shot_figures_stand_beside_the_single_shot_ones(report):
+    result = report[0]["reports"][0]["datasets"][0]
+    shots = result["multi_shot"]
+    assert (shots["how"], shots["queries"], shots["crops_per_query"]) == ("max", 6, 2.0)
+    assert list(shots["scorings"]) == ["cosine", "mnet"]
+    assert result["queries"] == 12
+
+
+def test_pair_scores_have_intervals_over_people_and_tar_at_far(report):
+    cosine = report[0]["reports"][0]["datasets"][0]["scorings"]["cosine"]
+    assert cosine["over_identities"]["mAP"]["mean"] == cosine["metrics"]["mAP"]["mean"]
+    (point,) = cosine["verification"]  # 120 impostor pairs show one rate only
+    assert point["asked"] == 0.01
+    assert point["false_accept_rate"] <= 0.01
+
+
+def test_the_page_leads_to_the_report_of_every_set(report):
+    page = (report[1] / "protocol.html").read_text()
+    for name in ("first", "second"):
+        assert f'href="{name}/report.html"' in page
+        assert (report[1] / name / "report.html").is_file()
+
+
+def test_an_artefact_that_was_trained_on_a_set_is_refused(runs, manifests):
+    one = str(runs / "without-first")
+    with pytest.raises(InputProblem, match="--leave-out second, or leave this set out"):
+        evaluate([one], [f"manifest:{path}" for path in manifests], protocol=ProtocolName.LODO)
+
+
+def test_several_artefacts_need_a_protocol_that_chooses(runs, manifests):
+    with pytest.raises(InputProblem, match="2 artefacts; name one, or let --protocol lodo choose"):
+        evaluate([str(runs)], [f"manifest:{manifests[0]}"])
+
+
+def test_a_set_that_a_protocol_does_not_test_is_refused(runs, manifests):
+    with pytest.raises(InputProblem, match="protocol P2 tests market1501, msmt17, cuhk03np"):
+        evaluate([str(runs)], [f"manifest:{manifests[0]}"], protocol=ProtocolName.P2)
+
+
+def test_a_protocols_table_is_printed(runs, manifests):
+    answer = run(runs, "--protocol", "lodo", *specs(manifests), "--scoring", "cosine")
+    assert "Protocol lodo" in answer.stdout
+    assert "average" in answer.stdout
+
+
+@pytest.mark.parametrize("protocol", ["P1", "P2", "P3"])
+def test_papers_figures_are_those_that_the_recipes_name(protocol):
+    import tomllib
+
+    recipe = tomllib.loads((RECIPES / "gmn-r50.toml").read_text())
+    (row,) = [row for row in recipe["published"] if f"protocol {protocol}" in row["row"]]
+    (ours,) = [row for row in published_rows(protocol) if row.row == "GMN"]
+    for name, figures in row["results"].items():
+        assert ours.results[name].mAP == figures["mean_average_precision"]
+        assert ours.results[name].rank_1 == figures["rank_1"]

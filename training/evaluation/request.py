@@ -1,0 +1,113 @@
+"""What `gmn evaluate` is asked for, and its answer for one artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.artefact import Artefact
+from training.datasets.record import Dataset
+from training.evaluation.embedding import ProgressBar
+from training.evaluation.evaluating import build_report, evaluate_search
+from training.evaluation.multi_shot import Pooling
+from training.evaluation.peers import Peer
+from training.evaluation.pictures import SearchPictures, picture_rank_lists
+from training.evaluation.premise import measure_premise, sample_couples
+from training.evaluation.protocols import Search, held_out_people
+from training.evaluation.random_splits import usual_search
+from training.evaluation.results import EvaluationReport, PremiseResult
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to measure of an artefact on data sets.
+
+    Attributes:
+        scorings: which rankings, of `searching.RANKINGS`.
+        held_out: search for the people that the artefact's training held out, not for all.
+        multi_shot: how multi-shot queries pool their scores; None measures single crops alone.
+        peers: models to stand beside.
+        premise: measure the domain gap; None does where a page shows it and the data suffice.
+        page: a page will be written.
+        pictures: it shows crops.
+        device: where the networks run.
+    """
+
+    scorings: Sequence[str]
+    held_out: bool
+    multi_shot: Pooling | None
+    peers: Sequence[Peer]
+    premise: bool | None
+    page: bool
+    pictures: bool
+    device: torch.device
+
+    def measure(
+        self, name: str, loaded: Artefact, datasets: Sequence[Dataset], progress_bar: ProgressBar
+    ) -> tuple[EvaluationReport, list[SearchPictures]]:
+        """One artefact on some sets: its report, and the pictures of its rank lists.
+
+        Args:
+            name: what the artefact is called.
+            loaded: as it was read; its networks are moved to the device.
+            datasets: as read.
+            progress_bar: shows how far the long steps are.
+
+        Raises:
+            InputProblem: where a set cannot be searched, or has nobody held out.
+        """
+        searches = [(dataset, self._search(dataset, loaded)) for dataset in datasets]
+        artefact = Artefact(
+            loaded.description,
+            loaded.embedder.to(self.device),
+            loaded.metric_network.to(self.device),
+        )
+        results = [
+            evaluate_search(
+                artefact,
+                dataset,
+                search,
+                self.scorings,
+                self.peers,
+                progress_bar,
+                multi_shot=self.multi_shot,
+            )
+            for dataset, search in searches
+        ]
+        split = "held-out" if self.held_out else "all"
+        report = build_report(name, loaded.description, split, results, self.device)
+        found = self._domain_gap(artefact, searches, progress_bar)
+        report = report.model_copy(update={"premise": found})
+        return report, _pictures(searches, report) if self.pictures else []
+
+    def _search(self, dataset: Dataset, artefact: Artefact) -> Search:
+        if self.held_out:
+            return held_out_people(dataset, artefact.description.provenance.held_out)
+        return usual_search(dataset)
+
+    def _domain_gap(
+        self,
+        artefact: Artefact,
+        searches: Sequence[tuple[Dataset, Search]],
+        progress_bar: ProgressBar,
+    ) -> PremiseResult | None:
+        """Where it is asked for, or nobody said no and the page has a place for it."""
+        if self.premise is False or (self.premise is None and not self.page):
+            return None
+        couples = sample_couples([record for _, search in searches for record in search.records])
+        if self.premise is None and not couples:
+            return None
+        crops = sum(4 * len(own) for own in couples.values())
+        with progress_bar("Measuring the domain gap", crops) as bar:
+            return measure_premise(artefact, couples, progress=bar)
+
+
+def _pictures(
+    searches: Sequence[tuple[Dataset, Search]], report: EvaluationReport
+) -> list[SearchPictures]:
+    return [
+        picture_rank_lists(search, result.rank_lists)
+        for (_, search), result in zip(searches, report.datasets, strict=True)
+    ]
