@@ -37,8 +37,10 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
                 "alarms to differ.[/yellow]",
                 soft_wrap=True,
             )
-        if result.scorings:
+        if any(scoring.operating_points for scoring in result.scorings.values()):
             console.print(_operating_points_table(result))
+        if any(scoring.verification for scoring in result.scorings.values()):
+            console.print(_verification_table(result))
     if out is not None:
         console.print(f"\nReport: {escape(str(out / 'report.html'))}", soft_wrap=True)
 
@@ -54,6 +56,11 @@ def _metrics_table(result: DatasetResult) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     named = result.scorings | result.peers
     lines = [(name, scoring.metrics) for name, scoring in named.items()]
+    if shots := result.multi_shot:
+        lines += [
+            (f"{name}, multi-shot {shots.how}", scoring.metrics)
+            for name, scoring in shots.scorings.items()
+        ]
     for name, metrics in (*lines, *result.differences.items()):
         table.add_row(
             escape(name),
@@ -78,6 +85,17 @@ def _operating_points_table(result: DatasetResult) -> Table:
                 _percent(point.false_alarm_rate),
                 _percent(point.detection_rate),
             )
+    return table
+
+
+def _verification_table(result: DatasetResult) -> Table:
+    table = Table(box=None, padding=(0, 2), title="Comparing two crops, %", title_justify="left")
+    table.add_column("")
+    for name in ("false accepts asked", "true accepts"):
+        table.add_column(name, justify="right")
+    for name, scoring in result.scorings.items():
+        for point in scoring.verification:
+            table.add_row(name, f"{100 * point.asked:g}", _percent(point.true_accept_rate))
     return table
 
 
