@@ -1,0 +1,83 @@
+"""The tables of docs/results.md, written from the ablations' JSON and never by hand.
+
+`python -m bench.results` reads `docs/results/PLAN/*.json`, as `bench.ablation` writes them, and
+writes each plan's table between the page's markers `<!-- PLAN -->` and `<!-- /PLAN -->`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from bench.ablation import PLANS, RESULTS, Plan, read_plan
+from bench.figures import ROOT, replace_table
+
+PAGE = ROOT / "docs" / "results.md"
+SCORINGS = ("cosine", "mnet", "fused", "k_reciprocal", "k_reciprocal_mnet")
+HEADER = ("data", "row", "seeds")
+
+
+def table(plan: Plan, folder: Path) -> str:
+    """A plan's table in Markdown: a line per domain and row, mAP and Rank-1 per ranking.
+
+    With one seed the brackets are the 95% bootstrap interval over queries; with several the figure
+    is their mean and the brackets the lowest and the highest seed.
+    """
+    found = _figures(folder)
+    scorings = [name for name in SCORINGS if any(key[2] == name for key in found)]
+    columns = [(title, name) for title in ("mAP", "Rank-1") for name in scorings]
+    lines = [
+        "| " + " | ".join([*HEADER, *(f"{title} {name}" for title, name in columns)]) + " |",
+        "|" + "---|" * (len(HEADER) + len(columns)),
+    ]
+    data = list(dict.fromkeys(key[0] for key in found))
+    for name in sorted(data, key=lambda name: (not name.endswith("left out"), name)):
+        for row in plan.row:
+            of_row = {key[2]: runs for key, runs in found.items() if key[:2] == (name, row.name)}
+            if not of_row:
+                continue
+            seeds = len(next(iter(of_row.values())))
+            cells = [_cell(title, of_row.get(scoring, [])) for title, scoring in columns]
+            lines.append(f"| {name} | {row.name} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figures(folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Metrics of every seed, by (data, row, ranking)."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        job = json.loads(file.read_text(encoding="utf-8"))
+        for figure in job["figures"]:
+            left_out = figure["data"] == job["left_out"]
+            people = "left out" if left_out else f"held-out people, {job['left_out']} left out"
+            key = (f"{figure['data']}, {people}", job["row"], figure["scoring"])
+            found[key].append(figure["metrics"])
+    return found
+
+
+def _cell(title: str, runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return "–"
+    means = [100 * run[title][0] for run in runs]
+    low, high = min(means), max(means)
+    if len(runs) == 1:
+        low, high = (100 * end for end in runs[0][title][1:])
+    return f"{sum(means) / len(means):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def page(text: str, results: Path = RESULTS) -> str:
+    """The results page with every plan's table as the JSON has it."""
+    for plan in sorted(file.stem for file in PLANS.glob("*.toml")):
+        text = replace_table(text, plan, table(read_plan(plan), results / plan))
+    return text
+
+
+def main() -> None:
+    """Writes the tables into docs/results.md."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
