@@ -128,6 +128,26 @@ class Embedder(nn.Module):
     ) -> Features:
         """Features before and after the BNNeck, for training, and the outputs of some stages.
 
+        Args:
+            crops, stages, perturbations: as `before_neck` takes them.
+        """
+        before, asked = self.before_neck(crops, stages, perturbations)
+        return Features(before, self.after_neck(before), asked)
+
+    def after_neck(self, before: torch.Tensor) -> torch.Tensor:
+        """The BNNeck, `(B, d)` to `(B, d)` float32."""
+        with torch.autocast(before.device.type, enabled=False):
+            feature: torch.Tensor = self.neck(before.float())
+        return feature
+
+    def before_neck(
+        self,
+        crops: torch.Tensor,
+        stages: Sequence[int] = (),
+        perturbations: Sequence[torch.Tensor] = (),
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Features before the BNNeck, `(B, d)`, and the outputs of some stages.
+
         From the shallowest stage asked for on, everything is computed in float32 whatever the
         autocast type: MSGR differentiates the loss twice there.
 
@@ -150,8 +170,7 @@ class Embedder(nn.Module):
             outputs.append(maps)
         with _float32_where(bool(asked), crops.device):
             before = self._embed([output.float() for output in outputs] if asked else outputs)
-        with torch.autocast(crops.device.type, enabled=False):
-            return Features(before, self.neck(before.float()), tuple(asked))
+        return before, tuple(asked)
 
     def _embed(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         pooled: torch.Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@lru_cache(maxsize=16)
+def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    # Copied once: a GPU would have to be waited for every time.
+    return torch.tensor(values, device=device)
 
 
 class Preprocessing(BaseModel):
@@ -36,6 +44,5 @@ class Preprocessing(BaseModel):
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:
         """Turns `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
-        mean = torch.tensor(self.mean, device=crops.device)
-        std = torch.tensor(self.std, device=crops.device)
+        mean, std = _on_device(self.mean, crops.device), _on_device(self.std, crops.device)
         return ((crops.float() / 255.0 - mean) / std).permute(0, 3, 1, 2)

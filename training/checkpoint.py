@@ -1,88 +1,180 @@
-"""Checkpoints that are either whole or absent."""
+"""Checkpoints that are either whole or absent, and the one before the newest."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from pydantic import ValidationError
 
 from model.problems import InputProblem
-from training.objective import TrainedNetworks
 from training.recipe import Recipe
 
 FILE_NAME = "checkpoint.pt"
+PREVIOUS_NAME = "checkpoint.previous.pt"
+# The names are those of the parts of a run that change from step to step.
+State = dict[str, Any]
+
+
+class Stateful(Protocol):
+    """What has a state that can be saved and given back."""
+
+    def state_dict(self) -> Any:
+        """What it holds."""
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Takes over what another one held."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: the next step to do, `step` within `epoch`, both counted from 0."""
+    """Where a run stands, counted from 0.
+
+    Attributes:
+        epoch, step: the next step to do, `step` within `epoch`.
+        done: steps done in all; epochs differ by a few.
+    """
 
     epoch: int = 0
     step: int = 0
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a resumed run must have in common with its checkpoint.
+
+    Attributes:
+        recipe: of which only what the weights depend on counts.
+        data: a digest of the training crops.
+    """
+
+    recipe: Recipe
+    data: str
 
 
 def save_checkpoint(
-    run: Path,
-    networks: TrainedNetworks,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-    identity: dict[str, Any],
+    run: Path, parts: dict[str, Stateful], progress: Progress, identity: RunIdentity
 ) -> None:
-    """Replaces the run's checkpoint once the new one is on disk.
+    """Replaces the run's checkpoint once the new one is on disk, and keeps the one it replaces.
 
     Args:
-        identity: what a resumed run must share: the recipe and the data's digest.
+        run: the run's folder.
+        parts: what changes from step to step, by name.
+        progress: where the run stands.
+        identity: what a resumed run must share.
+
+    Raises:
+        InputProblem: when it cannot be written; those that were there still are.
     """
-    beside = run / f".{FILE_NAME}.tmp"
-    with beside.open("wb") as file:
-        torch.save(
-            {
-                "networks": networks.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "epoch": progress.epoch,
-                "step": progress.step,
-                "identity": identity,
-            },
-            file,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(run / FILE_NAME)
+    beside, newest = run / f".{FILE_NAME}.tmp", run / FILE_NAME
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= asdict(progress)
+    state["identity"] = {
+        "recipe": identity.recipe.model_dump(mode="json"),
+        "data": identity.data,
+    }
+    try:
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if newest.exists():
+            newest.replace(run / PREVIOUS_NAME)
+        beside.replace(newest)
+        _sync_folder(run)
+    except (OSError, RuntimeError) as error:
+        raise InputProblem(
+            f"{newest}: cannot be written ({error}); make room, then continue with --resume"
+        ) from error
 
 
 def load_checkpoint(
     run: Path,
-    networks: TrainedNetworks,
-    optimiser: torch.optim.Optimizer,
-    identity: dict[str, Any],
+    parts: dict[str, Stateful],
+    identity: RunIdentity,
+    notice: Callable[[str], None],
 ) -> Progress:
     """Continues where the run stopped; a run without a checkpoint starts from the beginning.
 
+    Where the newest checkpoint is damaged or was not put in its place, the one before it serves.
+
+    Args:
+        run: the run's folder.
+        parts: as they were saved; each is given its state.
+        identity: of this run.
+        notice: is told of a damaged checkpoint.
+
     Raises:
-        InputProblem: when the checkpoint is damaged, or belongs to another recipe or other data.
+        InputProblem: when no checkpoint is whole, or when it belongs to another recipe or to other
+            data.
     """
-    path = run / FILE_NAME
-    if not path.exists():
-        return Progress()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputProblem(
-            f"{path}: damaged ({type(error).__name__}); delete it to start the run afresh"
-        ) from error
-    found = state["identity"]
-    # A setting that is newer than the checkpoint had its default then.
-    found["recipe"] = Recipe.model_validate(found["recipe"]).model_dump(mode="json")
-    for part, value in identity.items():
-        if found.get(part) != value:
+    damaged: list[str] = []
+    for name in (FILE_NAME, PREVIOUS_NAME):
+        path = run / name
+        if not path.exists():
+            continue
+        try:
+            state = _read(path)
+        except (
+            *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
+            *(zipfile.BadZipFile, AttributeError),
+        ) as error:
+            damaged.append(f"{path}: damaged ({type(error).__name__})")
+            continue
+        _compare(path, state["identity"], identity)
+        if damaged:
+            notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
+        for part, owner in parts.items():
+            owner.load_state_dict(state[part])
+        return Progress(state["epoch"], state["step"], state.get("done", 0))
+    if damaged:
+        raise InputProblem(f"{'; '.join(damaged)}; delete it to start the run afresh")
+    return Progress()
+
+
+def _read(path: Path) -> State:
+    with zipfile.ZipFile(path) as archive:
+        # torch does not look at the checksums of what it reads.
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(broken)
+    state: State = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _compare(path: Path, found: dict[str, Any], identity: RunIdentity) -> None:
+    for part, same in (
+        ("recipe", _same_recipe(found["recipe"], identity.recipe)),
+        ("data", found["data"] == identity.data),
+    ):
+        if not same:
             raise InputProblem(
                 f"{path}: was made with another {part}; resume with the same one, or train into "
                 "another --out"
             )
-    networks.load_state_dict(state["networks"])
-    optimiser.load_state_dict(state["optimiser"])
-    return Progress(state["epoch"], state["step"])
+
+
+def _same_recipe(found: dict[str, Any], recipe: Recipe) -> bool:
+    try:
+        # A setting that is newer than the checkpoint had its default then.
+        return Recipe.model_validate(found).decisive == recipe.decisive
+    except ValidationError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the names on disk, too; a system that cannot has no need to (Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -54,7 +54,10 @@ class Processes:
 
     def gather(self, own: torch.Tensor) -> torch.Tensor:
         """All processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
-        return own if self.count == 1 else _Gather.apply(own, self)
+        if self.count == 1:
+            return own
+        gathered: torch.Tensor = _Gather.apply(own, self)  # type: ignore[no-untyped-call]
+        return gathered
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process; all of them wait for the last one to ask."""
@@ -71,7 +74,7 @@ class Processes:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(flat)
-        parts = (flat / self.count).split([tensor.numel() for tensor in tensors])
+        parts = torch.split(flat / self.count, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
@@ -95,7 +98,7 @@ def joined_processes() -> Iterator[Processes]:
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes; differentiable."""
-    mean: torch.Tensor = _Mean.apply(value)
+    mean: torch.Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]
     return mean
 
 
@@ -112,7 +115,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return _SumOfOwn.apply(gradient, ctx.processes), None
+        return _SumOfOwn.apply(gradient, ctx.processes), None  # type: ignore[no-untyped-call]
 
 
 class _SumOfOwn(torch.autograd.Function):
@@ -127,7 +130,7 @@ class _SumOfOwn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        return _Gather.apply(gradient, ctx.processes), None
+        return _Gather.apply(gradient, ctx.processes), None  # type: ignore[no-untyped-call]
 
 
 class _Mean(torch.autograd.Function):
@@ -141,4 +144,4 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # noqa: ARG004
-        return _Mean.apply(gradient)
+        return _Mean.apply(gradient)  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.recalibration import recalibrate_metric_network
 from training.recipe import Recipe
-from training.trainer import Run
+from training.run import Run
 
 FILE_NAME = "model.safetensors"
 DRAWN = "synthetic"

@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from training.augmentation import augment, build_augmentation
+from training.augmentation import Changes, augment, draw_changes
 from training.datasets.record import CropRecord
+from training.distributed import Processes
 from training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Crops `(B, h, w, 3)` uint8, labels and rows among the records `(B,)` int64, and sources."""
+    """A batch of B crops, of which one process embeds b.
+
+    Attributes:
+        crops: this process's share as decoded, `(b, H, W, 3)` uint8, on the CPU.
+        changes: what augmentation does to each of the share.
+        labels: of the whole batch, `(B,)` int64.
+        rows: of the whole batch, among the records, `(B,)` int64.
+        sources: of the whole batch.
+    """
 
     crops: torch.Tensor
+    changes: Changes
     labels: torch.Tensor
     rows: torch.Tensor
     sources: list[str]
 
 
-class BatchesOfOneEpoch(TorchDataset[Batch]):
-    """Item i is batch i.
+class BatchMaker:
+    """Makes the batches of a run.
 
     A batch is a function of (recipe seed, epoch, number of the batch), so that a resumed run sees
-    what the uninterrupted one would have.
+    what the uninterrupted one would have, and so do several processes together.
     """
 
     def __init__(
-        self,
-        records: Sequence[CropRecord],
-        labels: NDArray[np.int64],
-        recipe: Recipe,
-        cache: CropCache,
+        self, records: Sequence[CropRecord], labels: NDArray[np.int64], recipe: Recipe
     ) -> None:
-        self.records, self.labels, self.recipe, self.cache = records, labels, recipe, cache
-        self.transform = build_augmentation(recipe.augmentation, recipe.preprocessing)
-        self.epoch = 0
-        self.batches: list[list[int]] = []
+        self._records, self._labels, self._recipe = records, labels, recipe
+        self._cache = CropCache(records, recipe)
+        # What is copied from ordinary memory makes the processor wait for the GPU.
+        self._pins = torch.cuda.is_available()
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
+        """Decodes a process's share of a batch and draws its changes."""
+        recipe = self._recipe
+        part = processes.share(len(rows))
+        crops = torch.from_numpy(np.stack([self._cache.crop(row) for row in rows[part]]))
+        seed = step_seed(recipe.seed, epoch, number)
+        changes = draw_changes(
+            recipe.augmentation, recipe.decoded, recipe.preprocessing, len(rows), seed
+        )
+        labels = torch.from_numpy(self._labels[rows])
+        if self._pins:
+            crops, labels = crops.pin_memory(), labels.pin_memory()
+        sources = [self._records[row].source for row in rows]
+        return Batch(crops, changes.share(part), labels, torch.tensor(rows), sources)
 
-    def __getitem__(self, number: int) -> Batch:
-        rows = self.batches[number]
-        crops = torch.from_numpy(np.stack([self.cache.crop(row) for row in rows]))
-        seed = step_seed(self.recipe.seed, self.epoch, number)
-        crops = augment(crops.permute(0, 3, 1, 2), self.transform, seed).permute(0, 2, 3, 1)
-        sources = [self.records[row].source for row in rows]
-        labels = torch.from_numpy(self.labels[rows])
-        return Batch(crops, labels, torch.tensor(rows), sources)
+    def images(self, batch: Batch, device: torch.device) -> torch.Tensor:
+        """The share as the network's input, `(b, 3, h, w)` float32; augmented on the device."""
+        crops = batch.crops.to(device, non_blocking=True)
+        size = self._recipe.preprocessing
+        return size.normalise(augment(crops, batch.changes, self._recipe.augmentation, size))
 
 
 class CropCache:
@@ -64,16 +80,18 @@ class CropCache:
         self._records, self._preprocessing = records, recipe.decoded
         self._room = recipe.cache_megabytes * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
 
     def crop(self, row: int) -> NDArray[np.uint8]:
-        """The crop of one record, `(h, w, 3)` uint8, before augmentation."""
+        """The crop of one record, `(H, W, 3)` uint8, before augmentation."""
         kept = self._kept.get(row)
         if kept is not None:
             return kept
         crop = self._preprocessing.resize(self._records[row].decode())
-        if crop.nbytes <= self._room:
-            self._room -= crop.nbytes
-            self._kept[row] = crop
+        with self._lock:
+            if crop.nbytes <= self._room and row not in self._kept:
+                self._room -= crop.nbytes
+                self._kept[row] = crop
         return crop
 
 
@@ -83,9 +101,38 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
 
 
 def load_batches(
-    dataset: BatchesOfOneEpoch, epoch: int, batches: list[list[int]], first: int, workers: int
+    maker: BatchMaker,
+    epoch: int,
+    batches: list[list[int]],
+    first: int,
+    workers: int,
+    processes: Processes | None = None,
 ) -> Iterator[Batch]:
-    """The batches of an epoch from number `first` on, in order."""
-    dataset.epoch, dataset.batches = epoch, batches
-    remaining = range(first, len(batches))
-    yield from DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=workers)
+    """The batches of an epoch from number `first` on, in order.
+
+    Args:
+        maker: makes them.
+        epoch: which.
+        batches: the rows of every batch of the epoch.
+        first: number of the first one to make.
+        workers: threads that make batches ahead; 0 makes each when it is asked for.
+        processes: who shares a batch; None makes whole ones.
+    """
+    sharing = processes or Processes()
+    numbers = range(first, len(batches))
+    if workers == 0:
+        for number in numbers:
+            yield maker.make(epoch, number, batches[number], sharing)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        ahead: deque[Future[Batch]] = deque()
+        try:
+            for number in numbers:
+                ahead.append(pool.submit(maker.make, epoch, number, batches[number], sharing))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -11,6 +11,7 @@ from torch import nn
 from model.embedder import Embedder, Features
 from model.metric_network import MetricNetwork
 from model.pair_features import batch_pairs, unit_features
+from training.distributed import Processes
 from training.losses.distillation import (
     feature_distillation_loss,
     pair_distillation_loss,
@@ -129,11 +130,14 @@ def _lesson_terms(
     return terms
 
 
-def gradient_norms(terms: dict[str, torch.Tensor], embedding: torch.Tensor) -> dict[str, float]:
+def gradient_norms(
+    terms: dict[str, torch.Tensor], embedding: torch.Tensor, processes: Processes
+) -> dict[str, float]:
     """The norm of each term's gradient at the pooled feature `(B, d)`; keeps the graph."""
     norms = {}
     for name, term in terms.items():
         (gradient,) = torch.autograd.grad(term, embedding, retain_graph=True)
+        processes.average([gradient])
         norms[name] = float(gradient.norm())
     return norms
 

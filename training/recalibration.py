@@ -11,7 +11,7 @@ from torch import nn
 
 from model.pair_features import batch_pairs, unit_features
 from training.loader import load_batches
-from training.trainer import Run
+from training.run import Run
 
 BATCHES = 50
 
@@ -32,8 +32,7 @@ def recalibrate_metric_network(run: Run) -> None:
     epoch = run.recipe.optimisation.epochs
     order = run.sampler.epoch(epoch)[:BATCHES]
     for batch in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
-        images = run.recipe.preprocessing.normalise(batch.crops.to(run.device))
-        units = unit_features(run.networks.embedder(images))
+        units = unit_features(run.networks.embedder(run.batches.images(batch, run.device)))
         first, second = batch_pairs(len(units), run.device)
         metric_network(metric_network.pair_features(units[first], units[second]))
     for norm in norms:

@@ -23,9 +23,22 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.published import Published
 
+TrainingPrecision = Precision | Literal["float16"]
+# What may differ between a run and its continuation, since no weight depends on it.
+INDECISIVE = {
+    *("name", "description", "terms", "published", "workers", "cache_megabytes"),
+    *("log_every_steps", "checkpoint_every_steps"),
+}
 RECIPES = Path(__file__).parent / "recipes"
 # Keys for which the word none means that there is no such thing; elsewhere it is a text.
-OPTIONAL = ("perturbation_from_epoch", "identities_per_set", "multiscale", "head", "resize")
+OPTIONAL = (
+    "perturbation_from_epoch",
+    "identities_per_set",
+    "micro_batch",
+    "multiscale",
+    "head",
+    "resize",
+)
 
 
 class _Section(BaseModel):
@@ -111,7 +124,15 @@ class Losses(_Section):
 
 
 class Optimisation(_Section):
-    """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%."""
+    """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%.
+
+    Attributes:
+        micro_batch: how many crops go through the network at a time, so that a batch fits into less
+            memory; null takes all. Every loss still sees the whole batch. The network embeds each
+            crop twice, and its BatchNorm has the statistics of a micro-batch.
+        weight_average: decay of an average of the weights over the steps, which the artefact is
+            then written from; 0 switches it off.
+    """
 
     optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = Field(3.5e-4, gt=0)
@@ -122,6 +143,8 @@ class Optimisation(_Section):
     schedule: Literal["steps", "cosine"] = "steps"
     milestones: tuple[int, ...] = (30, 50)
     gamma: float = Field(0.1, gt=0, le=1)
+    micro_batch: int | None = Field(None, ge=2)
+    weight_average: float = Field(0.0, ge=0, lt=1)
 
 
 class Distillation(_Section):
@@ -155,7 +178,8 @@ class Recipe(_Section):
     Attributes:
         initial_weights: `torchvision`, `none` or a file, for the backbone.
         terms: under what terms the weights may be used, where the data sets do not say it all.
-        workers: processes that prepare batches; 0 prepares them in the training process.
+        precision: what the network computes in; `float16` scales the loss.
+        workers: threads that prepare batches ahead; 0 prepares each when it is needed.
         cache_megabytes: memory for decoded crops.
         published: figures of a paper for this recipe and the rows that one `--set` makes of it.
     """
@@ -173,7 +197,7 @@ class Recipe(_Section):
     distillation: Distillation = Distillation()
     optimisation: Optimisation = Optimisation()
     held_out: HeldOut = HeldOut()
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
     seed: int = 0
     workers: int = Field(0, ge=0)
     cache_megabytes: int = Field(2048, ge=0)
@@ -188,6 +212,20 @@ class Recipe(_Section):
             return self.preprocessing
         height, width = self.augmentation.resize
         return self.preprocessing.model_copy(update={"height": height, "width": width})
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that the weights depend on, as JSON."""
+        return self.model_dump(mode="json", exclude=INDECISIVE)
+
+    @model_validator(mode="after")
+    def _regularises_whole_batches(self) -> Recipe:
+        if self.optimisation.micro_batch and self.losses.gradient_regulariser.weight:
+            raise ValueError(
+                "the gradient regulariser needs the whole batch's graph at once; set "
+                "optimisation.micro_batch=none or losses.gradient_regulariser.weight=0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cuts_from_something_larger(self) -> Recipe:

@@ -67,7 +67,7 @@ def _synchronised(
     device: torch.device,
 ) -> nn.Module:
     if device.type == "cuda" and not differentiated_twice:
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
         return synchronised
     own = SynchronisedBatchNorm(norm.num_features, norm.eps, norm.momentum)
     own.processes = processes

@@ -1,138 +1,131 @@
-"""The training loop: from records to trained networks, resumable at any checkpoint."""
+"""The training loop: from records to trained networks, resumable at any step."""
 
 from __future__ import annotations
 
-import hashlib
+import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
+from torch.amp.grad_scaler import GradScaler
 
-from model.embedder import Embedder
-from model.metric_network import MetricNetwork
-from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from training.datasets.record import CropRecord
-from training.loader import Batch, BatchesOfOneEpoch, CropCache, load_batches, step_seed
-from training.objective import (
-    Lesson,
-    TrainedNetworks,
-    gradient_norms,
-    inactive_terms,
-    loss_terms,
-)
-from training.recipe import Recipe
-from training.run_log import RunLog
-from training.sampler import PKSampler
-from training.schedule import build_optimiser, learning_rate, set_learning_rate
-from training.teachers import Teacher, read_teachers
+from training.averaging import WeightAverage
+from training.checkpoint import Progress, Stateful, load_checkpoint, save_checkpoint
+from training.divergence import DivergenceWatch, WatchedStep
+from training.loader import Batch, load_batches, step_seed
+from training.objective import inactive_terms
+from training.run import Run
+from training.run_log import FILE_NAME as LOG_NAME
+from training.run_log import RunLog, SilentLog
+from training.schedule import learning_rate, set_learning_rate
+from training.step import GradientStep, autocast_type
+from training.stopping import StopRequest, TrainingStopped, stop_requests
 
 Report = Callable[[int, int, dict[str, float]], None]
+NAMED_CROPS = 4
+SMALLEST_SCALE = 1e-6
 
 
 @dataclass
-class Run:
-    """One training run and everything that its steps share."""
+class Training:
+    """What the steps of a run share beside the run itself."""
 
-    recipe: Recipe
-    records: Sequence[CropRecord]
-    folder: Path
-    device: torch.device
-    networks: TrainedNetworks
-    optimiser: torch.optim.Optimizer
-    sampler: PKSampler
-    batches: BatchesOfOneEpoch
-    teachers: Sequence[Teacher] = ()
+    run: Run
+    gradients: GradientStep
+    scaler: GradScaler | None
+    average: WeightAverage | None
+    watch: DivergenceWatch
+    log: RunLog
+    stop: StopRequest
+    report: Report
+
+    def save(self, progress: Progress) -> None:
+        """Writes the run's checkpoint; the process that leads does."""
+        if self.run.processes.leads:
+            save_checkpoint(self.run.folder, self.parts, progress, self.run.identity)
 
     @property
-    def identity(self) -> dict[str, object]:
-        """What a resumed run must have in common with its checkpoint."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "data": data_digest(self.records),
-        }
+    def parts(self) -> dict[str, Stateful]:
+        """What changes from step to step."""
+        parts: dict[str, Stateful] = {"networks": self.run.networks}
+        parts["optimiser"] = self.run.optimiser
+        if self.average is not None:
+            parts["average"] = self.average
+        if self.scaler is not None:
+            parts["scaler"] = self.scaler
+        return parts
 
 
-def prepare_run(recipe: Recipe, records: Sequence[CropRecord], folder: Path) -> Run:
-    """Builds networks, optimiser and sampler.
-
-    Raises:
-        InputProblem: when the data does not fill a batch or the initial weights do not fit.
-    """
-    device = choose_device("auto")
-    sampler = PKSampler(
-        records, recipe.sampling.identities, recipe.sampling.images, seed=recipe.seed
-    )
-    people = sorted({record.person for record in records})
-    index = {person: label for label, person in enumerate(people)}
-    labels = np.array([index[record.person] for record in records], dtype=np.int64)
-    teachers = read_teachers(recipe.distillation.features, records)
-    torch.manual_seed(recipe.seed)
-    networks = TrainedNetworks(
-        Embedder(recipe.embedder, recipe.initial_weights),
-        MetricNetwork(recipe.embedder.dimension, recipe.metric_network),
-        len(people),
-        [teacher.dimension for teacher in teachers],
-    )
-    networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = BatchesOfOneEpoch(records, labels, recipe, CropCache(records, recipe))
-    optimiser = build_optimiser(networks, recipe.optimisation)
-    return Run(recipe, records, folder, device, networks, optimiser, sampler, batches, teachers)
-
-
-def data_digest(records: Sequence[CropRecord]) -> str:
-    """A digest of the list of training crops: names and labels, not pixels."""
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(f"{record.source}\0{record.identity}\0{record.camera}\n".encode())
-    return digest.hexdigest()
-
-
-def train(run: Run, report: Report) -> None:
+def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: None) -> None:
     """Trains to the recipe's last epoch, from the run's checkpoint where there is one.
 
     Args:
-        run: what `prepare_run` built; its networks are trained in place.
-        report: called after every step with steps done, steps in all, and the loss terms.
+        run: what `prepare_run` built; its networks are trained in place, and hold the averaged
+            weights at the end where the recipe asks for an average.
+        report: called after every step with steps done, steps in all, and the loss terms as they
+            were last logged: to read them at every step would make a GPU wait.
+        notice: is told what a person should know, such as of a damaged checkpoint.
+
+    Raises:
+        InputProblem: when the loss or a gradient is not finite, naming crops of the batch.
+        TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
     """
     recipe = run.recipe
-    progress = load_checkpoint(run.folder, run.networks, run.optimiser, run.identity)
-    with RunLog(run.folder) as log:
-        for epoch in range(progress.epoch, recipe.optimisation.epochs):
-            order = run.sampler.epoch(epoch)
-            first = progress.step if epoch == progress.epoch else 0
-            _train_epoch(run, log, epoch, order, first, report)
-            save_checkpoint(
-                run.folder, run.networks, run.optimiser, Progress(epoch + 1), run.identity
-            )
+    average = recipe.optimisation.weight_average
+    late = run.device.type == "cuda" and recipe.optimisation.optimiser == "adam"
+    scaled = autocast_type(recipe, run.device) is torch.float16
+    training = Training(
+        run=run,
+        gradients=GradientStep(run),
+        scaler=GradScaler(run.device.type) if scaled else None,
+        average=WeightAverage(run.networks, average) if average else None,
+        # What averages or scales must know at once that a step is lost.
+        watch=DivergenceWatch(run.networks, run.device, late and not scaled and not average),
+        log=SilentLog(),
+        stop=StopRequest(),
+        report=report,
+    )
+    progress = load_checkpoint(run.folder, training.parts, run.identity, notice)
+    with _open_log(run, progress) as training.log, stop_requests() as training.stop:
+        while progress.epoch < recipe.optimisation.epochs:
+            progress = _train_epoch(training, progress)
+            training.save(progress)
+    if training.average is not None:
+        training.average.copy_to(run.networks)
 
 
-def _train_epoch(
-    run: Run, log: RunLog, epoch: int, order: list[list[int]], first: int, report: Report
-) -> None:
-    recipe = run.recipe
+def _open_log(run: Run, progress: Progress) -> RunLog:
+    return RunLog(run.folder, progress.done) if run.processes.leads else SilentLog()
+
+
+def _train_epoch(training: Training, begin: Progress) -> Progress:
+    """Trains from a step to the end of its epoch, and returns where the next one begins."""
+    run, recipe = training.run, training.run.recipe
+    order = run.sampler.epoch(begin.epoch)
     run.networks.train()
     start = recipe.losses.perturbation_from_epoch
-    run.networks.metric_network.perturb(start is not None and epoch >= start)
+    run.networks.metric_network.perturb(start is not None and begin.epoch >= start)
+    loader = load_batches(
+        run.batches, begin.epoch, order, begin.step, recipe.workers, run.processes
+    )
+    values: dict[str, float] = {}
     began = time.perf_counter()
-    loader = load_batches(run.batches, epoch, order, first, recipe.workers)
-    for step, batch in enumerate(loader, start=first):
-        moment = epoch + step / len(order)
+    now = begin
+    for batch in loader:
+        moment = now.epoch + now.step / len(order)
         rate = learning_rate(recipe.optimisation, moment)
         set_learning_rate(run.optimiser, rate)
-        torch.manual_seed(step_seed(recipe.seed, epoch, step) ^ 0x5EED)
-        done = epoch * len(order) + step
-        logged = done % recipe.log_every_steps == 0
-        values, norms = _train_step(run, batch, with_norms=logged)
+        logged = now.done % recipe.log_every_steps == 0
+        terms, norms = _train_step(training, batch, now, logged)
         if logged:
-            crops = (step - first + 1) * len(batch.labels)
-            log.write(
+            values = {name: float(term) for name, term in terms.items()}
+            crops = (now.step + 1 - begin.step) * len(batch.labels)
+            training.log.write(
                 "step",
-                done,
+                now.done,
                 epoch=round(moment, 4),
                 learning_rate=rate,
                 loss=values,
@@ -140,31 +133,81 @@ def _train_epoch(
                 inactive=inactive_terms(norms),
                 crops_per_second=round(crops / (time.perf_counter() - began), 1),
             )
-        report(done + 1, recipe.optimisation.epochs * len(order), values)
-        if (step + 1) % recipe.checkpoint_every_steps == 0 and step + 1 < len(order):
-            now = Progress(epoch, step + 1)
-            save_checkpoint(run.folder, run.networks, run.optimiser, now, run.identity)
+        now = Progress(now.epoch, now.step + 1, now.done + 1)
+        later = (recipe.optimisation.epochs - now.epoch) * len(order) - now.step
+        training.report(now.done, now.done + later, values)
+        _pause(training, now, len(order))
+    _end_if(training, training.watch.last())
+    return Progress(now.epoch + 1, 0, now.done)
 
 
 def _train_step(
-    run: Run, batch: Batch, with_norms: bool
-) -> tuple[dict[str, float], dict[str, float]]:
-    labels = batch.labels.to(run.device)
-    images = run.recipe.preprocessing.normalise(batch.crops.to(run.device))
-    dtype = choose_dtype(run.device, run.recipe.precision)
-    with torch.autocast(run.device.type, dtype=dtype, enabled=dtype is not torch.float32):
-        features = run.networks.embedder.features(images)
-    taught = [teacher.features[batch.rows].to(run.device) for teacher in run.teachers]
-    lesson = Lesson(taught, run.recipe.distillation)
-    terms = loss_terms(run.networks, features, labels, run.recipe.losses, lesson)
-    norms = gradient_norms(terms, features.before_neck) if with_norms else {}
-    loss = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(loss):
-        raise InputProblem(
-            f"the loss is {loss.item()} on the batch of {', '.join(batch.sources[:4])}, …; "
-            "lower optimisation.learning_rate or set precision=float32"
-        )
+    training: Training, batch: Batch, now: Progress, logged: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    run, scaler, watch = training.run, training.scaler, training.watch
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    run.optimiser.step()
-    return {name: float(term.detach()) for name, term in terms.items()}, norms
+    watch.before(now)
+    scale = scaler.scale(torch.ones((), device=run.device)) if scaler is not None else None
+    seed = step_seed(run.recipe.seed, now.epoch, now.step) ^ 0x5EED
+    terms, norms = training.gradients.backward(batch, scale, seed, logged)
+    gradients = [p.grad for p in run.networks.parameters() if p.grad is not None]
+    # Scaled gradients may overflow: the scaler skips such a step and scales less.
+    _end_if(training, watch.after(now, batch.sources, terms, [] if scaler else gradients))
+    if scaler is None:
+        if watch.late:
+            run.optimiser.found_inf = watch.diverged  # type: ignore[attr-defined]
+        run.optimiser.step()
+    else:
+        scaler.step(run.optimiser)
+        scaler.update()
+        if logged and scaler.get_scale() < SMALLEST_SCALE:
+            raise _divergence("every gradient overflows float16", batch.sources)
+    if training.average is not None:
+        training.average.update(run.networks, now.done)
+    return terms, norms
+
+
+def _pause(training: Training, now: Progress, steps: int) -> None:
+    """Writes a checkpoint where one is due or where the run was asked to stop, and stops."""
+    recipe, stop = training.run.recipe, training.stop
+    stopping = training.run.processes.any(stop.signal_number is not None)
+    due = now.step % recipe.checkpoint_every_steps == 0 and now.step < steps
+    if not stopping and not due:
+        return
+    _end_if(training, training.watch.last())
+    training.save(Progress(now.epoch + 1, 0, now.done) if now.step == steps else now)
+    # Nobody leaves, and has torchrun end the others, before the checkpoint is written.
+    if stopping and not training.run.processes.any(False):
+        number = stop.signal_number or signal.SIGTERM
+        raise TrainingStopped(
+            f"stopped by {signal.Signals(number).name} after step {now.done}; continue with "
+            "--resume",
+            number,
+        )
+
+
+def _end_if(training: Training, diverged: WatchedStep | None) -> None:
+    """Ends the run at a step that diverged, with the weights from before it as a checkpoint."""
+    if diverged is None:
+        return
+    training.watch.restore(diverged)
+    training.save(diverged.progress)
+    terms = {name: float(term) for name, term in diverged.terms.items()}
+    training.log.write(
+        "diverged",
+        diverged.progress.done,
+        loss={name: str(value) for name, value in terms.items()},
+        batch=list(diverged.sources),
+    )
+    lost = [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+    what = "the loss is not finite: " + ", ".join(lost) if lost else "a gradient is not finite"
+    raise _divergence(what, diverged.sources)
+
+
+def _divergence(what: str, sources: Sequence[str]) -> InputProblem:
+    named = ", ".join(sources[:NAMED_CROPS])
+    return InputProblem(
+        f"{what}, on the batch of {named}, … (all {len(sources)} are in {LOG_NAME}); train anew "
+        "with a lower optimisation.learning_rate or precision=float32; checkpoint.pt has the "
+        "weights from before this step"
+    )

@@ -6,8 +6,9 @@ import torch
 
 from model.cost import embedder_cost
 from model.problems import InputProblem
-from training.augmentation import augment, build_augmentation
+from training.augmentation import augment, draw_changes
 from training.datasets.synthetic import draw_people
+from training.evaluation.papers_section import published_rows
 from training.loader import CropCache
 from training.recipe import RECIPES, Recipe, read_recipe
 
@@ -42,6 +43,9 @@ def test_every_published_row_is_a_recipe_or_one_setting_at_the_cost_it_reports(
     row = read_recipe(name).published[number]
     recipe = read_recipe(name, [row.setting] if row.setting else [])
     assert row.results
+    beside = [found["row"] for found in published_rows(recipe.model_dump(mode="json"))]
+    assert row.row in beside
+    assert len(beside) == 1 or not row.setting
     if row.gflops is not None:
         cost = embedder_cost(recipe.embedder, recipe.preprocessing)
         assert cost.multiply_adds / 1e9 == pytest.approx(row.gflops, abs=0.1)
@@ -101,11 +105,12 @@ def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
     record = draw_people(1, 1, 2, cameras_per_domain=2, crops_per_camera=1).records[0]
     larger = CropCache([record], recipe).crop(0)
     assert larger.shape == (144, 72, 3)
-    transform = build_augmentation(recipe.augmentation, recipe.preprocessing)
-    crop = torch.from_numpy(larger.copy()).permute(2, 0, 1)
-    cut = augment(crop.expand(8, -1, -1, -1), transform, seed=3)
-    assert cut.shape == (8, 3, 128, 64)
-    windows = np.lib.stride_tricks.sliding_window_view(crop.numpy(), (3, 128, 64))[0]
+    size = recipe.preprocessing
+    changes = draw_changes(recipe.augmentation, recipe.decoded, size, count=8, seed=3)
+    crops = torch.from_numpy(larger.copy()).expand(8, -1, -1, -1)
+    cut = augment(crops, changes, recipe.augmentation, size)
+    assert cut.shape == (8, 128, 64, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(larger, (128, 64, 3))[:, :, 0]
     found = [np.argwhere((windows == one.numpy()).all(axis=(2, 3, 4))) for one in cut]
     assert all(len(places) for places in found)
     assert len({tuple(places[0]) for places in found}) > 1

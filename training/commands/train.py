@@ -18,6 +18,7 @@ from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
+    from training.distributed import Processes
     from training.recipe import Recipe
 
 REPORT_FILE = "report.html"
@@ -60,8 +61,7 @@ def train(
 
     Example: gmn train small-gmn --data cuhk01:/data/cuhk01 --data synthetic:7 --out runs/first
     """
-    from training.datasets.fewer import leave_out
-    from training.datasets.registry import read_datasets
+    from training.distributed import joined_processes
     from training.recipe import read_recipe
 
     if left_out and leave_one_out:
@@ -70,36 +70,57 @@ def train(
             "the two"
         )
     resolved = read_recipe(recipe, settings)
-    _open_folder(out, resume)
+    with joined_processes() as processes:
+        console = Console(stderr=True, quiet=not processes.leads)
+        if processes.leads:
+            _open_folder(out, resume)
+        for folder, datasets in _runs(data, out, left_out, leave_one_out):
+            if leave_one_out:
+                console.rule(folder.name, align="left")
+            if leave_one_out and (folder / REPORT_FILE).exists():
+                console.print(f"{folder}: is finished already", markup=False)
+                continue
+            _train_one(resolved, datasets, folder, console, processes)
+
+
+def _runs(
+    data: list[str], out: Path, left_out: str | None, leave_one_out: bool
+) -> list[tuple[Path, list[Dataset]]]:
+    """Each run's folder and what it trains on."""
+    from training.datasets.fewer import leave_out
+    from training.datasets.registry import read_datasets
+
     datasets = read_datasets(data)
-    console = Console(stderr=True)
+    if left_out:
+        return [(out, leave_out(datasets, left_out))]
     if not leave_one_out:
-        chosen = leave_out(datasets, left_out) if left_out else datasets
-        _train_one(resolved, chosen, out, console)
-        return
-    for name in [dataset.name for dataset in datasets]:
-        folder = out / f"without-{name}"
-        console.rule(f"without {name}", align="left")
-        if (folder / REPORT_FILE).exists():
-            console.print(f"{folder}: is finished already", markup=False)
-            continue
-        folder.mkdir(exist_ok=True)
-        _train_one(resolved, leave_out(datasets, name), folder, console)
+        return [(out, datasets)]
+    names = [dataset.name for dataset in datasets]
+    return [(out / f"without-{name}", leave_out(datasets, name)) for name in names]
 
 
-def _train_one(recipe: Recipe, datasets: Sequence[Dataset], out: Path, console: Console) -> None:
+def _train_one(
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
+    out: Path,
+    console: Console,
+    processes: Processes,
+) -> None:
     from training.datasets.fewer import limit_identities
     from training.datasets.held_out import split_held_out
     from training.finish import finish_run, without_folders
-    from training.trainer import prepare_run
+    from training.run import prepare_run
+    from training.stopping import TrainingStopped
     from training.trainer import train as train_networks
 
     kept_back = recipe.held_out
     records, held_out = split_held_out(datasets, kept_back.fraction, kept_back.seed)
     records = limit_identities(records, recipe.sampling.identities_per_set, kept_back.seed)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
-    run = prepare_run(recipe, records, out)
-    _write_recipe(out, recipe)
+    run = prepare_run(recipe, records, out, processes)
+    if processes.leads:
+        out.mkdir(exist_ok=True)
+        _write_recipe(out, recipe)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,7 +135,13 @@ def _train_one(recipe: Recipe, datasets: Sequence[Dataset], out: Path, console: 
             loss = f"training, loss {sum(values.values()):.3f}"
             progress.update(task, completed=done, total=total, description=loss)
 
-        train_networks(run, report)
+        try:
+            train_networks(run, report, lambda text: console.print(text, markup=False))
+        except TrainingStopped as stopped:
+            console.print(f"{out}: {stopped}", markup=False)
+            raise typer.Exit(128 + stopped.signal_number) from stopped
+    if not processes.leads:
+        return
     command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
     measured = finish_run(run, datasets, command, progress_bar)
     render_report(measured, Console(), out)
@@ -126,7 +153,7 @@ def _open_folder(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputProblem(f"--out {out}: cannot be made ({error.strerror})") from error
-    held = ("checkpoint.pt", "recipe.json", "without-*/recipe.json")
+    held = ("checkpoint*.pt", "recipe.json", "without-*/recipe.json")
     if resume and not any(list(out.glob(name)) for name in held):
         raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
     if not resume and any(out.iterdir()):

@@ -1,0 +1,183 @@
+"""Two processes train the network that one process trains on the same batches.
+
+They are real processes on a CPU that talk by gloo. What this cannot show: NCCL, and torch's own
+SyncBatchNorm, which runs on GPUs only; the project's own stands in for it here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from training.datasets.synthetic import draw_people
+from training.distributed import Processes, joined_processes
+from training.recipe import Recipe, read_recipe
+from training.run import Run, prepare_run
+from training.trainer import train
+
+COMMON = (
+    "initial_weights=none",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "augmentation.resize=[70, 36]",
+    "sampling.identities=4",
+    "sampling.images=2",
+    "optimisation.epochs=1",
+    "optimisation.learning_rate=1e-4",
+    "optimisation.warm_up_epochs=0",
+    # Adam divides by the gradient's own size, and would blow up what differs in the last digit.
+    "optimisation.optimiser=sgd",
+    "losses.perturbation_from_epoch=0",
+    "precision=float32",
+    "log_every_steps=1",
+)
+MULTISCALE = (
+    "embedder.multiscale.channels=8",
+    "embedder.head.dimension=16",
+    "augmentation.pad=2",
+)
+# Untrained, MobileNetV2 turns a millionth of difference in its input into other weights.
+RESNET = ("embedder.backbone=resnet18",)
+VARIANTS = {
+    "gmn": ("small-gmn", (*RESNET, "optimisation.weight_average=0.5")),
+    "gmn in micro-batches": ("small-gmn", (*RESNET, "optimisation.micro_batch=2")),
+    "msfl with msgr and gmn": (
+        "small-msfl",
+        (*MULTISCALE, "losses.gradient_regulariser.weight=1e-2", "losses.gmn=1", "losses.pic=0.1"),
+    ),
+    "msfl on perturbed features": (
+        "small-msfl",
+        (
+            *MULTISCALE,
+            "embedder.multiscale.stages=[1, 2, 3]",
+            "losses.gradient_regulariser.weight=0.1",
+            "losses.gradient_regulariser.form=adversarial",
+        ),
+    ),
+}
+
+
+def recipe(variant: str) -> Recipe:
+    name, settings = VARIANTS[variant]
+    return read_recipe(name, [*COMMON, *settings])
+
+
+def train_variant(variant: str, folder: Path, processes: Processes) -> dict[str, torch.Tensor]:
+    place = folder / variant
+    place.mkdir(parents=True, exist_ok=True)
+    run = start(variant, place, processes)
+    train(run, lambda *_: None)
+    return run.networks.state_dict()
+
+
+def train_together(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with joined_processes() as processes:
+        for variant in VARIANTS:
+            weights = train_variant(variant, Path(folder) / "two", processes)
+            torch.save(weights, Path(folder) / f"{variant} {rank}.pt")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    torch.multiprocessing.spawn(train_together, (free_port(), str(folder)), nprocs=2)
+    return folder
+
+
+def start(variant: str, folder: Path, processes: Processes) -> Run:
+    records = draw_people(3, 1, 10, cameras_per_domain=2, crops_per_camera=1).records
+    return prepare_run(recipe(variant), records, folder, processes)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if "micro" not in name])
+def test_two_processes_move_the_weights_as_one_does(
+    variant: str, trained_by_two: Path, tmp_path: Path
+) -> None:
+    before = start(variant, tmp_path, Processes()).networks.state_dict()
+    alone = train_variant(variant, tmp_path, Processes())
+    for rank in (0, 1):
+        together = torch.load(trained_by_two / f"{variant} {rank}.pt")
+        for name, tensor in alone.items():
+            moved = (tensor - before[name]).float().norm()
+            # The order of additions differs, and what it changes grows with every layer and step.
+            assert (together[name] - tensor).float().norm() <= 0.05 * moved + 1e-7, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_processes_hold_the_same_weights(variant: str, trained_by_two: Path) -> None:
+    first, second = (torch.load(trained_by_two / f"{variant} {rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_leading_process_alone_writes(trained_by_two: Path) -> None:
+    lines = (trained_by_two / "two" / "gmn" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == list(range(len(steps)))
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputProblem, match=r"8 crops cannot be shared by 3.*nproc-per-node"):
+        start("gmn", tmp_path, Processes(0, 3))
+
+
+def torchrun(out: Path, *settings: str) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "gmn", "train", "small-gmn", "--out", str(out)]
+    command += ["--data", "synthetic:5,identities=10,domains=2,cameras=2,crops=2"]
+    return [*command, *(word for setting in settings for word in ("--set", setting))]
+
+
+def test_torchrun_trains_an_artefact(tmp_path: Path) -> None:
+    settings = (*COMMON, "held_out.fraction=0.3", "optimisation.optimiser=adam")
+    done = subprocess.run(
+        torchrun(tmp_path / "run", *settings), check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Report:") == 1
+    assert load_artefact(tmp_path / "run" / "model.safetensors")
+
+
+def test_a_failing_process_ends_all_of_them(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    # Loaded by every Python process on its start: one of the two loses its data in the middle.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from training import loader\n"
+        "    whole = loader.CropCache.crop\n"
+        "    def crop(self, row):\n"
+        "        if len(self._kept) > 12:\n"
+        "            raise OSError('the disk is gone')\n"
+        "        return whole(self, row)\n"
+        "    loader.CropCache.crop = crop\n"
+    )
+    done = subprocess.run(
+        torchrun(tmp_path / "run", *COMMON, "optimisation.epochs=50"),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "the disk is gone" in done.stderr
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -1,0 +1,234 @@
+"""A run that was stopped, killed or interrupted in its writing ends as if it never had been."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.problems import InputProblem
+from training.datasets.synthetic import draw_people
+from training.recipe import Recipe, read_recipe
+from training.run import prepare_run
+from training.stopping import TrainingStopped
+from training.trainer import train
+
+RECORDS = draw_people(11, 2, 6, cameras_per_domain=2, crops_per_camera=1).records
+SETTINGS = (
+    "initial_weights=none",
+    "embedder.last_stride=2",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "sampling.images=2",
+    "optimisation.epochs=2",
+    "losses.perturbation_from_epoch=1",
+    "checkpoint_every_steps=2",
+    "log_every_steps=1",
+    "workers=1",
+)
+VARIANTS = {
+    "plain": (),
+    "micro-batches and averaged weights": (
+        "optimisation.micro_batch=4",
+        "optimisation.weight_average=0.9",
+    ),
+}
+
+
+class StoppedError(Exception):
+    """Raised by a test where a process would have been killed."""
+
+
+def recipe(variant: str = "plain") -> Recipe:
+    return read_recipe("small-gmn", [*SETTINGS, *VARIANTS[variant]])
+
+
+def train_in(
+    folder: Path,
+    variant: str = "plain",
+    at_step: Callable[[int], None] = lambda _: None,
+    notices: list[str] | None = None,
+) -> str:
+    """Trains to the end and returns the hash of all tensors."""
+    folder.mkdir(exist_ok=True)
+    run = prepare_run(recipe(variant), RECORDS, folder)
+    heard = [] if notices is None else notices
+    train(run, lambda done, *_: at_step(done), heard.append)
+    digest = hashlib.sha256()
+    for name, tensor in run.networks.state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def interrupt(at: int, number: int) -> Callable[[int], None]:
+    return lambda done: os.kill(os.getpid(), number) if done == at else None
+
+
+def kill(at: int) -> Callable[[int], None]:
+    def stop(done: int) -> None:
+        if done == at:
+            raise StoppedError
+
+    return stop
+
+
+def logged_steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("whole")
+    return request.param, train_in(folder, request.param), logged_steps(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return train_in(tmp_path_factory.mktemp("plain"))
+
+
+def test_a_run_asked_to_stop_at_any_step_ends_with_the_same_weights(whole, tmp_path: Path) -> None:
+    variant, weights, steps = whole
+    for at, number in ((1, signal.SIGINT), (3, signal.SIGTERM), (len(steps) - 1, signal.SIGTERM)):
+        folder = tmp_path / str(at)
+        with pytest.raises(TrainingStopped, match=rf"after step {at}; continue with --resume"):
+            train_in(folder, variant, interrupt(at, number))
+        assert train_in(folder, variant) == weights
+        assert logged_steps(folder) == steps
+
+
+def test_a_killed_run_ends_with_the_same_weights_and_every_step_is_in_its_log_once(
+    whole, tmp_path: Path
+) -> None:
+    variant, weights, steps = whole
+    with pytest.raises(StoppedError):
+        train_in(tmp_path, variant, kill(4))
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"event": "step", "st')
+    assert train_in(tmp_path, variant) == weights
+    assert logged_steps(tmp_path) == steps
+
+
+def test_threads_that_make_batches_ahead_change_no_weight(plain: str, tmp_path: Path) -> None:
+    run = prepare_run(recipe().model_copy(update={"workers": 0}), RECORDS, tmp_path)
+    with pytest.raises(StoppedError):
+        train(run, lambda done, *_: kill(3)(done))
+    assert train_in(tmp_path) == plain
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "empty", "not in its place"])
+def test_of_a_damaged_checkpoint_the_one_before_it_is_used(
+    damage: str, plain: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        train_in(tmp_path, at_step=kill(5))
+    newest = tmp_path / "checkpoint.pt"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "one byte":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    elif damage == "empty":
+        newest.write_bytes(b"")
+    else:
+        newest.unlink()
+    notices: list[str] = []
+    assert train_in(tmp_path, notices=notices) == plain
+    if newest.exists() and damage != "not in its place":
+        assert "checkpoint.pt: damaged" in notices[0]
+        assert "checkpoint.previous.pt" in notices[0]
+
+
+def test_two_damaged_checkpoints_are_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train_in(tmp_path, at_step=kill(5))
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(InputProblem, match=r"checkpoint\.pt: damaged.*previous.*start the run afr"):
+        train_in(tmp_path)
+
+
+def test_what_does_not_change_the_weights_may_change_when_resuming(
+    plain: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        train_in(tmp_path, at_step=kill(3))
+    other = recipe().model_copy(update={"log_every_steps": 7, "cache_megabytes": 0, "workers": 2})
+    train(prepare_run(other, RECORDS, tmp_path), lambda *_: None)
+    assert train_in(tmp_path) == plain
+
+
+# A process of its own, since it is really killed; the slow part stands for a slow disk.
+SLOW_DISK = """
+import os, sys, time
+from pathlib import Path
+from tests.training import test_resuming as tests
+
+folder, where = Path(sys.argv[1]), sys.argv[2]
+fsync, replace, writes = os.fsync, Path.replace, []
+
+def wait(name):
+    (folder / "now").touch()
+    time.sleep(600)
+
+def slow_fsync(descriptor):
+    writes.append(descriptor)
+    if where == "write" and len(writes) > 4:
+        os.ftruncate(descriptor, 1000)
+        wait("write")
+    fsync(descriptor)
+
+def slow_replace(path, target):
+    if where == "rename" and len(writes) > 4 and path.name.endswith(".tmp"):
+        wait("rename")
+    return replace(path, target)
+
+os.fsync, Path.replace = slow_fsync, slow_replace
+tests.train_in(folder)
+"""
+
+
+@pytest.mark.parametrize("where", ["write", "rename"])
+def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
+    where: str, plain: str, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", SLOW_DISK, str(tmp_path), where], cwd=root)
+    while not (tmp_path / "now").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run = prepare_run(recipe(), RECORDS, tmp_path)
+    done: list[int] = []
+    train(run, lambda step, *_: done.append(step))
+    assert done[0] > 1
+    assert train_in(tmp_path) == plain
+
+
+def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def fill_the_disk(done: int) -> None:
+        if done == 3:
+            # A disk cannot be filled up in a test.
+            monkeypatch.setattr(torch, "save", full)
+
+    with pytest.raises(InputProblem, match=r"checkpoint\.pt: cannot be written.*--resume"):
+        train_in(tmp_path, at_step=fill_the_disk)
+    monkeypatch.undo()
+    assert train_in(tmp_path) == plain

@@ -1,0 +1,109 @@
+"""A run: what its recipe and its data make, and what its steps share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork
+from model.precision import choose_device
+from training.checkpoint import RunIdentity
+from training.datasets.record import CropRecord
+from training.distributed import Processes
+from training.loader import BatchMaker
+from training.objective import TrainedNetworks
+from training.recipe import Recipe
+from training.sampler import PKSampler
+from training.schedule import build_optimiser
+from training.synchronised_norm import synchronise_norms
+from training.teachers import Teacher, read_teachers
+
+
+@dataclass
+class Run:
+    """One training run and everything that its steps share."""
+
+    recipe: Recipe
+    records: Sequence[CropRecord]
+    folder: Path
+    device: torch.device
+    networks: TrainedNetworks
+    optimiser: torch.optim.Optimizer
+    sampler: PKSampler
+    batches: BatchMaker
+    teachers: Sequence[Teacher] = ()
+    processes: Processes = field(default_factory=Processes)
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What a resumed run must have in common with its checkpoint."""
+        return RunIdentity(self.recipe, data_digest(self.records))
+
+
+def prepare_run(
+    recipe: Recipe,
+    records: Sequence[CropRecord],
+    folder: Path,
+    processes: Processes | None = None,
+) -> Run:
+    """Builds networks, optimiser and sampler; writes nothing.
+
+    Args:
+        recipe: decides everything but the data.
+        records: the training crops.
+        folder: where the run will write.
+        processes: those that train together; None is this one alone.
+
+    Raises:
+        InputProblem: when the data does not fill a batch, the batch does not divide among the
+            processes, or the initial weights do not fit.
+    """
+    device, together = choose_device("auto"), processes or Processes()
+    together.share(recipe.sampling.identities * recipe.sampling.images)
+    sampler = PKSampler(
+        records, recipe.sampling.identities, recipe.sampling.images, seed=recipe.seed
+    )
+    people = sorted({record.person for record in records})
+    index = {person: label for label, person in enumerate(people)}
+    labels = np.array([index[record.person] for record in records], dtype=np.int64)
+    teachers = read_teachers(recipe.distillation.features, records)
+    torch.manual_seed(recipe.seed)
+    networks = TrainedNetworks(
+        Embedder(recipe.embedder, recipe.initial_weights),
+        MetricNetwork(recipe.embedder.dimension, recipe.metric_network),
+        len(people),
+        [teacher.dimension for teacher in teachers],
+    )
+    networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if together.count > 1:
+        _share_statistics(networks.embedder, recipe, together, device)
+    batches = BatchMaker(records, labels, recipe)
+    optimiser = build_optimiser(networks, recipe.optimisation)
+    return Run(
+        recipe, records, folder, device, networks, optimiser, sampler, batches, teachers, together
+    )
+
+
+def data_digest(records: Sequence[CropRecord]) -> str:
+    """A digest of the list of training crops: names and labels, not pixels."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.source}\0{record.identity}\0{record.camera}\n".encode())
+    return digest.hexdigest()
+
+
+def _share_statistics(
+    embedder: Embedder, recipe: Recipe, processes: Processes, device: torch.device
+) -> None:
+    """BatchNorm over all processes' crops, but for the neck, which sees the whole batch anyway."""
+    regulariser = recipe.losses.gradient_regulariser
+    twice = bool(regulariser.weight) and regulariser.form == "penalty"
+    neck = embedder.neck
+    synchronise_norms(embedder, processes, twice, device)
+    embedder.neck = neck
