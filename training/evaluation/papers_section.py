@@ -36,19 +36,30 @@ def papers_section(models: Iterable[Measured]) -> str:
 def published_rows(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The published rows that a resolved recipe remakes.
 
-    A row names the settings that make it of the recipe; where they hold, the rows that name none,
-    the recipe as it was written, do not.
+    A row names the settings that make it of the recipe. Where they hold, the rows do not that name
+    none, the recipe as it was written, or fewer: + CSIP is "no MSFF", and so are the rows below it.
     """
     rows = [row for row in recipe.get("published", ()) if isinstance(row, Mapping)]
     settings = flat({key: value for key, value in recipe.items() if key != "published"})
-    made = [row for row in rows if row.get("setting") and _holds(str(row["setting"]), settings)]
-    return made or [row for row in rows if not row.get("setting")]
+    made = [row for row in rows if _holds(str(row.get("setting", "")), settings)]
+    most = max((_count(row) for row in made), default=0)
+    return [row for row in made if _count(row) == most]
+
+
+def _count(row: Mapping[str, Any]) -> int:
+    """How many settings a row names."""
+    words = (word.partition("=") for word in str(row.get("setting", "")).split() if "=" in word)
+    return len(flat({key: _value(text) for key, _, text in words}))
 
 
 def _holds(setting: str, settings: Mapping[str, Any]) -> bool:
     """Whether `key=value key=value` is what the settings say; `none` is an absent section too."""
     for word in setting.replace("--set", " ").split():
         key, _, text = word.partition("=")
+        if isinstance(table := _value(text), dict):
+            if any(settings.get(name) != value for name, value in flat({key: table}).items()):
+                return False
+            continue
         present = any(name == key or name.startswith(f"{key}.") for name in settings)
         own = settings.get(key)
         if text in ("none", "null"):
