@@ -62,11 +62,11 @@ class CosineDistances:
             cosine[chunk] = np.einsum("nd,nd->n", self.unit(first[chunk]), self.unit(second[chunk]))
         return self._scaled(cosine, self._furthest[first])
 
-    def of_queries(self, rows: slice) -> NDArray[np.float32]:
-        """Distances of some queries to the gallery, `(rows, G)`."""
+    def closeness(self, rows: slice) -> NDArray[np.float32]:
+        """1 less the distances of some queries to the gallery, `(rows, G)`."""
         places = np.arange(self.queries)[rows]
         cosine = (self.unit(places) @ self._parts[-1].T) * self._shrink[-1].T
-        return self._scaled(cosine, self._furthest[places, None])
+        return 1.0 - self._scaled(cosine, self._furthest[places, None])
 
     def unit(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit features of some images, `(n, d)`."""
@@ -95,11 +95,13 @@ class CosineDistances:
 
 
 class MetricNetworkDistances:
-    """Distances of M-Net's scores: −log p(one person), divided by the largest that a query meets.
+    """Distances of M-Net's scores: how far each falls short of an image's score with itself.
 
-    s is M-Net's own log odds, so log(1 + e^−s) is how surprising it would be if the pair were one
-    person: 0 for a sure match, growing with −s for others, and as strictly ordered as s itself,
-    where 1 − p would tie all sure strangers. An image is at distance 0 from itself.
+    That shortfall, s(p, p) − s(p, q), divided by the largest that a query meets, is 0 to 1 and 0 of
+    an image from itself, and is to s what the paper's 2 − 2·cos is to the cosine. s(p, p) is one
+    number: every pair feature of two equal images is 0. The other ways to a distance that were
+    measured, 1 − p and −log p of M-Net's own probability, are ahead on one set and behind on
+    another.
 
     M-Net scores every query against the gallery anyway, but not the gallery against itself: an
     image's neighbours are the first of its nearest by cosine, in M-Net's order.
@@ -131,7 +133,9 @@ class MetricNetworkDistances:
             float(mnet(slice(start, min(start + rows, self.queries))).min())
             for start in range(0, self.queries, rows)
         )
-        self._furthest = _surprise(np.float32(lowest))
+        first = np.zeros(1, dtype=np.int64)
+        self._highest = float(self._scores(first, first)[0])
+        self._range = max(self._highest - lowest, 1e-12)
 
     def neighbours(self, count: int) -> NDArray[np.int64]:
         """The nearest images of each, `(N, count)`."""
@@ -142,15 +146,25 @@ class MetricNetworkDistances:
         for start in range(0, self.images, rows):
             block = listed[start : start + rows]
             images = np.repeat(np.arange(start, start + len(block)), depth)
-            distances = self.between(images, block.reshape(-1)).reshape(block.shape)
-            distances[block == np.arange(start, start + len(block))[:, None]] = -1.0
-            order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+            scores = self._scores(images, block.reshape(-1)).reshape(block.shape)
+            scores[block == images.reshape(block.shape)] = np.inf
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
             found.append(np.take_along_axis(block, order, axis=1))
         return np.concatenate(found)
 
-    @torch.inference_mode()
     def between(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distances of some pairs of images, `(n,)`."""
+        return self._shortfall(self._scores(first, second))
+
+    def closeness(self, rows: slice) -> NDArray[np.float32]:
+        """1 less the distances of some queries to the gallery, `(rows, G)`."""
+        return 1.0 - self._shortfall(self._mnet(rows))
+
+    def _shortfall(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(np.maximum(self._highest - scores, 0.0) / self._range, dtype=np.float32)
+
+    @torch.inference_mode()
+    def _scores(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
         device = next(self._network.parameters()).device
         scores = np.empty(len(first), dtype=np.float32)
         for start in range(0, len(first), PAIRS_PER_CHUNK):
@@ -161,13 +175,7 @@ class MetricNetworkDistances:
             )
             pairs = self._network.pair_features(one, other)
             scores[chunk] = self._network.scores(pairs).cpu().numpy()
-        distances = _surprise(scores) / self._furthest
-        distances[first == second] = 0.0
-        return np.asarray(distances, dtype=np.float32)
-
-    def of_queries(self, rows: slice) -> NDArray[np.float32]:
-        """Distances of some queries to the gallery, `(rows, G)`."""
-        return np.asarray(_surprise(self._mnet(rows)) / self._furthest, dtype=np.float32)
+        return scores
 
 
 def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -186,8 +194,3 @@ def _nearest_but_itself_first(
     rows = np.arange(len(similarities))
     similarities[rows, start + rows] = np.inf
     return nearest(similarities, count)
-
-
-def _surprise(scores: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
-    """log(1 + e^−s), without overflow."""
-    return np.asarray(np.logaddexp(np.float32(0.0), -scores), dtype=np.float32)

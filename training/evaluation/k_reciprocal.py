@@ -40,8 +40,8 @@ class ImageDistances(Protocol):
     def between(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distances of some pairs of images, `(n,)`, about 0 to 1."""
 
-    def of_queries(self, rows: slice) -> NDArray[np.float32]:
-        """Distances of some queries to the gallery, `(rows, G)`, about 0 to 1."""
+    def closeness(self, rows: slice) -> NDArray[np.float32]:
+        """1 less the distances of some queries to the gallery, `(rows, G)`."""
 
 
 def k_reciprocal_rows(
@@ -50,9 +50,10 @@ def k_reciprocal_rows(
     k2: int = K2,
     original_weight: float = ORIGINAL_WEIGHT,
 ) -> ScoreRows:
-    """The negative re-ranked distance, a function of a slice of queries.
+    """1 less the re-ranked distance, a function of a slice of queries.
 
-    d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper.
+    d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper. Of most pairs both distances are next
+    to 1, where a float32 tells few apart; what they lack to 1 is added up instead.
 
     Args:
         distances: of the images.
@@ -69,9 +70,8 @@ def k_reciprocal_rows(
     by_member = vectors[-distances.gallery :].tocsc()
 
     def rows_of(rows: slice) -> NDArray[np.float32]:
-        original = distances.of_queries(rows)
-        jaccard = _jaccard_distances(of_queries[rows], by_member)
-        return -((1.0 - original_weight) * jaccard + original_weight * original)
+        shared = _jaccard_similarities(of_queries[rows], by_member)
+        return (1.0 - original_weight) * shared + original_weight * distances.closeness(rows)
 
     return rows_of
 
@@ -118,10 +118,10 @@ def _vectors(sets: sparse.csr_matrix, distances: ImageDistances) -> sparse.csr_m
     return sparse.csr_matrix((weights, sets.indices, sets.indptr), shape=sets.shape)
 
 
-def _jaccard_distances(
+def _jaccard_similarities(
     queries: sparse.csr_matrix, by_member: sparse.csc_matrix
 ) -> NDArray[np.float32]:
-    """1 − Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
+    """Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
 
     Since rows sum to 1, the sum of the maxima is 2 less the sum of the minima.
     """
@@ -137,5 +137,5 @@ def _jaccard_distances(
         places = offsets + np.arange(len(offsets))
         smaller = np.minimum(by_member.data[places], np.repeat(queries.data[entries], lengths))
         shared = np.bincount(by_member.indices[places], smaller, minlength=gallery)
-        jaccard[row] = 1.0 - shared / (2.0 - shared)
+        jaccard[row] = shared / (2.0 - shared)
     return jaccard

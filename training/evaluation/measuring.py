@@ -69,10 +69,12 @@ def by_depth(search: Search, labels: PairLabels, rankings: Rankings) -> list[Dep
     if search.splits:
         gallery = len(search.splits[0].gallery)
     found = []
-    for depth in (*(depth for depth in RERANK_DEPTHS if depth < gallery), gallery):
+    for depth in (depth for depth in RERANK_DEPTHS if depth < gallery):
         rows_of = partial(_reranked, rankings, depth)
         means = rank_search(search, labels, rows_of).means()
         found.append(DepthResult(depth=depth, mAP=means["mAP"], rank_1=means["rank_1"]))
+    everything = rankings.rank("mnet").means()
+    found.append(DepthResult(depth=gallery, mAP=everything["mAP"], rank_1=everything["rank_1"]))
     return found
 
 

@@ -63,13 +63,23 @@ def reranked_rows(cosine: ScoreRows, mnet: ScoreRows, depth: int) -> ScoreRows:
     def rows_of(rows: slice) -> NDArray[np.float32]:
         scores = cosine(rows).copy()
         for row, learnt in zip(scores, mnet(rows), strict=True):
-            nearest = np.sort(np.argsort(-row, kind="stable")[:depth])
+            nearest = _highest(row, depth)
             # Reversed, so that of two equal scores the earlier gallery row gets the higher number.
             ascending = np.argsort(learnt[nearest][::-1], kind="stable")
             row[nearest[::-1][ascending]] = np.arange(2, 2 + len(nearest))
         return scores
 
     return rows_of
+
+
+def _highest(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Places of the highest scores, ascending; of equal ones the first are taken. No full sort."""
+    if count >= len(scores):
+        return np.arange(len(scores))
+    lowest = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above = np.flatnonzero(scores > lowest)
+    equal = np.flatnonzero(scores == lowest)[: count - len(above)]
+    return np.sort(np.concatenate([above, equal]))
 
 
 def write_mnet_scores(

@@ -82,7 +82,7 @@ def test_the_sparse_distances_are_those_of_the_published_code(seed, queries, gal
     expected = published(dense_cosine(images), queries, k1, k2, 0.3)[:, queries:]
     sparse = CosineDistances(images[:queries], images[queries:], scores_per_block=100)
     obtained = k_reciprocal_rows(sparse, k1, k2)(slice(0, queries))
-    np.testing.assert_allclose(-obtained, expected, atol=2e-6)
+    np.testing.assert_allclose(1 - obtained, expected, atol=2e-6)
 
 
 def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch):
@@ -90,7 +90,7 @@ def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch
     images = drawn_images(1, 260)
     expected = published(dense_cosine(images), 60, 20, 6, 0.3)[:, 60:]
     rows = k_reciprocal_rows(CosineDistances(images[:60], images[60:], scores_per_block=5_000))
-    np.testing.assert_allclose(-rows(slice(0, 60)), expected, atol=2e-6)
+    np.testing.assert_allclose(1 - rows(slice(0, 60)), expected, atol=2e-6)
     np.testing.assert_array_equal(rows(slice(0, 60))[13:29], rows(slice(13, 29)))
 
 
@@ -98,24 +98,26 @@ def test_where_every_crop_queries_all_others_each_is_there_once():
     images = drawn_images(2, 80)
     expected = published(dense_cosine(images), 80, 10, 3, 0.3)
     rows = k_reciprocal_rows(CosineDistances(images, images, one_list=True), 10, 3)
-    np.testing.assert_allclose(-rows(slice(0, 80)), expected, atol=2e-6)
+    np.testing.assert_allclose(1 - rows(slice(0, 80)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("one_list", [False, True])
 def test_mnet_distances_are_those_of_the_published_code_where_the_shortlist_holds_all(one_list):
-    network = MetricNetwork(8, MetricNetworkConfig(hidden=4)).eval()
+    network = MetricNetwork(8, MetricNetworkConfig(layers="linear")).eval()
+    with torch.no_grad():  # a larger difference scores lower, as training makes it
+        network.classifier[0].weight.copy_(torch.tensor([[1.0], [-1.0]]) * torch.rand(8))
     images, queries = drawn_images(3, 70), 70 if one_list else 20
     one, other = images[:queries], images if one_list else images[queries:]
     tensor = torch.from_numpy(images)
     scores = score_pairs(network, tensor, tensor).numpy()
     of_queries = scores[:queries, -len(other) :]
-    distances = np.log1p(np.exp(-scores)) / np.log1p(np.exp(-of_queries)).max()
+    distances = np.maximum(scores[0, 0] - scores, 0) / (scores[0, 0] - of_queries.min())
     np.fill_diagonal(distances, -1.0)
     expected = published(distances, queries, 10, 3, 0.3)[:, -len(other) :]
     cosine = CosineDistances(one, other, one_list)
     mnet = MetricNetworkDistances(cosine, network, lambda rows: of_queries[rows], shortlist=70)
     off_diagonal = ~np.eye(70, dtype=bool)[:queries, -len(other) :]
-    obtained = -k_reciprocal_rows(mnet, 10, 3)(slice(0, queries))
+    obtained = 1 - k_reciprocal_rows(mnet, 10, 3)(slice(0, queries))
     np.testing.assert_allclose(obtained[off_diagonal], expected[off_diagonal], atol=1e-5)
 
 
