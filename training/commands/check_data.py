@@ -6,29 +6,31 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
+from training.commands.check_rendering import render_check
 from training.datasets.check import check_datasets
-from training.datasets.check_report import CheckReport, DatasetReport, FileFinding, SizeRange
+from training.datasets.check_report import CheckReport
 from training.datasets.record import Dataset
-from training.datasets.registry import read_datasets
+from training.datasets.registry import KINDS, read_datasets
 
-LISTED = 10
-"""How many files of a kind the page names; `--json` names them all."""
+SPEC_HELP = (
+    "KIND:PATH, such as cuhk01:/data/cuhk01, with options such as "
+    "cuhk03np:/data/cuhk03-np,boxes=detected. KIND is one of "
+    f"{', '.join(kind.kind for kind in KINDS)}."
+)
 
 
 def check_data(
-    specs: Annotated[
-        list[str],
-        typer.Argument(metavar="SPEC...", help="KIND:PATH, such as cuhk01:/data/cuhk01."),
-    ],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Reads data sets, counts them, and says what is wrong with them.
 
-    Exits with 1 if a file cannot be read. Notes alone are no failure.
+    Found are files that cannot be read or are tiny, counts that are not the published ones, people
+    under one camera only, and pictures that are there more than once: under several names, to
+    train on and to test on, or in several of the sets given. Exits with 1 if a file cannot be
+    read. Notes alone are no failure. docs/datasets.md lists every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 manifest:/data/people.csv
     """
@@ -36,7 +38,7 @@ def check_data(
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        _render(report, Console())
+        render_check(report, Console())
     if not report.readable:
         raise typer.Exit(1)
 
@@ -45,74 +47,10 @@ def _check(datasets: list[Dataset]) -> CheckReport:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         total = sum(len(dataset.records) for dataset in datasets)
-        task = progress.add_task("Reading files", total=total)
-        return check_datasets(datasets, on_file=lambda: progress.advance(task))
-
-
-def _render(report: CheckReport, console: Console) -> None:
-    for dataset in report.datasets:
-        _render_dataset(dataset, console)
-    if report.duplicates:
-        console.print(
-            f"\n[yellow]Same bytes, different label or split: {len(report.duplicates):,}[/yellow]"
+        reading = progress.add_task("Reading files", total=total)
+        comparing = progress.add_task("Comparing pictures", total=total)
+        return check_datasets(
+            datasets,
+            on_file=lambda: progress.advance(reading),
+            on_compared=lambda pictures: progress.advance(comparing, pictures),
         )
-        for duplicate in report.duplicates[:LISTED]:
-            people = escape(", ".join(duplicate.people))
-            console.print(f"  {people}: {escape(', '.join(duplicate.sources))}", soft_wrap=True)
-        _render_rest(len(report.duplicates), console)
-
-
-def _render_dataset(dataset: DatasetReport, console: Console) -> None:
-    console.print(f"\n[bold]{escape(dataset.name)}[/bold]  {escape(dataset.spec)}", soft_wrap=True)
-    console.print(f"  Terms: {escape(dataset.terms)}", soft_wrap=True)
-    console.print(
-        f"  {dataset.images:,} images, {dataset.identities:,} identities, "
-        f"{len(dataset.images_by_camera):,} cameras"
-    )
-    console.print(_split_table(dataset))
-    cameras = ", ".join(f"{name} {count:,}" for name, count in dataset.images_by_camera.items())
-    console.print(f"  Images by camera: {escape(cameras)}", soft_wrap=True)
-    if dataset.width and dataset.height:
-        console.print(f"  Width {_range(dataset.width)}, height {_range(dataset.height)} pixels")
-    _render_files("Unreadable files", "red", dataset.unreadable, console)
-    _render_files("Tiny files", "yellow", dataset.tiny, console)
-    for note in dataset.notes:
-        console.print(f"  [yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
-
-
-def _split_table(dataset: DatasetReport) -> Table:
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("split")
-    for column in ("images", "published", "identities", "published"):
-        table.add_column(column, justify="right")
-    for count in dataset.splits:
-        table.add_row(
-            count.split or "none",
-            f"{count.images:,}",
-            _or_dash(count.published_images),
-            f"{count.identities:,}",
-            _or_dash(count.published_identities),
-        )
-    return table
-
-
-def _render_files(title: str, colour: str, files: list[FileFinding], console: Console) -> None:
-    if not files:
-        return
-    console.print(f"  [{colour}]{title}: {len(files):,}[/{colour}]")
-    for file in files[:LISTED]:
-        console.print(f"    {escape(file.source)}: {escape(file.detail)}", soft_wrap=True)
-    _render_rest(len(files), console)
-
-
-def _render_rest(count: int, console: Console) -> None:
-    if count > LISTED:
-        console.print(f"    and {count - LISTED:,} more; --json names them all")
-
-
-def _or_dash(count: int | None) -> str:
-    return "–" if count is None else f"{count:,}"
-
-
-def _range(sides: SizeRange) -> str:
-    return f"{sides.smallest} to {sides.largest} (median {sides.median:g})"

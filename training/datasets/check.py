@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from model.crops.decode import CropProblem, decode_crop
+from model.problems import InputProblem
 from training.datasets.check_report import (
     CheckReport,
     DatasetReport,
-    DuplicateFiles,
     FileFinding,
+    SizeBin,
     SizeRange,
     SplitCount,
 )
+from training.datasets.duplicates import Pictures, shared_pictures
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
-from training.datasets.registry import kind_of
+from training.datasets.registry import kind_of, overlapping
 
 TINY_WIDTH, TINY_HEIGHT = 16, 32
 """Below this, pixels, a crop is readable but hardly shows a person."""
 
 CAMERA_IMBALANCE = 5.0
 """Above this ratio of the busiest camera's images to the quietest one's, a note is made."""
+
+SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
+"""Where the bins of a size histogram begin, pixels; the last has no end."""
 
 
 @dataclass
@@ -39,28 +44,41 @@ class _Files:
 
 
 def check_datasets(
-    datasets: Sequence[Dataset], on_file: Callable[[], None] = lambda: None
+    datasets: Sequence[Dataset],
+    on_file: Callable[[], None] = lambda: None,
+    on_compared: Callable[[int], None] = lambda _: None,
 ) -> CheckReport:
     """Reads every file of the sets.
 
     Args:
         datasets: as read by the registry.
         on_file: called after each file, to show progress.
+        on_compared: called with a number of pictures after so many were compared with all others.
     """
-    by_content: dict[bytes, list[CropRecord]] = defaultdict(list)
+    pictures = Pictures()
     reports = []
     for dataset in datasets:
         files = _Files()
         for record in dataset.records:
-            _check_file(record, files, by_content)
+            _check_file(record, files, pictures)
             on_file()
         reports.append(_report(dataset, kind_of(dataset.spec), files))
-    return CheckReport(datasets=reports, duplicates=_mislabelled(by_content.values()))
+    exact, near = pictures.exact(), pictures.near(on_compared)
+    names = [dataset.name for dataset in datasets]
+    return CheckReport(
+        datasets=reports,
+        duplicates=exact,
+        near_duplicates=near,
+        shared=shared_pictures(exact, near),
+        notes=[
+            f"{a} and {b} show some of the same people: never train on one and test on the other"
+            for a, b in overlapping(names, names)
+            if a < b
+        ],
+    )
 
 
-def _check_file(
-    record: CropRecord, files: _Files, by_content: dict[bytes, list[CropRecord]]
-) -> None:
+def _check_file(record: CropRecord, files: _Files, pictures: Pictures) -> None:
     try:
         if record.path is None:
             pixels = record.decode()
@@ -68,21 +86,26 @@ def _check_file(
         else:
             content = record.path.read_bytes()
             pixels = decode_crop(content)
-    except CropProblem as problem:
-        finding = FileFinding(source=record.source, code=problem.code, detail=problem.detail)
-        files.unreadable.append(finding)
+    except (InputProblem, OSError) as problem:
+        files.unreadable.append(_unreadable(record, problem))
         return
-    except OSError as error:
-        detail = f"cannot be opened ({error.strerror}); make it readable"
-        files.unreadable.append(FileFinding(source=record.source, code="unopened", detail=detail))
-        return
-    by_content[hashlib.sha256(content).digest()].append(record)
+    pictures.add(record, content, pixels)
     height, width = pixels.shape[:2]
     files.widths.append(width)
     files.heights.append(height)
     if width < TINY_WIDTH or height < TINY_HEIGHT:
         detail = f"{width}×{height} pixels hardly show a person"
         files.tiny.append(FileFinding(source=record.source, code="tiny", detail=detail))
+
+
+def _unreadable(record: CropRecord, problem: Exception) -> FileFinding:
+    cause = problem if isinstance(problem, CropProblem | OSError) else problem.__cause__
+    if isinstance(cause, CropProblem):
+        return FileFinding(source=record.source, code=cause.code, detail=cause.detail)
+    if isinstance(cause, OSError):
+        detail = f"cannot be opened ({cause.strerror}); make it readable"
+        return FileFinding(source=record.source, code="unopened", detail=detail)
+    return FileFinding(source=record.source, code="unreadable", detail=str(problem))
 
 
 def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport:
@@ -96,6 +119,7 @@ def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport
     return DatasetReport(
         name=dataset.name,
         spec=dataset.spec,
+        version=dataset.version,
         terms=dataset.terms,
         obtain=kind.obtain,
         images=len(dataset.records),
@@ -107,12 +131,21 @@ def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport
         one_camera_identities=alone,
         width=_size_range(files.widths),
         height=_size_range(files.heights),
-        notes=[*_count_notes(splits), *_camera_notes(cameras, len(alone), len(cameras_of))],
+        notes=[
+            *_count_notes(splits),
+            *(
+                [f"the files state no camera: {kind.stands_for_camera}"]
+                if kind.stands_for_camera
+                else _camera_notes(cameras, len(alone), len(cameras_of))
+            ),
+        ],
     )
 
 
 def _count_splits(dataset: Dataset, kind: DatasetKind) -> list[SplitCount]:
-    published = {count.split: count for count in kind.published}
+    published = {
+        count.split: count for count in kind.published if count.version in (None, dataset.version)
+    }
     images: Counter[str | None] = Counter()
     people: dict[str | None, set[str]] = defaultdict(set)
     for record in dataset.records:
@@ -168,16 +201,17 @@ def _camera_notes(cameras: Counter[str], alone: int, identities: int) -> list[st
 def _size_range(sides: list[int]) -> SizeRange | None:
     if not sides:
         return None
-    return SizeRange(smallest=min(sides), median=median(sides), largest=max(sides))
-
-
-def _mislabelled(groups: Iterable[list[CropRecord]]) -> list[DuplicateFiles]:
-    return [
-        DuplicateFiles(
-            sources=[record.source for record in group],
-            people=sorted({"/".join(record.person) for record in group}),
-        )
-        for group in groups
-        if len({record.person for record in group}) > 1
-        or len({record.split for record in group}) > 1
-    ]
+    bins = Counter(bisect_right(SIZE_EDGES, side) - 1 for side in sides)
+    return SizeRange(
+        smallest=min(sides),
+        median=median(sides),
+        largest=max(sides),
+        histogram=[
+            SizeBin(
+                at_least=SIZE_EDGES[bin_],
+                below=SIZE_EDGES[bin_ + 1] if bin_ + 1 < len(SIZE_EDGES) else None,
+                images=bins[bin_],
+            )
+            for bin_ in range(min(bins), max(bins) + 1)
+        ],
+    )

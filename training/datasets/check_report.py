@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -27,18 +29,28 @@ class FileFinding(_Frozen):
     detail: str
 
 
+class SizeBin(_Frozen):
+    """How many crops have a side of `at_least` pixels and less than `below` (None: any more)."""
+
+    at_least: int
+    below: int | None
+    images: int
+
+
 class SizeRange(_Frozen):
-    """Smallest, median and largest of a side, pixels."""
+    """Smallest, median and largest of a side, pixels, and its histogram."""
 
     smallest: int
     median: float
     largest: int
+    histogram: list[SizeBin]
 
 
 class DatasetReport(_Frozen):
     """One data set as found.
 
     Attributes:
+        version: which version of the set was read; empty where there is one only.
         identities: number of people; junk and distractors are not counted.
         images_by_camera: number of crops under each camera.
         unreadable: files that training and evaluation would stop at.
@@ -50,6 +62,7 @@ class DatasetReport(_Frozen):
 
     name: str
     spec: str
+    version: str
     terms: str
     obtain: str
     images: int
@@ -64,18 +77,55 @@ class DatasetReport(_Frozen):
     notes: list[str]
 
 
-class DuplicateFiles(_Frozen):
-    """Files with the same bytes, yet labelled as different people or lying in different splits."""
+Crossing = Literal["data set", "split", "identity"]
+
+
+class Duplicates(_Frozen):
+    """One picture in several files that are labelled as different people or lie in several splits.
+
+    Attributes:
+        sources: the files.
+        people: who the labels say they show, `data set/identity`.
+        places: where they lie, `data set` or `data set/split`.
+        crosses: what differs between them. `data set` and `split` are leaks: what is trained on is
+            also tested on.
+    """
 
     sources: list[str]
     people: list[str]
+    places: list[str]
+    crosses: list[Crossing]
+
+
+class NearDuplicates(Duplicates):
+    """The same of files whose bytes differ; `distance` is in bits of 256, 0 to the threshold."""
+
+    distance: int
+
+
+class SharedPictures(_Frozen):
+    """How many pictures two places share, or how many are in one place under several names."""
+
+    places: list[str]
+    exact: int
+    near: int
 
 
 class CheckReport(_Frozen):
-    """Every data set checked, and the duplicates within and between them."""
+    """Every data set checked, and the pictures that are there more than once.
+
+    Attributes:
+        duplicates: files with the same bytes.
+        near_duplicates: files with the same picture stored in another way.
+        shared: both, counted by where they lie.
+        notes: what is known of the sets together.
+    """
 
     datasets: list[DatasetReport]
-    duplicates: list[DuplicateFiles]
+    duplicates: list[Duplicates]
+    near_duplicates: list[NearDuplicates]
+    shared: list[SharedPictures]
+    notes: list[str]
 
     @property
     def readable(self) -> bool:

@@ -149,5 +149,6 @@ KIND = DatasetKind(
     obtain="http://www.ee.cuhk.edu.hk/~xgwang/PS/dataset.html, on request",
     terms=TERMS,
     options=OPTIONS,
+    stands_for_camera="every scene counts as a camera",
     published=(PublishedCount(None, 34_574, 11_934),),
 )

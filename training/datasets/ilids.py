@@ -55,5 +55,6 @@ KIND = DatasetKind(
     obtain="http://www.eecs.qmul.ac.uk/~jason/data/i-LIDS_Pedestrian.tgz",
     terms=TERMS,
     published=(PublishedCount(None, 476, 119),),
+    stands_for_camera="every image of a person counts as one of another camera",
     trials=Trials(test_people=60, sides="crops"),
 )

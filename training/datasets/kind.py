@@ -41,6 +41,8 @@ class DatasetKind:
         options: what may follow the PATH as `,name=value`, and the values of each.
         published: the authors' counts.
         not_people: identities that label no person, such as junk.
+        stands_for_camera: what the reader takes for the camera where files state none, a clause;
+            empty where they state it.
         trials: how papers split the set at random; None where it has a split, or no custom.
         overlaps: the other kinds that show some of the same people.
     """
@@ -54,5 +56,6 @@ class DatasetKind:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published: tuple[PublishedCount, ...] = ()
     not_people: frozenset[str] = frozenset()
+    stands_for_camera: str = ""
     trials: Trials | None = None
     overlaps: frozenset[str] = frozenset()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from training.commands.check_data import check_data
 from training.datasets.check import check_datasets
-from training.datasets.registry import read_dataset
+from training.datasets.registry import KINDS, read_dataset
 
 
 @pytest.fixture
@@ -74,8 +74,27 @@ def test_tiny_crops_are_a_note_and_no_failure(
     tiny = draw_image(cuhk01_folder / "campus" / "0002001.png", width=12, height=30)
     report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
     assert [finding["source"] for finding in report["tiny"]] == [str(tiny)]
-    assert report["width"] == {"smallest": 12, "median": 24, "largest": 24}
-    assert report["height"] == {"smallest": 30, "median": 48, "largest": 48}
+    width, height = report["width"], report["height"]
+    assert (width["smallest"], width["median"], width["largest"]) == (12, 24, 24)
+    assert (height["smallest"], height["median"], height["largest"]) == (30, 48, 48)
+
+
+def test_sizes_are_counted_in_bins_that_hold_every_readable_file(
+    command: typer.Typer, cuhk01_folder: Path, draw_image: Callable[..., Path]
+) -> None:
+    draw_image(cuhk01_folder / "campus" / "0002001.png", width=64, height=600)
+    report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
+    assert report["width"]["histogram"] == [
+        {"at_least": 16, "below": 32, "images": 11},
+        {"at_least": 32, "below": 48, "images": 0},
+        {"at_least": 48, "below": 64, "images": 0},
+        {"at_least": 64, "below": 96, "images": 1},
+    ]
+    assert report["height"]["histogram"][-1] == {"at_least": 512, "below": None, "images": 1}
+    assert sum(each["images"] for each in report["height"]["histogram"]) == 12
+    page = CliRunner().invoke(command, [f"cuhk01:{cuhk01_folder}"]).stdout
+    assert "16 –  31   ██████████████████████████████ 11" in page
+    assert "512 or more" in page
 
 
 def test_people_under_one_camera_only_are_named(command: typer.Typer, cuhk01_folder: Path) -> None:
@@ -97,6 +116,8 @@ def test_one_image_of_two_people_is_found_and_of_one_person_is_not(
         {
             "sources": [str(campus / "0001001.png"), str(campus / "0002003.png")],
             "people": ["cuhk01/0001", "cuhk01/0002"],
+            "places": ["cuhk01"],
+            "crosses": ["identity"],
         }
     ]
 
@@ -109,8 +130,19 @@ def test_one_image_in_two_sets_or_two_splits_is_found(
     copy = cuhk01_folder / "people.csv"
     copy.write_text("path,identity,camera\ncampus/0001001.png,7,A\n", encoding="utf-8")
     specs = f"cuhk01:{cuhk01_folder}", f"market1501:{market1501_folder}", f"manifest:{copy}"
-    people = [duplicate["people"] for duplicate in as_json(command, *specs)["duplicates"]]
-    assert people == [["cuhk01/0001", "people/7"], ["market1501/0001"]]
+    report = as_json(command, *specs)
+    found = [(duplicate["people"], duplicate["crosses"]) for duplicate in report["duplicates"]]
+    assert found == [
+        (["cuhk01/0001", "people/7"], ["data set"]),
+        (["market1501/0001"], ["split"]),
+    ]
+    assert report["shared"] == [
+        {"places": ["cuhk01", "people"], "exact": 1, "near": 0},
+        {"places": ["market1501/gallery", "market1501/query"], "exact": 1, "near": 0},
+    ]
+    page = CliRunner().invoke(command, list(specs)).stdout
+    assert "cuhk01 and people" in page
+    assert "market1501/gallery and market1501/query" in page
 
 
 def test_a_camera_with_far_fewer_images_is_noted(
@@ -166,3 +198,60 @@ def test_progress_is_told_once_for_every_file(cuhk01_folder: Path) -> None:
 def test_checking_data_needs_no_torch() -> None:
     script = "import sys, training.commands.check_data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_two_sets_that_are_known_to_show_the_same_people_are_noted(
+    command: typer.Typer, cuhk01_folder: Path, tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    for pair in range(1, 6):
+        for camera in ("cam1", "cam2"):
+            draw_image(tmp_path / "cuhk02" / f"P{pair}" / camera / "001_1.png")
+    first = cuhk01_folder / "campus" / "0001001.png"
+    (tmp_path / "cuhk02" / "P1" / "cam1" / "001_1.png").write_bytes(first.read_bytes())
+    specs = f"cuhk01:{cuhk01_folder}", f"cuhk02:{tmp_path / 'cuhk02'}"
+    report = as_json(command, *specs)
+    assert report["notes"] == [
+        "cuhk01 and cuhk02 show some of the same people: never train on one and test on the other"
+    ]
+    assert report["shared"] == [{"places": ["cuhk01", "cuhk02"], "exact": 1, "near": 0}]
+    assert report["notes"][0] in CliRunner().invoke(command, list(specs)).stdout
+
+
+def test_the_version_that_was_read_is_told_and_its_own_counts_are_compared(
+    command: typer.Typer, market1501_folder: Path, draw_image: Callable[..., Path]
+) -> None:
+    draw_image(market1501_folder / "images" / "0000_c3s1_000001_01.jpg")
+    spec = f"market1501:{market1501_folder},distractors=500k"
+    report = as_json(command, spec)["datasets"][0]
+    assert report["version"] == "with the 500k distractors"
+    published = {count["split"]: count["published_images"] for count in report["splits"]}
+    assert published == {"train": 12_936, "query": 3_368, "gallery": None}
+    assert "(with the 500k distractors)" in CliRunner().invoke(command, [spec]).stdout
+
+
+def test_a_set_whose_files_state_no_camera_is_not_called_out_of_balance(
+    command: typer.Typer, tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    for name in [*(f"000{person}001" for person in range(1, 8)), "0001002"]:
+        draw_image(tmp_path / "Persons" / f"{name}.jpg")
+    notes = as_json(command, f"ilids:{tmp_path}")["datasets"][0]["notes"]
+    assert any("the files state no camera: every image of a person" in note for note in notes)
+    assert not any("times the images" in note for note in notes)
+
+
+def test_many_cameras_are_listed_in_short_on_the_page_and_in_full_in_the_json(
+    command: typer.Typer, tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    rows = ["path,identity,camera"]
+    for number in range(25):
+        draw_image(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,1,c{number}")
+    (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
+    spec = f"manifest:{tmp_path / 'shop.csv'}"
+    assert len(as_json(command, spec)["datasets"][0]["images_by_camera"]) == 25
+    assert "and 15 with fewer; --json names them all" in CliRunner().invoke(command, [spec]).stdout
+
+
+def test_the_help_names_every_kind(command: typer.Typer) -> None:
+    shown = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "200"}).stdout
+    assert all(kind.kind in shown for kind in KINDS)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from training.datasets.check import check_datasets
 from training.datasets.registry import read_dataset
 
 FOLDER = os.environ.get("REID_TEST_DATA", "")
@@ -29,3 +30,13 @@ def test_real_sets_have_the_counts_they_were_made_with(
     assert len(dataset.identities) == identities
     assert dataset.cameras == ["A", "B"]
     assert dataset.records[0].decode().shape[2] == 3
+
+
+def test_no_more_of_real_people_is_flagged_than_is_the_same_picture() -> None:
+    report = check_datasets([read_dataset(f"cuhk01:{FOLDER}/cuhk01")])
+    assert report.duplicates == []
+    # Each pair is equal pixel for pixel: the set gives two people two names.
+    assert [(each.people, each.distance) for each in report.near_duplicates] == [
+        (["cuhk01/0162", "cuhk01/0257"], 0),
+        (["cuhk01/0231", "cuhk01/0331"], 0),
+    ]
