@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from model.problems import InputProblem
 from training.evaluation.intervals import Interval, mean_interval
@@ -110,7 +111,9 @@ def domain_classifier(
         StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=1000)
     )
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
+    # Products of this size are faster on one thread than shared out to several.
+    with threadpool_limits(limits=1):
+        named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
     right: NDArray[np.float64] = (named == domains).reshape(2 * groups, size).mean(axis=1)
     return right
 

@@ -124,7 +124,7 @@ def evaluate_search(
             )
         compared = {name: own for name, own in metrics.items() if name not in RE_RANKED}
         own_rows = {name: rankings.pair_scores[name] for name in compared}
-        lists = rank_lists(search, own_rows, compared) if compared else []
+        lists = rank_lists(search, own_rows, compared)
         if multi_shot and own_rows and not search.splits:
             several = multi_shot_result(labels, features, own_rows, multi_shot)
     peer_results = {}

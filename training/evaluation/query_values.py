@@ -53,6 +53,8 @@ def search_digest(search: Search) -> str:
         digest.update(b"\0\0")
         for record in part:
             digest.update(_name(record).encode())
+    for split in search.splits:
+        digest.update(split.queries.tobytes() + b"\0\0" + split.gallery.tobytes())
     return digest.hexdigest()
 
 
@@ -85,7 +87,7 @@ def read_query_values(path: Path) -> dict[int, QueryValues]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputProblem(

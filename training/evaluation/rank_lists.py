@@ -13,6 +13,7 @@ from training.evaluation.results import RankedCrop, RankList
 
 QUERIES = 8
 DEPTH = 10
+RANKINGS = 2
 
 
 def rank_lists(
@@ -27,12 +28,19 @@ def rank_lists(
     Args:
         search: the queries and the gallery.
         rows: the scores of every ranking.
-        metrics: of the same rankings; the last one's average precision orders the queries.
+        metrics: of the same rankings; the first two are shown, and the second one's average
+            precision orders the queries.
         queries: how many.
         depth: how many of the gallery's valid crops a list holds.
+
+    Returns:
+        Nothing for a search of random splits, each of which has a gallery of its own.
     """
+    if not metrics or search.splits:
+        return []
     labels = search.labels()
-    judge = next(reversed(metrics.values()))
+    metrics = dict(list(metrics.items())[:RANKINGS])
+    judge = list(metrics.values())[-1]
     order = np.argsort(judge.average_precision, kind="stable")
     places = np.linspace(0, len(order) - 1, min(queries, len(order))).round().astype(int)
     return [_rank_list(search, labels, rows, metrics, int(place), depth) for place in order[places]]

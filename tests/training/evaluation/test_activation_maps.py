@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from model.artefact import load_artefact
+from model.embedder import Embedder, EmbedderConfig
+from model.multiscale import MultiscaleConfig
+from model.problems import InputProblem
+from training.datasets.record import CropRecord, Dataset
+from training.evaluation.activation_maps import choose_crops, draw_maps, overlay, stage_maps
+from training.evaluation.map_section import map_section
+
+
+def record(identity: str, shot: int = 0) -> CropRecord:
+    pixels = np.random.default_rng(shot).integers(0, 255, (60, 30, 3), dtype=np.uint8)
+    return CropRecord(f"{identity}/{shot}", "drawn", identity, "c1", "drawn", pixels=pixels)
+
+
+def test_a_map_is_the_sum_over_channels_of_unit_length():
+    embedder = Embedder(EmbedderConfig(backbone="resnet18")).eval()
+    batch = torch.randn(2, 3, 64, 32)
+    maps = stage_maps(embedder, batch)
+    assert {name: tuple(values.shape) for name, values in maps.items()} == {
+        "stage 1": (2, 16, 8),
+        "stage 2": (2, 8, 4),
+        "stage 3": (2, 4, 2),
+        "stage 4": (2, 4, 2),
+    }
+    with torch.inference_mode():
+        last = embedder.backbone(batch).abs().sum(dim=1)
+    expected = last / last.flatten(1).norm(dim=1)[:, None, None]
+    assert torch.allclose(maps["stage 4"], expected, atol=1e-5)
+
+
+def test_fused_scales_have_maps_of_their_own():
+    scales = MultiscaleConfig(stages=(2, 3, 4), channels=16)
+    config = EmbedderConfig(backbone="resnet18", pooling="average", multiscale=scales)
+    maps = stage_maps(Embedder(config).eval(), torch.randn(1, 3, 64, 32))
+    assert list(maps)[4:] == ["P3 fused", "P4 fused", "P5 fused"]
+    assert all(
+        values.flatten(1).norm(dim=1).item() == pytest.approx(1, abs=1e-4)
+        for values in maps.values()
+    )
+
+
+def test_what_a_map_marks_is_bright_and_what_it_does_not_is_dark():
+    energy = np.zeros((4, 2), dtype=np.float32)
+    energy[0, 0] = 1.0
+    drawn = overlay(np.zeros((64, 32, 3), dtype=np.uint8), energy)
+    assert drawn.shape == (64, 32, 3)
+    assert drawn[:8, :8].mean() > 100
+    assert drawn[40:].mean() < 10
+
+
+def test_the_same_people_are_chosen_every_time_one_crop_each():
+    records = tuple(record(f"{person:02d}", shot) for person in range(20) for shot in range(3))
+    dataset = Dataset("drawn", "drawn:1", "free", records)
+    chosen = choose_crops(dataset, 4)
+    assert [crop.identity for crop in chosen] == ["00", "06", "13", "19"]
+    assert choose_crops(dataset, 4) == chosen
+    assert len(choose_crops(dataset, 100)) == 20
+    with pytest.raises(InputProblem, match="nobody"):
+        choose_crops(Dataset("none", "none:1", "free", ()))
+
+
+def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
+    artefact = load_artefact(tiny_artefact)
+    records = [record("first"), record("<second>", 1)]
+    drawn = draw_maps(artefact, records)
+    assert [list(maps) for maps in drawn] == [["stage 1", "stage 2", "stage 3", "stage 4"]] * 2
+    assert drawn[0]["stage 4"].shape == (64, 32, 3)
+    html = map_section(records, {"baseline": drawn, "full": drawn})
+    assert html.count("<img") == 2 * (1 + 4 + 4)
+    assert 'alt="first, camera c1: stage 2 of full"' in html
+    assert "<second>" not in html

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from model.problems import InputProblem
+from training.evaluation.domain_gap import (
+    classifier_interval,
+    domain_classifier,
+    halves,
+    maximum_mean_discrepancy,
+)
+from training.evaluation.projection import project
+
+
+def domain(groups: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    """Unit features `(groups, 4, 24)`: those of one group are alike, a domain has its own mean."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(groups, 1, 24)) + 0.3 * random.normal(size=(groups, 4, 24))
+    features[..., :4] += shift
+    lengths = np.linalg.norm(features, axis=-1, keepdims=True)
+    return (features / lengths).astype(np.float32)
+
+
+def test_the_gap_grows_with_the_shift_and_is_none_within_a_domain():
+    first = domain(40, 0)
+    gaps = [maximum_mean_discrepancy(first, domain(40, 1, shift)) for shift in (0.0, 0.5, 1.0)]
+    assert gaps[0].squared < gaps[0].by_chance < gaps[1].squared < gaps[2].squared
+    assert gaps[0].p_value > 0.05 > gaps[1].p_value
+    within = maximum_mean_discrepancy(*halves(first))
+    assert within.squared < within.by_chance
+
+
+def test_mmd_is_unbiased_although_the_features_of_a_group_are_alike():
+    squared = [
+        maximum_mean_discrepancy(domain(8, 2 * seed), domain(8, 2 * seed + 1), 1).squared
+        for seed in range(60)
+    ]
+    assert abs(np.mean(squared)) < 2.5 * np.std(squared) / np.sqrt(len(squared))
+
+
+def test_mmd_is_that_of_the_definition():
+    first, second = domain(5, 0), domain(5, 1, 1.0)
+    flat = np.concatenate([first, second]).reshape(40, 24).astype(np.float64)
+    distances = ((flat[:, None] - flat[None, :]) ** 2).sum(axis=-1)
+    median = np.median(distances[np.triu_indices(40, k=1)])
+    kernel = np.mean([np.exp(-distances / (b * median)) for b in (0.5, 1.0, 2.0)], axis=0)
+    group, side = np.repeat(np.arange(10), 4), np.repeat([0, 1], 20)
+    others = group[:, None] != group[None, :]
+    means = {
+        (a, b): kernel[others & (side[:, None] == a) & (side[None, :] == b)].mean()
+        for a in (0, 1)
+        for b in (0, 1)
+    }
+    expected = means[0, 0] + means[1, 1] - 2 * means[0, 1]
+    assert maximum_mean_discrepancy(first, second).squared == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_classifier_tells_far_domains_apart_and_one_domain_not_from_itself():
+    first = domain(40, 0)
+    far = classifier_interval(domain_classifier(first, domain(40, 1, 4.0)))
+    same = classifier_interval(domain_classifier(first, domain(40, 1)))
+    assert 0.9 < far.low <= far.mean <= far.high <= 1.0
+    assert 0.3 < same.mean < 0.7
+
+
+def test_no_person_is_learnt_and_asked_at_once():
+    # Groups that are far apart and their own domain's nothing else: learnt by heart they would
+    # all be named right.
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(2, 30, 1, 400))
+    features = (centres + 0.01 * random.normal(size=(2, 30, 4, 400))).astype(np.float32)
+    assert domain_classifier(features[0], features[1]).mean() < 0.75
+
+
+def test_samples_of_two_sizes_are_refused():
+    with pytest.raises(InputProblem, match="equal samples"):
+        maximum_mean_discrepancy(domain(8, 0), domain(9, 1))
+    with pytest.raises(InputProblem, match="5 groups or more"):
+        domain_classifier(domain(4, 0), domain(4, 1))
+
+
+def test_one_seed_draws_one_picture_and_near_features_lie_near_each_other():
+    features = np.concatenate([domain(8, 0, -6.0), domain(8, 1, 6.0)]).reshape(64, 24)
+    points = project(features)
+    assert points.shape == (64, 2)
+    assert np.array_equal(points, project(features))
+    assert np.abs(points).max() == pytest.approx(1.0)
+    first, second = points[:32], points[32:]
+    apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    assert apart > 2 * np.linalg.norm(first - first.mean(axis=0), axis=1).mean()
+
+
+def test_a_picture_of_three_points_is_refused():
+    with pytest.raises(InputProblem, match="four features"):
+        project(np.eye(3, dtype=np.float32))

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.evaluation.premise import measure_premise, sample_couples
+
+
+def people(domain: str, number: int, tint: int, cameras: int = 2) -> list[CropRecord]:
+    """Drawn crops of flat colours, two a camera; a domain has its tint."""
+    records = []
+    for person in range(number):
+        colour = np.random.default_rng(person).integers(0, 120, 3) + tint
+        for shot in range(2 * cameras):
+            pixels = np.full((64, 32, 3), colour + 4 * shot, dtype=np.uint8)
+            pixels[: 8 + person % 40] = 255 - colour
+            name = f"{domain}/{person}/{shot}"
+            camera = str(shot % cameras)
+            records.append(CropRecord(name, domain, str(person), camera, domain, pixels=pixels))
+    return records
+
+
+def test_domains_have_as_many_couples_and_nobody_is_in_two():
+    records = people("a", 30, 0) + people("b", 24, 90) + people("few", 6, 50)
+    couples = sample_couples(records)
+    assert {domain: len(own) for domain, own in couples.items()} == {"a": 12, "b": 12}
+    for own in couples.values():
+        seen = [record.person for couple in own for record in couple]
+        assert len(set(seen)) == 24
+        for first, elsewhere, second, other in own:
+            assert first.person == elsewhere.person != second.person == other.person
+            assert first.camera != elsewhere.camera
+    assert sample_couples(records) == couples
+
+
+def test_people_under_one_camera_are_passed_over():
+    assert sample_couples(people("a", 30, 0) + people("b", 30, 90, cameras=1)) == {}
+
+
+def test_both_spaces_are_measured_through_the_same_crops(tiny_artefact):
+    artefact = load_artefact(tiny_artefact)
+    couples = sample_couples(people("a", 24, 0) + people("b", 24, 110))
+    seen: list[int] = []
+    premise = measure_premise(artefact, couples, progress=seen.append)
+    assert sum(seen) == 96
+    assert (premise.people, premise.points, premise.pair_feature) == (24, 48, "square")
+    (gap,) = premise.gaps
+    assert gap.domains == ("a", "b")
+    for space in (gap.instance, gap.pair):
+        assert 0.0 <= space.classifier.low <= space.classifier.mean <= 1.0
+        assert 0.0 < space.mmd_p_value <= 1.0
+    assert gap.classifier_difference.mean == pytest.approx(
+        gap.pair.classifier.mean - gap.instance.classifier.mean
+    )
+    instance, pair = premise.projections
+    assert {domain: len(points) for domain, points in instance.domains.items()} == {
+        "a": 48,
+        "b": 48,
+    }
+    assert instance.genuine == []
+    assert sum(pair.genuine) == 24
+
+
+def test_one_domain_alone_is_refused(tiny_artefact):
+    couples = sample_couples(people("a", 30, 0))
+    with pytest.raises(InputProblem, match="two domains with 20 people"):
+        measure_premise(load_artefact(tiny_artefact), couples)

@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.problems import InputProblem
+from training.datasets.record import CropRecord
+from training.evaluation.protocols import Search
+from training.evaluation.query_values import (
+    query_values,
+    read_query_values,
+    search_digest,
+    write_query_values,
+)
+from training.evaluation.rank_lists import rank_lists
+from training.evaluation.ranking import rank_queries
+
+
+def crops(camera: str, *identities: str, folder: str = "/data/set") -> tuple[CropRecord, ...]:
+    return tuple(
+        CropRecord(f"{folder}/{camera}/{number}.png", "set", identity, camera, "set")
+        for number, identity in enumerate(identities)
+    )
+
+
+@pytest.fixture
+def search() -> Search:
+    return Search("a against b", crops("a", "x", "y", "z"), crops("b", "x", "y", "y", "-1"))
+
+
+SCORES = np.array(
+    [[0.2, 0.9, 0.8, 1.0], [0.1, 0.5, 0.2, 0.9], [0.3, 0.2, 0.1, 0.0]], dtype=np.float32
+)
+
+
+def rows(block: slice) -> np.ndarray:
+    return SCORES[block]
+
+
+def test_values_survive_the_file_to_the_figures_of_a_table(search, tmp_path):
+    metrics = {"cosine": rank_queries(rows, search.labels())}
+    kept = query_values(search, metrics)
+    assert kept.identities.tolist() == search.labels().query_identities[:2].tolist()
+    write_query_values(tmp_path / "queries.npz", [None, kept])
+    read = read_query_values(tmp_path / "queries.npz")
+    assert list(read) == [1]
+    assert read[1].search == search_digest(search)
+    assert read[1].rankings["cosine"]["mAP"] == pytest.approx([1 / 3, 1.0])
+    assert read[1].identities.tolist() == kept.identities.tolist()
+
+
+def test_a_search_is_known_again_on_another_disk_and_not_with_another_gallery(search):
+    moved = replace(
+        search,
+        queries=crops("a", "x", "y", "z", folder="/mnt/set"),
+        gallery=crops("b", "x", "y", "y", "-1", folder="/mnt/set"),
+    )
+    smaller = replace(search, gallery=search.gallery[:-1])
+    assert search_digest(moved) == search_digest(search)
+    assert search_digest(smaller) != search_digest(search)
+    assert search_digest(replace(search, other_cameras_only=True)) != search_digest(search)
+
+
+def test_a_run_without_the_file_has_no_values(tmp_path):
+    assert read_query_values(tmp_path / "queries.npz") == {}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "queries.npz").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(InputProblem, match=r"queries\.npz: is not a readable"):
+        read_query_values(tmp_path / "queries.npz")
+
+
+def test_rank_lists_run_from_the_hardest_query_and_hold_no_junk(search):
+    metrics = {"cosine": rank_queries(rows, search.labels())}
+    hardest, easiest = rank_lists(search, {"cosine": rows}, metrics)
+    assert (hardest.identity, easiest.identity) == ("x", "y")
+    assert hardest.average_precision["cosine"] == pytest.approx(1 / 3, abs=1e-4)
+    found = [(crop.row, crop.right) for crop in hardest.ranked["cosine"]]
+    assert found == [(1, False), (2, False), (0, True)]
+
+
+def test_a_rank_list_leaves_out_what_the_ranking_does(search):
+    everyone = (*crops("a", "x", "x", "y"), *crops("b", "x", "y"))
+    scores = np.ones((5, 5), dtype=np.float32)
+    for whole_camera, rows_left in ((False, [2, 3, 4]), (True, [3, 4])):
+        single = Search("all", everyone, everyone, other_cameras_only=whole_camera)
+        metrics = {"cosine": rank_queries(lambda block: scores[block], single.labels())}
+        lists = rank_lists(single, {"cosine": lambda block: scores[block]}, metrics)
+        first = next(ranks for ranks in lists if ranks.row == 0)
+        assert [crop.row for crop in first.ranked["cosine"]] == rows_left
