@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Scoring = Literal["cosine", "mnet", "fused"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
@@ -41,6 +48,15 @@ class TailPoint(BaseModel):
     score: float
 
 
+class LikelihoodPoint(BaseModel):
+    """One point of a likelihood ratio: at `score` its logarithm is `log_ratio`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: float
+    log_ratio: float
+
+
 class ScoringCalibration(BaseModel):
     """What one scoring's numbers mean.
 
@@ -48,6 +64,8 @@ class ScoringCalibration(BaseModel):
         slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,
             by Platt scaling.
         impostor_tail: the upper tail of the scores of different people, rarest last.
+        isotonic: the same log of likelihoods as a rising line through points, where that told
+            people apart better who were not in the fit; None where Platt scaling did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,14 +73,32 @@ class ScoringCalibration(BaseModel):
     slope: float
     intercept: float
     impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
+    isotonic: tuple[LikelihoodPoint, ...] | None = Field(None, min_length=2)
 
     @model_validator(mode="after")
-    def _tail_descends(self) -> ScoringCalibration:
+    def _points_in_order(self) -> ScoringCalibration:
         shares = [point.share for point in self.impostor_tail]
         scores = [point.score for point in self.impostor_tail]
         if shares != sorted(shares, reverse=True) or scores != sorted(scores):
             raise ValueError("impostor_tail must run from common, low scores to rare, high ones")
+        steps = [(point.score, point.log_ratio) for point in self.isotonic or ()]
+        if steps != sorted(steps) or [ratio for _, ratio in steps] != sorted(
+            ratio for _, ratio in steps
+        ):
+            raise ValueError("isotonic must rise from low scores to high ones")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An artefact's fingerprint is over what is written: what older ones lack stays away.
+        return {name: value for name, value in write(self).items() if value is not None}
+
+    def log_likelihood_ratio(self, score: float) -> float:
+        """The log of how much likelier this score is of one person than of two."""
+        if self.isotonic is None:
+            return self.slope * score + self.intercept
+        scores = [point.score for point in self.isotonic]
+        return float(np.interp(score, scores, [point.log_ratio for point in self.isotonic]))
 
     def probability(self, score: float, gallery_size: int = 1) -> float:
         """Probability that a pair with this score shows one person, 0 to 1.
@@ -74,7 +110,7 @@ class ScoringCalibration(BaseModel):
                 1 : 2N − 1. For two crops that nobody searched for, N = 1, they are even.
         """
         prior = -math.log(2 * max(1, gallery_size) - 1)
-        logit = self.slope * score + self.intercept + prior
+        logit = self.log_likelihood_ratio(score) + prior
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
 
     def pair_threshold(self, far: float) -> float:
