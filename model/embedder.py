@@ -191,8 +191,8 @@ class Embedder(nn.Module):
 def embedding_head(inputs: int, dimension: int) -> nn.Sequential:
     """BN-FC-ReLU from a pooled feature to an embedding, which has no negative entries."""
     linear = nn.Linear(inputs, dimension)
-    # As the implementation has it whose settings the paper follows (torchreid).
-    nn.init.normal_(linear.weight, std=0.01)
+    # Keeps the variance. An embedding that starts small leaves a short run's classifier standing.
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     nn.init.zeros_(linear.bias)
     return nn.Sequential(nn.BatchNorm1d(inputs), linear, nn.ReLU())
 
