@@ -52,7 +52,7 @@ def evaluate(
     artefacts: Annotated[
         list[str],
         typer.Argument(
-            metavar="ARTEFACT…",
+            metavar="ARTEFACT",
             help="A .safetensors file, a run's folder, or the word bundled; for a protocol "
             "several, or the folder that gmn train --leave-one-out wrote.",
         ),

@@ -1,5 +1,7 @@
 """k-reciprocal re-ranking against the published dense code, and M-Net's scores as distances."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,15 @@ def test_of_equally_near_images_the_earlier_ones_are_the_neighbours(seed, count)
     similarities = np.random.default_rng(seed).integers(0, 4, (5, 12)).astype(np.float32)
     expected = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
     np.testing.assert_array_equal(nearest(similarities, count), expected)
+
+
+def test_memory_stays_far_below_one_matrix_over_all_images():
+    images = drawn_images(5, 3_000)
+    tracemalloc.start()
+    distances = CosineDistances(images[:300], images[300:], scores_per_block=90_000)
+    rows = k_reciprocal_rows(distances)
+    for start in range(0, 300, 30):
+        rows(slice(start, start + 30))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24_000_000  # one float64 matrix over all images is 72 MB

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +39,12 @@ def test_what_was_re_ranked_stays_ahead_of_the_tail(seed, gallery, depth):
         assert order[depth:].tolist() == nearest[depth:].tolist()
         expected = sorted(nearest[:depth], key=lambda column: (-mnet[query, column], column))
         assert order[:depth].tolist() == expected
+
+
+def test_cosine_copies_no_features():
+    gallery = np.random.default_rng(0).normal(size=(50_000, 64)).astype(np.float32)
+    tracemalloc.start()
+    cosine_rows(gallery[:2], gallery)(slice(0, 2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000  # the gallery is 12.8 MB
