@@ -93,12 +93,13 @@ class ScoringCalibration(BaseModel):
         # An artefact's fingerprint is over what is written: what older ones lack stays away.
         return {name: value for name, value in write(self).items() if value is not None}
 
-    def log_likelihood_ratio(self, score: float) -> float:
-        """The log of how much likelier this score is of one person than of two."""
+    def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The log of how much likelier each score is of one person than of two, same shape."""
         if self.isotonic is None:
-            return self.slope * score + self.intercept
-        scores = [point.score for point in self.isotonic]
-        return float(np.interp(score, scores, [point.log_ratio for point in self.isotonic]))
+            return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
+        places = [point.score for point in self.isotonic]
+        ratios = [point.log_ratio for point in self.isotonic]
+        return np.asarray(np.interp(scores, places, ratios), dtype=np.float64)
 
     def probability(self, score: float, gallery_size: int = 1) -> float:
         """Probability that a pair with this score shows one person, 0 to 1.
@@ -110,7 +111,7 @@ class ScoringCalibration(BaseModel):
                 1 : 2N − 1. For two crops that nobody searched for, N = 1, they are even.
         """
         prior = -math.log(2 * max(1, gallery_size) - 1)
-        logit = self.log_likelihood_ratio(score) + prior
+        logit = float(self.log_likelihood_ratios(np.array(score))) + prior
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
 
     def pair_threshold(self, far: float) -> float:

@@ -8,17 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from model.artefact import Artefact, Description, Provenance, TrainingData, save_artefact
 from model.calibration import SCORINGS
-from model.pair_scoring import cosine_similarities, score_pairs
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibrating import PairScores, collect_pairs, fit_from_pairs
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search
+from training.evaluation.calibrating import fit_from_pairs, score_search
+from training.evaluation.embedding import ProgressBar, embed_search
 from training.evaluation.evaluating import build_report, evaluate_search
-from training.evaluation.protocols import Search, held_out_people
+from training.evaluation.protocols import held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.recalibration import recalibrate_metric_network
@@ -53,14 +49,15 @@ def finish_run(
         name: embed_search(run.networks.embedder, run.recipe.preprocessing, search)
         for name, search in searches.items()
     }
-    pairs = [held_out_pairs(run, searches[name], features[name]) for name in photographed]
+    pairs = [
+        score_search(run.networks.metric_network, features[name], searches[name].labels())
+        for name in photographed
+    ]
     description = Description(
         embedder=run.recipe.embedder,
         metric_network=run.recipe.metric_network,
         preprocessing=run.recipe.preprocessing,
-        calibration=fit_from_pairs(
-            join_pairs(pairs), "held-out identities of " + ", ".join(photographed)
-        ),
+        calibration=fit_from_pairs(pairs, "held-out identities of " + ", ".join(photographed)),
         provenance=provenance(
             run.recipe, datasets, run.records, command, [teacher.name for teacher in run.teachers]
         ),
@@ -90,24 +87,6 @@ def finish_run(
     report = build_report(FILE_NAME, description, "held-out", results, run.device)
     write_report(run.folder, report)
     return report
-
-
-def held_out_pairs(run: Run, search: Search, features: SearchFeatures) -> PairScores:
-    """Both scores of every cross-camera pair of one data set's held-out people."""
-    queries, gallery = (torch.from_numpy(array).to(run.device) for array in features)
-    mnet = score_pairs(run.networks.metric_network.eval(), queries, gallery).cpu().numpy()
-    cosine = cosine_similarities(queries, gallery).cpu().numpy()
-    return collect_pairs(cosine, mnet, search.labels())
-
-
-def join_pairs(pairs: Sequence[PairScores]) -> PairScores:
-    """The pairs of several data sets as one."""
-    return PairScores(
-        *(
-            np.concatenate([getattr(one, field) for one in pairs])
-            for field in PairScores.__dataclass_fields__
-        )
-    )
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:
@@ -144,7 +123,7 @@ def provenance(
         data.append(
             TrainingData(
                 name=dataset.name,
-                spec=without_folders(dataset.spec),
+                spec=without_folders(dataset.spec) + _version(dataset),
                 terms=dataset.terms,
                 crops=len(own),
                 identities=len({record.identity for record in own}),
@@ -175,10 +154,17 @@ def without_folders(word: str) -> str:
 
     Where data lay on somebody's disk does not belong into an artefact that travels.
     """
-    head, separator, path = word.rpartition("=" if "=" in word else ":")
-    if "/" not in path:
+    # An option behind a spec's path also has "=", but no path behind it.
+    marks = [mark for mark in "=:" if mark in word and "/" in word.rpartition(mark)[2]]
+    if not marks and ("/" not in word or "=" in word or ":" in word):
         return word
+    head, separator, path = word.rpartition(marks[0]) if marks else ("", "", word)
     return f"{head}{separator}{'/'.join(Path(path).parts[-2:]).lstrip('/')}"
+
+
+def _version(dataset: Dataset) -> str:
+    """Which version of a set it is, since a spec does not always say."""
+    return f" ({dataset.version})" if dataset.version else ""
 
 
 def _commit() -> str | None:

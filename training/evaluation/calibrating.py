@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from model.calibration import Calibration, Fusion, Scoring, ScoringCalibration, TailPoint
+from model.calibration import (
+    SCORINGS,
+    Calibration,
+    Fusion,
+    Scoring,
+    ScoringCalibration,
+    TailPoint,
+)
+from model.metric_network import MetricNetwork
+from model.pair_scoring import cosine_similarities, score_pairs
 from model.problems import InputProblem
+from training.evaluation.embedding import SearchFeatures
+from training.evaluation.isotonic import OneScoring, fit_isotonic, isotonic_tells_more
 from training.evaluation.logistic import fit_logistic
 from training.evaluation.ranking import PairLabels
 
@@ -19,12 +32,31 @@ ROWS_PER_BLOCK = 256
 
 @dataclass(frozen=True)
 class PairScores:
-    """Both scores of every cross-camera pair, `(n,)` float32 each."""
+    """Both scores of every cross-camera pair of one domain, and whose they are.
+
+    Attributes:
+        genuine_cosine, genuine_mnet: of pairs of one person, `(n,)` float32.
+        impostor_cosine, impostor_mnet: of pairs of two people, `(m,)` float32.
+        genuine_people: whose, `(n,)`; numbers of this domain.
+        impostor_people: the two of every pair, `(m, 2)`.
+    """
 
     genuine_cosine: NDArray[np.float32]
     genuine_mnet: NDArray[np.float32]
     impostor_cosine: NDArray[np.float32]
     impostor_mnet: NDArray[np.float32]
+    genuine_people: NDArray[np.int64]
+    impostor_people: NDArray[np.int64]
+
+
+def score_search(
+    metric_network: MetricNetwork, features: SearchFeatures, labels: PairLabels
+) -> PairScores:
+    """Both scores of every cross-camera pair of a search, by a network on any device."""
+    device = next(metric_network.parameters()).device
+    queries, gallery = (torch.from_numpy(array).to(device) for array in features)
+    mnet = score_pairs(metric_network.eval(), queries, gallery).cpu().numpy()
+    return collect_pairs(cosine_similarities(queries, gallery).cpu().numpy(), mnet, labels)
 
 
 def collect_pairs(
@@ -37,7 +69,7 @@ def collect_pairs(
     """
     one_list = np.array_equal(labels.query_identities, labels.gallery_identities)
     one_list = one_list and np.array_equal(labels.query_cameras, labels.gallery_cameras)
-    parts: list[tuple[NDArray[np.float32], ...]] = []
+    parts: list[tuple[NDArray[np.float32] | NDArray[np.int64], ...]] = []
     for start in range(0, len(cosine), ROWS_PER_BLOCK):
         rows = slice(start, start + ROWS_PER_BLOCK)
         genuine, impostor = labels.across_cameras(rows)
@@ -45,29 +77,46 @@ def collect_pairs(
             above = np.arange(len(cosine))[rows, None] < np.arange(len(cosine))[None, :]
             genuine, impostor = genuine & above, impostor & above
         near, learnt = cosine[rows], mnet[rows]
-        parts.append((near[genuine], learnt[genuine], near[impostor], learnt[impostor]))
+        people = labels.query_identities[rows]
+        first, second = np.nonzero(impostor)
+        both = np.stack([people[first], labels.gallery_identities[second]], axis=1)
+        parts.append(
+            (
+                near[genuine],
+                learnt[genuine],
+                near[impostor],
+                learnt[impostor],
+                people[np.nonzero(genuine)[0]],
+                both,
+            )
+        )
     if not parts:
         raise InputProblem("a calibration needs queries; name data with people in it")
-    return PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
-def fit_from_pairs(pairs: PairScores, data: str, seed: int = 0) -> Calibration:
+def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> Calibration:
     """Fits fusion, probabilities and impostor tails on cross-camera pairs.
 
-    The fusion and Platt's slope and intercept are maximum likelihood with genuine and impostor
-    pairs weighing one half each: `probability` is that of a pair that was as likely to be one
-    person as two. They see all genuine pairs and at most 200,000 impostor pairs; the tails see all.
+    The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
+    weighing one half each: `probability` is that of a pair that was as likely to be one person as
+    two. They see all genuine pairs and at most 200,000 impostor pairs. The ratio is Platt's, or
+    isotonic where that is the likelier on people who are not in the fit.
+
+    The tails see every pair. Of several domains each has a tail of its own, and the one that is
+    kept is the highest score at every share: the rate asked for is not exceeded in any of them.
 
     Args:
-        pairs: as `collect_pairs` gives them, perhaps of several data sets.
+        domains: as `collect_pairs` gives them, one for each data set.
         data: what they are of, for people; stored in the calibration.
-        seed: of the choice of impostors.
+        seed: of the choice of impostors and of the folds.
 
     Raises:
         InputProblem: without a genuine pair or two impostor pairs under different cameras.
     """
+    pairs = _join(domains)
     genuine, impostors = len(pairs.genuine_cosine), len(pairs.impostor_cosine)
-    if genuine < 1 or impostors < 2:
+    if genuine < 1 or min((len(one.impostor_cosine) for one in domains), default=0) < 2:
         raise InputProblem(
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
@@ -80,20 +129,36 @@ def fit_from_pairs(pairs: PairScores, data: str, seed: int = 0) -> Calibration:
         _columns(pairs.impostor_cosine[some], pairs.impostor_mnet[some]),
     )
     fusion = Fusion(cosine_weight=float(weights[0]), mnet_weight=float(weights[1]), offset=offset)
-    scores: dict[Scoring, tuple[NDArray[np.float32], NDArray[np.float32]]] = {
-        "cosine": (pairs.genuine_cosine, pairs.impostor_cosine),
-        "mnet": (pairs.genuine_mnet, pairs.impostor_mnet),
-        "fused": (
-            fusion.fuse(pairs.genuine_cosine, pairs.genuine_mnet),
-            fusion.fuse(pairs.impostor_cosine, pairs.impostor_mnet),
-        ),
-    }
+    fitted: dict[Scoring, ScoringCalibration] = {}
+    for scoring in SCORINGS:
+        ours, others = _scores(pairs, fusion, scoring)
+        tails = [impostor_tail(_scores(one, fusion, scoring)[1]) for one in domains]
+        fitted[scoring] = _calibrate(
+            OneScoring(
+                ours.astype(np.float64),
+                others[some].astype(np.float64),
+                pairs.genuine_people,
+                pairs.impostor_people[some],
+            ),
+            tails[0] if len(tails) == 1 else highest_tail(tails),
+            seed,
+        )
     return Calibration(
-        scorings={name: _calibrate(*both, some) for name, both in scores.items()},
+        scorings=fitted,
         fusion=fusion,
         genuine_pairs=genuine,
         impostor_pairs=impostors,
         data=data,
+    )
+
+
+def highest_tail(tails: Sequence[tuple[TailPoint, ...]]) -> tuple[TailPoint, ...]:
+    """At every share the highest score of several domains' tails, each continued where it ends."""
+    each = [ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=tail) for tail in tails]
+    shares = np.geomspace(1.0, min(tail[-1].share for tail in tails), TAIL_POINTS).tolist()
+    return tuple(
+        TailPoint(share=share, score=max(one.pair_threshold(share) for one in each))
+        for share in shares
     )
 
 
@@ -107,13 +172,47 @@ def impostor_tail(scores: NDArray[np.float32], points: int = TAIL_POINTS) -> tup
     )
 
 
-def _calibrate(
-    genuine: NDArray[np.float32], impostors: NDArray[np.float32], some: NDArray[np.int64]
-) -> ScoringCalibration:
-    slope, intercept = fit_logistic(_columns(genuine), _columns(impostors[some]))
+def _calibrate(scores: OneScoring, tail: tuple[TailPoint, ...], seed: int) -> ScoringCalibration:
+    slope, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
+    rising = slope[0] > 0.0 and isotonic_tells_more(scores, seed)
     return ScoringCalibration(
-        slope=float(slope[0]), intercept=intercept, impostor_tail=impostor_tail(impostors)
+        slope=float(slope[0]),
+        intercept=intercept,
+        impostor_tail=tail,
+        isotonic=fit_isotonic(scores.genuine, scores.impostors) if rising else None,
     )
+
+
+def _scores(
+    pairs: PairScores, fusion: Fusion, scoring: Scoring
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Genuine and impostor scores of one scoring."""
+    if scoring == "cosine":
+        return pairs.genuine_cosine, pairs.impostor_cosine
+    if scoring == "mnet":
+        return pairs.genuine_mnet, pairs.impostor_mnet
+    return (
+        fusion.fuse(pairs.genuine_cosine, pairs.genuine_mnet),
+        fusion.fuse(pairs.impostor_cosine, pairs.impostor_mnet),
+    )
+
+
+def _join(domains: Sequence[PairScores]) -> PairScores:
+    """The pairs of several domains as one; person 1 of two domains is two people."""
+    offsets = np.cumsum([0, *(_people(one) for one in domains)])[:-1].tolist()
+    return PairScores(
+        np.concatenate([one.genuine_cosine for one in domains]),
+        np.concatenate([one.genuine_mnet for one in domains]),
+        np.concatenate([one.impostor_cosine for one in domains]),
+        np.concatenate([one.impostor_mnet for one in domains]),
+        np.concatenate([one.genuine_people + o for one, o in zip(domains, offsets, strict=True)]),
+        np.concatenate([one.impostor_people + o for one, o in zip(domains, offsets, strict=True)]),
+    )
+
+
+def _people(pairs: PairScores) -> int:
+    highest = [part.max(initial=-1) for part in (pairs.genuine_people, pairs.impostor_people)]
+    return int(max(highest)) + 1
 
 
 def _columns(*scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -47,7 +47,7 @@ def expected_calibration_error(
     said = np.zeros((2, CALIBRATION_BINS))
     for pair in _pairs(score_rows, labels):
         for row, scores in enumerate(pair):
-            logits = np.clip(calibration.slope * scores + calibration.intercept, -60.0, 60.0)
+            logits = np.clip(calibration.log_likelihood_ratios(scores), -60.0, 60.0)
             probability = 1.0 / (1.0 + np.exp(-logits))
             bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
             counts[row] += np.bincount(bins, minlength=CALIBRATION_BINS)

@@ -22,7 +22,7 @@ def gaussian_search(people: int, seed: int, noise: float = 1.0):
 
 
 def fit_calibration(cosine, mnet, labels, data):
-    return fit_from_pairs(collect_pairs(cosine, mnet, labels), data)
+    return fit_from_pairs([collect_pairs(cosine, mnet, labels)], data)
 
 
 def test_probabilities_match_the_known_posterior_of_a_balanced_pair():
@@ -123,3 +123,46 @@ def test_more_alarms_never_detect_fewer_people():
     rates, detected = detection_curve(search_extremes(lambda rows: cosine[rows], labels))
     assert rates[-1] == 1.0
     assert (np.diff(detected) >= 0).all()
+
+
+def test_isotonic_takes_over_where_the_ratio_is_no_straight_line():
+    random = np.random.default_rng(6)
+    people = np.arange(300)
+    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
+    # Genuine scores lie in a band: above 1 nothing more is learnt from a score.
+    scores = np.where(
+        np.eye(300, dtype=bool),
+        random.uniform(1.0, 6.0, (300, 300)),
+        np.minimum(random.exponential(0.6, (300, 300)), 5.9),
+    ).astype(np.float32)
+    calibration = fit_calibration(scores, scores, labels, "drawn").scorings["cosine"]
+    assert calibration.isotonic is not None
+    assert calibration.probability(0.2) < 0.1 < 0.5 < calibration.probability(2.0)
+
+
+def test_platt_stays_where_the_ratio_is_a_straight_line():
+    cosine, mnet, labels = gaussian_search(300, seed=7)
+    calibration = fit_calibration(cosine, mnet, labels, "drawn")
+    assert calibration.scorings["cosine"].isotonic is None
+    assert "isotonic" not in calibration.scorings["cosine"].model_dump()
+
+
+def test_of_two_domains_neither_gets_more_false_alarms_than_asked():
+    near, _, labels = gaussian_search(400, seed=8)
+    far = near + np.float32(1.0)
+    fitted = fit_from_pairs(
+        [collect_pairs(scores, scores, labels) for scores in (near, far)], "two domains"
+    ).scorings["cosine"]
+    others = ~np.eye(400, dtype=bool)
+    for share in (1e-2, 1e-3):
+        threshold = fitted.pair_threshold(share)
+        assert (far[others] >= threshold).mean() == pytest.approx(share, rel=0.1)
+        assert (near[others] >= threshold).mean() < share
+
+
+def test_person_1_of_two_domains_is_two_people():
+    cosine, mnet, labels = gaussian_search(20, seed=9)
+    one = collect_pairs(cosine, mnet, labels)
+    assert one.genuine_people.tolist() == list(range(20))
+    both = fit_from_pairs([one, one], "two domains")
+    assert (both.genuine_pairs, both.impostor_pairs) == (40, 760)
