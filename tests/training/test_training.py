@@ -201,6 +201,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, drawn_crops) -> None:
     [
         ("manifest:/home/me/people/manifest.csv", "manifest:people/manifest.csv"),
         ("cuhk01:/data/cuhk01", "cuhk01:data/cuhk01"),
+        ("cuhk03np:/me/data/np,boxes=detected", "cuhk03np:data/np,boxes=detected"),
         ("initial_weights=/srv/weights/mobilenet.pth", "initial_weights=weights/mobilenet.pth"),
         ("synthetic:7,identities=5", "synthetic:7,identities=5"),
         ("optimisation.learning_rate=2e-3", "optimisation.learning_rate=2e-3"),

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.commands.check_rendering import render_check
-from training.datasets.check import check_datasets
 from training.datasets.check_report import CheckReport
 from training.datasets.record import Dataset
 from training.datasets.registry import KINDS, read_datasets
@@ -44,6 +43,9 @@ def check_data(
 
 
 def _check(datasets: list[Dataset]) -> CheckReport:
+    # Imported here, since comparing pictures needs libraries that --help should not wait for.
+    from training.datasets.check import check_datasets
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         total = sum(len(dataset.records) for dataset in datasets)

@@ -159,6 +159,7 @@ def evaluate_search(
         query_values=query_values(search, metrics),
         multi_shot=several,
         splits=max(1, len(search.splits)),
+        version=dataset.version,
     )
 
 

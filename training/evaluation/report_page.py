@@ -108,8 +108,9 @@ def report_page(
 def dataset_section(result: DatasetResult, pictures: SearchPictures) -> str:
     """Everything measured on one data set."""
     protocol = result.protocol[:1].upper() + result.protocol[1:]
+    version = f" ({escape(result.version)})" if result.version else ""
     parts = [
-        paragraph(f"{escape(result.spec)}. {escape(result.terms)}", "note"),
+        paragraph(f"{escape(result.spec)}{version}. {escape(result.terms)}", "note"),
         paragraph(
             f"{escape(protocol)}: {result.queries:,} queries, {result.gallery:,} gallery crops, "
             f"{result.identities:,} identities; {result.not_counted:,} queries have no true match "

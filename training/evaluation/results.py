@@ -274,6 +274,7 @@ class DatasetResult(BaseModel):
             `ranking` the rest up to the metrics, cosine similarities included.
         multi_shot: beside the single-shot figures, where it was asked for.
         splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
+        version: which version of the set was read; empty where there is one only.
         rank_lists: some queries, from the hardest to the easiest.
         query_values: every query's own figures; they go into `queries.npz`, not into the JSON.
         crops: how many were embedded; 0 in reports of older versions.
@@ -298,6 +299,7 @@ class DatasetResult(BaseModel):
     seconds: dict[str, float]
     multi_shot: MultiShotResult | None = None
     splits: int = 1
+    version: str = ""
     crops: int = 0
     rank_lists: list[RankList] = []
     query_values: InstanceOf[QueryValues] | None = Field(None, exclude=True, repr=False)

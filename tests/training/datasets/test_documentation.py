@@ -1,0 +1,43 @@
+"""docs/datasets.md tells of every kind what the registry knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.datasets.kind import DatasetKind
+from training.datasets.near_duplicates import THRESHOLD
+from training.datasets.registry import KINDS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+
+
+def rows(kind: DatasetKind) -> list[str]:
+    return [
+        line
+        for line in PAGE.splitlines()
+        if line.startswith("|") and f"`{kind.kind}`" in line.split("|")[1]
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_both_tables_have_a_row_of_every_kind(kind: DatasetKind) -> None:
+    layout, source = rows(kind)
+    for name, values in kind.options.items():
+        assert f"`{name}={values[0]}`" in layout
+        assert all(value in layout for value in values)
+    for count in kind.published:
+        assert f"{count.images:,}" in layout
+        assert f"{count.identities:,}" in layout
+    assert kind.obtain.split(";")[0].split(",")[0] in source
+
+
+def test_the_threshold_of_the_page_is_the_one_in_use() -> None:
+    assert f"at most {THRESHOLD} bits" in PAGE
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_readme_names_every_kind(kind: DatasetKind) -> None:
+    assert f"`{kind.kind}`" in README
