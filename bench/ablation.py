@@ -40,13 +40,18 @@ class Row(BaseModel):
 
 
 class Plan(BaseModel):
-    """An ablation: a recipe, what all rows change in it, and the domains left out by turns."""
+    """An ablation: a recipe, what all rows change in it, and the domains left out by turns.
+
+    Attributes:
+        people: of a domain that is left out, how many are searched for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str
     leave_out: tuple[str, ...]
     settings: tuple[str, ...]
+    people: int
     row: tuple[Row, ...]
 
 
@@ -110,7 +115,8 @@ def run_job(plan: Plan, job: Job, specs: Sequence[str], options: Sequence[str], 
         rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
     evaluation = run / "unseen"
     artefact = str(run / "model.safetensors")
-    asked = ["--scoring", ",".join(rankings), "--out", str(evaluation)]
+    asked = ["--scoring", ",".join(rankings), "--people", str(plan.people)]
+    asked += ["--out", str(evaluation), "--no-pictures"]
     _gmn("evaluate", artefact, "--data", unseen, *asked)
     rows = []
     for folder in (run, evaluation):

@@ -106,6 +106,15 @@ def evaluate(
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
     ] = False,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            "--people",
+            min=2,
+            help="Measure at most so many people of each set, always the same ones.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -121,6 +130,7 @@ def evaluate(
     """
     from model.artefact import load_artefact
     from model.precision import choose_device
+    from training.datasets.fewer import fewer_people
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
@@ -141,9 +151,10 @@ def evaluate(
     files = artefact_files(artefacts)
     if out is not None:
         make_folder(out)
+    datasets = [fewer_people(dataset, people) for dataset in read_datasets(data)]
     console = Console()
     if protocol is not ProtocolName.SINGLE:
-        _protocol(request, protocol, files, read_datasets(data), out, None if as_json else console)
+        _protocol(request, protocol, files, datasets, out, None if as_json else console)
         return
     if len(files) > 1:
         raise InputProblem(
@@ -151,7 +162,7 @@ def evaluate(
             "--protocol lodo choose for every set"
         )
     ((name, file),) = files.items()
-    report, pictures = request.measure(name, load_artefact(file), read_datasets(data), progress_bar)
+    report, pictures = request.measure(name, load_artefact(file), datasets, progress_bar)
     if out is not None:
         write_report(out, report, pictures)
     if as_json:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from training.datasets.folder import DatasetProblem
 from training.datasets.record import CropRecord, Dataset
+from training.datasets.registry import kind_of
 
 
 def limit_identities(
@@ -35,6 +37,22 @@ def limit_identities(
         for identity in sorted(identities, key=lambda one: _digest(seed, dataset, one))[:per_set]
     }
     return [record for record in records if record.person in kept]
+
+
+def fewer_people(dataset: Dataset, most: int | None) -> Dataset:
+    """The set with at most so many of its people; what shows nobody, as distractors do, stays.
+
+    Args:
+        dataset: as read by the registry.
+        most: how many people stay, chosen as `limit_identities` does; None keeps everybody.
+    """
+    nobody = kind_of(dataset.spec).not_people
+    people = [record for record in dataset.records if record.identity not in nobody]
+    kept = {record.person for record in limit_identities(people, most, seed=0)}
+    records = tuple(
+        record for record in dataset.records if record.identity in nobody or record.person in kept
+    )
+    return replace(dataset, records=records)
 
 
 def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
