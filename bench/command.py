@@ -13,7 +13,7 @@ from service.commands.connection import JsonOption, output
 if TYPE_CHECKING:
     from bench.result import BenchResult
 
-NAMES = ("metrics", "serve")
+NAMES = ("metrics", "serve", "train")
 
 
 def bench(
@@ -21,6 +21,9 @@ def bench(
     artefact: Annotated[
         str, typer.Option("--artefact", help="A file, or the word bundled.")
     ] = "bundled",
+    device: Annotated[
+        str, typer.Option("--device", help="Where train runs: auto, cpu or cuda.")
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measures ratios, both sides in one run.
@@ -30,7 +33,7 @@ def bench(
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise InputProblem(f"{unknown[0]}: there is no such bench; there is {', '.join(NAMES)}")
-    results = [_run(name, artefact) for name in names]
+    results = [_run(name, artefact, device) for name in names]
     console = output()
     if as_json:
         answers = [result.model_dump(mode="json") for result in results]
@@ -48,11 +51,15 @@ def bench(
     console.print(table)
 
 
-def _run(name: str, artefact: str) -> BenchResult:
+def _run(name: str, artefact: str, device: str) -> BenchResult:
     if name == "metrics":
         from bench.metrics import bench_metrics
 
         return bench_metrics()
+    if name == "train":
+        from bench.train import bench_train
+
+        return bench_train(device)
     from bench.serve import bench_serve
 
     return bench_serve(artefact)

@@ -42,6 +42,7 @@ class BackboneKind:
         return self.stage_channels[-1]
 
 
+NAMED_TENSORS = 5
 BASIC_BLOCKS = (64, 128, 256, 512)
 BOTTLENECK_BLOCKS = (256, 512, 1024, 2048)
 
@@ -152,8 +153,9 @@ def _load_file(network: nn.Module, path: Path) -> None:
         ("missing", unexpected),
     ):
         if keys:
+            more = ", …" if len(keys) > NAMED_TENSORS else ""
             raise InputProblem(
-                f"{path}: does not fit this backbone; {len(keys)} tensors are {what}, "
-                f"first {keys[0]}; name weights of the same architecture"
+                f"{path}: does not fit this backbone; {len(keys)} tensors are {what}: "
+                f"{', '.join(keys[:NAMED_TENSORS])}{more}; name weights of the same architecture"
             )
     network.load_state_dict(state, strict=False)

@@ -7,9 +7,12 @@ batch alone, not on the device that applies it nor on which process does.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from model.preprocessing import Preprocessing
@@ -19,6 +22,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.3, 1.5)
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
+COLOURING = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "erasing")
+CROPS_IN_CACHE = 1
 
 
 class Changes(NamedTuple):
@@ -112,82 +117,98 @@ def _boxes(
     return torch.stack((top, left, height, width), dim=1).long()
 
 
-def augment(
-    crops: torch.Tensor, changes: Changes, settings: Augmentation, size: Preprocessing
+def cut_windows(
+    crops: Sequence[NDArray[np.uint8]], changes: Changes, pad: int, size: Preprocessing
 ) -> torch.Tensor:
-    """Applies what was drawn, on the device where the crops are.
+    """Cuts the drawn window out of each padded crop, mirrored before where that was drawn.
 
     Args:
-        crops: `(B, H, W, 3)` uint8, as they were decoded.
+        crops: `(H, W, 3)` each, all of one size.
         changes: one for each crop.
-        settings: the recipe's; what is switched off there costs nothing.
-        size: of what leaves.
+        pad: black pixels on every side.
+        size: of the windows.
 
     Returns:
         `(B, h, w, 3)` uint8.
     """
-    cut = _cut(crops, changes, settings.pad, size)
-    if not _changes_colour(settings):
-        return cut
-    pixels = cut.float()
-    device = crops.device
+    height, width = crops[0].shape[:2]
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
+    windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
+    places = zip(changes.flip.tolist(), changes.top.tolist(), changes.left.tolist(), strict=True)
+    for crop, window, (flip, top, left) in zip(crops, windows, places, strict=True):
+        padded[pad : pad + height, pad : pad + width] = crop
+        whole = padded[:, ::-1] if flip else padded
+        window[:] = whole[top : top + size.height, left : left + size.width]
+    return torch.from_numpy(windows)
+
+
+def recolour(
+    crops: torch.Tensor, changes: Changes, settings: Augmentation, size: Preprocessing
+) -> torch.Tensor:
+    """Applies what was drawn beside the window, on the device where the crops are.
+
+    Args:
+        crops: `(B, h, w, 3)` uint8.
+        changes: one for each crop.
+        settings: the recipe's; what is switched off there costs nothing.
+        size: whose mean colour an erased box gets.
+
+    Returns:
+        `(B, h, w, 3)` uint8.
+    """
+    if not any(getattr(settings, name) for name in COLOURING):
+        return crops
+    # A CPU is fastest on as much as its cache holds, a GPU on everything at once.
+    few = CROPS_IN_CACHE if crops.device.type == "cpu" else len(crops)
+    parts = [
+        _recolour(
+            crops[start : start + few], changes.share(slice(start, start + few)), settings, size
+        )
+        for start in range(0, len(crops), few)
+    ]
+    return torch.cat(parts)
+
+
+def _recolour(
+    crops: torch.Tensor, changes: Changes, settings: Augmentation, size: Preprocessing
+) -> torch.Tensor:
+    pixels = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
 
     def each(drawn: torch.Tensor) -> torch.Tensor:
-        return drawn.to(device, non_blocking=True).view(-1, 1, 1, 1)
+        return drawn.to(crops.device, non_blocking=True).view(-1, 1, 1, 1)
 
     if settings.brightness:
-        pixels = (pixels * each(changes.brightness)).clamp_(0, 255)
+        pixels.mul_(each(changes.brightness)).clamp_(0, 255)
     if settings.contrast:
-        middle = _luminance(pixels).mean(dim=(1, 2), keepdim=True)
-        pixels = torch.lerp(middle, pixels, each(changes.contrast)).clamp_(0, 255)
+        _blend(pixels, _luminance(pixels).mean(dim=(2, 3), keepdim=True), each(changes.contrast))
     if settings.saturation:
-        pixels = torch.lerp(_luminance(pixels), pixels, each(changes.saturation)).clamp_(0, 255)
+        _blend(pixels, _luminance(pixels), each(changes.saturation))
     if settings.hue:
-        pixels = _turn_hue(pixels, each(changes.hue)[..., 0])
+        pixels = _turn_hue(pixels, each(changes.hue)[:, 0])
     if settings.grayscale:
         pixels = torch.where(each(changes.grayscale), _luminance(pixels), pixels)
     if settings.blur:
         pixels = _blur(pixels, changes)
     if settings.erasing:
-        fill = [255.0 * value for value in size.mean]
-        pixels = _erase(pixels, changes, fill)
-    return pixels.round_().to(torch.uint8)
+        _erase(pixels, changes, [round(255 * value) for value in size.mean])
+    return pixels.round_().permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def _changes_colour(settings: Augmentation) -> bool:
-    return any(
-        getattr(settings, name)
-        for name in (
-            *("brightness", "contrast", "saturation", "hue"),
-            *("grayscale", "blur", "erasing"),
-        )
-    )
-
-
-def _cut(crops: torch.Tensor, changes: Changes, pad: int, size: Preprocessing) -> torch.Tensor:
-    """A window of the padded crop, which is mirrored before where that was drawn."""
-    padded = functional.pad(crops, (0, 0, pad, pad, pad, pad)) if pad else crops
-    rows = changes.top[:, None] + torch.arange(size.height)
-    columns = changes.left[:, None] + torch.arange(size.width)
-    columns = torch.where(changes.flip[:, None], padded.shape[2] - 1 - columns, columns)
-    # One gather of whole pixels, so that a GPU is given one kernel and not one for each crop.
-    flat = rows[:, :, None] * padded.shape[2] + columns[:, None, :]
-    flat = flat + torch.arange(len(crops))[:, None, None] * padded.shape[1] * padded.shape[2]
-    flat = flat.flatten().to(crops.device, non_blocking=True)
-    chosen = padded.reshape(-1, 3).index_select(0, flat)
-    return chosen.view(len(crops), size.height, size.width, 3)
+def _blend(pixels: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> None:
+    pixels.mul_(factor).add_(other.mul_(1.0 - factor)).clamp_(0, 255)
 
 
 def _luminance(pixels: torch.Tensor) -> torch.Tensor:
-    """`(B, h, w, 3)` to `(B, h, w, 1)`."""
-    red, green, blue = pixels.unbind(-1)
-    return (LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue)[..., None]
+    """`(B, 3, h, w)` to `(B, 1, h, w)`."""
+    red, green, blue = torch.split(pixels, 1, dim=1)
+    luminance: torch.Tensor = red * LUMINANCE[0]
+    return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
 
 
 def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Moves each colour around the colour circle (HSV) by a share of a turn, `(B, 1, 1)`."""
-    red, green, blue = pixels.unbind(-1)
-    value, lowest = pixels.amax(-1), pixels.amin(-1)
+    red, green, blue = pixels.unbind(1)
+    value, lowest = pixels.amax(1), pixels.amin(1)
     chroma = value - lowest
     divisor = chroma.clamp(min=1e-6)
     sixths = torch.where(
@@ -200,7 +221,7 @@ def _turn_hue(pixels: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     for offset in (5.0, 3.0, 1.0):
         place = torch.remainder(sixths + offset, 6.0)
         channels.append(value - chroma * torch.minimum(place, 4.0 - place).clamp(0.0, 1.0))
-    return torch.stack(channels, dim=-1)
+    return torch.stack(channels, dim=1)
 
 
 def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
@@ -213,25 +234,22 @@ def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     kernel = kernel.repeat_interleave(3, dim=0).to(pixels.device, non_blocking=True)
     chosen = chosen.to(pixels.device, non_blocking=True)
-    maps = pixels.index_select(0, chosen).permute(0, 3, 1, 2)
+    maps = pixels.index_select(0, chosen)
     shape = maps.shape
     maps = functional.pad(maps, (2, 2, 2, 2), mode="reflect").flatten(0, 1)[None]
     maps = functional.conv2d(maps, kernel[:, None, :, None], groups=len(kernel))
     maps = functional.conv2d(maps, kernel[:, None, None, :], groups=len(kernel))
-    return pixels.index_copy(0, chosen, maps.view(shape).permute(0, 2, 3, 1).contiguous())
+    return pixels.index_copy_(0, chosen, maps.view(shape))
 
 
-def _erase(pixels: torch.Tensor, changes: Changes, fill: list[float]) -> torch.Tensor:
+def _erase(pixels: torch.Tensor, changes: Changes, fill: list[int]) -> None:
     """Paints each drawn box in one colour."""
     top, left, height, width = changes.box[:, :, None].unbind(1)
-    rows, columns = torch.arange(pixels.shape[1]), torch.arange(pixels.shape[2])
+    rows, columns = torch.arange(pixels.shape[2]), torch.arange(pixels.shape[3])
     inside_rows = (rows >= top) & (rows < top + height) & changes.erase[:, None]
     inside_columns = (columns >= left) & (columns < left + width)
     inside_rows = inside_rows.to(pixels.device, non_blocking=True)
     inside_columns = inside_columns.to(pixels.device, non_blocking=True)
-    inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
-    channels = [
-        channel.masked_fill(inside[..., 0], value)
-        for channel, value in zip(pixels.unbind(-1), fill, strict=True)
-    ]
-    return torch.stack(channels, dim=-1)
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    for channel, value in zip(pixels.unbind(1), fill, strict=True):
+        channel.masked_fill_(inside, value)

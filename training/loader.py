@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.augmentation import Changes, augment, draw_changes
+from training.augmentation import Changes, cut_windows, draw_changes, recolour
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
@@ -22,8 +22,8 @@ class Batch(NamedTuple):
     """A batch of B crops, of which one process embeds b.
 
     Attributes:
-        crops: this process's share as decoded, `(b, H, W, 3)` uint8, on the CPU.
-        changes: what augmentation does to each of the share.
+        crops: the windows of this process's share, `(b, h, w, 3)` uint8, on the CPU.
+        changes: all that augmentation does to each of the share.
         labels: of the whole batch, `(B,)` int64.
         rows: of the whole batch, among the records, `(B,)` int64.
         sources: of the whole batch.
@@ -52,25 +52,25 @@ class BatchMaker:
         self._pins = torch.cuda.is_available()
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
-        """Decodes a process's share of a batch and draws its changes."""
+        """Decodes a process's share of a batch, draws its changes and cuts its windows."""
         recipe = self._recipe
         part = processes.share(len(rows))
-        crops = torch.from_numpy(np.stack([self._cache.crop(row) for row in rows[part]]))
+        settings, size = recipe.augmentation, recipe.preprocessing
         seed = step_seed(recipe.seed, epoch, number)
-        changes = draw_changes(
-            recipe.augmentation, recipe.decoded, recipe.preprocessing, len(rows), seed
-        )
+        changes = draw_changes(settings, recipe.decoded, size, len(rows), seed).share(part)
+        decoded = [self._cache.crop(row) for row in rows[part]]
+        crops = cut_windows(decoded, changes, settings.pad, size)
         labels = torch.from_numpy(self._labels[rows])
         if self._pins:
             crops, labels = crops.pin_memory(), labels.pin_memory()
         sources = [self._records[row].source for row in rows]
-        return Batch(crops, changes.share(part), labels, torch.tensor(rows), sources)
+        return Batch(crops, changes, labels, torch.tensor(rows), sources)
 
     def images(self, batch: Batch, device: torch.device) -> torch.Tensor:
-        """The share as the network's input, `(b, 3, h, w)` float32; augmented on the device."""
+        """The share as the network's input, `(b, 3, h, w)` float32; recoloured on the device."""
         crops = batch.crops.to(device, non_blocking=True)
         size = self._recipe.preprocessing
-        return size.normalise(augment(crops, batch.changes, self._recipe.augmentation, size))
+        return size.normalise(recolour(crops, batch.changes, self._recipe.augmentation, size))
 
 
 class CropCache:

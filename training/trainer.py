@@ -73,11 +73,27 @@ def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: No
         InputProblem: when the loss or a gradient is not finite, naming crops of the batch.
         TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
     """
+    training = assemble(run, report)
+    progress = load_checkpoint(run.folder, training.parts, run.identity, notice)
+    if not progress.done:
+        # A checkpoint older than this count has it from the length of an epoch.
+        done = progress.epoch * len(run.sampler.epoch(0)) + progress.step
+        progress = Progress(progress.epoch, progress.step, done)
+    with _open_log(run, progress) as training.log, stop_requests() as training.stop:
+        while progress.epoch < run.recipe.optimisation.epochs:
+            progress = _train_epoch(training, progress)
+            training.save(progress)
+    if training.average is not None:
+        training.average.copy_to(run.networks)
+
+
+def assemble(run: Run, report: Report = lambda *_: None) -> Training:
+    """What a run's steps need; nothing is written and no checkpoint read."""
     recipe = run.recipe
     average = recipe.optimisation.weight_average
     late = run.device.type == "cuda" and recipe.optimisation.optimiser == "adam"
     scaled = autocast_type(recipe, run.device) is torch.float16
-    training = Training(
+    return Training(
         run=run,
         gradients=GradientStep(run),
         scaler=GradScaler(run.device.type) if scaled else None,
@@ -88,13 +104,6 @@ def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: No
         stop=StopRequest(),
         report=report,
     )
-    progress = load_checkpoint(run.folder, training.parts, run.identity, notice)
-    with _open_log(run, progress) as training.log, stop_requests() as training.stop:
-        while progress.epoch < recipe.optimisation.epochs:
-            progress = _train_epoch(training, progress)
-            training.save(progress)
-    if training.average is not None:
-        training.average.copy_to(run.networks)
 
 
 def _open_log(run: Run, progress: Progress) -> RunLog:
@@ -119,7 +128,7 @@ def _train_epoch(training: Training, begin: Progress) -> Progress:
         rate = learning_rate(recipe.optimisation, moment)
         set_learning_rate(run.optimiser, rate)
         logged = now.done % recipe.log_every_steps == 0
-        terms, norms = _train_step(training, batch, now, logged)
+        terms, norms = train_step(training, batch, now, logged)
         if logged:
             values = {name: float(term) for name, term in terms.items()}
             crops = (now.step + 1 - begin.step) * len(batch.labels)
@@ -141,9 +150,10 @@ def _train_epoch(training: Training, begin: Progress) -> Progress:
     return Progress(now.epoch + 1, 0, now.done)
 
 
-def _train_step(
+def train_step(
     training: Training, batch: Batch, now: Progress, logged: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Trains one step; returns the loss terms and, where it is logged, their gradients' norms."""
     run, scaler, watch = training.run, training.scaler, training.watch
     run.optimiser.zero_grad(set_to_none=True)
     watch.before(now)

@@ -71,10 +71,10 @@ def test_weights_of_another_architecture_are_refused_by_tensor(tmp_path: Path) -
 
 def test_weights_that_lack_a_tensor_are_refused_by_name(tmp_path: Path) -> None:
     state = torchvision.models.resnet18(weights=None).state_dict()
-    del state["layer2.0.conv1.weight"]
+    del state["layer2.0.conv1.weight"], state["layer1.0.bn1.bias"]
     path = tmp_path / "gap.pth"
     torch.save(state, path)
-    with pytest.raises(InputProblem, match=r"missing, first layer2\.0\.conv1\.weight"):
+    with pytest.raises(InputProblem, match=r"missing: layer1\.0\.bn1\.bias, layer2\.0\.conv1"):
         build_backbone("resnet18", initial_weights=str(path))
 
 

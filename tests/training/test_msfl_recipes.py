@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 
 from model.cost import embedder_cost
 from model.problems import InputProblem
-from training.augmentation import augment, draw_changes
+from training.augmentation import cut_windows, draw_changes
 from training.datasets.synthetic import draw_people
 from training.evaluation.papers_section import published_rows
 from training.loader import CropCache
@@ -107,8 +106,7 @@ def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
     assert larger.shape == (144, 72, 3)
     size = recipe.preprocessing
     changes = draw_changes(recipe.augmentation, recipe.decoded, size, count=8, seed=3)
-    crops = torch.from_numpy(larger.copy()).expand(8, -1, -1, -1)
-    cut = augment(crops, changes, recipe.augmentation, size)
+    cut = cut_windows([larger] * 8, changes, recipe.augmentation.pad, size)
     assert cut.shape == (8, 128, 64, 3)
     windows = np.lib.stride_tricks.sliding_window_view(larger, (128, 64, 3))[:, :, 0]
     found = [np.argwhere((windows == one.numpy()).all(axis=(2, 3, 4))) for one in cut]

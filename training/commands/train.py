@@ -17,7 +17,7 @@ from training.commands.progress import progress_bar
 from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
-    from training.datasets.record import Dataset
+    from training.datasets.record import CropRecord, Dataset
     from training.distributed import Processes
     from training.recipe import Recipe
 
@@ -32,8 +32,9 @@ def train(
         list[str], typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="The run's folder, made by the run.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("--out", help="The run's folder, made by the run.", show_default=False),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
@@ -56,10 +57,21 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in --out.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what the run would take, from a few steps; write nothing."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The answer of --dry-run as JSON.")
+    ] = False,
 ) -> None:
     """Trains an artefact from labelled crops.
 
     Example: gmn train small-gmn --data cuhk01:/data/cuhk01 --data synthetic:7 --out runs/first
+
+    On several GPUs: torchrun --nproc-per-node=4 -m gmn train gmn-r50 --data … --out …
     """
     from training.distributed import joined_processes
     from training.recipe import read_recipe
@@ -69,9 +81,17 @@ def train(
             f"--leave-out {left_out}: --leave-one-out leaves out every set by turns; give one of "
             "the two"
         )
+    if as_json and not dry_run:
+        raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
+    if out is None and not dry_run:
+        raise InputProblem("--out is missing: name the folder that the run is to make")
     resolved = read_recipe(recipe, settings)
     with joined_processes() as processes:
         console = Console(stderr=True, quiet=not processes.leads)
+        if out is None or dry_run:
+            runs = _runs(data, Path(), left_out, leave_one_out)
+            _estimate(resolved, runs, as_json, processes)
+            return
         if processes.leads:
             _open_folder(out, resume)
         for folder, datasets in _runs(data, out, left_out, leave_one_out):
@@ -99,6 +119,46 @@ def _runs(
     return [(out / f"without-{name}", leave_out(datasets, name)) for name in names]
 
 
+def _estimate(
+    recipe: Recipe,
+    runs: list[tuple[Path, list[Dataset]]],
+    as_json: bool,
+    processes: Processes,
+) -> None:
+    from training.commands.dry_run_rendering import render_estimate
+    from training.dry_run import estimate_run
+    from training.run import prepare_run
+
+    estimates = {
+        folder.name: estimate_run(
+            prepare_run(recipe, _split(recipe, datasets)[0], folder, processes)
+        )
+        for folder, datasets in runs
+    }
+    console = Console(quiet=not processes.leads)
+    if as_json:
+        answers = {name: found.model_dump(mode="json") for name, found in estimates.items()}
+        console.print_json(data=answers.get("", answers))
+        return
+    for name, estimate in estimates.items():
+        if name:
+            console.rule(name, align="left")
+        render_estimate(estimate, console)
+
+
+def _split(
+    recipe: Recipe, datasets: Sequence[Dataset]
+) -> tuple[list[CropRecord], list[CropRecord]]:
+    """The crops to train on, and those held out."""
+    from training.datasets.fewer import limit_identities
+    from training.datasets.held_out import split_held_out
+
+    chosen = recipe.held_out
+    records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
+    limit = recipe.sampling.identities_per_set
+    return limit_identities(records, limit, chosen.seed), held_out
+
+
 def _train_one(
     recipe: Recipe,
     datasets: Sequence[Dataset],
@@ -106,16 +166,12 @@ def _train_one(
     console: Console,
     processes: Processes,
 ) -> None:
-    from training.datasets.fewer import limit_identities
-    from training.datasets.held_out import split_held_out
     from training.finish import finish_run, without_folders
     from training.run import prepare_run
     from training.stopping import TrainingStopped
     from training.trainer import train as train_networks
 
-    kept_back = recipe.held_out
-    records, held_out = split_held_out(datasets, kept_back.fraction, kept_back.seed)
-    records = limit_identities(records, recipe.sampling.identities_per_set, kept_back.seed)
+    records, held_out = _split(recipe, datasets)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
     run = prepare_run(recipe, records, out, processes)
     if processes.leads:
@@ -136,9 +192,11 @@ def _train_one(
             progress.update(task, completed=done, total=total, description=loss)
 
         try:
-            train_networks(run, report, lambda text: console.print(text, markup=False))
+            train_networks(
+                run, report, lambda text: console.print(text, markup=False, soft_wrap=True)
+            )
         except TrainingStopped as stopped:
-            console.print(f"{out}: {stopped}", markup=False)
+            console.print(f"{out}: {stopped}", markup=False, soft_wrap=True)
             raise typer.Exit(128 + stopped.signal_number) from stopped
     if not processes.leads:
         return

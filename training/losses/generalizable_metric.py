@@ -19,5 +19,8 @@ def generalizable_metric_loss(logits: torch.Tensor, same: torch.Tensor) -> torch
         A scalar; a batch with pairs of one sort only is averaged over these.
     """
     per_pair = functional.cross_entropy(logits.float(), same.long(), reduction="none")
-    parts = [per_pair[chosen].mean() for chosen in (same, ~same) if bool(chosen.any())]
-    return torch.stack(parts).mean()
+    # No row is picked out: a GPU would have to be waited for to know how many there are.
+    sorts = torch.stack((same, ~same)).to(per_pair.dtype)
+    counts = sorts.sum(dim=1)
+    means = (sorts * per_pair).sum(dim=1) / counts.clamp(min=1)
+    return means.sum() / (counts > 0).sum()

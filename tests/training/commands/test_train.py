@@ -1,0 +1,88 @@
+"""`gmn train`: what it answers without training, and how it leaves when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gmn
+
+DATA = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
+SETTINGS = (
+    "initial_weights=none",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "held_out.fraction=0.3",
+)
+
+
+def command(recipe: str, *more: str) -> list[str]:
+    settings = (word for setting in SETTINGS for word in ("--set", setting))
+    return [sys.executable, "-m", "gmn", "train", recipe, "--data", DATA, *settings, *more]
+
+
+def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [*command("small-gmn", "--dry-run", "--json", "--out", str(tmp_path / "run"))],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert list(tmp_path.iterdir()) == []
+    answer = json.loads(done.stdout)
+    assert answer["steps"] == answer["epochs"] * answer["steps_per_epoch"] > 0
+    assert set(answer["domains"]) == {"synthetic/domain0", "synthetic/domain1"}
+    assert sum(domain["identities"] for domain in answer["domains"].values()) < 20
+    assert answer["embedder"]["parameters"] == pytest.approx(2.2e6, rel=0.05)
+    assert answer["seconds"] > answer["steps"] * answer["seconds_per_step"] > 0
+    assert answer["memory_bytes"] > 100e6
+
+
+def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
+    size = ("--set", "embedder.multiscale.channels=64", "--set", "sampling.images=2")
+    done = subprocess.run(
+        command("msfl-r50", "--dry-run", *size), check=True, capture_output=True, text=True
+    )
+    assert "reported: " in done.stdout
+    assert "27 M" in done.stdout
+    assert "the run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "--out is missing: name the folder"),
+        (("--out", "run", "--json"), "--json: answers --dry-run only"),
+        (("--out", "run", "--leave-out", "a", "--leave-one-out"), "give one of the two"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_remedy(
+    more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gmn.run(command("small-gmn", *more)[3:]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("small-gmn", "--out", str(out)), stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "log.jsonl").exists() or not (out / "log.jsonl").stat().st_size:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after step" in said
+    assert "continue with --resume" in said
+    assert (out / "checkpoint.pt").exists()

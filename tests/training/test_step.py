@@ -1,0 +1,137 @@
+"""A training step: its parts add up to the whole, whatever they are computed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.problems import InputProblem
+from training.datasets.synthetic import draw_people
+from training.recipe import Recipe, read_recipe
+from training.run import Run, prepare_run
+from training.step import GradientStep
+from training.trainer import train
+
+DATA = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1)
+SETTINGS = (
+    "initial_weights=none",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "sampling.images=2",
+    "optimisation.epochs=1",
+    "optimisation.warm_up_epochs=0",
+    "log_every_steps=1",
+)
+
+
+def recipe(name: str = "small-gmn", *settings: str) -> Recipe:
+    return read_recipe(name, [*SETTINGS, *settings])
+
+
+def gradients(run: Run) -> dict[str, torch.Tensor]:
+    """Of one batch, with BatchNorm's statistics fixed: those of a micro-batch differ."""
+    run.networks.train()
+    run.networks.embedder.backbone.eval()
+    run.networks.metric_network.perturb(True)
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    return {n: p.grad for n, p in run.networks.named_parameters() if p.grad is not None}
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    settings = ("precision=float32", "embedder.backbone=resnet18")
+    whole = prepare_run(recipe("small-gmn", *settings), DATA.records, tmp_path)
+    parts = prepare_run(
+        recipe("small-gmn", *settings, "optimisation.micro_batch=3"), DATA.records, tmp_path
+    )
+    expected, found = gradients(whole), gradients(parts)
+    assert list(found) == list(expected)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
+
+
+def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
+    run = prepare_run(recipe("small-gmn", "optimisation.micro_batch=4"), DATA.records, tmp_path)
+    run.networks.train()
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    seen = {
+        int(tensor)
+        for name, tensor in run.networks.named_buffers()
+        if name.endswith("num_batches_tracked") and "backbone" in name
+    }
+    # The batch of 8 in two parts.
+    assert seen == {2}
+
+
+def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
+    settings = ("optimisation.epochs=2", "held_out.fraction=0.4")
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    weights = {}
+    for folder, average in ((plain, "0"), (averaged, "0.9")):
+        folder.mkdir()
+        chosen = recipe("small-gmn", *settings, f"optimisation.weight_average={average}")
+        run = prepare_run(chosen, DATA.records, folder)
+        train(run, lambda *_: None)
+        weights[folder.name] = run.networks.state_dict()
+    saved = torch.load(averaged / "checkpoint.pt")
+    name = "embedder.backbone.0.0.weight"
+    assert torch.equal(saved["networks"][name], weights["plain"][name])
+    assert torch.equal(saved["average"][name], weights["averaged"][name])
+    assert not torch.equal(weights["plain"][name], weights["averaged"][name])
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_trains_and_resumes_to_the_same_weights(
+    precision: str, tmp_path: Path
+) -> None:
+    chosen = recipe("small-gmn", f"precision={precision}", "checkpoint_every_steps=1")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+
+    def stop(done: int, *_: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for folder in (whole, stopped):
+        folder.mkdir()
+    run = prepare_run(chosen, DATA.records, whole)
+    train(run, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepare_run(chosen, DATA.records, stopped), stop)
+    resumed = prepare_run(chosen, DATA.records, stopped)
+    train(resumed, lambda *_: None)
+    expected, found = run.networks.state_dict(), resumed.networks.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(bool(tensor.isfinite().all()) for tensor in expected.values())
+
+
+@pytest.mark.parametrize("form", ["penalty", "adversarial"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_msgr_trains_with_gmn_in_every_form(form: str, precision: str, tmp_path: Path) -> None:
+    chosen = recipe(
+        "small-msfl",
+        "embedder.multiscale.channels=8",
+        "losses.gmn=1",
+        "losses.pic=0.1",
+        "losses.gradient_regulariser.weight=0.01",
+        f"losses.gradient_regulariser.form={form}",
+        f"precision={precision}",
+    )
+    run = prepare_run(chosen, DATA.records, tmp_path)
+    run.networks.train()
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    terms, norms = GradientStep(run).backward(batch, None, seed=1, with_norms=True)
+    expected = {"identity", "triplet", "gmn", "pic"} | ({"msgr"} if form == "penalty" else set())
+    assert set(terms) == set(norms) == expected
+    assert all(bool(term.isfinite()) for term in terms.values())
+    stem = run.networks.embedder.backbone.get_parameter("conv1.weight").grad
+    assert stem is not None
+    assert float(stem.norm()) > 0
+
+
+def test_msgr_with_micro_batches_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputProblem, match=r"whole batch's graph.*micro_batch=none"):
+        recipe("msfl-msgr-r50", "optimisation.micro_batch=16")

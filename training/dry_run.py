@@ -1,0 +1,152 @@
+"""What a run would take, estimated from a few of its steps; nothing is written."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from model.cost import embedder_cost, pair_cost
+from training.checkpoint import Progress
+from training.datasets.record import CropRecord
+from training.published import Published
+from training.run import Run
+from training.step import autocast_type
+from training.trainer import assemble, train_step
+
+TIMED_STEPS = 3
+
+
+class DomainSize(BaseModel):
+    """How much of one domain is trained on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    crops: int
+    identities: int
+
+
+class NetworkCost(BaseModel):
+    """A network's parameters, and its multiply-adds on one input."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parameters: int
+    multiply_adds: int
+
+
+class Estimate(BaseModel):
+    """What a run would take.
+
+    Attributes:
+        recipe: its name.
+        device, precision: where and in what the steps were computed.
+        processes: how many train together.
+        domains: what is trained on.
+        steps_per_epoch, epochs, steps: the run's length; epochs differ by a few steps.
+        embedder, metric_network: their cost; M-Net's is for one pair.
+        published: rows of a paper with the costs that it reports, to stand beside.
+        seconds_per_step: the median of a few steps after a first one, whose memory is set up.
+        seconds_to_read: for reading all crops once, or as often as they do not fit into memory.
+        seconds: of the whole run, without the measurement at its end.
+        memory_bytes: the largest amount this process has had, and the crops it is to keep.
+        gpu_memory_bytes: the largest amount allocated on the GPU; None without one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: str
+    device: str
+    precision: str
+    processes: int
+    domains: dict[str, DomainSize]
+    steps_per_epoch: int
+    epochs: int
+    steps: int
+    embedder: NetworkCost
+    metric_network: NetworkCost
+    published: tuple[Published, ...]
+    seconds_per_step: float
+    seconds_to_read: float
+    seconds: float
+    memory_bytes: int
+    gpu_memory_bytes: int | None
+
+
+def estimate_run(run: Run) -> Estimate:
+    """Trains a few steps in memory and says what the whole run would take.
+
+    Args:
+        run: what `prepare_run` built; its networks are spent.
+
+    Raises:
+        InputProblem: as the run itself would.
+    """
+    recipe, order = run.recipe, run.sampler.epoch(0)
+    training = assemble(run)
+    run.networks.train()
+    seconds, reading = [], []
+    for number in range(1 + TIMED_STEPS):
+        rows = order[number % len(order)]
+        began = time.perf_counter()
+        batch = run.batches.make(0, number, rows, run.processes)
+        if number < len(order):
+            reading.append((time.perf_counter() - began) / len(batch.crops))
+        now = Progress(0, number, number)
+        seconds.append(_time(lambda: train_step(training, batch, now, False), run.device))  # noqa: B023
+    per_step = statistics.median(seconds[1:])
+    embedder = embedder_cost(recipe.embedder, recipe.preprocessing)
+    pair = pair_cost(recipe.embedder.dimension, recipe.metric_network)
+    epochs = recipe.optimisation.epochs
+    crop_bytes = 3 * recipe.decoded.height * recipe.decoded.width
+    kept = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
+    read = kept + (len(run.records) - kept) * epochs
+    to_read = statistics.median(reading) * read / max(recipe.workers, 1) / run.processes.count
+    return Estimate(
+        recipe=recipe.name,
+        device=str(run.device),
+        precision=str(autocast_type(recipe, run.device)).removeprefix("torch."),
+        processes=run.processes.count,
+        domains=domain_sizes(run.records),
+        steps_per_epoch=len(order),
+        epochs=epochs,
+        steps=len(order) * epochs,
+        embedder=NetworkCost(**vars(embedder)),
+        metric_network=NetworkCost(**vars(pair)),
+        published=tuple(row for row in recipe.published if row.parameters_millions is not None),
+        seconds_per_step=per_step,
+        seconds_to_read=to_read,
+        seconds=per_step * len(order) * epochs + to_read,
+        memory_bytes=_largest_memory() + kept * crop_bytes,
+        gpu_memory_bytes=(torch.cuda.max_memory_allocated() if run.device.type == "cuda" else None),
+    )
+
+
+def domain_sizes(records: Sequence[CropRecord]) -> dict[str, DomainSize]:
+    """Crops and identities by domain."""
+    found: dict[str, list[CropRecord]] = {}
+    for record in records:
+        found.setdefault(record.domain, []).append(record)
+    return {
+        name: DomainSize(crops=len(own), identities=len({record.person for record in own}))
+        for name, own in sorted(found.items())
+    }
+
+
+def _time(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _largest_memory() -> int:
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux KiB.
+    return largest if sys.platform == "darwin" else 1024 * largest
