@@ -146,6 +146,12 @@ COMMANDS = (
         "train",
     ),
     SubCommand(
+        "calibrate",
+        "Fits an artefact's probabilities and operating points anew; its weights stay.",
+        "training.commands.calibrate:calibrate",
+        "train",
+    ),
+    SubCommand(
         "embed", "Writes the features of a data set.", "training.commands.embed:embed", "train"
     ),
     SubCommand(

@@ -117,6 +117,28 @@ def save_artefact(
     tensors = _tensors("embedder", embedder, half) | _tensors(
         "metric_network", metric_network, half
     )
+    return _write(path, description, tensors)
+
+
+def replace_calibration(source: Path, path: Path, calibration: Calibration) -> Description:
+    """Writes an artefact with another calibration, atomically; its weights stay as they are.
+
+    Args:
+        source: the artefact.
+        path: where to; may be the same file.
+        calibration: the new one.
+
+    Returns:
+        The description: the embedding fingerprint is the old one, the artefact fingerprint new.
+
+    Raises:
+        ArtefactProblem: for a source that is no usable artefact.
+    """
+    description, tensors = _read(source)
+    return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
+
+
+def _write(path: Path, description: Description, tensors: dict[str, torch.Tensor]) -> Description:
     description = description.model_copy(
         update={"embedding_fingerprint": _embedding_fingerprint(description, tensors)}
     )

@@ -15,6 +15,7 @@ import torch
 
 from model.artefact import Artefact, Description
 from model.calibration import Scoring
+from model.pair_scoring import identical_score
 from training.datasets.record import Dataset
 from training.evaluation.cost import network_cost, time_depths
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search
@@ -30,6 +31,7 @@ from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import QueryMetrics
+from training.evaluation.recalibrating import recalibrated
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -106,6 +108,12 @@ def evaluate_search(
     with open_rankings(
         artefact, search, labels, features, scorings, progress_bar, watch.seconds
     ) as rankings:
+        moved = recalibrated(
+            calibration,
+            rankings.pair_scores["cosine"],
+            labels,
+            identical_score(artefact.metric_network),
+        )
         for scoring in scorings:
             with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
                 metrics[scoring] = rankings.rank(scoring)
@@ -117,6 +125,7 @@ def evaluate_search(
                 labels,
                 metrics[scoring],
                 calibration.scorings[cast(Scoring, scoring)],
+                moved.scorings[cast(Scoring, scoring)] if moved else None,
             )
         if "mnet" in scorings:
             depths = time_depths(

@@ -10,6 +10,7 @@ from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
 from training.evaluation.intervals import Interval, mean_intervals
 from training.evaluation.open_set import (
+    SearchExtremes,
     detection_curve,
     operating_point_figures,
     search_extremes,
@@ -36,13 +37,40 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
 
 
 def calibrated_result(
-    rows: ScoreRows, labels: PairLabels, metrics: QueryMetrics, calibration: ScoringCalibration
+    rows: ScoreRows,
+    labels: PairLabels,
+    metrics: QueryMetrics,
+    calibration: ScoringCalibration,
+    recalibrated: ScoringCalibration | None = None,
 ) -> ScoringResult:
-    """A pair score's metrics, and what its calibration promises against what it holds."""
+    """A pair score's metrics, and what its calibration promises against what it holds.
+
+    Args:
+        rows, labels, metrics: of the search.
+        calibration: the artefact's own.
+        recalibrated: the same, moved without labels to this search; None where it shows no tail.
+    """
     extremes = search_extremes(rows, labels)
     rates, detected = detection_curve(extremes)
+    return plain_result(metrics, labels).model_copy(
+        update={
+            "operating_points": _operating_points(extremes, calibration),
+            "recalibrated_operating_points": (
+                _operating_points(extremes, recalibrated) if recalibrated else []
+            ),
+            "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
+            "distribution": score_distribution(rows, labels),
+            "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
+            "verification": true_accept_rates(rows, labels),
+        }
+    )
+
+
+def _operating_points(
+    extremes: SearchExtremes, calibration: ScoringCalibration
+) -> list[OperatingPointResult]:
     usual_size = int(np.median(extremes.impostors))
-    points = [
+    return [
         OperatingPointResult(
             name=point.name,
             asked=point.asked,
@@ -52,15 +80,6 @@ def calibrated_result(
         )
         for point in operating_point_figures(extremes, calibration)
     ]
-    return plain_result(metrics, labels).model_copy(
-        update={
-            "operating_points": points,
-            "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
-            "distribution": score_distribution(rows, labels),
-            "expected_calibration_error": expected_calibration_error(rows, labels, calibration),
-            "verification": true_accept_rates(rows, labels),
-        }
-    )
 
 
 def by_depth(search: Search, labels: PairLabels, rankings: Rankings) -> list[DepthResult]:

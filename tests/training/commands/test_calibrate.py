@@ -1,0 +1,71 @@
+"""`gmn calibrate`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from training.commands.calibrate import calibrate
+
+PEOPLE = "synthetic:3,identities=12,domains=1,cameras=2,crops=2"
+
+
+@pytest.fixture(scope="module")
+def app() -> typer.Typer:
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(calibrate)
+    return single
+
+
+def run(app: typer.Typer, *arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_new_operating_points_are_written_and_the_embedder_stays(
+    app, tiny_artefact, tmp_path
+) -> None:
+    out = tmp_path / "new" / "mine.safetensors"
+    answer = run(app, tiny_artefact, "--data", PEOPLE, "--out", out)
+    assert answer.exit_code == 0, answer.output
+    assert "calibrated on identities of synthetic" in answer.stdout
+    old, new = (load_artefact(path).description for path in (tiny_artefact, out))
+    assert new.embedding_fingerprint == old.embedding_fingerprint
+    assert new.artefact_fingerprint != old.artefact_fingerprint
+    assert new.calibration.genuine_pairs == 48
+    assert new.calibration.scorings != old.calibration.scorings
+
+
+def test_without_out_the_artefact_itself_is_replaced(app, tiny_artefact, tmp_path) -> None:
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(Path(tiny_artefact).read_bytes())
+    answer = run(app, own, "--data", PEOPLE, "--json")
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["data"] == "identities of synthetic"
+    assert load_artefact(own).description.calibration.data == "identities of synthetic"
+    assert [path.name for path in tmp_path.iterdir()] == ["own.safetensors"]
+
+
+def test_without_labels_only_the_tails_move(app, tiny_artefact, tmp_path) -> None:
+    out = tmp_path / "moved.safetensors"
+    people = "synthetic:3,identities=25,domains=1,cameras=2,crops=2"
+    answer = run(app, tiny_artefact, "--data", people, "--no-labels", "--out", out)
+    assert answer.exit_code == 0, answer.output
+    old, new = (load_artefact(path).description.calibration for path in (tiny_artefact, out))
+    assert new.fusion == old.fusion
+    assert "impostor tails moved to 50 unlabelled searches of 50 crops" in new.data
+
+
+def test_the_bundled_artefact_is_not_overwritten(app) -> None:
+    with pytest.raises(InputProblem, match="stays as it ships; name a file with --out"):
+        CliRunner().invoke(app, ["bundled", "--data", PEOPLE], catch_exceptions=False)
+
+
+def test_too_few_unlabelled_searches_leave_the_file_alone(app, tiny_artefact, tmp_path) -> None:
+    out = tmp_path / "moved.safetensors"
+    answer = run(app, tiny_artefact, "--data", PEOPLE, "--no-labels", "--out", out)
+    assert isinstance(answer.exception, InputProblem)
+    assert not out.exists()

@@ -1,0 +1,161 @@
+"""`gmn calibrate`: fits an artefact's probabilities and operating points anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.problems import InputProblem
+from training.commands.progress import progress_bar
+
+if TYPE_CHECKING:
+    from model.artefact import Artefact, Description
+    from model.calibration import Calibration
+    from training.datasets.record import Dataset
+    from training.evaluation.embedding import SearchFeatures
+    from training.evaluation.protocols import Search
+
+GALLERY_SIZES = (100, 1_000, 10_000)
+SHOWN = ("far_1e-2", "far_1e-3")
+
+
+def calibrate(
+    artefact: Annotated[
+        str, typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or the word bundled.")
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write; without it the new calibration replaces the artefact's.",
+            show_default=False,
+        ),
+    ] = None,
+    no_labels: Annotated[
+        bool,
+        typer.Option(
+            "--no-labels",
+            help="Only move the impostor tails to these searches, as if nobody knew who is who.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Fits an artefact's probabilities and operating points anew, and writes them into it.
+
+    Of a data set that the artefact was trained on only the people held out are used. The weights
+    and the embedding fingerprint stay, so that galleries stay usable.
+
+    Example: gmn calibrate bundled --data market1501:/data/Market-1501 --out mine.safetensors
+    """
+    from model.artefact import Artefact, load_artefact, replace_calibration, resolve_artefact
+    from model.precision import choose_device
+    from training.datasets.registry import read_datasets
+    from training.evaluation.files import make_folder
+
+    source = resolve_artefact(artefact)
+    if out is None and artefact == "bundled":
+        raise InputProblem("the bundled artefact stays as it ships; name a file with --out")
+    loaded = load_artefact(source)
+    target = out or source
+    make_folder(target.parent)
+    chosen = choose_device(device)
+    on_device = Artefact(
+        loaded.description, loaded.embedder.to(chosen), loaded.metric_network.to(chosen)
+    )
+    searches = [
+        (dataset, unseen_people(dataset, loaded.description)) for dataset in read_datasets(data)
+    ]
+    features = [_embed(on_device, dataset, search) for dataset, search in searches]
+    fit = _move if no_labels else _fit
+    description = replace_calibration(source, target, fit(on_device, searches, features))
+    if as_json:
+        typer.echo(description.calibration.model_dump_json(indent=2))
+    else:
+        _show(Console(), target, description)
+
+
+def unseen_people(dataset: Dataset, description: Description) -> Search:
+    """A search for people that the artefact's training did not see."""
+    from training.evaluation.protocols import held_out_people, whole_set
+
+    if dataset.name in {trained.name for trained in description.provenance.data}:
+        return held_out_people(dataset, description.provenance.held_out)
+    return whole_set(dataset)
+
+
+def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatures:
+    from training.evaluation.embedding import embed_search
+
+    with progress_bar(f"Embedding {dataset.name}", len(search.records)) as bar:
+        return embed_search(artefact.embedder, artefact.description.preprocessing, search, bar)
+
+
+def _fit(
+    artefact: Artefact,
+    searches: Sequence[tuple[Dataset, Search]],
+    features: Sequence[SearchFeatures],
+) -> Calibration:
+    from training.evaluation.calibrating import fit_from_pairs, score_search
+
+    domains = [
+        score_search(artefact.metric_network, own, search.labels())
+        for (_, search), own in zip(searches, features, strict=True)
+    ]
+    data = ", ".join(
+        f"{'held-out ' if search.held_out else ''}identities of {dataset.name}"
+        for dataset, search in searches
+    )
+    return fit_from_pairs(domains, data)
+
+
+def _move(
+    artefact: Artefact,
+    searches: Sequence[tuple[Dataset, Search]],
+    features: Sequence[SearchFeatures],
+) -> Calibration:
+    from model.pair_scoring import identical_score
+    from model.recalibration import recalibrate
+    from training.evaluation.recalibrating import crops_per_person, searched_cosines
+    from training.evaluation.scoring import cosine_rows
+
+    if len(searches) > 1:
+        raise InputProblem(
+            f"--no-labels moves the tails to one set of searches; got {len(searches)} data sets, "
+            "name one"
+        )
+    labels = searches[0][1].labels()
+    cosines, size = searched_cosines(cosine_rows(*features[0]), labels)
+    return recalibrate(
+        artefact.description.calibration,
+        cosines,
+        identical_score(artefact.metric_network),
+        size,
+        crops_per_person(labels),
+    )
+
+
+def _show(console: Console, path: Path, description: Description) -> None:
+    calibration = description.calibration
+    table = Table("scoring", "operating point", *(f"N = {size:,}" for size in GALLERY_SIZES))
+    for name in calibration.scorings:
+        by_size = [calibration.operating_points(name, size) for size in GALLERY_SIZES]
+        for point in SHOWN:
+            table.add_row(name, point, *(f"{points[point]:.3f}" for points in by_size))
+    console.print(table)
+    console.print(
+        f"{path}: calibrated on {calibration.data}; embedding fingerprint "
+        f"{description.embedding_fingerprint[:12]}… as before",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
