@@ -17,7 +17,7 @@ from training.datasets.record import Dataset, crop_in_file
 
 NAME = "cuhk02"
 TERMS = "Academic research only; provided by the Chinese University of Hong Kong."
-FILE_NAME = re.compile(r"(?P<identity>\d+)_\d+\.png", re.IGNORECASE)
+FILE_NAME = re.compile(r"(?P<identity>\d+)_\w+\.png", re.IGNORECASE)
 FILE_FORM = "like 001_1.png (identity within its pair of cameras, image)"
 PAIRS = ("P1", "P2", "P3", "P4", "P5")
 CAMERAS = ("cam1", "cam2")

@@ -14,7 +14,7 @@ from training.datasets.record import CropRecord, Dataset, crop_in_file
 NAME = "msmt17"
 TERMS = "Research only, under the agreement its authors have signed; not to be redistributed."
 OPTIONS = {"validation": ("train", "drop")}
-FILE_NAME = re.compile(r"\d{4}_\d{3}_(?P<camera>\d{2})_\w+\.jpg")
+FILE_NAME = re.compile(r"\d{4}_\d+_(?P<camera>\d{2})_\w+\.jpg")
 FILE_FORM = "like 0000_000_01_0303morning_0015_0.jpg (identity, image, camera, time, frame, box)"
 DROPPED = " without its validation list"
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")

@@ -87,7 +87,7 @@ def read_dataset(spec: str) -> Dataset:
     kind = kind_of(spec)
     text = spec.partition(":")[2]
     try:
-        return kind.read(text)
+        dataset = kind.read(text)
     except InputProblem as problem:
         path = _path_of(kind, text)
         told = kind.looks_like(path) or f"{kind.kind}:" in str(problem)
@@ -95,6 +95,9 @@ def read_dataset(spec: str) -> Dataset:
         if not suggestion:
             raise
         raise DatasetProblem(f"{problem}{suggestion}") from problem
+    if not dataset.records:
+        raise DatasetProblem(f"{spec}: lists no crop; unpack the data set again")
+    return dataset
 
 
 def read_datasets(specs: Sequence[str]) -> list[Dataset]:

@@ -88,6 +88,13 @@ def test_a_line_of_another_form_is_named(root: Path, version: str, line: str) ->
         read_msmt17(str(root))
 
 
+def test_lists_without_a_line_are_refused(root: Path, version: str) -> None:
+    for name in LINES:
+        (root / f"MSMT17_{version}" / name).write_text("\n", encoding="utf-8")
+    with pytest.raises(InputProblem, match=f"msmt17:{root}: lists no crop"):
+        read_dataset(f"msmt17:{root}")
+
+
 def test_a_list_that_is_missing_is_named(root: Path, version: str) -> None:
     (root / f"MSMT17_{version}" / "list_val.txt").unlink()
     with pytest.raises(InputProblem, match=r"list_val\.txt: cannot be read .* unpack it beside"):
