@@ -88,7 +88,7 @@ def drawn_search(
     centres = random.standard_normal((people, DIMENSION), dtype=np.float32)
     for start in range(0, count, 4096):
         rows = slice(start, start + 4096)
-        features[rows] += 0.35 * centres[identities[rows]]
+        features[rows] += 0.6 * centres[identities[rows]]
     return features, PairLabels(
         identities[:queries], cameras[:queries], identities[queries:], cameras[queries:]
     )
