@@ -1,18 +1,22 @@
 """`gmn evaluate` by a protocol: every set by the artefact that has not seen it, and the average."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from model.artefact import TrainingData, load_artefact, save_artefact
 from model.problems import InputProblem
 from training.commands.evaluate import ProtocolName, evaluate
-from training.evaluation.protocol_report import published_rows
+from training.commands.protocol_rendering import render_protocol
+from training.evaluation.protocol_page import protocol_page
+from training.evaluation.protocol_report import ProtocolReport, published_rows
 from training.recipe import RECIPES
 
 
@@ -145,6 +149,18 @@ def test_a_protocols_table_is_printed(runs, manifests):
     answer = run(runs, "--protocol", "lodo", *specs(manifests), "--scoring", "cosine")
     assert "Protocol lodo" in answer.stdout
     assert "average" in answer.stdout
+
+
+def test_papers_figures_stand_beside_this_runs(report):
+    found = ProtocolReport.model_validate(report[0])
+    beside = found.model_copy(update={"protocol": "P2", "published": published_rows("P2")})
+    page = protocol_page(beside)
+    assert "46.6 / 60.0" in page
+    assert "72.3 / 87.1" in page
+    assert "cosine, this run" in page
+    printed = io.StringIO()
+    render_protocol(beside, Console(file=printed, width=200), None)
+    assert "46.6 / 60.0" in printed.getvalue()
 
 
 @pytest.mark.parametrize("protocol", ["P1", "P2", "P3"])
