@@ -36,9 +36,10 @@ def report(
     crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Shows one run, or compares several: figures, paired differences, settings, learning curves.
+    """Shows one run on a page, or compares several.
 
-    Folders of one artefact count as one model, and models whose recipes differ in the seed alone
+    A comparison has every figure with its interval, paired differences over the same queries, the
+    settings that differ, and learning curves. Folders of one artefact count as one model, and models whose recipes differ in the seed alone
     as one with a spread. The first model is what the others differ from. The page loads nothing
     from elsewhere; numbers are in the JSON beside it. With --maps it shows people of that set.
 

@@ -114,4 +114,5 @@ def _normalised(maps: torch.Tensor) -> torch.Tensor:
     """Activations `(B, C, h, w)` to maps `(B, h, w)`."""
     energy = maps.float().abs().sum(dim=1)
     length = energy.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return energy / length[:, None, None]
+    unit: torch.Tensor = energy / length[:, None, None]
+    return unit

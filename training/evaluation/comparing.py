@@ -68,11 +68,11 @@ def _compared(place: Place, groups: Sequence[Group]) -> ComparedDataset:
     present = {name: own for name, own in answers.items() if own}
     base_name, base = next(iter(present.items()))
     rankings = []
-    for name, own in present.items():
-        for ranking in own[0].result.scorings:
-            found = _ranking(name, ranking, own)
+    for name, given in present.items():
+        for ranking in given[0].result.scorings:
+            found = _ranking(name, ranking, given)
             if name != base_name:
-                found = found.model_copy(update=_difference(ranking, own, base))
+                found = found.model_copy(update=_difference(ranking, given, base))
             rankings.append(found)
     peers = {
         peer: result for own in present.values() for peer, result in own[0].result.peers.items()

@@ -73,7 +73,7 @@ def time_depths(
     found = []
     for depth in depths:
         seconds = []
-        for query in asked.split(1):
+        for query in torch.split(asked, 1):
             began = time.perf_counter()
             nearest = cosine_similarities(query, everyone)[0].topk(depth.depth).indices
             # Fetching the answer waits until a GPU has computed it.

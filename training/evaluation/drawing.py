@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from itertools import count
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 WIDTH, HEIGHT = 4.8, 3.1
 POINTS_PER_INCH = 72
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.5,

@@ -129,24 +129,19 @@ def training_section(log: TrainingLog | None) -> str:
     """A run's learning curves."""
     if log is None or not log.losses:
         return ""
-    return section(
-        "Training",
-        [
-            charts(
-                [
-                    figures.curve_figure(
-                        "Loss terms", "loss", log.losses, "Every loss term over the epochs"
-                    ),
-                    figures.curve_figure(
-                        "Gradient norms at the embedding",
-                        "norm",
-                        log.gradient_norms,
-                        "The norm of every loss term's gradient over the epochs",
-                    ),
-                ]
+    drawings = [
+        figures.curve_figure("Loss terms", "loss", log.losses, "Every loss term over the epochs")
+    ]
+    if log.gradient_norms:
+        drawings.append(
+            figures.curve_figure(
+                "Gradient norms at the embedding",
+                "norm",
+                log.gradient_norms,
+                "The norm of every loss term's gradient over the epochs",
             )
-        ],
-    )
+        )
+    return section("Training", [charts(drawings)])
 
 
 def artefact_section(report: EvaluationReport) -> str:

@@ -1,0 +1,237 @@
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from model.artefact import load_artefact, save_artefact
+from model.problems import InputProblem
+from training.commands.evaluate import evaluate
+from training.commands.report import report
+
+VOID = {"meta", "img", "br", "path", "use"}
+
+
+class Page(HTMLParser):
+    """What a page is made of, as a browser or a screen reader takes it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.tags if found == tag]
+
+
+def invoke(command, words):
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(command)
+    return CliRunner().invoke(single, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def manifest(drawn_crops, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    rows = ["path,identity,camera"]
+    for number, crop in enumerate(drawn_crops):
+        (folder / f"{number}.png").write_bytes(crop.png)
+        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
+    (folder / "people.csv").write_text("\n".join(rows))
+    return folder / "people.csv"
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_artefact, manifest, tmp_path_factory) -> Path:
+    """Two seeds of one recipe and another recipe, each evaluated on the same people."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny = load_artefact(tiny_artefact)
+    for name, seed, backbone, noise in (
+        ("plain-1", 1, "mobilenet_v2", 0.0),
+        ("plain-2", 2, "mobilenet_v2", 0.02),
+        ("other", 1, "something_else", 0.3),
+    ):
+        recipe = {"name": "drawn", "seed": seed, "embedder": {"backbone": backbone}}
+        provenance = tiny.description.provenance.model_copy(update={"recipe": recipe})
+        description = tiny.description.model_copy(update={"provenance": provenance})
+        changed = load_artefact(tiny_artefact)
+        shaken = np.random.default_rng(seed).normal(size=changed.embedder.neck.weight.shape)
+        changed.embedder.neck.weight.data += noise * torch.from_numpy(shaken).float()
+        (folder / name).mkdir()
+        path = folder / name / "model.safetensors"
+        save_artefact(path, description, changed.embedder, changed.metric_network)
+        words = [path, "--data", f"manifest:{manifest}", "--out", folder / name]
+        words += ["--scoring", "cosine,mnet"] if name == "other" else ["--scoring", "cosine"]
+        words += [] if name == "other" else ["--no-pictures"]
+        answer = invoke(evaluate, words)
+        assert answer.exit_code == 0, answer.output
+    step = {"event": "step", "step": 0, "epoch": 0.0, "loss": {"gmn": 0.7}, "gradient_norm": {}}
+    (folder / "other" / "log.jsonl").write_text(json.dumps(step))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(runs, manifest, tmp_path_factory) -> tuple[dict, str]:
+    out = tmp_path_factory.mktemp("compared")
+    words = [runs / "plain-1", runs / "plain-2", f"changed={runs / 'other'}", "--out", out]
+    words += ["--maps", f"manifest:{manifest}", "--crops", 2]
+    answer = invoke(report, words)
+    assert answer.exit_code == 0, answer.output
+    assert str(out / "report.html") in answer.stdout.replace("\n", "")
+    return json.loads((out / "comparison.json").read_text()), (out / "report.html").read_text()
+
+
+def test_seeds_of_one_recipe_are_one_model_with_a_spread(compared):
+    comparison, page = compared
+    assert [(run["group"], run["seed"]) for run in comparison["runs"]] == [
+        ("plain", 1),
+        ("plain", 2),
+        ("changed", 1),
+    ]
+    rows = comparison["datasets"][0]["rankings"]
+    assert [(row["group"], row["ranking"]) for row in rows] == [
+        ("plain", "cosine"),
+        ("changed", "cosine"),
+        ("changed", "mnet"),
+    ]
+    seeds = rows[0]["seeds"]["mAP"]
+    assert len(seeds) == 2
+    assert rows[0]["metrics"]["mAP"]["mean"] == pytest.approx(np.mean(seeds), abs=1e-6)
+    assert rows[1]["seeds"] == {}
+    assert "spread: one standard deviation over seeds" in page
+
+
+def test_differences_are_of_the_same_queries(compared):
+    rows = compared[0]["datasets"][0]["rankings"]
+    assert rows[0]["differences"] == {}
+    for changed in rows[1:]:
+        # The plain model has no M-Net: its cosine is what M-Net is held against.
+        assert changed["against"] == "cosine"
+        difference = changed["differences"]["mAP"]
+        expected = changed["metrics"]["mAP"]["mean"] - rows[0]["metrics"]["mAP"]["mean"]
+        assert difference["mean"] == pytest.approx(expected, abs=1e-6)
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_only_settings_that_differ_are_listed(compared):
+    assert compared[0]["settings"] == {"embedder.backbone": ["mobilenet_v2", "something_else"]}
+
+
+def test_the_page_is_whole_loads_nothing_and_can_be_read_without_eyes(compared):
+    page = Page(compared[1])
+    assert page.unbalanced == []
+    assert page.open == []
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe"})
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg;")), tag
+    assert not re.search(r"url\((?!#)|@import", compared[1])
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(attributes.get("alt") for attributes in page.all("img"))
+    assert all(attributes.get("aria-label") for attributes in page.all("svg"))
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    for name in re.findall(r'(?:href="|url\()#([\w-]+)', compared[1]):
+        assert name in names
+
+
+def test_the_page_turns_dark_and_prints(compared):
+    assert "@media (prefers-color-scheme: dark)" in compared[1]
+    assert "@media print" in compared[1]
+    assert "var(--series-1, #1f5fa8)" in compared[1]
+
+
+def test_models_look_at_the_same_crops_side_by_side(compared):
+    assert "Where the networks look" in compared[1]
+    assert len(Page(compared[1]).all("img")) == 2 * (1 + 4 + 4)
+
+
+def test_learning_curves_come_from_the_log(compared):
+    assert "gmn: loss over the epochs" in compared[1]
+
+
+def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
+    with_pictures = (runs / "other" / "report.html").read_text()
+    without = (runs / "plain-1" / "report.html").read_text()
+    assert len(Page(with_pictures).all("img")) > 8 * 2
+    assert "<img" not in without
+    assert "Rank lists" in without
+    for name in ("other", "plain-1"):
+        assert "data:image" not in (runs / name / "report.json").read_text()
+    first = re.search(r'src="data:image/jpeg;base64,([^"]+)"', with_pictures)
+    assert first is not None
+    shown = Image.open(io.BytesIO(base64.b64decode(first[1])))
+    assert shown.size == (64, 128)
+
+
+def test_a_report_has_its_cost_and_the_time_of_every_depth(runs):
+    found = json.loads((runs / "other" / "report.json").read_text())
+    assert found["cost"]["embedder_parameters"] == 2_226_433
+    assert found["cost"]["crops_per_second"] > 0
+    depths = found["datasets"][0]["rerank_depths"]
+    assert all(depth["milliseconds"] > 0 for depth in depths)
+
+
+def test_one_run_alone_has_its_own_page(runs, tmp_path):
+    report([str(runs / "other")], out=tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert Page(page).unbalanced == []
+    assert "Loss terms" in page
+    assert (tmp_path / "report.json").is_file()
+
+
+def test_a_run_of_an_older_version_is_shown_without_what_it_did_not_keep(runs, tmp_path):
+    old = json.loads((runs / "plain-1" / "report.json").read_text())
+    old["artefact_fingerprint"] = "0" * 64
+    for key in ("cost", "premise"):
+        del old[key]
+    for key in ("rank_lists", "crops", "multi_shot", "splits"):
+        del old["datasets"][0][key]
+    for depth in old["datasets"][0]["rerank_depths"]:
+        del depth["milliseconds"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.json").write_text(json.dumps(old))
+    report([str(tmp_path / "old"), str(runs / "other")], out=tmp_path / "page")
+    comparison = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    rows = comparison["datasets"][0]["rankings"]
+    assert all(row["differences"] == {} for row in rows)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(InputProblem, match=r"holds no report\.json; name a folder made by"):
+        report([str(tmp_path)], out=tmp_path / "page")
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputProblem, match="is no report of this program"):
+        report([str(tmp_path)], out=tmp_path / "page")
+
+
+def test_maps_of_an_artefact_that_was_replaced_are_refused(runs, manifest, tmp_path):
+    found = json.loads((runs / "plain-1" / "report.json").read_text())
+    found["artefact_fingerprint"] = "0" * 64
+    (tmp_path / "report.json").write_text(json.dumps(found))
+    with pytest.raises(InputProblem, match="is not there any more, or is another one"):
+        report([str(tmp_path)], out=tmp_path / "page", maps=f"manifest:{manifest}")
