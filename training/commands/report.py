@@ -39,9 +39,10 @@ def report(
     """Shows one run on a page, or compares several.
 
     A comparison has every figure with its interval, paired differences over the same queries, the
-    settings that differ, and learning curves. Folders of one artefact count as one model, and models whose recipes differ in the seed alone
-    as one with a spread. The first model is what the others differ from. The page loads nothing
-    from elsewhere; numbers are in the JSON beside it. With --maps it shows people of that set.
+    settings that differ, and learning curves. Folders of one artefact count as one model, and
+    models whose recipes differ in the seed alone as one with a spread. The first model is what the
+    others differ from. The page loads nothing from elsewhere; the numbers are in the JSON beside
+    it. With --maps it shows people of that set.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
