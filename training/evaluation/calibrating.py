@@ -92,7 +92,7 @@ def collect_pairs(
         )
     if not parts:
         raise InputProblem("a calibration needs queries; name data with people in it")
-    return PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))  # type: ignore[arg-type]
+    return PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> Calibration:
