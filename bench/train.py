@@ -32,7 +32,7 @@ SETTLING_STEPS = 8
 ROUNDS = 5
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends the run once everything is measured."""
 
 
@@ -52,9 +52,9 @@ def bench_train(device: str = "auto") -> BenchResult:
     recipe = read_recipe(RECIPES[chosen.type], settings)
     crops = draw_people(5, 8, 2 * recipe.sampling.identities).records
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare_run(recipe, crops, Path(folder))
-        rounds = Rounds(run)
-        with contextlib.suppress(_EnoughError):
+        run = prepare_run(recipe, crops, Path(folder), device_name=chosen.type)
+        rounds = Rounds(run, STEPS_A_ROUND[chosen.type])
+        with contextlib.suppress(EnoughError):
             train(run, rounds.after_step)
     size = recipe.sampling.identities * recipe.sampling.images
     details = {
@@ -78,12 +78,13 @@ class Rounds:
         ours, theirs: seconds a step, one figure per round.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._steps = STEPS_A_ROUND[run.device.type]
+    def __init__(
+        self, run: Run, steps: int, rounds: int = ROUNDS, settling: int = SETTLING_STEPS
+    ) -> None:
+        self._run, self._steps, self._rounds = run, steps, rounds
         self._bare = BareStep(run)
         self._settled = False
-        self._left = SETTLING_STEPS
+        self._settling = self._left = settling
         self._began = 0.0
         self.ours: list[float] = []
         self.theirs: list[float] = []
@@ -95,7 +96,7 @@ class Rounds:
             return
         if self._settled:
             self.ours.append(self._seconds_since(self._began))
-        for _ in range(0 if self._settled else SETTLING_STEPS):
+        for _ in range(0 if self._settled else self._settling):
             self._bare()
         self._synchronise()
         began = time.perf_counter()
@@ -103,8 +104,8 @@ class Rounds:
             self._bare()
         if self._settled:
             self.theirs.append(self._seconds_since(began))
-        if len(self.theirs) == ROUNDS:
-            raise _EnoughError
+        if len(self.theirs) == self._rounds:
+            raise EnoughError
         self._synchronise()
         self._settled, self._left = True, self._steps
         self._began = time.perf_counter()

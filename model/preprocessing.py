@@ -16,8 +16,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @lru_cache(maxsize=16)
 def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    # Copied once: a GPU would have to be waited for every time.
-    return torch.tensor(values, device=device)
+    # Copied once: a GPU would have to be waited for every time. What is kept serves every mode.
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
 
 
 class Preprocessing(BaseModel):

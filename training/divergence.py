@@ -46,10 +46,9 @@ class DivergenceWatch:
         self._waiting: deque[WatchedStep] = deque()
         self.diverged = torch.zeros((), device=device)
 
-    @torch.no_grad()
     def before(self, now: Progress) -> None:
         """Keeps the statistics that a step is about to change."""
-        torch._foreach_copy_(self._spare[now.done % len(self._spare)], self._buffers)
+        copy_tensors(self._spare[now.done % len(self._spare)], self._buffers)
 
     @torch.no_grad()
     def after(
@@ -87,14 +86,23 @@ class DivergenceWatch:
                 return found
         return None
 
-    @torch.no_grad()
     def restore(self, step: WatchedStep) -> None:
         """Gives the buffers what they held before a step."""
-        torch._foreach_copy_(self._buffers, step.statistics)
+        copy_tensors(self._buffers, step.statistics)
 
     def _look(self) -> WatchedStep | None:
         step = self._waiting.popleft()
         return step if step.diverged() else None
+
+
+@torch.no_grad()
+def copy_tensors(to: Sequence[torch.Tensor], source: Sequence[torch.Tensor]) -> None:
+    """Copies tensors into others; all of one type in as few kernels as possible."""
+    for kind in {tensor.dtype for tensor in to}:
+        torch._foreach_copy_(
+            [tensor for tensor in to if tensor.dtype == kind],
+            [tensor for tensor in source if tensor.dtype == kind],
+        )
 
 
 def _ask(flag: torch.Tensor) -> Callable[[], bool]:

@@ -44,12 +44,15 @@ class BatchMaker:
     """
 
     def __init__(
-        self, records: Sequence[CropRecord], labels: NDArray[np.int64], recipe: Recipe
+        self,
+        records: Sequence[CropRecord],
+        labels: NDArray[np.int64],
+        recipe: Recipe,
+        device: torch.device,
     ) -> None:
         self._records, self._labels, self._recipe = records, labels, recipe
         self._cache = CropCache(records, recipe)
-        # What is copied from ordinary memory makes the processor wait for the GPU.
-        self._pins = torch.cuda.is_available()
+        self._device = device
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
         """Decodes a process's share of a batch, draws its changes and cuts its windows."""
@@ -61,14 +64,16 @@ class BatchMaker:
         decoded = [self._cache.crop(row) for row in rows[part]]
         crops = cut_windows(decoded, changes, settings.pad, size)
         labels = torch.from_numpy(self._labels[rows])
-        if self._pins:
+        if self._device.type == "cuda":
+            # What is copied from ordinary memory makes the processor wait for the GPU.
             crops, labels = crops.pin_memory(), labels.pin_memory()
+            changes = Changes(*(drawn.pin_memory() for drawn in changes))
         sources = [self._records[row].source for row in rows]
         return Batch(crops, changes, labels, torch.tensor(rows), sources)
 
-    def images(self, batch: Batch, device: torch.device) -> torch.Tensor:
+    def images(self, batch: Batch) -> torch.Tensor:
         """The share as the network's input, `(b, 3, h, w)` float32; recoloured on the device."""
-        crops = batch.crops.to(device, non_blocking=True)
+        crops = batch.crops.to(self._device, non_blocking=True)
         size = self._recipe.preprocessing
         return size.normalise(recolour(crops, batch.changes, self._recipe.augmentation, size))
 

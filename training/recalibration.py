@@ -32,7 +32,7 @@ def recalibrate_metric_network(run: Run) -> None:
     epoch = run.recipe.optimisation.epochs
     order = run.sampler.epoch(epoch)[:BATCHES]
     for batch in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
-        units = unit_features(run.networks.embedder(run.batches.images(batch, run.device)))
+        units = unit_features(run.networks.embedder(run.batches.images(batch)))
         first, second = batch_pairs(len(units), run.device)
         metric_network(metric_network.pair_features(units[first], units[second]))
     for norm in norms:

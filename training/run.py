@@ -51,6 +51,7 @@ def prepare_run(
     records: Sequence[CropRecord],
     folder: Path,
     processes: Processes | None = None,
+    device_name: str = "auto",
 ) -> Run:
     """Builds networks, optimiser and sampler; writes nothing.
 
@@ -59,12 +60,13 @@ def prepare_run(
         records: the training crops.
         folder: where the run will write.
         processes: those that train together; None is this one alone.
+        device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
         InputProblem: when the data does not fill a batch, the batch does not divide among the
             processes, or the initial weights do not fit.
     """
-    device, together = choose_device("auto"), processes or Processes()
+    device, together = choose_device(device_name), processes or Processes()
     together.share(recipe.sampling.identities * recipe.sampling.images)
     sampler = PKSampler(
         records, recipe.sampling.identities, recipe.sampling.images, seed=recipe.seed
@@ -83,7 +85,7 @@ def prepare_run(
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
         _share_statistics(networks.embedder, recipe, together, device)
-    batches = BatchMaker(records, labels, recipe)
+    batches = BatchMaker(records, labels, recipe, device)
     optimiser = build_optimiser(networks, recipe.optimisation)
     return Run(
         recipe, records, folder, device, networks, optimiser, sampler, batches, teachers, together

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.backbones import split_stages
 from model.embedder import Embedder, Features
 from model.precision import choose_dtype
+from training.divergence import copy_tensors
 from training.loader import Batch
 from training.losses.adversarial import adversarial_perturbations
 from training.losses.gradient_regulariser import gradient_regulariser
@@ -90,7 +91,7 @@ class GradientStep:
         Returns:
             The weighted loss terms, detached, on the device, and the norms by term.
         """
-        images = self._run.batches.images(batch, self._run.device)
+        images = self._run.batches.images(batch)
         factor = 1.0 if scale is None else scale
         micro = self._run.recipe.optimisation.micro_batch
         if micro is not None and micro < len(images):
@@ -204,5 +205,4 @@ def kept_statistics(networks: nn.Module) -> Iterator[None]:
     buffers = list(networks.buffers())
     before = [buffer.clone() for buffer in buffers]
     yield
-    with torch.no_grad():
-        torch._foreach_copy_(buffers, before)
+    copy_tensors(buffers, before)
