@@ -85,25 +85,26 @@ def jobs(plan: Plan) -> Iterator[Job]:
                     yield Job(row=row, seed=row.seeds[nth], left_out=left_out)
 
 
-def run_job(plan: Plan, job: Job, specs: Sequence[str], options: Sequence[str], run: Path) -> Any:
+def run_job(
+    plan: Plan, job: Job, specs: dict[str, str], options: Sequence[str], run: Path
+) -> list[dict[str, Any]]:
     """Trains and measures one job with the `gmn` command.
 
     Args:
         plan: whose job it is.
         job: what to run.
-        specs: all data sets of the plan, the one left out among them.
+        specs: all data sets of the plan by their names, the one left out among them.
         options: further settings of this machine, such as initial weights.
         run: the run's folder.
 
     Returns:
         The rows of the job's two reports, on held-out identities and on the domain left out.
     """
-    (unseen,) = [spec.spec for spec in read_datasets(specs) if spec.name == job.left_out]
     settings = [*plan.settings, *job.row.settings, f"seed={job.seed}", *options]
     train = ["train", plan.recipe, "--out", str(run), "--leave-out", job.left_out]
     if (run / "recipe.json").exists():
         train.append("--resume")
-    for spec in specs:
+    for spec in specs.values():
         train += ["--data", spec]
     for setting in settings:
         train += ["--set", setting]
@@ -117,7 +118,7 @@ def run_job(plan: Plan, job: Job, specs: Sequence[str], options: Sequence[str], 
     artefact = str(run / "model.safetensors")
     asked = ["--scoring", ",".join(rankings), "--people", str(plan.people)]
     asked += ["--out", str(evaluation), "--no-pictures"]
-    _gmn("evaluate", artefact, "--data", unseen, *asked)
+    _gmn("evaluate", artefact, "--data", specs[job.left_out], *asked)
     rows = []
     for folder in (run, evaluation):
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -136,11 +137,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     asked = parser.parse_args(arguments)
     plan = read_plan(asked.plan)
+    specs = {dataset.name: dataset.spec for dataset in read_datasets(asked.data)}
     for job in jobs(plan):
         result = asked.results / asked.plan / f"{job.name}.json"
         if result.exists() or asked.left_out not in (None, job.left_out):
             continue
-        rows = run_job(plan, job, asked.data, asked.set, asked.runs / job.name)
+        rows = run_job(plan, job, specs, asked.set, asked.runs / job.name)
         result.parent.mkdir(parents=True, exist_ok=True)
         content = {"row": job.row.name, "seed": job.seed, "left_out": job.left_out, "figures": rows}
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
