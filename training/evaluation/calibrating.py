@@ -175,11 +175,13 @@ def impostor_tail(scores: NDArray[np.float32], points: int = TAIL_POINTS) -> tup
 def _calibrate(scores: OneScoring, tail: tuple[TailPoint, ...], seed: int) -> ScoringCalibration:
     slope, intercept = fit_logistic(scores.genuine[:, None], scores.impostors[:, None])
     rising = slope[0] > 0.0 and isotonic_tells_more(scores, seed)
+    points = fit_isotonic(scores.genuine, scores.impostors) if rising else ()
     return ScoringCalibration(
         slope=float(slope[0]),
         intercept=intercept,
         impostor_tail=tail,
-        isotonic=fit_isotonic(scores.genuine, scores.impostors) if rising else None,
+        # Scores that are all the same make a single point, which is no line.
+        isotonic=points if len(points) > 1 else None,
     )
 
 
