@@ -28,7 +28,7 @@ from training.evaluation.papers_section import Measured, papers_section
 from training.evaluation.results import Figure
 from training.evaluation.training_log import TrainingLog
 
-COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "mINP": "mINP"}
+COLUMNS = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
 COMPARED = {"mAP": "Δ mAP", "rank_1": "Δ Rank-1"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -25,7 +25,7 @@ from training.evaluation.results import (
 )
 from training.evaluation.results import Figure as ResultFigure
 
-PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -51,6 +51,7 @@ def cmc_figure(result: DatasetResult) -> Drawing:
         canvas.axes.xaxis.set_major_formatter(PLAIN)
         canvas.axes.xaxis.set_minor_formatter("")
         canvas.axes.yaxis.set_major_formatter(PERCENT)
+        _end_at_one(canvas.axes.get_ylim, canvas.axes.set_ylim)
         canvas.axes.legend()
     return canvas.drawing
 
@@ -137,6 +138,7 @@ def depth_figure(result: DatasetResult) -> Drawing:
         canvas.axes.xaxis.set_minor_formatter("")
         canvas.axes.yaxis.set_major_formatter(PERCENT)
         canvas.axes.margins(y=0.15)
+        _end_at_one(canvas.axes.get_ylim, canvas.axes.set_ylim)
         canvas.axes.legend()
     return canvas.drawing
 
@@ -238,6 +240,7 @@ def curve_figure(
                 color=colour_of(number),
                 linestyle=dash_of(number),
                 linewidth=1.4,
+                marker="o" if len(values) < 3 else "",
             )
         canvas.axes.set_yscale("log")
         canvas.axes.yaxis.set_major_formatter(PLAIN)
@@ -245,6 +248,16 @@ def curve_figure(
         canvas.axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         canvas.axes.legend()
     return canvas.drawing
+
+
+def _end_at_one(
+    limits: Callable[[], tuple[float, float]], set_limits: Callable[[float, float], object]
+) -> None:
+    """Keeps an axis of shares from promising more than all."""
+    low, high = limits()
+    if high > 1.0:
+        # A hair above, so that a dot at 1 is whole.
+        set_limits(low, 1.0 + 0.03 * (1.0 - low))
 
 
 def _depth_words(depth: DepthResult) -> str:
@@ -293,7 +306,8 @@ def interval_figure(
         canvas.axes.tick_params(axis="y", length=0, labelcolor=INK)
         canvas.axes.spines["left"].set_visible(False)
         canvas.axes.grid(False, axis="y")
-        canvas.axes.invert_yaxis()
+        canvas.axes.set_ylim(place - 0.9, -0.7)
+        _end_at_one(canvas.axes.get_xlim, canvas.axes.set_xlim)
         canvas.axes.xaxis.set_major_formatter(PERCENT)
         canvas.figure.legend(loc="outside lower center", ncols=4)
     return canvas.drawing

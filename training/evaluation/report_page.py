@@ -97,7 +97,7 @@ def report_page(
         artefact_section(report),
     ]
     return page(
-        f"Evaluation of {report.artefact}",
+        f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
         f"{report.created_at}, split {report.split}, {machine}",
         body,
         head=tiles(_headline(report)),
