@@ -147,7 +147,7 @@ COMMANDS = (
     ),
     SubCommand(
         "calibrate",
-        "Fits an artefact's probabilities and operating points anew; its weights stay.",
+        "Fits an artefact's probabilities and operating points anew, and writes them into it.",
         "training.commands.calibrate:calibrate",
         "train",
     ),
