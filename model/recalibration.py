@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model.calibration import Calibration, ScoringCalibration, TailPoint
 from model.problems import InputProblem
 
-LEAST_SEARCHES = 20
+LEAST_SEARCHES = 40
 LEAST_PAIRS = 2_000
 CROPS_PER_PERSON = 2.0
 WINDOW_OPENS = 0.1
