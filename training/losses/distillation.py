@@ -66,8 +66,10 @@ def _cosines(features: torch.Tensor) -> torch.Tensor:
 def _divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to all others."""
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
-    rows = [
-        functional.log_softmax(similarities[others].view(len(student), -1), dim=1)
-        for similarities in (student, teacher)
-    ]
-    return functional.kl_div(*rows, log_target=True, reduction="batchmean")
+
+    def log_shares(similarities: torch.Tensor) -> torch.Tensor:
+        return functional.log_softmax(similarities[others].view(len(student), -1), dim=1)
+
+    return functional.kl_div(
+        log_shares(student), log_shares(teacher), log_target=True, reduction="batchmean"
+    )
