@@ -98,6 +98,8 @@ def joined_processes() -> Iterator[Processes]:
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes; differentiable."""
+    if not distributed.is_initialized():
+        return value
     mean: torch.Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]
     return mean
 
