@@ -176,7 +176,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, drawn_crops) -> None:
         (tmp_path / f"{number}.png").write_bytes(crop.png)
         rows.append(f"{number}.png,{crop.identity},{crop.camera}")
     (tmp_path / "people.csv").write_text("\n".join(rows))
-    more = ("--data", f"manifest:{tmp_path / 'people.csv'}", "--leave-one-out")
+    more = ("--data", f"manifest:{tmp_path / 'people.csv'}", "--protocol", "lodo")
     more += ("--set", "optimisation.epochs=1", "--set", "sampling.identities=2")
     more += ("--set", "sampling.identities_per_set=3", "--set", "held_out.fraction=0.5")
     out = tmp_path / "lodo"

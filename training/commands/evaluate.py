@@ -54,7 +54,7 @@ def evaluate(
         typer.Argument(
             metavar="ARTEFACT",
             help="A .safetensors file, a run's folder, or the word bundled; for a protocol "
-            "several, or the folder that gmn train --leave-one-out wrote.",
+            "several, or the folder that gmn train --protocol lodo wrote.",
         ),
     ],
     data: Annotated[

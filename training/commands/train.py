@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 REPORT_FILE = "report.html"
+
+
+class ProtocolName(StrEnum):
+    """Which sets are trained on, and which are left out."""
+
+    LODO = "lodo"
+    P1 = "P1"
+    P2 = "P2"
+    P3 = "P3"
 
 
 def train(
@@ -47,13 +57,16 @@ def train(
             show_default=False,
         ),
     ] = None,
-    leave_one_out: Annotated[
-        bool,
+    protocol: Annotated[
+        ProtocolName | None,
         typer.Option(
-            "--leave-one-out",
-            help="One run per --data, each trained on the others, in OUT/without-NAME.",
+            "--protocol",
+            help="One run per set that the protocol tests on, trained on the others, in "
+            "OUT/without-NAME. lodo: every --data by turns. P2, P3: the papers' sets; P1 is one "
+            "run, in OUT.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in --out.")
     ] = False,
@@ -76,10 +89,10 @@ def train(
     from training.distributed import joined_processes
     from training.recipe import read_recipe
 
-    if left_out and leave_one_out:
+    if left_out and protocol:
         raise InputProblem(
-            f"--leave-out {left_out}: --leave-one-out leaves out every set by turns; give one of "
-            "the two"
+            f"--leave-out {left_out}: --protocol {protocol} says itself what is left out; give one "
+            "of the two"
         )
     if as_json and not dry_run:
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
@@ -89,34 +102,45 @@ def train(
     with joined_processes() as processes:
         console = Console(stderr=True, quiet=not processes.leads)
         if out is None or dry_run:
-            runs = _runs(data, Path(), left_out, leave_one_out)
+            runs = _runs(data, Path(), left_out, protocol)
             _estimate(resolved, runs, as_json, processes)
             return
         if processes.leads:
             _open_folder(out, resume)
-        for folder, datasets in _runs(data, out, left_out, leave_one_out):
-            if leave_one_out:
+        for folder, datasets in _runs(data, out, left_out, protocol):
+            if folder != out:
                 console.rule(folder.name, align="left")
-            if leave_one_out and (folder / REPORT_FILE).exists():
+            if folder != out and (folder / REPORT_FILE).exists():
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
             _train_one(resolved, datasets, folder, console, processes)
 
 
 def _runs(
-    data: list[str], out: Path, left_out: str | None, leave_one_out: bool
+    data: list[str], out: Path, left_out: str | None, protocol: ProtocolName | None
 ) -> list[tuple[Path, list[Dataset]]]:
     """Each run's folder and what it trains on."""
     from training.datasets.fewer import leave_out
+    from training.datasets.generalisation import PROTOCOLS, training_sets
     from training.datasets.registry import read_datasets
 
     datasets = read_datasets(data)
     if left_out:
         return [(out, leave_out(datasets, left_out))]
-    if not leave_one_out:
+    if protocol is None:
         return [(out, datasets)]
-    names = [dataset.name for dataset in datasets]
-    return [(out / f"without-{name}", leave_out(datasets, name)) for name in names]
+    chosen = PROTOCOLS[protocol.value]
+    if not chosen.leave_one_out:
+        return [(out, training_sets(datasets, chosen))]
+    targets = [
+        dataset.name for dataset in datasets if not chosen.targets or dataset.name in chosen.targets
+    ]
+    if not targets:
+        raise InputProblem(
+            f"--protocol {protocol}: tests on none of --data; give one of "
+            f"{', '.join(chosen.targets)}"
+        )
+    return [(out / f"without-{name}", training_sets(datasets, chosen, name)) for name in targets]
 
 
 def _estimate(

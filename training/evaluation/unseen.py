@@ -35,7 +35,7 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
     """The artefacts that words of a command line name, by what to call them.
 
     A word is `bundled`, a file, a run's folder, or a folder of runs such as
-    `gmn train … --leave-one-out` writes.
+    `gmn train … --protocol lodo` writes.
 
     Raises:
         InputProblem: for a folder without a run in it.
@@ -54,7 +54,7 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
             if not found:
                 raise InputProblem(
                     f"{name}: no run in it has a {FILE_NAME}; name an artefact, a run's folder or "
-                    "the --out of gmn train --leave-one-out"
+                    "the --out of gmn train --protocol lodo"
                 )
             files |= {file.parent.name: file for file in found}
     return files

@@ -36,7 +36,7 @@ def manifests(drawn_crops, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(tiny_artefact, tmp_path_factory) -> Path:
-    """What `gmn train --leave-one-out` leaves: a run for each set, trained on the other."""
+    """What `gmn train --protocol lodo` leaves: a run for each set, trained on the other."""
     folder = tmp_path_factory.mktemp("runs")
     artefact = load_artefact(tiny_artefact)
     for left_out, trained in (("first", "second"), ("second", "first")):

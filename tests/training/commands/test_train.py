@@ -62,7 +62,9 @@ def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
     [
         ((), "--out is missing: name the folder"),
         (("--out", "run", "--json"), "--json: answers --dry-run only"),
-        (("--out", "run", "--leave-out", "a", "--leave-one-out"), "give one of the two"),
+        (("--out", "run", "--leave-out", "a", "--protocol", "lodo"), "give one of the two"),
+        (("--out", "run", "--protocol", "P2"), "--protocol P2: tests on none of --data"),
+        (("--out", "run", "--protocol", "P1"), "protocol P1 does not train on it; give some of"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_remedy(
