@@ -1,7 +1,8 @@
 # `make demo` shows the product, `make test` proves it; both set everything up by themselves.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PYTEST_OPTIONS ?=
+# Tests run side by side, one a core; more threads in each would only wait for one another.
+PYTEST_OPTIONS ?= -n auto
 
 .PHONY: demo test lint format clean
 
@@ -9,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/gmn demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
