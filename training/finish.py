@@ -58,9 +58,7 @@ def finish_run(
         metric_network=run.recipe.metric_network,
         preprocessing=run.recipe.preprocessing,
         calibration=fit_from_pairs(pairs, "held-out identities of " + ", ".join(photographed)),
-        provenance=provenance(
-            run.recipe, datasets, run.records, command, [teacher.name for teacher in run.teachers]
-        ),
+        provenance=provenance(run.recipe, datasets, run.records, command),
     )
     artefact = Artefact(description, run.networks.embedder, run.networks.metric_network)
     # Without L_gmn nothing trains M-Net, and its figures would be noise.
@@ -114,7 +112,6 @@ def provenance(
     datasets: Sequence[Dataset],
     records: Sequence[CropRecord],
     command: str,
-    teachers: Sequence[str] = (),
 ) -> Provenance:
     """Where the artefact comes from; its metrics are measured later."""
     data = []
@@ -134,8 +131,8 @@ def provenance(
     stored = recipe.model_dump(mode="json")
     # Where a file lay on somebody's disk says nothing to others; its name does.
     stored["initial_weights"] = Path(weights).name
-    stored["distillation"]["features"] = [Path(file).name for file in recipe.distillation.features]
-    stored["teachers"] = list(teachers)
+    stored["distillation"]["teachers"] = [Path(file).name for file in recipe.distillation.teachers]
+    stored["distillation"]["cache"] = ""
     return Provenance(
         data=tuple(data),
         terms=recipe.terms or " ".join(dict.fromkeys(dataset.terms for dataset in datasets)),

@@ -51,11 +51,14 @@ class Sampling(_Section):
     Attributes:
         identities_per_set: how many people of each data set take part in training at most, chosen
             by a hash with the seed of `held_out`; null takes everybody. Nobody held out is touched.
+        recombined: how many people are added to each photographed set, put together of the upper
+            half of one who is trained on and the lower half of another.
     """
 
     identities: int = Field(16, ge=2)
     images: int = Field(4, ge=2)
     identities_per_set: int | None = Field(None, ge=2)
+    recombined: int = Field(0, ge=0)
 
 
 class Augmentation(_Section):
@@ -148,17 +151,19 @@ class Optimisation(_Section):
 
 
 class Distillation(_Section):
-    """What a student learns from teachers, beside the labels; off while no features are named.
+    """What a student learns from teachers, beside the labels; off while no teacher is named.
 
     Attributes:
-        features: files of `gmn embed`, which together hold every training crop for each teacher.
+        teachers: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
+        cache: folder that keeps their features from run to run; the run's own where it is empty.
         feature: weight of 1 − cosine between a teacher's feature and a projection of the student's.
         relation: weight of the divergence between whom a crop resembles in its batch.
         pair: weight of the same for M-Net's scores.
         temperature: of these resemblances.
     """
 
-    features: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    cache: str = ""
     feature: float = Field(1.0, ge=0)
     relation: float = Field(1.0, ge=0)
     pair: float = Field(0.0, ge=0)

@@ -22,7 +22,7 @@ from training.recipe import Recipe
 from training.sampler import PKSampler
 from training.schedule import build_optimiser
 from training.synchronised_norm import synchronise_norms
-from training.teachers import Teacher, read_teachers
+from training.teachers import Teacher, ask_teachers
 
 
 @dataclass
@@ -74,7 +74,8 @@ def prepare_run(
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)
-    teachers = read_teachers(recipe.distillation.features, records)
+    cache = Path(recipe.distillation.cache) if recipe.distillation.cache else folder / "teachers"
+    teachers = ask_teachers(recipe.distillation.teachers, records, cache, together)
     torch.manual_seed(recipe.seed)
     networks = TrainedNetworks(
         Embedder(recipe.embedder, recipe.initial_weights),

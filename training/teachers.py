@@ -1,17 +1,24 @@
-"""Teachers' features of the training crops, read from the files that `gmn embed` writes."""
+"""Teachers: ready-made models whose features of the training crops a student learns."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.feature_file import FeatureFile, read_features
+from training.distributed import Processes
+from training.evaluation import peers
+from training.evaluation.embedding import embed_records
+from training.evaluation.feature_file import read_features, write_features
+from training.evaluation.files import make_folder, replacing
 
 
 @dataclass(frozen=True)
@@ -32,44 +39,73 @@ class Teacher:
         return self.features.shape[1]
 
 
-def read_teachers(files: Sequence[str], records: Sequence[CropRecord]) -> list[Teacher]:
-    """Gathers the features of all training crops, by teacher.
+def ask_teachers(
+    models: Sequence[str], records: Sequence[CropRecord], cache: Path, processes: Processes
+) -> list[Teacher]:
+    """Every teacher's features of the training crops; each crop is shown to it once.
 
     Args:
-        files: of one teacher or several, each of one data set or several; what belongs together is
-            known by the name of the model in the file.
+        models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
         records: the training crops.
+        cache: a folder where features are kept by the crops' names, for the next run.
+        processes: those that train together; the leading one asks.
 
     Raises:
-        InputProblem: for a file that cannot be read or does not say which model made it, or naming
-            the first crop that a teacher has not embedded.
+        InputProblem: for a model that cannot be read, or a crop.
     """
-    by_model: dict[str, list[FeatureFile]] = {}
-    for name in files:
-        file = read_features(Path(name))
-        if not file.fingerprint or len(file.paths) != len(file.features):
-            raise InputProblem(f"{name}: does not say whose features it holds; run gmn embed again")
-        by_model.setdefault(file.fingerprint, []).append(file)
-    return [_teacher(name, parts, records) for name, parts in by_model.items()]
+    teachers = []
+    for model in models:
+        file = resolve_artefact(model)
+        kept = cache / f"{file.stem}-{_digest(file)}.npz"
+        if processes.leads:
+            _ask(file, records, kept)
+        processes.any(False)
+        place = {path: row for row, path in enumerate(read_features(kept).paths)}
+        features = read_features(kept).features[[place[record.source] for record in records]]
+        units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
+        teachers.append(Teacher(file.stem, units))
+    return teachers
 
 
-def _teacher(name: str, files: list[FeatureFile], records: Sequence[CropRecord]) -> Teacher:
-    sizes = {file.features.shape[1] for file in files}
-    if len(sizes) > 1:
+def _ask(model: Path, records: Sequence[CropRecord], kept: Path) -> None:
+    """Adds to the kept features those of the crops that are not among them."""
+    known = read_features(kept) if kept.exists() else None
+    have = set(known.paths) if known else set()
+    new = list({record.source: record for record in records if record.source not in have}.values())
+    if not new:
+        return
+    features = _embed(model, new)
+    names = [record.source for record in new]
+    if known:
+        features = np.concatenate([known.features, features])
+        names = [*known.paths, *names]
+    make_folder(kept.parent)
+    with replacing(kept) as beside:
+        write_features(beside, features, [_named(name) for name in names], model.stem)
+
+
+def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:
+    if model.suffix in peers.SUFFIXES:
+        return peers.Peer(model).embed(records)
+    artefact = load_artefact(model)
+    return embed_records(artefact.embedder, artefact.description.preprocessing, records)
+
+
+def _named(source: str) -> CropRecord:
+    """What a feature file needs of a crop: what it is called."""
+    return CropRecord(source=source, dataset="", identity="", camera="", domain="")
+
+
+def _digest(model: Path) -> str:
+    """Of a model's content, so that another model of its name is asked anew."""
+    digest = hashlib.sha256()
+    try:
+        for part in (model, model.with_suffix(".bin")):
+            if part == model or (model.suffix == ".xml" and part.exists()):
+                digest.update(part.read_bytes())
+    except OSError as error:
         raise InputProblem(
-            f"{files[1].path}: {name} has features of {' and '.join(map(str, sorted(sizes)))} "
-            "dimensions in its files; run gmn embed again for all of them"
-        )
-    row_of = {
-        path: (part, row) for part, file in enumerate(files) for row, path in enumerate(file.paths)
-    }
-    features = np.empty((len(records), sizes.pop()), dtype=np.float32)
-    for number, record in enumerate(records):
-        place = row_of.get(record.source)
-        if place is None:
-            raise InputProblem(
-                f"{record.source}: {name} has not embedded it; run gmn embed with this model and "
-                f"--data of {record.dataset} exactly as for training, and name the file as well"
-            )
-        features[number] = files[place[0]].features[place[1]]
-    return Teacher(name, torch.nn.functional.normalize(torch.from_numpy(features), dim=1))
+            f"{model}: cannot be read ({error.strerror}); name a teacher's .xml, .onnx or "
+            ".safetensors file in distillation.teachers"
+        ) from error
+    return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Teachers: their features are read from files and found by the crop's name."""
+"""Teachers: asked once for every crop, their answers are kept and found by the crop's name."""
 
 from __future__ import annotations
 
@@ -7,54 +7,57 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
-from training.evaluation.feature_file import write_features
-from training.teachers import read_teachers
+from training.distributed import Processes
+from training.evaluation.embedding import embed_records
+from training.teachers import ask_teachers
 
 RECORDS = draw_people(seed=1, identities_per_domain=2, domains=1).records
+ALONE = Processes()
 
 
-def features_file(path: Path, records, model: str, size: int = 4, value: float = 1.0) -> str:
-    numbers = np.arange(len(records) * size, dtype=np.float32).reshape(-1, size) + value
-    write_features(path, numbers, records, model)
-    return str(path)
+@pytest.fixture
+def teacher_file(tiny_artefact: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(tiny_artefact.read_bytes())
+    return file
 
 
-def test_a_teachers_files_together_hold_every_crop_in_the_trainings_order(tmp_path: Path) -> None:
-    half = len(RECORDS) // 2
-    late = features_file(tmp_path / "late.npz", RECORDS[half:], "peer", value=100.0)
-    early = features_file(tmp_path / "early.npz", RECORDS[:half], "peer", value=1.0)
-    (teacher,) = read_teachers([late, early], RECORDS)
-    first = np.arange(4) + 1.0
-    assert teacher.name == "peer"
-    assert teacher.features.shape == (len(RECORDS), 4)
-    np.testing.assert_allclose(teacher.features[0], first / np.linalg.norm(first), rtol=1e-6)
+def test_a_teachers_features_are_those_it_gives_the_crops(teacher_file, tmp_path) -> None:
+    backwards = RECORDS[::-1]
+    ask_teachers([str(teacher_file)], backwards, tmp_path / "kept", ALONE)
+    (teacher,) = ask_teachers([str(teacher_file)], RECORDS, tmp_path / "kept", ALONE)
+    artefact = load_artefact(teacher_file)
+    features = embed_records(artefact.embedder, artefact.description.preprocessing, RECORDS)
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert teacher.name == "teacher"
+    np.testing.assert_allclose(teacher.features, units, atol=1e-4)
 
 
-def test_two_models_are_two_teachers(tmp_path: Path) -> None:
-    one = features_file(tmp_path / "one.npz", RECORDS, "one", size=4)
-    two = features_file(tmp_path / "two.npz", RECORDS, "two", size=6)
-    assert [(t.name, t.dimension) for t in read_teachers([one, two], RECORDS)] == [
-        ("one", 4),
-        ("two", 6),
-    ]
+def test_a_crop_is_shown_to_a_teacher_once(teacher_file, tmp_path, monkeypatch) -> None:
+    shown: list[str] = []
+
+    def remembering(embedder, preprocessing, records):
+        shown.extend(record.source for record in records)
+        return embed_records(embedder, preprocessing, records)
+
+    monkeypatch.setattr("training.teachers.embed_records", remembering)
+    ask_teachers([str(teacher_file)], RECORDS[:4], tmp_path, ALONE)
+    ask_teachers([str(teacher_file)], RECORDS, tmp_path, ALONE)
+    assert shown == [record.source for record in RECORDS]
 
 
-def test_a_crop_that_the_teacher_has_not_seen_is_named(tmp_path: Path) -> None:
-    file = features_file(tmp_path / "part.npz", RECORDS[:-1], "peer")
-    with pytest.raises(InputProblem, match=f"{RECORDS[-1].source}.*run gmn embed"):
-        read_teachers([file], RECORDS)
+def test_a_model_of_the_same_name_and_other_content_is_asked_anew(teacher_file, tmp_path) -> None:
+    ask_teachers([str(teacher_file)], RECORDS[:2], tmp_path / "kept", ALONE)
+    (kept,) = (tmp_path / "kept").iterdir()
+    teacher_file.write_bytes(b"another model")
+    with pytest.raises(InputProblem, match=r"teacher\.safetensors"):
+        ask_teachers([str(teacher_file)], RECORDS[:2], tmp_path / "kept", ALONE)
+    assert kept.exists()
 
 
-def test_a_file_that_does_not_say_who_made_it_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "bare.npz", features=np.ones((2, 3), dtype=np.float32))
-    with pytest.raises(InputProblem, match="does not say whose"):
-        read_teachers([str(tmp_path / "bare.npz")], RECORDS)
-
-
-def test_files_of_one_teacher_with_two_sizes_are_refused(tmp_path: Path) -> None:
-    one = features_file(tmp_path / "one.npz", RECORDS, "peer", size=4)
-    two = features_file(tmp_path / "two.npz", RECORDS, "peer", size=6)
-    with pytest.raises(InputProblem, match="4 and 6 dimensions"):
-        read_teachers([one, two], RECORDS)
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputProblem, match=r"none\.xml: cannot be read.*distillation\.teachers"):
+        ask_teachers([str(tmp_path / "none.xml")], RECORDS, tmp_path, ALONE)

@@ -41,9 +41,6 @@ def embed(
     The file holds `features` (n, d) float32 as the embedder gives them, `paths`, `identities` and
     `cameras`, and opens with `numpy.load(FILE, allow_pickle=False)`.
 
-    A ready-made model's features are for comparison, or for a student: see `distillation` in
-    docs/training.md.
-
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
     """
     from training.datasets.registry import read_dataset

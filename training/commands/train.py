@@ -151,8 +151,11 @@ def _estimate(
 ) -> None:
     from training.commands.dry_run_rendering import render_estimate
     from training.dry_run import estimate_run
+    from training.recipe import Distillation
     from training.run import prepare_run
 
+    # Teachers are asked once, and what they say would be written: the steps go without them.
+    recipe = recipe.model_copy(update={"distillation": Distillation()})
     estimates = {
         folder.name: estimate_run(
             prepare_run(recipe, _split(recipe, datasets)[0], folder, processes)
@@ -176,11 +179,13 @@ def _split(
     """The crops to train on, and those held out."""
     from training.datasets.fewer import limit_identities
     from training.datasets.held_out import split_held_out
+    from training.datasets.recombined import recombine
 
     chosen = recipe.held_out
     records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
-    limit = recipe.sampling.identities_per_set
-    return limit_identities(records, limit, chosen.seed), held_out
+    sampling = recipe.sampling
+    records = limit_identities(records, sampling.identities_per_set, chosen.seed)
+    return records + recombine(records, sampling.recombined, chosen.seed), held_out
 
 
 def _train_one(

@@ -1,0 +1,68 @@
+"""Recombined people: the upper half of one over the lower half of another, camera by camera."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.datasets.recombined import put_together, recombine
+from training.datasets.record import CropRecord, crop_in_file
+from training.datasets.synthetic import draw_people
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[CropRecord]:
+    """Five people of one plain colour each, under two cameras; the last under one alone."""
+    made = []
+    for person in range(5):
+        for camera in ("a", "b") if person < 4 else ("a",):
+            file = tmp_path / f"{person}-{camera}.png"
+            Image.new("RGB", (20, 40), (40 * person, 0, 10 if camera == "a" else 20)).save(file)
+            made.append(crop_in_file(file, "street", str(person), camera))
+    return made
+
+
+def test_a_new_person_is_seen_by_the_cameras_that_both_were_seen_by(records) -> None:
+    made = recombine(records, per_set=6, seed=0)
+    assert len({record.person for record in made}) == 6
+    for record in made:
+        upper, lower = record.identity.split(" over ")
+        assert upper != lower
+        assert "4" not in (upper, lower)
+        pixels = record.decode()
+        tint = 10 if record.camera == "a" else 20
+        assert tuple(pixels[2, 5]) == (40 * int(upper), 0, tint)
+        assert tuple(pixels[-2, 5]) == (40 * int(lower), 0, tint)
+    assert {record.camera for record in made} == {"a", "b"}
+
+
+def test_no_label_is_that_of_a_real_person(records) -> None:
+    people = {record.person for record in records}
+    assert not people & {record.person for record in recombine(records, 6, seed=0)}
+
+
+def test_the_same_seed_makes_the_same_people_and_another_others(records) -> None:
+    first, again, other = (recombine(records, 4, seed) for seed in (0, 0, 1))
+    assert [record.source for record in first] == [record.source for record in again]
+    assert [record.source for record in first] != [record.source for record in other]
+
+
+def test_there_are_no_more_new_people_than_pairs(records) -> None:
+    assert len({record.person for record in recombine(records, 100, seed=0)}) == 4 * 3
+
+
+def test_drawn_people_are_left_alone() -> None:
+    assert recombine(draw_people(1, 1, 3, 2, 1).records, 5, seed=0) == []
+
+
+def test_halves_of_two_sizes_meet_at_the_size_of_the_upper_one(tmp_path: Path) -> None:
+    for name, size, shade in (("tall", (20, 60), 200), ("wide", (50, 40), 100)):
+        Image.new("RGB", size, (shade,) * 3).save(tmp_path / f"{name}.png")
+    tall, wide = (crop_in_file(tmp_path / f"{n}.png", "x", n, "a") for n in ("tall", "wide"))
+    pixels = put_together(tall, wide, waist=0.5)
+    assert pixels.shape == (60, 20, 3)
+    assert np.all(pixels[:25] == 200)
+    assert np.all(pixels[35:] == 100)
