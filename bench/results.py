@@ -33,7 +33,7 @@ def table(plan: Plan, folder: Path) -> str:
         "|" + "---|" * (len(HEADER) + len(columns)),
     ]
     data = list(dict.fromkeys(key[0] for key in found))
-    for name in sorted(data, key=lambda name: (not name.endswith("left out"), name)):
+    for name in sorted(data, key=lambda name: ("held-out" in name, name)):
         for row in plan.row:
             of_row = {key[2]: runs for key, runs in found.items() if key[:2] == (name, row.name)}
             if not of_row:
