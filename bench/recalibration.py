@@ -24,12 +24,13 @@ import typer
 from numpy.typing import NDArray
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.calibration import Calibration, Scoring, ScoringCalibration
+from model.calibration import Calibration, Scoring
 from model.pair_scoring import identical_score, score_pairs
 from model.problems import InputProblem
 from model.recalibration import recalibrate
 from training.evaluation.files import replacing
 from training.evaluation.intervals import mean_interval
+from training.evaluation.recalibrating import some_places
 from training.evaluation.scoring import unit_length
 
 ASKED = 1e-2
@@ -124,6 +125,7 @@ METHODS: dict[str, Threshold] = {
     "pareto": pareto,
     "exponential": exponential,
 }
+ALONE = "cosines alone"
 CHOSEN = "recalibrate"
 
 
@@ -192,14 +194,23 @@ def measure(artefact: Artefact, cameras: Cameras, size: int) -> dict[str, dict[s
             for name, scores in cameras.scores.items()
         }
         crops = np.unique(cameras.gallery[trial.columns], return_counts=True)[1]
-        after = recalibrate(own, history["cosine"], identical, None, float(np.median(crops)))
+        scored = np.full_like(history["cosine"], np.nan)
+        rows, columns = some_places(history["cosine"]).T
+        scored[rows, columns] = history["mnet"][rows, columns]
+        per_person = float(np.median(crops))
+        after = {
+            ALONE: recalibrate(own, history["cosine"], identical, None, per_person),
+            CHOSEN: recalibrate(own, history["cosine"], identical, None, per_person, scored),
+        }
         whose.append(cameras.probes[trial.strangers])
         for name, scores in cameras.scores.items():
             thresholds = {
                 method: of(own, name, history[name], history["cosine"])
                 for method, of in METHODS.items()
             }
-            thresholds[CHOSEN] = _search(after.scorings[name], len(trial.columns))
+            for method, calibration in after.items():
+                one = calibration.scorings[name]
+                thresholds[method] = one.search_threshold(ASKED, len(trial.columns))
             stranger = scores[np.ix_(trial.strangers, trial.columns)].max(axis=1)
             member = _found(cameras, trial, scores)
             for method, threshold in thresholds.items():
@@ -222,10 +233,6 @@ def _ones(true: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.asarray(true, dtype=np.float64)
 
 
-def _search(one: ScoringCalibration, size: int) -> float:
-    return one.search_threshold(ASKED, size)
-
-
 def _found(cameras: Cameras, trial: Trial, scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """The best score of every member, −∞ where someone else's is better."""
     part = scores[np.ix_(trial.members, trial.columns)]
@@ -237,7 +244,7 @@ def _found(cameras: Cameras, trial: Trial, scores: NDArray[np.float32]) -> NDArr
 
 def markdown(results: list[dict[str, Any]], scoring: str) -> str:
     """A table of one scoring, in per cent: obtained, and after the stroke detected."""
-    names = (*METHODS, CHOSEN)
+    names = [*METHODS, *([] if scoring == "cosine" else [ALONE]), CHOSEN]
     lines = [
         f"| artefact, people, N | {' | '.join(names)} | 95% interval of the last |",
         "|---|" + "---|" * (len(names) + 1),

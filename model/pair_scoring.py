@@ -57,6 +57,35 @@ def score_pairs(
 
 
 @torch.inference_mode()
+def score_listed_pairs(
+    metric_network: MetricNetwork,
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    pairs: torch.Tensor,
+) -> torch.Tensor:
+    """M-Net's score of some pairs of a search.
+
+    Args:
+        metric_network: in evaluation mode, on any device.
+        queries: features `(Q, d)`, on any device.
+        gallery: features `(G, d)`, on the queries' device.
+        pairs: rows of both, `(n, 2)`.
+
+    Returns:
+        s(p, q), `(n,)` float32 on the network's device.
+    """
+    device = next(metric_network.parameters()).device
+    scores = torch.empty(len(pairs), device=device)
+    for start in range(0, len(pairs), PAIRS_PER_CHUNK):
+        rows, columns = pairs[start : start + PAIRS_PER_CHUNK].T
+        first = unit_features(queries[rows].to(device))
+        second = unit_features(gallery[columns].to(device))
+        found = metric_network.scores(metric_network.pair_features(first, second))
+        scores[start : start + PAIRS_PER_CHUNK] = found
+    return scores
+
+
+@torch.inference_mode()
 def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
     return unit_features(queries) @ unit_features(gallery).T

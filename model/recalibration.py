@@ -4,9 +4,9 @@ Nearly all scores of a search are of other people, but its best ones may be of t
 for. So the tail is read where other people outnumber that person, and continued to the rate asked.
 It is continued along a straight line: the normal quantile of a score's share against Fisher's
 z-transform of the cosine, y = artanh((c − median) / (1 − median)), which bends as a tail does that
-runs against the cosine's ceiling of 1. What M-Net's score is at a cosine is nearly the network's
-own affair, whatever the cameras: its tail is the cosine's, passed through the relation that the
-artefact's own two tails show. docs/calibration.md has the measurements.
+runs against the cosine's ceiling of 1. M-Net's tail is the cosine's, passed through the relation of
+the two: scores that are equally rare, among some thousands of the searched pairs that M-Net scored
+too or, where it scored none, in the artefact's own tails. docs/calibration.md has the measurements.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Calibration, ScoringCalibration, TailPoint
+from model.calibration import Calibration, Scoring, ScoringCalibration, TailPoint
 from model.problems import InputProblem
 
 LEAST_SEARCHES = 40
@@ -28,7 +28,10 @@ WINDOW_CLOSES_BY = 0.25
 LEAST_WINDOW = 0.5
 PAIRS_BEHIND_A_POINT = 30
 PAIRS_BEHIND_A_STORED_POINT = 10
+# Beyond them a straight line runs below M-Net's curve, which flattens: it had better start late.
+PAIRS_BEHIND_A_SEEN_POINT = 3
 INTENDED_SHIFT = 0.02
+RELATION_POINTS = 60
 SHARES = np.geomspace(1.0, 1e-9, 91)
 _NORMAL = NormalDist()
 
@@ -39,6 +42,7 @@ def recalibrate(
     identical_mnet: float,
     gallery_size: int | None = None,
     crops_per_person: float = CROPS_PER_PERSON,
+    mnet: NDArray[np.float32] | None = None,
 ) -> Calibration:
     """Moves every scoring's impostor tail to where unlabelled searches show it to be.
 
@@ -53,6 +57,9 @@ def recalibrate(
         identical_mnet: M-Net's score of a crop with itself, `model.pair_scoring.identical_score`.
         gallery_size: N, how many crops a search meets; n where it is None.
         crops_per_person: how many crops of one person a search may meet, on average.
+        mnet: M-Net's scores of the same pairs, `(Q, n)`, NaN where it did not score one. Those that
+            it did have to be a random part of the pairs, never the best of a list; 30,000 do. None
+            leaves the relation of the two scores as the artefact has it.
 
     Returns:
         A calibration with the interface of the artefact's.
@@ -60,6 +67,7 @@ def recalibrate(
     Raises:
         InputProblem: for too few searches or pairs, or cosines without spread.
     """
+    both = None if mnet is None else _scored_pairs(cosines, mnet)
     seen = cosines[np.isfinite(cosines)].astype(np.float64)
     if len(cosines) < LEAST_SEARCHES or len(seen) < LEAST_PAIRS:
         raise InputProblem(
@@ -68,23 +76,23 @@ def recalibrate(
         )
     size = cosines.shape[1] if gallery_size is None else gallery_size
     nearest = cosine_tail(seen, crops_per_person / max(1, size))
-    source = calibration.scorings["cosine"]
     fusion = calibration.fusion
-    ceilings = {
-        "cosine": 1.0,
+    ceilings: dict[Scoring, float] = {
         "mnet": identical_mnet,
         "fused": fusion.cosine_weight + fusion.mnet_weight * identical_mnet + fusion.offset,
     }
-    rarest = min(0.5, PAIRS_BEHIND_A_STORED_POINT / calibration.impostor_pairs)
-    moved = {
-        name: _moved(
-            one,
-            nearest
-            if name == "cosine"
-            else _through_cosine(nearest, source, one, ceilings[name], rarest),
-        )
-        for name, one in calibration.scorings.items()
-    }
+    tails: dict[Scoring, NDArray[np.float64]] = {"cosine": nearest}
+    for name, ceiling in ceilings.items():
+        if both is None:
+            places, values = _stored_relation(calibration, name)
+        else:
+            near, learnt = both
+            scores = learnt if name == "mnet" else fusion.fuse(near, learnt)
+            places, values = _seen_relation(near, scores)
+        places = np.append(places, max(1.0, places[-1]))
+        values = np.append(values, max(ceiling, values[-1]))
+        tails[name] = np.interp(nearest, places, values)
+    moved = {name: _moved(one, tails[name]) for name, one in calibration.scorings.items()}
     note = f"; impostor tails moved to {len(cosines)} unlabelled searches of {size} crops"
     return calibration.model_copy(update={"scorings": moved, "data": calibration.data + note})
 
@@ -130,24 +138,47 @@ def normal_quantile(share: float) -> float:
     return -math.inf if share >= 1.0 else -_NORMAL.inv_cdf(share)
 
 
-def _through_cosine(
-    cosines: NDArray[np.float64],
-    cosine: ScoringCalibration,
-    other: ScoringCalibration,
-    ceiling: float,
-    rarest: float,
-) -> NDArray[np.float64]:
-    """Scores of another scoring at cosines `(n,)`, by what is as rare in the artefact's own tails.
+def _scored_pairs(
+    cosines: NDArray[np.float32], mnet: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosine and M-Net's score of every pair that has both, `(n,)` each."""
+    if mnet.shape != cosines.shape:
+        raise InputProblem(
+            f"M-Net's scores have shape {mnet.shape} and the cosines {cosines.shape}; give one for "
+            "every pair, NaN where M-Net did not score it"
+        )
+    both = np.isfinite(cosines) & np.isfinite(mnet)
+    if np.count_nonzero(both) < LEAST_PAIRS:
+        raise InputProblem(
+            f"M-Net scored {np.count_nonzero(both)} of the searched pairs, which do not show how "
+            f"its score follows the cosine; it takes {LEAST_PAIRS}, or none at all"
+        )
+    return cosines[both], mnet[both]
 
-    Beyond the artefact's tails, down to a share of `rarest`, the relation is a straight line to a
-    crop's score with itself.
-    """
-    shares = np.geomspace(1.0, rarest, 60)
+
+def _stored_relation(
+    calibration: Calibration, name: Scoring
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines and scores, rising, that are equally rare in the artefact's own two tails."""
+    rarest = min(0.5, PAIRS_BEHIND_A_STORED_POINT / calibration.impostor_pairs)
+    cosine, other = calibration.scorings["cosine"], calibration.scorings[name]
+    shares = np.geomspace(1.0, rarest, RELATION_POINTS)
     places = np.array([cosine.pair_threshold(share) for share in shares])
-    values = np.array([other.pair_threshold(share) for share in shares])
-    places = np.append(places, max(1.0, places[-1]))
-    values = np.append(values, max(ceiling, values[-1]))
-    return np.asarray(np.interp(cosines, places, values), dtype=np.float64)
+    return places, np.array([other.pair_threshold(share) for share in shares])
+
+
+def _seen_relation(
+    cosines: NDArray[np.float32], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines and scores, rising, that are equally rare among these pairs, `(n,)` each.
+
+    Pairs of one person are among them. The relation is of the scores, not of the people: where a
+    cosine is that of as many genuine as impostor pairs, it stays nearly the same.
+    """
+    shares = np.geomspace(1.0, PAIRS_BEHIND_A_SEEN_POINT / len(cosines), RELATION_POINTS)
+    places = np.asarray(np.quantile(cosines.astype(np.float64), 1.0 - shares), dtype=np.float64)
+    values = np.asarray(np.quantile(scores.astype(np.float64), 1.0 - shares), dtype=np.float64)
+    return places, values
 
 
 def _moved(one: ScoringCalibration, scores: NDArray[np.float64]) -> ScoringCalibration:

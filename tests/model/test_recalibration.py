@@ -83,6 +83,39 @@ def test_people_who_are_in_the_gallery_make_it_more_careful_not_less(scoring) ->
     assert 0.0 < false_alarms(moved, searches(5000, 0.1, 0.2, seed=5), scoring) < 1e-2
 
 
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_some_of_m_nets_own_scores_show_where_it_moved(scoring) -> None:
+    def elsewhere(cosines):
+        return m_net(cosines + 0.15 * (1.0 - cosines))
+
+    cosines, strangers = searches(300, 0.1, 0.2, seed=10), searches(5000, 0.1, 0.2, seed=11)
+    scored = np.random.default_rng(12).random(cosines.shape) < 0.25
+    mnet = np.where(scored, elsewhere(cosines), np.nan).astype(np.float32)
+    best = strangers.max(axis=1)
+    scores = {"cosine": best, "mnet": elsewhere(best), "fused": elsewhere(best) + 2 * best}[scoring]
+    unseen, seen = (
+        float(np.mean(scores >= one.scorings[scoring].search_threshold(1e-2, GALLERY)))
+        for one in (
+            recalibrate(SOURCE, cosines, CEILING),
+            recalibrate(SOURCE, cosines, CEILING, mnet=mnet),
+        )
+    )
+    assert 0.5e-2 < seen < 2e-2
+    assert unseen == seen if scoring == "cosine" else unseen > 3e-2
+
+
+@pytest.mark.parametrize(
+    ("mnet", "message"),
+    [
+        (np.zeros((100, 300), np.float32), "shape .100, 300. and the cosines .100, 400."),
+        (np.full((100, 400), np.nan, np.float32), "M-Net scored 0 of the searched pairs"),
+    ],
+)
+def test_m_nets_scores_have_to_be_of_enough_of_the_same_pairs(mnet, message) -> None:
+    with pytest.raises(InputProblem, match=message):
+        recalibrate(SOURCE, searches(100, 0.1, 0.2, seed=13), CEILING, mnet=mnet)
+
+
 def test_a_part_of_the_gallery_stands_for_all_of_it() -> None:
     cosines = searches(500, 0.1, 0.2, seed=6)
     part = cosines.copy()

@@ -123,9 +123,7 @@ def _move(
     searches: Sequence[tuple[Dataset, Search]],
     features: Sequence[SearchFeatures],
 ) -> Calibration:
-    from model.pair_scoring import identical_score
-    from model.recalibration import recalibrate
-    from training.evaluation.recalibrating import crops_per_person, searched_cosines
+    from training.evaluation.recalibrating import recalibrated
     from training.evaluation.scoring import cosine_rows
 
     if len(searches) > 1:
@@ -133,15 +131,7 @@ def _move(
             f"--no-labels moves the tails to one set of searches; got {len(searches)} data sets, "
             "name one"
         )
-    labels = searches[0][1].labels()
-    cosines, size = searched_cosines(cosine_rows(*features[0]), labels)
-    return recalibrate(
-        artefact.description.calibration,
-        cosines,
-        identical_score(artefact.metric_network),
-        size,
-        crops_per_person(labels),
-    )
+    return recalibrated(artefact, features[0], cosine_rows(*features[0]), searches[0][1].labels())
 
 
 def _show(console: Console, path: Path, description: Description) -> None:

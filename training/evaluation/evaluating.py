@@ -15,7 +15,6 @@ import torch
 
 from model.artefact import Artefact, Description
 from model.calibration import Scoring
-from model.pair_scoring import identical_score
 from training.datasets.record import Dataset
 from training.evaluation.cost import network_cost, time_depths
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search
@@ -31,7 +30,7 @@ from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import QueryMetrics
-from training.evaluation.recalibrating import recalibrated
+from training.evaluation.recalibrating import recalibrated_if_enough
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -108,12 +107,7 @@ def evaluate_search(
     with open_rankings(
         artefact, search, labels, features, scorings, progress_bar, watch.seconds
     ) as rankings:
-        moved = recalibrated(
-            calibration,
-            rankings.pair_scores["cosine"],
-            labels,
-            identical_score(artefact.metric_network),
-        )
+        moved = recalibrated_if_enough(artefact, features, rankings.pair_scores["cosine"], labels)
         for scoring in scorings:
             with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
                 metrics[scoring] = rankings.rank(scoring)

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
+from model.artefact import Artefact, load_artefact
+from model.pair_scoring import cosine_similarities, score_pairs
 from training.evaluation.calibrating import collect_pairs, fit_from_pairs
 from training.evaluation.measuring import calibrated_result
 from training.evaluation.ranking import PairLabels, rank_queries
-from training.evaluation.recalibrating import crops_per_person, recalibrated, searched_cosines
+from training.evaluation.recalibrating import (
+    crops_per_person,
+    recalibrated_if_enough,
+    searched_pairs,
+)
 
 PEOPLE = 300
 
@@ -21,20 +28,30 @@ def search(centre: float, seed: int):
 
 
 @pytest.fixture(scope="module")
-def calibration():
+def artefact(tiny_artefact) -> Artefact:
     cosine, labels = search(0.0, seed=1)
-    return fit_from_pairs([collect_pairs(cosine, 10 * cosine, labels)], "drawn")
+    calibration = fit_from_pairs([collect_pairs(cosine, 10 * cosine, labels)], "drawn")
+    tiny = load_artefact(tiny_artefact)
+    description = tiny.description.model_copy(update={"calibration": calibration})
+    return Artefact(description, tiny.embedder, tiny.metric_network)
 
 
-def test_a_report_shows_both_sides_of_it(calibration) -> None:
+@pytest.fixture(scope="module")
+def features(artefact):
+    shape = (PEOPLE, artefact.embedder.config.dimension)
+    random = np.random.default_rng(4)
+    return tuple(random.normal(size=shape).astype(np.float32) for _ in range(2))
+
+
+def test_a_report_shows_both_sides_of_it(artefact, features) -> None:
     cosine, labels = search(0.4, seed=2)
-    moved = recalibrated(calibration, lambda rows: cosine[rows], labels, 10.0)
+    moved = recalibrated_if_enough(artefact, features, lambda rows: cosine[rows], labels)
     metrics = rank_queries(lambda rows: cosine[rows], labels)
     result = calibrated_result(
         lambda rows: cosine[rows],
         labels,
         metrics,
-        calibration.scorings["cosine"],
+        artefact.description.calibration.scorings["cosine"],
         moved.scorings["cosine"],
     )
     before, after = (
@@ -46,17 +63,33 @@ def test_a_report_shows_both_sides_of_it(calibration) -> None:
     assert after.detection_rate.mean > 0.2
 
 
-def test_too_few_searches_are_left_as_they_are(calibration) -> None:
+def test_too_few_searches_are_left_as_they_are(artefact, features) -> None:
     cosine, labels = search(0.4, seed=3)
     few = labels.part(np.arange(10), np.arange(PEOPLE))
-    assert recalibrated(calibration, lambda rows: cosine[:10][rows], few, 10.0) is None
+    some = (features[0][:10], features[1])
+    assert recalibrated_if_enough(artefact, some, lambda rows: cosine[:10][rows], few) is None
 
 
 def test_what_the_protocol_takes_out_of_a_gallery_is_not_looked_at() -> None:
     labels = PairLabels(
         np.array([1, 2]), np.array([0, 0]), np.array([1, 1, 2, -1]), np.array([0, 1, 1, 1])
     )
-    cosines, size = searched_cosines(lambda _: np.ones((1, 4), np.float32), labels)
-    assert np.isnan(cosines).tolist() == [[True, False, False, True], [False, False, False, True]]
-    assert size == 2
+    found = searched_pairs(lambda _: np.ones((1, 4), np.float32), labels)
+    assert np.isnan(found.cosines).tolist() == [
+        [True, False, False, True],
+        [False, False, False, True],
+    ]
+    assert found.gallery_size == 2
     assert crops_per_person(labels) == 1.5
+
+
+def test_m_nets_scores_are_of_the_pairs_that_were_searched(artefact, features) -> None:
+    queries, gallery = (torch.from_numpy(rows) for rows in features)
+    cosine = cosine_similarities(queries, gallery).numpy()
+    mnet = score_pairs(artefact.metric_network, queries, gallery).numpy()
+    labels = search(0.0, seed=5)[1]
+    moved = recalibrated_if_enough(artefact, features, lambda rows: cosine[rows], labels)
+    for share in (0.5, 0.2):
+        assert moved.scorings["mnet"].pair_threshold(share) == pytest.approx(
+            float(np.quantile(mnet, 1 - share)), abs=0.1 * float(mnet.std())
+        )
