@@ -60,8 +60,9 @@ def ask_teachers(
         if processes.leads:
             _ask(file, records, kept)
         processes.any(False)
-        place = {path: row for row, path in enumerate(read_features(kept).paths)}
-        features = read_features(kept).features[[place[record.source] for record in records]]
+        known = read_features(kept)
+        place = {path: row for row, path in enumerate(known.paths)}
+        features = known.features[[place[record.source] for record in records]]
         units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
         teachers.append(Teacher(file.stem, units))
     return teachers
