@@ -64,6 +64,65 @@ class UnknownCrop(ServiceProblem):
         )
 
 
+class UnknownPicture(ServiceProblem):
+    """A crop whose picture was not kept."""
+
+    code = "unknown_picture"
+
+    def __init__(self, gallery: str, crop_id: str) -> None:
+        super().__init__(
+            f"the picture of crop {crop_id!r} in gallery {gallery!r} was not kept; set "
+            "GMN_KEEP_IMAGES to keep those that are enrolled from now on"
+        )
+
+
+class UnknownIdentity(ServiceProblem):
+    """No crop under that identity."""
+
+    code = "unknown_identity"
+
+    def __init__(self, gallery: str, identity: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} holds no crop of identity {identity!r}; list those there are "
+            f"with GET /v1/galleries/{gallery}/identities"
+        )
+
+
+class UnknownJob(ServiceProblem):
+    """No job of that id."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"there is no job {job_id!r}; it belonged to a gallery that was deleted, or never was"
+        )
+
+
+class UnknownSnapshot(ServiceProblem):
+    """No snapshot of that id."""
+
+    code = "unknown_snapshot"
+
+    def __init__(self, gallery: str, snapshot_id: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} has no snapshot {snapshot_id!r}; list those there are with "
+            f"GET /v1/galleries/{gallery}/snapshots"
+        )
+
+
+class RequestConflict(ServiceProblem):
+    """An idempotency key that stood for another request."""
+
+    code = "request_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Idempotency-Key {key!r} came with another request within the last day; send a new "
+            "key with a new request"
+        )
+
+
 class GalleryConflict(ServiceProblem):
     """A gallery that is there already, or that cannot be deleted."""
 

@@ -11,7 +11,7 @@ from model.crops.decode import CropLimits
 from service.device import DeviceThread
 from service.gallery.data_dir import DataDirectory
 from service.gallery.galleries import Galleries
-from service.gallery.sqlite_store import SqliteStore
+from service.gallery.sqlite.store import SqliteStore
 from service.inference.admission import Admission
 from service.inference.batcher import MicroBatcher
 from service.inference.networks import Networks
@@ -68,8 +68,7 @@ class Runtime:
             galleries = Galleries(
                 SqliteStore(directory.database),
                 device,
-                artefact.description.embedding_fingerprint,
-                networks.dimension,
+                {artefact.description.embedding_fingerprint: networks.dimension},
             )
             held.callback(galleries.close)
             device.submit(galleries.load).result()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from service.gallery.index import GalleryIndex
-from service.gallery.records import Enrolment, GalleryRecord, IndexedCrop, Removal
+from service.gallery.records import (
+    Enrolment,
+    GalleryRecord,
+    GallerySettings,
+    IndexedCrop,
+    Relabelling,
+    Removal,
+)
 from service.problems import NeedsReindex
 
 log = logging.getLogger(__name__)
 
 
 class Gallery:
-    """Keeps the index in step with the record; everything but the name belongs to one thread.
+    """Keeps the index in step with the record; everything but name and settings is one thread's.
 
     Attributes:
         version: what the index shows; it follows the record's before a write is acknowledged.
@@ -22,34 +29,62 @@ class Gallery:
         in_step: False where a committed change could not be applied; a restart mends it.
     """
 
-    def __init__(self, record: GalleryRecord, loaded_fingerprint: str, dimension: int) -> None:
+    def __init__(self, record: GalleryRecord, embedders: Mapping[str, int]) -> None:
+        """Makes an empty gallery of a record.
+
+        Args:
+            record: as stored.
+            embedders: sizes of the features of the loaded embedders by fingerprint; the first is
+                the one that new galleries are bound to.
+        """
         self.gallery_id = record.gallery_id
         self.name = record.name
+        self.settings: GallerySettings = record.settings
         self.version = record.version
         self.crops = record.crops
         self.in_step = True
-        self._loaded_fingerprint = loaded_fingerprint
-        self._dimension = dimension
         self.embedding_fingerprint = record.embedding_fingerprint
+        self._search_dtype = record.search_dtype
+        self._embedders = embedders
         self._index: GalleryIndex | None = None
         self._index_if_comparable()
 
     @property
     def needs_reindex(self) -> bool:
-        """Whether another embedder than the loaded one filled it."""
+        """Whether no loaded embedder made its vectors."""
         return self._index is None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another embedder than the newest loaded one made its vectors."""
+        return self.crops > 0 and self.embedding_fingerprint != self.newest_embedder
+
+    @property
+    def newest_embedder(self) -> str:
+        """Fingerprint of the embedder that a reindex leads to."""
+        return next(iter(self._embedders))
+
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of the embedder whose features are compared with the stored vectors.
+
+        Raises:
+            NeedsReindex: where that one is not loaded.
+        """
+        self.require_comparable()
+        return self.embedding_fingerprint if self.crops else self.newest_embedder
 
     def require_comparable(self) -> None:
         """Raises `NeedsReindex` where the stored vectors cannot be compared with new ones."""
         if self._index is None:
-            raise NeedsReindex(self.name, self.embedding_fingerprint, self._loaded_fingerprint)
+            raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
 
     @property
     def index(self) -> GalleryIndex:
         """The index.
 
         Raises:
-            NeedsReindex: where the stored vectors cannot be compared with the loaded embedder's.
+            NeedsReindex: where the stored vectors cannot be compared with a loaded embedder's.
         """
         self.require_comparable()
         return cast(GalleryIndex, self._index)
@@ -59,8 +94,25 @@ class Gallery:
         if self._index is not None:
             self._index.add(crops)
 
+    def index_of(self, embedding_fingerprint: str, crops: Iterable[IndexedCrop]) -> GalleryIndex:
+        """Another index beside this gallery's own, for `adopt`; on whichever thread."""
+        index = GalleryIndex(self._embedders[embedding_fingerprint])
+        index.add(crops)
+        return index
+
+    def adopt(self, index: GalleryIndex | None, embedding_fingerprint: str, version: int) -> None:
+        """Replaces everything that is searched, in one step; None needs a reindex."""
+        self.embedding_fingerprint = embedding_fingerprint
+        self.version = version
+        self.crops = index.table.live if index else self.crops
+        self._index = index
+
     def apply_enrolment(self, enrolment: Enrolment) -> None:
         """Makes a committed enrolment findable."""
+        if enrolment.replayed:
+            return
+        if self.crops == 0 and self.embedding_fingerprint != enrolment.embedding_fingerprint:
+            self._index = None
         self.embedding_fingerprint = enrolment.embedding_fingerprint
         self.crops += len(enrolment.added)
         self.version = enrolment.version
@@ -80,7 +132,15 @@ class Gallery:
             self._index.remove(removal.row_ids)
         self._index_if_comparable()
 
+    def apply_relabelling(self, relabelling: Relabelling) -> None:
+        """Shows crops under another identity."""
+        self.version = relabelling.version
+        if self._index is not None:
+            self._index.table.relabel(relabelling.row_ids, relabelling.identity)
+
     def _index_if_comparable(self) -> None:
-        comparable = self.crops == 0 or self.embedding_fingerprint == self._loaded_fingerprint
-        if comparable and self._index is None:
-            self._index = GalleryIndex(self._dimension)
+        if self._index is not None:
+            return
+        fingerprint = self.embedding_fingerprint if self.crops else self.newest_embedder
+        if fingerprint in self._embedders:
+            self._index = GalleryIndex(self._embedders[fingerprint])

@@ -2,68 +2,258 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.job_records import Job, JobKind, JobProblem, JobState
+from service.gallery.key_records import ApiKey
 from service.gallery.records import (
+    ArchivedCrop,
+    CropFilter,
     Enrolment,
     GalleryRecord,
+    GallerySettings,
     IdentityCount,
     IndexedCrop,
     NewCrop,
     Picture,
+    Relabelling,
     Removal,
+    RequestKey,
+    Snapshot,
     StoredCrop,
 )
 
 
-class RecordStore(Protocol):
-    """The galleries of record.
+class GalleryRecords(Protocol):
+    """The galleries themselves."""
 
-    Writes are called from one thread and are durable once they return; each one that changes a
-    gallery raises its version in the same transaction. Reads may be called from any thread.
-    """
-
-    def galleries(self) -> list[GalleryRecord]:
+    def all(self) -> list[GalleryRecord]:
         """Every gallery, by name."""
 
-    def gallery(self, gallery_id: int) -> GalleryRecord | None:
+    def get(self, gallery_id: int) -> GalleryRecord | None:
         """One gallery, counted now; None where it was deleted."""
 
-    def create_gallery(self, name: str, embedding_fingerprint: str) -> GalleryRecord:
+    def create(
+        self, name: str, embedding_fingerprint: str, settings: GallerySettings, search_dtype: str
+    ) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
 
-    def delete_gallery(self, gallery_id: int) -> None:
-        """Removes a gallery and all that is in it."""
+    def change(self, gallery_id: int, settings: GallerySettings) -> None:
+        """Replaces a gallery's settings."""
+
+    def delete(self, gallery_id: int) -> None:
+        """Removes a gallery and all that belongs to it."""
+
+    def calibration(self, gallery_id: int) -> str | None:
+        """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
+
+    def keep_calibration(self, gallery_id: int, state: str | None) -> None:
+        """Keeps, or with None drops, what the gallery learnt."""
+
+
+class CropRecords(Protocol):
+    """Crops with their vectors and pictures."""
 
     def enroll(
-        self, gallery_id: int, embedding_fingerprint: str, crops: Sequence[NewCrop]
+        self,
+        gallery_id: int,
+        embedding_fingerprint: str,
+        crops: Sequence[NewCrop],
+        request: RequestKey | None = None,
     ) -> Enrolment:
-        """Stores crops in one transaction; raises `NeedsReindex` for another embedder's gallery.
+        """Stores crops in one transaction.
 
         The same bytes under the same identity and camera are stored once. An empty gallery is
-        bound to the embedder that fills it.
+        bound to the embedder that fills it. A request that happened already changes nothing.
+
+        Raises:
+            NeedsReindex: for a gallery that another embedder filled.
+            RequestConflict: for a request key that stood for another request.
         """
 
-    def remove_crop(self, gallery_id: int, crop_id: str) -> Removal | None:
-        """Removes a crop, its vector and its picture; None where there is no such crop."""
+    def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
+        """What a request did that is answered already; None where it is new.
 
-    def crop(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
+        Raises:
+            RequestConflict: for a request key that stood for another request.
+        """
+
+    def remove(self, gallery_id: int, crop_ids: Sequence[str]) -> Removal | None:
+        """Removes crops with vectors and pictures for good; None where none of them is there."""
+
+    def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
+        """Removes every crop of an identity; None where there is none."""
+
+    def remove_older(self, gallery_id: int, than: datetime, limit: int) -> Removal | None:
+        """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+
+    def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
+        """Gives every crop of an identity another one; None where there is no such crop."""
+
+    def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
         """One crop's record."""
 
-    def crops(
-        self, gallery_id: int, identity: str | None, camera: str | None, after: int, limit: int
-    ) -> list[StoredCrop]:
+    def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops with a `row_id` above `after`, in that order."""
 
     def identities(self, gallery_id: int, after: str, limit: int) -> list[IdentityCount]:
         """Up to `limit` identities that sort after `after`."""
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
-        """One crop's image file."""
+        """One crop's kept picture."""
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""
+
+    def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
+        """The gallery as it is at this moment, whatever is written while it is read."""
+
+    def replace(
+        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+    ) -> int:
+        """Puts an archive's crops in the place of a gallery's own, in one transaction.
+
+        Crops keep their ids and get new row ids. What was removed since the archive was made stays
+        removed. Answers the gallery's new version.
+        """
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A gallery at one moment; `crops` can be read once, inside its context."""
+
+    version: int
+    embedding_fingerprint: str
+    crops: Iterator[ArchivedCrop]
+
+
+class StagedVectors(Protocol):
+    """Another embedder's vectors, prepared beside those that are searched."""
+
+    def begin(self, gallery_id: int, embedding_fingerprint: str) -> None:
+        """Prepares for an embedder; what was prepared for another one is dropped."""
+
+    def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
+        """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
+
+    def count(self, gallery_id: int) -> int:
+        """How many crops have one."""
+
+    def add(self, gallery_id: int, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
+        """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out."""
+
+    def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
+        """Every crop that has one, with it, by `row_id`."""
+
+    def switch(self, gallery_id: int) -> int | None:
+        """Makes them the gallery's own in one step; None, changing nothing, where any is missing.
+
+        Answers the gallery's new version.
+        """
+
+    def drop(self, gallery_id: int) -> None:
+        """Removes what was prepared."""
+
+
+class JobRecords(Protocol):
+    """Long work."""
+
+    def create(self, job: Job) -> None:
+        """Keeps a new job."""
+
+    def get(self, job_id: str) -> Job | None:
+        """One job; None where there is no such one."""
+
+    def page(self, gallery_id: int | None, limit: int) -> list[Job]:
+        """The newest jobs, of one gallery or all."""
+
+    def claim(self, worker: str, now: datetime, lease_seconds: float) -> Job | None:
+        """Takes the oldest job that nobody works on, or whose worker let its lease run out."""
+
+    def update(
+        self,
+        job_id: str,
+        state: JobState,
+        progress: str,
+        problems: Sequence[JobProblem] = (),
+        detail: str | None = None,
+    ) -> Job | None:
+        """Notes how far a job is, and renews its lease; None where it was removed meanwhile."""
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Asks a job to stop; one that nobody works on is cancelled at once."""
+
+    def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
+        """Up to `limit` problems at positions above `after`."""
+
+    def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
+        """A job of this kind that is not finished; None where there is none."""
+
+
+class KeyRecords(Protocol):
+    """API keys."""
+
+    def all(self) -> list[ApiKey]:
+        """Every key that was not revoked, oldest first."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keeps a key."""
+
+    def revoke(self, key_id: str) -> bool:
+        """Removes a key; False where there is no such one."""
+
+
+class SnapshotRecords(Protocol):
+    """Which snapshots there are; their files lie elsewhere."""
+
+    def all(self, gallery_id: int) -> list[Snapshot]:
+        """A gallery's snapshots, oldest first."""
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keeps a snapshot, or what has changed of it."""
+
+    def remove(self, gallery_id: int, snapshot_id: str) -> bool:
+        """Forgets a snapshot; False where there is no such one."""
+
+
+class RecordStore(Protocol):
+    """The record of everything.
+
+    Writes are called from one thread and are durable once they return; each one that changes a
+    gallery's crops raises its version in the same transaction. Reads may be called from any
+    thread.
+    """
+
+    @property
+    def galleries(self) -> GalleryRecords:
+        """The galleries themselves."""
+
+    @property
+    def crops(self) -> CropRecords:
+        """Crops with their vectors and pictures."""
+
+    @property
+    def staged(self) -> StagedVectors:
+        """Vectors prepared by a reindex."""
+
+    @property
+    def jobs(self) -> JobRecords:
+        """Long work."""
+
+    @property
+    def keys(self) -> KeyRecords:
+        """API keys."""
+
+    @property
+    def snapshots(self) -> SnapshotRecords:
+        """Which snapshots there are."""
 
     def close(self) -> None:
         """Closes every connection."""

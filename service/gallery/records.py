@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,21 +12,29 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A stored image file."""
+
+    content: bytes
+    content_type: str
+
+
+@dataclass(frozen=True)
 class NewCrop:
     """One crop to be stored.
 
     Attributes:
-        image: the file's bytes, kept as they came.
-        content_type: read from the bytes.
-        sha256: of the bytes, hexadecimal.
+        picture: what is kept of the image; None where nothing is, or where it lies elsewhere.
+        sha256: of the bytes that were sent, hexadecimal.
         vector: `(d,)` float32 as the embedder gave it, not of unit length.
         identity, camera, external_id: opaque strings; None where unknown.
         captured_at: with time zone; None where unknown.
         metadata: the client's own JSON object.
+        crop_id: to store it under; a new one by default.
+        created_at: when it was first stored; now by default.
     """
 
-    image: bytes
-    content_type: str
+    picture: Picture | None
     sha256: str
     vector: NDArray[np.float32]
     identity: str | None = None
@@ -34,11 +42,18 @@ class NewCrop:
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
+    crop_id: str | None = None
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """A crop's record without its picture and vector; `row_id` is never given out twice."""
+    """A crop's record without its picture and vector; `row_id` is never given out twice.
+
+    Attributes:
+        content_type: of the kept picture; None where none is kept.
+        image_bytes: size of the kept picture.
+    """
 
     row_id: int
     crop_id: str
@@ -48,8 +63,18 @@ class StoredCrop:
     external_id: str | None
     metadata: Mapping[str, Any] | None
     sha256: str
-    content_type: str
+    content_type: str | None
+    image_bytes: int
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class ArchivedCrop:
+    """A crop with all that belongs to it, as a snapshot keeps it; the vector is `(d,)` float32."""
+
+    record: StoredCrop
+    vector: NDArray[np.float32]
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -83,35 +108,100 @@ class LandedCrop:
 
 
 @dataclass(frozen=True)
+class RequestKey:
+    """A client's name for a request, so that it happens once however often it is sent.
+
+    Attributes:
+        key: the client's own word.
+        digest: of everything the request says; another one under the same key is a mistake.
+        problems: what the answer says of images that were refused, opaque JSON.
+    """
+
+    key: str
+    digest: str
+    problems: str = "[]"
+
+
+@dataclass(frozen=True)
 class Enrolment:
-    """One committed enrolment: `landed` in the order asked, `added` what the index has to learn."""
+    """One committed enrolment: `landed` in the order asked, `added` what the index has to learn.
+
+    Attributes:
+        replayed: the request happened before, and this is what it did then.
+        problems: as the request that happened left them, opaque JSON.
+    """
 
     version: int
     embedding_fingerprint: str
     landed: tuple[LandedCrop, ...]
     added: tuple[IndexedCrop, ...]
+    replayed: bool = False
+    problems: str = "[]"
 
 
 @dataclass(frozen=True)
 class Removal:
-    """One committed deletion."""
+    """One committed deletion.
+
+    Attributes:
+        row_ids, crop_ids: of what was removed, in one order.
+    """
 
     version: int
     row_ids: tuple[int, ...]
+    crop_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """One committed change of identity.
+
+    Attributes:
+        row_ids: of the crops that bear the new identity.
+        merged: crops bore it before.
+    """
+
+    version: int
+    identity: str
+    row_ids: tuple[int, ...]
+    merged: bool
+
+
+@dataclass(frozen=True)
+class GallerySettings:
+    """What can be changed of a gallery.
+
+    Attributes:
+        retention_days: crops that were captured (or, where that is unknown, enrolled) longer ago
+            are deleted; None keeps them.
+        recalibration: whether verdicts follow this gallery's own unlabelled searches.
+    """
+
+    retention_days: int | None = None
+    recalibration: bool = True
 
 
 @dataclass(frozen=True)
 class GalleryRecord:
-    """A gallery as stored; `crops` and `identities` are counted when it is read."""
+    """A gallery as stored; `crops` and `identities` are counted when it is read.
+
+    Attributes:
+        embedding_fingerprint: of the embedder that made the vectors that are searched.
+        staged_fingerprint: of the one whose vectors are being prepared beside them; None for none.
+        search_dtype: number format that the index searches in, chosen when it was created.
+    """
 
     gallery_id: int
     name: str
     embedding_fingerprint: str
+    staged_fingerprint: str | None
     version: int
     crops: int
     identities: int
     image_bytes: int
+    search_dtype: str
     created_at: datetime
+    settings: GallerySettings = field(default_factory=GallerySettings)
 
 
 @dataclass(frozen=True)
@@ -124,8 +214,29 @@ class IdentityCount:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A stored image file."""
+class CropFilter:
+    """Which crops a listing shows; None asks nothing."""
 
-    content: bytes
-    content_type: str
+    identity: str | None = None
+    camera: str | None = None
+    external_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a gallery in a file of its own.
+
+    Attributes:
+        version: of the gallery when it was taken.
+        crops: how many the file holds now: forgotten people are taken out of it too.
+        bytes, sha256: of the file.
+    """
+
+    snapshot_id: str
+    gallery_id: int
+    version: int
+    embedding_fingerprint: str
+    crops: int
+    bytes: int
+    sha256: str
+    created_at: datetime

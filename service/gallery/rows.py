@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -105,6 +105,13 @@ class RowTable:
         self._labels[row] = None
         del self._row_of_crop[label.crop_id]
         self.live -= 1
+
+    def relabel(self, row_ids: Iterable[int], identity: str) -> None:
+        """Gives crops another identity; unknown and deleted ones are no error."""
+        for row_id in row_ids:
+            row = int(np.searchsorted(self.row_ids[: self.size], row_id))
+            if row < self.size and self.row_ids[row] == row_id and self.alive[row]:
+                self._labels[row] = replace(self.label(row), identity=identity)
 
     def row_of(self, crop_id: str) -> int | None:
         """The row of a living crop."""

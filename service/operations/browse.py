@@ -8,7 +8,15 @@ from typing import Generic, Literal, TypeVar
 
 from service.gallery.gallery import Gallery
 from service.gallery.index import GalleryIndex
-from service.gallery.records import GalleryRecord, IdentityCount, StoredCrop
+from service.gallery.records import (
+    CropFilter,
+    GalleryRecord,
+    GallerySettings,
+    IdentityCount,
+    Picture,
+    StoredCrop,
+)
+from service.problems import UnknownCrop, UnknownPicture
 from service.runtime import Runtime
 
 Item = TypeVar("Item")
@@ -48,7 +56,7 @@ class Page(Generic[Item]):
 
 async def create_gallery(runtime: Runtime, name: str) -> GalleryDescription:
     """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
-    record = await runtime.galleries.create(name)
+    record = await runtime.galleries.create(name, GallerySettings())
     return _describe(record, runtime.galleries.get(name))
 
 
@@ -60,20 +68,22 @@ async def describe_gallery(runtime: Runtime, name: str) -> GalleryDescription:
 async def list_galleries(runtime: Runtime) -> list[GalleryDescription]:
     """Every gallery, by name."""
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
-    records = await runtime.galleries.records()
+    records = await runtime.galleries.read(runtime.galleries.store.galleries.all)
     return [_describe(one, held[one.name]) for one in records if one.name in held]
 
 
 async def list_crops(
     runtime: Runtime,
     gallery: str,
-    identity: str | None,
-    camera: str | None,
+    wanted: CropFilter,
     after: str | None,
     limit: int,
 ) -> Page[StoredCrop]:
     """Crops in the order of their enrolment."""
-    crops = await runtime.galleries.crops(gallery, identity, camera, int(after or 0), limit + 1)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    crops = await runtime.galleries.read(
+        lambda: store.crops.page(target.gallery_id, wanted, int(after or 0), limit + 1)
+    )
     more = len(crops) > limit
     return Page(tuple(crops[:limit]), str(crops[limit - 1].row_id) if more else None)
 
@@ -82,9 +92,31 @@ async def list_identities(
     runtime: Runtime, gallery: str, after: str | None, limit: int
 ) -> Page[IdentityCount]:
     """Identities in the order of their names."""
-    identities = await runtime.galleries.identities(gallery, after or "", limit + 1)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    identities = await runtime.galleries.read(
+        lambda: store.crops.identities(target.gallery_id, after or "", limit + 1)
+    )
     more = len(identities) > limit
     return Page(tuple(identities[:limit]), identities[limit - 1].identity if more else None)
+
+
+async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
+    """One crop's record; raises `UnknownCrop`."""
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    crop = await runtime.galleries.read(lambda: store.crops.get(target.gallery_id, crop_id))
+    if crop is None:
+        raise UnknownCrop(gallery, crop_id)
+    return crop
+
+
+async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
+    """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
+    await read_crop(runtime, gallery, crop_id)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    picture = await runtime.galleries.read(lambda: store.crops.picture(target.gallery_id, crop_id))
+    if picture is None:
+        raise UnknownPicture(gallery, crop_id)
+    return picture
 
 
 def _describe(record: GalleryRecord, gallery: Gallery) -> GalleryDescription:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from model.crops.decode import CropProblem
-from service.gallery.records import LandedCrop, NewCrop
+from service.gallery.records import LandedCrop, NewCrop, Picture
 from service.inference.pipeline import EmbeddedImage
 from service.runtime import Runtime
 
@@ -57,7 +57,8 @@ async def enroll(
         if not crops:
             refused = tuple(one for one in embedded if isinstance(one, CropProblem))
             return EnrolmentAnswer(target.version, refused)
-        enrolment = await runtime.galleries.enroll(gallery, crops)
+        fingerprint = runtime.description.embedding_fingerprint
+        enrolment = await runtime.galleries.enroll(gallery, fingerprint, crops)
     landed = iter(enrolment.landed)
     return EnrolmentAnswer(
         enrolment.version,
@@ -67,8 +68,7 @@ async def enroll(
 
 def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage) -> NewCrop:
     return NewCrop(
-        image=image.image,
-        content_type=_content_type(image.image),
+        picture=Picture(image.image, _content_type(image.image)),
         sha256=hashlib.sha256(image.image).hexdigest(),
         vector=embedded.vector,
         identity=image.identity,

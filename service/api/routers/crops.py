@@ -29,6 +29,7 @@ from service.api.schemas import (
     RefusedOut,
     RemovalOut,
 )
+from service.gallery.records import CropFilter
 from service.operations import browse
 from service.operations.enroll import EnrolmentAnswer, enroll
 from service.operations.forget import forget_crop
@@ -72,7 +73,11 @@ async def list_crops(
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
     page = await browse.list_crops(
-        runtime, gallery, asked.identity, asked.camera, cursor, asked.limit
+        runtime,
+        gallery,
+        CropFilter(asked.identity, asked.camera, asked.external_id),
+        cursor,
+        asked.limit,
     )
     return CropsOut(
         results=[CropOut.of(gallery, crop) for crop in page.items], next_cursor=page.next_after
@@ -82,7 +87,7 @@ async def list_crops(
 @router.get("/crops/{crop_id}", responses=refusals(404))
 async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> CropOut:
     """What is known of one crop."""
-    return CropOut.of(gallery, await runtime.galleries.crop(gallery, crop_id))
+    return CropOut.of(gallery, await browse.read_crop(runtime, gallery, crop_id))
 
 
 @router.delete("/crops/{crop_id}", responses=refusals(404, 507))
@@ -99,7 +104,7 @@ async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId
 )
 async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
-    picture = await runtime.galleries.picture(gallery, crop_id)
+    picture = await browse.read_picture(runtime, gallery, crop_id)
     # Never cached: what is deleted here must not live on in a browser or proxy.
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(picture.content, media_type=picture.content_type, headers=headers)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from service.gallery.records import NewCrop
-from service.gallery.sqlite_store import SqliteStore
-from service.problems import GalleryConflict, NeedsReindex
+from service.gallery.job_records import Job, JobProblem
+from service.gallery.key_records import ApiKey
+from service.gallery.records import (
+    CropFilter,
+    GallerySettings,
+    NewCrop,
+    Picture,
+    RequestKey,
+    Snapshot,
+)
+from service.gallery.sqlite.store import SqliteStore
+from service.problems import GalleryConflict, NeedsReindex, RequestConflict
 
 EMBEDDER, OTHER_EMBEDDER = "a" * 64, "b" * 64
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+EVERYTHING = CropFilter()
 
 
 @pytest.fixture(params=[SqliteStore])
@@ -37,94 +49,320 @@ def store(reopen):
 
 @pytest.fixture
 def gallery(store):
-    return store.create_gallery("lobby", EMBEDDER).gallery_id
+    return _create(store, "lobby")
 
 
-def _crop(number: int, identity: str | None = "a", camera: str | None = "east") -> NewCrop:
+def _create(store, name: str) -> int:
+    return store.galleries.create(name, EMBEDDER, GallerySettings(), "float32").gallery_id
+
+
+def _crop(number: int, identity: str | None = "a", camera: str | None = "east", **said) -> NewCrop:
     image = b"image %d" % number
     return NewCrop(
-        image=image,
-        content_type="image/png",
+        picture=Picture(image, "image/png"),
         sha256=hashlib.sha256(image).hexdigest(),
         vector=np.full(4, number + 0.25, np.float32),
         identity=identity,
         camera=camera,
-        captured_at=datetime(2026, 3, 1, 9, 30, tzinfo=UTC),
-        metadata={"number": number},
+        **{"captured_at": NOON, "metadata": {"number": number}, **said},
     )
 
 
+def _numbers(store, gallery: int, wanted: CropFilter = EVERYTHING) -> list[int]:
+    return [one.metadata["number"] for one in store.crops.page(gallery, wanted, 0, 99)]
+
+
 def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
-    landed = store.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)]).landed
+    landed = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)]).landed
     again = reopen()
-    assert again.galleries()[0].crops == 2
-    assert again.crop(gallery, landed[1].crop_id).metadata == {"number": 2}
-    assert again.picture(gallery, landed[0].crop_id).content == b"image 1"
-    loaded = list(again.vectors(gallery))
+    assert again.galleries.all()[0].crops == 2
+    assert again.crops.get(gallery, landed[1].crop_id).metadata == {"number": 2}
+    assert again.crops.picture(gallery, landed[0].crop_id) == Picture(b"image 1", "image/png")
+    loaded = list(again.crops.vectors(gallery))
     assert [one.label.crop_id for one in loaded] == [one.crop_id for one in landed]
     assert loaded[1].vector.tolist() == [2.25] * 4
-    assert loaded[0].label.captured_at == datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    assert loaded[0].label.captured_at == NOON
+
+
+def test_a_crop_without_a_kept_picture_has_a_record_and_a_vector(store, gallery):
+    bare = dataclasses.replace(_crop(1), picture=None)
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [bare]).landed[0].crop_id
+    stored = store.crops.get(gallery, crop_id)
+    assert (stored.content_type, stored.image_bytes) == (None, 0)
+    assert store.crops.picture(gallery, crop_id) is None
+    assert len(list(store.crops.vectors(gallery))) == 1
 
 
 def test_only_a_change_raises_the_version(store, gallery):
-    first = store.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)])
-    again = store.enroll(gallery, EMBEDDER, [_crop(1)])
+    first = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)])
+    again = store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
     assert (first.version, again.version) == (1, 1)
-    assert store.remove_crop(gallery, first.landed[0].crop_id).version == 2
-    assert store.remove_crop(gallery, first.landed[0].crop_id) is None
-    assert store.gallery(gallery).version == 2
+    assert again.landed[0].duplicate
+    assert store.crops.remove(gallery, [first.landed[0].crop_id]).version == 2
+    assert store.crops.remove(gallery, [first.landed[0].crop_id]) is None
+    assert store.galleries.get(gallery).version == 2
 
 
 def test_a_row_id_is_never_given_out_twice(reopen, store, gallery):
-    newest = store.enroll(gallery, EMBEDDER, [_crop(1)])
-    store.remove_crop(gallery, newest.landed[0].crop_id)
-    later = reopen().enroll(gallery, EMBEDDER, [_crop(1)])
+    newest = store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    store.crops.remove(gallery, [newest.landed[0].crop_id])
+    later = reopen().crops.enroll(gallery, EMBEDDER, [_crop(1)])
     assert later.added[0].label.row_id > newest.added[0].label.row_id
 
 
 def test_a_removed_crop_is_nowhere(store, gallery):
-    crop_id = store.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
-    store.remove_crop(gallery, crop_id)
-    assert store.crop(gallery, crop_id) is None
-    assert store.picture(gallery, crop_id) is None
-    assert store.crops(gallery, None, None, 0, 10) == []
-    assert list(store.vectors(gallery)) == []
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    store.crops.remove(gallery, [crop_id])
+    assert store.crops.get(gallery, crop_id) is None
+    assert store.crops.picture(gallery, crop_id) is None
+    assert _numbers(store, gallery) == []
+    assert list(store.crops.vectors(gallery)) == []
 
 
 def test_galleries_keep_to_themselves(store, gallery):
-    other = store.create_gallery("roof", EMBEDDER).gallery_id
-    crop_id = store.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
-    assert store.crop(other, crop_id) is None
-    assert store.remove_crop(other, crop_id) is None
-    assert not store.enroll(other, EMBEDDER, [_crop(1)]).landed[0].duplicate
-    store.delete_gallery(other)
-    assert store.gallery(other) is None
-    assert store.gallery(gallery).crops == 1
+    other = _create(store, "roof")
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    assert store.crops.get(other, crop_id) is None
+    assert store.crops.remove(other, [crop_id]) is None
+    assert store.crops.remove_identity(other, "a") is None
+    assert store.crops.relabel(other, "a", "b") is None
+    assert not store.crops.enroll(other, EMBEDDER, [_crop(1)]).landed[0].duplicate
+    store.galleries.delete(other)
+    assert store.galleries.get(other) is None
+    assert store.galleries.get(gallery).crops == 1
 
 
 def test_a_name_is_taken_once(store, gallery):
     with pytest.raises(GalleryConflict, match="lobby"):
-        store.create_gallery("lobby", EMBEDDER)
+        _create(store, "lobby")
+
+
+def test_settings_and_what_was_learnt_are_kept(reopen, store, gallery):
+    store.galleries.change(gallery, GallerySettings(retention_days=30, recalibration=False))
+    store.galleries.keep_calibration(gallery, '{"searches": 3}')
+    again = reopen()
+    assert again.galleries.get(gallery).settings == GallerySettings(30, False)
+    assert again.galleries.calibration(gallery) == '{"searches": 3}'
+    again.galleries.keep_calibration(gallery, None)
+    assert again.galleries.calibration(gallery) is None
 
 
 def test_a_filled_gallery_refuses_another_embedder_and_an_empty_one_takes_it(store, gallery):
-    crop_id = store.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
     with pytest.raises(NeedsReindex):
-        store.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
-    store.remove_crop(gallery, crop_id)
-    store.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
-    assert store.gallery(gallery).embedding_fingerprint == OTHER_EMBEDDER
+        store.crops.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
+    store.crops.remove(gallery, [crop_id])
+    store.crops.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
+    assert store.galleries.get(gallery).embedding_fingerprint == OTHER_EMBEDDER
 
 
 def test_crops_are_listed_by_page_and_by_filter(store, gallery):
-    crops = [_crop(1, "a"), _crop(2, "b"), _crop(3, "a", "west"), _crop(4, None, None)]
-    store.enroll(gallery, EMBEDDER, crops)
-    first = store.crops(gallery, None, None, 0, 3)
-    rest = store.crops(gallery, None, None, first[-1].row_id, 3)
+    crops = [
+        _crop(1, "a"),
+        _crop(2, "b", external_id="desk 7"),
+        _crop(3, "a", "west"),
+        _crop(4, None, None),
+    ]
+    store.crops.enroll(gallery, EMBEDDER, crops)
+    first = store.crops.page(gallery, EVERYTHING, 0, 3)
+    rest = store.crops.page(gallery, EVERYTHING, first[-1].row_id, 3)
     assert [one.metadata["number"] for one in first + rest] == [1, 2, 3, 4]
-    assert len(store.crops(gallery, "a", None, 0, 9)) == 2
-    assert len(store.crops(gallery, "a", "west", 0, 9)) == 1
+    assert _numbers(store, gallery, CropFilter(identity="a")) == [1, 3]
+    assert _numbers(store, gallery, CropFilter(identity="a", camera="west")) == [3]
+    assert _numbers(store, gallery, CropFilter(external_id="desk 7")) == [2]
     identities = [
-        (one.identity, one.crops, one.cameras) for one in store.identities(gallery, "", 9)
+        (one.identity, one.crops, one.cameras) for one in store.crops.identities(gallery, "", 9)
     ]
     assert identities == [("a", 2, 2), ("b", 1, 1)]
+
+
+def test_a_request_that_happened_happens_once(reopen, store, gallery):
+    request = RequestKey("evening", "digest", problems='[null, "bad"]')
+    first = store.crops.enroll(gallery, EMBEDDER, [_crop(1)], request)
+    again = reopen()
+    for past in (
+        again.crops.happened(gallery, request),
+        again.crops.enroll(gallery, EMBEDDER, [_crop(1)], request),
+    ):
+        assert past.replayed
+        assert (past.version, past.problems) == (first.version, '[null, "bad"]')
+        assert [one.crop_id for one in past.landed] == [first.landed[0].crop_id]
+        assert not past.landed[0].duplicate
+        assert past.added == ()
+    assert again.crops.happened(gallery, RequestKey("morning", "digest")) is None
+    with pytest.raises(RequestConflict, match="evening"):
+        again.crops.enroll(gallery, EMBEDDER, [_crop(2)], RequestKey("evening", "other"))
+    assert again.galleries.get(gallery).crops == 1
+
+
+def test_an_identity_is_renamed_merged_and_removed_as_one(store, gallery):
+    store.crops.enroll(gallery, EMBEDDER, [_crop(1, "a"), _crop(2, "a", "west"), _crop(3, "b")])
+    renamed = store.crops.relabel(gallery, "a", "c")
+    assert (renamed.version, len(renamed.row_ids), renamed.merged) == (2, 2, False)
+    merged = store.crops.relabel(gallery, "b", "c")
+    assert (merged.version, len(merged.row_ids), merged.merged) == (3, 1, True)
+    assert store.crops.relabel(gallery, "a", "d") is None
+    removed = store.crops.remove_identity(gallery, "c")
+    assert (removed.version, len(removed.row_ids), len(removed.crop_ids)) == (4, 3, 3)
+    assert _numbers(store, gallery) == []
+
+
+def test_crops_past_their_time_are_removed_oldest_of_capture_or_enrolment(store, gallery):
+    store.crops.enroll(
+        gallery,
+        EMBEDDER,
+        [
+            _crop(1, captured_at=NOON - timedelta(days=9)),
+            _crop(2),
+            _crop(3, captured_at=None, created_at=NOON - timedelta(days=9)),
+            _crop(4, captured_at=None),
+        ],
+    )
+    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 1).row_ids) == 1
+    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 9).row_ids) == 1
+    assert store.crops.remove_older(gallery, NOON - timedelta(days=1), 9) is None
+    assert _numbers(store, gallery) == [2, 4]
+
+
+def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_since(
+    reopen, store, gallery
+):
+    landed = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2), _crop(3)]).landed
+    with store.crops.archive(gallery) as archive:
+        store.crops.remove(gallery, [landed[0].crop_id])
+        store.crops.enroll(gallery, EMBEDDER, [_crop(4)])
+        kept = list(archive.crops)
+    assert (archive.version, archive.embedding_fingerprint) == (1, EMBEDDER)
+    assert [one.record.metadata["number"] for one in kept] == [1, 2, 3]
+    assert kept[1].picture == Picture(b"image 2", "image/png")
+    again = reopen()
+    before = again.galleries.get(gallery).version
+    assert again.crops.replace(gallery, EMBEDDER, iter(kept)) > before
+    assert _numbers(again, gallery) == [2, 3]
+    crops = again.crops.page(gallery, EVERYTHING, 0, 9)
+    assert [one.crop_id for one in crops] == [one.crop_id for one in landed[1:]]
+    assert [one.created_at for one in crops] == [one.record.created_at for one in kept[1:]]
+    assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == [[2.25] * 4, [3.25] * 4]
+    assert again.crops.picture(gallery, landed[1].crop_id).content == b"image 2"
+
+
+def test_a_restore_that_fails_changes_nothing(store, gallery):
+    store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+
+    def cut_off():
+        with store.crops.archive(gallery) as archive:
+            yield from archive.crops
+        raise OSError("the file ends here")
+
+    with pytest.raises(OSError, match="ends here"):
+        store.crops.replace(gallery, EMBEDDER, cut_off())
+    assert _numbers(store, gallery) == [1]
+    assert store.galleries.get(gallery).version == 1
+
+
+def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reopen, store, gallery):
+    store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)])
+    store.galleries.keep_calibration(gallery, "{}")
+    store.staged.begin(gallery, OTHER_EMBEDDER)
+    first, second = store.staged.missing(gallery, 0, 9)
+    store.staged.add(gallery, [(first.row_id, np.full(3, 7, np.float32)), (999, np.ones(3))])
+    assert store.staged.count(gallery) == 1
+    assert store.staged.switch(gallery) is None
+    assert store.galleries.get(gallery).staged_fingerprint == OTHER_EMBEDDER
+    again = reopen()
+    again.staged.begin(gallery, OTHER_EMBEDDER)
+    assert [one.row_id for one in again.staged.missing(gallery, 0, 9)] == [second.row_id]
+    again.staged.add(gallery, [(second.row_id, np.full(3, 8, np.float32))])
+    prepared = [one.vector.tolist() for one in again.staged.vectors(gallery)]
+    assert again.staged.switch(gallery) == 2
+    assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == prepared
+    record = again.galleries.get(gallery)
+    assert (record.embedding_fingerprint, record.staged_fingerprint) == (OTHER_EMBEDDER, None)
+    assert again.galleries.calibration(gallery) is None
+    again.staged.begin(gallery, EMBEDDER)
+    assert again.staged.count(gallery) == 0
+
+
+def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, gallery):
+    store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    row = store.crops.page(gallery, EVERYTHING, 0, 1)[0].row_id
+    store.staged.begin(gallery, OTHER_EMBEDDER)
+    store.staged.add(gallery, [(row, np.ones(3, np.float32))])
+    store.staged.begin(gallery, "c" * 64)
+    assert store.staged.count(gallery) == 0
+    store.staged.drop(gallery)
+    assert store.galleries.get(gallery).staged_fingerprint is None
+
+
+def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(store, gallery):
+    store.jobs.create(_job("first", gallery, NOON))
+    store.jobs.create(_job("second", gallery, NOON + timedelta(seconds=1)))
+    assert store.jobs.claim("one", NOON, 30).job_id == "first"
+    assert store.jobs.claim("two", NOON, 30).job_id == "second"
+    assert store.jobs.claim("three", NOON + timedelta(seconds=29), 30) is None
+    assert store.jobs.claim("one", NOON + timedelta(seconds=29), 30).job_id == "first"
+    taken = store.jobs.claim("three", NOON + timedelta(seconds=31), 30)
+    assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
+    done = store.jobs.update("second", "done", '{"landed": 4}')
+    assert (done.finished, done.progress) == (True, {"landed": 4})
+    assert store.jobs.unfinished(gallery, "import").job_id == "first"
+    assert [one.job_id for one in store.jobs.page(gallery, 9)] == ["second", "first"]
+
+
+def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
+    store.jobs.create(_job("import", gallery, NOON))
+    problems = [JobProblem(n, f"{n}.png", "truncated", "cut off") for n in (3, 8, 9)]
+    store.jobs.update("import", "running", "{}", problems[:2])
+    store.jobs.update("import", "running", "{}", problems[1:])
+    assert store.jobs.get("import").problems == 3
+    assert store.jobs.problems("import", 3, 9) == problems[1:]
+
+
+def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
+    store.jobs.create(_job("waiting", gallery, NOON))
+    assert store.jobs.cancel("waiting").state == "cancelled"
+    store.jobs.create(_job("running", gallery, NOON))
+    store.jobs.claim("one", NOON, 30)
+    asked = store.jobs.cancel("running")
+    assert (asked.state, asked.cancelling) == ("running", True)
+    assert store.jobs.cancel("nothing") is None
+    store.galleries.delete(gallery)
+    assert store.jobs.get("running") is None
+    assert store.jobs.update("running", "done", "{}") is None
+
+
+def test_keys_are_kept_until_they_are_revoked(reopen, store):
+    key = ApiKey("k1", "0" * 64, ("query", "enroll"), "lobby", "the front desk", NOON)
+    store.keys.add(key)
+    assert reopen().keys.all() == [key]
+    again = reopen()
+    assert again.keys.revoke("k1")
+    assert not again.keys.revoke("k1")
+    assert again.keys.all() == []
+
+
+def test_snapshots_are_listed_changed_and_forgotten(store, gallery):
+    snapshot = Snapshot("s1", gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
+    store.snapshots.keep(snapshot)
+    smaller = dataclasses.replace(snapshot, crops=1, sha256="1" * 64)
+    store.snapshots.keep(smaller)
+    assert store.snapshots.all(gallery) == [smaller]
+    assert store.snapshots.remove(gallery, "s1")
+    assert not store.snapshots.remove(gallery, "s1")
+
+
+def _job(job_id: str, gallery: int, created_at: datetime) -> Job:
+    return Job(
+        job_id=job_id,
+        gallery_id=gallery,
+        kind="import",
+        state="queued",
+        parameters={},
+        progress={},
+        problems=0,
+        cancelling=False,
+        worker=None,
+        detail=None,
+        created_at=created_at,
+        updated_at=created_at,
+    )

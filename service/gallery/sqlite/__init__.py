@@ -1,0 +1,1 @@
+"""The store of record in one SQLite file: WAL, synchronous=FULL, deleted means overwritten."""

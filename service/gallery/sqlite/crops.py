@@ -1,0 +1,247 @@
+"""Crops in SQLite, with their vectors and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from service.gallery.record_store import Archive
+from service.gallery.records import (
+    ArchivedCrop,
+    CropFilter,
+    CropLabel,
+    Enrolment,
+    IdentityCount,
+    IndexedCrop,
+    LandedCrop,
+    NewCrop,
+    Picture,
+    Relabelling,
+    Removal,
+    RequestKey,
+    StoredCrop,
+)
+from service.gallery.sqlite.database import Database, as_text, as_time, now
+from service.gallery.sqlite.enrolment import insert_crop, store_crop
+from service.gallery.sqlite.galleries import bind, gallery_version, searched_side
+from service.gallery.sqlite.reading import COLUMNS, stored_crop
+from service.gallery.sqlite.requests import find_request, keep_request
+
+
+class SqliteCrops:
+    """Implements `CropRecords`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def enroll(
+        self,
+        gallery_id: int,
+        embedding_fingerprint: str,
+        crops: Sequence[NewCrop],
+        request: RequestKey | None = None,
+    ) -> Enrolment:
+        """Stores crops in one transaction; a request that happened already changes nothing."""
+        landed: list[LandedCrop] = []
+        added: list[IndexedCrop] = []
+        with self._database.transaction() as connection:
+            past = find_request(connection, gallery_id, request) if request else None
+            if past is not None:
+                return past
+            bind(connection, gallery_id, embedding_fingerprint)
+            side = searched_side(connection, gallery_id)
+            for crop in crops:
+                outcome, new = store_crop(connection, gallery_id, side, crop)
+                landed.append(outcome)
+                if new:
+                    added.append(new)
+            version = gallery_version(connection, gallery_id, raised=bool(added))
+            if request:
+                keep_request(connection, gallery_id, request, version, landed)
+        return Enrolment(version, embedding_fingerprint, tuple(landed), tuple(added))
+
+    def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
+        """What a request did that is answered already; None where it is new."""
+        return find_request(self._database.connection, gallery_id, request)
+
+    def remove(self, gallery_id: int, crop_ids: Sequence[str]) -> Removal | None:
+        """Removes crops with vectors and pictures for good; None where none of them is there."""
+        # As one JSON text: SQLite allows only so many parameters.
+        return self._remove(
+            gallery_id,
+            "crop_id IN (SELECT value FROM json_each(?))",
+            json.dumps(list(crop_ids)),
+        )
+
+    def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
+        """Removes every crop of an identity; None where there is none."""
+        return self._remove(gallery_id, "identity = ?", identity)
+
+    def remove_older(self, gallery_id: int, than: datetime, limit: int) -> Removal | None:
+        """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+        narrowed = (
+            "row_id IN (SELECT row_id FROM crops WHERE gallery_id = ? "
+            "AND coalesce(captured_at, created_at) < ? LIMIT ?)"
+        )
+        return self._remove(gallery_id, narrowed, gallery_id, as_text(than), limit)
+
+    def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
+        """Gives every crop of an identity another one; None where there is no such crop."""
+        with self._database.transaction() as connection:
+            merged = connection.execute(
+                "SELECT 1 FROM crops WHERE gallery_id = ? AND identity = ? LIMIT 1",
+                (gallery_id, new),
+            ).fetchone()
+            changed = connection.execute(
+                "UPDATE crops SET identity = ? WHERE gallery_id = ? AND identity = ? "
+                "RETURNING row_id",
+                (new, gallery_id, identity),
+            ).fetchall()
+            if not changed:
+                return None
+            version = gallery_version(connection, gallery_id, raised=True)
+        self._database.empty_log()
+        rows = tuple(sorted(row_id for (row_id,) in changed))
+        return Relabelling(version, new, rows, merged=bool(merged))
+
+    def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
+        """One crop's record."""
+        row = self._database.connection.execute(
+            f"SELECT {COLUMNS} FROM crops WHERE gallery_id = ? AND crop_id = ?",
+            (gallery_id, crop_id),
+        ).fetchone()
+        return stored_crop(row) if row else None
+
+    def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
+        """Up to `limit` crops with a `row_id` above `after`, in that order."""
+        given = {name: value for name, value in vars(wanted).items() if value is not None}
+        # Only what is asked stands in the query, so that SQLite finds the index that fits it.
+        narrowed = "".join(f" AND {name} = :{name}" for name in given)
+        rows = self._database.connection.execute(
+            f"SELECT {COLUMNS} FROM crops WHERE gallery_id = :gallery AND row_id > :after"
+            f"{narrowed} ORDER BY row_id LIMIT :limit",
+            {"gallery": gallery_id, "after": after, "limit": limit, **given},
+        )
+        return [stored_crop(row) for row in rows]
+
+    def identities(self, gallery_id: int, after: str, limit: int) -> list[IdentityCount]:
+        """Up to `limit` identities that sort after `after`."""
+        rows = self._database.connection.execute(
+            "SELECT identity, count(*), count(DISTINCT camera) FROM crops "
+            "WHERE gallery_id = ? AND identity > ? GROUP BY identity ORDER BY identity LIMIT ?",
+            (gallery_id, after, limit),
+        )
+        return [IdentityCount(*row) for row in rows]
+
+    def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
+        """One crop's kept picture."""
+        row = self._database.connection.execute(
+            "SELECT content, content_type FROM crops JOIN pictures USING (row_id) "
+            "WHERE gallery_id = ? AND crop_id = ?",
+            (gallery_id, crop_id),
+        ).fetchone()
+        return Picture(*row) if row else None
+
+    def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
+        """Every crop as the index needs it, by `row_id`."""
+        connection = self._database.connection
+        return indexed_crops(connection, gallery_id, searched_side(connection, gallery_id))
+
+    @contextlib.contextmanager
+    def archive(self, gallery_id: int) -> Iterator[Archive]:
+        """The gallery as it is at this moment, whatever is written while it is read."""
+        with self._database.moment() as connection:
+            version, fingerprint = connection.execute(
+                "SELECT version, embedding_fingerprint FROM galleries WHERE gallery_id = ?",
+                (gallery_id,),
+            ).fetchone()
+            yield Archive(version, fingerprint, _archived(connection, gallery_id))
+
+    def replace(
+        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+    ) -> int:
+        """Puts an archive's crops in the place of a gallery's own, in one transaction."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM crops WHERE gallery_id = ?", (gallery_id,))
+            connection.execute(
+                "UPDATE galleries SET embedding_fingerprint = ?, staged_fingerprint = NULL, "
+                "calibration = NULL WHERE gallery_id = ?",
+                (embedding_fingerprint, gallery_id),
+            )
+            side = searched_side(connection, gallery_id)
+            for crop in crops:
+                removed = connection.execute(
+                    "SELECT 1 FROM tombstones WHERE crop_id = ?", (crop.record.crop_id,)
+                ).fetchone()
+                if not removed:
+                    insert_crop(connection, gallery_id, side, _as_new(crop))
+            version = gallery_version(connection, gallery_id, raised=True)
+        self._database.empty_log()
+        return version
+
+    def _remove(self, gallery_id: int, narrowed: str, *values: object) -> Removal | None:
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                f"DELETE FROM crops WHERE gallery_id = ? AND {narrowed} RETURNING row_id, crop_id",
+                (gallery_id, *values),
+            ).fetchall()
+            if not rows:
+                return None
+            # Without this a restore would bring back what somebody asked to be gone.
+            connection.executemany(
+                "INSERT OR IGNORE INTO tombstones VALUES (?, ?, ?)",
+                [(crop_id, gallery_id, now()) for _, crop_id in rows],
+            )
+            version = gallery_version(connection, gallery_id, raised=True)
+        self._database.empty_log()
+        row_ids, crop_ids = zip(*sorted(rows), strict=True)
+        return Removal(version, row_ids, crop_ids)
+
+
+def indexed_crops(
+    connection: sqlite3.Connection, gallery_id: int, side: str
+) -> Iterator[IndexedCrop]:
+    """Every crop that has a vector on a side, by `row_id`."""
+    rows = connection.execute(
+        "SELECT row_id, crop_id, identity, camera, captured_at, vector "
+        f"FROM crops JOIN {side} USING (row_id) WHERE gallery_id = ? ORDER BY row_id",
+        (gallery_id,),
+    )
+    for row_id, crop_id, identity, camera, captured_at, vector in rows:
+        label = CropLabel(row_id, crop_id, identity, camera, as_time(captured_at))
+        yield IndexedCrop(label, np.frombuffer(vector, "<f4"))
+
+
+def _archived(connection: sqlite3.Connection, gallery_id: int) -> Iterator[ArchivedCrop]:
+    named = ", ".join(f"crops.{name}" for name in COLUMNS.split(", "))
+    rows = connection.execute(
+        f"SELECT {named}, vector, content FROM crops "
+        f"JOIN {searched_side(connection, gallery_id)} USING (row_id) "
+        "LEFT JOIN pictures USING (row_id) WHERE gallery_id = ? ORDER BY crops.row_id",
+        (gallery_id,),
+    )
+    for *columns, vector, content in rows:
+        record = stored_crop(columns)
+        picture = Picture(content, record.content_type or "") if content is not None else None
+        yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
+
+
+def _as_new(crop: ArchivedCrop) -> NewCrop:
+    record = crop.record
+    return NewCrop(
+        picture=crop.picture,
+        sha256=record.sha256,
+        vector=crop.vector,
+        identity=record.identity,
+        camera=record.camera,
+        captured_at=record.captured_at,
+        external_id=record.external_id,
+        metadata=record.metadata,
+        crop_id=record.crop_id,
+        created_at=record.created_at,
+    )

@@ -1,0 +1,110 @@
+"""Connections to the SQLite file, and transactions that are durable once they are committed."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.problems import StorageFailed
+
+# FULL: a commit is on the disk, not in a cache, before it is acknowledged.
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+
+
+class Database:
+    """One SQLite file; every thread gets a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._opening = threading.Lock()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection; every statement outside `transaction` commits by itself."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._open()
+            self._local.connection = connection
+        return connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commits what the block writes, or nothing of it.
+
+        Raises:
+            StorageFailed: where the disk does not take it.
+        """
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            _roll_back(connection)
+            raise StorageFailed(
+                f"the record store could not write ({error}); nothing was stored, free space in "
+                "the data directory and send the request again"
+            ) from error
+        except BaseException:
+            _roll_back(connection)
+            raise
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that sees the file as it is now, whatever is written later."""
+        connection = self._open()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            with self._opening:
+                self._opened.remove(connection)
+            connection.close()
+
+    def empty_log(self) -> None:
+        """Overwrites the write-ahead log, which still holds pages with what was just deleted."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Closes every connection."""
+        with self._opening:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=30.0
+        )
+        with self._opening:
+            self._opened.append(connection)
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+
+def as_text(moment: datetime) -> str:
+    """A time as it is stored; texts of UTC times sort as the times do."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def now() -> str:
+    """This moment as it is stored, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def as_time(text: str | None) -> datetime | None:
+    """The time that a stored text says."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

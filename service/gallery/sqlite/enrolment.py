@@ -1,0 +1,104 @@
+"""Storing one crop in SQLite: the same bytes under the same identity and camera are stored once."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.records import CropLabel, IndexedCrop, LandedCrop, NewCrop
+from service.gallery.sqlite.database import as_text, now
+
+NAMED_IN_WARNINGS = 3
+
+
+def store_crop(
+    connection: sqlite3.Connection, gallery_id: int, side: str, crop: NewCrop
+) -> tuple[LandedCrop, IndexedCrop | None]:
+    """Stores a crop inside a transaction.
+
+    Args:
+        connection: with a transaction open.
+        gallery_id: where to store it.
+        side: the table for its vector.
+        crop: what to store.
+
+    Returns:
+        What became of it, and what the index has to learn: nothing where it was there already.
+    """
+    said = _said(crop)
+    same_bytes = connection.execute(
+        f"SELECT crop_id, identity, camera, {', '.join(said)} FROM crops "
+        "WHERE gallery_id = ? AND sha256 = ? ORDER BY row_id",
+        (gallery_id, crop.sha256),
+    ).fetchall()
+    for crop_id, identity, camera, *known in same_bytes:
+        if (identity, camera) == (crop.identity, crop.camera):
+            warnings = tuple(
+                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
+                for name, old in zip(said, known, strict=True)
+                if said[name] not in (None, old)
+            )
+            return LandedCrop(crop_id, identity, camera, duplicate=True, warnings=warnings), None
+    crop_id, row_id = insert_crop(connection, gallery_id, side, crop)
+    warnings = tuple(
+        f"the same image is already enrolled as crop {other} under identity {identity or 'unknown'}"
+        f" and camera {camera or 'unknown'}"
+        for other, identity, camera, *_ in same_bytes[:NAMED_IN_WARNINGS]
+    )
+    label = CropLabel(row_id, crop_id, crop.identity, crop.camera, crop.captured_at)
+    landed = LandedCrop(crop_id, crop.identity, crop.camera, duplicate=False, warnings=warnings)
+    return landed, IndexedCrop(label, crop.vector)
+
+
+def insert_crop(
+    connection: sqlite3.Connection, gallery_id: int, side: str, crop: NewCrop
+) -> tuple[str, int]:
+    """Inserts a crop with its vector and picture; answers its id and row id."""
+    crop_id = crop.crop_id or _new_crop_id()
+    picture = crop.picture
+    inserted = connection.execute(
+        "INSERT INTO crops (gallery_id, crop_id, sha256, identity, camera, captured_at, "
+        "external_id, metadata, content_type, image_bytes, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            gallery_id,
+            crop_id,
+            crop.sha256,
+            crop.identity,
+            crop.camera,
+            *_said(crop).values(),
+            picture.content_type if picture else "",
+            len(picture.content) if picture else 0,
+            as_text(crop.created_at) if crop.created_at else now(),
+        ),
+    )
+    row_id = inserted.lastrowid or 0
+    connection.execute(f"INSERT INTO {side} VALUES (?, ?)", (row_id, vector_bytes(crop.vector)))
+    if picture:
+        connection.execute(
+            "INSERT INTO pictures (row_id, content) VALUES (?, ?)", (row_id, picture.content)
+        )
+    return crop_id, row_id
+
+
+def vector_bytes(vector: NDArray[np.float32]) -> bytes:
+    """A vector as it is stored: float32, little-endian."""
+    return np.asarray(vector, "<f4").tobytes()
+
+
+def _said(crop: NewCrop) -> dict[str, str | None]:
+    return {
+        "captured_at": as_text(crop.captured_at) if crop.captured_at else None,
+        "external_id": crop.external_id,
+        "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
+    }
+
+
+def _new_crop_id() -> str:
+    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

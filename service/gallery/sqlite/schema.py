@@ -1,0 +1,148 @@
+"""The SQLite file's tables, its version, and how an older file becomes a newer one."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from model.problems import InputProblem
+
+# Pictures lie in a table of their own: reading every vector at the start must not page over them.
+VERSION_1 = """
+CREATE TABLE galleries (
+    gallery_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    embedding_fingerprint TEXT NOT NULL,
+    version INTEGER NOT NULL DEFAULT 0,
+    created_at TEXT NOT NULL
+);
+CREATE TABLE crops (
+    row_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    crop_id TEXT NOT NULL UNIQUE,
+    sha256 TEXT NOT NULL,
+    identity TEXT,
+    camera TEXT,
+    captured_at TEXT,
+    external_id TEXT,
+    metadata TEXT,
+    content_type TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    vector BLOB NOT NULL
+);
+CREATE INDEX crops_by_content ON crops (gallery_id, sha256);
+CREATE INDEX crops_by_identity ON crops (gallery_id, identity, row_id);
+CREATE INDEX crops_by_camera ON crops (gallery_id, camera, row_id);
+CREATE TABLE pictures (
+    row_id INTEGER PRIMARY KEY REFERENCES crops ON DELETE CASCADE,
+    content BLOB NOT NULL
+);
+"""
+
+# Without it SQLite sorts a whole gallery for every page of a listing, and at start every vector.
+VERSION_2 = "CREATE INDEX crops_in_order ON crops (gallery_id, row_id);"
+
+# Two sides for vectors, of which a gallery's `side` names the one that is searched: a reindex fills
+# the other, and switching is one small write. Pictures may be kept elsewhere or not at all.
+VERSION_3 = """
+ALTER TABLE galleries ADD COLUMN side TEXT NOT NULL DEFAULT 'a';
+ALTER TABLE galleries ADD COLUMN staged_fingerprint TEXT;
+ALTER TABLE galleries ADD COLUMN search_dtype TEXT NOT NULL DEFAULT 'float32';
+ALTER TABLE galleries ADD COLUMN retention_days INTEGER;
+ALTER TABLE galleries ADD COLUMN recalibration INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE galleries ADD COLUMN calibration TEXT;
+CREATE TABLE vectors_a (
+    row_id INTEGER PRIMARY KEY REFERENCES crops ON DELETE CASCADE,
+    vector BLOB NOT NULL
+);
+CREATE TABLE vectors_b (
+    row_id INTEGER PRIMARY KEY REFERENCES crops ON DELETE CASCADE,
+    vector BLOB NOT NULL
+);
+INSERT INTO vectors_a SELECT row_id, vector FROM crops ORDER BY row_id;
+ALTER TABLE crops DROP COLUMN vector;
+ALTER TABLE crops ADD COLUMN image_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE crops SET image_bytes = coalesce(
+    (SELECT length(content) FROM pictures WHERE pictures.row_id = crops.row_id), 0);
+CREATE INDEX crops_by_external_id ON crops (gallery_id, external_id, row_id);
+CREATE INDEX crops_by_age ON crops (gallery_id, coalesce(captured_at, created_at));
+CREATE TABLE tombstones (
+    crop_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    removed_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tombstones_by_gallery ON tombstones (gallery_id);
+CREATE TABLE requests (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    landed TEXT NOT NULL,
+    problems TEXT NOT NULL,
+    happened_at TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, key)
+) WITHOUT ROWID;
+CREATE INDEX requests_by_age ON requests (happened_at);
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    cancelling INTEGER NOT NULL DEFAULT 0,
+    worker TEXT,
+    lease_until TEXT,
+    detail TEXT,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE INDEX jobs_by_gallery ON jobs (gallery_id, created_at);
+CREATE TABLE job_problems (
+    job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (job_id, position)
+) WITHOUT ROWID;
+CREATE TABLE api_keys (
+    key_id TEXT PRIMARY KEY,
+    secret_sha256 TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    gallery TEXT,
+    note TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+CREATE TABLE snapshots (
+    snapshot_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    embedding_fingerprint TEXT NOT NULL,
+    crops INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+"""
+
+# Migration i turns a file of version i into one of version i + 1.
+MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings a file to the newest version, one transaction per step.
+
+    Raises:
+        InputProblem: for a file that a newer program wrote.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise InputProblem(
+            f"{path}: has format version {version}, this program reads up to {len(MIGRATIONS)}; "
+            "serve it with the program version that wrote it"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"
+        )
