@@ -139,6 +139,9 @@ class PairFields(Form):
 
     scoring: Scoring = "mnet"
     operating_point: PairOperatingPoint = "pair_far_1e-3"
+    explain: bool = Field(
+        False, description="Also tell which regions spoke for one person and which against."
+    )
 
 
 class PairForm(PairFields):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from model.calibration import Verdict
+from model.calibration import Scoring, Verdict
 from service.gallery.records import LandedCrop, StoredCrop
 from service.operations.browse import GalleryDescription
 from service.operations.query import QueryAnswer
@@ -329,8 +329,25 @@ class EmbeddingsOut(Schema):
     results: list[EmbeddingOut | RefusedOut]
 
 
+class ExplanationOut(Schema):
+    """What each region of two images did to the asked `score`, with `explain=true`.
+
+    Every image, upright, is divided into `grid` = [rows, columns] equal cells. `first` and `second`
+    hold a number for each, row by row from the top left: how much higher the score is than with
+    this cell hidden under the image's mean colour. Positive spoke for one person, negative for
+    two. The unit is the score's own: that of `cosine`, of M-Net's `logit`, or of fused log-odds.
+    The numbers do not add up to the score.
+    """
+
+    scoring: Scoring
+    score: float
+    grid: tuple[int, int]
+    first: list[list[float]]
+    second: list[list[float]]
+
+
 class PairOut(Schema):
-    """How alike two images are."""
+    """How alike two images are; `explanation` is there where it was asked for."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -351,6 +368,7 @@ class PairOut(Schema):
     verdict: Verdict
     calibration_version: str
     model: str
+    explanation: ExplanationOut | None = None
 
 
 class AliveOut(Schema):

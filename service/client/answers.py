@@ -125,6 +125,24 @@ class Gallery(Answer):
     identities: int = 0
 
 
+class Explanation(Answer):
+    """What each region of two images did to their score.
+
+    Attributes:
+        scoring: which score.
+        score: of the pair.
+        grid: rows and columns of equal cells that each image, upright, is divided into.
+        first, second: how much higher the score is than with that cell of that image hidden, a row
+            for each row of cells from the top; positive spoke for one person, negative for two.
+    """
+
+    scoring: str
+    score: float
+    grid: tuple[int, int]
+    first: list[list[float]]
+    second: list[list[float]]
+
+
 class PairScore(Answer):
     """How alike two images are.
 
@@ -132,12 +150,14 @@ class PairScore(Answer):
         cosine: −1 to 1.
         logit: M-Net's score, higher means the same person.
         probability: that both show one person, 0 to 1.
+        explanation: which regions spoke for and against, in units of `logit`; None unless asked.
     """
 
     cosine: float
     logit: float
     probability: float
     verdict: Verdict
+    explanation: Explanation | None = None
 
 
 class ModelDescription(Answer):

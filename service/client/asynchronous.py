@@ -139,9 +139,11 @@ class AsyncClient:
         """The served artefact's own description."""
         return await self._send(calls.model())
 
-    async def pairs(self, first: ImageSource, second: ImageSource) -> PairScore:
-        """How alike two images are."""
-        return await self._send(calls.pairs(first, second))
+    async def pairs(
+        self, first: ImageSource, second: ImageSource, explain: bool = False
+    ) -> PairScore:
+        """How alike two images are; with `explain` also which regions spoke for and against."""
+        return await self._send(calls.pairs(first, second, explain))
 
     async def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""

@@ -173,9 +173,10 @@ def model() -> Call[ModelDescription]:
     return Call("GET", "/v1/model", ModelDescription)
 
 
-def pairs(first: ImageSource, second: ImageSource) -> Call[PairScore]:
+def pairs(first: ImageSource, second: ImageSource, explain: bool) -> Call[PairScore]:
     """Compares two images."""
-    return Call("POST", "/v1/pairs", PairScore, images=_read([first, second]))
+    fields: dict[str, str | list[str]] = {"explain": "true"} if explain else {}
+    return Call("POST", "/v1/pairs", PairScore, fields=fields, images=_read([first, second]))
 
 
 def ready() -> Call[bytes]:

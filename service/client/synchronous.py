@@ -153,9 +153,9 @@ class Client:
         """The served artefact's own description."""
         return self._send(calls.model())
 
-    def pairs(self, first: ImageSource, second: ImageSource) -> PairScore:
-        """How alike two images are."""
-        return self._send(calls.pairs(first, second))
+    def pairs(self, first: ImageSource, second: ImageSource, explain: bool = False) -> PairScore:
+        """How alike two images are; with `explain` also which regions spoke for and against."""
+        return self._send(calls.pairs(first, second, explain))
 
     def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""

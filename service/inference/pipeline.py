@@ -54,6 +54,16 @@ class Pipeline:
         """One outcome per image, in order."""
         return await asyncio.gather(*(self._embed_one(image) for image in images))
 
+    async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+        """What the embedder sees of each image, `(height, width, 3)` uint8, in order.
+
+        Raises:
+            CropProblem: for an image that could not be embedded either.
+        """
+        loop = asyncio.get_running_loop()
+        decoding = (loop.run_in_executor(self._decoders, self._decode, image) for image in images)
+        return [crop for crop, _ in await asyncio.gather(*decoding)]
+
     def close(self) -> None:
         """Waits for the decoding under way."""
         self._decoders.shutdown()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.calibration import PAIR_OPERATING_POINTS, Scoring, ScoringCalibration, Verdict
 from model.crops.decode import CropProblem
 from service.inference.pipeline import EmbeddedImage
+from service.operations.explain import Explanation, explain_pair, images_to_explain
 from service.problems import UnusableImages
 from service.runtime import Runtime
 
@@ -20,7 +21,11 @@ PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How alike two images are; probability and verdict are those of the asked scoring."""
+    """How alike two images are; probability and verdict are those of the asked scoring.
+
+    Attributes:
+        explanation: what each region did to the asked score; None where it was not asked for.
+    """
 
     cosine: float
     logit: float
@@ -28,6 +33,7 @@ class Comparison:
     verdict: Verdict
     calibration_version: str
     model: str
+    explanation: Explanation | None = None
 
 
 async def compare(
@@ -36,6 +42,7 @@ async def compare(
     second: bytes,
     scoring: Scoring = "mnet",
     operating_point: PairOperatingPoint = "pair_far_1e-3",
+    explain: bool = False,
 ) -> Comparison:
     """Compares two images; the order does not matter.
 
@@ -43,30 +50,45 @@ async def compare(
         UnusableImages: where either is.
         QueueFull: nothing was compared.
     """
-    with runtime.admission.places(2):
+    with runtime.admission.places(images_to_explain(runtime) if explain else 2):
         embedded = await runtime.pipeline.embed([first, second])
         usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
         if len(usable) < 2:
             raise UnusableImages(
                 [one if isinstance(one, CropProblem) else None for one in embedded]
             )
-        p, q = (vector[None] for vector in usable)
-        logits = await asyncio.wrap_future(
-            runtime.device.submit(lambda: runtime.networks.pair_scores(p, q))
+        compared = await asyncio.wrap_future(
+            runtime.device.submit(lambda: _scores(runtime, usable[0], usable[1][None]))
         )
-    cosine = np.float32(_cosine(usable[0], usable[1]))
-    calibration = runtime.description.calibration
-    fused = calibration.fusion.fuse(np.array([cosine]), logits)
-    score = float({"cosine": cosine, "mnet": logits[0], "fused": fused[0]}[scoring])
-    one = calibration.scorings[scoring]
+        explanation = None
+        if explain:
+            explanation = await explain_pair(
+                runtime,
+                [first, second],
+                scoring,
+                lambda one, others: _scores(runtime, one, others)[scoring],
+            )
+    score = float(compared[scoring][0])
+    one = runtime.description.calibration.scorings[scoring]
     return Comparison(
-        cosine=float(cosine),
-        logit=float(logits[0]),
+        cosine=float(compared["cosine"][0]),
+        logit=float(compared["mnet"][0]),
         probability=one.probability(score),
         verdict=_verdict(one, score, PAIR_OPERATING_POINTS[operating_point]),
         calibration_version=runtime.calibration_version,
         model=runtime.description.artefact_fingerprint,
+        explanation=explanation,
     )
+
+
+def _scores(
+    runtime: Runtime, one: NDArray[np.float32], others: NDArray[np.float32]
+) -> dict[Scoring, NDArray[np.float32]]:
+    """Every score `(n,)` of one feature `(d,)` with others `(n, d)`; on the device thread."""
+    cosine = np.array([_cosine(one, other) for other in others], np.float32)
+    logits = runtime.networks.pair_scores(one[None], others)
+    fused = runtime.description.calibration.fusion.fuse(cosine, logits)
+    return {"cosine": cosine, "mnet": logits, "fused": fused}
 
 
 def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

@@ -26,7 +26,12 @@ AS_ASKED: Responses = {
 }
 
 
-@router.post("/pairs", responses=refusals(400, 413, 415, 429), dependencies=[TakesForm])
+@router.post(
+    "/pairs",
+    responses=refusals(400, 413, 415, 429),
+    response_model_exclude_none=True,
+    dependencies=[TakesForm],
+)
 async def compare_pair(
     runtime: RuntimeDep,
     form: Annotated[PairForm, Form(media_type="multipart/form-data")],
@@ -37,7 +42,9 @@ async def compare_pair(
     if len(images) != 2:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     fields = merged(PairFields, form, query)
-    answer = await compare(runtime, images[0], images[1], fields.scoring, fields.operating_point)
+    answer = await compare(
+        runtime, images[0], images[1], fields.scoring, fields.operating_point, fields.explain
+    )
     return PairOut.model_validate(answer)
 
 

@@ -114,6 +114,17 @@ def test_two_images_are_compared(client: Client, drawn_crops) -> None:
     assert same.probability > different.probability
 
 
+def test_a_comparison_is_explained_where_it_is_asked(client: Client, drawn_crops) -> None:
+    first, second, *_ = drawn_crops
+    assert client.pairs(first.png, second.png).explanation is None
+    explained = client.pairs(first.png, second.png, explain=True)
+    assert explained.explanation is not None
+    rows, columns = explained.explanation.grid
+    for image in (explained.explanation.first, explained.explanation.second):
+        assert [len(row) for row in image] == [columns] * rows
+    assert explained.explanation.score == pytest.approx(explained.logit, abs=1e-4)
+
+
 def test_the_model_describes_itself_and_the_service_is_ready(client: Client) -> None:
     assert len(client.model().embedding_fingerprint) == 64
     assert client.ready()

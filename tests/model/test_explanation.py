@@ -1,0 +1,114 @@
+"""What is hidden, and to which regions a score is put down; the network sees colours only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.explanation import Grid, explain, variants
+
+GRID = Grid()
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+YELLOW, MAGENTA = (255, 255, 0), (255, 0, 255)
+COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
+
+
+def halves(left, right) -> NDArray[np.uint8]:
+    """A crop of two colours side by side."""
+    crop = np.empty((64, 32, 3), np.uint8)
+    crop[:, :16], crop[:, 16:] = left, right
+    return crop
+
+
+def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour) -> NDArray[np.uint8]:
+    """The crop with one cell of the grid in another colour."""
+    row, column = cell
+    crop = crop.copy()
+    crop[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = colour
+    return crop
+
+
+def share_of_each_colour(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A 1×1 convolution, a softmax and average pooling: how much there is of 27 colours."""
+    pixels = crops.reshape(len(crops), -1, 1, 3) / 255.0
+    likeness = np.exp(-20.0 * np.square(pixels - COLOURS).sum(axis=-1))
+    shares = (likeness / likeness.sum(axis=-1, keepdims=True)).mean(axis=1)
+    return np.asarray(shares, np.float32)
+
+
+def cosines(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    return others @ one / np.linalg.norm(others, axis=1) / np.linalg.norm(one)
+
+
+def explained(first: NDArray[np.uint8], second: NDArray[np.uint8]):
+    features = [
+        share_of_each_colour(variants(crop, range(1 + GRID.cells))) for crop in (first, second)
+    ]
+    return explain(features[0], features[1], cosines)
+
+
+def where(number, contributions) -> tuple[int, ...]:
+    return tuple(int(place) for place in np.unravel_index(number, contributions.shape))
+
+
+def test_the_one_thing_that_two_crops_share_spoke_for_them() -> None:
+    first = patched(halves(GREEN, BLUE), (2, 1), RED)
+    second = patched(halves(YELLOW, MAGENTA), (5, 3), RED)
+    found = explained(first, second)
+    assert where(found.first.argmax(), found.first) == (2, 1)
+    assert where(found.second.argmax(), found.second) == (5, 3)
+    assert found.first.max() > found.score / 2
+
+
+def test_the_one_thing_that_tells_two_crops_apart_spoke_against_them() -> None:
+    first = patched(halves(GREEN, GREEN), (6, 0), RED)
+    found = explained(first, halves(GREEN, GREEN))
+    assert where(found.first.argmin(), found.first) == (6, 0)
+    assert found.first.min() < 0 <= np.abs(found.second).max()
+
+
+def test_exchanged_crops_have_exchanged_explanations() -> None:
+    first = patched(halves(GREEN, BLUE), (2, 1), RED)
+    second = patched(halves(GREEN, MAGENTA), (5, 3), RED)
+    found, exchanged = explained(first, second), explained(second, first)
+    assert np.array_equal(found.first, exchanged.second)
+    assert np.array_equal(found.second, exchanged.first)
+    assert found.score == pytest.approx(exchanged.score)
+
+
+def test_a_contribution_is_what_the_score_loses_where_the_cell_is_hidden() -> None:
+    first, second = patched(halves(GREEN, BLUE), (2, 1), RED), halves(GREEN, RED)
+    hidden = variants(first, range(10, 11))
+    shares = share_of_each_colour(np.concatenate([first[None], hidden, second[None]]))
+    whole, without = cosines(shares[2], shares[:2])
+    found = explained(first, second)
+    assert found.score == pytest.approx(whole)
+    assert found.first[2, 1] == pytest.approx(whole - without, abs=1e-6)
+
+
+def test_all_cells_together_hide_every_pixel_once() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (50, 27, 3), dtype=np.uint8)
+    drawn = variants(crop, range(1 + GRID.cells)).astype(np.float64)
+    hidden = (drawn[1:] - crop).sum(axis=0)
+    # At most four cells reach a pixel, each rounded.
+    assert np.abs(hidden - (crop.mean(axis=(0, 1)) - crop)).max() <= 2.01
+
+
+def test_a_hidden_cell_leaves_what_is_far_from_it_alone() -> None:
+    crop = patched(halves(GREEN, BLUE), (2, 1), RED)
+    hidden = variants(crop, range(10, 11))[0]
+    assert np.abs(hidden[18:22, 10:14] - crop.mean(axis=(0, 1))).max() <= 0.5
+    changed = (hidden != crop).any(axis=-1)
+    assert not changed[:14].any()
+    assert not changed[26:].any()
+    assert not changed[:, :6].any()
+    assert not changed[:, 18:].any()
+
+
+def test_variants_may_be_asked_for_in_parts_that_the_crop_itself_fills_up() -> None:
+    crop = patched(halves(GREEN, BLUE), (2, 1), RED)
+    together = variants(crop, range(1 + GRID.cells))
+    parts = [variants(crop, range(start, start + 10)) for start in range(0, 40, 10)]
+    assert np.array_equal(np.concatenate(parts)[: len(together)], together)
+    assert all(np.array_equal(one, crop) for one in [together[0], *parts[-1][3:]])
