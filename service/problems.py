@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from model.crops.decode import CropProblem
@@ -160,6 +161,18 @@ class StorageFailed(ServiceProblem):
     """The record store could not write: a full disk, mostly. Nothing was stored."""
 
     code = "storage_failed"
+
+
+class DamagedSnapshot(ServiceProblem):
+    """A snapshot that is not what was written; nothing was restored of it."""
+
+    code = "damaged_snapshot"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"snapshot {path.stem} is damaged or gone: {reason}; nothing was changed, restore "
+            f"another snapshot, or put a copy of {path.name} back in its place"
+        )
 
 
 class ServiceStopping(ServiceProblem):

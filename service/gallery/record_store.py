@@ -112,6 +112,9 @@ class CropRecords(Protocol):
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""
 
+    def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
+        """Which of these crops were removed for good."""
+
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, whatever is written while it is read."""
 

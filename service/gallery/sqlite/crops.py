@@ -152,6 +152,14 @@ class SqliteCrops:
         connection = self._database.connection
         return indexed_crops(connection, gallery_id, searched_side(connection, gallery_id))
 
+    def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
+        """Which of these crops were removed for good."""
+        rows = self._database.connection.execute(
+            "SELECT crop_id FROM tombstones WHERE crop_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(crop_ids)),),
+        )
+        return [crop_id for (crop_id,) in rows]
+
     @contextlib.contextmanager
     def archive(self, gallery_id: int) -> Iterator[Archive]:
         """The gallery as it is at this moment, whatever is written while it is read."""
