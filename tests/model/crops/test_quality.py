@@ -1,0 +1,149 @@
+"""Which crops are called poor, and what is said of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from model.crops.decode import decode_crop
+from model.crops.quality import QualityLimits, measure_quality, quality_faults
+
+FOLDER = os.environ.get("REID_TEST_DATA", "")
+
+
+@pytest.fixture(scope="module")
+def person(drawn_crops) -> Image.Image:
+    """A drawn person at 160×320 pixels, sharp at that size."""
+    image = Image.open(io.BytesIO(drawn_crops[0].png)).convert("RGB")
+    return image.resize((160, 320), Image.Resampling.NEAREST)
+
+
+def measured(image: Image.Image):
+    return measure_quality(np.asarray(image))
+
+
+def codes(image: Image.Image, limits: QualityLimits | None = None) -> list[str]:
+    return [fault.code for fault in quality_faults(measured(image), limits or QualityLimits())]
+
+
+def lit(image: Image.Image, lift: float, gain: float) -> Image.Image:
+    return image.point(lambda value: 255 * lift + gain * value)
+
+
+def test_no_drawn_person_has_a_fault(drawn_crops) -> None:
+    for crop in drawn_crops:
+        assert quality_faults(measure_quality(decode_crop(crop.png)), QualityLimits()) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda crop: crop.resize((20, 40)), "low_resolution"),
+        (lambda crop: crop.resize((12, 60)), "low_resolution"),
+        (lambda crop: crop.filter(ImageFilter.GaussianBlur(10)), "blurred"),
+        (lambda crop: crop.resize((10, 20)).resize(crop.size), "blurred"),
+        (lambda crop: lit(crop, 0.0, 0.15), "dark"),
+        (lambda crop: lit(crop, 0.7, 0.3), "overexposed"),
+        (lambda crop: crop.rotate(90, expand=True), "not_person_shaped"),
+        (lambda crop: crop.crop((0, 0, 40, 320)), "not_person_shaped"),
+    ],
+)
+def test_a_crop_spoilt_in_one_way_has_that_fault_alone(person, change, code) -> None:
+    assert codes(person) == []
+    assert codes(change(person)) == [code]
+
+
+@pytest.mark.parametrize("gain", [0.3, 0.5])
+def test_dark_clothes_and_low_contrast_are_not_called_blurred(person, gain) -> None:
+    assert measured(lit(person, 0.0, gain)).sharpness == pytest.approx(
+        measured(person).sharpness, abs=0.03
+    )
+
+
+def test_the_more_a_crop_is_blurred_the_less_sharp_it_is(person) -> None:
+    sharpness = [
+        measured(person.filter(ImageFilter.GaussianBlur(sigma))).sharpness
+        for sigma in (0, 2, 4, 6, 8, 10)
+    ]
+    assert sharpness == sorted(sharpness, reverse=True)
+
+
+@pytest.mark.parametrize("height", [128, 256, 512, 1400])
+def test_sharpness_hardly_depends_on_the_size_that_a_crop_was_stored_at(person, height) -> None:
+    smooth = person.filter(ImageFilter.GaussianBlur(4))
+    stored = smooth.resize((height // 2, height), Image.Resampling.LANCZOS)
+    assert measured(stored).sharpness == pytest.approx(measured(smooth).sharpness, abs=0.03)
+
+
+def test_noise_does_not_hide_a_strong_blur(person) -> None:
+    blurred = np.asarray(person.filter(ImageFilter.GaussianBlur(10)), dtype=np.float64)
+    noise = np.random.default_rng(0).normal(0.0, 5.0, blurred.shape)
+    noisy = Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8))
+    assert codes(noisy) == ["blurred"]
+
+
+def test_a_fault_tells_the_measured_value_the_limit_and_a_remedy(person) -> None:
+    small = person.resize((20, 40), Image.Resampling.NEAREST)
+    (fault,) = quality_faults(measured(small), QualityLimits())
+    assert (fault.measured, fault.limit) == (40, 48)
+    assert fault.detail == (
+        "the crop is 20×40 pixels, under the limit of 16×48: too few to recognise a person by; "
+        "take it from the full-size frame or nearer to the camera"
+    )
+
+
+def test_limits_decide(person) -> None:
+    strict = QualityLimits(min_height=400, min_sharpness=0.9)
+    assert codes(person, strict) == ["low_resolution", "blurred"]
+
+
+@given(
+    height=st.sampled_from([1, 2, 4, 5, 7, 64, 65, 300, 2_000]),
+    width=st.sampled_from([1, 2, 4, 5, 7, 64, 65, 300, 2_000]),
+    value=st.sampled_from([0, 1, 127, 255, None]),
+)
+@settings(max_examples=40, deadline=None)
+def test_whatever_was_decoded_can_be_measured(height, width, value) -> None:
+    shape = (height, width, 3)
+    pixels = (
+        np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+        if value is None
+        else np.full(shape, value, np.uint8)
+    )
+    quality = measure_quality(pixels)
+    assert (quality.height, quality.width) == (height, width)
+    for share in (quality.sharpness, quality.brightness, quality.shadow):
+        assert 0.0 <= share <= 1.0
+    assert all(fault.detail for fault in quality_faults(quality, QualityLimits()))
+
+
+def test_a_frame_of_sixteen_million_pixels_is_measured_in_no_time() -> None:
+    frame = np.zeros((4_000, 4_000, 3), np.uint8)
+    began = time.process_time()
+    measure_quality(frame)
+    assert time.process_time() - began < 0.1
+
+
+@pytest.mark.skipif(not FOLDER, reason="REID_TEST_DATA names no folder of real crops")
+@pytest.mark.parametrize("name", ["cuhk01", "cuhk03_p1"])
+def test_of_ordinary_crops_no_fault_is_found_in_more_than_one_in_a_hundred(name: str) -> None:
+    files = sorted(
+        file for kind in ("png", "jpg") for file in Path(FOLDER, name).rglob(f"*.{kind}")
+    )
+    found = Counter(
+        fault.code
+        for file in files
+        for fault in quality_faults(
+            measure_quality(decode_crop(file.read_bytes())), QualityLimits()
+        )
+    )
+    assert max(found.values(), default=0) <= len(files) / 100
