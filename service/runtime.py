@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from model.artefact import Description, load_artefact, resolve_artefact
-from model.crops.decode import CropLimits
+from model.artefact import Description
+from service.calibrations import Calibrations
 from service.device import DeviceThread
 from service.gallery.data_dir import DataDirectory
 from service.gallery.galleries import Galleries
+from service.gallery.gallery import Gallery
 from service.gallery.sqlite.store import SqliteStore
 from service.inference.admission import Admission
-from service.inference.batcher import MicroBatcher
+from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
 from service.metrics import Metrics
@@ -25,70 +28,98 @@ class Runtime:
     """What the operations work with.
 
     Attributes:
-        description: the loaded artefact's own.
-        networks: to be called on `device` only.
+        models: the loaded ones by the fingerprints of their embedders, the newest first.
         admission: lives on the event loop.
+        files: the data directory, where what is no record is kept.
     """
 
     settings: Settings
-    description: Description
+    models: Mapping[str, LoadedModel]
     device: DeviceThread
-    networks: Networks
-    pipeline: Pipeline
     admission: Admission
     galleries: Galleries
+    calibrations: Calibrations
     metrics: Metrics
+    files: Path
     _held: contextlib.ExitStack
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Loads the artefact, probes it, and loads every gallery.
+        """Loads the artefacts, probes them, and loads every gallery.
 
         Raises:
             InputProblem: for an artefact, device or data directory that cannot be used.
         """
         with contextlib.ExitStack() as held:
             directory = held.enter_context(DataDirectory(settings.data_dir))
-            artefact = load_artefact(resolve_artefact(settings.artefact))
+            audit = held.enter_context(AuditLog(directory.path))
             metrics = Metrics()
             device = DeviceThread()
             held.callback(device.close)
-            networks = device.submit(
-                lambda: Networks(artefact, settings.device, settings.dtype)
-            ).result()
-            device.submit(networks.probe).result()
-            batcher = MicroBatcher(
-                device, networks.embed, settings.max_batch, settings.max_wait_ms / 1000, metrics
-            )
-            limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
-            pipeline = Pipeline(
-                artefact.description.preprocessing, limits, batcher, settings.decode_threads
-            )
-            held.callback(pipeline.close)
+            names = [settings.artefact, *([settings.previous] if settings.previous else [])]
+            models: dict[str, LoadedModel] = {}
+            for name in names:
+                loaded = load_model(name, settings, device, metrics, held)
+                models.setdefault(loaded.embedder, loaded)
             galleries = Galleries(
                 SqliteStore(directory.database),
                 device,
-                {artefact.description.embedding_fingerprint: networks.dimension},
+                {embedder: one.networks.dimension for embedder, one in models.items()},
             )
             held.callback(galleries.close)
             device.submit(galleries.load).result()
+            calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
+            calibrations.load()
             return cls(
                 settings,
-                artefact.description,
+                models,
                 device,
-                networks,
-                pipeline,
                 Admission(settings.max_queued_images, metrics),
                 galleries,
+                calibrations,
                 metrics,
+                directory.path,
                 held.pop_all(),
             )
 
     @property
+    def model(self) -> LoadedModel:
+        """The newest: what answers where no gallery says otherwise."""
+        return next(iter(self.models.values()))
+
+    def model_of(self, gallery: Gallery) -> LoadedModel:
+        """The one whose features are compared with a gallery's.
+
+        Raises:
+            NeedsReindex: where it is not loaded.
+        """
+        return self.models[gallery.embedder]
+
+    @property
+    def description(self) -> Description:
+        """The newest artefact's own."""
+        return self.model.description
+
+    @property
+    def networks(self) -> Networks:
+        """The newest artefact's, to be called on `device` only."""
+        return self.model.networks
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The newest artefact's."""
+        return self.model.pipeline
+
+    @property
     def calibration_version(self) -> str:
-        """Names the calibration behind probabilities and verdicts: it comes with the artefact."""
-        return self.description.artefact_fingerprint[:12]
+        """Names the newest artefact's own calibration."""
+        return calibration_version(self.model)
 
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+
+def calibration_version(model: LoadedModel) -> str:
+    """Names the calibration that an artefact brings."""
+    return model.description.artefact_fingerprint[:12]

@@ -1,0 +1,235 @@
+"""Who did what to whom: an append-only log that can be kept, as it names nobody.
+
+Identities and external ids are written as keyed hashes only. The key lies beside the log; whoever
+deletes it makes the log's hashes meaningless, and keeps the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+from model.problems import InputProblem
+from service.chained_file import BrokenChain, ChainedFile
+from service.problems import ServiceProblem, StorageFailed
+
+log = logging.getLogger(__name__)
+Phase = Literal["asked", "done", "failed", "left"]
+Plain = str | int | float | bool | None
+LOG_NAME = "audit.jsonl"
+KEY_NAME = "audit.key"
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        name: a key's id; `loopback` for whoever is on the machine where no key is asked for;
+            `service` for what nobody asked for; `uid:1000` for a command.
+        request_id: of the request; None outside one.
+    """
+
+    name: str
+    request_id: str | None = None
+
+
+NOBODY = Actor("service")
+# Tasks and `asyncio.to_thread` carry it along from where the request was let in.
+_actor: ContextVar[Actor] = ContextVar("audit_actor", default=NOBODY)
+
+
+@contextlib.contextmanager
+def acting(actor: Actor) -> Iterator[None]:
+    """Lines written inside the block are this actor's."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+class What(TypedDict, total=False):
+    """What a line may tell besides who and when.
+
+    Attributes:
+        gallery: by name.
+        identity, new_identity, external_id: written as keyed hashes.
+        crop_ids: of the crops that are meant.
+        count: how many crops.
+        details: anything else that is neither personal nor secret.
+    """
+
+    gallery: str
+    identity: str | None
+    new_identity: str | None
+    external_id: str | None
+    crop_ids: Sequence[str]
+    count: int
+    details: Mapping[str, Plain]
+
+
+HASHED = ("identity", "new_identity", "external_id")
+
+
+class AuditLog:
+    """The log of one data directory; the service and the commands append to it side by side.
+
+    Raises:
+        InputProblem: where the log or its key cannot be used.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        path = data_dir / LOG_NAME
+        try:
+            self._key = _key(data_dir / KEY_NAME)
+            self._file = ChainedFile(path)
+        except OSError as error:
+            raise InputProblem(
+                f"{path}: the audit log cannot be written ({error.strerror}); name a data "
+                "directory that this user may write, with --data-dir or GMN_DATA_DIR"
+            ) from error
+        except BrokenChain as error:
+            raise InputProblem(
+                f"{path}: {error}; keep the file elsewhere for whoever has to know, and a new one "
+                "is begun"
+            ) from error
+
+    def record(
+        self, event: str, phase: Phase = "done", durable: bool = True, **what: Unpack[What]
+    ) -> None:
+        """Writes a line; blocks until it would survive a power cut, unless not `durable`.
+
+        Args:
+            event: verb and noun, such as `delete_crop`.
+            phase: `asked` before a commit, `done` after it, `failed` where it did not happen.
+            durable: whether it has to survive a power cut.
+            what: what was done to what.
+
+        Raises:
+            StorageFailed: where it could not be written.
+        """
+        told: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
+        details = told.pop("details", {})
+        for name in HASHED:
+            if name in told:
+                told[name] = self.hashed(told[name])
+        if "crop_ids" in told:
+            told["crop_ids"] = list(told["crop_ids"])
+        actor = _actor.get()
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            "phase": phase,
+            "actor": actor.name,
+            "request_id": actor.request_id,
+            **told,
+            **details,
+        }
+        try:
+            self._file.append(line, durable)
+        except (OSError, BrokenChain) as error:
+            raise StorageFailed(
+                f"the audit log could not be written ({error}), and nothing is done without a "
+                "trace; free space in the data directory, or see what gmn audit verify says"
+            ) from error
+
+    @contextlib.asynccontextmanager
+    async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
+        """Surrounds what destroys something: `asked` is on the disk before the block runs.
+
+        What the block puts into the yielded dictionary is told by the line after it: `done`,
+        `failed` with the problem's code, or `left` where the client left before the answer, so
+        that it may have happened or not.
+
+        Example:
+            async with audit.trail("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
+                removal = await galleries.remove_crop("lobby", crop_id)
+                result["count"] = len(removal.row_ids)
+
+        Raises:
+            StorageFailed: where `asked` could not be written; the block does not run.
+        """
+        await asyncio.to_thread(self.record, event, "asked", **what)
+        result: dict[str, Plain] = {}
+        phase: Phase = "done"
+        try:
+            yield result
+        except asyncio.CancelledError:
+            phase = "left"
+            raise
+        except BaseException as error:
+            phase = "failed"
+            code = error.code if isinstance(error, ServiceProblem) else type(error).__name__
+            result["problem"] = code
+            raise
+        finally:
+            what["details"] = {**what.get("details", {}), **result}
+            await self._note(event, phase, True, what)
+
+    async def done(self, event: str, **what: Unpack[What]) -> None:
+        """Notes what has happened already and destroyed nothing; never raises, never waits long.
+
+        The line is in the file when this returns, but would not survive a power cut.
+        """
+        await self._note(event, "done", False, what)
+
+    async def _note(self, event: str, phase: Phase, durable: bool, what: What) -> None:
+        try:
+            await asyncio.to_thread(self.record, event, phase, durable, **what)
+        except StorageFailed:
+            # It has happened, and saying that it failed would be untrue.
+            log.exception("audit log: %s %s could not be written", event, phase)
+
+    def hashed(self, name: str) -> str:
+        """HMAC-SHA256 of an identity or external id, hexadecimal."""
+        return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _key(path: Path) -> bytes:
+    """The log's secret; made where there is none, also by two processes at once.
+
+    Raises:
+        OSError: where it can be neither read nor made.
+        InputProblem: where the file holds something else.
+    """
+    if not path.exists():
+        made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, secrets.token_bytes(KEY_BYTES))
+            os.fsync(file)
+            with contextlib.suppress(FileExistsError):
+                os.link(made, path)
+        finally:
+            os.close(file)
+            made.unlink()
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise InputProblem(
+            f"{path}: holds {len(key)} bytes where {KEY_BYTES} belong; restore it from a copy, or "
+            "remove it: later lines of the audit log then hash names in another way"
+        )
+    return key

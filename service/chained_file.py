@@ -1,0 +1,167 @@
+"""An append-only file of JSON lines, each of which holds the hash of the line before."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BEFORE_THE_FIRST = "0" * 64
+TAIL_BYTES = 65_536
+
+
+class BrokenChain(Exception):
+    """A file that cannot be appended to, because its last line is not one of a chain."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What reading a whole chain found.
+
+    Attributes:
+        lines: how many lines are as they were written, from the first on.
+        last_sha256: of the last of them. Kept elsewhere it also shows when the file's end is cut
+            off, which no chain can show by itself.
+        problem: what is wrong with the line after them; None where there is none.
+    """
+
+    lines: int
+    last_sha256: str
+    problem: str | None
+
+
+class ChainedFile:
+    """Appends lines; several threads and processes may do so at once.
+
+    Raises:
+        OSError: where the file cannot be opened.
+        BrokenChain: where its end is not that of a chain.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._threads = threading.Lock()
+        self._size = -1
+        self._number = 0
+        self._last = BEFORE_THE_FIRST
+        try:
+            with self._alone():
+                self._catch_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, fields: Mapping[str, Any], durable: bool) -> None:
+        """Writes a line, all of it or nothing.
+
+        Args:
+            fields: JSON values; `sequence` and `previous` are put before them.
+            durable: whether to return only once it would survive a power cut.
+
+        Raises:
+            OSError: where the disk does not take it.
+            BrokenChain: where somebody else has damaged the file's end.
+        """
+        with self._alone():
+            self._catch_up()
+            line = json.dumps({"sequence": self._number + 1, "previous": self._last, **fields})
+            content = line.encode()
+            try:
+                self._write(content + b"\n")
+                if durable:
+                    os.fsync(self._file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._size)
+                raise
+            self._size += len(content) + 1
+            self._number += 1
+            self._last = hashlib.sha256(content).hexdigest()
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._threads:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _catch_up(self) -> None:
+        """Reads the last line where another process has appended."""
+        size = os.fstat(self._file).st_size
+        if size == self._size:
+            return
+        end, last = self._last_line(size)
+        if end < size:
+            # A process was killed amid a line, which was therefore never acknowledged.
+            os.ftruncate(self._file, end)
+        if last:
+            try:
+                self._number = int(json.loads(last)["sequence"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise BrokenChain("its last line is not one that this program wrote") from error
+        self._last = hashlib.sha256(last).hexdigest() if last else BEFORE_THE_FIRST
+        self._size = end
+
+    def _last_line(self, size: int) -> tuple[int, bytes]:
+        """Where the last whole line ends, and the line itself without its end."""
+        reach = TAIL_BYTES
+        while True:
+            start = max(0, size - reach)
+            tail = os.pread(self._file, size - start, start)
+            whole = tail.rfind(b"\n")
+            before = tail.rfind(b"\n", 0, max(whole, 0))
+            if start == 0 or before >= 0:
+                return start + whole + 1, tail[before + 1 : max(whole, 0)]
+            reach *= 2
+
+    def _write(self, content: bytes) -> None:
+        while content:
+            content = content[os.write(self._file, content) :]
+
+
+def check_chain(path: Path) -> Checked:
+    """Reads a whole file, which may be appended to meanwhile.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        size = os.fstat(file.fileno()).st_size
+        fcntl.flock(file, fcntl.LOCK_UN)
+        lines, last = 0, BEFORE_THE_FIRST
+        while file.tell() < size:
+            line = file.readline()
+            problem = _problem(line, lines + 1, last)
+            if problem is not None:
+                return Checked(lines, last, problem)
+            lines, last = lines + 1, hashlib.sha256(line[:-1]).hexdigest()
+    return Checked(lines, last, None)
+
+
+def _problem(line: bytes, number: int, previous: str) -> str | None:
+    if not line.endswith(b"\n"):
+        return "is not finished: whoever wrote it was stopped"
+    try:
+        found = json.loads(line)
+        sequence, named = found["sequence"], found["previous"]
+    except (ValueError, TypeError, KeyError):
+        return "is not a line of an audit log"
+    if sequence != number:
+        return f"has the number {sequence}: lines are missing, added or out of order"
+    if named != previous:
+        return "does not hold the hash of the line before it: that one was changed"
+    return None
