@@ -107,7 +107,8 @@ def explain(
 
 
 def _contributions(scores: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-    return (scores[0] - scores[1:]).reshape(grid.rows, grid.columns)
+    lost = scores[0] - scores[1:]
+    return np.asarray(lost.reshape(grid.rows, grid.columns), np.float32)
 
 
 def _weights(pixels: int, cells: int) -> NDArray[np.float32]:
@@ -117,4 +118,4 @@ def _weights(pixels: int, cells: int) -> NDArray[np.float32]:
     # The share of a pixel that lies behind each boundary: 1 behind the first edge, 0 at the last.
     behind = np.clip((places - inner) / FADE + 0.5, 0.0, 1.0)
     edges = np.concatenate([np.ones((1, pixels)), behind, np.zeros((1, pixels))])
-    return (edges[:-1] - edges[1:]).astype(np.float32)
+    return np.asarray(edges[:-1] - edges[1:], np.float32)

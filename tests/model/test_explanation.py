@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.explanation import Grid, explain, variants
+from model.explanation import Grid, PairExplanation, explain, variants
 
+Colour = tuple[int, int, int]
 GRID = Grid()
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 YELLOW, MAGENTA = (255, 255, 0), (255, 0, 255)
 COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
 
 
-def halves(left, right) -> NDArray[np.uint8]:
+def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
     """A crop of two colours side by side."""
     crop = np.empty((64, 32, 3), np.uint8)
     crop[:, :16], crop[:, 16:] = left, right
     return crop
 
 
-def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour) -> NDArray[np.uint8]:
+def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour: Colour) -> NDArray[np.uint8]:
     """The crop with one cell of the grid in another colour."""
     row, column = cell
     crop = crop.copy()
@@ -38,17 +39,18 @@ def share_of_each_colour(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def cosines(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    return others @ one / np.linalg.norm(others, axis=1) / np.linalg.norm(one)
+    found = others @ one / np.linalg.norm(others, axis=1) / np.linalg.norm(one)
+    return np.asarray(found, np.float32)
 
 
-def explained(first: NDArray[np.uint8], second: NDArray[np.uint8]):
+def explained(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PairExplanation:
     features = [
         share_of_each_colour(variants(crop, range(1 + GRID.cells))) for crop in (first, second)
     ]
     return explain(features[0], features[1], cosines)
 
 
-def where(number, contributions) -> tuple[int, ...]:
+def where(number: np.intp, contributions: NDArray[np.float32]) -> tuple[int, ...]:
     return tuple(int(place) for place in np.unravel_index(number, contributions.shape))
 
 
