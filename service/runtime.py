@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from model.artefact import Description
+from service.audit import AuditLog
 from service.calibrations import Calibrations
 from service.device import DeviceThread
 from service.gallery.data_dir import DataDirectory
@@ -30,6 +31,7 @@ class Runtime:
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the newest first.
         admission: lives on the event loop.
+        audit: told of whatever is destroyed, before and after.
         files: the data directory, where what is no record is kept.
     """
 
@@ -40,6 +42,7 @@ class Runtime:
     galleries: Galleries
     calibrations: Calibrations
     metrics: Metrics
+    audit: AuditLog
     files: Path
     _held: contextlib.ExitStack
 
@@ -78,6 +81,7 @@ class Runtime:
                 galleries,
                 calibrations,
                 metrics,
+                audit,
                 directory.path,
                 held.pop_all(),
             )
