@@ -1,4 +1,4 @@
-"""The log: one JSON object a line on standard error, without the content of any image."""
+"""The log: one JSON object a line on standard error, without any image's content or key's secret."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+
+from service.security.keys import redacted
 
 # What every record has; the rest was given as `extra` and belongs into the line.
 # Uvicorn's `color_message` is the message over again, for terminals.
@@ -31,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return redacted(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def configure_logging(level: str) -> None:

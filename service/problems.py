@@ -20,6 +20,18 @@ class ServiceProblem(InputProblem):
         self.detail = detail
 
 
+class Unauthorised(ServiceProblem):
+    """A request without a key, or with an unknown one, where one is asked for."""
+
+    code = "unauthorised"
+
+
+class Forbidden(ServiceProblem):
+    """A key that may not do this."""
+
+    code = "forbidden"
+
+
 class InvalidField(ServiceProblem):
     """A field whose value cannot be used."""
 

@@ -1,0 +1,135 @@
+"""The keys that count now: those of the record store and those of `GMN_API_KEYS_FILE`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.gallery.key_records import ApiKey
+from service.gallery.record_store import KeyRecords
+from service.problems import Unauthorised
+from service.security.callers import WHOEVER_IS_HERE, Caller
+from service.security.key_file import KeyFile, read_key_file
+from service.security.keys import find_key
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_READINGS = 1.0
+NO_FILE = KeyFile((), ())
+
+
+class KeyRing:
+    """Tells who is calling; lives on the event loop, and reads keys on a thread of its own.
+
+    A key that another process makes or revokes counts within a second.
+
+    Raises:
+        InputProblem: where the file is wrong, or where no key protects an address that other
+            machines reach.
+    """
+
+    def __init__(self, records: KeyRecords, file: Path | None, loopback: bool) -> None:
+        """Reads the keys for the first time; blocks.
+
+        Args:
+            records: of the record store.
+            file: of further keys. Where one is named, a key is asked for, also if it is empty.
+            loopback: whether only this machine reaches the service, which then asks for a key as
+                soon as there is one.
+        """
+        self._records = records
+        self._file = file
+        self._loopback = loopback
+        self._seen: tuple[int, ...] | None = None
+        self._deployed = NO_FILE
+        self._keys: Mapping[str, ApiKey] = {}
+        self._read_at = 0.0
+        self._reading = asyncio.Lock()
+        self._read()
+        if self._deployed.problems:
+            raise InputProblem(self._deployed.problems[0])
+        if not self._keys and not loopback:
+            raise InputProblem(
+                "other machines can reach this address, and there is no API key, so that anyone "
+                "could read and delete galleries; make a key with gmn keys create --scope admin, "
+                "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
+            )
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="keys")
+
+    async def caller(self, key: str | None) -> Caller:
+        """Who sends this key, or none.
+
+        Raises:
+            Unauthorised: where a key is asked for, and this is none that counts.
+        """
+        await self._refresh()
+        if not self._keys and self._loopback and self._file is None:
+            return WHOEVER_IS_HERE
+        if key is None:
+            raise Unauthorised(
+                "this service asks for a key; send one as 'Authorization: Bearer <key>', or make "
+                "one with gmn keys create"
+            )
+        found = find_key(key, self._keys)
+        if found is None:
+            raise Unauthorised(
+                "this key is unknown here or was revoked; send another, or make one with "
+                "gmn keys create"
+            )
+        return Caller.of(found)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._reader.shutdown()
+
+    async def _refresh(self) -> None:
+        if self._is_fresh():
+            return
+        async with self._reading:
+            if not self._is_fresh():
+                await asyncio.get_running_loop().run_in_executor(self._reader, self._read)
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._read_at < SECONDS_BETWEEN_READINGS
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        deployed = self._read_file()
+        self._keys = {key.key_id: key for key in (*deployed.keys, *self._records.all())}
+        self._read_at = began
+
+    def _read_file(self) -> KeyFile:
+        """The file's keys, read again where it has changed.
+
+        Once the service runs, a wrong line is no key and the others count; a file that is gone has
+        none. So an editor's slip locks out those whose lines it hits, and lets nobody in.
+        """
+        if self._file is None:
+            return NO_FILE
+        first = self._seen is None
+        seen = _identity_of(self._file)
+        if seen == self._seen:
+            return self._deployed
+        self._seen = seen
+        try:
+            self._deployed = read_key_file(self._file)
+        except InputProblem as problem:
+            if first:
+                raise
+            self._deployed = KeyFile((), (str(problem),))
+        if not first:
+            for problem in self._deployed.problems:
+                log.error("%s", problem)
+        return self._deployed
+
+
+def _identity_of(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
