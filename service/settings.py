@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from model.crops.quality import QualityLimits
 from model.problems import InputProblem
 
 PREFIX = "GMN_"
@@ -19,6 +20,7 @@ FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
+QualityPolicy = Literal["warn", "refuse", "off"]
 
 
 class Settings(BaseSettings):
@@ -26,6 +28,8 @@ class Settings(BaseSettings):
 
     Attributes:
         artefact: the model to serve, a file or `bundled`.
+        previous: the model that galleries were filled by before; it answers for them until they
+            are reindexed.
         data_dir: where galleries are kept; one process at a time.
         host, port: where to listen; port 0 takes a free one.
         allow_open: serve without keys on an address that other machines reach.
@@ -40,6 +44,11 @@ class Settings(BaseSettings):
         max_image_pixels: width × height of one image; beyond it, that image's problem.
         max_images_per_request: beyond it, 422.
         max_body_bytes: of one request; beyond it, 413.
+        quality: what becomes of a poor crop that is enrolled: it lands with a warning, is that
+            image's problem, or is not looked at. Queries are never refused for it.
+        min_crop_height, min_crop_width: of a crop before it is resized, pixels.
+        min_crop_sharpness, min_crop_brightness, max_crop_shadow: as `CropQuality` measures them.
+        min_crop_aspect, max_crop_aspect: height by width.
         stall_seconds: after so long without a sign of life from the device, `/livez` is 503.
         log_level: of the JSON log on standard error.
     """
@@ -47,6 +56,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     artefact: str = "bundled"
+    previous: str | None = None
     data_dir: Path = Path("gmn-data")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
@@ -62,6 +72,14 @@ class Settings(BaseSettings):
     # A form may have 1,000 fields, and each image brings up to five.
     max_images_per_request: int = Field(128, ge=1, le=200)
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    quality: QualityPolicy = "warn"
+    min_crop_height: int = Field(QualityLimits.min_height, ge=1)
+    min_crop_width: int = Field(QualityLimits.min_width, ge=1)
+    min_crop_sharpness: float = Field(QualityLimits.min_sharpness, ge=0.0, le=1.0)
+    min_crop_brightness: float = Field(QualityLimits.min_brightness, ge=0.0, le=1.0)
+    max_crop_shadow: float = Field(QualityLimits.max_shadow, ge=0.0, le=1.0)
+    min_crop_aspect: float = Field(QualityLimits.min_aspect, ge=0.0)
+    max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -74,6 +92,29 @@ class Settings(BaseSettings):
                 "be admitted; lower the first or raise the second"
             )
         return self
+
+    @model_validator(mode="after")
+    def _some_shape_is_left(self) -> Self:
+        if self.min_crop_aspect > self.max_crop_aspect:
+            raise ValueError(
+                f"min_crop_aspect ({self.min_crop_aspect:g}) is above max_crop_aspect "
+                f"({self.max_crop_aspect:g}), so that no crop could pass; lower the first or raise "
+                "the second"
+            )
+        return self
+
+    @property
+    def quality_limits(self) -> QualityLimits:
+        """What a crop to be enrolled is measured against."""
+        return QualityLimits(
+            min_height=self.min_crop_height,
+            min_width=self.min_crop_width,
+            min_sharpness=self.min_crop_sharpness,
+            min_brightness=self.min_crop_brightness,
+            max_shadow=self.max_crop_shadow,
+            min_aspect=self.min_crop_aspect,
+            max_aspect=self.max_crop_aspect,
+        )
 
 
 def read_settings(**overrides: Any) -> Settings:

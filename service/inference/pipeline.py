@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.crops.decode import CropLimits, CropProblem, decode_crop
+from model.crops.quality import QualityFault
 from model.preprocessing import Preprocessing
 from service.inference.batcher import EmbeddingFailed, MicroBatcher
+from service.inference.quality_gate import QualityGate
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +29,23 @@ class EmbeddedImage:
         vector: `(d,)` float32, not of unit length.
         decode, queue, embed: reading and resizing; waiting for a thread or the device; the forward
             pass it rode in.
+        faults: what is poor of the crop; nothing where no gate was set before it.
     """
 
     vector: NDArray[np.float32]
     decode: float
     queue: float
     embed: float
+    faults: tuple[QualityFault, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One resized crop, `(height, width, 3)` uint8, what the gate found, and seconds it took."""
+
+    crop: NDArray[np.uint8]
+    faults: tuple[QualityFault, ...]
+    seconds: float
 
 
 class Pipeline:
@@ -50,9 +63,16 @@ class Pipeline:
         self._batcher = batcher
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
-    async def embed(self, images: Sequence[bytes]) -> list[EmbeddedImage | CropProblem]:
-        """One outcome per image, in order."""
-        return await asyncio.gather(*(self._embed_one(image) for image in images))
+    async def embed(
+        self, images: Sequence[bytes], gate: QualityGate | None = None
+    ) -> list[EmbeddedImage | CropProblem]:
+        """One outcome per image, in order.
+
+        Args:
+            images: whole files.
+            gate: what their quality is held against before they are embedded.
+        """
+        return await asyncio.gather(*(self._embed_one(image, gate) for image in images))
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """What the embedder sees of each image, `(height, width, 3)` uint8, in order.
@@ -62,35 +82,41 @@ class Pipeline:
         """
         loop = asyncio.get_running_loop()
         decoding = (loop.run_in_executor(self._decoders, self._decode, image) for image in images)
-        return [crop for crop, _ in await asyncio.gather(*decoding)]
+        return [decoded.crop for decoded in await asyncio.gather(*decoding)]
 
     def close(self) -> None:
         """Waits for the decoding under way."""
         self._decoders.shutdown()
 
-    async def _embed_one(self, image: bytes) -> EmbeddedImage | CropProblem:
+    async def _embed_one(
+        self, image: bytes, gate: QualityGate | None
+    ) -> EmbeddedImage | CropProblem:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
         self._batcher.announce()
         try:
-            crop, decode = await loop.run_in_executor(self._decoders, self._decode, image)
+            decoded = await loop.run_in_executor(self._decoders, self._decode, image, gate)
         except BaseException as error:
             self._batcher.withdraw()
             if isinstance(error, CropProblem):
                 return error
             raise
         try:
-            embedding = await asyncio.wrap_future(self._batcher.submit(crop))
+            embedding = await asyncio.wrap_future(self._batcher.submit(decoded.crop))
         except EmbeddingFailed as error:
             return CropProblem("not_embedded", f"{error}; send another crop of this person")
         total = time.perf_counter() - began
-        queue = max(0.0, total - decode - embedding.embed_seconds)
-        return EmbeddedImage(embedding.vector, decode, queue, embedding.embed_seconds)
+        queue = max(0.0, total - decoded.seconds - embedding.embed_seconds)
+        return EmbeddedImage(
+            embedding.vector, decoded.seconds, queue, embedding.embed_seconds, decoded.faults
+        )
 
-    def _decode(self, image: bytes) -> tuple[NDArray[np.uint8], float]:
+    def _decode(self, image: bytes, gate: QualityGate | None = None) -> _Decoded:
         began = time.perf_counter()
         try:
-            crop = self._preprocessing.resize(decode_crop(image, self._limits))
+            pixels = decode_crop(image, self._limits)
+            faults = gate.inspect(pixels) if gate else ()
+            crop = self._preprocessing.resize(pixels)
         except CropProblem:
             raise
         except Exception as error:
@@ -99,4 +125,4 @@ class Pipeline:
             raise CropProblem(
                 "not_an_image", "the image data is damaged; send the file again or convert it"
             ) from error
-        return crop, time.perf_counter() - began
+        return _Decoded(crop, faults, time.perf_counter() - began)

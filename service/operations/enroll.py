@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from model.crops.decode import CropProblem
 from service.gallery.records import LandedCrop, NewCrop, Picture
 from service.inference.pipeline import EmbeddedImage
+from service.inference.quality_gate import QualityGate
 from service.runtime import Runtime
+from service.settings import Settings
 
 # decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
@@ -48,7 +50,9 @@ async def enroll(
     target = runtime.galleries.get(gallery)
     target.require_comparable()
     with runtime.admission.places(len(images)):
-        embedded = await runtime.pipeline.embed([image.image for image in images])
+        embedded = await runtime.pipeline.embed(
+            [image.image for image in images], quality_gate(runtime.settings)
+        )
         crops = [
             _new_crop(image, outcome)
             for image, outcome in zip(images, embedded, strict=True)
@@ -62,8 +66,23 @@ async def enroll(
     landed = iter(enrolment.landed)
     return EnrolmentAnswer(
         enrolment.version,
-        tuple(one if isinstance(one, CropProblem) else next(landed) for one in embedded),
+        tuple(
+            one if isinstance(one, CropProblem) else _with_faults(next(landed), one)
+            for one in embedded
+        ),
     )
+
+
+def quality_gate(settings: Settings) -> QualityGate | None:
+    """What crops are held against before they are enrolled; None where that is switched off."""
+    if settings.quality == "off":
+        return None
+    return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
+
+
+def _with_faults(landed: LandedCrop, embedded: EmbeddedImage) -> LandedCrop:
+    warnings = (*landed.warnings, *(fault.detail for fault in embedded.faults))
+    return replace(landed, warnings=warnings)
 
 
 def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage) -> NewCrop:

@@ -1,0 +1,98 @@
+"""The enrolment quality gate as a client sees it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image, ImageFilter
+
+from model.problems import InputProblem
+from service.settings import read_settings
+
+
+@pytest.fixture(scope="module")
+def refusing(start):
+    return start(quality="refuse", min_crop_height=64)
+
+
+@pytest.fixture(scope="module")
+def indifferent(start):
+    return start(quality="off")
+
+
+@pytest.fixture(scope="module")
+def blurred(drawn_crops) -> bytes:
+    return _changed(drawn_crops[0].png, lambda crop: crop.filter(ImageFilter.GaussianBlur(5)))
+
+
+def _changed(image: bytes, change) -> bytes:
+    file = io.BytesIO()
+    change(Image.open(io.BytesIO(image))).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_poor_crop_lands_with_a_warning_that_tells_value_and_limit(
+    served, gallery, drawn_crops, blurred
+):
+    answer = served.enroll(gallery, drawn_crops[1].png, blurred)
+    good, poor = answer.json()["results"]
+    assert answer.status_code == 201
+    assert good["warnings"] == []
+    (warning,) = poor["warnings"]
+    assert "sharpness is 0.2" in warning
+    assert "under the limit of 0.32" in warning
+    assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 2
+
+
+def test_a_crop_with_several_faults_is_warned_of_each(served, gallery, drawn_crops):
+    small_and_dark = _changed(
+        drawn_crops[0].png, lambda crop: crop.resize((20, 40)).point(lambda value: value // 10)
+    )
+    (landed,) = served.enroll(gallery, small_and_dark).json()["results"]
+    small, dark = landed["warnings"]
+    assert "20×40 pixels" in small
+    assert "darker than" in dark
+
+
+def test_the_same_poor_crop_again_is_warned_of_again(served, gallery, blurred):
+    served.enroll(gallery, blurred)
+    (again,) = served.enroll(gallery, blurred).json()["results"]
+    assert again["duplicate"] is True
+    assert "sharpness" in again["warnings"][0]
+
+
+def test_where_poor_crops_are_refused_each_is_its_own_problem(refusing, drawn_crops, blurred):
+    low = _changed(drawn_crops[0].png, lambda crop: crop.resize((30, 60)))
+    answer = refusing.enroll("default", drawn_crops[1].png, blurred, low)
+    good, first, second = answer.json()["results"]
+    assert answer.status_code == 207
+    assert good["warnings"] == []
+    assert first["problem"]["type"] == "urn:gmn:problem:blurred"
+    assert "under the limit of 0.32" in first["problem"]["detail"]
+    assert second["problem"]["type"] == "urn:gmn:problem:low_resolution"
+    assert "under the limit of 16×64" in second["problem"]["detail"]
+
+
+def test_a_poor_query_is_answered_where_poor_crops_are_refused(refusing, blurred):
+    refused = refusing.enroll("default", blurred)
+    assert refused.status_code == 422
+    assert refused.json()["results"][0]["problem"]["status"] == 422
+    assert refusing.query("default", blurred).status_code == 200
+
+
+def test_switched_off_nothing_is_said_of_a_poor_crop(indifferent, blurred):
+    (landed,) = indifferent.enroll("default", blurred).json()["results"]
+    assert landed["warnings"] == []
+
+
+def test_limits_that_no_crop_could_meet_keep_the_service_from_starting(monkeypatch):
+    monkeypatch.setenv("GMN_MIN_CROP_ASPECT", "7")
+    with pytest.raises(InputProblem, match=r"min_crop_aspect \(7\) is above max_crop_aspect \(6\)"):
+        read_settings()
+
+
+def test_an_unknown_policy_is_named(monkeypatch):
+    monkeypatch.setenv("GMN_QUALITY", "strict")
+    with pytest.raises(InputProblem, match="GMN_QUALITY"):
+        read_settings()
