@@ -26,10 +26,11 @@ def check_data(
 ) -> None:
     """Reads data sets, counts them, and says what is wrong with them.
 
-    Found are files that cannot be read or are tiny, counts that are not the published ones, people
-    under one camera only, and pictures that are there more than once: under several names, to
-    train on and to test on, or in several of the sets given. Exits with 1 if a file cannot be
-    read. Notes alone are no failure. docs/datasets.md lists every KIND and where to get it.
+    Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
+    not person-shaped, counts that are not the published ones, people under one camera only, and
+    pictures that are there more than once: under several names, to train on and to test on, or in
+    several of the sets given. Exits with 1 if a file cannot be read. Notes and poor crops alone are
+    no failure. docs/datasets.md lists every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 manifest:/data/people.csv
     """

@@ -56,7 +56,11 @@ def _render_dataset(dataset: DatasetReport, console: Console) -> None:
         if sizes:
             _render_sizes(side, sizes, console)
     _render_files("Unreadable files", "red", dataset.unreadable, console)
-    _render_files("Tiny files", "yellow", dataset.tiny, console)
+    for fault in dataset.quality:
+        share = f"{fault.images / dataset.images:.2%} of the images"
+        _render_files(
+            f"{fault.code.replace('_', ' ').capitalize()}, {share}", "yellow", fault.files, console
+        )
     for note in dataset.notes:
         console.print(f"  [yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
 

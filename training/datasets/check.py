@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from model.crops.decode import CropProblem, decode_crop
+from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
 from training.datasets.check_report import (
     CheckReport,
     DatasetReport,
     FileFinding,
+    QualityCount,
     SizeBin,
     SizeRange,
     SplitCount,
@@ -23,8 +25,8 @@ from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
 
-TINY_WIDTH, TINY_HEIGHT = 16, 32
-"""Below this, pixels, a crop is readable but hardly shows a person."""
+QUALITY_LIMITS = QualityLimits()
+"""What the service, too, holds a crop against that is enrolled, unless it is set otherwise."""
 
 CAMERA_IMBALANCE = 5.0
 """Above this ratio of the busiest camera's images to the quietest one's, a note is made."""
@@ -40,7 +42,7 @@ class _Files:
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
     unreadable: list[FileFinding] = field(default_factory=list)
-    tiny: list[FileFinding] = field(default_factory=list)
+    poor: dict[str, list[FileFinding]] = field(default_factory=lambda: defaultdict(list))
 
 
 def check_datasets(
@@ -93,9 +95,9 @@ def _check_file(record: CropRecord, files: _Files, pictures: Pictures) -> None:
     height, width = pixels.shape[:2]
     files.widths.append(width)
     files.heights.append(height)
-    if width < TINY_WIDTH or height < TINY_HEIGHT:
-        detail = f"{width}×{height} pixels hardly show a person"
-        files.tiny.append(FileFinding(source=record.source, code="tiny", detail=detail))
+    for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+        found = FileFinding(source=record.source, code=fault.code, detail=fault.detail)
+        files.poor[fault.code].append(found)
 
 
 def _unreadable(record: CropRecord, problem: Exception) -> FileFinding:
@@ -127,7 +129,10 @@ def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport
         images_by_camera=dict(sorted(cameras.items())),
         splits=splits,
         unreadable=files.unreadable,
-        tiny=files.tiny,
+        quality=[
+            QualityCount(code=code, images=len(found), files=found)
+            for code, found in sorted(files.poor.items(), key=lambda item: -len(item[1]))
+        ],
         one_camera_identities=alone,
         width=_size_range(files.widths),
         height=_size_range(files.heights),

@@ -29,6 +29,14 @@ class FileFinding(_Frozen):
     detail: str
 
 
+class QualityCount(_Frozen):
+    """The readable crops of a set that pass one quality limit, by the fault's `code`."""
+
+    code: str
+    images: int
+    files: list[FileFinding]
+
+
 class SizeBin(_Frozen):
     """How many crops have a side of `at_least` pixels and less than `below` (None: any more)."""
 
@@ -54,7 +62,8 @@ class DatasetReport(_Frozen):
         identities: number of people; junk and distractors are not counted.
         images_by_camera: number of crops under each camera.
         unreadable: files that training and evaluation would stop at.
-        tiny: readable files under 16 pixels wide or 32 high.
+        quality: readable files too poor to recognise a person by, the most frequent fault first; a
+            file may have several.
         one_camera_identities: people who cannot be searched for across cameras.
         width, height: of the readable files; None where there is none.
         notes: what deserves a look, a sentence each.
@@ -70,7 +79,7 @@ class DatasetReport(_Frozen):
     images_by_camera: dict[str, int]
     splits: list[SplitCount]
     unreadable: list[FileFinding]
-    tiny: list[FileFinding]
+    quality: list[QualityCount]
     one_camera_identities: list[str]
     width: SizeRange | None
     height: SizeRange | None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
@@ -68,12 +69,31 @@ def test_an_unreadable_file_is_named_and_fails_the_command(
     assert str(whole) in result.stdout
 
 
-def test_tiny_crops_are_a_note_and_no_failure(
+def test_poor_crops_are_counted_by_fault_named_and_no_failure(
+    command: typer.Typer, cuhk01_folder: Path
+) -> None:
+    lying, black = (cuhk01_folder / "campus" / f"000200{shot}.png" for shot in (1, 2))
+    Image.open(lying).rotate(90, expand=True).resize((96, 48)).save(lying)
+    Image.new("RGB", (24, 48)).save(black)
+    spec = f"cuhk01:{cuhk01_folder}"
+    faults = {fault["code"]: fault for fault in as_json(command, spec)["datasets"][0]["quality"]}
+    assert [file["source"] for file in faults["not_person_shaped"]["files"]] == [str(lying)]
+    assert [file["source"] for file in faults["dark"]["files"]] == [str(black)]
+    assert faults["dark"]["images"] == 1
+    page = CliRunner().invoke(command, [spec])
+    assert page.exit_code == 0
+    assert "Dark, 8.33% of the images: 1" in page.stdout
+    assert f"{black}: nine tenths of the crop are darker than 0.00 of white" in page.stdout
+
+
+def test_crops_too_small_to_recognise_a_person_by_are_named(
     command: typer.Typer, cuhk01_folder: Path, draw_image: Callable[..., Path]
 ) -> None:
     tiny = draw_image(cuhk01_folder / "campus" / "0002001.png", width=12, height=30)
     report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
-    assert [finding["source"] for finding in report["tiny"]] == [str(tiny)]
+    (fault,) = report["quality"]
+    assert fault["code"] == "low_resolution"
+    assert [file["source"] for file in fault["files"]] == [str(tiny)]
     width, height = report["width"], report["height"]
     assert (width["smallest"], width["median"], width["largest"]) == (12, 24, 24)
     assert (height["smallest"], height["median"], height["largest"]) == (30, 48, 48)
