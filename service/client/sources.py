@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from model.crops.manifest import read_manifest
+from model.crops.names import is_image_name
 from model.problems import InputProblem
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LARGEST_ENTRY = 64 * 1024 * 1024
 
 
@@ -112,7 +112,7 @@ def _folder(folder: Path) -> Source:
         files = sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise InputProblem(f"{folder}: cannot be read ({error.strerror})") from error
-    images = [path for path in files if _is_image(path.name)]
+    images = [path for path in files if is_image_name(path.name)]
     if not images:
         raise InputProblem(
             f"{folder}: holds no image directly in it; name the folder that holds the images"
@@ -148,7 +148,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _archive(path: Path, archive: zipfile.ZipFile) -> Source:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    images = [entry for entry in entries if _is_image(entry.filename)]
+    images = [entry for entry in entries if is_image_name(entry.filename)]
     if not images:
         raise InputProblem(f"{path}: holds no image; put images into the archive")
     crops = tuple(
@@ -167,9 +167,3 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         raise InputProblem(f"damaged in the archive ({error}); pack it again") from error
     except (RuntimeError, NotImplementedError) as error:
         raise InputProblem(f"{error}; pack it without password, deflated") from error
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
