@@ -57,8 +57,8 @@ class CropQuality:
 class QualityLimits:
     """Where a crop stops being fit to recognise a person by.
 
-    About half of the right answers are lost at each of the defaults for height, sharpness,
-    brightness and shadow, and none of them is passed by one in a hundred ordinary crops:
+    Queries at the defaults for height, sharpness, brightness and shadow lose about half of their
+    right answers or more, and none of these is passed by one in a hundred ordinary crops:
     docs/datasets.md has the figures.
 
     Attributes:
@@ -95,7 +95,7 @@ class QualityFault:
 
 
 def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
-    """Measures a crop; 0.3 ms at 128×64 pixels, 3 ms at 1,000×500.
+    """Measures a crop, in 0.2 ms at 128×64 pixels, 0.5 ms at 1,000×500, 1 ms at 4,000×4,000.
 
     Args:
         pixels: `(height, width, 3)` uint8 RGB of any size, as decoded and not yet resized.
