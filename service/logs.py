@@ -1,4 +1,4 @@
-"""The log: one JSON object a line on standard error, without any image's content or key's secret."""
+"""The log: JSON objects, one a line on standard error, with no image and no key's secret."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
 from service.metrics import Metrics
-from service.settings import Settings
+from service.security.key_ring import KeyRing
+from service.settings import Settings, is_loopback
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Runtime:
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the newest first.
         admission: lives on the event loop.
+        keys: who may do what; lives on the event loop.
         audit: told of whatever is destroyed, before and after.
         files: the data directory, where what is no record is kept.
     """
@@ -42,6 +44,7 @@ class Runtime:
     galleries: Galleries
     calibrations: Calibrations
     metrics: Metrics
+    keys: KeyRing
     audit: AuditLog
     files: Path
     _held: contextlib.ExitStack
@@ -56,6 +59,10 @@ class Runtime:
         with contextlib.ExitStack() as held:
             directory = held.enter_context(DataDirectory(settings.data_dir))
             audit = held.enter_context(AuditLog(directory.path))
+            store = SqliteStore(directory.database)
+            held.callback(store.close)
+            keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
+            held.callback(keys.close)
             metrics = Metrics()
             device = DeviceThread()
             held.callback(device.close)
@@ -65,7 +72,7 @@ class Runtime:
                 loaded = load_model(name, settings, device, metrics, held)
                 models.setdefault(loaded.embedder, loaded)
             galleries = Galleries(
-                SqliteStore(directory.database),
+                store,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
             )
@@ -81,6 +88,7 @@ class Runtime:
                 galleries,
                 calibrations,
                 metrics,
+                keys,
                 audit,
                 directory.path,
                 held.pop_all(),

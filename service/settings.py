@@ -6,10 +6,11 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem
@@ -32,7 +33,8 @@ class Settings(BaseSettings):
             are reindexed.
         data_dir: where galleries are kept; one process at a time.
         host, port: where to listen; port 0 takes a free one.
-        allow_open: serve without keys on an address that other machines reach.
+        api_keys_file: keys that are deployed with the service, beside those of `gmn keys`.
+        cors_origins: origins whose web pages may use the service, comma-separated.
         device: `auto` is CUDA where there is one.
         dtype: of the embedder; `auto` is float32 on the CPU, and on a GPU bfloat16 where it
             computes it in hardware.
@@ -44,6 +46,8 @@ class Settings(BaseSettings):
         max_image_pixels: width × height of one image; beyond it, that image's problem.
         max_images_per_request: beyond it, 422.
         max_body_bytes: of one request; beyond it, 413.
+        max_queued_bytes: of all requests that are received or answered at once; beyond it, 429.
+        body_timeout_s: a body of which nothing more arrives for so long is 408.
         quality: what becomes of a poor crop that is enrolled: it lands with a warning, is that
             image's problem, or is not looked at. Queries are never refused for it.
         min_crop_height, min_crop_width: of a crop before it is resized, pixels.
@@ -60,7 +64,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("gmn-data")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    allow_open: bool = False
+    api_keys_file: Path | None = None
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     device: DeviceName = "auto"
     dtype: DtypeName = "auto"
     max_batch: int = Field(32, ge=1, le=1024)
@@ -72,6 +77,8 @@ class Settings(BaseSettings):
     # A form may have 1,000 fields, and each image brings up to five.
     max_images_per_request: int = Field(128, ge=1, le=200)
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    max_queued_bytes: int = Field(512 * 1024 * 1024, ge=1)
+    body_timeout_s: float = Field(30.0, gt=0.0)
     quality: QualityPolicy = "warn"
     min_crop_height: int = Field(QualityLimits.min_height, ge=1)
     min_crop_width: int = Field(QualityLimits.min_width, ge=1)
@@ -82,6 +89,32 @@ class Settings(BaseSettings):
     max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins_as_a_browser_sends_them(cls, value: Any) -> Any:
+        origins = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+        for origin in (one for one in origins if one):
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or f"{parts.scheme}://{parts.netloc}" != origin
+            ):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it like https://desk.example:8443, several "
+                    "with commas between"
+                )
+        return tuple(one for one in origins if one)
+
+    @model_validator(mode="after")
+    def _a_full_body_fits_what_is_held(self) -> Self:
+        if self.max_body_bytes > self.max_queued_bytes:
+            raise ValueError(
+                f"max_body_bytes ({self.max_body_bytes}) is above max_queued_bytes "
+                f"({self.max_queued_bytes}), so that a full body could never be received; lower "
+                "the first or raise the second"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Self:
@@ -129,21 +162,6 @@ def read_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise InputProblem("; ".join(_explain(one) for one in error.errors())) from error
-
-
-def refuse_open_address(settings: Settings) -> None:
-    """Refuses to serve other machines while everybody who reaches the port may do everything.
-
-    Raises:
-        InputProblem: for a host that is not loopback, unless `allow_open` is set.
-    """
-    if settings.allow_open or is_loopback(settings.host):
-        return
-    raise InputProblem(
-        f"host {settings.host}: other machines can reach this address and the service has no keys, "
-        "so anyone could read and delete galleries; serve on 127.0.0.1, or set GMN_ALLOW_OPEN=1 "
-        "where a proxy in front checks who asks"
-    )
 
 
 def is_loopback(host: str) -> bool:

@@ -11,12 +11,16 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
+from service.api.bodies import BodyLimit
 from service.api.errors import handle_errors
-from service.api.middleware import BodyLimit, CancelWhenGone, RequestContext
+from service.api.headers import SecurityHeaders
+from service.api.middleware import CancelWhenGone, RequestContext
 from service.api.origin import SameOrigin
 from service.api.routers import comparisons, crops, galleries, health, model, queries
 from service.api.schemas import Problem
+from service.api.security import Guard
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -58,11 +62,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     for module in (galleries, crops, queries, comparisons, model, health):
         app.include_router(module.router)
     handle_errors(app)
-    # The last one added is the outermost.
-    app.add_middleware(CancelWhenGone)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(SameOrigin, host=settings.host)
-    app.add_middleware(RequestContext)
+    _surround(app, settings)
     _document_problems(app)
 
     @app.get("/", include_in_schema=False)
@@ -70,6 +70,29 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         return RedirectResponse("/docs")
 
     return app
+
+
+def _surround(app: FastAPI, settings: Settings) -> None:
+    # The last one added is the outermost.
+    app.add_middleware(CancelWhenGone)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_queued_bytes=settings.max_queued_bytes,
+        timeout_s=settings.body_timeout_s,
+    )
+    app.add_middleware(Guard, routes=app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(SameOrigin, host=settings.host, welcome=settings.cors_origins)
+    app.add_middleware(RequestContext)
+    app.add_middleware(SecurityHeaders)
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -59,23 +59,34 @@ async def read_images(runtime: Runtime, images: list[UploadFile]) -> list[bytes]
     return [await image.read() for image in images]
 
 
-def refusals(*statuses: int) -> Responses:
-    """The errors of a call, for the OpenAPI document; every call may answer 403, 422, 500, 503."""
+def refusals(*statuses: int, open_to_all: bool = False) -> Responses:
+    """The errors of a call, for the OpenAPI document.
+
+    Every call may answer 403, 422, 500 and 503; one that is not open to all 401, and one whose body
+    can be too large 408.
+    """
     meaning = {
-        403: "A web page of another site asked, or for a name that is not this service's.",
+        401: "No key was sent, or one that is unknown or revoked.",
+        403: "The key may not do this, or a web page of another site asked.",
+        408: "Nothing more of the body arrived for GMN_BODY_TIMEOUT_S.",
         404: "No such gallery, crop or path.",
         409: "The gallery is there already, or was filled by another embedder.",
         400: "The body is no whole multipart form.",
         413: "The body is over GMN_MAX_BODY_BYTES.",
         415: "The body is no form.",
         422: "A field or an image cannot be used.",
-        429: "More than GMN_MAX_QUEUED_IMAGES would be waiting; Retry-After says when to return.",
+        429: "More than GMN_MAX_QUEUED_IMAGES or GMN_MAX_QUEUED_BYTES would be waiting; "
+        "Retry-After says when to return.",
         500: "The service failed.",
         503: "The service is stopping or not ready.",
         507: "The record store could not write; nothing was stored.",
     }
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    answered = {*statuses, 403, 422, 500, 503}
+    if not open_to_all:
+        answered.add(401)
+    if 413 in answered:
+        answered |= {408, 429}
     return {
-        status: {"description": meaning[status], "content": content}
-        for status in sorted({*statuses, 403, 422, 500, 503})
+        status: {"description": meaning[status], "content": content} for status in sorted(answered)
     }

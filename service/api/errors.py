@@ -12,12 +12,15 @@ from starlette.exceptions import HTTPException
 
 from model.crops.decode import CropProblem
 from service.api.schemas import Problem
-from service.problems import QueueFull, ServiceProblem, UnusableImages
+from service.problems import QueueFull, ServiceProblem, Unauthorised, UnusableImages
+from service.security.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
 
 STATUS_OF_CODE = {
+    "unauthorised": 401,
+    "forbidden": 403,
     "invalid_request": 422,
     "invalid_field": 422,
     "unusable_images": 422,
@@ -39,11 +42,23 @@ CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
+    429: "queue_full",
     500: "internal_error",
     503: "not_ready",
 }
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document as an answer; a key that was sent in a wrong place is not repeated."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return redacted(super().render(content).decode()).encode()
 
 
 def problem(code: str, detail: str, status: int | None = None, **more: Any) -> Problem:
@@ -71,11 +86,10 @@ def answer_problem(
     metrics = getattr(request.app.state, "metrics", None)
     if metrics is not None:
         metrics.problems.labels(document.type.rpartition(":")[2]).inc()
-    return JSONResponse(
+    return ProblemResponse(
         document.model_dump(mode="json", exclude_none=True),
         status_code=document.status,
         headers=headers,
-        media_type=MEDIA_TYPE,
     )
 
 
@@ -86,8 +100,13 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http_error)
 
 
-async def _service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, QueueFull) else None
+def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+    """The HTTP answer to what the service refuses."""
+    headers = None
+    if isinstance(error, QueueFull):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    elif isinstance(error, Unauthorised):
+        headers = {"WWW-Authenticate": "Bearer"}
     more: dict[str, Any] = {}
     if isinstance(error, UnusableImages):
         more["results"] = [
@@ -95,6 +114,10 @@ async def _service_problem(request: Request, error: ServiceProblem) -> JSONRespo
             for one in error.outcomes
         ]
     return answer_problem(request, problem(error.code, error.detail, **more), headers)
+
+
+async def _service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+    return answer_service_problem(request, error)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the log line, the metrics, the limits. Pure ASGI.
+"""What surrounds every request: its id, the log line, the metrics, its end. Pure ASGI.
 
 Starlette's BaseHTTPMiddleware would hide a client's departure from everything below it.
 """
@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -84,59 +83,6 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in METHODS else "other"
         metrics.requests.labels(method, path, str(status)).inc()
         metrics.request_seconds.labels(method, path).observe(seconds)
-
-
-class BodyLimit:
-    """Answers 413 to a body over the limit: before reading it where its length is announced."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._detail = (
-            f"the request's body is over the limit of {max_bytes:,} bytes; send fewer images in "
-            "one request, or raise GMN_MAX_BODY_BYTES"
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it; what is no request passes through."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._max_bytes:
-                raise HTTPException(413, self._detail)
-            return message
-
-        await self._app(scope, counted, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_and_discard(message: Message) -> None:
-            if message["type"] != "http.response.body":
-                await send(message)
-                return
-            # A connection that is closed on unread data is reset, and the client may lose the
-            # answer: so it is sent first, and the rest of a body of moderate size is let pass by.
-            await send({**message, "more_body": True})
-            discarded = 0
-            while discarded <= self._max_bytes:
-                part = await receive()
-                discarded += len(part.get("body", b""))
-                if not part.get("more_body", False):
-                    break
-            await send({"type": "http.response.body", "body": b""})
-
-        document = problem("body_too_large", self._detail, 413)
-        response = answer_problem(Request(scope), document, {"Connection": "close"})
-        await response(scope, receive, send_and_discard)
 
 
 class CancelWhenGone:

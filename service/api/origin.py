@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -20,8 +21,16 @@ class SameOrigin:
     would otherwise pass as the service's own origin.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, welcome: Collection[str] = ()) -> None:
+        """Refuses pages of other origins.
+
+        Args:
+            app: what to call.
+            host: where the service listens.
+            welcome: origins whose pages may use it all the same.
+        """
         self._app = app
+        self._welcome = frozenset(welcome)
         self._only_loopback = is_loopback(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,8 +50,13 @@ class SameOrigin:
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "
                 "ask for it as localhost, or let the proxy in front send that as Host"
             )
-        if origin is not None and _authority(origin) != host.lower():
-            return f"a page of {origin[:80]!r} may not use this service; open its own pages"
+        if origin is None or origin in self._welcome:
+            return None
+        if _authority(origin) != host.lower():
+            return (
+                f"a page of {origin[:80]!r} may not use this service; open its own pages, or name "
+                "that origin in GMN_CORS_ORIGINS"
+            )
         return None
 
 

@@ -31,10 +31,9 @@ def serve(
 
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
-    from service.settings import read_settings, refuse_open_address
+    from service.settings import read_settings
 
     settings = read_settings(artefact=artefact, host=host, port=port, data_dir=data_dir)
-    refuse_open_address(settings)
     with _listen(settings) as listening:
         _run(settings, listening)
 

@@ -14,6 +14,7 @@ from service.api.dependencies import Responses, RuntimeDep, TakesForm, read_imag
 from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
 from service.api.schemas import EmbeddingOut, EmbeddingsOut, PairOut, RefusedOut
+from service.api.security import needs
 from service.operations.compare import compare
 from service.operations.embed import embed
 from service.problems import InvalidField, UnusableImages
@@ -30,7 +31,7 @@ AS_ASKED: Responses = {
     "/pairs",
     responses=refusals(400, 413, 415, 429),
     response_model_exclude_none=True,
-    dependencies=[TakesForm],
+    dependencies=[needs("query"), TakesForm],
 )
 async def compare_pair(
     runtime: RuntimeDep,
@@ -52,7 +53,7 @@ async def compare_pair(
     "/embeddings",
     response_model=EmbeddingsOut,
     responses=AS_ASKED | refusals(400, 413, 415, 429),
-    dependencies=[TakesForm],
+    dependencies=[needs("query"), TakesForm],
 )
 async def embed_images(
     request: Request,

@@ -29,6 +29,7 @@ from service.api.schemas import (
     RefusedOut,
     RemovalOut,
 )
+from service.api.security import needs
 from service.gallery.records import CropFilter
 from service.operations import browse
 from service.operations.enroll import EnrolmentAnswer, enroll
@@ -46,7 +47,7 @@ SOME_LANDED: Responses = {
     status_code=201,
     response_model=EnrolmentOut,
     responses=SOME_LANDED | refusals(400, 404, 409, 413, 415, 429, 507),
-    dependencies=[TakesForm],
+    dependencies=[needs("enroll"), TakesForm],
 )
 async def enroll_crops(
     request: Request,
@@ -62,7 +63,7 @@ async def enroll_crops(
     return _enrolment(request, runtime, answer)
 
 
-@router.get("/crops", responses=refusals(404))
+@router.get("/crops", responses=refusals(404), dependencies=[needs("query")])
 async def list_crops(
     runtime: RuntimeDep,
     gallery: GalleryName,
@@ -84,13 +85,13 @@ async def list_crops(
     )
 
 
-@router.get("/crops/{crop_id}", responses=refusals(404))
+@router.get("/crops/{crop_id}", responses=refusals(404), dependencies=[needs("query")])
 async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> CropOut:
     """What is known of one crop."""
     return CropOut.of(gallery, await browse.read_crop(runtime, gallery, crop_id))
 
 
-@router.delete("/crops/{crop_id}", responses=refusals(404, 507))
+@router.delete("/crops/{crop_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
 async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> RemovalOut:
     """Deletes one crop with its vector and picture; a second time it is 404."""
     forgotten = await forget_crop(runtime, gallery, crop_id)
@@ -101,6 +102,7 @@ async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId
     "/crops/{crop_id}/image",
     response_class=Response,
     responses=refusals(404) | {200: {"content": {"image/*": {}}, "description": "The file."}},
+    dependencies=[needs("query")],
 )
 async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
@@ -110,7 +112,12 @@ async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId)
     return Response(picture.content, media_type=picture.content_type, headers=headers)
 
 
-@router.get("/identities", responses=refusals(404), tags=["identities"])
+@router.get(
+    "/identities",
+    responses=refusals(404),
+    tags=["identities"],
+    dependencies=[needs("query")],
+)
 async def list_identities(
     runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[PageQuery, Query()]
 ) -> IdentitiesOut:

@@ -8,11 +8,12 @@ from starlette.exceptions import HTTPException
 
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.schemas import AliveOut, ReadyOut
+from service.api.security import needs
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", responses=refusals())
+@router.get("/livez", responses=refusals(open_to_all=True))
 async def livez(runtime: RuntimeDep) -> AliveOut:
     """Whether the process works; where it does not, restart it."""
     silent = runtime.device.seconds_since_heartbeat()
@@ -23,7 +24,7 @@ async def livez(runtime: RuntimeDep) -> AliveOut:
     return AliveOut(status="alive")
 
 
-@router.get("/readyz", responses=refusals())
+@router.get("/readyz", responses=refusals(open_to_all=True))
 async def readyz(runtime: RuntimeDep) -> ReadyOut:
     """Whether to send requests here."""
     galleries = runtime.galleries.all()
@@ -41,7 +42,12 @@ async def readyz(runtime: RuntimeDep) -> ReadyOut:
     )
 
 
-@router.get("/metrics", response_class=Response, responses=refusals())
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=refusals(),
+    dependencies=[needs("admin", every_gallery=True, loopback_may=True)],
+)
 async def metrics(runtime: RuntimeDep) -> Response:
     """In the Prometheus text format."""
     # A deleted gallery leaves no last value behind.

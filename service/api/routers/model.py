@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query
 from model.calibration import SCORINGS
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import ModelQuery
+from service.api.security import needs
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
-@router.get("/model", responses=refusals())
+@router.get("/model", responses=refusals(), dependencies=[needs("query")])
 async def describe_model(
     runtime: RuntimeDep,
     asked: Annotated[ModelQuery, Query()],

@@ -20,6 +20,7 @@ from service.api.dependencies import (
 from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import QueryFields, QueryForm, merged
 from service.api.schemas import QueryOut, RefusedOut, SeparateOut
+from service.api.security import needs
 from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
 from service.problems import InvalidField
 
@@ -33,7 +34,7 @@ SOME_ANSWERED: Responses = {
     "/queries",
     response_model=QueryOut | SeparateOut,
     responses=SOME_ANSWERED | refusals(400, 404, 409, 413, 415, 429),
-    dependencies=[TakesForm],
+    dependencies=[needs("query"), TakesForm],
 )
 async def query_gallery(
     request: Request,
