@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from service.device import DeviceThread
+from service.gallery.compactor import Compactor
+from service.gallery.device_rows import DeviceRows
 from service.gallery.gallery import Gallery
 from service.gallery.record_store import RecordStore
 from service.gallery.records import (
@@ -41,7 +43,11 @@ class Galleries:
     """
 
     def __init__(
-        self, store: RecordStore, device: DeviceThread, embedders: Mapping[str, int]
+        self,
+        store: RecordStore,
+        device: DeviceThread,
+        embedders: Mapping[str, int],
+        device_rows: Callable[[int], DeviceRows] | None = None,
     ) -> None:
         """Holds galleries of a store.
 
@@ -49,10 +55,13 @@ class Galleries:
             store: the record of everything.
             device: the thread that owns the indexes.
             embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
+            device_rows: makes room on the networks' device for vectors of a size; None where they
+                stay in the host's memory.
         """
         self.store = store
         self._device = device
         self._embedders = embedders
+        self._compactor = Compactor(device, device_rows)
         self._galleries: dict[str, Gallery] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
@@ -65,6 +74,7 @@ class Galleries:
             gallery = Gallery(record, self._embedders)
             if not gallery.needs_reindex:
                 gallery.load(self.store.crops.vectors(record.gallery_id))
+                self._compactor.consider(gallery.index)
             self._galleries[record.name] = gallery
 
     def get(self, name: str) -> Gallery:
@@ -202,6 +212,7 @@ class Galleries:
 
     def close(self) -> None:
         """Finishes the writes under way and closes the store."""
+        self._compactor.close()
         self._writer.shutdown()
         self._readers.shutdown()
         with contextlib.closing(self.store):
@@ -221,10 +232,15 @@ class Galleries:
             UnknownGallery: where it was deleted before its turn came.
         """
 
+        def show(committed: Change) -> None:
+            apply(committed)
+            if not gallery.needs_reindex:
+                self._compactor.consider(gallery.index)
+
         def commit() -> tuple[Change, Future[None]]:
             self._still_there(gallery)
             committed = write()
-            return committed, self._device.submit(lambda: apply(committed))
+            return committed, self._device.submit(lambda: show(committed))
 
         committed, applied = await self.write(commit)
         await asyncio.shield(asyncio.wrap_future(applied))

@@ -1,21 +1,40 @@
-"""The index of one gallery: FAISS for searches of everything, direct scoring for filtered ones.
+"""The index of one gallery: a table of exact vectors, and what finds the nearest of them quickly.
 
-It is derived from the record store and belongs to one thread. Deleted crops are masked by row and
-never by an `IDSelector`, which FAISS's GPU indexes accept and ignore.
+It is derived from the record store and belongs to one thread. The table is the only full copy of
+the vectors, and it grows without moving; exact search reads it in place, so there is no segment to
+keep in step with it. Beside it there may be one of two things that only propose rows:
+
+- an immutable trained segment over the first rows (`IvfSegment`, large galleries on a processor).
+  The rows after it are its delta and are searched exactly; a compaction covers them anew.
+- a copy on the networks' device (`DeviceRows`), to which rows are appended.
+
+Whatever is proposed is masked by row, never by an `IDSelector`, which FAISS's GPU indexes accept
+and ignore, and scored once more in float64.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.compaction import BuiltCompaction, CompactionPlan
+from service.gallery.device_rows import DeviceRows
+from service.gallery.index_kinds import (
+    DEVICE_KINDS,
+    HOST_KINDS,
+    IndexKind,
+    UpkeepLimits,
+    kind_for,
+)
+from service.gallery.ivf_segment import IvfSegment
 from service.gallery.records import IndexedCrop
 from service.gallery.rows import Filter, RowTable
+from service.gallery.vector_blocks import BLOCK_ROWS
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
@@ -23,9 +42,10 @@ EXACT_ROWS = 1024
 # Float32 sums differ in their last digits from one way of searching to another. Whatever comes so
 # close to the last place is scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
-FIRST_MARGIN = 16
-COMPACT_AT_DEAD_ROWS = 64
-COMPACT_AT_DEAD_SHARE = 0.2
+# A trained segment is asked for a few more than are wanted: float16 may swap neighbours.
+MARGIN = 16
+# Of a larger share of its rows an exact search is as quick.
+TRAINED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,40 +66,95 @@ class Candidates:
 class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
-    The same search gives the same rows and the same cosines whether it is filtered or not, before
-    and after a compaction: what a search returns is scored once more in float64.
+    The same search gives the same rows and the same cosines whether it is filtered or not, on
+    whichever device, before and after a compaction. Only a trained segment, where `recall` is not
+    None, may miss some in a search without a filter.
     """
 
-    kind = "flat_ip"
-    dtype = "float32"
+    def __init__(
+        self,
+        dimension: int,
+        kinds: Sequence[IndexKind] = HOST_KINDS,
+        limits: UpkeepLimits | None = None,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        """An empty index.
 
-    def __init__(self, dimension: int) -> None:
+        Args:
+            dimension: d, the size of a feature.
+            kinds: how it is searched at which size, ascending.
+            limits: when a compaction is worth its while.
+            block_rows: how many rows the table takes memory for at a time.
+        """
         self.dimension = dimension
-        self.table = RowTable(dimension)
-        self._faiss = faiss.IndexFlatIP(dimension)
+        self.table = RowTable(dimension, block_rows)
+        self._kinds = kinds
+        self._limits = limits or UpkeepLimits()
+        self._trained: IvfSegment | None = None
+        self._device: DeviceRows | None = None
+        self._generation = 0
+
+    @property
+    def kind(self) -> str:
+        """What searches without a filter go through, in FAISS's words."""
+        return "ivf_flat" if self._trained else "flat_ip"
+
+    @property
+    def dtype(self) -> str:
+        """What proposes candidates compares in; their cosines are exact."""
+        if self._trained:
+            return "float16"
+        return self._device.dtype if self._device else "float32"
+
+    @property
+    def recall(self) -> float | None:
+        """Measured share of the ten nearest that a search without filter finds; None: all."""
+        return self._trained.recall.at_10 if self._trained else None
+
+    @property
+    def recall_at_100(self) -> float | None:
+        """The same of the hundred nearest."""
+        return self._trained.recall.at_100 if self._trained else None
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors, counted once for FAISS and once for M-Net."""
-        return int(self.table.vectors.nbytes) + self._faiss.ntotal * self.dimension * 4
+        """Memory of the vectors: the table's, a trained segment's and the device's."""
+        beside = sum(part.bytes for part in (self._trained, self._device) if part)
+        return self.table.size * self.dimension * 4 + beside
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the vectors are also where the networks compute."""
+        return self._device is not None
+
+    def attach(self, device: DeviceRows, kinds: Sequence[IndexKind] = DEVICE_KINDS) -> None:
+        """Searches on a device from now on.
+
+        Args:
+            device: without rows yet.
+            kinds: how it is searched at which size, ascending.
+
+        Raises:
+            MemoryError: the device is too small; everything stays as it was.
+        """
+        if kind_for(self.table.live, kinds).dtype == "float16":
+            device.halve()
+        for start, part in self.table.vectors.parts(self.table.size):
+            device.append(part / self.table.norms[start : start + len(part), None])
+        device.forget(np.flatnonzero(~self.table.alive[: self.table.size]))
+        self._device, self._kinds, self._trained = device, kinds, None
+        self._generation += 1
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
         """Makes crops findable."""
-        chunk: list[IndexedCrop] = []
-        for crop in crops:
-            chunk.append(crop)
-            if len(chunk) == ROWS_PER_CHUNK:
-                self._append(chunk)
-                chunk = []
-        self._append(chunk)
+        arriving = iter(crops)
+        while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
+            self._append(chunk)
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
-        for row_id in row_ids:
-            self.table.kill(row_id)
-        dead = self.table.size - self.table.live
-        if dead >= COMPACT_AT_DEAD_ROWS and dead > COMPACT_AT_DEAD_SHARE * self.table.size:
-            self._compact()
+        killed = [row for row in map(self.table.kill, row_ids) if row is not None]
+        self._forget(np.array(killed, np.int64))
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
@@ -95,61 +170,110 @@ class GalleryIndex:
         units = queries.astype(np.float64)
         units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
         query = units.mean(axis=0)
-        if wanted.passes_all:
-            searched = self.table.live
-            rows = self._nearest_of_all(query.astype(np.float32), limit)
-        else:
-            passing = self.table.select(wanted)
-            searched = len(passing)
-            rows = self._nearest_of(passing, query.astype(np.float32), limit)
+        passing = self.table.select(wanted)
+        rows = self._nearest(passing, query.astype(np.float32), limit, wanted.passes_all)
         cosines = self._exact_cosines(rows, query)
         order = np.lexsort((self.table.row_ids[rows], -cosines))[:limit]
-        return Candidates(rows[order], cosines[order], searched)
+        return Candidates(rows[order], cosines[order], len(passing))
 
-    def _compact(self) -> None:
-        # Beside the old one: where memory is short, the old one stays, masked and right.
-        fresh = GalleryIndex(self.dimension)
-        try:
-            fresh.add(self.table.living())
-        except MemoryError:
-            log.exception("too little memory to compact an index; it stays as it is")
-            return
-        self.table, self._faiss = fresh.table, fresh._faiss
+    def compaction(self) -> CompactionPlan | None:
+        """What is to be rewritten beside this index, on whichever thread; None: nothing."""
+        table, limits = self.table, self._limits
+        dead = table.size - table.live
+        rewrite = dead >= limits.dead_rows and dead > limits.dead_share * table.size
+        trained = kind_for(table.live, self._kinds).trained
+        covered = self._trained.size if self._trained else 0
+        delta_limit = max(limits.delta_rows, limits.delta_share * covered)
+        outgrown = table.size - covered > delta_limit
+        if not rewrite and not (outgrown and (trained or self._trained)):
+            return None
+        rows = np.flatnonzero(table.alive[: table.size])
+        return CompactionPlan(table, table.size, rows, rewrite, trained, self._generation)
+
+    def adopt(self, built: BuiltCompaction) -> bool:
+        """Replaces what was rewritten, in one step, and brings in what has changed since.
+
+        Returns:
+            Whether it did: not where the index was replaced meanwhile or memory is short.
+        """
+        plan, table, trained = built.plan, built.table, built.trained
+        if plan.generation != self._generation:
+            return False
+        if table is None:
+            deleted = plan.rows[~self.table.alive[plan.rows]]
+        else:
+            try:
+                deleted, added = table.catch_up(self.table, plan.rows, plan.size)
+            except MemoryError:
+                log.exception("too little memory to compact an index; it stays as it is")
+                return False
+            self._keep_on_device(np.concatenate([plan.rows, added]))
+            self.table = table
+        self._trained = trained
+        self._generation += 1
+        self._forget(deleted)
+        return True
 
     def _append(self, crops: Sequence[IndexedCrop]) -> None:
-        if not crops:
-            return
         # Whatever can fail for want of memory comes before the first change.
         self.table.reserve(len(crops))
-        vectors = np.stack([crop.vector for crop in crops]).astype(np.float32)
-        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        self._faiss.add(vectors / lengths)
+        first = self.table.size
         self.table.append(crops)
+        if self._device is None:
+            return
+        vectors = np.stack([crop.vector for crop in crops]).astype(np.float32)
+        try:
+            self._device.append(vectors / self.table.norms[first : self.table.size, None])
+            self._halve_if_large()
+        except MemoryError:
+            self._leave_device()
 
-    def _nearest_of_all(self, query: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
-        size, limit = self.table.size, min(limit, self.table.live)
-        if limit == 0:
-            return np.empty(0, np.int64)
-        asked = min(limit + FIRST_MARGIN, size)
-        while True:
-            scores, rows = (found[0] for found in self._faiss.search(query[None], asked))
-            living = self.table.alive[rows]
-            passing = rows[living]
-            enough = len(passing) >= limit and scores[-1] < scores[living][limit - 1] - TOLERANCE
-            if enough or asked == size:
-                return np.asarray(passing, np.int64)
-            asked = min(asked * 2, size)
+    def _keep_on_device(self, rows: NDArray[np.int64]) -> None:
+        if self._device is None:
+            return
+        try:
+            self._device.keep(rows)
+        except MemoryError:
+            self._leave_device()
+
+    def _leave_device(self) -> None:
+        log.exception("the device is full; searches go on in the host's memory")
+        self._device, self._kinds = None, HOST_KINDS
+
+    def _halve_if_large(self) -> None:
+        wanted = kind_for(self.table.live, self._kinds).dtype
+        if self._device and wanted == "float16" and self._device.dtype != wanted:
+            self._device.halve()
+
+    def _forget(self, rows: NDArray[np.int64]) -> None:
+        if self._trained:
+            self._trained.forget(rows)
+        if self._device:
+            self._device.forget(rows)
+
+    def _nearest(
+        self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
+    ) -> NDArray[np.int64]:
+        """Rows among which the nearest are."""
+        if len(passing) <= limit:
+            return passing
+        if everything and self._trained and limit <= TRAINED_SHARE * self._trained.size:
+            found = self._trained.nearest(query, limit + MARGIN)
+            found = found[self.table.alive[found]]
+            # Where deletions left too few, all are looked at.
+            if len(found) >= limit:
+                delta = passing[np.searchsorted(passing, self._trained.size) :]
+                return np.concatenate([found, self._nearest_of(delta, query, limit)])
+        if self._device:
+            return self._device.nearest(query, limit, None if everything else passing)
+        return self._nearest_of(passing, query, limit)
 
     def _nearest_of(
         self, rows: NDArray[np.int64], query: NDArray[np.float32], limit: int
     ) -> NDArray[np.int64]:
         if len(rows) <= limit:
             return rows
-        scores = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), ROWS_PER_CHUNK):
-            part = rows[start : start + ROWS_PER_CHUNK]
-            products = self.table.vectors[part] @ query
-            scores[start : start + len(part)] = products / self.table.norms[part]
+        scores = self.table.vectors.products(rows, query) / self.table.norms[rows]
         last = np.partition(scores, len(rows) - limit)[len(rows) - limit]
         return np.asarray(rows[scores >= last - TOLERANCE], np.int64)
 

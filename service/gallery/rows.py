@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.records import CropLabel, IndexedCrop
+from service.gallery.vector_blocks import BLOCK_ROWS, VectorBlocks
 
 UNKNOWN = -1
 FIRST_CAPACITY = 256
+COPIED_AT_ONCE = 1024
+COLUMNS = ("norms", "row_ids", "alive", "_cameras", "_captured")
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,20 @@ class Filter:
 class RowTable:
     """Columns of equal length; a row is never reused while the table lives.
 
+    One thread writes. Another may meanwhile read what stood there before it began: `rewritten`
+    does, and `catch_up` then mends what had changed under its eyes.
+
     Attributes:
-        vectors: `(capacity, d)` float32 as the embedder gave them; the first `size` rows count.
+        vectors: rows `(d,)` float32 as the embedder gave them; the first `size` rows count.
         norms: their Euclidean lengths, `(capacity,)` float32.
         row_ids: the record store's ids, `(capacity,)` int64, ascending.
         alive: False where a crop was deleted.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
         self.size = 0
         self.live = 0
-        self.vectors = np.empty((FIRST_CAPACITY, dimension), np.float32)
+        self.vectors = VectorBlocks(dimension, block_rows)
         self.norms = np.empty(FIRST_CAPACITY, np.float32)
         self.row_ids = np.empty(FIRST_CAPACITY, np.int64)
         self.alive = np.zeros(FIRST_CAPACITY, np.bool_)
@@ -64,22 +70,21 @@ class RowTable:
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops, or, where memory is short, changes nothing."""
         size, capacity = self.size + crops, len(self.row_ids)
+        self.vectors.reserve(size)
         if size <= capacity:
             return
         capacity = max(size, capacity * 2)
-        columns = ("vectors", "norms", "row_ids", "alive", "_cameras", "_captured")
         grown = {}
-        for name in columns:
+        for name in COLUMNS:
             old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new = np.zeros(capacity, old.dtype)
             new[: self.size] = old[: self.size]
             grown[name] = new
         for name, new in grown.items():
             setattr(self, name, new)
 
-    def append(self, crops: Sequence[IndexedCrop]) -> None:
-        """Adds crops at the end."""
-        self.reserve(len(crops))
+    def append(self, crops: Iterable[IndexedCrop]) -> None:
+        """Adds crops at the end, where there is room for them."""
         for crop in crops:
             row, label = self.size, crop.label
             self.vectors[row] = crop.vector
@@ -93,11 +98,11 @@ class RowTable:
             self.size += 1
             self.live += 1
 
-    def kill(self, row_id: int) -> None:
-        """Marks a crop as deleted; an unknown id is no error."""
+    def kill(self, row_id: int) -> int | None:
+        """Marks a crop as deleted and answers its row; an unknown id is no error."""
         row = int(np.searchsorted(self.row_ids[: self.size], row_id))
         if row == self.size or self.row_ids[row] != row_id or not self.alive[row]:
-            return
+            return None
         label = self.label(row)
         self.alive[row] = False
         # Not only masked: what was deleted leaves the memory too.
@@ -105,6 +110,7 @@ class RowTable:
         self._labels[row] = None
         del self._row_of_crop[label.crop_id]
         self.live -= 1
+        return row
 
     def relabel(self, row_ids: Iterable[int], identity: str) -> None:
         """Gives crops another identity; unknown and deleted ones are no error."""
@@ -141,10 +147,62 @@ class RowTable:
             passing &= self.row_ids[: self.size] != wanted.without
         return np.flatnonzero(passing)
 
-    def living(self) -> Iterable[IndexedCrop]:
-        """Every living crop with its vector, in order."""
-        for row in np.flatnonzero(self.alive[: self.size]):
-            yield IndexedCrop(self.label(int(row)), self.vectors[row])
+    def living(self, since: int = 0) -> Iterable[IndexedCrop]:
+        """Every living crop from a row on, with its vector, in order."""
+        for row in (np.flatnonzero(self.alive[since : self.size]) + since).tolist():
+            yield IndexedCrop(self.label(row), self.vectors[row : row + 1][0])
+
+    def rewritten(self, rows: NDArray[np.int64], between: Callable[[], None]) -> RowTable:
+        """Another table of these rows alone; to be caught up before it is used.
+
+        Args:
+            rows: ascending, living when the caller learnt of them. They may be killed meanwhile.
+            between: called now and then; what it raises ends this.
+        """
+        table = RowTable(self.vectors.dimension, self.vectors.block_rows)
+        # Labels first: where one is still there, the vector that is read next may be torn by its
+        # removal, which `catch_up` sees.
+        table._labels = [self._labels[row] for row in rows.tolist()]
+        for place, label in enumerate(table._labels):
+            if label is not None:
+                table._row_of_crop[label.crop_id] = place
+        for name in COLUMNS:
+            setattr(table, name, getattr(self, name)[rows])
+        table.alive[:] = [label is not None for label in table._labels]
+        table.live = int(table.alive.sum())
+        for start in range(0, len(rows), COPIED_AT_ONCE):
+            between()
+            part = rows[start : start + COPIED_AT_ONCE]
+            table.vectors.extend(self.vectors[part], start)
+        table.size = len(rows)
+        return table
+
+    def catch_up(
+        self, old: RowTable, rows: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Brings in what became of a table since this one was made of its rows.
+
+        Args:
+            old: that table.
+            rows: those that this one was made of.
+            size: how many it had then.
+
+        Returns:
+            The rows of this table whose crops were deleted since, and the rows of the old table
+            that were added since and live.
+
+        Raises:
+            MemoryError: too little for what was added; this table cannot be used.
+        """
+        added = np.flatnonzero(old.alive[size : old.size]) + size
+        self.reserve(len(added))
+        deleted = np.flatnonzero(~old.alive[rows])
+        for row in deleted.tolist():
+            self.kill(int(self.row_ids[row]))
+        self._labels = [old._labels[row] for row in rows.tolist()]
+        self._camera_codes = old._camera_codes
+        self.append(old.living(size))
+        return deleted, added
 
     def _code(self, camera: str | None) -> int:
         if camera is None:

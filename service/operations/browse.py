@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
 from service.gallery.gallery import Gallery
-from service.gallery.index import GalleryIndex
+from service.gallery.index_kinds import HOST_KINDS
 from service.gallery.records import (
     CropFilter,
     GalleryRecord,
@@ -120,17 +120,17 @@ async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
 
 
 def _describe(record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
-    needs_reindex = gallery.needs_reindex
+    index = None if gallery.needs_reindex else gallery.index
     return GalleryDescription(
         name=record.name,
         crops=record.crops,
         identities=record.identities,
         embedding_fingerprint=record.embedding_fingerprint,
         version=record.version,
-        index_kind=GalleryIndex.kind,
-        dtype=GalleryIndex.dtype,
-        index_bytes=0 if needs_reindex else gallery.index.bytes,
+        index_kind=index.kind if index else HOST_KINDS[0].name,
+        dtype=index.dtype if index else HOST_KINDS[0].dtype,
+        index_bytes=index.bytes if index else 0,
         image_bytes=record.image_bytes,
-        state="needs_reindex" if needs_reindex else "ready",
+        state="ready" if index else "needs_reindex",
         created_at=record.created_at,
     )
