@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from service.inference.admission import Admission
 from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
+from service.inference.torch_rows import device_rows
 from service.metrics import Metrics
 from service.security.key_ring import KeyRing
 from service.settings import Settings, is_loopback
@@ -35,6 +37,8 @@ class Runtime:
         keys: who may do what; lives on the event loop.
         audit: told of whatever is destroyed, before and after.
         files: the data directory, where what is no record is kept.
+        snapshot_files: held while one is written, read or rewritten.
+        jobs_wanted: set when there may be work for the job runner.
     """
 
     settings: Settings
@@ -47,6 +51,8 @@ class Runtime:
     keys: KeyRing
     audit: AuditLog
     files: Path
+    snapshot_files: asyncio.Lock
+    jobs_wanted: asyncio.Event
     _held: contextlib.ExitStack
 
     @classmethod
@@ -75,6 +81,7 @@ class Runtime:
                 store,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
+                device_rows(loaded.networks.device),
             )
             held.callback(galleries.close)
             device.submit(galleries.load).result()
@@ -91,6 +98,8 @@ class Runtime:
                 keys,
                 audit,
                 directory.path,
+                asyncio.Lock(),
+                asyncio.Event(),
                 held.pop_all(),
             )
 
