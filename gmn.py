@@ -34,7 +34,7 @@ class SubCommand:
     Attributes:
         name: as typed.
         summary: what it does, one sentence.
-        function: where its function is, `module:name`.
+        function: where its function, or its group of sub-commands, is: `module:name`.
         extra: which extra of the package brings what it imports; empty for the client's.
         wire: hands the function what its room may not import; None where it needs nothing.
     """
@@ -45,8 +45,8 @@ class SubCommand:
     extra: str = ""
     wire: Callable[[Any], Callable[..., None]] | None = None
 
-    def load(self) -> Callable[..., None]:
-        """Imports the function.
+    def load(self) -> Callable[..., None] | typer.Typer:
+        """Imports the function or group.
 
         Raises:
             InputProblem: naming the extra to install where a package is missing.
@@ -173,6 +173,8 @@ COMMANDS = (
         "service.commands.query:query_command",
         wire=lambda build: build(read_spec, rank_figures),
     ),
+    SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),
+    SubCommand("audit", "Checks the log of who did what.", "service.commands.audit:audit", "serve"),
     SubCommand(
         "bench",
         "Measures ratios, both sides in one run.",
@@ -197,11 +199,15 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Loads the command that `args` are for, and parses them with it."""
-        single = typer.Typer(
-            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
-        )
-        single.command(self._command.name)(self._command.load())
-        return typer.main.get_command(single).make_context(info_name, args, *more, **extra)
+        loaded = self._command.load()
+        if isinstance(loaded, typer.Typer):
+            group = loaded
+        else:
+            group = typer.Typer(
+                add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+            )
+            group.command(self._command.name)(loaded)
+        return typer.main.get_command(group).make_context(info_name, args, *more, **extra)
 
 
 class SubCommands(TyperGroup):

@@ -72,7 +72,7 @@ class What(TypedDict, total=False):
         details: anything else that is neither personal nor secret.
     """
 
-    gallery: str
+    gallery: str | None
     identity: str | None
     new_identity: str | None
     external_id: str | None

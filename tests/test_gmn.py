@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import gmn
 
@@ -73,7 +74,10 @@ def test_the_client_imports_neither_torch_nor_numpy() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_summary_in_the_list_is_what_the_command_says_of_itself(name: str) -> None:
     command = next(command for command in gmn.COMMANDS if command.name == name)
-    assert (command.load().__doc__ or "").splitlines()[0] == command.summary
+    loaded = command.load()
+    if isinstance(loaded, typer.Typer):
+        loaded = typer.main.get_command(loaded).callback
+    assert (loaded.__doc__ or "").splitlines()[0] == command.summary
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,9 @@ def test_the_summary_in_the_list_is_what_the_command_says_of_itself(name: str) -
         ["enroll", "synthetic:x"],
         ["enroll", "synthetic:7,identities=2", "--camera", "nowhere"],
         ["enroll", ".", "--url", "http://127.0.0.1:9"],
+        ["keys", "create", "--scope", "everything"],
+        ["keys", "revoke", "nobody", "--data-dir", "no-such-folder"],
+        ["audit", "verify", "--data-dir", "no-such-folder"],
         ["demo", "--artefact", "no-such-file.safetensors"],
     ],
     ids=" ".join,

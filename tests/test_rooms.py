@@ -14,11 +14,13 @@ STORAGE = ("sqlite3", "faiss", "service.gallery")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 INSIDE_THE_SERVICE = (
     "service.api",
+    "service.audit",
     "service.device",
     "service.gallery",
     "service.inference",
     "service.operations",
     "service.runtime",
+    "service.security",
 )
 
 KNOWS_NOTHING_OF = {
@@ -33,6 +35,7 @@ KNOWS_NOTHING_OF = {
     "service/inference": (*HTTP, *STORAGE, "service.api"),
     "service/gallery": (*HTTP, *MODELS, "service.api", "service.inference", "service.operations"),
     "service/operations": (*HTTP, "sqlite3", "faiss", "torch", "service.api"),
+    "service/security": (*HTTP, *MODELS, "sqlite3", "faiss", "service.api", "service.operations"),
     "service/api": ("sqlite3", "faiss", "torch", "service.inference", "service.gallery.index"),
     "service/client": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE),
     "service/web": INSIDE_THE_SERVICE,

@@ -16,6 +16,7 @@ from service.client.answers import (
 from service.client.asynchronous import AsyncClient
 from service.client.calls import Image, QueryOptions
 from service.client.problems import (
+    KeyRefused,
     Problem,
     ProblemError,
     RequestRefused,
@@ -36,6 +37,7 @@ __all__ = [
     "Explanation",
     "Gallery",
     "Image",
+    "KeyRefused",
     "ModelDescription",
     "PairScore",
     "Problem",

@@ -44,6 +44,16 @@ class RequestRefused(ProblemError, InputProblem):
     """A 4xx answer: the request has to change before it can succeed."""
 
 
+class KeyRefused(RequestRefused):
+    """A 401 or 403 answer about the API key: none, an unknown one, or one that may not do this."""
+
+    def __init__(self, problem: Problem) -> None:
+        hint = "the client takes one from GMN_API_KEY or --api-key"
+        super().__init__(
+            problem.model_copy(update={"detail": f"{problem.detail or problem.title}; {hint}"})
+        )
+
+
 class ServiceFailed(ProblemError):
     """A 5xx answer, or 429 until the retries were used up: the same request may succeed later."""
 
@@ -61,6 +71,8 @@ def problem_of(response: httpx.Response) -> ProblemError:
         text = response.text.strip().splitlines()
         problem = Problem(title=response.reason_phrase, detail=text[0][:200] if text else "")
     problem = problem.model_copy(update={"status": response.status_code})
+    if response.status_code == httpx.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
+        return KeyRefused(problem)
     refused = response.status_code < 500 and response.status_code != httpx.codes.TOO_MANY_REQUESTS
     return RequestRefused(problem) if refused else ServiceFailed(problem)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from model.problems import InputProblem
 from service.client.calls import Call
 from service.client.problems import ServiceUnreachable, problem_of
 
@@ -39,8 +40,20 @@ class Retries:
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """The headers of every request."""
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    """The headers of every request.
+
+    Raises:
+        InputProblem: for a key that no header can carry; it is not repeated.
+    """
+    key = (api_key or "").strip()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputProblem(
+            "the API key holds a character that no key has, such as a space or the end of a line; "
+            "give the whole key and nothing else, in GMN_API_KEY or --api-key"
+        )
+    return {"Authorization": f"Bearer {key}"}
 
 
 def arguments(call: Call[Any]) -> dict[str, Any]:

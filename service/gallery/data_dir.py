@@ -10,6 +10,8 @@ from typing import Self
 
 from model.problems import InputProblem
 
+DATABASE_NAME = "galleries.sqlite3"
+
 
 class DataDirectory:
     """An exclusive hold on a directory; the operating system lets go of it when a process dies.
@@ -40,7 +42,7 @@ class DataDirectory:
     @property
     def database(self) -> Path:
         """The SQLite file of record."""
-        return self.path / "galleries.sqlite3"
+        return self.path / DATABASE_NAME
 
     def close(self) -> None:
         """Lets go of the directory."""

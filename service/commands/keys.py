@@ -1,0 +1,199 @@
+"""`gmn keys`: makes, lists and revokes API keys, also while the service runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from model.problems import InputProblem
+from service.commands.connection import JsonOption, output
+
+if TYPE_CHECKING:
+    from service.audit import AuditLog
+    from service.gallery.key_records import Scope
+    from service.gallery.sqlite.store import SqliteStore
+
+keys = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+DataDirOption = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
+]
+DEFAULT_DATA_DIR = Path("gmn-data")
+
+
+@keys.callback()
+def _keys() -> None:
+    """Makes, lists and revokes API keys.
+
+    As soon as there is one, the service asks for one. What is made or revoked here counts within a
+    second, also with a service that runs on the same data directory.
+
+    Example: gmn keys create --scope query,enroll
+    """
+
+
+@keys.command("create")
+def create(
+    scope: Annotated[
+        list[str],
+        typer.Option("--scope", help="What it may do: query, enroll, admin; several with commas."),
+    ],
+    gallery: Annotated[
+        str | None, typer.Option("--gallery", help="The only gallery that it is for.")
+    ] = None,
+    note: Annotated[str, typer.Option("--note", help="Whom it is for; listed, never sent.")] = "",
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Makes a key and shows it, this once, as the last word of the output.
+
+    Example: gmn keys create --scope query --gallery entrance --note "front desk"
+    """
+    from service.security.keys import create_key
+
+    scopes = _scopes(scope)
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key, text = create_key(scopes, gallery, note)
+    with _opened(data_dir) as (store, audit):
+        named = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
+        audit.record("create_key", "asked", gallery=gallery, details=named)
+        store.keys.add(key)
+        audit.record("create_key", gallery=gallery, details=named)
+        known = gallery is None or any(one.name == gallery for one in store.galleries.all())
+    if not known:
+        typer.echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
+    where = f"gallery {gallery}" if gallery else "every gallery"
+    typer.echo(
+        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}, kept as a hash in "
+        f"{data_dir.resolve()}. It is shown this once: {text}"
+    )
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+    """Lists the keys, without their secrets, oldest first.
+
+    Example: gmn keys list --data-dir ./gmn-data
+    """
+    _require_a_database(data_dir)
+    with _opened(data_dir) as (store, _):
+        kept = store.keys.all()
+    console = output()
+    if as_json:
+        results = [
+            {
+                "key_id": key.key_id,
+                "scopes": list(key.scopes),
+                "gallery": key.gallery,
+                "note": key.note,
+                "created_at": key.created_at.isoformat(),
+            }
+            for key in kept
+        ]
+        console.print_json(data={"results": results})
+        return
+    if not kept:
+        console.print("There is no key; the service answers on loopback only, and asks for none.")
+        return
+    table = Table("key", "scopes", "gallery", "created", "note")
+    for key in kept:
+        created = key.created_at.isoformat(timespec="seconds")
+        table.add_row(key.key_id, ", ".join(key.scopes), key.gallery or "every", created, key.note)
+    console.print(table)
+
+
+@keys.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Which key; see gmn keys list.")],
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Revokes a key; within a second the service refuses it.
+
+    Example: gmn keys revoke 1f0c9a72be44
+    """
+    _require_a_database(data_dir)
+    key_id = _public_id(key_id)
+    with _opened(data_dir) as (store, audit):
+        audit.record("revoke_key", "asked", details={"key_id": key_id})
+        if not store.keys.revoke(key_id):
+            audit.record("revoke_key", "failed", details={"key_id": key_id})
+            raise InputProblem(
+                f"key {key_id}: there is no such key in {data_dir}; see gmn keys list"
+            )
+        audit.record("revoke_key", details={"key_id": key_id})
+        left = len(store.keys.all())
+    typer.echo(f"Key {key_id} is revoked; {left} left.")
+    if not left:
+        typer.echo(
+            "Without any key a service on loopback is open to whoever is on the machine, and one "
+            "on another address answers nobody.",
+            err=True,
+        )
+
+
+def _scopes(named: list[str]) -> list[Scope]:
+    from service.gallery.key_records import SCOPES
+
+    wanted = {one.strip() for text in named for one in text.split(",")} - {""}
+    unknown = sorted(wanted - set(SCOPES))
+    if unknown or not wanted:
+        raise InputProblem(
+            f"--scope {','.join(named)}: there is no scope {', '.join(unknown) or 'in it'}; name "
+            f"one or several of {', '.join(SCOPES)}"
+        )
+    return [scope for scope in SCOPES if scope in wanted]
+
+
+def _public_id(named: str) -> str:
+    """The id that names a key; also where somebody gave the whole key, which is never repeated."""
+    from service.security.keys import KEY_ID, KEY_TEXT
+
+    whole = KEY_TEXT.fullmatch(named)
+    if whole:
+        return whole[1]
+    if not re.fullmatch(KEY_ID, named):
+        raise InputProblem(
+            "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
+            "gmn keys list"
+        )
+    return named
+
+
+def _require_a_database(data_dir: Path) -> None:
+    if not _database(data_dir).is_file():
+        raise InputProblem(
+            f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
+            "or GMN_DATA_DIR"
+        )
+
+
+@contextlib.contextmanager
+def _opened(data_dir: Path) -> Iterator[tuple[SqliteStore, AuditLog]]:
+    # Here and not above: help is shown without them. The lock of the directory is not taken, as the
+    # service holds it; the database and the audit log are made for several processes.
+    from service.audit import Actor, AuditLog, acting
+    from service.gallery.sqlite.store import SqliteStore
+
+    with (
+        AuditLog(data_dir) as audit,
+        contextlib.closing(SqliteStore(_database(data_dir))) as store,
+        acting(Actor(f"uid:{os.getuid()}")),
+    ):
+        yield store, audit
+
+
+def _database(data_dir: Path) -> Path:
+    from service.gallery.data_dir import DATABASE_NAME
+
+    return data_dir / DATABASE_NAME
