@@ -1,0 +1,63 @@
+"""What uploads may cost: all of them together, and in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+CROPS = "/v1/galleries/lobby/crops"
+START = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+
+
+def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(guarded):
+    with guarded.upload(CROPS, 1_900_000, "enroll") as slow:
+        slow.sendall(START)
+        stop = threading.Event()
+
+        def dribble():
+            while not stop.wait(0.2):
+                slow.sendall(b"x")
+
+        sending = threading.Thread(target=dribble)
+        sending.start()
+        try:
+            with guarded.upload(CROPS, 1_900_000, "enroll") as second:
+                answer = second.recv(4096).decode()
+            chunks = iter([START, *[b"x" * 200_000] * 7])
+            form = {"Content-Type": "multipart/form-data; boundary=b"}
+            unannounced = guarded.ask("POST", CROPS, "enroll", content=chunks, headers=form)
+            small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
+        finally:
+            stop.set()
+            sending.join()
+    assert answer.startswith("HTTP/1.1 429")
+    assert "retry-after: 1" in answer.lower()
+    assert unannounced.status_code == 429
+    assert unannounced.headers["retry-after"] == "1"
+    assert "GMN_MAX_QUEUED_BYTES" in unannounced.json()["detail"]
+    assert small.status_code == 422
+
+
+def test_what_a_client_that_left_had_announced_is_free_again(guarded):
+    for _ in range(3):
+        with guarded.upload(CROPS, 1_900_000, "enroll") as left:
+            left.sendall(START)
+    deadline = time.monotonic() + 20
+    body = [("images", ("a", b"x" * 1_800_000))]
+    while (status := guarded.ask("POST", CROPS, "enroll", files=body).status_code) == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert status == 422
+
+
+def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
+    with guarded.upload(CROPS, 1000, "enroll") as stalled:
+        stalled.sendall(START)
+        began = time.monotonic()
+        answer = b""
+        while part := stalled.recv(4096):
+            answer += part
+    assert 1.5 < time.monotonic() - began < 20
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"urn:gmn:problem:body_too_slow" in answer
+    assert b"GMN_BODY_TIMEOUT_S" in answer

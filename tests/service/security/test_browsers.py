@@ -1,0 +1,84 @@
+"""What a browser is told, and which pages it may let use the service."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from model.problems import InputProblem
+from service.settings import read_settings
+
+DESK = "https://desk.example"
+
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization",
+}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/livez", "/v1/model", "/v1/nothing", "/metrics"]
+)
+@pytest.mark.parametrize("key", [None, "query"])
+def test_every_answer_carries_the_security_headers(guarded, path, key):
+    headers = guarded.ask("GET", path, key).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_the_page_of_the_calls_is_allowed_what_it_loads(guarded):
+    page = guarded.ask("GET", "/docs")
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self' 'unsafe-inline'" in policy
+    assert "connect-src 'self'" in policy
+    assets = re.findall(r"""(?:src|href)=["'](/docs/assets/[^"']+)["']""", page.text)
+    assert assets
+    for asset in assets:
+        assert guarded.ask("GET", asset).headers["x-content-type-options"] == "nosniff"
+
+
+def test_pages_of_a_named_origin_may_ask(guarded):
+    allowed = guarded.ask("OPTIONS", "/v1/pairs", headers={"Origin": DESK, **PREFLIGHT})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == DESK
+    answer = guarded.ask("GET", "/v1/model", "query", headers={"Origin": DESK})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == DESK
+    # Without these a page could not even read why it was refused.
+    refused = guarded.ask("GET", "/v1/model", headers={"Origin": DESK})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == DESK
+
+
+def test_pages_of_other_origins_may_not(guarded):
+    elsewhere = {"Origin": "https://elsewhere.example"}
+    for answer in (
+        guarded.ask("OPTIONS", "/v1/pairs", headers=elsewhere | PREFLIGHT),
+        guarded.ask("GET", "/v1/model", "query", headers=elsewhere),
+    ):
+        assert answer.status_code == 403
+        assert answer.json()["type"] == "urn:gmn:problem:cross_origin"
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_without_the_setting_no_page_of_another_origin_may(served):
+    answer = served.http.options("/v1/pairs", headers={"Origin": DESK, **PREFLIGHT})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in served.http.get("/livez").headers
+
+
+@pytest.mark.parametrize("origins", ["*", "desk.example", "https://desk.example/page", "null"])
+def test_an_origin_that_is_none_is_named(monkeypatch, origins):
+    monkeypatch.setenv("GMN_CORS_ORIGINS", origins)
+    with pytest.raises(InputProblem, match="GMN_CORS_ORIGINS"):
+        read_settings()
+
+
+def test_several_origins_stand_with_commas_between(monkeypatch):
+    monkeypatch.setenv("GMN_CORS_ORIGINS", "https://a.example, http://b.example:81")
+    assert read_settings().cors_origins == ("https://a.example", "http://b.example:81")

@@ -1,0 +1,207 @@
+"""Who may call what, asked of a service that other machines reach."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+import gmn
+from model.problems import InputProblem
+from service.client import Client, KeyRefused
+from service.commands.serve import serve
+
+CROPS = "/v1/galleries/lobby/crops"
+NEEDED = [
+    ("GET", "/v1/model", {"query"}),
+    ("GET", "/v1/galleries", {"query", "enroll"}),
+    ("GET", "/v1/galleries/lobby", {"query", "enroll"}),
+    ("GET", CROPS, {"query"}),
+    ("GET", f"{CROPS}/none", {"query"}),
+    ("GET", f"{CROPS}/none/image", {"query"}),
+    ("GET", "/v1/galleries/lobby/identities", {"query"}),
+    ("POST", "/v1/galleries/lobby/queries", {"query"}),
+    ("POST", "/v1/pairs", {"query"}),
+    ("POST", "/v1/embeddings", {"query"}),
+    ("POST", CROPS, {"enroll"}),
+    ("DELETE", f"{CROPS}/none", {"enroll"}),
+    ("POST", "/v1/galleries", set()),
+    ("DELETE", "/v1/galleries/none", set()),
+]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::"])
+def test_an_address_that_others_reach_is_refused_without_keys(host, tmp_path, monkeypatch):
+    monkeypatch.setenv("GMN_DEVICE", "cpu")
+    # The port is opened before keys are looked for; 192.168.0.7 is no address of this machine.
+    monkeypatch.setattr("service.commands.serve._listen", lambda _: open_socket())
+    with pytest.raises(InputProblem, match=r"gmn keys create.*GMN_API_KEYS_FILE"):
+        serve(host=host, port=0, data_dir=tmp_path)
+
+
+def open_socket():
+    import socket
+
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None,
+        "Bearer",
+        "Bearer gmn_0123456789ab_" + "x" * 43,
+        "Bearer " + "x" * 5000,
+        "Basic " + base64.b64encode(b"user:password").decode(),
+    ],
+)
+def test_without_a_known_key_every_call_is_401(guarded, sent):
+    headers = {} if sent is None else {"Authorization": sent}
+    answer = guarded.served.http.get("/v1/model", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:gmn:problem:unauthorised"
+    assert "gmn keys create" in answer.json()["detail"]
+
+
+def test_a_known_id_with_another_secret_is_401(guarded):
+    right = guarded.keys["query"]
+    wrong = right[:-1] + ("a" if right[-1] != "a" else "b")
+    assert guarded.ask("GET", "/v1/model", right).status_code == 200
+    assert guarded.ask("GET", "/v1/model", wrong).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json", "/nothing"])
+def test_what_shows_nothing_is_open(guarded, path):
+    assert guarded.ask("GET", path).status_code == (404 if path == "/nothing" else 200)
+
+
+@pytest.mark.parametrize(("method", "path", "scopes"), NEEDED, ids=lambda one: str(one))
+def test_a_key_may_do_what_its_scope_says(guarded, method, path, scopes):
+    for key in ("query", "enroll", "admin"):
+        answer = guarded.ask(method, path, key)
+        if key == "admin" or key in scopes:
+            assert answer.status_code not in (401, 403), key
+        else:
+            assert answer.status_code == 403, key
+            assert answer.json()["type"] == "urn:gmn:problem:forbidden"
+
+
+def test_a_key_for_one_gallery_touches_no_other(guarded):
+    assert guarded.ask("GET", "/v1/galleries/lobby", "lobby").status_code == 200
+    for method, path in [
+        ("GET", "/v1/galleries/default"),
+        ("GET", "/v1/galleries/none"),
+        ("GET", "/v1/galleries/default/crops"),
+        ("DELETE", "/v1/galleries/default"),
+        ("POST", "/v1/galleries?name=another"),
+    ]:
+        answer = guarded.ask(method, path, "lobby")
+        assert answer.status_code == 403, path
+        assert "'lobby'" in answer.json()["detail"]
+    assert guarded.ask("GET", "/v1/model", "lobby").status_code == 200
+    seen = guarded.ask("GET", "/v1/galleries", "lobby").json()["results"]
+    assert [one["name"] for one in seen] == ["lobby"]
+    assert len(guarded.ask("GET", "/v1/galleries", "query").json()["results"]) >= 2
+
+
+def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new_key):
+    key = new_key("--scope", "query")
+    time.sleep(1.05)
+    assert guarded.ask("GET", "/v1/model", key).status_code == 200
+    assert gmn.run(["keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir)]) == 0
+    time.sleep(1.05)
+    assert guarded.ask("GET", "/v1/model", key).status_code == 401
+
+
+def test_metrics_need_admin_or_this_machine_itself(guarded):
+    forwarded = {"X-Forwarded-For": "203.0.113.9"}
+    assert guarded.ask("GET", "/metrics").status_code == 200
+    assert guarded.ask("GET", "/metrics", headers=forwarded).status_code == 401
+    assert guarded.ask("GET", "/metrics", headers={"Via": "1.1 proxy"}).status_code == 401
+    assert guarded.ask("GET", "/metrics", "query", headers=forwarded).status_code == 403
+    assert guarded.ask("GET", "/metrics", "lobby", headers=forwarded).status_code == 403
+    assert guarded.ask("GET", "/metrics", "admin", headers=forwarded).status_code == 200
+
+
+def test_who_may_not_send_a_body_is_told_before_sending_it(guarded):
+    for key, status in ((None, b"401"), ("query", b"403")):
+        with guarded.upload(CROPS, 1_500_000, key) as connection:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_refused_body_that_is_sent_all_the_same_keeps_its_answer(guarded):
+    files = [("images", ("a", b"x" * 1_500_000))]
+    assert guarded.ask("POST", CROPS, files=files).status_code == 401
+
+
+def test_a_key_never_stands_in_the_log_or_in_an_answer(guarded, new_key):
+    key = new_key("--scope", "query", "--note", "sent in wrong places")
+    secret = key.split("_", 2)[2]
+    time.sleep(1.05)
+    answers = [
+        guarded.ask("GET", f"/v1/model?api_key={key}", key),
+        guarded.ask("GET", f"/v1/galleries/{key}", key),
+        guarded.ask("GET", f"/v1/{key}", key),
+        guarded.ask("GET", f"/v1/model?gallery_size={key}", key),
+        guarded.ask("GET", "/v1/model", key, headers={"X-Request-ID": key}),
+        guarded.ask("POST", "/v1/galleries/lobby/queries", key, data={"scoring": key}),
+        guarded.ask("POST", "/v1/galleries/lobby/queries", key, data={key: "1"}),
+        guarded.ask("GET", "/v1/model", headers={"X-Api-Key": key}),
+    ]
+    assert all(secret not in answer.text for answer in answers)
+    log = guarded.served.log.read_text()
+    assert len(log.splitlines()) >= len(answers)
+    assert secret not in log
+    assert "api_key=" not in log
+    assert secret not in (guarded.data_dir / "audit.jsonl").read_text()
+    database = b"".join(file.read_bytes() for file in guarded.data_dir.glob("*.sqlite3*"))
+    assert secret.encode() not in database
+
+
+def run_gmn(*arguments, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, gmn.__file__, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_clients_commands_take_a_key_and_say_where_it_belongs(guarded, tmp_path, drawn_crops):
+    image = tmp_path / "a.png"
+    image.write_bytes(drawn_crops[0].png)
+    url = ["--url", str(guarded.served.http.base_url), "--gallery", "lobby"]
+    refused = run_gmn("enroll", str(tmp_path), *url)
+    assert refused.returncode == 2
+    assert "GMN_API_KEY" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    enrolled = run_gmn("enroll", str(tmp_path), *url, "--api-key", guarded.keys["enroll"])
+    assert enrolled.returncode == 0, enrolled.stderr
+    asked = run_gmn("query", str(image), *url, "--json", GMN_API_KEY=guarded.keys["query"])
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["results"]
+
+
+def test_a_client_with_the_wrong_scope_is_told_which_one(guarded):
+    with (
+        Client(str(guarded.served.http.base_url), guarded.keys["query"]) as client,
+        pytest.raises(KeyRefused, match=r"needs admin.*GMN_API_KEY"),
+    ):
+        client.create_gallery("another")
+
+
+@pytest.mark.parametrize("key", ["gmn_a_secret\nand more", "schlüssel", "two words"])
+def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(key):
+    with pytest.raises(InputProblem, match="GMN_API_KEY") as refused:
+        Client("http://127.0.0.1:9", key)
+    assert not re.search(r"secret|schl|words", str(refused.value))
