@@ -169,6 +169,19 @@ class QueueFull(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
+class VersionNotReached(ServiceProblem):
+    """A gallery that does not show the version that was asked for, yet."""
+
+    code = "version_not_reached"
+
+    def __init__(self, gallery: str, shown: int, asked: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"gallery {gallery!r} shows version {shown} and not {asked} yet; ask again in "
+            f"{retry_after_s} s, or send a min_version that a write has answered"
+        )
+        self.retry_after_s = retry_after_s
+
+
 class StorageFailed(ServiceProblem):
     """The record store could not write: a full disk, mostly. Nothing was stored."""
 

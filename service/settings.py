@@ -22,6 +22,7 @@ FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
 DeviceName = Literal["auto", "cpu", "cuda"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 QualityPolicy = Literal["warn", "refuse", "off"]
+KeepImages = Literal["original", "thumbnail", "none"]
 
 
 class Settings(BaseSettings):
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
         min_crop_height, min_crop_width: of a crop before it is resized, pixels.
         min_crop_sharpness, min_crop_brightness, max_crop_shadow: as `CropQuality` measures them.
         min_crop_aspect, max_crop_aspect: height by width.
+        keep_images: what is kept of an enrolled image: the file as it came, a JPEG of at most 256
+            pixels' height, or nothing; without it no reindex can embed the crop again.
+        import_dir: below it lie the folders that an import may name; None allows none.
+        max_import_bytes: of an uploaded archive, and of what it unpacks to.
+        housekeeping_seconds: how often what is past its retention is deleted.
         stall_seconds: after so long without a sign of life from the device, `/livez` is 503.
         log_level: of the JSON log on standard error.
     """
@@ -87,6 +93,10 @@ class Settings(BaseSettings):
     max_crop_shadow: float = Field(QualityLimits.max_shadow, ge=0.0, le=1.0)
     min_crop_aspect: float = Field(QualityLimits.min_aspect, ge=0.0)
     max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
+    keep_images: KeepImages = "original"
+    import_dir: Path | None = None
+    max_import_bytes: int = Field(8 * 1024**3, ge=1)
+    housekeeping_seconds: float = Field(3600.0, gt=0.0)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

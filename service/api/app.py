@@ -18,12 +18,36 @@ from service.api.errors import handle_errors
 from service.api.headers import SecurityHeaders
 from service.api.middleware import CancelWhenGone, RequestContext
 from service.api.origin import SameOrigin
-from service.api.routers import comparisons, crops, galleries, health, model, queries
+from service.api.routers import (
+    comparisons,
+    crops,
+    galleries,
+    health,
+    identities,
+    imports,
+    jobs,
+    model,
+    queries,
+    snapshots,
+)
 from service.api.schemas import Problem
 from service.api.security import Guard
+from service.operations.background import background_work
 from service.runtime import Runtime
 from service.settings import Settings
 
+ROUTERS = (
+    galleries,
+    crops,
+    identities,
+    queries,
+    imports,
+    jobs,
+    snapshots,
+    comparisons,
+    model,
+    health,
+)
 VERSION = "0.1.0"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, and says how sure it
 is. Images are multipart files named `images`; every other input is a form field or a query
@@ -47,7 +71,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         app.state.runtime = opened
         app.state.metrics = opened.metrics
         try:
-            yield
+            async with background_work(opened):
+                yield
         finally:
             await asyncio.to_thread(opened.close)
 
@@ -59,7 +84,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         redoc_url=None,
         static_url="/docs/assets",
     )
-    for module in (galleries, crops, queries, comparisons, model, health):
+    for module in ROUTERS:
         app.include_router(module.router)
     handle_errors(app)
     _surround(app, settings)
@@ -80,6 +105,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         max_bytes=settings.max_body_bytes,
         max_queued_bytes=settings.max_queued_bytes,
         timeout_s=settings.body_timeout_s,
+        max_spooled_bytes=settings.max_import_bytes,
     )
     app.add_middleware(Guard, routes=app)
     if settings.cors_origins:

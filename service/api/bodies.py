@@ -13,6 +13,7 @@ from service.api.errors import answer_problem, problem
 
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
+SPOOLED = "/imports"
 
 
 class BodyLimit:
@@ -22,7 +23,12 @@ class BodyLimit:
     """
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, max_queued_bytes: int, timeout_s: float
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        max_queued_bytes: int,
+        timeout_s: float,
+        max_spooled_bytes: int,
     ) -> None:
         """Limits the bodies of an application.
 
@@ -31,15 +37,21 @@ class BodyLimit:
             max_bytes: of one body.
             max_queued_bytes: of all bodies that are held at once.
             timeout_s: how long a body may take until more of it arrives.
+            max_spooled_bytes: of a body that goes to the disk as it arrives, and is not held.
         """
         self._app = app
         self._max_bytes = max_bytes
         self._max_queued_bytes = max_queued_bytes
         self._timeout_s = timeout_s
+        self._max_spooled_bytes = max_spooled_bytes
         self._held = 0
         self._too_large = (
             f"the request's body is over the limit of {max_bytes:,} bytes; send fewer images in "
             "one request, or raise GMN_MAX_BODY_BYTES"
+        )
+        self._archive_too_large = (
+            f"the archive is over the limit of {max_spooled_bytes:,} bytes; send several, or raise "
+            "GMN_MAX_IMPORT_BYTES"
         )
         self._too_many = (
             f"this body and those being received would exceed {max_queued_bytes:,} bytes; send it "
@@ -57,13 +69,17 @@ class BodyLimit:
             return
         text = Headers(scope=scope).get("content-length", "")
         announced = int(text) if text.isdecimal() else 0
-        if announced > self._max_bytes:
-            await self._refuse("body_too_large", self._too_large, 413, scope, receive, send)
+        # An import's archive goes to a file as it arrives: it holds no memory.
+        spooled = scope["path"].endswith(SPOOLED)
+        limit = self._max_spooled_bytes if spooled else self._max_bytes
+        too_large = self._archive_too_large if spooled else self._too_large
+        if announced > limit:
+            await self._refuse("body_too_large", too_large, 413, scope, receive, send)
             return
-        if self._held + announced > self._max_queued_bytes:
+        if not spooled and self._held + announced > self._max_queued_bytes:
             await self._refuse("queue_full", self._too_many, 429, scope, receive, send)
             return
-        held = announced
+        held = 0 if spooled else announced
         self._held += held
         read = 0
         whole = False
@@ -75,8 +91,10 @@ class BodyLimit:
             message = await self._more(receive)
             whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
-            if read > self._max_bytes:
-                raise HTTPException(413, self._too_large)
+            if read > limit:
+                raise HTTPException(413, too_large)
+            if spooled:
+                return message
             # Only a body whose length was not announced grows beyond what is held for it.
             grown = max(0, read - held)
             if self._held + grown > self._max_queued_bytes:

@@ -12,7 +12,13 @@ from starlette.exceptions import HTTPException
 
 from model.crops.decode import CropProblem
 from service.api.schemas import Problem
-from service.problems import QueueFull, ServiceProblem, Unauthorised, UnusableImages
+from service.problems import (
+    QueueFull,
+    ServiceProblem,
+    Unauthorised,
+    UnusableImages,
+    VersionNotReached,
+)
 from service.security.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
@@ -31,8 +37,10 @@ STATUS_OF_CODE = {
     "unknown_job": 404,
     "unknown_snapshot": 404,
     "request_conflict": 409,
+    "damaged_snapshot": 409,
     "gallery_conflict": 409,
     "needs_reindex": 409,
+    "version_not_reached": 503,
     "queue_full": 429,
     "storage_failed": 507,
     "service_stopping": 503,
@@ -103,7 +111,7 @@ def handle_errors(app: FastAPI) -> None:
 def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
     """The HTTP answer to what the service refuses."""
     headers = None
-    if isinstance(error, QueueFull):
+    if isinstance(error, (QueueFull, VersionNotReached)):
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}

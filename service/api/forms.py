@@ -11,9 +11,11 @@ from fastapi import UploadFile
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.calibration import Scoring
+from service.gallery.records import GallerySettings
 from service.gallery.rows import Filter
 from service.operations.compare import PairOperatingPoint
 from service.operations.enroll import ImageToEnroll
+from service.operations.import_crops import ImportOptions
 from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.problems import InvalidField
 
@@ -110,10 +112,25 @@ class QueryFields(Form):
     exclude_cameras: Names = Field((), description="None of these.")
     captured_after: Moment | None = Field(None, description="Only from then on.")
     captured_before: Moment | None = Field(None, description="Only up to then.")
+    camera: str | None = Field(None, description="Which camera took the images that are sent.")
+    camera_disjoint: bool = Field(
+        False, description="Leave out the camera of the query: `camera`, or that of `crop_id`."
+    )
+    min_version: int = Field(
+        0, ge=0, description="Wait until the gallery shows at least this version."
+    )
 
     def options(self) -> RankingOptions:
         """As the operation takes it."""
+        excluded = self.exclude_cameras
+        if self.camera_disjoint and self.crop_id is None:
+            if self.camera is None:
+                raise InvalidField(
+                    "camera_disjoint: of which camera are the images? Send it as camera"
+                )
+            excluded = (*excluded, self.camera)
         return RankingOptions(
+            camera_disjoint=self.camera_disjoint,
             top_k=self.top_k,
             rerank_depth=self.rerank_depth,
             scoring=self.scoring,
@@ -121,7 +138,7 @@ class QueryFields(Form):
             operating_point=self.operating_point,
             wanted=Filter(
                 cameras=self.cameras,
-                exclude_cameras=self.exclude_cameras,
+                exclude_cameras=excluded,
                 captured_after=self.captured_after,
                 captured_before=self.captured_before,
             ),
@@ -167,6 +184,79 @@ class GalleryFields(Form):
     )
 
 
+class GallerySettingsFields(Form):
+    """What can be changed of a gallery; what is left out stays."""
+
+    retention_days: int | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="Crops captured (or else enrolled) longer ago are deleted; 0 keeps all.",
+    )
+    recalibration: bool | None = Field(
+        None, description="Whether verdicts follow this gallery's own unlabelled searches."
+    )
+
+    def changed(self, settings: GallerySettings) -> GallerySettings:
+        """Settings with what was sent."""
+        days, own = settings.retention_days, settings.recalibration
+        if self.retention_days is not None:
+            days = self.retention_days or None
+        return GallerySettings(days, own if self.recalibration is None else self.recalibration)
+
+
+class NewGalleryFields(GallerySettingsFields, GalleryFields):
+    """A gallery to be made, and how it shall be kept."""
+
+
+class IdentityFields(Form):
+    """What to call somebody from now on."""
+
+    new_identity: str | None = Field(
+        None, description="Another name; one that is there already is merged into."
+    )
+
+    def name(self) -> str:
+        """The name; raises `InvalidField` where there is none that can be used."""
+        if not self.new_identity:
+            raise InvalidField("new_identity: is missing; send the name to bear from now on")
+        return _text("new_identity", self.new_identity)
+
+
+class ImportFields(Form):
+    """What is to be imported, and what is said of all of it."""
+
+    folder: str | None = Field(
+        None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
+    )
+    manifest: str | None = Field(
+        None, description="A CSV file in it: path,identity,camera[,captured_at]."
+    )
+    identity: str | None = Field(None, description="Of every image, where there is no manifest.")
+    camera: str | None = Field(None, description="Of every image, where there is no manifest.")
+
+    def options(self) -> ImportOptions:
+        """As the operation takes it."""
+        return ImportOptions(
+            identity=_text("identity", self.identity) if self.identity else None,
+            camera=_camera("camera", self.camera) if self.camera else None,
+            manifest=_text("manifest", self.manifest) if self.manifest else None,
+        )
+
+
+class ImportForm(ImportFields):
+    """An archive to import, or a folder that the service can read."""
+
+    archive: UploadFile | None = Field(None, description="A zip or tar file of images.")
+
+
+class JobsQuery(Form):
+    """Which jobs are listed."""
+
+    gallery: str | None = Field(None, description="Only of this gallery.")
+    limit: int = Field(100, ge=1, le=1000, description="How many of the newest.")
+
+
 class PageQuery(Form):
     """Which page of a listing."""
 
@@ -181,6 +271,7 @@ class CropsQuery(PageQuery):
 
     identity: str | None = Field(None, description="Only of this identity.")
     camera: str | None = Field(None, description="Only of this camera.")
+    external_id: str | None = Field(None, description="Only with this id of yours.")
 
 
 class ModelQuery(Form):
@@ -194,7 +285,7 @@ class ModelQuery(Form):
 def merged(kind: type[Fields], form: BaseModel, query: BaseModel) -> Fields:
     """Fields from the form and the query string; where both name one, the form's holds."""
     given = query.model_dump(exclude_unset=True) | form.model_dump(
-        exclude_unset=True, exclude={"images"}
+        exclude_unset=True, exclude={"images", "archive"}
     )
     return kind.model_validate(given)
 

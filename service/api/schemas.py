@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from model.calibration import Scoring, Verdict
+from service.gallery.job_records import Job
 from service.gallery.records import LandedCrop, StoredCrop
 from service.operations.browse import GalleryDescription
 from service.operations.query import QueryAnswer
@@ -53,6 +54,18 @@ class Problem(BaseModel):
     request_id: str | None = None
 
 
+class CalibrationOut(Schema):
+    """What a gallery's verdicts are made by.
+
+    `artefact`: by the artefact's own thresholds, corrected for the gallery's size; `learning`: the
+    same, until there are enough searches; `own`: by the impostor tail of its own searches.
+    """
+
+    version: str | None
+    state: Literal["artefact", "learning", "own"]
+    searches: int
+
+
 class GalleryOut(Schema):
     """A gallery: what it holds, and whether it can be searched."""
 
@@ -65,7 +78,10 @@ class GalleryOut(Schema):
     dtype: str
     index_bytes: int
     image_bytes: int
-    state: Literal["ready", "needs_reindex"]
+    recall: float | None = None
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    retention_days: int | None
+    calibration: CalibrationOut
     created_at: Moment
 
     @classmethod
@@ -91,9 +107,9 @@ class CropOut(Schema):
     external_id: str | None
     metadata: dict[str, Any] | None
     sha256: str
-    content_type: str
+    content_type: str | None
     created_at: Moment
-    image_url: str
+    image_url: str | None
 
     @classmethod
     def of(cls, gallery: str, crop: StoredCrop) -> CropOut:
@@ -108,7 +124,7 @@ class CropOut(Schema):
             sha256=crop.sha256,
             content_type=crop.content_type,
             created_at=crop.created_at,
-            image_url=image_url(gallery, crop.crop_id),
+            image_url=image_url(gallery, crop.crop_id) if crop.content_type else None,
         )
 
 
@@ -192,6 +208,95 @@ class RemovalOut(Schema):
 
     gallery_version: int
     removed: int
+
+
+class RelabelledOut(Schema):
+    """How many crops bear the new name; `merged` where others bore it before."""
+
+    gallery_version: int
+    identity: str
+    changed: int
+    merged: bool
+
+
+class RemainderOut(Schema):
+    """What is still kept of a forgotten person: where, what, and until when."""
+
+    where: str
+    what: str
+    until: str
+
+
+class ForgottenOut(Schema):
+    """What was removed of a person, crops by snapshot too, and what remains."""
+
+    gallery_version: int
+    removed: int
+    snapshots: dict[str, int]
+    remaining: list[RemainderOut]
+
+
+class SnapshotOut(Schema):
+    """A copy of a gallery; `sha256` is over its crops' checksums."""
+
+    snapshot_id: str
+    version: int
+    embedding_fingerprint: str
+    crops: int
+    bytes: int
+    sha256: str
+    created_at: Moment
+
+
+class SnapshotsOut(Schema):
+    """Every snapshot of a gallery, oldest first."""
+
+    results: list[SnapshotOut]
+    next_cursor: str | None = None
+
+
+class RestoredOut(Schema):
+    """What a gallery holds after a restore."""
+
+    gallery_version: int
+    snapshot_id: str
+    crops: int
+
+
+class JobOut(Schema):
+    """Long work, and how far it is; `problems` counts the items that had one."""
+
+    job_id: str
+    gallery: str
+    kind: Literal["import", "reindex"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: dict[str, int]
+    problems: int
+    detail: str | None
+    created_at: Moment
+    updated_at: Moment
+
+    @classmethod
+    def of(cls, gallery: str, job: Job) -> JobOut:
+        """From what the record holds."""
+        return cls(
+            job_id=job.job_id,
+            gallery=gallery,
+            kind=job.kind,
+            state=job.state,
+            progress=dict(job.progress),
+            problems=job.problems,
+            detail=job.detail,
+            created_at=job.created_at,
+            updated_at=job.updated_at,
+        )
+
+
+class JobsOut(Schema):
+    """The newest jobs."""
+
+    results: list[JobOut]
+    next_cursor: str | None = None
 
 
 class GalleryRemovalOut(Schema):

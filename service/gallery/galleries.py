@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
@@ -25,6 +26,7 @@ from service.gallery.records import (
 )
 from service.problems import GalleryConflict, UnknownCrop, UnknownGallery, UnknownIdentity
 
+log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 SEARCH_DTYPE = "float32"
 READ_THREADS = 2
@@ -209,6 +211,19 @@ class Galleries:
         if record is None:
             raise UnknownGallery(name)
         return record
+
+    def write_later(self, call: Callable[[], None]) -> None:
+        """Queues a call for the writer thread that nobody waits for; its failure is logged."""
+
+        def logged() -> None:
+            try:
+                call()
+            except Exception:
+                log.exception("a write that nobody waits for failed")
+
+        # A service that is stopping takes no more of them.
+        with contextlib.suppress(RuntimeError):
+            self._writer.submit(logged)
 
     def close(self) -> None:
         """Finishes the writes under way and closes the store."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
 from service.gallery.sqlite.database import as_text, as_time
-from service.problems import DamagedSnapshot
+from service.problems import DamagedSnapshot, StorageFailed
 
 FORMAT = 1
 TABLES = """
@@ -52,7 +52,7 @@ def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent
         crops: read once, in order.
 
     Raises:
-        OSError, sqlite3.Error: where the disk does not take it; nothing is left then.
+        StorageFailed: where the disk does not take it; nothing is left then.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_suffix(".part")
@@ -70,6 +70,12 @@ def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent
         _to_disk(beside)
         beside.replace(path)
         _to_disk(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        beside.unlink(missing_ok=True)
+        raise StorageFailed(
+            f"the snapshot could not be written ({error}); nothing is left of it, free space in "
+            "the data directory and ask again"
+        ) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -109,6 +115,16 @@ def snapshot_content(path: Path) -> SnapshotContent:
     """
     with _reading(path) as file:
         return _header(path, file)
+
+
+def snapshot_crop_ids(path: Path) -> list[str]:
+    """The ids of the crops that a file holds.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        return [crop_id for (crop_id,) in file.execute("SELECT crop_id FROM crops")]
 
 
 def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:

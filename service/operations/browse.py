@@ -11,7 +11,6 @@ from service.gallery.index_kinds import HOST_KINDS
 from service.gallery.records import (
     CropFilter,
     GalleryRecord,
-    GallerySettings,
     IdentityCount,
     Picture,
     StoredCrop,
@@ -23,12 +22,24 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class CalibrationState:
+    """What a gallery's verdicts are made by; `version` is None where nothing is loaded for it."""
+
+    version: str | None
+    state: Literal["artefact", "learning", "own"]
+    searches: int
+
+
+@dataclass(frozen=True)
 class GalleryDescription:
     """A gallery as it is now.
 
     Attributes:
         version: the record's; a search that follows sees at least this one.
-        state: `needs_reindex` where another embedder than the loaded one filled it.
+        recall: share of the true nearest that its index finds, measured; None where it is exact.
+        state: `previous_model` where the model before answers for it, `needs_reindex` where none
+            does.
+        retention_days: crops older than that are deleted; None keeps them.
         index_bytes: memory of its vectors; 0 where it is not searchable.
         image_bytes: of the stored image files.
     """
@@ -42,7 +53,10 @@ class GalleryDescription:
     dtype: str
     index_bytes: int
     image_bytes: int
-    state: Literal["ready", "needs_reindex"]
+    recall: float | None
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    retention_days: int | None
+    calibration: CalibrationState
     created_at: datetime
 
 
@@ -54,22 +68,16 @@ class Page(Generic[Item]):
     next_after: str | None
 
 
-async def create_gallery(runtime: Runtime, name: str) -> GalleryDescription:
-    """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
-    record = await runtime.galleries.create(name, GallerySettings())
-    return _describe(record, runtime.galleries.get(name))
-
-
 async def describe_gallery(runtime: Runtime, name: str) -> GalleryDescription:
     """One gallery; raises `UnknownGallery`."""
-    return _describe(await runtime.galleries.record(name), runtime.galleries.get(name))
+    return _describe(runtime, await runtime.galleries.record(name), runtime.galleries.get(name))
 
 
 async def list_galleries(runtime: Runtime) -> list[GalleryDescription]:
     """Every gallery, by name."""
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
     records = await runtime.galleries.read(runtime.galleries.store.galleries.all)
-    return [_describe(one, held[one.name]) for one in records if one.name in held]
+    return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
 
 
 async def list_crops(
@@ -119,7 +127,7 @@ async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
     return picture
 
 
-def _describe(record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
+def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
     index = None if gallery.needs_reindex else gallery.index
     return GalleryDescription(
         name=record.name,
@@ -131,6 +139,22 @@ def _describe(record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
         dtype=index.dtype if index else HOST_KINDS[0].dtype,
         index_bytes=index.bytes if index else 0,
         image_bytes=record.image_bytes,
-        state="ready" if index else "needs_reindex",
+        recall=index.recall if index else None,
+        state=_state(gallery),
+        retention_days=record.settings.retention_days,
+        calibration=_calibration(runtime, gallery),
         created_at=record.created_at,
     )
+
+
+def _state(gallery: Gallery) -> Literal["ready", "previous_model", "needs_reindex"]:
+    if gallery.needs_reindex:
+        return "needs_reindex"
+    return "previous_model" if gallery.outdated else "ready"
+
+
+def _calibration(runtime: Runtime, gallery: Gallery) -> CalibrationState:
+    if gallery.needs_reindex:
+        return CalibrationState(None, "artefact", 0)
+    in_force = runtime.calibrations.of(gallery).in_force
+    return CalibrationState(in_force.version, in_force.state, in_force.searches)

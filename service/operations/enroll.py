@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from model.crops.decode import CropProblem
-from service.gallery.records import LandedCrop, NewCrop, Picture
+from service.gallery.gallery import Gallery
+from service.gallery.pictures import kept_picture
+from service.gallery.records import Enrolment, LandedCrop, NewCrop, RequestKey
 from service.inference.pipeline import EmbeddedImage
 from service.inference.quality_gate import QualityGate
+from service.problems import NeedsReindex
 from service.runtime import Runtime
 from service.settings import Settings
 
-# decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
-SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
+Outcome = LandedCrop | CropProblem
 
 
 @dataclass(frozen=True)
@@ -33,44 +37,95 @@ class ImageToEnroll:
 
 @dataclass(frozen=True)
 class EnrolmentAnswer:
-    """What became of each image, in order."""
+    """What became of each image, in order.
+
+    Attributes:
+        replayed: this request happened before, and the answer is what it did then.
+    """
 
     gallery_version: int
-    results: tuple[LandedCrop | CropProblem, ...]
+    results: tuple[Outcome, ...]
+    replayed: bool = False
 
 
 async def enroll(
-    runtime: Runtime, gallery: str, images: Sequence[ImageToEnroll]
+    runtime: Runtime,
+    gallery: str,
+    images: Sequence[ImageToEnroll],
+    request_name: str | None = None,
 ) -> EnrolmentAnswer:
     """Enrols images; what the answer calls landed survives a power cut and is found at once.
 
+    Args:
+        runtime: of the service.
+        gallery: by name.
+        images: what to enrol.
+        request_name: under one name the same images are enrolled once, however often they come.
+
     Raises:
+        RequestConflict: for a name that stood for other images.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     target = runtime.galleries.get(gallery)
     target.require_comparable()
+    request = None
+    if request_name is not None:
+        request = RequestKey(request_name, await asyncio.to_thread(_digest, images))
+        store, asked = runtime.galleries.store, request
+        past = await runtime.galleries.read(lambda: store.crops.happened(target.gallery_id, asked))
+        if past is not None:
+            return _answer(images, past)
     with runtime.admission.places(len(images)):
-        embedded = await runtime.pipeline.embed(
-            [image.image for image in images], quality_gate(runtime.settings)
+        enrolment = await _enroll(runtime, target, images, request)
+    landed = [one for one in enrolment.results if isinstance(one, LandedCrop)]
+    if landed and not enrolment.replayed:
+        await runtime.audit.done(
+            "enroll",
+            gallery=gallery,
+            count=len(landed),
+            details={"duplicates": sum(one.duplicate for one in landed)},
         )
-        crops = [
-            _new_crop(image, outcome)
+    return enrolment
+
+
+async def _enroll(
+    runtime: Runtime,
+    target: Gallery,
+    images: Sequence[ImageToEnroll],
+    request: RequestKey | None,
+) -> EnrolmentAnswer:
+    gate = quality_gate(runtime.settings)
+    while True:
+        model = runtime.model_of(target)
+        embedded = await model.pipeline.embed([image.image for image in images], gate)
+        usable = [
+            (image, outcome)
             for image, outcome in zip(images, embedded, strict=True)
             if isinstance(outcome, EmbeddedImage)
         ]
-        if not crops:
-            refused = tuple(one for one in embedded if isinstance(one, CropProblem))
-            return EnrolmentAnswer(target.version, refused)
-        fingerprint = runtime.description.embedding_fingerprint
-        enrolment = await runtime.galleries.enroll(gallery, fingerprint, crops)
-    landed = iter(enrolment.landed)
-    return EnrolmentAnswer(
-        enrolment.version,
-        tuple(
-            one if isinstance(one, CropProblem) else _with_faults(next(landed), one)
-            for one in embedded
-        ),
-    )
+        problems = [one if isinstance(one, CropProblem) else None for one in embedded]
+        if not usable:
+            return EnrolmentAnswer(target.version, tuple(one for one in problems if one))
+        crops = await asyncio.to_thread(_new_crops, runtime.settings, usable)
+        if request is not None:
+            request = replace(request, problems=_problems_as_text(problems))
+        try:
+            enrolment = await runtime.galleries.enroll(target.name, model.embedder, crops, request)
+        except NeedsReindex:
+            if runtime.model_of(target).embedder == model.embedder:
+                raise
+            # The gallery went over to another embedder while these images were embedded.
+            continue
+        if enrolment.replayed:
+            return _answer(images, enrolment)
+        landed = iter(enrolment.landed)
+        return EnrolmentAnswer(
+            enrolment.version,
+            tuple(
+                one if isinstance(one, CropProblem) else _with_faults(next(landed), one)
+                for one in embedded
+            ),
+        )
 
 
 def quality_gate(settings: Settings) -> QualityGate | None:
@@ -80,26 +135,53 @@ def quality_gate(settings: Settings) -> QualityGate | None:
     return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
 
 
+def _answer(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer:
+    """What a request that happened answered; who and where is what it says again now."""
+    landed = iter(past.landed)
+    results: list[Outcome] = []
+    for image, problem in zip(images, json.loads(past.problems), strict=True):
+        if problem is not None:
+            results.append(CropProblem(**problem))
+        else:
+            results.append(replace(next(landed), identity=image.identity, camera=image.camera))
+    return EnrolmentAnswer(past.version, tuple(results), replayed=True)
+
+
+def _problems_as_text(problems: Sequence[CropProblem | None]) -> str:
+    return json.dumps(
+        [{"code": one.code, "detail": one.detail} if one else None for one in problems]
+    )
+
+
+def _digest(images: Sequence[ImageToEnroll]) -> str:
+    """Of everything that a request says."""
+    digest = hashlib.sha256()
+    for image in images:
+        said = asdict(replace(image, image=b"", metadata=dict(image.metadata or {})))
+        said["captured_at"] = image.captured_at.isoformat() if image.captured_at else None
+        said["image"] = hashlib.sha256(image.image).hexdigest()
+        digest.update(json.dumps(said, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def _with_faults(landed: LandedCrop, embedded: EmbeddedImage) -> LandedCrop:
     warnings = (*landed.warnings, *(fault.detail for fault in embedded.faults))
     return replace(landed, warnings=warnings)
 
 
-def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage) -> NewCrop:
-    return NewCrop(
-        picture=Picture(image.image, _content_type(image.image)),
-        sha256=hashlib.sha256(image.image).hexdigest(),
-        vector=embedded.vector,
-        identity=image.identity,
-        camera=image.camera,
-        captured_at=image.captured_at,
-        external_id=image.external_id,
-        metadata=image.metadata,
-    )
-
-
-def _content_type(image: bytes) -> str:
-    for signature, content_type in SIGNATURES:
-        if image.startswith(signature):
-            return content_type
-    return "image/bmp"
+def _new_crops(
+    settings: Settings, usable: Sequence[tuple[ImageToEnroll, EmbeddedImage]]
+) -> list[NewCrop]:
+    return [
+        NewCrop(
+            picture=kept_picture(image.image, settings.keep_images),
+            sha256=hashlib.sha256(image.image).hexdigest(),
+            vector=embedded.vector,
+            identity=image.identity,
+            camera=image.camera,
+            captured_at=image.captured_at,
+            external_id=image.external_id,
+            metadata=image.metadata,
+        )
+        for image, embedded in usable
+    ]

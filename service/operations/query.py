@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
+from model.problems import InputProblem
 from service.gallery.gallery import Gallery
+from service.gallery.own_calibration import CalibrationInForce
+from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
+from service.operations.learn import learn_from
 from service.operations.ranking import Ranking, RankingOptions, rank
 from service.problems import UnknownCrop, UnusableImages
 from service.runtime import Runtime
@@ -44,8 +49,17 @@ class QueryAnswer:
 @dataclass(frozen=True)
 class _Searched:
     version: int
+    model: LoadedModel
+    calibration: CalibrationInForce
     ranking: Ranking
     began: float
+
+
+class _Switched(InputProblem):
+    """The gallery went over to another embedder between the embedding and the search.
+
+    Nothing failed: the device thread logs no `InputProblem`, and the query is embedded again.
+    """
 
 
 async def query_by_images(
@@ -59,15 +73,21 @@ async def query_by_images(
     """
     began = time.perf_counter()
     target = runtime.galleries.get(gallery)
-    target.require_comparable()
     with runtime.admission.places(len(images)):
-        embedded = await runtime.pipeline.embed(images)
-        usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
-        if len(usable) < len(embedded):
-            raise UnusableImages(
-                [one if isinstance(one, CropProblem) else None for one in embedded]
-            )
-        return await _answer(runtime, target, usable, options, began)
+        while True:
+            model = runtime.model_of(target)
+            embedded = await model.pipeline.embed(images)
+            usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
+            if len(usable) < len(embedded):
+                raise UnusableImages(
+                    [one if isinstance(one, CropProblem) else None for one in embedded]
+                )
+            with contextlib.suppress(_Switched):
+                answer = await _answer(runtime, target, model, usable, options, began)
+                break
+    if len(usable) == 1:
+        learn_from(runtime, target, usable[0].vector, options.wanted)
+    return answer
 
 
 async def query_each(
@@ -80,15 +100,20 @@ async def query_each(
     """
     began = time.perf_counter()
     target = runtime.galleries.get(gallery)
-    target.require_comparable()
     with runtime.admission.places(len(images)):
-        embedded = await runtime.pipeline.embed(images)
-        usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
-        answers = iter(
-            await asyncio.gather(
-                *(_answer(runtime, target, [one], options, began) for one in usable)
-            )
-        )
+        while True:
+            model = runtime.model_of(target)
+            embedded = await model.pipeline.embed(images)
+            usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
+            with contextlib.suppress(_Switched):
+                answers = iter(
+                    await asyncio.gather(
+                        *(_answer(runtime, target, model, [one], options, began) for one in usable)
+                    )
+                )
+                break
+    for one in usable:
+        learn_from(runtime, target, one.vector, options.wanted)
     return [one if isinstance(one, CropProblem) else next(answers) for one in embedded]
 
 
@@ -109,22 +134,25 @@ async def query_by_crop(
         row = index.table.row_of(crop_id)
         if row is None:
             raise UnknownCrop(gallery, crop_id)
-        without = int(index.table.row_ids[row])
-        wanted = replace(options.wanted, without=without)
+        label = index.table.label(row)
+        wanted = replace(options.wanted, without=label.row_id)
+        if options.camera_disjoint and label.camera is not None:
+            wanted = replace(wanted, exclude_cameras=(*wanted.exclude_cameras, label.camera))
         vector = index.table.vectors[row : row + 1].copy()
-        ranking = _rank(runtime, target, vector, replace(options, wanted=wanted))
-        return _Searched(target.version, ranking, started)
+        model = runtime.model_of(target)
+        return _search(runtime, target, model, vector, replace(options, wanted=wanted), started)
 
     with runtime.admission.places(1):
         asked = time.perf_counter()
         searched = await asyncio.wrap_future(runtime.device.submit(search))
     queue = searched.began - asked
-    return _finish(runtime, searched, decode=0.0, queue=queue, embed=0.0, began=began)
+    return _finish(searched, decode=0.0, queue=queue, embed=0.0, began=began)
 
 
 async def _answer(
     runtime: Runtime,
     target: Gallery,
+    model: LoadedModel,
     images: Sequence[EmbeddedImage],
     options: RankingOptions,
     began: float,
@@ -133,12 +161,13 @@ async def _answer(
 
     def search() -> _Searched:
         started = time.perf_counter()
-        return _Searched(target.version, _rank(runtime, target, vectors, options), started)
+        if target.embedder != model.embedder:
+            raise _Switched
+        return _search(runtime, target, model, vectors, options, started)
 
     asked = time.perf_counter()
     searched = await asyncio.wrap_future(runtime.device.submit(search))
     return _finish(
-        runtime,
         searched,
         decode=max(image.decode for image in images),
         queue=max(image.queue for image in images) + searched.began - asked,
@@ -147,21 +176,21 @@ async def _answer(
     )
 
 
-def _rank(
-    runtime: Runtime, target: Gallery, vectors: NDArray[np.float32], options: RankingOptions
-) -> Ranking:
-    calibration = runtime.description.calibration
-    return rank(target.index, runtime.networks, calibration, vectors, options)
+def _search(
+    runtime: Runtime,
+    target: Gallery,
+    model: LoadedModel,
+    vectors: NDArray[np.float32],
+    options: RankingOptions,
+    began: float,
+) -> _Searched:
+    calibration = runtime.calibrations.of(target).in_force
+    ranking = rank(target.index, model.networks, calibration.calibration, vectors, options)
+    return _Searched(target.version, model, calibration, ranking, began)
 
 
 def _finish(
-    runtime: Runtime,
-    searched: _Searched,
-    *,
-    decode: float,
-    queue: float,
-    embed: float,
-    began: float,
+    searched: _Searched, *, decode: float, queue: float, embed: float, began: float
 ) -> QueryAnswer:
     timing = Timing(
         decode=decode * 1e3,
@@ -173,8 +202,8 @@ def _finish(
     )
     return QueryAnswer(
         searched.version,
-        runtime.calibration_version,
-        runtime.description.artefact_fingerprint,
+        searched.calibration.version,
+        searched.model.description.artefact_fingerprint,
         searched.ranking,
         timing,
     )

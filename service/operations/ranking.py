@@ -37,6 +37,7 @@ class RankingOptions:
         group_by: `identity` keeps the best crop of each; a crop without one stands for itself.
         operating_point: the share of searches for a stranger that may be answered `match`.
         wanted: which crops may be returned.
+        camera_disjoint: leave out the camera of the crop that is asked about.
     """
 
     top_k: int = 10
@@ -45,6 +46,7 @@ class RankingOptions:
     group_by: GroupBy = "crop"
     operating_point: OperatingPoint = "far_1e-2"
     wanted: Filter = field(default_factory=Filter)
+    camera_disjoint: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""`/v1/galleries/{gallery}/crops` and `/identities`: enrol, list, read, delete."""
+"""`/v1/galleries/{gallery}/crops`: enrol, list, read, delete."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
@@ -18,13 +18,11 @@ from service.api.dependencies import (
     refusals,
 )
 from service.api.errors import answer_problem, image_problem, problem
-from service.api.forms import CropsQuery, EnrollFields, EnrollForm, PageQuery, merged
+from service.api.forms import CropsQuery, EnrollFields, EnrollForm, merged
 from service.api.schemas import (
     CropOut,
     CropsOut,
     EnrolmentOut,
-    IdentitiesOut,
-    IdentityOut,
     LandedOut,
     RefusedOut,
     RemovalOut,
@@ -37,6 +35,15 @@ from service.operations.forget import forget_crop
 from service.problems import InvalidField
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["crops"])
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Your name for this request; sent again under it, it happens once.",
+    ),
+]
 SOME_LANDED: Responses = {
     207: {"model": EnrolmentOut, "description": "Some images landed, some did not."}
 }
@@ -55,12 +62,21 @@ async def enroll_crops(
     gallery: GalleryName,
     form: Annotated[EnrollForm, Form(media_type="multipart/form-data")],
     query: Annotated[EnrollFields, Query()],
+    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Enrols images; what has landed survives a power cut and is found from now on."""
+    """Enrols images; what has landed survives a power cut and is found from now on.
+
+    Under one `Idempotency-Key` the same request happens once within a day; sent again it is
+    answered as it was, with `Idempotent-Replayed: true`.
+    """
     images = await read_images(runtime, form.images)
     described = merged(EnrollFields, form, query).for_images(images)
-    answer = await enroll(runtime, gallery, described)
-    return _enrolment(request, runtime, answer)
+    name = None if idempotency_key is None else f"client:{idempotency_key}"
+    answer = await enroll(runtime, gallery, described, name)
+    response = _enrolment(request, runtime, answer)
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 @router.get("/crops", responses=refusals(404), dependencies=[needs("query")])
@@ -110,23 +126,6 @@ async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId)
     # Never cached: what is deleted here must not live on in a browser or proxy.
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(picture.content, media_type=picture.content_type, headers=headers)
-
-
-@router.get(
-    "/identities",
-    responses=refusals(404),
-    tags=["identities"],
-    dependencies=[needs("query")],
-)
-async def list_identities(
-    runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[PageQuery, Query()]
-) -> IdentitiesOut:
-    """Identities in the order of their names; crops without one are not counted."""
-    page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit)
-    return IdentitiesOut(
-        results=[IdentityOut.model_validate(one) for one in page.items],
-        next_cursor=page.next_after,
-    )
 
 
 def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""`/v1/galleries`: create, list, describe, delete."""
+"""`/v1/galleries`: create, list, describe, change, delete."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Response
 
 from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
-from service.api.forms import GalleryFields, merged
+from service.api.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
 from service.api.schemas import GalleriesOut, GalleryOut, GalleryRemovalOut
 from service.api.security import CallerDep, needs
+from service.gallery.records import GallerySettings
 from service.operations import browse
+from service.operations.manage import change_gallery, create_gallery, delete_gallery
 from service.problems import InvalidField
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
@@ -22,20 +24,20 @@ router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
     responses=refusals(400, 409, 413, 415, 507),
     dependencies=[needs("admin"), TakesForm],
 )
-async def create_gallery(
+async def create(
     runtime: RuntimeDep,
     caller: CallerDep,
     response: Response,
-    form: Annotated[GalleryFields, Form(media_type="multipart/form-data")],
+    form: Annotated[NewGalleryFields, Form(media_type="multipart/form-data")],
     query: Annotated[GalleryFields, Query()],
 ) -> GalleryOut:
     """Creates an empty gallery."""
-    name = merged(GalleryFields, form, query).name
-    if name is None:
+    fields = merged(NewGalleryFields, form, query)
+    if fields.name is None:
         raise InvalidField("name: is missing; send it as a form field or query parameter")
-    caller.require_gallery(name)
-    created = await browse.create_gallery(runtime, name)
-    response.headers["Location"] = f"/v1/galleries/{name}"
+    caller.require_gallery(fields.name)
+    created = await create_gallery(runtime, fields.name, fields.changed(GallerySettings()))
+    response.headers["Location"] = f"/v1/galleries/{fields.name}"
     return GalleryOut.of(created)
 
 
@@ -49,12 +51,29 @@ async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> GalleriesOut
 
 
 @router.get("/{gallery}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def describe_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
+async def describe(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
     """What one gallery holds."""
     return GalleryOut.of(await browse.describe_gallery(runtime, gallery))
 
 
+@router.patch(
+    "/{gallery}",
+    responses=refusals(400, 404, 413, 415, 507),
+    dependencies=[needs("admin"), TakesForm],
+)
+async def change(
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    form: Annotated[GallerySettingsFields, Form(media_type="multipart/form-data")],
+    query: Annotated[GallerySettingsFields, Query()],
+) -> GalleryOut:
+    """Changes how a gallery is kept; what is left out stays."""
+    fields = merged(GallerySettingsFields, form, query)
+    settings = fields.changed(runtime.galleries.get(gallery).settings)
+    return GalleryOut.of(await change_gallery(runtime, gallery, settings))
+
+
 @router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
-async def delete_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemovalOut:
-    """Deletes a gallery and every crop in it; `default` stays."""
-    return GalleryRemovalOut(removed=await runtime.galleries.delete(gallery))
+async def delete(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemovalOut:
+    """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
+    return GalleryRemovalOut(removed=await delete_gallery(runtime, gallery))

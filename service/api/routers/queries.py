@@ -22,6 +22,7 @@ from service.api.forms import QueryFields, QueryForm, merged
 from service.api.schemas import QueryOut, RefusedOut, SeparateOut
 from service.api.security import needs
 from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
+from service.operations.versions import wait_for_version
 from service.problems import InvalidField
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["queries"])
@@ -50,6 +51,7 @@ async def query_gallery(
     """
     fields = merged(QueryFields, form, query)
     options = fields.options()
+    await wait_for_version(runtime, gallery, fields.min_version)
     if fields.crop_id is not None:
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")

@@ -1,0 +1,56 @@
+"""`/v1/galleries/{gallery}/identities`: list, rename or merge, forget."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Path, Query
+
+from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
+from service.api.forms import IdentityFields, PageQuery, merged
+from service.api.schemas import ForgottenOut, IdentitiesOut, IdentityOut, RelabelledOut
+from service.api.security import needs
+from service.operations import browse
+from service.operations.forget import forget_identity
+from service.operations.relabel import relabel_identity
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/identities", tags=["identities"])
+Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"])]
+
+
+@router.get("", responses=refusals(404), dependencies=[needs("query")])
+async def list_identities(
+    runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[PageQuery, Query()]
+) -> IdentitiesOut:
+    """Identities in the order of their names; crops without one are not counted."""
+    page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit)
+    return IdentitiesOut(
+        results=[IdentityOut.model_validate(one) for one in page.items],
+        next_cursor=page.next_after,
+    )
+
+
+@router.patch(
+    "/{identity:path}",
+    responses=refusals(400, 404, 413, 415, 507),
+    dependencies=[needs("admin"), TakesForm],
+)
+async def relabel(
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    identity: Identity,
+    form: Annotated[IdentityFields, Form(media_type="multipart/form-data")],
+    query: Annotated[IdentityFields, Query()],
+) -> RelabelledOut:
+    """Renames an identity, or merges it into one that is there."""
+    name = merged(IdentityFields, form, query).name()
+    return RelabelledOut.model_validate(await relabel_identity(runtime, gallery, identity, name))
+
+
+@router.delete("/{identity:path}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
+async def forget(runtime: RuntimeDep, gallery: GalleryName, identity: Identity) -> ForgottenOut:
+    """Forgets a person: every crop, vector, picture and copy in a snapshot.
+
+    The answer says what was removed, and what remains where until when.
+    """
+    return ForgottenOut.model_validate(await forget_identity(runtime, gallery, identity))

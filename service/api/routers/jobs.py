@@ -1,0 +1,126 @@
+"""`/v1/jobs`: how far long work is, what went wrong in it, and stopping it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
+
+from service.api.dependencies import RuntimeDep, refusals
+from service.api.forms import JobsQuery
+from service.api.schemas import JobOut, JobsOut
+from service.api.security import CallerDep, needs
+from service.gallery.job_records import Job, JobProblem
+from service.operations import jobs
+from service.problems import UnknownJob
+from service.runtime import Runtime
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+JobId = Annotated[str, Path(description="A job's id.")]
+REPORT_COLUMNS = ("position", "source", "code", "detail")
+
+
+@router.get("", responses=refusals(404), dependencies=[needs("query", "enroll")])
+async def list_jobs(
+    runtime: RuntimeDep, caller: CallerDep, asked: Annotated[JobsQuery, Query()]
+) -> JobsOut:
+    """The newest jobs first, of the galleries that the key is for."""
+    if asked.gallery is not None:
+        caller.require_gallery(asked.gallery)
+    found = await jobs.list_jobs(runtime, asked.gallery, asked.limit)
+    shown = [(gallery_name(runtime, job), job) for job in found]
+    return JobsOut(results=[JobOut.of(name, job) for name, job in shown if caller.may_see(name)])
+
+
+@router.get("/{job_id}", responses=refusals(404), dependencies=[needs("query", "enroll")])
+async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
+    """How far a job is."""
+    return await _shown(runtime, caller, job_id)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses=refusals(404)
+    | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
+    dependencies=[needs("query", "enroll")],
+)
+async def watch(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
+    """Server-sent events named `progress`, each the job as JSON, until it has ended."""
+    await _shown(runtime, caller, job_id)
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            async for job in jobs.watch_job(runtime, job_id):
+                shown = JobOut.of(gallery_name(runtime, job), job)
+                yield f"event: progress\ndata: {shown.model_dump_json()}\n\n"
+        except UnknownJob as problem:
+            yield f"event: gone\ndata: {problem.detail}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@router.get(
+    "/{job_id}/report",
+    response_class=StreamingResponse,
+    responses=refusals(404)
+    | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
+    dependencies=[needs("query", "enroll")],
+)
+async def report(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
+    """What is wrong with which file, as CSV."""
+    await _shown(runtime, caller, job_id)
+
+    async def lines() -> AsyncIterator[str]:
+        yield _csv(REPORT_COLUMNS)
+        async for problem in jobs.read_problems(runtime, job_id):
+            yield _row(problem)
+
+    name = f'attachment; filename="{job_id}.csv"'
+    return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
+
+
+@router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
+async def cancel(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
+    """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is."""
+    await _shown(runtime, caller, job_id)
+    job = await jobs.cancel_job(runtime, job_id)
+    return JobOut.of(gallery_name(runtime, job), job)
+
+
+def gallery_name(runtime: Runtime, job: Job) -> str:
+    """The gallery a job works on; raises `UnknownJob` where it was deleted."""
+    gallery = runtime.galleries.by_id(job.gallery_id)
+    if gallery is None:
+        raise UnknownJob(job.job_id)
+    return gallery.name
+
+
+def accepted(runtime: Runtime, response: Response, job: Job) -> JobOut:
+    """The answer to whoever began a job: where to look for it."""
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return JobOut.of(gallery_name(runtime, job), job)
+
+
+async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> JobOut:
+    job = await jobs.find_job(runtime, job_id)
+    name = gallery_name(runtime, job)
+    caller.require_gallery(name)
+    return JobOut.of(name, job)
+
+
+def _row(problem: JobProblem) -> str:
+    # A spreadsheet would run what begins like a formula.
+    texts = (problem.source, problem.code, problem.detail)
+    safe = [f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in texts]
+    return _csv((str(problem.position), *safe))
+
+
+def _csv(values: tuple[str, ...]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()

@@ -1,0 +1,61 @@
+"""`/v1/galleries/{gallery}/snapshots`: copy a gallery while it is served, and restore it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from service.api.dependencies import GalleryName, RuntimeDep, refusals
+from service.api.schemas import RestoredOut, SnapshotOut, SnapshotsOut
+from service.api.security import needs
+from service.operations import snapshot
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/snapshots", tags=["snapshots"])
+SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
+
+
+@router.post("", status_code=201, responses=refusals(404, 507), dependencies=[needs("admin")])
+async def take(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> SnapshotOut:
+    """Copies the gallery as it is at this moment, while reads and writes go on."""
+    taken = await snapshot.take_snapshot(runtime, gallery)
+    response.headers["Location"] = f"/v1/galleries/{gallery}/snapshots/{taken.snapshot_id}"
+    return SnapshotOut.model_validate(taken)
+
+
+@router.get("", responses=refusals(404), dependencies=[needs("admin")])
+async def list_snapshots(runtime: RuntimeDep, gallery: GalleryName) -> SnapshotsOut:
+    """Every snapshot of the gallery, oldest first."""
+    found = await snapshot.list_snapshots(runtime, gallery)
+    return SnapshotsOut(results=[SnapshotOut.model_validate(one) for one in found])
+
+
+@router.get("/{snapshot_id}", responses=refusals(404), dependencies=[needs("admin")])
+async def describe(
+    runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
+) -> SnapshotOut:
+    """One snapshot."""
+    found = await snapshot.find_snapshot(runtime, gallery, snapshot_id)
+    return SnapshotOut.model_validate(found)
+
+
+@router.delete(
+    "/{snapshot_id}", status_code=204, responses=refusals(404, 507), dependencies=[needs("admin")]
+)
+async def delete(runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId) -> None:
+    """Removes a snapshot."""
+    await snapshot.delete_snapshot(runtime, gallery, snapshot_id)
+
+
+@router.post(
+    "/{snapshot_id}/restore", responses=refusals(404, 409, 507), dependencies=[needs("admin")]
+)
+async def restore(
+    runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
+) -> RestoredOut:
+    """Makes the gallery what it was; what was deleted since stays deleted.
+
+    Every crop is checked first: a damaged snapshot is 409 and changes nothing.
+    """
+    restored = await snapshot.restore_snapshot(runtime, gallery, snapshot_id)
+    return RestoredOut.model_validate(restored)

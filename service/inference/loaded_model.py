@@ -1,0 +1,73 @@
+"""A loaded artefact: its networks on the device, and the way from image bytes to its features."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.artefact import Description, load_artefact, resolve_artefact
+from model.crops.decode import CropLimits
+from service.device import DeviceThread
+from service.inference.batcher import MicroBatcher
+from service.inference.networks import Networks
+from service.inference.pipeline import Pipeline
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What one artefact needs to answer.
+
+    Attributes:
+        description: the artefact's own.
+        networks: to be called on the device thread only.
+        identical_mnet: M-Net's score of a crop with itself, whichever crop.
+    """
+
+    description: Description
+    networks: Networks
+    pipeline: Pipeline
+    identical_mnet: float
+
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of what makes its features."""
+        return self.description.embedding_fingerprint
+
+
+def load_model(
+    name: str,
+    settings: Settings,
+    device: DeviceThread,
+    metrics: Metrics,
+    held: contextlib.ExitStack,
+) -> LoadedModel:
+    """Loads an artefact and probes it on the device.
+
+    Args:
+        name: a file, or `bundled`.
+        settings: how to compute.
+        device: the thread that owns the device.
+        metrics: counts batches.
+        held: what is to be closed when the service stops.
+
+    Raises:
+        InputProblem: for an artefact or device that cannot be used.
+    """
+    artefact = load_artefact(resolve_artefact(name))
+    networks = device.submit(lambda: Networks(artefact, settings.device, settings.dtype)).result()
+    device.submit(networks.probe).result()
+    batcher = MicroBatcher(
+        device, networks.embed, settings.max_batch, settings.max_wait_ms / 1000, metrics
+    )
+    limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
+    pipeline = Pipeline(
+        artefact.description.preprocessing, limits, batcher, settings.decode_threads
+    )
+    held.callback(pipeline.close)
+    anything = np.ones((1, networks.dimension), np.float32)
+    identical = device.submit(lambda: networks.pair_scores(anything, anything)).result()
+    return LoadedModel(artefact.description, networks, pipeline, float(identical[0]))

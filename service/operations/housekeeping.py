@@ -1,0 +1,52 @@
+"""Housekeeping: what has to be done now and then, and at the start, without being asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+
+from service.operations.forget import forget_expired
+from service.operations.import_crops import FOLDER as IMPORTS
+from service.operations.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
+from service.problems import ServiceProblem
+from service.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+async def keep_house(runtime: Runtime) -> None:
+    """Does everything that is due, again and again, until it is cancelled."""
+    while True:
+        for gallery in runtime.galleries.all():
+            try:
+                await forget_expired(runtime, gallery)
+                # Whoever was deleted leaves the snapshots too, also after a process that died
+                # between the two.
+                await take_removed_out_of_snapshots(runtime, gallery)
+            except ServiceProblem as problem:
+                log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
+        await asyncio.sleep(runtime.settings.housekeeping_seconds)
+
+
+def remove_strays(runtime: Runtime) -> None:
+    """Removes files of which there is no record: cut copies, and what belonged to galleries gone.
+
+    To be called before the first request, since a file comes before its record.
+    """
+    store = runtime.galleries.store
+    known = {
+        f"{record.gallery_id}/{snapshot.snapshot_id}{SUFFIX}"
+        for record in store.galleries.all()
+        for snapshot in store.snapshots.all(record.gallery_id)
+    }
+    folder = runtime.files / FOLDER
+    for file in folder.glob("*/*"):
+        if str(file.relative_to(folder)) not in known:
+            log.warning("removed %s, a snapshot that belongs to nothing", file.name)
+            file.unlink(missing_ok=True)
+    for spool in (runtime.files / IMPORTS).glob("*"):
+        job = store.jobs.get(spool.name)
+        if job is None or job.finished:
+            log.warning("removed the files of import %s, which has ended", spool.name)
+            shutil.rmtree(spool, ignore_errors=True)

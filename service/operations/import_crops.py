@@ -1,0 +1,259 @@
+"""Import: enrol an archive or a mounted folder, crop by crop, as a job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from model.crops.decode import CropProblem
+from model.crops.manifest import read_manifest
+from model.crops.names import is_image_name
+from model.crops.unpack import UnpackLimits, unpack_crops
+from service.gallery.gallery import Gallery
+from service.gallery.job_records import Job, JobProblem
+from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
+from service.operations.jobs import Progress, create_job, new_job_id
+from service.problems import InvalidField, QueueFull, StorageFailed
+from service.runtime import Runtime
+
+FOLDER = "imports"
+CROPS_PER_BATCH = 32
+PATIENCE_SECONDS = 0.05
+MANIFEST = "manifest.csv"
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What is said of all images of an import.
+
+    Attributes:
+        identity, camera: of every image that no manifest speaks of.
+        manifest: name of the CSV file that says who and where; `manifest.csv` where there is one.
+    """
+
+    identity: str | None = None
+    camera: str | None = None
+    manifest: str | None = None
+
+
+@dataclass(frozen=True)
+class _Item:
+    path: Path
+    name: str
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None = None
+
+
+async def import_archive(
+    runtime: Runtime, gallery: str, archive: BinaryIO, options: ImportOptions
+) -> Job:
+    """Keeps an uploaded archive and begins to enrol what is in it.
+
+    Raises:
+        UnknownGallery, NeedsReindex: nothing can be enrolled there.
+        StorageFailed: the disk did not take it.
+    """
+    target = runtime.galleries.get(gallery)
+    target.require_comparable()
+    job_id = new_job_id()
+    spool = _spool(runtime, job_id)
+
+    def keep() -> None:
+        try:
+            spool.mkdir(parents=True, mode=0o700)
+            with (spool / "archive").open("wb") as file:
+                shutil.copyfileobj(archive, file, 1024 * 1024)
+        except OSError as error:
+            shutil.rmtree(spool, ignore_errors=True)
+            raise StorageFailed(
+                f"the archive could not be kept ({error.strerror}); nothing was enrolled, free "
+                "space in the data directory and send it again"
+            ) from error
+
+    await asyncio.to_thread(keep)
+    return await create_job(runtime, target, "import", vars(options), job_id)
+
+
+async def import_folder(runtime: Runtime, gallery: str, folder: str, options: ImportOptions) -> Job:
+    """Begins to enrol the images of a folder below the import directory.
+
+    Raises:
+        InvalidField: for a folder that is not there, or not below it.
+        UnknownGallery, NeedsReindex: nothing can be enrolled there.
+    """
+    target = runtime.galleries.get(gallery)
+    target.require_comparable()
+    await asyncio.to_thread(_mounted, runtime, folder)
+    return await create_job(
+        runtime, target, "import", {**vars(options), "folder": folder}, new_job_id()
+    )
+
+
+async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
+    """Enrols what is not enrolled yet of an import; where it was cut off, it goes on.
+
+    Raises:
+        InputProblem: for an archive or manifest that cannot be used.
+        Cancelled: where somebody asked it to stop.
+    """
+    try:
+        await _run(runtime, gallery, job, progress)
+    except asyncio.CancelledError:
+        # The service is stopping: the next one goes on with the same files.
+        raise
+    except BaseException:
+        await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+        raise
+    await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+
+
+async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
+    counts = {"total": 0, "done": 0, "landed": 0, "duplicates": 0, "refused": 0, **job.progress}
+    folder, left_out = await asyncio.to_thread(_files, runtime, job)
+    items = await asyncio.to_thread(_items, folder, job)
+    if not items and not left_out:
+        raise InvalidField("archive: holds no image; its files must end in .jpg, .png, .webp, .bmp")
+    counts["total"] = len(items) + len(left_out)
+    if counts["done"] == 0:
+        counts["refused"] = len(left_out)
+        counts["done"] = len(left_out)
+        await progress.note(counts, left_out)
+    began = counts["done"] - len(left_out)
+    for start in range(began, len(items), CROPS_PER_BATCH):
+        batch = items[start : start + CROPS_PER_BATCH]
+        first = len(left_out) + start
+        problems = await _enroll_batch(runtime, gallery, job, batch, first, counts)
+        counts["done"] = first + len(batch)
+        await progress.note(counts, problems)
+
+
+async def _enroll_batch(
+    runtime: Runtime,
+    gallery: Gallery,
+    job: Job,
+    batch: Sequence[_Item],
+    first: int,
+    counts: dict[str, int],
+) -> list[JobProblem]:
+    problems: list[JobProblem] = []
+    images: list[tuple[int, _Item, ImageToEnroll]] = []
+    contents = await asyncio.to_thread(_read, batch)
+    for position, (item, content) in enumerate(zip(batch, contents, strict=True), first):
+        if isinstance(content, str):
+            problems.append(JobProblem(position, item.name, "unreadable", content))
+        else:
+            image = ImageToEnroll(content, item.identity, item.camera, item.captured_at)
+            images.append((position, item, image))
+    if images:
+        # The name makes a batch happen once, also where the process dies before it is noted.
+        name = f"import:{job.job_id}:{first}"
+        answer = await _enroll_patiently(runtime, gallery, [one[2] for one in images], name)
+        for (position, item, _), outcome in zip(images, answer.results, strict=True):
+            if isinstance(outcome, CropProblem):
+                problems.append(JobProblem(position, item.name, outcome.code, outcome.detail))
+            else:
+                counts["duplicates" if outcome.duplicate else "landed"] += 1
+    counts["refused"] += len(problems)
+    return problems
+
+
+async def _enroll_patiently(
+    runtime: Runtime, gallery: Gallery, images: Sequence[ImageToEnroll], name: str
+) -> EnrolmentAnswer:
+    """An import waits for its turn where a client would be told to come back."""
+    while True:
+        try:
+            return await enroll(runtime, gallery.name, images, name)
+        except QueueFull:
+            await asyncio.sleep(PATIENCE_SECONDS)
+
+
+def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
+    """The folder that holds a job's images, unpacked where they came as an archive."""
+    named = job.parameters.get("folder")
+    if named is not None:
+        return _mounted(runtime, str(named)), []
+    spool = _spool(runtime, job.job_id)
+    files, part = spool / "files", spool / "part"
+    noted = spool / "left_out.json"
+    if not files.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        settings = runtime.settings
+        limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
+        left_out = unpack_crops(spool / "archive", part, limits)
+        noted.write_text(json.dumps([vars(one) for one in left_out]))
+        # Under this name it is whole: a process that takes over need not unpack it again.
+        part.replace(files)
+        (spool / "archive").unlink()
+    problems = [
+        JobProblem(position, one["name"], "not_unpacked", one["reason"])
+        for position, one in enumerate(json.loads(noted.read_text()))
+    ]
+    return files, problems
+
+
+def _items(folder: Path, job: Job) -> list[_Item]:
+    """What is to be enrolled, in an order that is the same every time."""
+    said = job.parameters
+    manifest = folder / (said.get("manifest") or MANIFEST)
+    if said.get("manifest") or manifest.is_file():
+        rows = read_manifest(manifest)
+        outside = next((row.path for row in rows if not row.path.is_relative_to(folder)), None)
+        if outside is not None:
+            raise InvalidField(f"manifest: names {outside.name}, which lies outside the import")
+        return [
+            _Item(
+                row.path,
+                str(row.path.relative_to(folder)),
+                row.identity,
+                row.camera,
+                row.captured_at,
+            )
+            for row in rows
+        ]
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return [
+        _Item(folder / name, name, said.get("identity"), said.get("camera"))
+        for name in names
+        if is_image_name(name)
+    ]
+
+
+def _read(batch: Sequence[_Item]) -> list[bytes | str]:
+    contents: list[bytes | str] = []
+    for item in batch:
+        try:
+            contents.append(item.path.read_bytes())
+        except OSError as error:
+            contents.append(f"cannot be read ({error.strerror}); make it readable")
+    return contents
+
+
+def _mounted(runtime: Runtime, folder: str) -> Path:
+    root = runtime.settings.import_dir
+    if root is None:
+        raise InvalidField(
+            "folder: this service imports no folders; send an archive, or set GMN_IMPORT_DIR"
+        )
+    root = root.resolve()
+    try:
+        place = (root / folder).resolve()
+    except (OSError, ValueError, RuntimeError):
+        place = root.parent
+    if not place.is_relative_to(root) or not place.is_dir():
+        raise InvalidField(
+            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR; name one"
+        )
+    return place
+
+
+def _spool(runtime: Runtime, job_id: str) -> Path:
+    return runtime.files / FOLDER / job_id

@@ -1,0 +1,61 @@
+"""Manage: make, change and delete galleries."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+from service.gallery.records import GallerySettings
+from service.operations.browse import GalleryDescription, describe_gallery
+from service.operations.snapshot import FOLDER
+from service.runtime import Runtime
+
+
+async def create_gallery(
+    runtime: Runtime, name: str, settings: GallerySettings
+) -> GalleryDescription:
+    """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
+    await runtime.galleries.create(name, settings)
+    await runtime.audit.done("create_gallery", gallery=name)
+    return await describe_gallery(runtime, name)
+
+
+async def change_gallery(
+    runtime: Runtime, name: str, settings: GallerySettings
+) -> GalleryDescription:
+    """Changes how a gallery is kept; raises `UnknownGallery`.
+
+    A gallery that stops learning forgets what it has learnt; a shorter retention deletes at the
+    next housekeeping.
+    """
+    target, store = runtime.galleries.get(name), runtime.galleries.store
+    learnt = target.settings.recalibration
+    details = {
+        "retention_days": settings.retention_days,
+        "recalibration": settings.recalibration,
+    }
+    async with runtime.audit.trail("change_gallery", gallery=name, details=details):
+        await runtime.galleries.configure(name, settings)
+        if settings.recalibration != learnt:
+            await runtime.galleries.write(
+                lambda: store.galleries.keep_calibration(target.gallery_id, None)
+            )
+            runtime.calibrations.forget(target)
+    return await describe_gallery(runtime, name)
+
+
+async def delete_gallery(runtime: Runtime, name: str) -> int:
+    """Deletes a gallery with its crops, jobs and snapshots; answers how many crops.
+
+    Raises:
+        UnknownGallery, GalleryConflict: nothing was deleted.
+    """
+    target = runtime.galleries.get(name)
+    async with runtime.audit.trail("delete_gallery", gallery=name) as result:
+        removed = await runtime.galleries.delete(name)
+        result["count"] = removed
+        runtime.calibrations.forget(target)
+        folder = runtime.files / FOLDER / str(target.gallery_id)
+        async with runtime.snapshot_files:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return removed

@@ -1,0 +1,161 @@
+"""Reindex: embed a gallery's kept crops with the loaded model, beside the old; switch at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.crops.decode import CropProblem
+from service.gallery.gallery import Gallery
+from service.gallery.index import GalleryIndex
+from service.gallery.job_records import Job, JobProblem
+from service.gallery.records import StoredCrop
+from service.inference.pipeline import EmbeddedImage
+from service.operations.jobs import Progress, create_job, new_job_id
+from service.problems import GalleryConflict, QueueFull
+from service.runtime import Runtime
+
+CROPS_PER_BATCH = 32
+PATIENCE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    vectors: list[tuple[int, NDArray[np.float32]]]
+    problems: list[JobProblem]
+
+
+async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
+    """Begins to embed a gallery anew; a reindex under way is answered as it is.
+
+    Raises:
+        GalleryConflict: for a gallery that the loaded model filled.
+        UnknownGallery: there is none of that name.
+    """
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    under_way = await runtime.galleries.read(
+        lambda: store.jobs.unfinished(target.gallery_id, "reindex")
+    )
+    if under_way is not None:
+        return under_way
+    if not target.outdated:
+        raise GalleryConflict(
+            f"gallery {gallery!r} holds vectors of the loaded model already; serve with another "
+            "artefact to embed it anew"
+        )
+    async with runtime.audit.trail("begin_reindex", gallery=gallery):
+        parameters = {"from": target.embedding_fingerprint, "to": runtime.model.embedder}
+        return await create_job(runtime, target, "reindex", parameters, new_job_id())
+
+
+async def run_reindex(
+    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
+) -> str | None:
+    """Embeds what has no vector yet, until nothing is missing, then switches.
+
+    Until then the old vectors are searched, where the model that made them is loaded too; crops
+    that are enrolled meanwhile are embedded by both.
+
+    Raises:
+        GalleryConflict: where crops cannot be embedded; nothing was switched.
+        Cancelled: where somebody asked it to stop.
+    """
+    store, newest = runtime.galleries.store, runtime.model.embedder
+    if not gallery.outdated:
+        return "the gallery holds vectors of the loaded model already"
+    await runtime.galleries.write(lambda: store.staged.begin(gallery.gallery_id, newest))
+    try:
+        failed = 0
+        while True:
+            failed += await _embed_missing(runtime, gallery, progress)
+            if failed:
+                raise GalleryConflict(
+                    f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
+                    "names them; delete them and reindex again, nothing was switched"
+                )
+            if await _switch(runtime, gallery, newest):
+                return None
+    except asyncio.CancelledError:
+        # The service is stopping: the next one goes on with what is embedded already.
+        raise
+    except BaseException:
+        await runtime.galleries.write(lambda: store.staged.drop(gallery.gallery_id))
+        raise
+
+
+async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
+    """Embeds every crop that has no vector of the newest model; answers how many cannot be."""
+    staged, number = runtime.galleries.store.staged, gallery.gallery_id
+    after, failed = 0, 0
+    while True:
+        crops = await runtime.galleries.read(
+            partial(staged.missing, number, after, CROPS_PER_BATCH)
+        )
+        if not crops:
+            return failed
+        after = crops[-1].row_id
+        embedded = await _embed(runtime, gallery, crops)
+        failed += len(embedded.problems)
+        await runtime.galleries.write(partial(staged.add, number, embedded.vectors))
+        done = await runtime.galleries.read(partial(staged.count, number))
+        counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
+        await progress.note(counts, embedded.problems)
+
+
+async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]) -> _Embedded:
+    records = runtime.galleries.store.crops
+    pictures = await runtime.galleries.read(
+        lambda: [records.picture(gallery.gallery_id, crop.crop_id) for crop in crops]
+    )
+    found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
+    problems = [
+        JobProblem(crop.row_id, crop.crop_id, "unknown_picture", "its picture was not kept")
+        for crop, picture in zip(crops, pictures, strict=True)
+        # One with a picture that is gone by now was deleted meanwhile.
+        if picture is None and crop.content_type is None
+    ]
+    vectors: list[tuple[int, NDArray[np.float32]]] = []
+    outcomes = await _embed_patiently(runtime, [picture.content for _, picture in found])
+    for (crop, _), outcome in zip(found, outcomes, strict=True):
+        if isinstance(outcome, EmbeddedImage):
+            vectors.append((crop.row_id, outcome.vector))
+        else:
+            problems.append(JobProblem(crop.row_id, crop.crop_id, outcome.code, outcome.detail))
+    return _Embedded(vectors, problems)
+
+
+async def _embed_patiently(
+    runtime: Runtime, images: Sequence[bytes]
+) -> list[EmbeddedImage | CropProblem]:
+    """A reindex waits for its turn where a client would be told to come back."""
+    while True:
+        try:
+            with runtime.admission.places(len(images)):
+                return await runtime.pipeline.embed(images)
+        except QueueFull:
+            await asyncio.sleep(PATIENCE_SECONDS)
+
+
+async def _switch(runtime: Runtime, gallery: Gallery, embedder: str) -> bool:
+    """Goes over to the new vectors; False where a crop came in that has none yet."""
+    store = runtime.galleries.store
+
+    def write() -> tuple[int, GalleryIndex] | None:
+        version = store.staged.switch(gallery.gallery_id)
+        if version is None:
+            return None
+        # Nothing is written until this is built, so that nothing is missing in it.
+        return version, gallery.index_of(embedder, store.crops.vectors(gallery.gallery_id))
+
+    def apply(change: tuple[int, GalleryIndex] | None) -> None:
+        if change is not None:
+            version, index = change
+            gallery.adopt(index, embedder, version)
+            runtime.calibrations.forget(gallery)
+
+    return await runtime.galleries.change(gallery, write, apply) is not None

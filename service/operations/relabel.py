@@ -1,0 +1,38 @@
+"""Relabel: give a person another name, or merge two names of one person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.problems import InvalidField
+from service.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """How many crops bear the new name now; `merged` where others bore it before."""
+
+    gallery_version: int
+    identity: str
+    changed: int
+    merged: bool
+
+
+async def relabel_identity(
+    runtime: Runtime, gallery: str, identity: str, new_identity: str
+) -> Relabelled:
+    """Gives every crop of an identity another one.
+
+    Raises:
+        InvalidField: for the name that it has.
+        UnknownGallery, UnknownIdentity: there is nothing to change.
+        StorageFailed: nothing was changed.
+    """
+    if new_identity == identity:
+        raise InvalidField("new_identity: is the name it has; send another one")
+    async with runtime.audit.trail(
+        "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
+    ) as result:
+        change = await runtime.galleries.relabel(gallery, identity, new_identity)
+        result["count"] = len(change.row_ids)
+    return Relabelled(change.version, change.identity, len(change.row_ids), change.merged)

@@ -1,0 +1,180 @@
+"""Snapshot: copy a gallery while it is served, and put a copy back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+from service.gallery.gallery import Gallery
+from service.gallery.index import GalleryIndex
+from service.gallery.records import Snapshot
+from service.gallery.snapshot_file import (
+    read_snapshot,
+    remove_from_snapshot,
+    snapshot_crop_ids,
+    write_snapshot,
+)
+from service.problems import UnknownSnapshot
+from service.runtime import Runtime
+
+FOLDER = "snapshots"
+SUFFIX = ".gmn"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore brought back; what was deleted since the snapshot stays deleted."""
+
+    gallery_version: int
+    snapshot_id: str
+    crops: int
+
+
+async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
+    """Copies a gallery as it is at this moment into a file, while reads and writes go on.
+
+    Raises:
+        UnknownGallery: there is none of that name.
+        StorageFailed: the disk did not take it; nothing is left of it.
+    """
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
+    path = snapshot_path(runtime, target, snapshot_id)
+
+    def copy() -> Snapshot:
+        with store.crops.archive(target.gallery_id) as archive:
+            content = write_snapshot(path, archive.crops)
+        return Snapshot(
+            snapshot_id=snapshot_id,
+            gallery_id=target.gallery_id,
+            version=archive.version,
+            embedding_fingerprint=archive.embedding_fingerprint,
+            crops=content.crops,
+            bytes=path.stat().st_size,
+            sha256=content.sha256,
+            created_at=datetime.now(UTC),
+        )
+
+    async with (
+        runtime.audit.trail("take_snapshot", gallery=gallery) as result,
+        runtime.snapshot_files,
+    ):
+        snapshot = await asyncio.to_thread(copy)
+        result["snapshot_id"] = snapshot_id
+        await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+        # Somebody may have been forgotten while it was copied.
+        await _take_removed_out(runtime, target, snapshot)
+    return await find_snapshot(runtime, gallery, snapshot_id)
+
+
+async def list_snapshots(runtime: Runtime, gallery: str) -> list[Snapshot]:
+    """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
+
+
+async def find_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Snapshot:
+    """One snapshot; raises `UnknownSnapshot`."""
+    for snapshot in await list_snapshots(runtime, gallery):
+        if snapshot.snapshot_id == snapshot_id:
+            return snapshot
+    raise UnknownSnapshot(gallery, snapshot_id)
+
+
+async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> None:
+    """Removes a snapshot and its file; raises `UnknownSnapshot`."""
+    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    details = {"snapshot_id": snapshot_id}
+    async with (
+        runtime.audit.trail("delete_snapshot", gallery=gallery, details=details),
+        runtime.snapshot_files,
+    ):
+        path = snapshot_path(runtime, target, snapshot.snapshot_id)
+        await asyncio.to_thread(lambda: path.unlink(missing_ok=True))
+        await runtime.galleries.write(
+            lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
+        )
+
+
+async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Restored:
+    """Makes a gallery what it was, but for what was deleted since: that stays deleted.
+
+    Every crop of the file is checked before the record changes; searches see the old gallery until
+    they see the restored one.
+
+    Raises:
+        UnknownGallery, UnknownSnapshot: there is nothing to restore.
+        DamagedSnapshot, StorageFailed: nothing was changed.
+    """
+    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    path = snapshot_path(runtime, target, snapshot_id)
+    fingerprint = snapshot.embedding_fingerprint
+
+    def write() -> tuple[int, GalleryIndex | None]:
+        version = store.crops.replace(target.gallery_id, fingerprint, read_snapshot(path))
+        if fingerprint not in runtime.models:
+            return version, None
+        return version, target.index_of(fingerprint, store.crops.vectors(target.gallery_id))
+
+    def apply(change: tuple[int, GalleryIndex | None]) -> None:
+        version, index = change
+        target.adopt(index, fingerprint, version)
+        runtime.calibrations.forget(target)
+
+    details = {"snapshot_id": snapshot_id}
+    async with (
+        runtime.audit.trail("restore_snapshot", gallery=gallery, details=details) as result,
+        runtime.snapshot_files,
+    ):
+        version, _ = await runtime.galleries.change(target, write, apply)
+        result["gallery_version"] = version
+    return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
+
+
+async def take_removed_out_of_snapshots(runtime: Runtime, target: Gallery) -> dict[str, int]:
+    """Rewrites every snapshot of a gallery that still holds deleted crops.
+
+    Returns:
+        By snapshot id, how many crops were taken out of it.
+
+    Raises:
+        DamagedSnapshot: for a file that cannot be read.
+    """
+    taken: dict[str, int] = {}
+    async with runtime.snapshot_files:
+        store = runtime.galleries.store
+        for snapshot in await runtime.galleries.read(
+            lambda: store.snapshots.all(target.gallery_id)
+        ):
+            removed = await _take_removed_out(runtime, target, snapshot)
+            if removed:
+                taken[snapshot.snapshot_id] = removed
+    return taken
+
+
+def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
+    """Where a snapshot's file lies."""
+    return runtime.files / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
+
+
+async def _take_removed_out(runtime: Runtime, target: Gallery, snapshot: Snapshot) -> int:
+    path = snapshot_path(runtime, target, snapshot.snapshot_id)
+    store = runtime.galleries.store
+
+    def rewrite() -> tuple[int, Snapshot]:
+        gone = store.crops.removed_among(snapshot_crop_ids(path))
+        if not gone:
+            return 0, snapshot
+        removed, content = remove_from_snapshot(path, gone)
+        size = path.stat().st_size
+        return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
+
+    removed, rewritten = await asyncio.to_thread(rewrite)
+    if rewritten != snapshot:
+        await runtime.galleries.write(lambda: store.snapshots.keep(rewritten))
+    return removed

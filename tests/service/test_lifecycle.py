@@ -1,0 +1,315 @@
+"""A gallery's life: requests sent twice, names changed, people forgotten, copies restored."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import tarfile
+import time
+import zipfile
+
+import pytest
+
+
+def _listed(served, gallery: str) -> dict[str, str]:
+    answer = served.http.get(f"/v1/galleries/{gallery}/crops?limit=1000").json()
+    return {crop["crop_id"]: crop["identity"] for crop in answer["results"]}
+
+
+def _ended(served, job: dict) -> dict:
+    until = time.monotonic() + 120
+    while job["state"] in ("queued", "running"):
+        assert time.monotonic() < until, job
+        time.sleep(0.05)
+        job = served.http.get(f"/v1/jobs/{job['job_id']}").json()
+    return job
+
+
+def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
+    images = [("images", ("a", drawn_crops[0].png)), ("images", ("b", b"no image"))]
+    url, key = f"/v1/galleries/{gallery}/crops", {"Idempotency-Key": "shift 1".replace(" ", "-")}
+    first = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
+    again = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
+    assert (first.status_code, again.status_code) == (207, 207)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    (landed, refused), (replayed, still_refused) = first.json()["results"], again.json()["results"]
+    assert replayed["crop_id"] == landed["crop_id"]
+    assert (replayed["identity"], replayed["duplicate"]) == ("7", False)
+    assert still_refused["problem"]["detail"] == refused["problem"]["detail"]
+    other = served.http.post(url, files=images, data={"identity": "8"}, headers=key)
+    assert (other.status_code, other.json()["type"]) == (409, "urn:gmn:problem:request_conflict")
+    assert len(_listed(served, gallery)) == 1
+
+
+def test_an_identity_is_renamed_merged_and_found_under_its_new_name(served, filled, drawn_crops):
+    one, other = sorted({crop.identity for crop in drawn_crops})[:2]
+    url = f"/v1/galleries/{filled}/identities"
+    renamed = served.http.patch(f"{url}/{one}", data={"new_identity": "Ann / guest"}).json()
+    assert (renamed["identity"], renamed["merged"]) == ("Ann / guest", False)
+    image = next(crop.png for crop in drawn_crops if crop.identity == one)
+    best = served.query(filled, image, top_k=1).json()["results"][0]
+    assert best["identity"] == "Ann / guest"
+    merged = served.http.patch(f"{url}/{other}", data={"new_identity": "Ann / guest"}).json()
+    assert merged["merged"]
+    assert merged["gallery_version"] == renamed["gallery_version"] + 1
+    names = {row["identity"]: row["crops"] for row in served.http.get(url).json()["results"]}
+    assert one not in names
+    assert other not in names
+    assert names["Ann / guest"] == renamed["changed"] + merged["changed"]
+    assert served.http.patch(f"{url}/{one}", data={"new_identity": "x"}).status_code == 404
+    assert served.http.patch(f"{url}/Ann %2F guest", data={}).status_code == 422
+
+
+def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
+    start, tmp_path, drawn_crops
+):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops),
+        identity=[f"person-{crop.identity}" for crop in drawn_crops],
+        camera=[crop.camera for crop in drawn_crops],
+    )
+    url = f"/v1/galleries/{gallery}"
+    snapshot = served.http.post(f"{url}/snapshots").json()
+    gone = f"person-{drawn_crops[0].identity}"
+    theirs = [id_ for id_, who in _listed(served, gallery).items() if who == gone]
+    answer = served.http.delete(f"{url}/identities/{gone}").json()
+    assert answer["removed"] == len(theirs)
+    assert answer["snapshots"] == {snapshot["snapshot_id"]: len(theirs)}
+    assert any("audit log" in one["where"] for one in answer["remaining"])
+    assert served.http.delete(f"{url}/identities/{gone}").status_code == 404
+    kept = served.http.get(f"{url}/snapshots/{snapshot['snapshot_id']}").json()
+    assert kept["crops"] == snapshot["crops"] - len(theirs)
+    restored = served.http.post(f"{url}/snapshots/{snapshot['snapshot_id']}/restore").json()
+    assert restored["crops"] == len(drawn_crops) - len(theirs)
+    found = served.query(gallery, drawn_crops[0].png, top_k=100).json()["results"]
+    assert len(found) == len(drawn_crops) - len(theirs)
+    assert gone not in {one["identity"] for one in found}
+    assert served.stop() == 0
+    for file in (tmp_path / "data").rglob("*"):
+        if file.is_file():
+            assert gone.encode() not in file.read_bytes(), file
+            assert drawn_crops[0].png[60:120] not in file.read_bytes(), file
+
+
+def test_a_restore_brings_back_what_was_and_is_served_after_a_restart(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[:4]), camera="east")
+    before = _listed(served, gallery)
+    first = served.query(gallery, drawn_crops[0].png, top_k=9).json()["results"]
+    snapshot = served.http.post(f"/v1/galleries/{gallery}/snapshots").json()
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[4:8]), camera="east")
+    restore = f"/v1/galleries/{gallery}/snapshots/{snapshot['snapshot_id']}/restore"
+    version = served.http.post(restore).json()["gallery_version"]
+    assert version > snapshot["version"]
+    assert served.query(gallery, drawn_crops[0].png, top_k=9).json()["results"] == first
+    served.kill()
+    again = start(data_dir=tmp_path / "data")
+    assert _listed(again, gallery) == before
+    assert again.query(gallery, drawn_crops[0].png, top_k=9).json()["results"] == first
+    assert again.http.delete(restore.removesuffix("/restore")).status_code == 204
+    assert again.http.post(restore).status_code == 404
+
+
+def test_a_damaged_snapshot_is_named_and_changes_nothing(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[:4]))
+    snapshot = served.http.post(f"/v1/galleries/{gallery}/snapshots").json()
+    (file,) = (tmp_path / "data" / "snapshots").rglob("*.gmn")
+    with sqlite3.connect(file) as opened:
+        opened.execute("UPDATE crops SET vector = zeroblob(length(vector)) WHERE place = 2")
+    before = served.http.get(f"/v1/galleries/{gallery}").json()
+    answer = served.http.post(
+        f"/v1/galleries/{gallery}/snapshots/{snapshot['snapshot_id']}/restore"
+    )
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:gmn:problem:damaged_snapshot")
+    assert snapshot["snapshot_id"] in answer.json()["detail"]
+    assert served.http.get(f"/v1/galleries/{gallery}").json() == before
+
+
+def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, gallery, drawn_crops):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(drawn_crops[:6]):
+            archive.writestr(f"people/{number}.png", crop.png)
+        archive.writestr("people/6.png", b"no image")
+        archive.writestr("../7.png", drawn_crops[7].png)
+        archive.writestr("people/copy.png", drawn_crops[0].png)
+        archive.writestr("read me.txt", b"-")
+    url = f"/v1/galleries/{gallery}/imports"
+    answer = served.http.post(
+        url, files={"archive": ("a.zip", packed.getvalue())}, data={"camera": "east"}
+    )
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{answer.json()['job_id']}"
+    job = _ended(served, answer.json())
+    assert (job["state"], job["problems"]) == ("done", 2)
+    expected = {"total": 9, "done": 9, "landed": 6, "duplicates": 1, "refused": 2}
+    assert job["progress"] == expected
+    report = served.http.get(f"/v1/jobs/{job['job_id']}/report")
+    assert report.headers["content-type"].startswith("text/csv")
+    assert "../7.png,not_unpacked" in report.text
+    assert "people/6.png,not_an_image" in report.text
+    crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    assert {crop["camera"] for crop in crops} == {"east"}
+
+
+def test_a_manifest_in_a_tar_says_who_and_where(served, gallery, drawn_crops):
+    packed = io.BytesIO()
+    rows = ["path,identity,camera,captured_at"]
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for number, crop in enumerate(drawn_crops[:3]):
+            _add(archive, f"{number}.png", crop.png)
+            rows.append(f"{number}.png,00{number},gate,2026-03-01T09:30:00Z")
+        _add(archive, "manifest.csv", "\n".join(rows).encode())
+    url = f"/v1/galleries/{gallery}/imports"
+    job = _ended(served, served.http.post(url, files={"archive": packed.getvalue()}).json())
+    assert job["progress"]["landed"] == 3, job
+    crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    assert [crop["identity"] for crop in crops] == ["000", "001", "002"]
+    assert {(crop["camera"], crop["captured_at"]) for crop in crops} == {
+        ("gate", "2026-03-01T09:30:00Z")
+    }
+
+
+def test_progress_is_told_as_it_goes_until_the_end(served, gallery, drawn_crops):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(drawn_crops):
+            archive.writestr(f"{number}.png", crop.png)
+    url = f"/v1/galleries/{gallery}/imports"
+    job = served.http.post(url, files={"archive": packed.getvalue()}).json()
+    seen = []
+    with served.http.stream("GET", f"/v1/jobs/{job['job_id']}/events") as events:
+        assert events.headers["content-type"].startswith("text/event-stream")
+        for line in events.iter_lines():
+            if line.startswith("data: "):
+                seen.append(json.loads(line.removeprefix("data: ")))
+    assert seen[-1]["state"] == "done"
+    assert seen[-1]["progress"]["landed"] == len(drawn_crops)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"nothing like it", "neither a zip nor a tar"), (b"", "neither")]
+)
+def test_what_is_no_archive_fails_as_a_job_that_says_why(served, gallery, content, reason):
+    url = f"/v1/galleries/{gallery}/imports"
+    job = _ended(served, served.http.post(url, files={"archive": ("a", content)}).json())
+    assert job["state"] == "failed"
+    assert reason in job["detail"]
+
+
+def test_a_folder_is_imported_only_from_below_the_import_directory(start, tmp_path, drawn_crops):
+    inside = tmp_path / "mounted" / "monday"
+    inside.mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    for number, crop in enumerate(drawn_crops[:3]):
+        (inside / f"{number}.png").write_bytes(crop.png)
+        (tmp_path / "secret" / f"{number}.png").write_bytes(crop.png)
+    served = start(import_dir=tmp_path / "mounted")
+    url = "/v1/galleries/default/imports"
+    for folder in ("../secret", str(tmp_path / "secret"), "tuesday"):
+        assert served.http.post(url, data={"folder": folder}).status_code == 422
+    job = _ended(served, served.http.post(url, data={"folder": "monday"}).json())
+    assert job["progress"]["landed"] == 3
+
+
+def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, drawn_crops):
+    from tests.service.conftest import Served
+
+    served: Served = start(data_dir=tmp_path / "data")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(400):
+            archive.writestr(f"{number:03}.png", _marked(drawn_crops[number % 12].png, number))
+    job = served.http.post(
+        "/v1/galleries/default/imports", files={"archive": packed.getvalue()}
+    ).json()
+    while served.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+        time.sleep(0.01)
+    served.kill()
+    again = start(data_dir=tmp_path / "data")
+    ended = _ended(again, again.http.get(f"/v1/jobs/{job['job_id']}").json())
+    assert ended["progress"] == {
+        "total": 400,
+        "done": 400,
+        "landed": 400,
+        "duplicates": 0,
+        "refused": 0,
+    }
+    assert again.http.get("/v1/galleries/default").json()["crops"] == 400
+    assert not list((tmp_path / "data" / "imports").iterdir())
+
+
+def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_crops):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(300):
+            archive.writestr(f"{number:03}.png", _marked(drawn_crops[number % 12].png, number))
+    url = f"/v1/galleries/{gallery}/imports"
+    job = served.http.post(url, files={"archive": packed.getvalue()}).json()
+    while served.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 32:
+        time.sleep(0.01)
+    assert served.http.delete(f"/v1/jobs/{job['job_id']}").status_code == 200
+    ended = _ended(served, served.http.get(f"/v1/jobs/{job['job_id']}").json())
+    assert ended["state"] == "cancelled"
+    crops = served.http.get(f"/v1/galleries/{gallery}").json()["crops"]
+    assert crops == ended["progress"]["landed"] < 300
+
+
+def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
+    served = start(housekeeping_seconds=0.1)
+    gallery = served.create("lobby")
+    served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops[:3]),
+        captured_at=["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z", ""],
+    )
+    changed = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "30"}).json()
+    assert changed["retention_days"] == 30
+    until = time.monotonic() + 20
+    while len(_listed(served, gallery)) > 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert len(served.query(gallery, drawn_crops[0].png).json()["results"]) == 2
+    kept = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "0"}).json()
+    assert kept["retention_days"] is None
+
+
+def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, filled, drawn_crops):
+    version = served.http.get(f"/v1/galleries/{filled}").json()["version"]
+    image = drawn_crops[0].png
+    assert served.query(filled, image, min_version=version).status_code == 200
+    answer = served.query(filled, image, min_version=version + 1)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.json()["type"] == "urn:gmn:problem:version_not_reached"
+
+
+def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, filled, drawn_crops):
+    crop = drawn_crops[0]
+    asked = served.query(filled, crop.png, camera_disjoint="true", camera=crop.camera, top_k=100)
+    assert crop.camera not in {one["camera"] for one in asked.json()["results"]}
+    assert served.query(filled, crop.png, camera_disjoint="true").status_code == 422
+    stored = served.http.get(f"/v1/galleries/{filled}/crops").json()["results"][0]
+    url = f"/v1/galleries/{filled}/queries"
+    like = served.http.post(
+        url, data={"crop_id": stored["crop_id"], "camera_disjoint": "true", "top_k": "100"}
+    )
+    assert stored["camera"] not in {one["camera"] for one in like.json()["results"]}
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _marked(png: bytes, number: int) -> bytes:
+    """The same picture in other bytes: what follows a PNG's end is no part of it."""
+    return png + number.to_bytes(4, "big")
