@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.api.app import create_app
 from service.api.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.api.security import needs_of
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
 
@@ -22,6 +24,8 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 def shown(default: Any) -> str:
+    if default is None or default == ():
+        return "none"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
@@ -49,6 +53,20 @@ def test_every_kind_of_problem_has_its_remedy() -> None:
     errors = PAGE.split("## Errors")[1].split("##")[0]
     for code in {*STATUS_OF_CODE, *CODE_OF_STATUS.values(), "cross_origin"}:
         assert f"`{code}`" in errors, code
+
+
+def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
+    rows = re.findall(
+        r"^\| (nothing|`(?:query|enroll|admin)`.*?) \| (`.*`) \|$", PAGE, re.MULTILINE
+    )
+    told = {call: scopes for scopes, calls in rows for call in re.findall(r"`([^`]+)`", calls)}
+    asked = {}
+    for route in iter_route_contexts(create_app(Settings()).routes):
+        if isinstance(route.original_route, APIRoute) and route.path != "/docs/oauth2-redirect":
+            scopes = " or ".join(f"`{scope}`" for one in needs_of(route) for scope in one.any_of)
+            path = re.sub(r":\w+}", "}", route.path)
+            asked |= {f"{method} {path}": scopes or "nothing" for method in route.methods}
+    assert told == asked | {"GET /openapi.json": "nothing"}
 
 
 def test_every_call_has_an_example() -> None:
