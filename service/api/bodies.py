@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,7 +14,7 @@ from service.api.errors import answer_problem, problem
 
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
-SPOOLED = "/imports"
+SPOOLED = re.compile("/v1/galleries/[^/]+/imports")
 
 
 class BodyLimit:
@@ -70,7 +71,7 @@ class BodyLimit:
         text = Headers(scope=scope).get("content-length", "")
         announced = int(text) if text.isdecimal() else 0
         # An import's archive goes to a file as it arrives: it holds no memory.
-        spooled = scope["path"].endswith(SPOOLED)
+        spooled = SPOOLED.fullmatch(scope["path"]) is not None
         limit = self._max_spooled_bytes if spooled else self._max_bytes
         too_large = self._archive_too_large if spooled else self._too_large
         if announced > limit:
