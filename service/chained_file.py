@@ -46,6 +46,7 @@ class ChainedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._threads = threading.Lock()
         self._size = -1
@@ -100,7 +101,10 @@ class ChainedFile:
 
     def _catch_up(self) -> None:
         """Reads the last line where another process has appended."""
-        size = os.fstat(self._file).st_size
+        mine = os.fstat(self._file)
+        if not self._path.exists() or not os.path.samestat(mine, self._path.stat()):
+            raise BrokenChain("it was taken away while in use; a restart begins a new one")
+        size = mine.st_size
         if size == self._size:
             return
         end, last = self._last_line(size)

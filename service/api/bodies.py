@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -11,16 +13,55 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import answer_problem, problem
+from service.api.schemas import Problem
 
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
 SPOOLED = re.compile("/v1/galleries/[^/]+/imports")
 
 
+class Held:
+    """How many bytes of bodies are held at once, of all requests together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self.detail = (
+            f"this body and those being received would exceed {max_bytes:,} bytes; send it again "
+            "in 1 s, or raise GMN_MAX_QUEUED_BYTES"
+        )
+
+    def take(self, more: int) -> bool:
+        """Holds more; False, holding nothing more, where that would be too many."""
+        if self._bytes + more > self._max_bytes:
+            return False
+        self._bytes += more
+        return True
+
+    def let_go(self, held: int) -> None:
+        """Holds less."""
+        self._bytes -= held
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one body may be.
+
+    Attributes:
+        max_bytes: of the body.
+        detail: what a larger one is told.
+        held: whether it is held in memory, and counts among those that are.
+    """
+
+    max_bytes: int
+    detail: str
+    held: bool
+
+
 class BodyLimit:
     """Answers 413, 429 or 408: before reading the body wherever its announced length tells enough.
 
-    A body counts as held from its announcement until its request is answered.
+    A body counts as held from its announcement until the answer to it begins.
     """
 
     def __init__(
@@ -41,26 +82,19 @@ class BodyLimit:
             max_spooled_bytes: of a body that goes to the disk as it arrives, and is not held.
         """
         self._app = app
-        self._max_bytes = max_bytes
-        self._max_queued_bytes = max_queued_bytes
+        self._held = Held(max_queued_bytes)
         self._timeout_s = timeout_s
-        self._max_spooled_bytes = max_spooled_bytes
-        self._held = 0
-        self._too_large = (
+        self._form = Rule(
+            max_bytes,
             f"the request's body is over the limit of {max_bytes:,} bytes; send fewer images in "
-            "one request, or raise GMN_MAX_BODY_BYTES"
+            "one request, or raise GMN_MAX_BODY_BYTES",
+            held=True,
         )
-        self._archive_too_large = (
+        self._archive = Rule(
+            max_spooled_bytes,
             f"the archive is over the limit of {max_spooled_bytes:,} bytes; send several, or raise "
-            "GMN_MAX_IMPORT_BYTES"
-        )
-        self._too_many = (
-            f"this body and those being received would exceed {max_queued_bytes:,} bytes; send it "
-            "again in 1 s, or raise GMN_MAX_QUEUED_BYTES"
-        )
-        self._too_slow = (
-            f"nothing more of the request's body arrived for {timeout_s:g} s; send it again, or "
-            "raise GMN_BODY_TIMEOUT_S"
+            "GMN_MAX_IMPORT_BYTES",
+            held=False,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,56 +102,30 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # An import's archive goes to a file as it arrives: it holds no memory.
+        rule = self._archive if SPOOLED.fullmatch(scope["path"]) else self._form
         text = Headers(scope=scope).get("content-length", "")
         announced = int(text) if text.isdecimal() else 0
-        # An import's archive goes to a file as it arrives: it holds no memory.
-        spooled = SPOOLED.fullmatch(scope["path"]) is not None
-        limit = self._max_spooled_bytes if spooled else self._max_bytes
-        too_large = self._archive_too_large if spooled else self._too_large
-        if announced > limit:
-            await self._refuse("body_too_large", too_large, 413, scope, receive, send)
-            return
-        if not spooled and self._held + announced > self._max_queued_bytes:
-            await self._refuse("queue_full", self._too_many, 429, scope, receive, send)
-            return
-        held = 0 if spooled else announced
-        self._held += held
-        read = 0
-        whole = False
-
-        async def limited() -> Message:
-            nonlocal held, read, whole
-            if whole:
-                return await receive()
-            message = await self._more(receive)
-            whole = not message.get("more_body", False)
-            read += len(message.get("body", b""))
-            if read > limit:
-                raise HTTPException(413, too_large)
-            if spooled:
-                return message
-            # Only a body whose length was not announced grows beyond what is held for it.
-            grown = max(0, read - held)
-            if self._held + grown > self._max_queued_bytes:
-                raise HTTPException(429, self._too_many, RETRY_AFTER)
-            self._held += grown
-            held += grown
-            return message
-
-        try:
-            await self._app(scope, limited, send)
-        finally:
-            self._held -= held
-
-    async def _more(self, receive: Receive) -> Message:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await receive()
-        except TimeoutError as error:
-            raise HTTPException(408, self._too_slow, CLOSE) from error
+        if announced > rule.max_bytes:
+            document = problem("body_too_large", rule.detail, 413)
+            await self._refuse(document, CLOSE, scope, receive, send)
+        elif rule.held and not self._held.take(announced):
+            document = problem("queue_full", self._held.detail)
+            await self._refuse(document, CLOSE | RETRY_AFTER, scope, receive, send)
+        else:
+            body = _Body(rule, self._held, announced, self._timeout_s)
+            try:
+                await self._app(scope, body.reading(receive), body.answering(send))
+            finally:
+                body.let_go()
 
     async def _refuse(
-        self, code: str, detail: str, status: int, scope: Scope, receive: Receive, send: Send
+        self,
+        document: Problem,
+        headers: dict[str, str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         async def send_and_discard(message: Message) -> None:
             if message["type"] != "http.response.body":
@@ -127,16 +135,78 @@ class BodyLimit:
             # answer: so it is sent first, and the rest of a body of moderate size is let pass by.
             await send({**message, "more_body": True})
             discarded = 0
-            while discarded <= self._max_bytes:
-                try:
-                    part = await self._more(receive)
-                except HTTPException:
-                    break
-                discarded += len(part.get("body", b""))
-                if not part.get("more_body", False):
-                    break
+            with contextlib.suppress(HTTPException):
+                while discarded <= self._form.max_bytes:
+                    part = await _in_time(receive, self._timeout_s)
+                    discarded += len(part.get("body", b""))
+                    if not part.get("more_body", False):
+                        break
             await send({"type": "http.response.body", "body": b""})
 
-        headers = CLOSE | (RETRY_AFTER if status == 429 else {})
-        response = answer_problem(Request(scope), problem(code, detail, status), headers)
+        response = answer_problem(Request(scope), document, headers)
         await response(scope, receive, send_and_discard)
+
+
+class _Body:
+    """One body on its way in."""
+
+    def __init__(self, rule: Rule, held: Held, announced: int, timeout_s: float) -> None:
+        self._rule = rule
+        self._all_held = held
+        self._timeout_s = timeout_s
+        self._announced = announced
+        self._held = announced if rule.held else 0
+        self._read = 0
+        self._whole = False
+
+    def reading(self, receive: Receive) -> Receive:
+        """Reads it within the limits; 413, 429 and 408 are raised where the body is awaited."""
+
+        async def read() -> Message:
+            if self._whole:
+                return await receive()
+            message = await _in_time(receive, self._timeout_s)
+            self._whole = not message.get("more_body", False)
+            self._read += len(message.get("body", b""))
+            if self._read > self._rule.max_bytes:
+                raise HTTPException(413, self._rule.detail)
+            if self._rule.held:
+                self._grow()
+            return message
+
+        return read
+
+    def answering(self, send: Send) -> Send:
+        """Lets go of it when the answer begins: a long answer has no more use for it."""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.let_go()
+            await send(message)
+
+        return answer
+
+    def let_go(self) -> None:
+        """No longer counts among those that are held."""
+        self._all_held.let_go(self._held)
+        self._held = 0
+
+    def _grow(self) -> None:
+        # Only a body whose length was not announced grows beyond what is held for it.
+        more = max(0, self._read - max(self._held, self._announced))
+        if not self._all_held.take(more):
+            raise HTTPException(429, self._all_held.detail, RETRY_AFTER)
+        self._held += more
+
+
+async def _in_time(receive: Receive, seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError as error:
+        raise HTTPException(
+            408,
+            f"nothing more of the request's body arrived for {seconds:g} s; send it again, or "
+            "raise GMN_BODY_TIMEOUT_S",
+            CLOSE,
+        ) from error

@@ -76,7 +76,12 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         scope["method"],
         scope["path"],
         status,
-        extra={"request_id": request_id, "status": status, "ms": round(seconds * 1e3, 2)},
+        extra={
+            "request_id": request_id,
+            "caller": getattr(scope["state"].get("caller"), "name", None),
+            "status": status,
+            "ms": round(seconds * 1e3, 2),
+        },
     )
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:

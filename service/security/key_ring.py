@@ -58,6 +58,8 @@ class KeyRing:
                 "could read and delete galleries; make a key with gmn keys create --scope admin, "
                 "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
             )
+        if not self._keys and file is None:
+            log.warning("there is no API key: whoever is on this machine may do everything")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
     async def caller(self, key: str | None) -> Caller:
@@ -122,8 +124,8 @@ class KeyRing:
                 raise
             self._deployed = KeyFile((), (str(problem),))
         if not first:
-            for problem in self._deployed.problems:
-                log.error("%s", problem)
+            for wrong in self._deployed.problems:
+                log.error("%s", wrong)
         return self._deployed
 
 

@@ -150,6 +150,16 @@ def test_nothing_is_destroyed_without_a_trace(audit, tmp_path):
     assert not destroyed
 
 
+def test_a_log_that_was_taken_away_counts_as_none(audit, tmp_path):
+    audit.record("before")
+    (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(StorageFailed, match="taken away"):
+        audit.record("after")
+    with AuditLog(tmp_path) as begun_anew:
+        begun_anew.record("after a restart")
+    assert [one["sequence"] for one in lines(tmp_path)] == [1]
+
+
 def test_a_log_whose_end_is_damaged_keeps_the_service_from_starting(tmp_path):
     (tmp_path / "audit.jsonl").write_text("not a line\n")
     with pytest.raises(InputProblem, match=r"audit\.jsonl"):
