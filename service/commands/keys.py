@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from model.problems import InputProblem
@@ -109,7 +110,13 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     table = Table("key", "scopes", "gallery", "created", "note")
     for key in kept:
         created = key.created_at.isoformat(timespec="seconds")
-        table.add_row(key.key_id, ", ".join(key.scopes), key.gallery or "every", created, key.note)
+        table.add_row(
+            key.key_id,
+            ", ".join(key.scopes),
+            escape(key.gallery or "every"),
+            created,
+            escape(key.note),
+        )
     console.print(table)
 
 
