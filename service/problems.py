@@ -150,9 +150,9 @@ class NeedsReindex(ServiceProblem):
     def __init__(self, gallery: str, filled_by: str, loaded: str) -> None:
         super().__init__(
             f"gallery {gallery!r} was filled by the embedder {filled_by[:12]}, but {loaded[:12]} "
-            "is loaded and their vectors cannot be compared; serve with the artefact that filled "
-            "it, or enrol the images again into a new gallery; its crops can still be read and "
-            "deleted"
+            f"is loaded and their vectors cannot be compared; POST /v1/galleries/{gallery}/reindex "
+            "embeds its kept images anew, or serve with the artefact that filled it; its crops can "
+            "still be read and deleted"
         )
 
 

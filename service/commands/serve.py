@@ -21,6 +21,10 @@ def serve(
     artefact: Annotated[
         str | None, typer.Option(help="The model to serve: a file, or the word bundled.")
     ] = None,
+    previous: Annotated[
+        str | None,
+        typer.Option(help="The model before, for galleries that are not reindexed yet."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
     port: Annotated[int | None, typer.Option(help="Where to listen; 0 takes a free port.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where galleries are kept.")] = None,
@@ -33,7 +37,9 @@ def serve(
     """
     from service.settings import read_settings
 
-    settings = read_settings(artefact=artefact, host=host, port=port, data_dir=data_dir)
+    settings = read_settings(
+        artefact=artefact, previous=previous, host=host, port=port, data_dir=data_dir
+    )
     with _listen(settings) as listening:
         _run(settings, listening)
 

@@ -98,6 +98,21 @@ def start(
 
 
 @pytest.fixture(scope="session")
+def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny artefact with another embedder."""
+    import torch
+
+    from model.artefact import load_artefact, save_artefact
+
+    artefact = load_artefact(tiny_artefact)
+    with torch.no_grad():
+        artefact.embedder.neck.weight.mul_(1.5)
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
+    return path
+
+
+@pytest.fixture(scope="session")
 def refused_start(tiny_artefact: Path) -> Callable[..., str]:
     """Tries to start a service that must not start; answers what it says."""
 

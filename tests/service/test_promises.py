@@ -10,26 +10,10 @@ import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-
-
-@pytest.fixture(scope="module")
-def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny artefact with another embedder."""
-    import torch
-
-    from model.artefact import load_artefact, save_artefact
-
-    artefact = load_artefact(tiny_artefact)
-    with torch.no_grad():
-        artefact.embedder.neck.weight.mul_(1.5)
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
-    save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
-    return path
 
 
 def _crop_ids(answer):

@@ -14,7 +14,7 @@ from service.gallery.snapshot_file import (
     snapshot_content,
     write_snapshot,
 )
-from service.problems import DamagedSnapshot
+from service.problems import DamagedSnapshot, StorageFailed
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -89,6 +89,6 @@ def test_a_copy_that_was_interrupted_leaves_nothing(tmp_path):
         yield _crop(1)
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageFailed, match="no space left"):
         write_snapshot(tmp_path / "s.gmn", interrupted())
     assert list(tmp_path.iterdir()) == []

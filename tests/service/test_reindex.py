@@ -1,0 +1,150 @@
+"""Another model: the kept crops are embedded anew beside the old vectors, and switched at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+
+def _ended(served, job: dict) -> dict:
+    until = time.monotonic() + 120
+    while job["state"] in ("queued", "running"):
+        assert time.monotonic() < until, job
+        time.sleep(0.02)
+        job = served.http.get(f"/v1/jobs/{job['job_id']}").json()
+    return job
+
+
+def _fill(served, drawn_crops) -> str:
+    gallery = served.create("lobby")
+    served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops),
+        identity=[crop.identity for crop in drawn_crops],
+        camera=[crop.camera for crop in drawn_crops],
+    )
+    return gallery
+
+
+@pytest.fixture
+def exchanged(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
+    """A filled gallery, served by another model with the one before it at hand."""
+    served = start(data_dir=tmp_path / "data")
+    gallery = _fill(served, drawn_crops)
+    assert served.stop() == 0
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact, previous=tiny_artefact)
+    return again, gallery
+
+
+def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, drawn_crops):
+    served, gallery = exchanged
+    url = f"/v1/galleries/{gallery}"
+    before = served.http.get(url).json()
+    assert (before["state"], served.http.get("/readyz").status_code) == ("previous_model", 200)
+    answers, stop = [], threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while not stop.is_set():
+            crop = drawn_crops[number % len(drawn_crops)]
+            answers.append((crop, served.query(gallery, crop.png, top_k=1)))
+            number += 1
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    try:
+        job = _ended(served, served.http.post(f"{url}/reindex").json())
+        added = served.enroll(gallery, drawn_crops[0].png + b"!", identity="late", camera="east")
+    finally:
+        stop.set()
+        for thread in asking:
+            thread.join()
+    assert (job["state"], job["detail"]) == ("done", None)
+    assert job["progress"]["done"] == len(drawn_crops)
+    assert added.status_code == 201
+    models = set()
+    for crop, answer in answers:
+        assert answer.status_code == 200, answer.text
+        models.add(answer.json()["model"])
+        assert answer.json()["results"][0]["identity"] in (crop.identity, "late")
+    after = served.http.get(url).json()
+    assert after["state"] == "ready"
+    assert after["embedding_fingerprint"] != before["embedding_fingerprint"]
+    assert after["crops"] == before["crops"] + 1
+    assert served.query(gallery, drawn_crops[0].png).json()["model"] not in (None, "")
+    assert served.http.post(f"{url}/reindex").status_code == 409
+    assert models
+
+
+def test_without_the_model_before_a_gallery_waits_for_its_reindex(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    served = start(data_dir=tmp_path / "data")
+    gallery = _fill(served, drawn_crops)
+    served.kill()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    refused = again.query(gallery, drawn_crops[0].png)
+    assert (refused.status_code, "reindex" in refused.json()["detail"]) == (409, True)
+    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    assert job["state"] == "done"
+    found = again.query(gallery, drawn_crops[0].png, top_k=1).json()["results"]
+    assert found[0]["identity"] == drawn_crops[0].identity
+
+
+def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_artefact):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    for start_at in range(0, 240, 24):
+        copies = [crop.png + bytes([start_at]) for crop in drawn_crops]
+        served.enroll(gallery, *copies, camera="east")
+    served.kill()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    job = again.http.post(f"/v1/galleries/{gallery}/reindex").json()
+    while again.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+        time.sleep(0.005)
+    again.kill()
+    third = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    ended = _ended(third, third.http.get(f"/v1/jobs/{job['job_id']}").json())
+    assert (ended["state"], ended["progress"]["done"]) == ("done", 240)
+    assert third.query(gallery, drawn_crops[0].png).status_code == 200
+
+
+def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
+    start, tmp_path, drawn_crops, tiny_artefact, other_artefact
+):
+    served = start(data_dir=tmp_path / "data", keep_images="none")
+    gallery = _fill(served, drawn_crops[:3])
+    crop = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
+    assert crop["image_url"] is None
+    picture = served.http.get(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}/image")
+    assert picture.json()["type"] == "urn:gmn:problem:unknown_picture"
+    served.kill()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact, previous=tiny_artefact)
+    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    assert (job["state"], job["problems"]) == ("failed", 3)
+    assert crop["crop_id"] in again.http.get(f"/v1/jobs/{job['job_id']}/report").text
+    assert again.query(gallery, drawn_crops[0].png).status_code == 200
+
+
+def test_thumbnails_are_kept_small_and_embedded_anew(start, tmp_path, drawn_crops, other_artefact):
+    import io
+
+    from PIL import Image
+
+    served = start(data_dir=tmp_path / "data", keep_images="thumbnail")
+    large = io.BytesIO()
+    with Image.open(io.BytesIO(drawn_crops[0].png)) as crop:
+        crop.resize((480, 960)).save(large, "PNG")
+    gallery = served.create("lobby")
+    served.enroll(gallery, large.getvalue(), identity="0000")
+    stored = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
+    picture = served.http.get(stored["image_url"])
+    with Image.open(io.BytesIO(picture.content)) as kept:
+        assert (kept.format, kept.size) == ("JPEG", (128, 256))
+    served.kill()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    assert job["state"] == "done"
