@@ -28,7 +28,6 @@ from service.problems import GalleryConflict, UnknownCrop, UnknownGallery, Unkno
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
-SEARCH_DTYPE = "float32"
 READ_THREADS = 2
 Result = TypeVar("Result")
 Change = TypeVar("Change")
@@ -271,7 +270,7 @@ class Galleries:
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self._embedders))
-        return self.store.galleries.create(name, newest, settings, SEARCH_DTYPE)
+        return self.store.galleries.create(name, newest, settings)
 
     def _still_there(self, gallery: Gallery) -> None:
         # Between the request and its turn on the writer thread the gallery may have been deleted.

@@ -44,7 +44,6 @@ class Gallery:
         self.crops = record.crops
         self.in_step = True
         self.embedding_fingerprint = record.embedding_fingerprint
-        self._search_dtype = record.search_dtype
         self._embedders = embedders
         self._index: GalleryIndex | None = None
         self._index_if_comparable()

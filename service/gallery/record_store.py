@@ -41,7 +41,7 @@ class GalleryRecords(Protocol):
         """One gallery, counted now; None where it was deleted."""
 
     def create(
-        self, name: str, embedding_fingerprint: str, settings: GallerySettings, search_dtype: str
+        self, name: str, embedding_fingerprint: str, settings: GallerySettings
     ) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
 

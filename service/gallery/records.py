@@ -188,7 +188,6 @@ class GalleryRecord:
     Attributes:
         embedding_fingerprint: of the embedder that made the vectors that are searched.
         staged_fingerprint: of the one whose vectors are being prepared beside them; None for none.
-        search_dtype: number format that the index searches in, chosen when it was created.
     """
 
     gallery_id: int
@@ -199,7 +198,6 @@ class GalleryRecord:
     crops: int
     identities: int
     image_bytes: int
-    search_dtype: str
     created_at: datetime
     settings: GallerySettings = field(default_factory=GallerySettings)
 

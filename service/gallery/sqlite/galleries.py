@@ -17,7 +17,7 @@ SELECT gallery_id, name, embedding_fingerprint, staged_fingerprint, version,
     (SELECT count(DISTINCT identity) FROM crops WHERE crops.gallery_id = galleries.gallery_id),
     (SELECT coalesce(sum(image_bytes), 0) FROM crops
         WHERE crops.gallery_id = galleries.gallery_id),
-    search_dtype, created_at, retention_days, recalibration
+    created_at, retention_days, recalibration
 FROM galleries
 """
 
@@ -41,21 +41,20 @@ class SqliteGalleries:
         return _gallery(row) if row else None
 
     def create(
-        self, name: str, embedding_fingerprint: str, settings: GallerySettings, search_dtype: str
+        self, name: str, embedding_fingerprint: str, settings: GallerySettings
     ) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
         with self._database.transaction() as connection:
             try:
                 connection.execute(
                     "INSERT INTO galleries (name, embedding_fingerprint, created_at, "
-                    "retention_days, recalibration, search_dtype) VALUES (?, ?, ?, ?, ?, ?)",
+                    "retention_days, recalibration) VALUES (?, ?, ?, ?, ?)",
                     (
                         name,
                         embedding_fingerprint,
                         now(),
                         settings.retention_days,
                         settings.recalibration,
-                        search_dtype,
                     ),
                 )
             except sqlite3.IntegrityError as error:
@@ -130,7 +129,7 @@ def searched_side(connection: sqlite3.Connection, gallery_id: int) -> str:
 
 def _gallery(row: Sequence[Any]) -> GalleryRecord:
     gallery_id, name, embedder, staged, version, crops, identities, image_bytes, *rest = row
-    search_dtype, created_at, retention_days, recalibration = rest
+    created_at, retention_days, recalibration = rest
     return GalleryRecord(
         gallery_id=gallery_id,
         name=name,
@@ -140,7 +139,6 @@ def _gallery(row: Sequence[Any]) -> GalleryRecord:
         crops=crops,
         identities=identities,
         image_bytes=image_bytes,
-        search_dtype=search_dtype,
         created_at=datetime.fromisoformat(created_at),
         settings=GallerySettings(retention_days, bool(recalibration)),
     )

@@ -47,7 +47,6 @@ VERSION_2 = "CREATE INDEX crops_in_order ON crops (gallery_id, row_id);"
 VERSION_3 = """
 ALTER TABLE galleries ADD COLUMN side TEXT NOT NULL DEFAULT 'a';
 ALTER TABLE galleries ADD COLUMN staged_fingerprint TEXT;
-ALTER TABLE galleries ADD COLUMN search_dtype TEXT NOT NULL DEFAULT 'float32';
 ALTER TABLE galleries ADD COLUMN retention_days INTEGER;
 ALTER TABLE galleries ADD COLUMN recalibration INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE galleries ADD COLUMN calibration TEXT;

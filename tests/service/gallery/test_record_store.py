@@ -53,7 +53,7 @@ def gallery(store):
 
 
 def _create(store, name: str) -> int:
-    return store.galleries.create(name, EMBEDDER, GallerySettings(), "float32").gallery_id
+    return store.galleries.create(name, EMBEDDER, GallerySettings()).gallery_id
 
 
 def _crop(number: int, identity: str | None = "a", camera: str | None = "east", **said) -> NewCrop:
