@@ -5,7 +5,6 @@ from service.client.answers import (
     EnrolledImage,
     Enrolment,
     Explanation,
-    Gallery,
     ModelDescription,
     PairScore,
     RankedCrop,
@@ -14,7 +13,18 @@ from service.client.answers import (
     Verdict,
 )
 from service.client.asynchronous import AsyncClient
-from service.client.calls import Image, QueryOptions
+from service.client.calls import Image, QueryOptions, Upload
+from service.client.gallery_answers import (
+    Forgetting,
+    Gallery,
+    GalleryCalibration,
+    Identity,
+    Relabelling,
+    Remainder,
+    Restoration,
+    Snapshot,
+)
+from service.client.job_answers import Job, JobProblem, JobProgress
 from service.client.problems import (
     KeyRefused,
     Problem,
@@ -23,8 +33,8 @@ from service.client.problems import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.client.synchronous import DEFAULT_GALLERY, DEFAULT_URL, Client
-from service.client.transport import Retries
+from service.client.synchronous import Client
+from service.client.transport import DEFAULT_GALLERY, DEFAULT_URL, Retries
 
 __all__ = [
     "DEFAULT_GALLERY",
@@ -35,8 +45,14 @@ __all__ = [
     "EnrolledImage",
     "Enrolment",
     "Explanation",
+    "Forgetting",
     "Gallery",
+    "GalleryCalibration",
+    "Identity",
     "Image",
+    "Job",
+    "JobProblem",
+    "JobProgress",
     "KeyRefused",
     "ModelDescription",
     "PairScore",
@@ -45,10 +61,15 @@ __all__ = [
     "QueryOptions",
     "RankedCrop",
     "Ranking",
+    "Relabelling",
+    "Remainder",
     "Removal",
     "RequestRefused",
+    "Restoration",
     "Retries",
     "ServiceFailed",
     "ServiceUnreachable",
+    "Snapshot",
+    "Upload",
     "Verdict",
 ]

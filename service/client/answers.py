@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from service.client.problems import Problem
 
+Item = TypeVar("Item")
 Verdict = Literal["match", "uncertain", "no_match"]
 
 
 class Answer(BaseModel):
-    """Base of every answer: immutable, and tolerant of fields it does not know."""
+    """Base of every answer: immutable, and tolerant of fields it does not know.
+
+    Attributes:
+        flags: fields that a header tells, by its name: whether it says `true`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+    flags: ClassVar[Mapping[str, str]] = {}
 
 
 class EnrolledImage(Answer):
@@ -42,10 +49,14 @@ class Enrolment(Answer):
 
     Attributes:
         gallery_version: the gallery's version once they had landed; None where none did.
+        replayed: the same request happened before, and this is what was answered then.
     """
+
+    flags = {"replayed": "Idempotent-Replayed"}
 
     gallery_version: int | None = None
     results: list[EnrolledImage]
+    replayed: bool = False
 
 
 class RankedCrop(Answer):
@@ -90,39 +101,38 @@ class Ranking(Answer):
 
 
 class Crop(Answer):
-    """A stored crop, without its picture."""
+    """A stored crop, without its picture.
+
+    Attributes:
+        sha256: of the file as it was sent.
+        content_type, image_url: of its picture; None where that was not kept.
+        created_at: when it was enrolled.
+    """
 
     crop_id: str
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
     external_id: str | None = None
-    metadata: Any = None
+    metadata: dict[str, Any] | None = None
+    sha256: str | None = None
+    content_type: str | None = None
+    created_at: datetime | None = None
     image_url: str | None = None
 
 
-class Page(Answer):
+class Page(Answer, Generic[Item]):
     """One page of a listing; `next_cursor` is None on the last."""
 
-    results: list[dict[str, Any]]
+    results: list[Item]
     next_cursor: str | None = None
 
 
 class Removal(Answer):
-    """What a deletion removed, from `gallery_version` on."""
+    """How many crops a deletion removed, from `gallery_version` on; None where it went too."""
 
     gallery_version: int | None = None
-    removed: Any = None
-
-
-class Gallery(Answer):
-    """A gallery's description; `state` is `needs_reindex` where another embedder filled it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-    crops: int = 0
-    identities: int = 0
+    removed: int = 0
 
 
 class Explanation(Answer):

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from model.problems import InputProblem
+from service.client.answers import Answer
 from service.client.calls import Call
-from service.client.problems import ServiceUnreachable, problem_of
+from service.client.problems import ServiceUnreachable, problem_of, unreachable
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_GALLERY = "default"
+LONG_SECONDS = 600.0
 
 AnswerType = TypeVar("AnswerType")
+Answered = TypeVar("Answered", bound=Answer)
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+"""The request may have arrived: its connection broke off before the answer."""
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How patient a client is with a service that is full or still starting.
+    """How patient a client is with a service that is full, still starting, or breaks off.
 
     Attributes:
         attempts: how often a request is sent at most.
@@ -35,8 +45,45 @@ class Retries:
         try:
             asked = float(response.headers["Retry-After"])
         except (KeyError, ValueError):
-            asked = 0.25 * 2.0 ** (attempt - 1)
+            return self.pause(attempt)
         return min(max(asked, 0.0), self.longest_wait)
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after an attempt that nobody said when to repeat."""
+        return min(0.25 * 2.0 ** (attempt - 1), self.longest_wait)
+
+
+class Attempts:
+    """Counts the attempts at one call and says what follows each."""
+
+    def __init__(self, url: str, call: Call[Any], retries: Retries) -> None:
+        self._url = url
+        self._retries = retries
+        self._repeatable = call.repeatable or call.method == "GET"
+        self._made = 0
+        self._lost = False
+
+    def after_answer(self, response: httpx.Response) -> float | None:
+        """Seconds until the next attempt, or None where this answer is final."""
+        self._made += 1
+        return self._retries.wait_before(response, self._made)
+
+    def after_error(self, error: httpx.TransportError | httpx.InvalidURL) -> float:
+        """Seconds until the next attempt.
+
+        An answer that was lost is asked for again where that does no harm; so is a service that is
+        not there since then, as it may be starting again.
+
+        Raises:
+            ServiceUnreachable: where there is to be none.
+        """
+        self._made += 1
+        lost = isinstance(error, LOST)
+        gone = self._lost and isinstance(error, httpx.ConnectError)
+        self._lost = self._lost or lost
+        if self._repeatable and (lost or gone) and self._made < self._retries.attempts:
+            return self._retries.pause(self._made)
+        raise unreachable(self._url, error) from error
 
 
 def headers(api_key: str | None) -> dict[str, str]:
@@ -56,18 +103,28 @@ def headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def arguments(call: Call[Any]) -> dict[str, Any]:
-    """What `httpx.Client.request` needs to send a call."""
-    form = {
-        "data": call.fields or None,
-        "files": [("images", (name, data)) for name, data in call.images] or None,
-    }
-    return {
-        "method": call.method,
-        "url": call.path,
-        "params": call.params or None,
-        **form,
-    }
+@contextmanager
+def arguments(call: Call[Any], timeout: float) -> Iterator[dict[str, Any]]:
+    """What `httpx.Client.request` needs to send a call; an upload is open as long as the block."""
+    with ExitStack() as opened:
+        files: list[tuple[str, tuple[str, Any]]] = [
+            ("images", (name, data)) for name, data in call.images
+        ]
+        if call.archive is not None:
+            archive = call.archive.open()
+            opened.callback(archive.close)
+            files.append(("archive", (call.archive.name, archive)))
+        yield {
+            "method": call.method,
+            "url": call.path,
+            "params": call.params or None,
+            "headers": call.headers or None,
+            "data": call.fields or None,
+            "files": files or None,
+            "timeout": httpx.Timeout(
+                timeout, read=max(timeout, LONG_SECONDS) if call.long else timeout
+            ),
+        }
 
 
 def answer(url: str, call: Call[AnswerType], response: httpx.Response) -> AnswerType:
@@ -84,12 +141,20 @@ def answer(url: str, call: Call[AnswerType], response: httpx.Response) -> Answer
             raise failure
     if call.answer is bytes:
         return cast(AnswerType, response.content)
-    reader = cast(type[BaseModel], call.answer)
+    reader = cast(type[Answer], call.answer)
+    read = read_as(reader, response.content, f"{url}{call.path}: answers {response.status_code}")
+    said = {
+        field: True for field, name in read.flags.items() if response.headers.get(name) == "true"
+    }
+    return cast(AnswerType, read.model_copy(update=said) if said else read)
+
+
+def read_as(reader: type[Answered], content: bytes | str, where: str) -> Answered:
+    """Reads a JSON text as an answer; raises `ServiceUnreachable` where it is none."""
     try:
-        return cast(AnswerType, reader.model_validate_json(response.content))
+        return reader.model_validate_json(content)
     except ValidationError as error:
         raise ServiceUnreachable(
-            f"{url}{call.path}: answers {response.status_code}, but not as this service does "
-            f"({str(error).splitlines()[0]}); check the address, and that client and service are "
-            "of one version"
+            f"{where}, but not as this service does ({str(error).splitlines()[0]}); check the "
+            "address, and that client and service are of one version"
         ) from error

@@ -1,0 +1,95 @@
+"""Calls that compare: queries against a gallery, and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from model.problems import InputProblem
+from service.client.answers import PairScore, Ranking
+from service.client.calls.call import Call, given, path_to
+
+Scoring = Literal["mnet", "cosine", "fused"]
+ImageSource = bytes | str | Path
+
+
+class QueryOptions(TypedDict, total=False):
+    """What a query may ask for; the service's defaults hold for what is left out.
+
+    Attributes:
+        top_k: how many results.
+        rerank_depth: how many of them, from the top, M-Net scores.
+        scoring: `mnet`, `cosine` or `fused`.
+        group_by: `crop`, or `identity` to count each person once.
+        cameras, exclude_cameras: only, or not, crops of these cameras.
+        captured_after, captured_before: only crops of this time, with time zone.
+        operating_point: such as `far_1e-2`.
+        camera: which camera took the images that are sent.
+        camera_disjoint: whether to leave out the query's own camera.
+        min_version: the gallery's version that the answer must show at least.
+    """
+
+    top_k: int
+    rerank_depth: int
+    scoring: Scoring
+    group_by: Literal["crop", "identity"]
+    cameras: Sequence[str]
+    exclude_cameras: Sequence[str]
+    captured_after: datetime
+    captured_before: datetime
+    operating_point: str
+    camera: str
+    camera_disjoint: bool
+    min_version: int
+
+
+def query(gallery: str, images: Sequence[ImageSource], options: QueryOptions) -> Call[Ranking]:
+    """One query; several images are one multi-shot query."""
+    return Call(
+        "POST",
+        path_to("galleries", gallery, "queries"),
+        Ranking,
+        fields=given(options),
+        images=_read(images),
+        repeatable=True,
+    )
+
+
+def query_like(gallery: str, crop_id: str, options: QueryOptions) -> Call[Ranking]:
+    """One query by a crop that is in the gallery already."""
+    fields = {**given(options), "crop_id": crop_id}
+    return Call(
+        "POST", path_to("galleries", gallery, "queries"), Ranking, fields=fields, repeatable=True
+    )
+
+
+def pairs(first: ImageSource, second: ImageSource, explain: bool) -> Call[PairScore]:
+    """Compares two images."""
+    return Call(
+        "POST",
+        path_to("pairs"),
+        PairScore,
+        fields=given({"explain": explain or None}),
+        images=_read([first, second]),
+        repeatable=True,
+    )
+
+
+def _read(images: Sequence[ImageSource]) -> tuple[tuple[str, bytes], ...]:
+    if not images:
+        raise InputProblem("query: no image was given; give at least one")
+    return tuple(_named_bytes(source) for source in images)
+
+
+def _named_bytes(source: ImageSource) -> tuple[str, bytes]:
+    if isinstance(source, bytes):
+        return "image", source
+    path = Path(source)
+    try:
+        return path.name, path.read_bytes()
+    except OSError as error:
+        raise InputProblem(
+            f"{path}: cannot be read ({error.strerror}); name an image file"
+        ) from error
