@@ -9,15 +9,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api.bodies import BodyLimit
 from service.api.errors import handle_errors
 from service.api.headers import SecurityHeaders
+from service.api.links import link_calls
 from service.api.middleware import CancelWhenGone, RequestContext
 from service.api.origin import SameOrigin
+from service.api.page import add_page
 from service.api.routers import (
     comparisons,
     crops,
@@ -89,11 +90,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     handle_errors(app)
     _surround(app, settings)
     _document_problems(app)
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    add_page(app)
     return app
 
 
@@ -133,6 +130,7 @@ def _document_problems(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             # Referred to by every error, which no return type mentions.
             schemas["Problem"] = Problem.model_json_schema()
+            link_calls(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -12,8 +12,16 @@ DOCS = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+# The page people look at has no script or style in its text, and no text becomes either.
+PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
 DOCS_PATH = "/docs"
-ASSETS_PATH = "/docs/assets/"
+DOCS_ASSETS_PATH = "/docs/assets/"
+PAGE_PATH = "/"
+PAGE_ASSETS_PATH = "/assets/"
 
 
 class SecurityHeaders:
@@ -34,12 +42,19 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault(
-                    "Content-Security-Policy", DOCS if path.startswith(DOCS_PATH) else NOTHING
-                )
-                # What is deleted here must not live on in a browser or proxy.
-                if not path.startswith(ASSETS_PATH):
+                headers.setdefault("Content-Security-Policy", _policy(path))
+                if path.startswith(PAGE_ASSETS_PATH):
+                    # Asked for again each time, and sent again only when another version serves.
+                    headers.setdefault("Cache-Control", "no-cache")
+                elif not path.startswith(DOCS_ASSETS_PATH):
+                    # What is deleted here must not live on in a browser or proxy.
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _policy(path: str) -> str:
+    if path == PAGE_PATH:
+        return PAGE
+    return DOCS if path.startswith(DOCS_PATH) else NOTHING

@@ -1,0 +1,70 @@
+// Which cameras a search is held to: a chip for each that the gallery's crops name.
+
+import { ask } from "./api.js";
+import { attempt, count, find, h } from "./elements.js";
+import { gallery, inGallery } from "./place.js";
+
+const PAGES = 20;
+const NEXT = { any: "only", only: "without", without: "any" };
+const SIGNS = { any: "", only: "✓ ", without: "✕ " };
+const chosen = new Map();
+let readOf = null;
+
+export function startCameras(search) {
+  const filters = find("#filters");
+  const press = (name) => { chosen.set(name, NEXT[chosen.get(name)]); draw(press); search(); };
+  filters.addEventListener("toggle", () => { if (filters.open) read(press); });
+  document.addEventListener("gallery-chosen", () => {
+    chosen.clear();
+    readOf = null;
+    draw(press);
+    if (filters.open) read(press);
+  });
+  document.addEventListener("gallery-changed", () => { readOf = null; if (filters.open) read(press); });
+  find("#other-camera").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    const name = event.target.value.trim();
+    event.target.value = "";
+    if (name) { chosen.set(name, "any"); press(name); }
+  });
+}
+
+export function cameraFields() {
+  const names = { only: "cameras", without: "exclude_cameras" };
+  return [...chosen].filter(([, how]) => how in names).map(([name, how]) => [names[how], name]);
+}
+
+// The service lists crops, not cameras; in a large gallery the first pages have to do.
+async function read(press) {
+  const name = gallery();
+  if (readOf === name) return;
+  readOf = name;
+  await attempt(find("#filters"), async () => {
+    let cursor = "", crops = 0;
+    for (let page = 0; page < PAGES && cursor !== null; page += 1) {
+      const more = cursor && `&cursor=${encodeURIComponent(cursor)}`;
+      const answer = await ask(inGallery(`/crops?limit=1000${more}`));
+      if (gallery() !== name) return;
+      crops += answer.results.length;
+      for (const { camera } of answer.results) if (camera !== null && !chosen.has(camera)) chosen.set(camera, "any");
+      cursor = answer.next_cursor;
+      draw(press);
+    }
+    find("#cameras-read").textContent = cursor === null ? "" : `The cameras of the first ${count(crops, "crop")}.`;
+  });
+}
+
+function draw(press) {
+  const names = [...chosen.keys()].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
+  find("#chips").replaceChildren(...names.map((name) => h("button", { type: "button", class: `chip ${chosen.get(name)}`,
+    "aria-label": `${name}: ${chosen.get(name)}`, onclick: () => refocus(name, press) },
+  SIGNS[chosen.get(name)], h("span", { class: "name" }, name))));
+  find("#cameras").replaceChildren(...names.map((name) => h("option", { value: name })));
+}
+
+// Chips are drawn anew when one is pressed; the keyboard stays where it was.
+function refocus(name, press) {
+  press(name);
+  [...find("#chips").children].find((chip) => chip.lastChild.textContent === name)?.focus();
+}

@@ -1,0 +1,113 @@
+// Elements of the page. Whatever came from the service or a person becomes a text node, never markup.
+
+import { blobOf } from "./api.js";
+
+const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"] };
+const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+// h("p", {class: "hint", onclick: f}, "text", child); what is null or false is left out.
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+export const find = (selector) => document.querySelector(selector);
+export const nameOf = (identity) => identity ?? "no identity";
+export const count = (number, one, many = `${one}s`) =>
+  `${number.toLocaleString()} ${number === 1 ? one : many}`;
+
+export function moment(text) {
+  return text ? h("time", { datetime: text }, MOMENT.format(new Date(text))) : "time unknown";
+}
+
+export function percent(share) {
+  if (share === null) return "–";
+  if (share > 0.999) return "> 99.9%";
+  if (share < 0.001) return "< 0.1%";
+  return `${(share * 100).toFixed(share < 0.01 || share > 0.99 ? 1 : 0)}%`;
+}
+
+export const decimal = (number, digits) => number?.toFixed(digits).replace("-", "−") ?? "–";
+
+export function verdictChip(verdict) {
+  const [, word] = VERDICTS[verdict] ?? [null, "Not scored"];
+  return h("span", { class: `verdict ${verdict ?? "unscored"}` }, verdictSign(verdict), word);
+}
+
+export function verdictSign(verdict) {
+  return h("i", { "aria-hidden": "true" }, VERDICTS[verdict]?.[0] ?? "–");
+}
+
+export function problemOf(error) {
+  const lines = (error.results ?? []).map((one, at) =>
+    one.problem ? h("li", {}, `Image ${at + 1}: ${one.problem.detail}`) : null);
+  return h("div", { class: "problem", role: "alert" }, h("p", {}, error.message), h("ul", {}, lines));
+}
+
+// Does something that may fail, and shows why it did at the head of `place`.
+export async function attempt(place, action) {
+  place.querySelectorAll(":scope > .problem").forEach((old) => old.remove());
+  place.setAttribute("aria-busy", "true");
+  try {
+    return await action();
+  } catch (error) {
+    if (error.name !== "AbortError") place.prepend(problemOf(error));
+    return undefined;
+  } finally {
+    place.removeAttribute("aria-busy");
+  }
+}
+
+export function pictureOf(blob, alt) {
+  const image = h("img", { alt, class: "crop" });
+  const url = URL.createObjectURL(blob);
+  image.addEventListener("load", () => URL.revokeObjectURL(url));
+  image.addEventListener("error", () => image.replaceWith(h("span", { class: "crop missing" }, "?")));
+  image.src = url;
+  return image;
+}
+
+// A picture of the service, asked for with the key; what was not kept is said.
+export function picture(url, alt) {
+  const frame = h("span", { class: "frame" });
+  const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
+  if (url) blobOf(url).then((blob) => frame.append(pictureOf(blob, alt)), (error) => missing(error.message));
+  else missing("it was not kept");
+  return frame;
+}
+
+// Asks before something happens; answers what was typed (true without an input), or null.
+export function question(title, text, action, { label, input, danger = false } = {}) {
+  return new Promise((resolve) => {
+    const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required: true });
+    const dialog = h("dialog", { class: "question", "aria-label": title, onclose: () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes" ? field?.value ?? true : null);
+    } }, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
+      h("h2", {}, title), h("p", {}, text), field && h("label", {}, label, field),
+      h("div", { class: "row end" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: danger ? "danger" : "main" }, action))));
+    document.body.append(dialog);
+    dialog.showModal();
+    field?.select();
+  });
+}
+
+// Makes a label with a file input also take what is dropped on it.
+export function takeFiles(label, take) {
+  const input = label.querySelector("input");
+  input.addEventListener("change", () => { take([...input.files]); input.value = ""; });
+  label.addEventListener("dragover", (event) => { event.preventDefault(); label.classList.add("over"); });
+  label.addEventListener("dragleave", () => label.classList.remove("over"));
+  label.addEventListener("drop", (event) => {
+    event.preventDefault();
+    label.classList.remove("over");
+    take([...event.dataTransfer.files]);
+  });
+}

@@ -1,0 +1,65 @@
+// Enrolment of single images, and what became of each.
+
+import { ask, formOf, Problem } from "./api.js";
+import { attempt, count, find, h, nameOf, pictureOf, takeFiles } from "./elements.js";
+import { changed, inGallery } from "./place.js";
+
+// Small enough for any limit on a request, and to show how far it is.
+const AT_ONCE = 8;
+let files = [];
+
+export function startEnrolment() {
+  const form = find("#enrolment");
+  takeFiles(form.querySelector(".drop"), (chosen) => { files = [...files, ...chosen]; showChosen(); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); enrol(form); });
+}
+
+function showChosen() {
+  find("#enrolment button.main").textContent = files.length > 0 ? `Enrol ${count(files.length, "image")}` : "Enrol";
+  find("#outcomes").replaceChildren(h("ul", { class: "rows" }, files.map((file) =>
+    h("li", {}, pictureOf(file, ""), h("span", { class: "grow name" }, file.name),
+      h("button", { type: "button", class: "quiet", "aria-label": `Remove ${file.name}`,
+        onclick: () => { files = files.filter((other) => other !== file); showChosen(); } }, "×")))));
+}
+
+async function enrol(form) {
+  const place = find("#outcomes");
+  if (files.length === 0) {
+    await attempt(place, () => { throw new Error("choose or drop images first"); });
+    return;
+  }
+  const path = inGallery("/crops");
+  const said = [...new FormData(form)].map(([name, value]) =>
+    [name, value && name === "captured_at" ? new Date(value).toISOString() : value]);
+  const list = h("ul", { class: "rows" });
+  place.replaceChildren(list);
+  await attempt(place, async () => {
+    while (files.length > 0) {
+      const now = files.slice(0, AT_ONCE);
+      const results = await send(path, formOf([...said, ...now.map((file) => ["images", file])]));
+      list.append(...results.map((one, at) => outcome(now[at], one)));
+      files = files.slice(now.length);
+    }
+  });
+  find("#enrolment button.main").textContent = files.length > 0 ? `Enrol ${count(files.length, "image")}` : "Enrol";
+  changed();
+}
+
+// Where no image landed the answer is a problem that still tells of each.
+async function send(path, body) {
+  try {
+    return (await ask(path, { method: "POST", body })).results;
+  } catch (error) {
+    if (error instanceof Problem && error.results.length > 0) return error.results;
+    throw error;
+  }
+}
+
+function outcome(file, one) {
+  const [kind, word] = one.problem ? ["refused", "✕ Refused"] : one.duplicate ? ["uncertain", "= Was there"] : ["match", "✓ Enrolled"];
+  const notes = one.problem ? [one.problem.detail] : one.warnings;
+  return h("li", {}, pictureOf(file, ""), h("div", { class: "grow" }, h("b", { class: "name" }, file.name),
+    !one.problem && h("p", { class: "hint name" }, `${nameOf(one.identity)} · ${one.camera ?? "camera unknown"}`),
+    notes.map((note) => h("p", { class: "note" }, one.problem ? note : `⚠ ${note}`))),
+  h("span", { class: `verdict ${kind}` }, word));
+}

@@ -1,0 +1,71 @@
+// Who is in the gallery: list, rename or merge, forget.
+
+import { ask, formOf } from "./api.js";
+import { openIdentity } from "./crop.js";
+import { attempt, count, find, h, question } from "./elements.js";
+import { changed, gallery, inGallery, panel, segment } from "./place.js";
+
+const PAGE = 200;
+
+export function startIdentities() {
+  for (const event of ["panel-shown", "gallery-changed"]) {
+    document.addEventListener(event, () => { if (panel() === "identities") load(null); });
+  }
+  document.addEventListener("gallery-chosen", () => find("#identity-news").replaceChildren());
+  find("#find").addEventListener("input", filter);
+}
+
+async function load(cursor) {
+  const name = gallery();
+  const more = find("#more-people");
+  await attempt(find("#identities"), async () => {
+    const asked = new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor]]));
+    const page = await ask(inGallery(`/identities?${asked}`));
+    if (gallery() !== name) return;
+    if (cursor === null) find("#people").replaceChildren();
+    find("#people").append(...page.results.map(rowOf));
+    more.hidden = page.next_cursor === null;
+    more.onclick = () => load(page.next_cursor);
+    filter();
+  });
+}
+
+function filter() {
+  const wanted = find("#find").value.toLowerCase();
+  for (const row of find("#people").children) row.hidden = !row.dataset.name.toLowerCase().includes(wanted);
+}
+
+function rowOf({ identity, crops, cameras }) {
+  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, "aria-label": `${label} ${identity}`,
+    onclick: () => attempt(find("#identity-news"), () => action(identity, crops)) }, label);
+  return h("li", { "data-name": identity }, h("b", { class: "grow name" }, identity),
+    h("span", { class: "hint" }, `${count(crops, "crop")}, ${count(cameras, "camera")}`),
+    button("Crops", openIdentity), button("Rename", rename), button("Forget", forget, "danger quiet"));
+}
+
+async function rename(identity) {
+  const name = await question(`Rename ${identity}`, "The name of somebody who is there already makes the two one.", "Rename", { label: "New name", input: identity });
+  if (name === null || name === identity) return;
+  const there = await ask(inGallery(`/crops?${new URLSearchParams({ identity: name, limit: 1 })}`));
+  const merging = `${name} is there already. Made one, the two cannot be told apart again.`;
+  if (there.results.length > 0 && !await question(`Merge ${identity} into ${name}?`, merging, "Merge", { danger: true })) return;
+  const path = inGallery(`/identities/${segment(identity)}`);
+  const answer = await ask(path, { method: "PATCH", body: formOf([["new_identity", name]]) });
+  tell(`${identity} is now ${answer.identity}${answer.merged ? ", one with who bore that name" : ""}: ${count(answer.changed, "crop")}.`);
+}
+
+async function forget(identity, crops) {
+  const path = inGallery(`/identities/${segment(identity)}`);
+  const text = `${count(crops, "crop")} with features and pictures go from the gallery and every snapshot. That cannot be undone.`;
+  if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
+  const answer = await ask(path, { method: "DELETE" });
+  tell(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`,
+    ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "crop")} taken out of snapshot ${id}.`),
+    ...answer.remaining.map((one) => `Remains in ${one.where}: ${one.what}, until ${one.until}.`));
+}
+
+function tell(outcome, ...more) {
+  const lines = more.map((line) => h("li", { class: "name" }, line));
+  find("#identity-news").replaceChildren(h("div", { class: "news" }, h("b", { class: "name" }, outcome), h("ul", {}, lines)));
+  changed();
+}

@@ -1,0 +1,70 @@
+// Imports: an archive is sent, then its job is followed to the end.
+
+import { ask, blobOf, follow, formOf } from "./api.js";
+import { attempt, count, find, h, moment } from "./elements.js";
+import { changed, gallery, inGallery, panel } from "./place.js";
+
+const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
+const GOING = ["queued", "running"];
+
+export function startImports() {
+  const form = find("#import");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(form, async () => {
+      const job = await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) });
+      form.reset();
+      find("#jobs").prepend(rowOf(job));
+    });
+  });
+  document.addEventListener("panel-shown", list);
+  document.addEventListener("gallery-chosen", list);
+}
+
+async function list() {
+  if (panel() !== "enrol") return;
+  await attempt(find("#jobs"), async () => {
+    const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
+    find("#jobs").replaceChildren(...(await ask(`/v1/jobs?${asked}`)).results.map(rowOf));
+  });
+}
+
+function rowOf(job) {
+  const row = h("li", { class: "job" });
+  draw(row, job);
+  if (GOING.includes(job.state)) watch(row, job);
+  return row;
+}
+
+async function watch(row, job) {
+  await attempt(row, async () => {
+    for await (const now of follow(`/v1/jobs/${encodeURIComponent(job.job_id)}/events`)) {
+      // A row that another gallery's jobs took the place of need not be followed.
+      if (!row.isConnected) return;
+      draw(row, now);
+      if (!GOING.includes(now.state)) changed();
+    }
+  });
+}
+
+function draw(row, job) {
+  const { total = 0, done = 0, landed = 0, duplicates = 0, refused = 0 } = job.progress;
+  const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
+  const going = GOING.includes(job.state);
+  const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
+  if (!going || total > 0) bar.value = going ? done : bar.max;
+  row.replaceChildren(...[h("div", { class: "grow" },
+    h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), bar,
+    h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} landed, `
+      + `${duplicates.toLocaleString()} were there, ${refused.toLocaleString()} refused`),
+    job.detail && h("p", { class: "note" }, job.detail)),
+  h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
+  going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));
+}
+
+// Fetched and not linked to, since a link could not send the key.
+async function save(path, job) {
+  const url = URL.createObjectURL(await blobOf(`${path}/report`));
+  h("a", { href: url, download: `import-${job.job_id}.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}

@@ -1,0 +1,101 @@
+// Puts the page together: galleries, panels, and the key where the service asks for one.
+
+import { ask, hasKey, useKey } from "./api.js";
+import { attempt, count, find, h } from "./elements.js";
+import { startEnrolment } from "./enrol.js";
+import { startIdentities } from "./identities.js";
+import { startImports } from "./imports.js";
+import { addressOf, changed, gallery, panel } from "./place.js";
+import { startSearch } from "./search.js";
+
+const READY = {
+  previous_model: "answered by the model before; reindex it to use the new one",
+  needs_reindex: "filled by another model: it can be read and deleted from, and searched again once it is reindexed",
+};
+const SURE = {
+  artefact: () => "verdicts by the model’s own thresholds",
+  learning: (searches) => `verdicts by the model’s own thresholds while it learns from searches here (${searches.toLocaleString()} so far)`,
+  own: (searches) => `verdicts adjusted to this gallery by ${count(searches, "search", "searches")}`,
+};
+let galleries = [];
+
+async function loadGalleries() {
+  await attempt(find("main"), async () => {
+    galleries = (await ask("/v1/galleries")).results;
+    find("#key").hidden = !hasKey();
+    find("#gallery").replaceChildren(...galleries.map((one) => h("option", {}, one.name)));
+    if (!galleries.some((one) => one.name === gallery()) && galleries.length > 0) {
+      location.replace(addressOf(galleries[0].name, panel()));
+    }
+    show();
+  });
+}
+
+function show() {
+  const chosen = galleries.find((one) => one.name === gallery());
+  find("#gallery").value = gallery();
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== panel();
+  for (const link of document.querySelectorAll("nav a")) {
+    link.href = addressOf(gallery(), link.dataset.panel);
+    if (link.dataset.panel === panel()) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  find("#state").replaceChildren(...(chosen ? stateOf(chosen) : []));
+}
+
+function stateOf(chosen) {
+  const { state, searches } = chosen.calibration;
+  return [
+    h("span", { class: `dot ${chosen.state}` }, chosen.state === "ready" ? "ready" : READY[chosen.state]),
+    h("span", {}, count(chosen.crops, "crop")),
+    h("span", {}, count(chosen.identities, "identity", "identities")),
+    h("span", {}, SURE[state](searches)),
+    chosen.retention_days && h("span", {}, `kept for ${count(chosen.retention_days, "day")}`),
+  ].filter(Boolean);
+}
+
+let asking = false;
+
+async function askForKey() {
+  if (asking) return;
+  asking = true;
+  const field = h("input", { type: "password", autocomplete: "off", value: "", placeholder: "gmn_…" });
+  const dialog = h("dialog", { class: "question", "aria-label": "API key" },
+    h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
+      h("h2", {}, "This service asks for a key"),
+      h("p", {}, "It stays in this tab until the tab is closed."),
+      h("label", {}, "API key", field),
+      h("div", { class: "row end" }, h("button", { class: "main" }, "Use it"))));
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    asking = false;
+    if (dialog.returnValue !== "yes") return;
+    useKey(field.value.trim());
+    changed();
+    document.dispatchEvent(new Event("panel-shown"));
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+find("#gallery").addEventListener("change", (event) => {
+  location.hash = addressOf(event.target.value, panel());
+});
+find("#key").addEventListener("click", askForKey);
+document.addEventListener("key-wanted", askForKey);
+for (const event of ["gallery-changed", "searched"]) document.addEventListener(event, loadGalleries);
+let before = gallery();
+window.addEventListener("hashchange", () => {
+  show();
+  if (before !== gallery()) document.dispatchEvent(new Event("gallery-chosen"));
+  before = gallery();
+  document.dispatchEvent(new Event("panel-shown"));
+});
+
+startSearch();
+startEnrolment();
+startImports();
+startIdentities();
+show();
+await loadGalleries();
+document.dispatchEvent(new Event("panel-shown"));

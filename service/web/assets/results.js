@@ -1,0 +1,56 @@
+// The answer to a search: the verdict, then the crops by rank.
+
+import { openCrop } from "./crop.js";
+import {
+  count, decimal, h, moment, nameOf, percent, picture, pictureOf, problemOf, verdictChip, verdictSign,
+} from "./elements.js";
+
+const STRANGERS = { "far_1e-1": "one in 10 searches", "far_1e-2": "one in 100 searches", "far_1e-3": "one in 1,000 searches" };
+const HEADS = {
+  match: (best) => ["Match: ", who(best)],
+  uncertain: (best) => ["Not sure: perhaps ", who(best)],
+  no_match: () => ["Nobody you know"],
+};
+
+// `answer` is a ranking, or with mode=separate one for each shot.
+export function showAnswers(place, answer, shots, point) {
+  if (answer.verdict) {
+    place.replaceChildren(...ranking(answer, shots, point));
+    return;
+  }
+  place.replaceChildren(...answer.results.map((one, at) => h("section", { class: "each" },
+    h("h2", { class: "row" }, pictureOf(shots[at].blob, ""), `Image ${at + 1}`),
+    one.problem ? problemOf(new Error(one.problem.detail)) : ranking(one, [shots[at]], point))));
+}
+
+function ranking(answer, shots, point) {
+  const cards = answer.results.map((one) => h("li", {}, card(one, shots)));
+  return [banner(answer, point), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+}
+
+function banner(answer, point) {
+  const best = answer.results[0];
+  const told = !best ? "No crop of the gallery passes the filters."
+    : answer.verdict === "no_match" ? "No crop comes near enough. The nearest follow."
+      : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
+  return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
+    h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, told),
+      h("p", { class: "hint" }, `Set so that ${STRANGERS[point]} for a stranger may say match · `,
+        `${count(answer.candidates_scored, "crop")} scored · ${answer.timing_ms.total.toFixed(0)} ms`)));
+}
+
+function card(one, shots) {
+  const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
+  bar.firstChild.style.width = `${100 * (one.probability ?? 0)}%`;
+  return h("button", { type: "button", class: `card ${one.verdict ?? "unscored"}`, onclick: () => openCrop(one.crop_id, shots, one) },
+    h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
+    picture(one.image_url, `Crop of ${nameOf(one.identity)}`),
+    h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
+      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)), bar,
+      h("span", { class: "figures" }, figure("probability", percent(one.probability)),
+        figure("cosine", decimal(one.cosine, 3)), figure("logit", decimal(one.pair_logit, 2)))));
+}
+
+const name = (one) => h("span", { class: "name" }, nameOf(one.identity));
+const who = (one) => (one.identity === null ? "somebody without an identity" : name(one));
+const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

@@ -1,0 +1,70 @@
+// Search: what is asked, by images or by a crop of the gallery.
+
+import { ask, formOf } from "./api.js";
+import { cameraFields, startCameras } from "./cameras.js";
+import { attempt, find, h, nameOf, picture, pictureOf, takeFiles } from "./elements.js";
+import { inGallery } from "./place.js";
+import { showAnswers } from "./results.js";
+
+// A shot is {blob} or, of the gallery, {crop}.
+let shots = [];
+let running = null;
+
+export function startSearch() {
+  const form = find("#query");
+  takeFiles(form.querySelector(".drop"), (files) => setShots(files.map((blob) => ({ blob }))));
+  takeFiles(form.querySelector(".more"), (files) =>
+    setShots([...shots.filter((one) => one.blob), ...files.map((blob) => ({ blob }))]));
+  form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
+  form.addEventListener("change", (event) => { if (event.target.name) run(); });
+  find("#clear").addEventListener("click", () => setShots([]));
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
+    if (files.length > 0) setShots(files.map((blob) => ({ blob })));
+  });
+  document.addEventListener("more-like", (event) => setShots([{ crop: event.detail }]));
+  document.addEventListener("gallery-changed", () => run());
+  document.addEventListener("gallery-chosen", () => setShots(shots.filter((one) => one.blob)));
+  startCameras(run);
+}
+
+function setShots(next) {
+  shots = next;
+  find("#shots").hidden = shots.length === 0;
+  find("#mode").hidden = shots.length < 2;
+  find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
+    one.blob ? pictureOf(one.blob, `Shot ${at + 1}`) : picture(one.crop.image_url, "The crop asked by"),
+    one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
+    h("button", { type: "button", class: "remove", "aria-label": `Remove shot ${at + 1}`,
+      onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
+  run({ scroll: true });
+}
+
+function fields() {
+  const pairs = [...new FormData(find("#query"))].map(([name, value]) =>
+    [name, value && name.startsWith("captured_") ? new Date(value).toISOString() : value]);
+  const asked = shots[0].crop
+    ? [["crop_id", shots[0].crop.crop_id]]
+    : shots.map((one) => ["images", one.blob]);
+  return formOf([...pairs.filter(([name]) => name !== "mode" || shots.length > 1), ...cameraFields(), ...asked]);
+}
+
+async function run({ scroll = false } = {}) {
+  running?.abort();
+  const place = find("#answer");
+  if (shots.length === 0) {
+    place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
+      h("p", {}, "The nearest crops of the gallery appear here, with how sure the answer is.")));
+    return;
+  }
+  const mine = (running = new AbortController());
+  const asked = shots;
+  await attempt(place, async () => {
+    const options = { method: "POST", body: fields(), signal: mine.signal };
+    const answer = await ask(inGallery("/queries"), options);
+    showAnswers(place, answer, asked, new FormData(find("#query")).get("operating_point"));
+    // On a phone the answer would stay below the form.
+    if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
+    document.dispatchEvent(new Event("searched"));
+  });
+}

@@ -1,0 +1,110 @@
+"""A real browser before a real served process; skips where there is no browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+import gmn
+from demo.command import serve_command
+from service.client.local import local_service
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def address(
+    browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Of a service that asks for no key."""
+    place = tmp_path_factory.mktemp("page")
+    command = serve_command(str(tiny_artefact), place / "data")
+    with local_service(command, place / "log") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def keyed(
+    browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """The address of a service that asks for keys, and what makes one of a scope."""
+    place = tmp_path_factory.mktemp("keyed")
+
+    def make_key(scope: str) -> str:
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+            gmn.run(["keys", "create", "--data-dir", str(place / "data"), "--scope", scope])
+        return shown.getvalue().split()[-1]
+
+    make_key("admin")
+    with local_service(serve_command(str(tiny_artefact), place / "data"), place / "log") as url:
+        yield url, make_key
+
+
+@pytest.fixture
+def http(address: str) -> Iterator[httpx.Client]:
+    """What the page shows, asked without it."""
+    with httpx.Client(base_url=address, timeout=60.0) as client:
+        yield client
+
+
+@pytest.fixture
+def gallery(http: httpx.Client, drawn_crops: list[Any]) -> str:
+    """A gallery of its own for each test, with every drawn crop."""
+    name = f"g{uuid4().hex[:8]}"
+    assert http.post("/v1/galleries", data={"name": name}).status_code == 201
+    answer = http.post(
+        f"/v1/galleries/{name}/crops",
+        files=[("images", ("crop", crop.png)) for crop in drawn_crops],
+        data={
+            "identity": [crop.identity for crop in drawn_crops],
+            "camera": [crop.camera for crop in drawn_crops],
+        },
+    )
+    assert answer.status_code == 201, answer.text
+    return name
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab on which nothing may go wrong in a script or against the page's policy."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "console",
+        lambda said: wrong.append(said.text) if "Security Policy" in said.text else None,
+    )
+    yield page
+    context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def page(tab: Any, address: str, gallery: str) -> Any:
+    """The page, at the test's gallery."""
+    tab.goto(f"{address}/#{gallery}/search")
+    tab.wait_for_selector("#state .dot.ready")
+    return tab

@@ -1,0 +1,237 @@
+"""The page people look at, in a browser: search, enrol, rename, forget."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from typing import Any
+
+import pytest
+
+HOSTILE = """<img src=x onerror="document.title='owned'">"""
+PNG = {"name": "person.png", "mimeType": "image/png"}
+
+
+def png(content: bytes) -> dict[str, Any]:
+    return PNG | {"buffer": content}
+
+
+def drop(page: Any, selector: str, content: bytes) -> None:
+    """As a hand drops a file from the desktop."""
+    transfer = page.evaluate_handle(
+        """bytes => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "person.png"));
+            return transfer;
+        }""",
+        list(content),
+    )
+    page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
+
+
+def search_for(page: Any, content: bytes) -> None:
+    with page.expect_response(re.compile("/queries$")):
+        page.set_input_files("#query .drop input", png(content))
+    page.wait_for_selector(".banner")
+
+
+def names(page: Any) -> list[str]:
+    return page.locator("#answer .card b > .name").all_inner_texts()
+
+
+def cameras(page: Any) -> list[str]:
+    return page.locator("#answer .card .about > .name").all_inner_texts()
+
+
+def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
+    files = [("images", ("crop", content))]
+    return http.post(f"/v1/galleries/{gallery}/queries", files=files, data=fields).json()
+
+
+def confirm(page: Any, action: str) -> None:
+    page.locator("dialog.question").get_by_role("button", name=action, exact=True).click()
+
+
+def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery, drawn_crops):
+    answer = ask(http, gallery, drawn_crops[0].png)
+    drop(page, "#query .drop", drawn_crops[0].png)
+    page.wait_for_selector(".cards .card img")
+    assert names(page) == [one["identity"] for one in answer["results"]]
+    assert cameras(page) == [one["camera"] for one in answer["results"]]
+    assert f"banner {answer['verdict']}" in page.locator(".banner").get_attribute("class")
+    first = page.locator(".cards .card").first.inner_text()
+    assert f"{answer['results'][0]['cosine']:.3f}" in first
+    assert {"match": "Match", "uncertain": "Uncertain", "no_match": "No match"}[
+        answer["results"][0]["verdict"]
+    ] in first
+
+
+def test_somebody_who_is_not_there_is_nobody_you_know(page, http, gallery, drawn_crops):
+    for crop in drawn_crops:
+        http.delete(f"/v1/galleries/{gallery}/identities/{drawn_crops[0].identity}")
+        if ask(http, gallery, crop.png)["verdict"] == "no_match":
+            search_for(page, crop.png)
+            assert page.locator(".banner h2").inner_text() == "Nobody you know"
+            return
+        http.delete(f"/v1/galleries/{gallery}/identities/{crop.identity}")
+    pytest.fail("no drawn person was told to be nobody")
+
+
+def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.click("#filters summary")
+    chip = page.locator("#chips .chip", has_text="east")
+    for pressed, shown in (("only", {"east"}), ("without", {"west"}), ("any", {"east", "west"})):
+        with page.expect_response(re.compile("/queries$")):
+            chip.click()
+        page.wait_for_selector(f"#chips .chip.{pressed}:has-text('east'):focus")
+        page.wait_for_selector("#answer:not([aria-busy])")
+        assert set(cameras(page)) == shown
+
+
+def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.locator(".cards .card").first.click()
+    crop_id = page.locator("#sheet dd code").first.inner_text()
+    with page.expect_request(re.compile("/queries$")) as asked:
+        page.get_by_role("button", name="More like this").click()
+    assert crop_id in (asked.value.post_data or "")
+    page.wait_for_selector("#answer:not([aria-busy])")
+    page.locator(".cards .card").first.click()
+    assert page.locator("#sheet dd code").first.inner_text() != crop_id
+
+
+def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.locator(".cards .card").nth(5).click()
+    page.get_by_role("button", name="Compare with the query").click()
+    page.wait_for_selector(".cells")
+    assert page.locator(".cells span").count() == 2 * 8 * 4
+    signs = set(page.locator(".cells span").all_inner_texts())
+    assert signs <= {"+", "−", ""}
+    assert signs & {"+", "−"}
+    assert "Strongest: row" in page.locator(".cells").first.get_attribute("aria-label")
+
+
+def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    page.locator(".cards .card").first.click()
+    crop_id = page.locator("#sheet dd code").first.inner_text()
+    page.get_by_role("button", name="Delete…").click()
+    confirm(page, "Cancel")
+    assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
+    page.get_by_role("button", name="Delete…").click()
+    confirm(page, "Delete")
+    page.get_by_text(f"{len(drawn_crops) - 1} crops", exact=True).wait_for()
+    assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 404
+
+
+def test_enrolment_tells_of_each_image(page, http, gallery, drawn_crops):
+    page.get_by_role("link", name="Enrol").click()
+    images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
+    page.set_input_files("#enrolment .drop input", images)
+    page.fill("#enrolment [name=identity]", "Ann")
+    page.fill("#enrolment [name=camera]", "gate")
+    page.get_by_role("button", name="Enrol 2 images").click()
+    rows = page.locator("#outcomes li .verdict")
+    rows.nth(1).wait_for()
+    assert rows.all_inner_texts() == ["✓ Enrolled", "✕ Refused"]
+    assert "convert the file" in page.locator("#outcomes li").nth(1).inner_text()
+    listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
+    assert [crop["camera"] for crop in listed] == ["gate"]
+
+
+def test_an_import_is_followed_to_its_end(page, drawn_crops):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("person.png", drawn_crops[0].png)
+        file.writestr("broken.png", b"no image")
+    page.get_by_role("link", name="Enrol").click()
+    sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": archive.getvalue()}
+    page.set_input_files("#import [name=archive]", sent)
+    page.fill("#import [name=identity]", "Bob")
+    page.get_by_role("button", name="Import").click()
+    job = page.locator("#jobs li").filter(has_text="✓ done")
+    job.wait_for()
+    assert "1 landed" in job.inner_text()
+    with page.expect_download() as download:
+        job.get_by_role("button", name="1 problem (CSV)").click()
+    assert "broken.png" in download.value.path().read_text()
+
+
+def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
+    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("button", name="Rename 0001").click()
+    page.fill("dialog.question input", "Ann")
+    confirm(page, "Rename")
+    page.get_by_text("0001 is now Ann: 4 crops.").wait_for()
+    page.get_by_role("button", name="Rename 0002").click()
+    page.fill("dialog.question input", "Ann")
+    confirm(page, "Rename")
+    confirm(page, "Merge")
+    page.get_by_text("one with who bore that name").wait_for()
+    page.get_by_role("button", name="Forget Ann").click()
+    confirm(page, "Forget")
+    page.get_by_text("Forgotten: 8 crops removed from the gallery.").wait_for()
+    assert "Remains in" in page.locator(".news").inner_text()
+    answer = http.get(f"/v1/galleries/{gallery}/identities").json()
+    assert [one["identity"] for one in answer["results"]] == ["0000", "0003", "0004", "0005"]
+
+
+@pytest.mark.parametrize("name", [HOSTILE, ".."])
+def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops, name):
+    crop = drawn_crops[0]
+    files = [("images", ("crop", crop.png))]
+    fields = {"identity": name, "camera": HOSTILE, "metadata": '{"<b>": "</script>"}'}
+    assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    search_for(page, crop.png)
+    assert name in names(page)
+    page.locator(".card", has=page.get_by_text(name, exact=True)).first.click()
+    assert name in page.locator("#sheet h2").inner_text()
+    assert HOSTILE in page.locator("#sheet dl").inner_text()
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Identities").click()
+    page.locator(f"#people li:has-text('{name[:4]}')").get_by_text("Forget").first.click()
+    confirm(page, "Forget")
+    page.wait_for_selector("#identity-news .news, #identity-news .problem")
+    # A browser would take ".." out of the address and delete what is left of it: the gallery.
+    assert http.get(f"/v1/galleries/{gallery}").json()["crops"] >= len(drawn_crops)
+    assert page.title() == "Who is this?"
+    assert page.locator("[onerror], img[src='x']").count() == 0
+
+
+def test_a_refusal_is_shown_in_the_words_of_the_service(page):
+    search_for_broken = PNG | {"buffer": b"no image"}
+    page.set_input_files("#query .drop input", search_for_broken)
+    page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image").wait_for()
+
+
+def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
+    address, make_key = keyed
+    tab.goto(address)
+    tab.locator("dialog.question input").fill("gmn_wrong_key")
+    tab.get_by_role("button", name="Use it").click()
+    tab.get_by_role("alert").wait_for()
+    tab.locator("dialog.question input").fill(make_key("query,enroll"))
+    tab.get_by_role("button", name="Use it").click()
+    tab.wait_for_selector("#state .dot.ready")
+    assert tab.get_by_role("alert").count() == 0
+    tab.get_by_role("link", name="Enrol").click()
+    tab.set_input_files("#enrolment .drop input", png(drawn_crops[0].png))
+    tab.get_by_role("button", name="Enrol 1 image").click()
+    tab.get_by_text("✓ Enrolled").wait_for()
+    tab.get_by_role("link", name="Search").click()
+    search_for(tab, drawn_crops[0].png)
+    tab.wait_for_selector(".cards .card img")
+    assert tab.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops, scheme):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    search_for(page, drawn_crops[0].png)
+    page.wait_for_selector(".cards .card img")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator(".banner").bounding_box()["y"] < 844
