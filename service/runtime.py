@@ -16,6 +16,7 @@ from service.device import DeviceThread
 from service.gallery.data_dir import DataDirectory
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
+from service.gallery.picture_folder import PictureFolder
 from service.gallery.sqlite.store import SqliteStore
 from service.inference.admission import Admission
 from service.inference.loaded_model import LoadedModel, load_model
@@ -36,6 +37,7 @@ class Runtime:
         admission: lives on the event loop.
         keys: who may do what; lives on the event loop.
         audit: told of whatever is destroyed, before and after.
+        pictures: where kept images lie outside the record store; None keeps them in it.
         files: the data directory, where what is no record is kept.
         snapshot_files: held while one is written, read or rewritten.
         jobs_wanted: set when there may be work for the job runner.
@@ -50,6 +52,7 @@ class Runtime:
     metrics: Metrics
     keys: KeyRing
     audit: AuditLog
+    pictures: PictureFolder | None
     files: Path
     snapshot_files: asyncio.Lock
     jobs_wanted: asyncio.Event
@@ -97,6 +100,7 @@ class Runtime:
                 metrics,
                 keys,
                 audit,
+                PictureFolder(settings.images_url) if settings.images_url else None,
                 directory.path,
                 asyncio.Lock(),
                 asyncio.Event(),

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
         min_crop_aspect, max_crop_aspect: height by width.
         keep_images: what is kept of an enrolled image: the file as it came, a JPEG of at most 256
             pixels' height, or nothing; without it no reindex can embed the crop again.
+        images_url: where kept images lie, as fsspec names it (`file:///srv/crops`,
+            `s3://bucket/crops`); None keeps them in the record store.
         import_dir: below it lie the folders that an import may name; None allows none.
         max_import_bytes: of an uploaded archive, and of what it unpacks to.
         housekeeping_seconds: how often what is past its retention is deleted.
@@ -94,6 +96,7 @@ class Settings(BaseSettings):
     min_crop_aspect: float = Field(QualityLimits.min_aspect, ge=0.0)
     max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
     keep_images: KeepImages = "original"
+    images_url: str | None = None
     import_dir: Path | None = None
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
     housekeeping_seconds: float = Field(3600.0, gt=0.0)

@@ -28,6 +28,7 @@ from service.gallery.records import (
     RequestKey,
     Snapshot,
     StoredCrop,
+    StrayPicture,
 )
 
 
@@ -108,6 +109,15 @@ class CropRecords(Protocol):
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""
+
+    def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
+        """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
+
+    def stray_pictures(self, now: datetime, limit: int) -> list[StrayPicture]:
+        """Up to `limit` pictures elsewhere that belong to no crop, and to none that may land."""
+
+    def forget_strays(self, crop_ids: Sequence[str]) -> None:
+        """Notes that these pictures are gone."""
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""

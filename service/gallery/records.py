@@ -20,6 +20,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class StrayPicture:
+    """A picture outside the store that belongs to no crop any more, or to none yet."""
+
+    gallery_id: int
+    crop_id: str
+
+
+@dataclass(frozen=True)
 class NewCrop:
     """One crop to be stored.
 
@@ -31,6 +39,7 @@ class NewCrop:
         captured_at: with time zone; None where unknown.
         metadata: the client's own JSON object.
         crop_id: to store it under; a new one by default.
+        picture_elsewhere: the picture is kept already, outside the store and under the crop's id.
         created_at: when it was first stored; now by default.
     """
 
@@ -44,6 +53,7 @@ class NewCrop:
     metadata: Mapping[str, Any] | None = None
     crop_id: str | None = None
     created_at: datetime | None = None
+    picture_elsewhere: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,17 @@ def snapshot_crop_ids(path: Path) -> list[str]:
         return [crop_id for (crop_id,) in file.execute("SELECT crop_id FROM crops")]
 
 
+def snapshot_crop_ids_of(path: Path, identity: str) -> list[str]:
+    """The ids of the crops that a file holds under an identity.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        rows = file.execute("SELECT crop_id, record FROM crops")
+        return [crop_id for crop_id, record in rows if json.loads(record)["identity"] == identity]
+
+
 def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
     """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
 

@@ -15,6 +15,7 @@ from service.gallery.records import (
     Picture,
     StoredCrop,
 )
+from service.operations.pictures import stored_picture
 from service.problems import UnknownCrop, UnknownPicture
 from service.runtime import Runtime
 
@@ -119,9 +120,9 @@ async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
 
 async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
     """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
-    await read_crop(runtime, gallery, crop_id)
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    picture = await runtime.galleries.read(lambda: store.crops.picture(target.gallery_id, crop_id))
+    crop = await read_crop(runtime, gallery, crop_id)
+    number = runtime.galleries.get(gallery).gallery_id
+    picture = await runtime.galleries.read(lambda: stored_picture(runtime, number, crop))
     if picture is None:
         raise UnknownPicture(gallery, crop_id)
     return picture

@@ -16,6 +16,7 @@ from service.gallery.pictures import kept_picture
 from service.gallery.records import Enrolment, LandedCrop, NewCrop, RequestKey
 from service.inference.pipeline import EmbeddedImage
 from service.inference.quality_gate import QualityGate
+from service.operations.pictures import keep_elsewhere
 from service.problems import NeedsReindex
 from service.runtime import Runtime
 from service.settings import Settings
@@ -106,7 +107,8 @@ async def _enroll(
         problems = [one if isinstance(one, CropProblem) else None for one in embedded]
         if not usable:
             return EnrolmentAnswer(target.version, tuple(one for one in problems if one))
-        crops = await asyncio.to_thread(_new_crops, runtime.settings, usable)
+        new = await asyncio.to_thread(_new_crops, runtime.settings, usable)
+        crops = await keep_elsewhere(runtime, target, new)
         if request is not None:
             request = replace(request, problems=_problems_as_text(problems))
         try:

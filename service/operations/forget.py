@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from service.gallery.gallery import Gallery
-from service.operations.snapshot import take_removed_out_of_snapshots
+from service.operations.pictures import remove_pictures
+from service.operations.snapshot import is_in_snapshots, take_removed_out_of_snapshots
+from service.problems import StorageFailed, UnknownIdentity
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -50,11 +53,15 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Forgotten
     """
     async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
         removal = await runtime.galleries.remove_crop(gallery, crop_id)
+        await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
     return Forgotten(removal.version, len(removal.row_ids))
 
 
 async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> ForgottenIdentity:
     """Deletes every crop of a person, from every snapshot too.
+
+    Out of a snapshot is taken whoever bears the name there, also where the gallery itself no longer
+    knows it: a restore would bring them back.
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.
@@ -62,12 +69,23 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
         DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
     """
     target = runtime.galleries.get(gallery)
-    async with runtime.audit.trail("forget_identity", gallery=gallery, identity=identity) as result:
-        removal = await runtime.galleries.remove_identity(gallery, identity)
-        result["count"] = len(removal.row_ids)
-        taken = await take_removed_out_of_snapshots(runtime, target)
+    # Held from before the deletion, so that no restore comes in between.
+    async with (
+        runtime.audit.trail("forget_identity", gallery=gallery, identity=identity) as result,
+        runtime.snapshot_files,
+    ):
+        try:
+            removal = await runtime.galleries.remove_identity(gallery, identity)
+            version, removed = removal.version, len(removal.row_ids)
+            await _remove_pictures(runtime, target, removal.crop_ids)
+        except UnknownIdentity:
+            if not await is_in_snapshots(runtime, target, identity):
+                raise
+            version, removed = target.version, 0
+        result["count"] = removed
+        taken = await take_removed_out_of_snapshots(runtime, target, identity)
     remaining = await _remaining(runtime, target)
-    return ForgottenIdentity(removal.version, len(removal.row_ids), taken, remaining)
+    return ForgottenIdentity(version, removed, taken, remaining)
 
 
 async def forget_expired(runtime: Runtime, target: Gallery) -> int:
@@ -82,6 +100,16 @@ async def forget_expired(runtime: Runtime, target: Gallery) -> int:
     if total:
         await runtime.audit.done("delete_expired", gallery=target.name, count=total)
     return total
+
+
+async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:
+    try:
+        await remove_pictures(runtime, target, crop_ids)
+    except OSError as error:
+        raise StorageFailed(
+            f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
+            " housekeeping tries again every GMN_HOUSEKEEPING_SECONDS"
+        ) from error
 
 
 async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]:

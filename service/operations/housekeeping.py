@@ -8,6 +8,7 @@ import shutil
 
 from service.operations.forget import forget_expired
 from service.operations.import_crops import FOLDER as IMPORTS
+from service.operations.pictures import remove_strays as remove_stray_pictures
 from service.operations.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
 from service.problems import ServiceProblem
 from service.runtime import Runtime
@@ -23,9 +24,14 @@ async def keep_house(runtime: Runtime) -> None:
                 await forget_expired(runtime, gallery)
                 # Whoever was deleted leaves the snapshots too, also after a process that died
                 # between the two.
-                await take_removed_out_of_snapshots(runtime, gallery)
+                async with runtime.snapshot_files:
+                    await take_removed_out_of_snapshots(runtime, gallery)
             except ServiceProblem as problem:
                 log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
+        try:
+            await remove_stray_pictures(runtime)
+        except (OSError, ServiceProblem) as problem:
+            log.error("housekeeping of images kept elsewhere: %s", problem)
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 

@@ -17,6 +17,7 @@ from service.gallery.job_records import Job, JobProblem
 from service.gallery.records import StoredCrop
 from service.inference.pipeline import EmbeddedImage
 from service.operations.jobs import Progress, create_job, new_job_id
+from service.operations.pictures import stored_picture
 from service.problems import GalleryConflict, QueueFull
 from service.runtime import Runtime
 
@@ -108,9 +109,8 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
 
 
 async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]) -> _Embedded:
-    records = runtime.galleries.store.crops
     pictures = await runtime.galleries.read(
-        lambda: [records.picture(gallery.gallery_id, crop.crop_id) for crop in crops]
+        lambda: [stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
     )
     found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
     problems = [

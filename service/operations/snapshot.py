@@ -15,8 +15,10 @@ from service.gallery.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
+    snapshot_crop_ids_of,
     write_snapshot,
 )
+from service.operations.pictures import with_picture
 from service.problems import UnknownSnapshot
 from service.runtime import Runtime
 
@@ -46,7 +48,8 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
 
     def copy() -> Snapshot:
         with store.crops.archive(target.gallery_id) as archive:
-            content = write_snapshot(path, archive.crops)
+            crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
+            content = write_snapshot(path, crops)
         return Snapshot(
             snapshot_id=snapshot_id,
             gallery_id=target.gallery_id,
@@ -72,8 +75,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
 
 async def list_snapshots(runtime: Runtime, gallery: str) -> list[Snapshot]:
     """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
+    return await _snapshots_of(runtime, runtime.galleries.get(gallery))
 
 
 async def find_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Snapshot:
@@ -136,8 +138,17 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
     return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
 
 
-async def take_removed_out_of_snapshots(runtime: Runtime, target: Gallery) -> dict[str, int]:
+async def take_removed_out_of_snapshots(
+    runtime: Runtime, target: Gallery, identity: str | None = None
+) -> dict[str, int]:
     """Rewrites every snapshot of a gallery that still holds deleted crops.
+
+    To be called while `runtime.snapshot_files` is held.
+
+    Args:
+        runtime: of the service.
+        target: whose snapshots.
+        identity: who is taken out too, whatever became of their crops in the gallery.
 
     Returns:
         By snapshot id, how many crops were taken out of it.
@@ -146,15 +157,26 @@ async def take_removed_out_of_snapshots(runtime: Runtime, target: Gallery) -> di
         DamagedSnapshot: for a file that cannot be read.
     """
     taken: dict[str, int] = {}
-    async with runtime.snapshot_files:
-        store = runtime.galleries.store
-        for snapshot in await runtime.galleries.read(
-            lambda: store.snapshots.all(target.gallery_id)
-        ):
-            removed = await _take_removed_out(runtime, target, snapshot)
-            if removed:
-                taken[snapshot.snapshot_id] = removed
+    for snapshot in await _snapshots_of(runtime, target):
+        removed = await _take_removed_out(runtime, target, snapshot, identity)
+        if removed:
+            taken[snapshot.snapshot_id] = removed
     return taken
+
+
+async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> bool:
+    """Whether any snapshot of a gallery holds a crop of an identity.
+
+    To be called while `runtime.snapshot_files` is held.
+
+    Raises:
+        DamagedSnapshot: for a file that cannot be read.
+    """
+    for snapshot in await _snapshots_of(runtime, target):
+        path = snapshot_path(runtime, target, snapshot.snapshot_id)
+        if await asyncio.to_thread(snapshot_crop_ids_of, path, identity):
+            return True
+    return False
 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
@@ -162,15 +184,24 @@ def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     return runtime.files / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
 
 
-async def _take_removed_out(runtime: Runtime, target: Gallery, snapshot: Snapshot) -> int:
+async def _snapshots_of(runtime: Runtime, target: Gallery) -> list[Snapshot]:
+    store = runtime.galleries.store
+    return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
+
+
+async def _take_removed_out(
+    runtime: Runtime, target: Gallery, snapshot: Snapshot, identity: str | None = None
+) -> int:
     path = snapshot_path(runtime, target, snapshot.snapshot_id)
     store = runtime.galleries.store
 
     def rewrite() -> tuple[int, Snapshot]:
-        gone = store.crops.removed_among(snapshot_crop_ids(path))
+        gone = set(store.crops.removed_among(snapshot_crop_ids(path)))
+        if identity is not None:
+            gone.update(snapshot_crop_ids_of(path, identity))
         if not gone:
             return 0, snapshot
-        removed, content = remove_from_snapshot(path, gone)
+        removed, content = remove_from_snapshot(path, sorted(gone))
         size = path.stat().st_size
         return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
 

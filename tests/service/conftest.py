@@ -116,8 +116,9 @@ def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
 def refused_start(tiny_artefact: Path) -> Callable[..., str]:
     """Tries to start a service that must not start; answers what it says."""
 
-    def try_to_start(data_dir: Path) -> str:
+    def try_to_start(data_dir: Path, **more: str) -> str:
         settings = {"GMN_ARTEFACT": str(tiny_artefact), "GMN_DATA_DIR": str(data_dir)}
+        settings |= {f"GMN_{name.upper()}": value for name, value in more.items()}
         refused = subprocess.run(
             [sys.executable, "-c", START],
             env={**os.environ, "GMN_PORT": "0", "GMN_DEVICE": "cpu", **settings},

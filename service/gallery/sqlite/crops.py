@@ -25,10 +25,16 @@ from service.gallery.records import (
     Removal,
     RequestKey,
     StoredCrop,
+    StrayPicture,
 )
 from service.gallery.sqlite.database import Database, as_text, as_time, now
 from service.gallery.sqlite.enrolment import insert_crop, store_crop
-from service.gallery.sqlite.galleries import bind, gallery_version, searched_side
+from service.gallery.sqlite.galleries import (
+    bind,
+    gallery_version,
+    note_strays,
+    searched_side,
+)
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
 from service.gallery.sqlite.requests import find_request, keep_request
 
@@ -147,6 +153,30 @@ class SqliteCrops:
         ).fetchone()
         return Picture(*row) if row else None
 
+    def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
+        """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO stray_pictures VALUES (?, ?, ?)",
+                [(crop_id, gallery_id, as_text(until)) for crop_id in crop_ids],
+            )
+
+    def stray_pictures(self, now: datetime, limit: int) -> list[StrayPicture]:
+        """Up to `limit` pictures elsewhere that belong to no crop, and to none that may land."""
+        rows = self._database.connection.execute(
+            "SELECT gallery_id, crop_id FROM stray_pictures WHERE removable_from <= ? LIMIT ?",
+            (as_text(now), limit),
+        )
+        return [StrayPicture(*row) for row in rows]
+
+    def forget_strays(self, crop_ids: Sequence[str]) -> None:
+        """Notes that these pictures are gone."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "DELETE FROM stray_pictures WHERE crop_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(crop_ids)),),
+            )
+
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""
         connection = self._database.connection
@@ -175,6 +205,7 @@ class SqliteCrops:
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, in one transaction."""
         with self._database.transaction() as connection:
+            note_strays(connection, gallery_id)
             connection.execute("DELETE FROM crops WHERE gallery_id = ?", (gallery_id,))
             connection.execute(
                 "UPDATE galleries SET embedding_fingerprint = ?, staged_fingerprint = NULL, "
@@ -194,6 +225,7 @@ class SqliteCrops:
 
     def _remove(self, gallery_id: int, narrowed: str, *values: object) -> Removal | None:
         with self._database.transaction() as connection:
+            note_strays(connection, gallery_id, f"AND {narrowed}", *values)
             rows = connection.execute(
                 f"DELETE FROM crops WHERE gallery_id = ? AND {narrowed} RETURNING row_id, crop_id",
                 (gallery_id, *values),

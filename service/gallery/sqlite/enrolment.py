@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
-import time
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import CropLabel, IndexedCrop, LandedCrop, NewCrop
 from service.gallery.sqlite.database import as_text, now
 
@@ -59,7 +58,7 @@ def insert_crop(
     connection: sqlite3.Connection, gallery_id: int, side: str, crop: NewCrop
 ) -> tuple[str, int]:
     """Inserts a crop with its vector and picture; answers its id and row id."""
-    crop_id = crop.crop_id or _new_crop_id()
+    crop_id = crop.crop_id or new_crop_id()
     picture = crop.picture
     inserted = connection.execute(
         "INSERT INTO crops (gallery_id, crop_id, sha256, identity, camera, captured_at, "
@@ -79,7 +78,9 @@ def insert_crop(
     )
     row_id = inserted.lastrowid or 0
     connection.execute(f"INSERT INTO {side} VALUES (?, ?)", (row_id, vector_bytes(crop.vector)))
-    if picture:
+    if crop.picture_elsewhere:
+        connection.execute("DELETE FROM stray_pictures WHERE crop_id = ?", (crop_id,))
+    elif picture:
         connection.execute(
             "INSERT INTO pictures (row_id, content) VALUES (?, ?)", (row_id, picture.content)
         )
@@ -97,8 +98,3 @@ def _said(crop: NewCrop) -> dict[str, str | None]:
         "external_id": crop.external_id,
         "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
     }
-
-
-def _new_crop_id() -> str:
-    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

@@ -75,6 +75,7 @@ class SqliteGalleries:
     def delete(self, gallery_id: int) -> None:
         """Removes a gallery and all that belongs to it."""
         with self._database.transaction() as connection:
+            note_strays(connection, gallery_id)
             connection.execute("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         self._database.empty_log()
 
@@ -117,6 +118,25 @@ def gallery_version(connection: sqlite3.Connection, gallery_id: int, raised: boo
         (int(raised), gallery_id),
     ).fetchone()
     return int(row[0])
+
+
+def note_strays(
+    connection: sqlite3.Connection, gallery_id: int, narrowed: str = "", *values: object
+) -> None:
+    """Notes the pictures elsewhere of crops that this transaction is about to delete.
+
+    Args:
+        connection: with a transaction open.
+        gallery_id: whose crops.
+        narrowed: which of them, as SQL that begins with AND; all by default.
+        values: of its parameters.
+    """
+    connection.execute(
+        "INSERT OR REPLACE INTO stray_pictures SELECT crop_id, gallery_id, ? FROM crops "
+        f"WHERE gallery_id = ? {narrowed} AND content_type != '' "
+        "AND NOT EXISTS (SELECT 1 FROM pictures WHERE pictures.row_id = crops.row_id)",
+        (now(), gallery_id, *values),
+    )
 
 
 def searched_side(connection: sqlite3.Connection, gallery_id: int) -> str:

@@ -71,6 +71,11 @@ CREATE TABLE tombstones (
     removed_at TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tombstones_by_gallery ON tombstones (gallery_id);
+CREATE TABLE stray_pictures (
+    crop_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL,
+    removable_from TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE requests (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     key TEXT NOT NULL,

@@ -295,6 +295,27 @@ def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, galler
     assert store.galleries.get(gallery).staged_fingerprint is None
 
 
+def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gone(store, gallery):
+    later = NOON + timedelta(hours=1)
+    store.crops.expect_pictures(gallery, ["c1", "c2", "c3"], later)
+    assert store.crops.stray_pictures(NOON, 9) == []
+    landing = [
+        dataclasses.replace(_crop(number), crop_id=f"c{number}", picture_elsewhere=True)
+        for number in (1, 2)
+    ]
+    store.crops.enroll(gallery, EMBEDDER, [*landing, _crop(4)])
+    assert store.crops.picture(gallery, "c1") is None
+    assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
+    assert [one.crop_id for one in store.crops.stray_pictures(later, 9)] == ["c3"]
+    store.crops.forget_strays(["c3"])
+    store.crops.remove(gallery, ["c1"])
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    assert [one.crop_id for one in store.crops.stray_pictures(now, 9)] == ["c1"]
+    store.galleries.delete(gallery)
+    assert {one.crop_id for one in store.crops.stray_pictures(now, 9)} == {"c1", "c2"}
+    assert {one.gallery_id for one in store.crops.stray_pictures(now, 9)} == {gallery}
+
+
 def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(store, gallery):
     store.jobs.create(_job("first", gallery, NOON))
     store.jobs.create(_job("second", gallery, NOON + timedelta(seconds=1)))

@@ -1,0 +1,65 @@
+"""Images kept elsewhere: served from there, gone when their crops are, never left behind."""
+
+from __future__ import annotations
+
+import time
+
+
+def _files(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_images_lie_where_the_url_says_and_go_with_their_crops(start, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    gallery = served.create("lobby")
+    answer = served.enroll(
+        gallery, *(crop.png for crop in drawn_crops[:4]), identity=["a", "a", "b", "b"]
+    )
+    ids = [one["crop_id"] for one in answer.json()["results"]]
+    assert _files(folder) == sorted(ids)
+    url = f"/v1/galleries/{gallery}"
+    assert served.http.get(f"{url}/crops/{ids[1]}/image").content == drawn_crops[1].png
+    again = served.enroll(gallery, drawn_crops[0].png, identity="a").json()["results"][0]
+    assert again["duplicate"]
+    assert served.http.get(f"{url}/crops/{again['crop_id']}/image").content == drawn_crops[0].png
+    assert served.http.get(url).json()["image_bytes"] == sum(
+        len(crop.png) for crop in drawn_crops[:4]
+    )
+    served.http.delete(f"{url}/crops/{ids[2]}")
+    served.http.delete(f"{url}/identities/a")
+    assert ids[3] in _files(folder)
+    assert not {ids[0], ids[1], ids[2]} & set(_files(folder))
+
+
+def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    gallery = served.create("lobby")
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[:2]))
+    url = f"/v1/galleries/{gallery}"
+    snapshot = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert served.http.post(f"{url}/snapshots/{snapshot}/restore").status_code == 200
+    crops = served.http.get(f"{url}/crops").json()["results"]
+    found = [served.http.get(crop["image_url"]).content for crop in crops]
+    assert found == [crop.png for crop in drawn_crops[:2]]
+
+
+def test_what_retention_deletes_is_swept_up(start, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.1)
+    gallery = served.create("lobby")
+    served.enroll(gallery, drawn_crops[0].png, captured_at="2020-01-01T00:00:00Z")
+    served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "1"})
+    until = time.monotonic() + 20
+    while _files(folder):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_folder_that_cannot_be_keeps_the_service_from_starting(tmp_path, refused_start):
+    said = refused_start(tmp_path / "data", images_url="nowhere://crops")
+    assert "GMN_IMAGES_URL=nowhere://crops" in said
