@@ -173,6 +173,21 @@ COMMANDS = (
         "service.commands.query:query_command",
         wire=lambda build: build(read_spec, rank_figures),
     ),
+    SubCommand(
+        "forget",
+        "Removes a person from a gallery and its snapshots, and says what remains.",
+        "service.commands.forget:forget",
+    ),
+    SubCommand(
+        "snapshot",
+        "Copies a gallery while it is served, lists the copies, and restores one.",
+        "service.commands.snapshot:snapshot",
+    ),
+    SubCommand(
+        "reindex",
+        "Embeds a gallery anew with the model that is served.",
+        "service.commands.reindex:reindex",
+    ),
     SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),
     SubCommand("audit", "Checks the log of who did what.", "service.commands.audit:audit", "serve"),
     SubCommand(

@@ -13,7 +13,7 @@ import gmn
 
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
-CLIENT_COMMANDS = ("enroll", "query")
+CLIENT_COMMANDS = ("enroll", "query", "forget", "snapshot", "reindex")
 
 
 def run_gmn(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

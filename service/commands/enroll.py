@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -25,6 +27,7 @@ from service.commands.connection import (
     output,
     progress_bar,
 )
+from service.commands.enroll_job import JobSource, enroll_as_job
 
 PROBLEMS_SHOWN = 20
 
@@ -35,7 +38,9 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
     def enroll(
         source: Annotated[
             str,
-            typer.Argument(help="A folder of images, a zip, a CSV manifest or KIND:PATH."),
+            typer.Argument(
+                help="A folder of images, a zip, a CSV manifest or KIND:PATH; with --job a tar too."
+            ),
         ],
         camera: Annotated[
             str | None,
@@ -46,6 +51,14 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
         ] = None,
         split: Annotated[
             str | None, typer.Option("--split", help="Enrol this split only: train, query, gallery")
+        ] = None,
+        job: Annotated[
+            bool,
+            typer.Option("--job", help="Send it as one import, which is faster than by requests."),
+        ] = False,
+        report: Annotated[
+            Path | None,
+            typer.Option("--report", help="With --job: write what is wrong with which to a CSV."),
         ] = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
@@ -61,21 +74,29 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
         that is refused is named, and the others are enrolled; the exit status is 1 then. Sending
         the same images again enrols nothing twice.
 
+        With --job the service does it by itself once all is sent: an archive goes as it is, with
+        the manifest in it, and anything else is packed while it is sent.
+
         Example: gmn enroll cuhk01:/data/cuhk01 --camera 0 --url http://127.0.0.1:8000
         """
-        with open_source(source, read_spec) as found, connect(url, api_key, gallery) as client:
-            chosen = found.in_split(split).under(camera)
-            if create:
-                _create(client, gallery)
-            started = time.perf_counter()
-            outcomes = _enroll(client, chosen)
-            summary = _summary(outcomes, chosen, gallery, time.perf_counter() - started)
+        if report is not None and not job:
+            raise typer.BadParameter("--report goes with --job")
+        with connect(url, api_key, gallery) as client:
+            begin = partial(_create, client, gallery) if create else _nothing
+            if job:
+                whole = JobSource(source, camera, split, read_spec)
+                summary = enroll_as_job(client, whole, begin, report)
+            else:
+                with open_source(source, read_spec) as found:
+                    chosen = found.in_split(split).under(camera)
+                    begin()
+                    summary = _enroll(client, chosen)
         console = output()
         if as_json:
             console.print_json(data=summary)
         else:
             _show(console, summary)
-        if summary["problems"]:
+        if summary["problems"] or summary.get("state", "done") != "done":
             raise typer.Exit(1)
 
     return enroll
@@ -89,14 +110,18 @@ def _create(client: Client, gallery: str) -> None:
             raise
 
 
-def _enroll(client: Client, source: Source) -> list[Outcome]:
-    outcomes = []
+def _nothing() -> None:
+    """The gallery is there."""
+
+
+def _enroll(client: Client, source: Source) -> dict[str, Any]:
+    outcomes, started = [], time.perf_counter()
     with progress_bar() as progress:
         task = progress.add_task("Enrolling", total=len(source.crops))
         for outcome in enroll_crops(client, source.crops):
             outcomes.append(outcome)
             progress.advance(task)
-    return outcomes
+    return _summary(outcomes, source, client.gallery_name, time.perf_counter() - started)
 
 
 def _summary(
@@ -122,6 +147,9 @@ def _show(console: Console, summary: dict[str, Any]) -> None:
         f"{summary['duplicates']:,} there already, {len(summary['problems']):,} refused; "
         f"{summary['seconds']:.1f} s, {summary['crops_per_second']:,.0f} crops/s"
     )
+    if summary.get("state", "done") != "done":
+        detail = summary["detail"] or "see the service's log"
+        console.print(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
     if summary["passed_by"]:
         console.print(f"{summary['passed_by']:,} other files are no images and were passed by")
     for problem in summary["problems"][:PROBLEMS_SHOWN]:

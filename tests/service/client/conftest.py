@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,13 +19,23 @@ NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
-def service_url(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Iterator[str]:
+def import_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose folders the service imports."""
+    return tmp_path_factory.mktemp("mounted")
+
+
+@pytest.fixture(scope="session")
+def service_url(
+    tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path, import_dir: Path
+) -> Iterator[str]:
     """Where a service with the tiny artefact answers."""
     folder = tmp_path_factory.mktemp("service")
     options = ["--artefact", str(tiny_artefact), "--data-dir", str(folder / "data"), "--port", "0"]
     command = [sys.executable, gmn.__file__, "serve", *options]
-    with local_service(command, folder / "service.log") as url:
-        yield url
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GMN_IMPORT_DIR", str(import_dir))
+        with local_service(command, folder / "service.log") as url:
+            yield url
 
 
 @pytest.fixture
@@ -40,3 +52,43 @@ def client(service_url: str, gallery: str) -> Iterator[Client]:
     """A client whose calls mean the test's own gallery."""
     with Client(service_url, gallery=gallery) as talking:
         yield talking
+
+
+def run_gmn(url: str, gallery: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    options = ["--url", url, "--gallery", gallery]
+    command = [sys.executable, gmn.__file__, *arguments, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, drawn_crops) -> Path:
+    """Drawn people as files, one of them cut off, and a file that is no image."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, crop in enumerate(drawn_crops):
+        (images / f"{number:02d}.png").write_bytes(crop.png)
+    (images / "broken.png").write_bytes(drawn_crops[0].png[:200])
+    (images / "notes.txt").write_text("not an image")
+    return images
+
+
+@pytest.fixture
+def manifest(folder: Path, drawn_crops) -> Path:
+    """The same people with their labels, without the broken file."""
+    path = folder / "people.csv"
+    rows = [
+        f"{number:02d}.png,{crop.identity},{crop.camera}" for number, crop in enumerate(drawn_crops)
+    ]
+    path.write_text("\n".join(["path,identity,camera", *rows]))
+    return path
+
+
+@pytest.fixture
+def archive(folder: Path, tmp_path: Path) -> Path:
+    """The folder as a zip, with what another system leaves in one."""
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in folder.iterdir():
+            packed.write(file, f"people/{file.name}")
+        packed.writestr("__MACOSX/._00.png", b"left by another system")
+    return path

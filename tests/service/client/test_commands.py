@@ -3,54 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-import gmn
 from service.client import Client
-
-
-def run_gmn(url: str, gallery: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    options = ["--url", url, "--gallery", gallery]
-    command = [sys.executable, gmn.__file__, *arguments, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, drawn_crops) -> Path:
-    """Drawn people as files, one of them cut off, and a file that is no image."""
-    images = tmp_path / "images"
-    images.mkdir()
-    for number, crop in enumerate(drawn_crops):
-        (images / f"{number:02d}.png").write_bytes(crop.png)
-    (images / "broken.png").write_bytes(drawn_crops[0].png[:200])
-    (images / "notes.txt").write_text("not an image")
-    return images
-
-
-@pytest.fixture
-def manifest(folder: Path, drawn_crops) -> Path:
-    """The same people with their labels, without the broken file."""
-    path = folder / "people.csv"
-    rows = [
-        f"{number:02d}.png,{crop.identity},{crop.camera}" for number, crop in enumerate(drawn_crops)
-    ]
-    path.write_text("\n".join(["path,identity,camera", *rows]))
-    return path
-
-
-@pytest.fixture
-def archive(folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "images.zip"
-    with zipfile.ZipFile(path, "w") as packed:
-        for file in folder.iterdir():
-            packed.write(file, f"people/{file.name}")
-        packed.writestr("__MACOSX/._00.png", b"left by another system")
-    return path
+from tests.service.client.conftest import run_gmn
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])

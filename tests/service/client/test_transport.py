@@ -30,6 +30,9 @@ from service.client.sources import SourceCrop
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
 PAIR = (200, {}, {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match"})
+LOST = (0, {}, None)
+"""The connection is closed where the answer should be."""
+JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running"}
 
 
 class ScriptedServer(ThreadingHTTPServer):
@@ -52,6 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", "0"))
         self.server.asked.append((self.path, dict(self.headers), self.rfile.read(length)))
         status, headers, body = self.server.script.pop(0)
+        if not status:
+            self.close_connection = True
+            return
         content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in headers.items():
@@ -179,6 +185,62 @@ def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServe
             assert not await client.ready()
 
     asyncio.run(talk())
+
+
+def test_a_request_that_can_be_repeated_is_sent_again_where_its_answer_was_lost(
+    server: ScriptedServer, client: Client
+) -> None:
+    enrolled = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
+    server.script = [LOST, LOST, enrolled]
+    assert client.enroll([Image(b"a", "a.png")]).results[0].crop_id == "c"
+    keys = {headers["Idempotency-Key"] for _, headers, _ in server.asked}
+    assert (len(server.asked), len(keys)) == (3, 1)
+    server.script = [LOST] * 3
+    with pytest.raises(ServiceUnreachable, match="broke off"):
+        client.model()
+    assert len(server.asked) == 6
+
+
+def test_a_request_that_cannot_be_repeated_is_not(server: ScriptedServer, client: Client) -> None:
+    server.script = [LOST]
+    with pytest.raises(ServiceUnreachable, match="broke off"):
+        client.create_gallery("lobby")
+    assert len(server.asked) == 1
+
+
+def test_a_job_is_asked_for_where_its_events_do_not_come_through(
+    server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.synchronous.jobs.POLL_SECONDS", 0.01)
+    running = JOB | {"progress": {"total": 9, "done": 3}}
+    further = JOB | {"progress": {"total": 9, "done": 6}, "detail": "one line\u2028and another"}
+    server.script = [
+        (200, {}, f"event: progress\ndata: {json.dumps(running, ensure_ascii=False)}\n\n"),
+        (200, {}, running),
+        (503, {}, {"detail": "stopping"}),
+        LOST,
+        (200, {}, further),
+        (200, {}, f"event: progress\ndata: {json.dumps(further, ensure_ascii=False)}\n\n"),
+        *[LOST] * 3,
+        (404, {}, {"detail": "no such way"}),
+    ]
+    told = []
+    with pytest.raises(RequestRefused, match="no such way"):
+        told.extend(one.progress.done for one in client.watch_job("j"))
+    assert not server.script
+    server.script = [(200, {}, "<html>"), (200, {}, JOB | {"state": "failed", "detail": "why"})]
+    assert client.wait_for_job("j").detail == "why"
+
+
+def test_waiting_for_a_job_ends_when_it_was_said_to(server: ScriptedServer, client: Client) -> None:
+    server.script = [(200, {}, ""), (200, {}, JOB)] * 20
+    with pytest.raises(TimeoutError, match=r"job j is still running after 0\.2 s"):
+        client.wait_for_job("j", timeout=0.2)
+
+
+def test_a_service_that_never_answered_is_not_waited_for() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachable):
+        client.wait_for_job("j")
 
 
 def test_answers_come_in_the_order_of_the_questions_with_few_in_flight() -> None:

@@ -1,0 +1,171 @@
+"""The client's calls on galleries, identities and snapshots, against a real service process."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import httpx
+import pytest
+
+from model.problems import InputProblem
+from service.client import AsyncClient, Client, Image, RequestRefused, Retries
+
+
+@pytest.fixture
+def filled(client: Client, drawn_crops) -> Client:
+    """A client whose gallery holds every drawn crop."""
+    client.enroll([Image(crop.png, "x.png", crop.identity, crop.camera) for crop in drawn_crops])
+    return client
+
+
+class LosesTheFirstAnswer(httpx.HTTPTransport):
+    """Sends every request, and breaks off before the first answer is read."""
+
+    lost = False
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        if not self.lost:
+            self.lost = True
+            response.close()
+            raise httpx.ReadError("broken off", request=request)
+        return response
+
+
+def test_an_enrolment_whose_answer_was_lost_happens_once_and_is_answered_as_it_was(
+    service_url: str, gallery: str, drawn_crops
+) -> None:
+    quick = Retries(longest_wait=0.01)
+    transport = LosesTheFirstAnswer()
+    with Client(service_url, gallery=gallery, transport=transport, retries=quick) as client:
+        enrolment = client.enroll([Image(drawn_crops[0].png, "a.png", "7")])
+        assert enrolment.replayed
+        assert not enrolment.results[0].duplicate
+        assert client.gallery().crops == 1
+
+
+def test_a_request_that_its_caller_named_happens_once_however_often_it_is_sent(
+    client: Client, drawn_crops
+) -> None:
+    images = [Image(drawn_crops[0].png, "a.png", "7")]
+    first = client.enroll(images, idempotency_key="night-1")
+    again = client.enroll(images, idempotency_key="night-1")
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.results[0].crop_id == first.results[0].crop_id
+    with pytest.raises(RequestRefused) as refusal:
+        client.enroll([Image(drawn_crops[1].png, "b.png")], idempotency_key="night-1")
+    assert refusal.value.problem.status == 409
+    with pytest.raises(InputProblem, match="idempotency_key"):
+        client.enroll(images, idempotency_key="night 1")
+
+
+def test_what_else_is_known_of_an_image_is_kept_and_found_by_its_own_id(
+    client: Client, drawn_crops
+) -> None:
+    known = Image(drawn_crops[0].png, "a.png", external_id="cam1/77", metadata={"shift": "night"})
+    client.enroll([known, Image(drawn_crops[1].png, "b.png")])
+    (crop,) = client.crops(external_id="cam1/77")
+    assert (crop.external_id, crop.metadata) == ("cam1/77", {"shift": "night"})
+    assert (crop.content_type, len(crop.sha256 or "")) == ("image/png", 64)
+
+
+def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
+    made = client.create_gallery("lobby", retention_days=30, recalibration=False)
+    assert (made.retention_days, made.state, made.crops) == (30, "ready", 0)
+    assert made.calibration is not None
+    assert made.calibration.state == "artefact"
+    changed = client.change_gallery("lobby", retention_days=0)
+    assert changed.retention_days is None
+    assert changed.calibration == made.calibration
+    own = client.change_gallery("lobby", recalibration=True).calibration
+    assert own is not None
+    assert own.state == "learning"
+    assert client.delete_gallery("lobby").removed == 0
+    assert "lobby" not in {gallery.name for gallery in client.galleries()}
+
+
+def test_an_identity_is_renamed_merged_and_forgotten(filled: Client, drawn_crops) -> None:
+    one, other = "0000", "0001"
+    renamed = filled.rename_identity(one, "Ann / guest")
+    assert (renamed.identity, renamed.merged) == ("Ann / guest", False)
+    assert filled.rename_identity(other, "Ann / guest").merged
+    counts = {identity.identity: identity.crops for identity in filled.identities()}
+    theirs = [crop for crop in drawn_crops if crop.identity in (one, other)]
+    assert counts["Ann / guest"] == len(theirs)
+    assert {one, other}.isdisjoint(counts)
+    taken = filled.take_snapshot()
+    forgotten = filled.forget("Ann / guest")
+    assert forgotten.removed == len(theirs)
+    assert forgotten.snapshots == {taken.snapshot_id: len(theirs)}
+    assert all(one.where and one.until for one in forgotten.remaining)
+    with pytest.raises(RequestRefused) as refusal:
+        filled.forget("Ann / guest")
+    assert refusal.value.problem.status == 404
+
+
+def test_a_snapshot_is_taken_listed_restored_and_deleted(filled: Client, drawn_crops) -> None:
+    taken = filled.take_snapshot()
+    assert (taken.crops, taken) == (len(drawn_crops), filled.snapshot(taken.snapshot_id))
+    filled.enroll([Image(drawn_crops[0].png, "a.png", "somebody new")])
+    restored = filled.restore_snapshot(taken.snapshot_id)
+    assert restored.crops == filled.gallery().crops == len(drawn_crops)
+    assert restored.gallery_version > taken.version
+    assert list(filled.snapshots()) == [taken]
+    filled.delete_snapshot(taken.snapshot_id)
+    assert list(filled.snapshots()) == []
+
+
+def test_a_query_leaves_its_own_camera_out_and_waits_for_a_version(
+    filled: Client, drawn_crops
+) -> None:
+    crop = drawn_crops[0]
+    version = filled.gallery().version
+    ranking = filled.query(
+        crop.png, camera=crop.camera, camera_disjoint=True, min_version=version, top_k=50
+    )
+    assert crop.camera not in {row.camera for row in ranking.results}
+    assert ranking.gallery_version >= version
+    stored = next(filled.crops(camera=crop.camera))
+    like = filled.query_like(stored.crop_id, camera_disjoint=True, top_k=50)
+    assert crop.camera not in {row.camera for row in like.results}
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_that_would_lead_elsewhere_is_sent_nowhere(client: Client, name: str) -> None:
+    with pytest.raises(InputProblem):
+        client.delete_crop(name)
+    with pytest.raises(InputProblem):
+        client.forget(name)
+    with pytest.raises(InputProblem):
+        client.delete_gallery(name)
+    assert client.gallery().name == client.gallery_name
+
+
+def test_the_asynchronous_client_has_every_call_with_the_same_arguments() -> None:
+    def calls(kind: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {
+            name: list(inspect.signature(call).parameters)
+            for name, call in found
+            if not name.startswith("_")
+        }
+
+    assert calls(AsyncClient) == calls(Client)
+
+
+def test_the_asynchronous_client_manages_galleries_too(
+    service_url: str, gallery: str, drawn_crops
+) -> None:
+    async def talk() -> None:
+        async with AsyncClient(service_url, gallery=gallery) as client:
+            await client.enroll([Image(drawn_crops[0].png, "a.png", "7")], idempotency_key="k")
+            taken = await client.take_snapshot()
+            assert [one async for one in client.snapshots()] == [taken]
+            assert (await client.rename_identity("7", "8")).changed == 1
+            assert [one.identity async for one in client.identities()] == ["8"]
+            assert (await client.restore_snapshot(taken.snapshot_id)).crops == 1
+            assert (await client.change_gallery(retention_days=9)).retention_days == 9
+            assert (await client.forget("7")).removed == 1
+
+    asyncio.run(talk())

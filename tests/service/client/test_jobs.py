@@ -1,0 +1,140 @@
+"""The client's jobs: imports sent, followed, reported and stopped, against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import tracemalloc
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from model.problems import InputProblem
+from service.client import AsyncClient, Client, RequestRefused
+from service.client.packing import Packing
+from service.client.sources import Source, SourceCrop
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def archive(tmp_path: Path, drawn_crops) -> Path:
+    """Six drawn people in a zip, with a file that is no image and one that leads out."""
+    path = tmp_path / "people.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for number, crop in enumerate(drawn_crops[:6]):
+            packed.writestr(f"people/{number}.png", crop.png)
+        packed.writestr("people/6.png", b"no image")
+        packed.writestr('../7, "climbing".png', drawn_crops[7].png)
+    return path
+
+
+def test_an_archive_is_imported_followed_and_reported(
+    client: Client, archive: Path, tmp_path: Path
+) -> None:
+    job = client.import_archive(archive, camera="east", identity="guest")
+    told = list(client.watch_job(job.job_id))
+    assert told[-1].finished
+    assert len({one.model_dump_json() for one in told}) == len(told)
+    ended = client.wait_for_job(job.job_id)
+    assert (ended.state, ended.problems, ended.kind) == ("done", 2, "import")
+    progress = ended.progress
+    assert (progress.total, progress.done, progress.landed, progress.refused) == (8, 8, 6, 2)
+    assert {(crop.identity, crop.camera) for crop in client.crops()} == {("guest", "east")}
+    problems = {one.source: one.code for one in client.job_problems(job.job_id)}
+    assert problems == {'../7, "climbing".png': "not_unpacked", "people/6.png": "not_an_image"}
+    client.save_job_report(job.job_id, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as lines:
+        assert [row["source"] for row in csv.DictReader(lines)] == list(problems)
+    assert ended in client.jobs(client.gallery_name)
+    assert client.job(job.job_id) == client.cancel_job(job.job_id) == ended
+
+
+def test_a_folder_of_the_services_own_machine_is_imported(
+    client: Client, import_dir: Path, drawn_crops
+) -> None:
+    (import_dir / "monday").mkdir()
+    (import_dir / "monday" / "a.png").write_bytes(drawn_crops[0].png)
+    job = client.wait_for_job(client.import_folder("monday", camera="east").job_id)
+    assert job.progress.landed == 1
+    with pytest.raises(RequestRefused, match="GMN_IMPORT_DIR"):
+        client.import_folder("tuesday")
+
+
+def test_crops_are_packed_as_they_are_sent_and_keep_their_labels(
+    client: Client, drawn_crops
+) -> None:
+    moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    gone = Path("no-such-folder/gone.png")
+    crops = [
+        SourceCrop("/data/a.png", lambda: drawn_crops[0].png, "Ann, guest", "east", moment),
+        SourceCrop("../a.png", lambda: drawn_crops[1].png, "0042", "west"),
+        SourceCrop("archive#3/7", lambda: drawn_crops[2].png, "0042", "west"),
+        SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
+        SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
+    ]
+    packed = []
+    packing = Packing(Source(tuple(crops), labelled=True), lambda: packed.append(1))
+    job = client.wait_for_job(client.import_archive(packing.upload).job_id)
+    assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
+    assert len(packed) == len(crops)
+    assert [name for name, _ in packing.unreadable] == ["gone.png"]
+    kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
+    assert sorted(kept.values(), key=str) == sorted(
+        [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
+    )
+    (problem,) = client.job_problems(job.job_id)
+    assert packing.names[problem.source] == "broken.png"
+
+
+def test_an_import_needs_a_label_for_every_image_that_is_said_to_have_one() -> None:
+    with pytest.raises(InputProblem, match=r"a\.png"):
+        Packing(Source((SourceCrop("a.png", bytes, "7"),), labelled=True))
+
+
+def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:
+    large = tmp_path / "large.tar"
+    with large.open("wb") as file:
+        file.truncate(48 * MEGABYTE)
+    tracemalloc.start()
+    try:
+        job = client.import_archive(large)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MEGABYTE
+    ended = client.wait_for_job(job.job_id)
+    assert ended.state == "failed"
+    assert ended.detail
+
+
+def test_an_archive_that_is_not_there_is_named(client: Client) -> None:
+    with pytest.raises(InputProblem, match=r"no-such\.zip"):
+        client.import_archive("no-such.zip")
+
+
+def test_a_gallery_of_the_served_model_needs_no_reindex(client: Client) -> None:
+    with pytest.raises(RequestRefused) as refusal:
+        client.reindex()
+    assert refusal.value.problem.status == 409
+
+
+def test_the_asynchronous_client_imports_and_follows_alike(
+    service_url: str, gallery: str, archive: Path, tmp_path: Path
+) -> None:
+    async def talk() -> None:
+        async with AsyncClient(service_url, gallery=gallery) as client:
+            job = await client.import_archive(archive, camera="east")
+            told = [one async for one in client.watch_job(job.job_id)]
+            ended = await client.wait_for_job(job.job_id, timeout=60.0)
+            assert told[-1] == ended
+            assert ended.progress.landed == 6
+            problems = [one async for one in client.job_problems(job.job_id)]
+            assert len(problems) == ended.problems == 2
+            await client.save_job_report(job.job_id, tmp_path / "report.csv")
+            assert "people/6.png" in (tmp_path / "report.csv").read_text()
+            assert ended in await client.jobs(gallery)
+
+    asyncio.run(talk())

@@ -1,0 +1,118 @@
+"""`gmn enroll --job`, `snapshot`, `forget` and `reindex`, against a real service process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import gmn
+from service.client import Client, Image
+from service.client.local import local_service
+from tests.service.client.conftest import run_gmn
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_source_sent_as_one_job_names_what_is_wrong_and_enrols_the_rest(
+    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops, tmp_path
+) -> None:
+    source, report = str(request.getfixturevalue(kind)), tmp_path / "report.csv"
+    asked = ["enroll", source, "--camera", "door", "--job", "--report", str(report), "--json"]
+    finished = run_gmn(service_url, gallery, *asked)
+    assert finished.returncode == 1, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert (summary["state"], summary["enrolled"]) == ("done", len(drawn_crops))
+    assert [Path(one["name"]).name for one in summary["problems"]] == ["broken.png"]
+    with report.open(newline="") as lines:
+        assert [Path(row["source"]).name for row in csv.DictReader(lines)] == ["broken.png"]
+    with Client(service_url, gallery=gallery) as client:
+        crops = list(client.crops())
+    assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
+    assert len(crops) == len(drawn_crops)
+
+
+def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
+    manifest: Path, service_url: str, drawn_crops
+) -> None:
+    asked = ["enroll", str(manifest), "--job", "--camera", "east", "--create"]
+    finished = run_gmn(service_url, "as-a-job", *asked)
+    assert finished.returncode == 0, finished.stderr
+    assert "12 enrolled" in finished.stdout
+    with Client(service_url, gallery="as-a-job") as client:
+        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
+    assert labels == sorted(
+        (crop.identity, crop.camera) for crop in drawn_crops if crop.camera == "east"
+    )
+
+
+def test_a_tar_as_a_job_goes_with_the_manifest_in_it(
+    folder: Path, manifest: Path, service_url: str, gallery: str, drawn_crops, tmp_path
+) -> None:
+    manifest.rename(folder / "manifest.csv")
+    with tarfile.open(tmp_path / "people.tgz", "w:gz") as packed:
+        packed.add(folder, ".")
+    finished = run_gmn(service_url, gallery, "enroll", str(tmp_path / "people.tgz"), "--job")
+    assert finished.returncode == 0, finished.stderr + finished.stdout
+    with Client(service_url, gallery=gallery) as client:
+        assert {crop.identity for crop in client.crops()} == {c.identity for c in drawn_crops}
+
+
+def test_what_cannot_be_sent_as_a_job_is_said_before_it_is(
+    folder: Path, service_url: str, gallery: str
+) -> None:
+    for asked in (
+        [str(folder / "notes.txt"), "--job"],
+        [str(folder), "--report", "report.csv"],
+        [str(folder), "--job", "--report", str(folder)],
+    ):
+        finished = run_gmn(service_url, gallery, "enroll", *asked)
+        assert finished.returncode == 2
+        assert len(finished.stderr.strip().splitlines()) == 1
+
+
+def test_a_snapshot_is_taken_listed_and_restored_without_who_was_forgotten(
+    service_url: str, gallery: str, drawn_crops
+) -> None:
+    with Client(service_url, gallery=gallery) as client:
+        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+        theirs = sum(crop.identity == "0000" for crop in drawn_crops)
+        assert "There is no snapshot" in run_gmn(service_url, gallery, "snapshot", "list").stdout
+        taken = run_gmn(service_url, gallery, "snapshot", "take")
+        assert taken.returncode == 0, taken.stderr
+        snapshot_id = taken.stdout.split()[-1]
+        assert snapshot_id in run_gmn(service_url, gallery, "snapshot", "list").stdout
+        forgotten = run_gmn(service_url, gallery, "forget", "0000")
+        assert f"{theirs} crops removed from gallery" in forgotten.stdout
+        assert f"{theirs} crops removed from snapshot {snapshot_id}" in forgotten.stdout
+        assert "audit log" in forgotten.stdout
+        restored = run_gmn(service_url, gallery, "snapshot", "restore", snapshot_id, "--json")
+        assert json.loads(restored.stdout)["crops"] == len(drawn_crops) - theirs
+        assert client.gallery().crops == len(drawn_crops) - theirs
+    again = run_gmn(service_url, gallery, "forget", "0000")
+    assert again.returncode == 2
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_a_gallery_is_reindexed_under_another_model_and_only_there(
+    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
+) -> None:
+    def serve(artefact: Path) -> list[str]:
+        options = ["--artefact", str(artefact), "--data-dir", str(tmp_path / "data")]
+        return [sys.executable, gmn.__file__, "serve", *options, "--port", "0"]
+
+    with local_service(serve(tiny_artefact), tmp_path / "log") as url:
+        with Client(url) as client:
+            client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])
+        needless = run_gmn(url, "default", "reindex", "--wait")
+        assert needless.returncode == 2
+        assert len(needless.stderr.strip().splitlines()) == 1
+    with local_service(serve(other_artefact), tmp_path / "log") as url, Client(url) as client:
+        assert client.gallery().state == "needs_reindex"
+        finished = run_gmn(url, "default", "reindex", "--wait")
+        assert finished.returncode == 0, finished.stderr
+        assert "3 of 3 crops" in finished.stdout
+        assert client.gallery().state == "ready"
