@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +20,9 @@ from service.client.local import local_service
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+# Of a module and not of the session: while the driver is there, nothing else in this process can
+# run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -32,7 +34,7 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(
     browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
@@ -43,22 +45,18 @@ def address(
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def keyed(
     browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Callable[[str], str]]]:
-    """The address of a service that asks for keys, and what makes one of a scope."""
+) -> Iterator[tuple[str, str]]:
+    """The address of a service that asks for keys, and one to query and enrol with."""
     place = tmp_path_factory.mktemp("keyed")
-
-    def make_key(scope: str) -> str:
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
-            gmn.run(["keys", "create", "--data-dir", str(place / "data"), "--scope", scope])
-        return shown.getvalue().split()[-1]
-
-    make_key("admin")
+    options = ["--data-dir", str(place / "data"), "--scope", "query,enroll"]
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+        assert gmn.run(["keys", "create", *options]) == 0
     with local_service(serve_command(str(tiny_artefact), place / "data"), place / "log") as url:
-        yield url, make_key
+        yield url, shown.getvalue().split()[-1]
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ export async function send(path, options = {}) {
     throw new Problem(0, { detail: "the service cannot be reached; is it running?" });
   }
   if (response.ok) return response;
-  if (response.status === 401) document.dispatchEvent(new Event("key-wanted"));
-  throw new Problem(response.status, await response.json().catch(() => ({})));
+  const problem = new Problem(response.status, await response.json().catch(() => ({})));
+  if (response.status === 401) document.dispatchEvent(new CustomEvent("key-wanted", { detail: problem.message }));
+  throw problem;
 }
 
 export async function ask(path, options) {

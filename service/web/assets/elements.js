@@ -53,14 +53,16 @@ export function problemOf(error) {
 export async function attempt(place, action) {
   place.querySelectorAll(":scope > .problem").forEach((old) => old.remove());
   place.setAttribute("aria-busy", "true");
+  let result, superseded = false;
   try {
-    return await action();
+    result = await action();
   } catch (error) {
-    if (error.name !== "AbortError") place.prepend(problemOf(error));
-    return undefined;
-  } finally {
-    place.removeAttribute("aria-busy");
+    superseded = error.name === "AbortError";
+    if (!superseded) place.prepend(problemOf(error));
   }
+  // What took its place is still busy.
+  if (!superseded) place.removeAttribute("aria-busy");
+  return result;
 }
 
 export function pictureOf(blob, alt) {

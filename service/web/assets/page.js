@@ -56,15 +56,15 @@ function stateOf(chosen) {
 
 let asking = false;
 
-async function askForKey() {
+function askForKey(why) {
   if (asking) return;
   asking = true;
   const field = h("input", { type: "password", autocomplete: "off", value: "", placeholder: "gmn_…" });
   const dialog = h("dialog", { class: "question", "aria-label": "API key" },
     h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, "This service asks for a key"),
-      h("p", {}, "It stays in this tab until the tab is closed."),
-      h("label", {}, "API key", field),
+      h("h2", {}, "API key"),
+      h("p", {}, why), h("label", {}, "API key", field),
+      h("p", { class: "hint" }, "It stays in this tab until the tab is closed."),
       h("div", { class: "row end" }, h("button", { class: "main" }, "Use it"))));
   dialog.addEventListener("close", () => {
     dialog.remove();
@@ -81,8 +81,8 @@ async function askForKey() {
 find("#gallery").addEventListener("change", (event) => {
   location.hash = addressOf(event.target.value, panel());
 });
-find("#key").addEventListener("click", askForKey);
-document.addEventListener("key-wanted", askForKey);
+find("#key").addEventListener("click", () => askForKey("Another key, or none to send none."));
+document.addEventListener("key-wanted", (event) => askForKey(event.detail));
 for (const event of ["gallery-changed", "searched"]) document.addEventListener(event, loadGalleries);
 let before = gallery();
 window.addEventListener("hashchange", () => {

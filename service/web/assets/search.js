@@ -3,7 +3,7 @@
 import { ask, formOf } from "./api.js";
 import { cameraFields, startCameras } from "./cameras.js";
 import { attempt, find, h, nameOf, picture, pictureOf, takeFiles } from "./elements.js";
-import { inGallery } from "./place.js";
+import { inGallery, panel } from "./place.js";
 import { showAnswers } from "./results.js";
 
 // A shot is {blob} or, of the gallery, {crop}.
@@ -18,9 +18,16 @@ export function startSearch() {
   form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
   form.addEventListener("change", (event) => { if (event.target.name) run(); });
   find("#clear").addEventListener("click", () => setShots([]));
-  document.addEventListener("paste", (event) => {
-    const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
-    if (files.length > 0) setShots(files.map((blob) => ({ blob })));
+  const take = (transfer) => {
+    const files = [...transfer.files].filter((file) => file.type.startsWith("image/"));
+    if (panel() === "search" && files.length > 0) setShots(files.map((blob) => ({ blob })));
+  };
+  document.addEventListener("paste", (event) => take(event.clipboardData));
+  // Beside its place too: a browser would leave the page and open the file.
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!event.defaultPrevented) take(event.dataTransfer);
+    event.preventDefault();
   });
   document.addEventListener("more-like", (event) => setShots([{ crop: event.detail }]));
   document.addEventListener("gallery-changed", () => run());
@@ -53,6 +60,7 @@ async function run({ scroll = false } = {}) {
   running?.abort();
   const place = find("#answer");
   if (shots.length === 0) {
+    place.removeAttribute("aria-busy");
     place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
       h("p", {}, "The nearest crops of the gallery appear here, with how sure the answer is.")));
     return;

@@ -42,6 +42,23 @@ def test_the_page_of_the_calls_is_allowed_what_it_loads(guarded):
         assert guarded.ask("GET", asset).headers["x-content-type-options"] == "nosniff"
 
 
+def test_the_page_runs_nothing_that_stands_in_its_text(guarded):
+    page = guarded.ask("GET", "/")
+    assert "text/html" in page.headers["content-type"]
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert not re.search(r"<style|style=|<script[^>]*>[^<]| on[a-z]+=", page.text)
+    assets = re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.text)
+    assert assets
+    for asset in assets:
+        answer = guarded.ask("GET", asset)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 def test_pages_of_a_named_origin_may_ask(guarded):
     allowed = guarded.ask("OPTIONS", "/v1/pairs", headers={"Origin": DESK, **PREFLIGHT})
     assert allowed.status_code == 200
