@@ -13,9 +13,9 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api.bodies import BodyLimit
+from service.api.document import complete_document
 from service.api.errors import handle_errors
 from service.api.headers import SecurityHeaders
-from service.api.links import link_calls
 from service.api.middleware import CancelWhenGone, RequestContext
 from service.api.origin import SameOrigin
 from service.api.page import add_page
@@ -31,7 +31,6 @@ from service.api.routers import (
     queries,
     snapshots,
 )
-from service.api.schemas import Problem
 from service.api.security import Guard
 from service.operations.background import background_work
 from service.runtime import Runtime
@@ -89,7 +88,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         app.include_router(module.router)
     handle_errors(app)
     _surround(app, settings)
-    _document_problems(app)
+    _complete_document(app)
     add_page(app)
     return app
 
@@ -118,7 +117,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(SecurityHeaders)
 
 
-def _document_problems(app: FastAPI) -> None:
+def _complete_document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(
@@ -127,10 +126,7 @@ def _document_problems(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            # Referred to by every error, which no return type mentions.
-            schemas["Problem"] = Problem.model_json_schema()
-            link_calls(document)
+            complete_document(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -269,6 +269,11 @@ class PageQuery(Form):
 class CropsQuery(PageQuery):
     """Which crops are listed."""
 
+    cursor: str | None = Field(
+        None,
+        description="`next_cursor` of the page before; left out for the first.",
+        json_schema_extra={"pattern": "^[0-9]{1,18}$"},
+    )
     identity: str | None = Field(None, description="Only of this identity.")
     camera: str | None = Field(None, description="Only of this camera.")
     external_id: str | None = Field(None, description="Only with this id of yours.")
