@@ -96,6 +96,19 @@ def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
             assert drawn_crops[0].png[60:120] not in file.read_bytes(), file
 
 
+def test_a_person_whom_only_a_snapshot_remembers_is_forgotten_there(served, gallery, drawn_crops):
+    url = f"/v1/galleries/{gallery}"
+    before = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
+    served.enroll(gallery, drawn_crops[0].png, identity="Ann")
+    with_her = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
+    assert served.http.post(f"{url}/snapshots/{before}/restore").json()["crops"] == 0
+    answer = served.http.delete(f"{url}/identities/Ann")
+    assert answer.status_code == 200
+    assert (answer.json()["removed"], answer.json()["snapshots"]) == (0, {with_her: 1})
+    assert served.http.delete(f"{url}/identities/Ann").status_code == 404
+    assert served.http.post(f"{url}/snapshots/{with_her}/restore").json()["crops"] == 0
+
+
 def test_a_restore_brings_back_what_was_and_is_served_after_a_restart(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path / "data")
     gallery = served.create("lobby")

@@ -1,0 +1,184 @@
+"""A served gallery beside its model: what is asked of it, and what has to be answered."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
+from tests.service.conftest import Served, files
+from tests.service.gallery_model import GalleryModel, Said, Wanted
+
+EVERYTHING = 1000
+BROKEN = -1
+SAID = ("identity", "camera", "captured_at", "external_id")
+# Between two ways of summing the same: float32's last digits.
+CLOSE = 1e-4
+
+
+class World:
+    """The served process, the drawn images, and every gallery that an example has left."""
+
+    def __init__(self, start: Callable[..., Served], data_dir: Path, images: list[bytes]) -> None:
+        self._start, self._data_dir = start, data_dir
+        self.images = images
+        self.left: list[ServedGallery] = []
+        self.served: Served = start(data_dir=data_dir)
+
+    def image(self, number: int) -> bytes:
+        return b"no image" if number == BROKEN else self.images[number]
+
+    def kill_and_restart(self) -> None:
+        self.served.kill()
+        self.served = self._start(data_dir=self._data_dir)
+
+
+class ServedGallery(RuleBasedStateMachine):
+    """One gallery, and the dictionary that it has to equal after every step."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.model = GalleryModel()
+        self.requests: dict[str, tuple[list[Said], dict[str, Any]]] = {}
+
+    @initialize()
+    def create(self) -> None:
+        self.url = f"/v1/galleries/{self.world.served.create(f'model.{secrets.token_hex(8)}')}"
+
+    def call(self, method: str, path: str = "", status: int = 200, **sent: Any) -> httpx.Response:
+        """One request; 0 is any status."""
+        answer = self.world.served.http.request(method, f"{self.url}{path}", **sent)
+        said = f"{method} {path}: {answer.status_code} {answer.text}"
+        assert answer.status_code == status or not status, said
+        return answer
+
+    @invariant()
+    def holds_what_the_model_holds(self) -> None:
+        if not hasattr(self, "url"):
+            return
+        described = self.call("GET").json()
+        identities = self.model.identities()
+        assert described["version"] == self.model.version
+        assert described["crops"] == len(self.model.crops)
+        assert described["identities"] == len(identities)
+        listed = self.call("GET", f"/crops?limit={EVERYTHING}").json()["results"]
+        assert [crop["crop_id"] for crop in listed] == list(self.model.crops)
+        for crop in listed:
+            self._labelled(crop)
+            assert crop["external_id"] == self.model.crops[crop["crop_id"]].external_id
+        counted = self.call("GET", "/identities").json()["results"]
+        assert {one["identity"]: (one["crops"], one["cameras"]) for one in counted} == identities
+
+    def teardown(self) -> None:
+        if hasattr(self, "url"):
+            self.world.left.append(self)
+
+    def some_crop(self, number: int) -> str:
+        """One that is there, or was, or never was."""
+        gone = [one for one in self.model.issued if one not in self.model.crops]
+        known = [*self.model.crops, *gone, "f" * 32]
+        return known[number % len(known)]
+
+    def send_images(self, images: list[Said], key: str | None, status: int = 0) -> httpx.Response:
+        fields = {name: [getattr(one, name) or "" for one in images] for name in SAID}
+        broken = sum(one.image == BROKEN for one in images)
+        some = 207 if broken else 201
+        return self.call(
+            "POST",
+            "/crops",
+            status or (422 if broken == len(images) else some),
+            files=files(*(self.world.image(one.image) for one in images)),
+            data=fields,
+            headers={"Idempotency-Key": key} if key else {},
+        )
+
+    def enrolled(self, images: list[Said], key: str | None, answer: httpx.Response) -> None:
+        results, added = answer.json()["results"], False
+        for one, result in zip(images, results, strict=True):
+            if one.image == BROKEN:
+                assert result["problem"]["type"] == "urn:gmn:problem:not_an_image"
+                continue
+            crop_id, known = result["crop_id"], self.model.stored_as(one)
+            assert (result["identity"], result["camera"]) == (one.identity, one.camera)
+            assert result["duplicate"] == (known is not None)
+            if known is None:
+                assert crop_id not in self.model.issued, "an id was given out twice"
+                self.model.issued.append(crop_id)
+                self.model.crops[crop_id] = one
+                added = True
+            else:
+                assert crop_id == known
+        self.model.version += added
+        if answer.status_code != 422:
+            assert answer.json()["gallery_version"] == self.model.version
+            assert "Idempotent-Replayed" not in answer.headers
+            if key:
+                self.requests[key] = (images, answer.json())
+
+    def replayed(self, first: dict[str, Any], answer: httpx.Response) -> None:
+        assert answer.headers["Idempotent-Replayed"] == "true"
+        again = answer.json()
+        assert again["gallery_version"] == first["gallery_version"]
+        for one, other in zip(first["results"], again["results"], strict=True):
+            assert {**one, "warnings": []} == {"warnings": [], **other}
+
+    def ask(self, images: list[int], wanted: Wanted, how: dict[str, Any]) -> dict[str, Any]:
+        asked = {"rerank_depth": EVERYTHING, **wanted.fields(), **how}
+        sent = files(*(self.world.image(number) for number in images))
+        answer: dict[str, Any] = self.call("POST", "/queries", files=sent, data=asked).json()
+        return answer
+
+    def right(
+        self,
+        answer: dict[str, Any],
+        wanted: Wanted,
+        how: dict[str, Any],
+        without: str | None = None,
+    ) -> None:
+        assert answer["gallery_version"] == self.model.version
+        passing, results = self.model.passing(wanted, without), answer["results"]
+        found = [one["crop_id"] for one in results]
+        grouped = how["group_by"] == "identity"
+        assert set(found) <= passing, "a crop that does not pass the filter, or is gone"
+        assert len(set(found)) == len(found)
+        there = self.model.groups(passing) if grouped else len(passing)
+        assert len(found) == min(there, how["top_k"])
+        assert [one["rank"] for one in results] == list(range(1, len(results) + 1))
+        assert answer["candidates_scored"] == len(passing)
+        for one in results:
+            self._labelled(one)
+        if grouped:
+            assert self.model.groups(found) == len(found), "a person was answered twice"
+        by = {"mnet": "pair_logit", "cosine": "cosine", "fused": "probability"}[how["scoring"]]
+        assert all(one[by] >= other[by] for one, other in pairwise(results))
+
+    def _labelled(self, shown: dict[str, Any]) -> None:
+        crop = self.model.crops[shown["crop_id"]]
+        assert (shown["identity"], shown["camera"]) == (crop.identity, crop.camera)
+        assert Said(0, None, None, shown["captured_at"], None).moment == crop.moment
+
+    def pages(self, path: str, limit: int, asked: dict[str, str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self.call("GET", path, params={**asked, **cursor, "limit": limit}).json()
+            assert len(page["results"]) <= limit
+            found += page["results"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = {"cursor": page["next_cursor"]}
+
+
+def same_ranking(alone: list[dict[str, Any]], crowded: list[dict[str, Any]]) -> None:
+    """The same crops in the same order; only what ties to the last digit may change places."""
+    assert len(alone) == len(crowded)
+    for one, other in zip(alone, crowded, strict=True):
+        for score in ("cosine", "pair_logit"):
+            assert other[score] == pytest.approx(one[score], abs=CLOSE)

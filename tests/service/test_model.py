@@ -1,0 +1,230 @@
+"""A served gallery does what a dictionary does, whatever is asked of it in whatever order.
+
+`REID_TEST_EXAMPLES` is how many histories are tried (a few by default), `REID_TEST_SEED` which
+ones.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import get_state_machine_test, precondition, rule
+
+from tests.service.gallery_machine import BROKEN, EVERYTHING, ServedGallery, World, same_ranking
+from tests.service.gallery_model import Said, Wanted
+
+EXAMPLES = int(os.environ.get("REID_TEST_EXAMPLES", "8"))
+STEPS = 20
+IMAGES = 8
+PEOPLE = ("Ann", "Bob / 2", "Çelik")
+CAMERAS = ("east", "west")
+# The second and the third are one moment.
+MOMENTS = (
+    "2026-03-01T09:30:00Z",
+    "2026-03-01T10:00:00Z",
+    "2026-03-01T11:00:00+01:00",
+    "2026-03-02T00:00:00Z",
+)
+
+maybe = {"identity": PEOPLE, "camera": CAMERAS, "captured_at": MOMENTS, "external_id": ("1", "2")}
+said = st.builds(
+    Said,
+    image=st.sampled_from([*range(IMAGES), BROKEN]),
+    **{name: st.sampled_from([None, *values]) for name, values in maybe.items()},
+)
+wanted = st.builds(
+    Wanted,
+    cameras=st.sampled_from([(), (), ("east",), ("east", "west"), ("north",)]),
+    exclude_cameras=st.sampled_from([(), (), ("west",), ("north",)]),
+    captured_after=st.sampled_from([None, None, *MOMENTS]),
+    captured_before=st.sampled_from([None, None, *MOMENTS]),
+)
+how = st.fixed_dictionaries(
+    {
+        "scoring": st.sampled_from(["mnet", "cosine", "fused"]),
+        "group_by": st.sampled_from(["crop", "identity"]),
+        "top_k": st.sampled_from([EVERYTHING, 3]),
+    }
+)
+pictures = st.integers(0, IMAGES + 1)
+which = st.integers(0, 10_000)
+
+
+class GalleryMachine(ServedGallery):
+    """Every call that changes or asks one gallery."""
+
+    # --- what changes it
+
+    @rule(images=st.lists(said, min_size=1, max_size=4), key=st.sampled_from([None, None, "k-1"]))
+    def enroll(self, images: list[Said], key: str | None) -> None:
+        known = self.requests.get(key) if key else None
+        if known and known[0] != images:
+            answer = self.send_images(images, key, 409)
+            assert answer.json()["type"] == "urn:gmn:problem:request_conflict"
+        elif known:
+            self.replayed(known[1], self.send_images(images, key))
+        else:
+            self.enrolled(images, key, self.send_images(images, key))
+
+    @precondition(lambda self: self.requests)
+    @rule(number=which)
+    def enroll_again(self, number: int) -> None:
+        key = list(self.requests)[number % len(self.requests)]
+        images, first = self.requests[key]
+        self.replayed(first, self.send_images(images, key))
+
+    @rule(number=which)
+    def delete_crop(self, number: int) -> None:
+        crop_id = self.some_crop(number)
+        if crop_id not in self.model.crops:
+            self.call("DELETE", f"/crops/{crop_id}", 404)
+            return
+        answer = self.call("DELETE", f"/crops/{crop_id}").json()
+        self.model.delete(crop_id)
+        assert answer == {"gallery_version": self.model.version, "removed": 1}
+
+    @rule(identity=st.sampled_from(PEOPLE), new=st.sampled_from([*PEOPLE, "Dora"]))
+    def rename_or_merge(self, identity: str, new: str) -> None:
+        merged = new in self.model.identities()
+        path = f"/identities/{identity}"
+        if new == identity:
+            self.call("PATCH", path, 422, data={"new_identity": new})
+            return
+        changed = self.model.rename(identity, new)
+        answer = self.call("PATCH", path, 200 if changed else 404, data={"new_identity": new})
+        if changed:
+            assert answer.json() == {
+                "gallery_version": self.model.version,
+                "identity": new,
+                "changed": changed,
+                "merged": merged,
+            }
+
+    @rule(identity=st.sampled_from(PEOPLE))
+    def forget(self, identity: str) -> None:
+        known = self.model.remembers(identity)
+        answer = self.call("DELETE", f"/identities/{identity}", 0)
+        if known is None:
+            known = answer.status_code == 200
+        assert answer.status_code == (200 if known else 404)
+        if known:
+            removed = self.model.forget(identity)
+            assert answer.json()["removed"] == removed
+            assert answer.json()["gallery_version"] == self.model.version
+            for snapshot in self.call("GET", "/snapshots").json()["results"]:
+                assert snapshot["crops"] == len(self.model.snapshots[snapshot["snapshot_id"]])
+
+    @rule()
+    def take_snapshot(self) -> None:
+        taken = self.call("POST", "/snapshots", 201).json()
+        assert (taken["version"], taken["crops"]) == (self.model.version, len(self.model.crops))
+        assert taken["snapshot_id"] not in self.model.snapshots
+        self.model.snapshots[taken["snapshot_id"]] = dict(self.model.crops)
+
+    @precondition(lambda self: self.model.snapshots)
+    @rule(number=which)
+    def restore(self, number: int) -> None:
+        snapshot_id = list(self.model.snapshots)[number % len(self.model.snapshots)]
+        self.model.restore(snapshot_id)
+        assert self.call("POST", f"/snapshots/{snapshot_id}/restore").json() == {
+            "gallery_version": self.model.version,
+            "snapshot_id": snapshot_id,
+            "crops": len(self.model.crops),
+        }
+
+    @precondition(lambda self: self.model.snapshots)
+    @rule(number=which)
+    def delete_snapshot(self, number: int) -> None:
+        snapshot_id = list(self.model.snapshots)[number % len(self.model.snapshots)]
+        del self.model.snapshots[snapshot_id]
+        self.call("DELETE", f"/snapshots/{snapshot_id}", 204)
+        self.call("POST", f"/snapshots/{snapshot_id}/restore", 404)
+
+    @rule(chance=st.integers(0, 60))
+    def kill_9_and_restart(self, chance: int) -> None:
+        if chance == 60:
+            self.world.kill_and_restart()
+
+    # --- what asks it
+
+    @rule(images=st.lists(pictures, min_size=1, max_size=2), wanted=wanted, how=how)
+    def query_by_images(self, images: list[int], wanted: Wanted, how: dict[str, Any]) -> None:
+        self.right(self.ask(images, wanted, how), wanted, how)
+
+    @rule(number=which, wanted=wanted, how=how, disjoint=st.booleans())
+    def query_by_crop(
+        self, number: int, wanted: Wanted, how: dict[str, Any], disjoint: bool
+    ) -> None:
+        crop_id = self.some_crop(number)
+        asked = {"crop_id": crop_id, "camera_disjoint": disjoint, **wanted.fields(), **how}
+        if crop_id not in self.model.crops:
+            self.call("POST", "/queries", 404, data=asked)
+            return
+        camera = self.model.crops[crop_id].camera
+        wanted = wanted.not_under(camera) if disjoint and camera else wanted
+        self.right(self.call("POST", "/queries", data=asked).json(), wanted, how, crop_id)
+
+    @rule(image=pictures, camera=st.sampled_from(CAMERAS), wanted=wanted, how=how)
+    def query_other_cameras(
+        self, image: int, camera: str, wanted: Wanted, how: dict[str, Any]
+    ) -> None:
+        answer = self.ask([image], wanted, {**how, "camera_disjoint": True, "camera": camera})
+        self.right(answer, wanted.not_under(camera), how)
+
+    @rule(images=st.lists(pictures, min_size=2, max_size=6), wanted=wanted, how=how)
+    def query_among_others(self, images: list[int], wanted: Wanted, how: dict[str, Any]) -> None:
+        alone = self.ask(images[:1], wanted, how)
+        with ThreadPoolExecutor(len(images)) as clients:
+            crowded = list(clients.map(lambda image: self.ask([image], wanted, how), images))
+        for answer in crowded:
+            self.right(answer, wanted, how)
+        same_ranking(alone["results"], crowded[0]["results"])
+
+    @rule(
+        limit=st.integers(1, 3),
+        asked=st.one_of(
+            st.just({}),
+            *(
+                st.fixed_dictionaries({name: st.sampled_from(maybe[name])})
+                for name in ("identity", "camera", "external_id")
+            ),
+        ),
+    )
+    def list_page_by_page(self, limit: int, asked: dict[str, str]) -> None:
+        expected = [
+            crop_id
+            for crop_id, crop in self.model.crops.items()
+            if all(getattr(crop, name) == value for name, value in asked.items())
+        ]
+        listed = self.pages("/crops", limit, asked)
+        assert [crop["crop_id"] for crop in listed] == expected
+        names = [one["identity"] for one in self.pages("/identities", limit, {})]
+        assert names == list(self.model.identities())
+
+
+def test_a_gallery_does_what_a_dictionary_does(start, tmp_path, drawn_crops) -> None:
+    number = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    print(f"REID_TEST_SEED={number} REID_TEST_EXAMPLES={EXAMPLES}")  # noqa: T201
+    world = World(start, tmp_path / "data", [crop.png for crop in drawn_crops[: IMAGES + 2]])
+    test = get_state_machine_test(
+        lambda: GalleryMachine(world),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    seed(number)(test)()
+    # Every gallery of every history, once more after the process was killed.
+    world.kill_and_restart()
+    for machine in world.left:
+        machine.holds_what_the_model_holds()
+    world.served.kill()
