@@ -13,14 +13,19 @@ from service.commands.connection import JsonOption, output
 if TYPE_CHECKING:
     from bench.result import BenchResult
 
-NAMES = ("metrics", "serve", "train")
+NAMES = ("metrics", "embed", "query", "serve", "train")
 
 
 def bench(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help=f"Which: {', '.join(NAMES)}.")],
     artefact: Annotated[
-        str, typer.Option("--artefact", help="A file, or the word bundled.")
-    ] = "bundled",
+        str | None,
+        typer.Option(
+            "--artefact",
+            help="What embed, query and serve run with: a file, or bundled. Without it they run "
+            "with ResNet-50 at 256×128, random weights, and with the bundled one beside it.",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="Where train runs: auto, cpu or cuda.")
     ] = "auto",
@@ -43,15 +48,14 @@ def bench(
     for result in results:
         low, high = result.spread
         details = ", ".join(f"{name} {value}" for name, value in result.details.items())
-        reached = "yes" if result.reached else "no"
+        reached = {True: "yes", False: "no", None: "–"}[result.reached]
+        aim = "–" if result.reach is None else f"{result.reach:.2f}"
         spread = f"{low:.2f} to {high:.2f}"
-        table.add_row(
-            result.bench, f"{result.ratio:.2f}", spread, f"{result.reach:.2f}", reached, details
-        )
+        table.add_row(result.bench, f"{result.ratio:.2f}", spread, aim, reached, details)
     console.print(table)
 
 
-def _run(name: str, artefact: str, device: str) -> BenchResult:
+def _run(name: str, artefact: str | None, device: str) -> BenchResult:
     if name == "metrics":
         from bench.metrics import bench_metrics
 
@@ -60,6 +64,7 @@ def _run(name: str, artefact: str, device: str) -> BenchResult:
         from bench.train import bench_train
 
         return bench_train(device)
-    from bench.serve import bench_serve
+    from bench.serve import NAMES as SERVING
+    from bench.serve import bench_serving
 
-    return bench_serve(artefact)
+    return bench_serving(SERVING[name], artefact)

@@ -1,8 +1,8 @@
-"""The README's tables, written from evaluation reports and never by hand.
+"""The tables of the README and the results page, from evaluation reports and never by hand.
 
-`python -m bench.figures ablation 'cls + tri=runs/base/cuhk01/report.json' …` keeps the reports'
-figures in `docs/figures/ablation.json` and writes the table between the README's markers
-`<!-- ablation -->` and `<!-- /ablation -->`. Beside reports it reads what `gmn enroll --json` and
+`python -m bench.figures unseen twin=runs/without-cuhk01/unseen/report.json …` keeps the reports'
+figures in `docs/figures/unseen.json` and writes the table between the page's markers
+`<!-- unseen -->` and `<!-- /unseen -->`. Beside reports it reads what `gmn enroll --json` and
 `gmn query --data … --json` printed.
 """
 
@@ -19,6 +19,7 @@ from model.problems import InputProblem
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 README = ROOT / "README.md"
+RESULTS_PAGE = ROOT / "docs" / "results.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
 
@@ -127,15 +128,27 @@ def _ranking_table(rows: list[dict[str, Any]]) -> str:
 
 
 def replace_table(text: str, name: str, table: str) -> str:
-    """The README with the table between its two markers replaced.
+    """A page with the table between its two markers replaced.
 
     Raises:
         InputProblem: when the markers are not there.
     """
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
-        raise InputProblem(f"README.md has no markers <!-- {name} --> and <!-- /{name} -->")
+        raise InputProblem(f"the page has no markers <!-- {name} --> and <!-- /{name} -->")
     return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+
+
+def page_of(name: str) -> Path:
+    """The page that has a table's markers: the README, or the results page.
+
+    Raises:
+        InputProblem: when neither has.
+    """
+    for page in (README, RESULTS_PAGE):
+        if f"<!-- {name} -->" in page.read_text(encoding="utf-8"):
+            return page
+    raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
 
 
 def main(arguments: list[str]) -> None:
@@ -148,8 +161,9 @@ def main(arguments: list[str]) -> None:
         rows += (condense if "datasets" in content else condense_served)(label, content)
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(replace_table(text, name, markdown(rows)), encoding="utf-8")
+    page = page_of(name)
+    text = page.read_text(encoding="utf-8")
+    page.write_text(replace_table(text, name, markdown(rows)), encoding="utf-8")
 
 
 def _rate(printed: dict[str, Any], what: str) -> float:

@@ -19,7 +19,7 @@ class BenchResult(BaseModel):
         bench: its name.
         ratio: ours divided by what it is compared with, both of one run; the median over rounds.
         spread: lowest and highest ratio of a round.
-        reach: the ratio that is aimed at.
+        reach: the ratio that is aimed at; None where there is no aim yet.
         reached: whether the median is at least that.
         details: what was measured on each side, with units in the names.
         machine: where.
@@ -30,8 +30,8 @@ class BenchResult(BaseModel):
     bench: str
     ratio: float
     spread: tuple[float, float]
-    reach: float
-    reached: bool
+    reach: float | None
+    reached: bool | None
     details: dict[str, Any]
     machine: dict[str, Any]
 
@@ -40,7 +40,7 @@ def compare(
     bench: str,
     ours: Sequence[float],
     theirs: Sequence[float],
-    reach: float,
+    reach: float | None,
     details: dict[str, Any],
 ) -> BenchResult:
     """Divides paced rounds, ours and theirs taken in turn so that the machine's moods hit both.
@@ -48,7 +48,7 @@ def compare(
     Args:
         bench: its name.
         ours, theirs: one figure per round, higher is better.
-        reach: the ratio that is aimed at.
+        reach: the ratio that is aimed at, if any.
         details: beside the medians of both sides.
     """
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
@@ -58,7 +58,7 @@ def compare(
         ratio=round(ratio, 4),
         spread=(round(min(ratios), 4), round(max(ratios), 4)),
         reach=reach,
-        reached=ratio >= reach,
+        reached=None if reach is None else ratio >= reach,
         details=details,
         machine=describe_machine(),
     )

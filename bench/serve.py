@@ -1,4 +1,10 @@
-"""Served queries against the bare model: what HTTP, queueing and storage cost."""
+"""The service against the bare model: what HTTP, queueing and storage cost.
+
+Three benches of one kind. `embed` pushes images through `/v1/embeddings`, `query` asks one question
+at a time, `serve` keeps sixteen in flight. Each runs with the papers' ResNet-50 at 256×128, whose
+own cost is so large that the load generator's is small beside it, and with the bundled artefact,
+whose is not; the ratio is the former's.
+"""
 
 from __future__ import annotations
 
@@ -6,128 +12,153 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-import torch
-
+from bench.bare import BareModel, write_resnet50
 from bench.result import BenchResult, compare
 from demo.command import serve_command
-from demo.people import DrawnCrop, draw_cast
-from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.crops.decode import decode_crop
-from model.pair_scoring import cosine_similarities, score_pairs
+from demo.people import Cast, draw_cast
+from model.artefact import load_artefact, resolve_artefact
 from service.client import Client
 from service.client.bulk import enroll_crops
 from service.client.in_flight import in_flight
 from service.client.local import local_service
 
-REACH = 0.8
+Name = Literal["embed", "query", "serve"]
+NAMES: dict[str, Name] = {"embed": "embed", "query": "query", "serve": "serve"}
 ROUNDS = 5
-QUERIES = 64
-IN_FLIGHT = 16
+IN_FLIGHT = {"embed": 2, "query": 1, "serve": 16}
+IMAGES_PER_REQUEST = {"embed": 32, "query": 1, "serve": 1}
 RERANK_DEPTH = 100
 SEED, PEOPLE, CAMERAS = 31, 64, 4
+IMAGES = 64
 
 
-def bench_serve(artefact: str) -> BenchResult:
-    """Queries per second of a service with 16 requests in flight, over those of the bare model.
+@dataclass(frozen=True)
+class _Measured:
+    """Images per second of both sides, a figure a round, and what else to tell."""
 
-    Both sides decode, embed, search 384 crops and score 100 pairs per query; the bare model does so
-    in one process, in batches of 16. The client takes its share of the same cores.
+    served: list[float]
+    bare: list[float]
+    details: dict[str, Any]
+
+
+def bench_serving(name: Name, artefact: str | None = None) -> BenchResult:
+    """Images per second of the service over those of the bare model, in turn in one run.
+
+    Args:
+        name: which bench.
+        artefact: a file or `bundled` instead of ResNet-50 with random weights, and alone.
+
+    Returns:
+        The ratio, for which no target is set; `details["bundled"]` has the bundled artefact's.
     """
     cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
-    queries = [crop.png for crop in cast.known][:QUERIES]
-    loaded = load_artefact(resolve_artefact(artefact))
-    bare = _bare_model(loaded, cast.gallery)
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as scratch:
-        command = serve_command(artefact, Path(scratch) / "data")
-        with (
-            local_service(command, Path(scratch) / "service.log") as url,
-            Client(url) as client,
-        ):
-            sources = [crop.as_source() for crop in cast.gallery]
-            enrolled = sum(outcome.crop_id is not None for outcome in enroll_crops(client, sources))
-            device = client.model().device
-            sides: dict[str, Callable[[], None]] = {
-                "served": lambda: _ask_service(client, queries),
-                "bare": lambda: bare(queries),
+        asked = artefact or str(write_resnet50(Path(scratch) / "resnet50.safetensors"))
+        first = _measure(name, asked, cast, Path(scratch) / "first")
+        details = first.details
+        if artefact is None:
+            beside = _measure(name, "bundled", cast, Path(scratch) / "bundled")
+            compared = compare(name, beside.served, beside.bare, None, beside.details)
+            details |= {
+                "bundled": {
+                    "ratio": compared.ratio,
+                    "spread": compared.spread,
+                    **beside.details,
+                }
             }
-            paces = _alternate(sides, len(queries))
-            client_ms = _client_milliseconds(lambda: _ask_service(client, queries), len(queries))
-    return compare(
-        "serve",
-        paces["served"],
-        paces["bare"],
-        REACH,
-        {
-            "served_queries_per_second": round(statistics.median(paces["served"]), 2),
-            "bare_queries_per_second": round(statistics.median(paces["bare"]), 2),
-            "client_cpu_ms_per_query": round(client_ms, 2),
-            "gallery_crops": enrolled,
-            "rerank_depth": RERANK_DEPTH,
-            "in_flight": IN_FLIGHT,
-            "queries_per_round": len(queries),
-            "rounds": ROUNDS,
-            "backbone": loaded.description.embedder.backbone,
-            "service_device": device,
-        },
-    )
+    return compare(name, first.served, first.bare, None, details)
 
 
-def _alternate(sides: dict[str, Callable[[], None]], queries: int) -> dict[str, list[float]]:
-    """Queries per second of each side in each round, after one round that does not count."""
+def _measure(name: Name, artefact: str, cast: Cast, scratch: Path) -> _Measured:
+    scratch.mkdir()
+    loaded = load_artefact(resolve_artefact(artefact))
+    backbone = loaded.description.embedder.backbone
+    bare = BareModel(loaded)
+    bare.enroll([crop.png for crop in cast.gallery])
+    images = [crop.png for crop in cast.known][:IMAGES]
+    size = IMAGES_PER_REQUEST[name]
+    requests = [images[start : start + size] for start in range(0, len(images), size)]
+    command = serve_command(artefact, scratch / "data")
+    with local_service(command, scratch / "service.log") as url, Client(url) as client:
+        sources = [crop.as_source() for crop in cast.gallery]
+        enrolled = sum(outcome.crop_id is not None for outcome in enroll_crops(client, sources))
+        device = client.model().device
+        phases: list[dict[str, float]] = []
+        sides: dict[str, Callable[[], None]] = {
+            "served": lambda: _ask(name, client, requests, phases),
+            "bare": lambda: _compute(name, bare, images),
+        }
+        paces = _alternate(sides, len(images))
+        client_ms = _client_milliseconds(sides["served"], len(images))
+    details: dict[str, Any] = {
+        "served_images_per_second": round(statistics.median(paces["served"]), 2),
+        "bare_images_per_second": round(statistics.median(paces["bare"]), 2),
+        "client_cpu_ms_per_image": round(client_ms, 2),
+        "requests_in_flight": IN_FLIGHT[name],
+        "images_per_request": size,
+        "images_per_round": len(images),
+        "rounds": ROUNDS,
+        "backbone": backbone,
+        "service_device": device,
+    }
+    if name != "embed":
+        details |= {"gallery_crops": enrolled, "rerank_depth": RERANK_DEPTH}
+        details["service_ms"] = _medians(phases)
+    return _Measured(paces["served"], paces["bare"], details)
+
+
+def _ask(
+    name: Name,
+    client: Client,
+    requests: Sequence[Sequence[bytes]],
+    phases: list[dict[str, float]],
+) -> None:
+    def ask(images: Sequence[bytes]) -> None:
+        if name == "embed":
+            client.embeddings(*images)
+        else:
+            answer = client.query(*images, rerank_depth=RERANK_DEPTH, top_k=10)
+            phases.append(answer.timing_ms)
+
+    for _ in in_flight(ask, requests, IN_FLIGHT[name]):
+        pass
+
+
+def _compute(name: Name, bare: BareModel, images: Sequence[bytes]) -> None:
+    """The same images in the batches that the service could make of them at best."""
+    size = IN_FLIGHT[name] * IMAGES_PER_REQUEST[name] if name != "embed" else 32
+    for start in range(0, len(images), size):
+        if name == "embed":
+            bare.embed(images[start : start + size])
+        else:
+            bare.query(images[start : start + size], RERANK_DEPTH)
+
+
+def _alternate(sides: dict[str, Callable[[], None]], images: int) -> dict[str, list[float]]:
+    """Images per second of each side in each round, after one round that does not count."""
     paces: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(ROUNDS + 1):
         for name, side in sides.items():
             started = time.perf_counter()
             side()
             if number:
-                paces[name].append(queries / (time.perf_counter() - started))
+                paces[name].append(images / (time.perf_counter() - started))
     return paces
 
 
-def _client_milliseconds(side: Callable[[], None], queries: int) -> float:
-    """What the client itself computes per query; the service does so in another process."""
+def _client_milliseconds(side: Callable[[], None], images: int) -> float:
+    """What the client itself computes per image; the service does so in another process."""
     started = time.process_time()
     side()
-    return (time.process_time() - started) * 1e3 / queries
+    return (time.process_time() - started) * 1e3 / images
 
 
-def _ask_service(client: Client, queries: Sequence[bytes]) -> None:
-    def ask(query: bytes) -> None:
-        client.query(query, rerank_depth=RERANK_DEPTH, top_k=10)
-
-    for _ in in_flight(ask, queries, IN_FLIGHT):
-        pass
-
-
-def _bare_model(
-    artefact: Artefact, gallery: Sequence[DrawnCrop]
-) -> Callable[[Sequence[bytes]], None]:
-    """Decodes, embeds, searches and scores with nothing around the model."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    embedder = artefact.embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    metric_network = artefact.metric_network.to(device)
-    preprocessing = artefact.description.preprocessing
-    reduced = torch.bfloat16 if device.type == "cuda" else torch.float32
-
-    @torch.inference_mode()
-    def embed(images: Sequence[bytes]) -> torch.Tensor:
-        crops = np.stack([preprocessing.resize(decode_crop(image)) for image in images])
-        batch = preprocessing.normalise(torch.from_numpy(crops).to(device))
-        with torch.autocast(device.type, dtype=reduced, enabled=reduced == torch.bfloat16):
-            return torch.as_tensor(embedder(batch)).float()
-
-    batches = [gallery[start : start + 32] for start in range(0, len(gallery), 32)]
-    enrolled = torch.cat([embed([crop.png for crop in batch]) for batch in batches])
-    depth = min(RERANK_DEPTH, len(enrolled))
-
-    def answer(queries: Sequence[bytes]) -> None:
-        for start in range(0, len(queries), IN_FLIGHT):
-            features = embed(queries[start : start + IN_FLIGHT])
-            nearest = cosine_similarities(features, enrolled).topk(depth).indices
-            for feature, rows in zip(features, nearest, strict=True):
-                score_pairs(metric_network, feature[None], enrolled[rows]).cpu()
-
-    return answer
+def _medians(phases: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Where the time of a query goes, median milliseconds by phase."""
+    return {
+        name: round(statistics.median(phase[name] for phase in phases), 2) for name in phases[0]
+    }

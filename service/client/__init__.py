@@ -2,6 +2,8 @@
 
 from service.client.answers import (
     Crop,
+    Embedding,
+    Embeddings,
     EnrolledImage,
     Enrolment,
     Explanation,
@@ -42,6 +44,8 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Crop",
+    "Embedding",
+    "Embeddings",
     "EnrolledImage",
     "Enrolment",
     "Explanation",

@@ -153,6 +153,26 @@ class Explanation(Answer):
     second: list[list[float]]
 
 
+class Embedding(Answer):
+    """One image's feature, not of unit length, or why it has none."""
+
+    embedding: tuple[float, ...] | None = None
+    problem: Problem | None = None
+
+
+class Embeddings(Answer):
+    """Features of images, in order.
+
+    Attributes:
+        embedding_fingerprint: of the embedder; only features of the same one can be compared.
+        dimension: d, numbers in a feature.
+    """
+
+    embedding_fingerprint: str
+    dimension: int
+    results: tuple[Embedding, ...]
+
+
 class PairScore(Answer):
     """How alike two images are.
 

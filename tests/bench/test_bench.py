@@ -20,6 +20,11 @@ def test_a_bench_that_falls_short_says_so() -> None:
     assert not compare("serve", [7.0], [10.0], reach=0.8, details={}).reached
 
 
+def test_a_bench_without_an_aim_neither_reaches_nor_misses_it() -> None:
+    result = compare("embed", [7.0], [10.0], reach=None, details={})
+    assert (result.ratio, result.reach, result.reached) == (0.7, None, None)
+
+
 def test_a_bench_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert gmn.run(["bench", "nonsense"]) == 2
-    assert "there is metrics, serve" in capsys.readouterr().err
+    assert "there is metrics, embed, query, serve" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from bench.figures import (
     condense,
     condense_served,
     markdown,
+    page_of,
     replace_table,
 )
 from model.problems import InputProblem
@@ -77,12 +78,12 @@ def test_a_table_without_a_place_in_the_readme_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_the_readme_shows_the_stored_figures(path) -> None:
-    text = README.read_text(encoding="utf-8")
+def test_a_page_shows_the_stored_figures(path) -> None:
+    text = page_of(path.stem).read_text(encoding="utf-8")
     table = markdown(json.loads(path.read_text(encoding="utf-8")))
     assert replace_table(text, path.stem, table) == text
 
 
 def test_every_table_of_the_readme_has_stored_figures() -> None:
     names = re.findall(r"<!-- /(\w+) -->", README.read_text(encoding="utf-8"))
-    assert sorted(names) == [path.stem for path in STORED]
+    assert {path.stem for path in STORED} >= set(names)

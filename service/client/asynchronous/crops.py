@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
-from service.client.answers import Crop, Enrolment, PairScore, Ranking, Removal
+from service.client.answers import Crop, Embeddings, Enrolment, PairScore, Ranking, Removal
 from service.client.asynchronous.sender import AsyncSender
 from service.client.calls import Image, ImageSource, QueryOptions, crop_calls, query_calls
 
@@ -46,6 +46,10 @@ class AsyncCropCalls(AsyncSender):
     ) -> PairScore:
         """How alike two images are; with `explain` also which regions spoke for and against."""
         return await self._send(query_calls.pairs(first, second, explain))
+
+    async def embeddings(self, *images: ImageSource) -> Embeddings:
+        """The features of images; one that cannot be used is an entry with `problem`."""
+        return await self._send(query_calls.embeddings(images))
 
     def crops(
         self,

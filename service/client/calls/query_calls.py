@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from model.problems import InputProblem
-from service.client.answers import PairScore, Ranking
+from service.client.answers import Embeddings, PairScore, Ranking
 from service.client.calls.call import Call, given, path_to
 
 Scoring = Literal["mnet", "cosine", "fused"]
@@ -75,6 +75,11 @@ def pairs(first: ImageSource, second: ImageSource, explain: bool) -> Call[PairSc
         images=_read([first, second]),
         repeatable=True,
     )
+
+
+def embeddings(images: Sequence[ImageSource]) -> Call[Embeddings]:
+    """The features of images, nothing stored."""
+    return Call("POST", path_to("embeddings"), Embeddings, images=_read(images), repeatable=True)
 
 
 def _read(images: Sequence[ImageSource]) -> tuple[tuple[str, bytes], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
-from service.client.answers import Crop, Enrolment, PairScore, Ranking, Removal
+from service.client.answers import Crop, Embeddings, Enrolment, PairScore, Ranking, Removal
 from service.client.calls import Image, ImageSource, QueryOptions, crop_calls, query_calls
 from service.client.synchronous.sender import Sender
 
@@ -50,6 +50,10 @@ class CropCalls(Sender):
     def pairs(self, first: ImageSource, second: ImageSource, explain: bool = False) -> PairScore:
         """How alike two images are; with `explain` also which regions spoke for and against."""
         return self._send(query_calls.pairs(first, second, explain))
+
+    def embeddings(self, *images: ImageSource) -> Embeddings:
+        """The features of images; one that cannot be used is an entry with `problem`."""
+        return self._send(query_calls.embeddings(images))
 
     def crops(
         self,

@@ -106,6 +106,15 @@ def test_galleries_are_created_once_and_listed(client: Client, gallery: str, dra
     assert refusal.value.problem.status == 409
 
 
+def test_features_of_images_come_in_their_order_and_a_bad_one_alone_has_none(client, drawn_crops):
+    answer = client.embeddings(drawn_crops[0].png, b"no image", drawn_crops[1].png)
+    first, refused, second = answer.results
+    assert len(first.embedding or ()) == len(second.embedding or ()) == answer.dimension
+    assert first.embedding != second.embedding
+    assert (refused.embedding, refused.problem is None) == (None, False)
+    assert answer.embedding_fingerprint == client.model().embedding_fingerprint
+
+
 def test_two_images_are_compared(client: Client, drawn_crops) -> None:
     first, second, *others = drawn_crops
     same = client.pairs(first.png, second.png)
