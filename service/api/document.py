@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.links import link_calls
-from service.api.schemas import Problem
+from service.api.schemas.base import Problem
 
 # Calls whose fields may all be query parameters; the others need an image.
 WITHOUT_A_BODY = (

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from model.crops.decode import CropProblem
-from service.api.schemas import Problem
+from service.api.schemas.base import Problem
 from service.problems import (
     QueueFull,
     ServiceProblem,

@@ -13,7 +13,8 @@ from model.crops.decode import CropProblem
 from service.api.dependencies import Responses, RuntimeDep, TakesForm, read_images, refusals
 from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
-from service.api.schemas import EmbeddingOut, EmbeddingsOut, PairOut, RefusedOut
+from service.api.schemas.base import RefusedOut
+from service.api.schemas.comparisons import EmbeddingOut, EmbeddingsOut, PairOut
 from service.api.security import needs
 from service.operations.compare import compare
 from service.operations.embed import embed

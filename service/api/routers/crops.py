@@ -19,14 +19,8 @@ from service.api.dependencies import (
 )
 from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import CropsQuery, EnrollFields, EnrollForm, merged
-from service.api.schemas import (
-    CropOut,
-    CropsOut,
-    EnrolmentOut,
-    LandedOut,
-    RefusedOut,
-    RemovalOut,
-)
+from service.api.schemas.base import RefusedOut
+from service.api.schemas.crops import CropOut, CropsOut, EnrolmentOut, LandedOut, RemovalOut
 from service.api.security import needs
 from service.gallery.records import CropFilter
 from service.operations import browse

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Response
 
 from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
-from service.api.schemas import GalleriesOut, GalleryOut, GalleryRemovalOut
+from service.api.schemas.galleries import GalleriesOut, GalleryOut, GalleryRemovalOut
 from service.api.security import CallerDep, needs
 from service.gallery.records import GallerySettings
 from service.operations import browse

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from service.api.dependencies import RuntimeDep, refusals
-from service.api.schemas import AliveOut, ReadyOut
+from service.api.schemas.health import AliveOut, ReadyOut
 from service.api.security import needs
 
 router = APIRouter(tags=["health"])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Path, Query
 
 from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import IdentityFields, PageQuery, merged
-from service.api.schemas import ForgottenOut, IdentitiesOut, IdentityOut, RelabelledOut
+from service.api.schemas.identities import ForgottenOut, IdentitiesOut, IdentityOut, RelabelledOut
 from service.api.security import needs
 from service.operations import browse
 from service.operations.forget import forget_identity

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Query, Response
 from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import ImportFields, ImportForm, merged
 from service.api.routers.jobs import accepted
-from service.api.schemas import JobOut
+from service.api.schemas.jobs import JobOut
 from service.api.security import needs
 from service.operations.import_crops import import_archive, import_folder
 from service.operations.reindex import begin_reindex

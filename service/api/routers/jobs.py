@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import JobsQuery
-from service.api.schemas import JobOut, JobsOut
+from service.api.schemas.jobs import JobOut, JobsOut
 from service.api.security import CallerDep, needs
 from service.gallery.job_records import Job, JobProblem
 from service.operations import jobs

@@ -19,7 +19,8 @@ from service.api.dependencies import (
 )
 from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import QueryFields, QueryForm, merged
-from service.api.schemas import QueryOut, RefusedOut, SeparateOut
+from service.api.schemas.base import RefusedOut
+from service.api.schemas.queries import QueryOut, SeparateOut
 from service.api.security import needs
 from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
 from service.operations.versions import wait_for_version

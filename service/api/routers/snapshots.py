@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from service.api.dependencies import GalleryName, RuntimeDep, refusals
-from service.api.schemas import RestoredOut, SnapshotOut, SnapshotsOut
+from service.api.schemas.galleries import RestoredOut, SnapshotOut, SnapshotsOut
 from service.api.security import needs
 from service.operations import snapshot
 

@@ -1,0 +1,58 @@
+"""What every answer is built on: moments, problems, and where a picture is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+CROP_ID = "0198f2c6a1b27d1c3e5f9a0b4c6d8e2f"
+
+
+class Schema(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "type": "urn:gmn:problem:unknown_gallery",
+                "title": "Unknown gallery",
+                "status": 404,
+                "detail": "there is no gallery 'lobby'; create it with POST /v1/galleries or list "
+                "those there are with GET /v1/galleries",
+                "request_id": "5f0c2b7d9e1a4c38",
+            }
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+
+
+class RefusedOut(Schema):
+    """An image that could not be used."""
+
+    problem: Problem
+
+
+def image_url(gallery: str, crop_id: str) -> str:
+    """Where a crop's picture is, below the service's address."""
+    return f"/v1/galleries/{gallery}/crops/{crop_id}/image"

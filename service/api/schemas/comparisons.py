@@ -1,0 +1,64 @@
+"""Pairs and features, as they go over the wire."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+
+from model.calibration import Scoring, Verdict
+from service.api.schemas.base import RefusedOut, Schema
+
+
+class EmbeddingOut(Schema):
+    """A feature as the embedder gives it, not of unit length."""
+
+    embedding: list[float]
+
+
+class EmbeddingsOut(Schema):
+    """One entry per image, in order."""
+
+    embedding_fingerprint: str
+    dimension: int
+    results: list[EmbeddingOut | RefusedOut]
+
+
+class ExplanationOut(Schema):
+    """What each region of two images did to the asked `score`, with `explain=true`.
+
+    Every image, upright, is divided into `grid` = [rows, columns] equal cells. `first` and `second`
+    hold a number for each, row by row from the top left: how much higher the score is than with
+    this cell hidden under the image's mean colour. Positive spoke for one person, negative for
+    two. The unit is the score's own: that of `cosine`, of M-Net's `logit`, or of fused log-odds.
+    The numbers do not add up to the score.
+    """
+
+    scoring: Scoring
+    score: float
+    grid: tuple[int, int]
+    first: list[list[float]]
+    second: list[list[float]]
+
+
+class PairOut(Schema):
+    """How alike two images are; `explanation` is there where it was asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "cosine": 0.83,
+                "logit": 4.1,
+                "probability": 0.97,
+                "verdict": "match",
+                "calibration_version": "9c1e5d0f7ab2",
+                "model": "9c1e5d0f7ab2",
+            }
+        }
+    )
+
+    cosine: float
+    logit: float
+    probability: float
+    verdict: Verdict
+    calibration_version: str
+    model: str
+    explanation: ExplanationOut | None = None

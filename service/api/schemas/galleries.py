@@ -1,0 +1,84 @@
+"""Galleries and their snapshots, as they go over the wire."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from service.api.schemas.base import Moment, Schema
+from service.operations.browse import GalleryDescription
+
+
+class CalibrationOut(Schema):
+    """What a gallery's verdicts are made by.
+
+    `artefact`: by the artefact's own thresholds, corrected for the gallery's size; `learning`: the
+    same, until there are enough searches; `own`: by the impostor tail of its own searches.
+    """
+
+    version: str | None
+    state: Literal["artefact", "learning", "own"]
+    searches: int
+
+
+class GalleryOut(Schema):
+    """A gallery: what it holds, and whether it can be searched."""
+
+    name: str
+    crops: int
+    identities: int
+    embedding_fingerprint: str
+    version: int
+    index_kind: str
+    dtype: str
+    index_bytes: int
+    image_bytes: int
+    recall: float | None = None
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    retention_days: int | None
+    calibration: CalibrationOut
+    created_at: Moment
+
+    @classmethod
+    def of(cls, gallery: GalleryDescription) -> GalleryOut:
+        """From what the operation answers."""
+        return cls.model_validate(gallery)
+
+
+class GalleriesOut(Schema):
+    """Every gallery."""
+
+    results: list[GalleryOut]
+    next_cursor: str | None = None
+
+
+class GalleryRemovalOut(Schema):
+    """How many crops went with the gallery."""
+
+    removed: int
+
+
+class SnapshotOut(Schema):
+    """A copy of a gallery; `sha256` is over its crops' checksums."""
+
+    snapshot_id: str
+    version: int
+    embedding_fingerprint: str
+    crops: int
+    bytes: int
+    sha256: str
+    created_at: Moment
+
+
+class SnapshotsOut(Schema):
+    """Every snapshot of a gallery, oldest first."""
+
+    results: list[SnapshotOut]
+    next_cursor: str | None = None
+
+
+class RestoredOut(Schema):
+    """What a gallery holds after a restore."""
+
+    gallery_version: int
+    snapshot_id: str
+    crops: int

@@ -1,0 +1,125 @@
+"""Rankings, as they go over the wire."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+
+from model.calibration import Verdict
+from service.api.schemas.base import CROP_ID, Moment, RefusedOut, Schema, image_url
+from service.operations.query import QueryAnswer
+from service.operations.ranking import RankedCrop
+
+
+class RankedOut(Schema):
+    """One result.
+
+    `probability` is that this crop shows the person asked for, where that person was as likely as
+    not among the crops searched. It and `verdict` are null where the asked scoring did not reach
+    the crop, which is beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
+    """
+
+    rank: int
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: Moment | None
+    cosine: float
+    pair_logit: float | None
+    probability: float | None
+    verdict: Verdict | None
+    image_url: str
+
+    @classmethod
+    def of(cls, gallery: str, rank: int, ranked: RankedCrop) -> RankedOut:
+        """From what the operation answers."""
+        return cls(
+            rank=rank,
+            crop_id=ranked.label.crop_id,
+            identity=ranked.label.identity,
+            camera=ranked.label.camera,
+            captured_at=ranked.label.captured_at,
+            cosine=ranked.cosine,
+            pair_logit=ranked.pair_logit,
+            probability=ranked.probability,
+            verdict=ranked.verdict,
+            image_url=image_url(gallery, ranked.label.crop_id),
+        )
+
+
+class TimingOut(Schema):
+    """Where the time went, milliseconds."""
+
+    decode: float
+    queue: float
+    embed: float
+    search: float
+    rerank: float
+    total: float
+
+
+class QueryOut(Schema):
+    """A ranking, and how sure it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "gallery_version": 7,
+                "calibration_version": "9c1e5d0f7ab2",
+                "model": "9c1e5d0f7ab2",
+                "verdict": "match",
+                "results": [
+                    {
+                        "rank": 1,
+                        "crop_id": CROP_ID,
+                        "identity": "0042",
+                        "camera": "east",
+                        "captured_at": "2026-03-01T09:30:00Z",
+                        "cosine": 0.83,
+                        "pair_logit": 4.1,
+                        "probability": 0.97,
+                        "verdict": "match",
+                        "image_url": f"/v1/galleries/default/crops/{CROP_ID}/image",
+                    }
+                ],
+                "candidates_scored": 100,
+                "timing_ms": {
+                    "decode": 0.6,
+                    "queue": 0.3,
+                    "embed": 11.0,
+                    "search": 0.4,
+                    "rerank": 2.1,
+                    "total": 15.2,
+                },
+            }
+        }
+    )
+
+    gallery_version: int
+    calibration_version: str
+    model: str
+    verdict: Verdict
+    results: list[RankedOut]
+    candidates_scored: int
+    timing_ms: TimingOut
+
+    @classmethod
+    def of(cls, gallery: str, answer: QueryAnswer) -> QueryOut:
+        """From what the operation answers."""
+        return cls(
+            gallery_version=answer.gallery_version,
+            calibration_version=answer.calibration_version,
+            model=answer.model,
+            verdict=answer.ranking.verdict,
+            results=[
+                RankedOut.of(gallery, rank, one)
+                for rank, one in enumerate(answer.ranking.results, 1)
+            ],
+            candidates_scored=answer.ranking.candidates_scored,
+            timing_ms=TimingOut.model_validate(answer.timing),
+        )
+
+
+class SeparateOut(Schema):
+    """With `mode=separate`: one answer per image, in order."""
+
+    results: list[QueryOut | RefusedOut]
