@@ -54,7 +54,7 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
         ] = None,
         job: Annotated[
             bool,
-            typer.Option("--job", help="Send it as one import, which is faster than by requests."),
+            typer.Option("--job", help="Send it as one import, which survives a restart."),
         ] = False,
         report: Annotated[
             Path | None,
