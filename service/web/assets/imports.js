@@ -42,7 +42,9 @@ async function watch(row, job) {
       // A row that another gallery's jobs took the place of need not be followed.
       if (!row.isConnected) return;
       draw(row, now);
-      if (!GOING.includes(now.state)) changed();
+      if (GOING.includes(now.state)) continue;
+      changed();
+      return;
     }
   });
 }
