@@ -20,6 +20,7 @@ from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.problems import InvalidField
 
 MAX_TEXT = 256
+PATH_SEGMENTS = (".", "..")
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 Value = TypeVar("Value")
@@ -312,6 +313,11 @@ def _text(name: str, value: str) -> str:
         raise InvalidField(
             f"{name}: {value[:40]!r} is longer than {MAX_TEXT} characters or not printable; "
             "send a shorter, plain name"
+        )
+    if value in PATH_SEGMENTS:
+        raise InvalidField(
+            f"{name}: {value!r} would disappear from a URL's path, and the call would reach what "
+            "lies above; send another name"
         )
     return value
 

@@ -198,3 +198,11 @@ def test_identities_are_listed_with_their_counts(served, filled):
     identities = served.http.get(f"/v1/galleries/{filled}/identities").json()["results"]
     assert identities[0] == {"identity": "0000", "crops": 4, "cameras": 2}
     assert len(identities) == 6
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_no_path_can_hold_is_refused(served, gallery, drawn_crops, name):
+    refused = served.enroll(gallery, drawn_crops[0].png, identity=name)
+    assert (refused.status_code, refused.json()["type"]) == (422, "urn:gmn:problem:invalid_field")
+    url = f"/v1/galleries/{gallery}/identities/somebody"
+    assert served.http.patch(url, data={"new_identity": name}).status_code == 422
