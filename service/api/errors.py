@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from model.crops.decode import CropProblem
@@ -147,7 +148,20 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     elif error.status_code == 405:
         detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
     headers = dict(error.headers) if error.headers else None
+    if error.status_code == 405 and (calls := _methods_of(request)):
+        # The framework names the methods of one route, and a path may have several.
+        headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    path = request.scope["path"]
+    return sorted(
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if isinstance(route.original_route, APIRoute) and route.path_regex.match(path)
+        for method in route.methods or ()
+    )
 
 
 def _message(message: str) -> str:

@@ -43,6 +43,14 @@ def test_every_error_is_a_problem_document(served, method, path, status, code):
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
+def test_a_wrong_method_is_told_every_right_one(served):
+    assert served.http.put("/v1/galleries").headers["allow"] == "GET, POST"
+    assert served.http.put("/v1/galleries/default").headers["allow"] == "DELETE, GET, PATCH"
+    assert served.http.put("/v1/galleries/default/identities/a/b").headers["allow"] == (
+        "DELETE, PATCH"
+    )
+
+
 @pytest.mark.parametrize("path", ["/livez", "/v1/model", "/v1/galleries/default", "/v1/nothing"])
 def test_head_answers_as_get_does_without_the_body(served, path):
     head, get = served.http.head(path), served.http.get(path)
