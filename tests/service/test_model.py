@@ -18,7 +18,7 @@ from hypothesis.stateful import get_state_machine_test, precondition, rule
 from tests.service.gallery_machine import BROKEN, EVERYTHING, ServedGallery, World, same_ranking
 from tests.service.gallery_model import Said, Wanted
 
-EXAMPLES = int(os.environ.get("REID_TEST_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("REID_TEST_EXAMPLES", "6"))
 STEPS = 20
 IMAGES = 8
 PEOPLE = ("Ann", "Bob / 2", "Çelik")

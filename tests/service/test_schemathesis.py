@@ -1,0 +1,167 @@
+"""Every call of a served process against the document that it answers itself.
+
+`REID_TEST_EXAMPLES` lets it go on for five seconds each (30 by default), `REID_TEST_SEED` chooses
+what is made up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+HOOKS = Path(__file__).parent / "schemathesis_hooks.py"
+SECONDS = 5 * int(os.environ.get("REID_TEST_EXAMPLES", "6"))
+CONFIG = """
+hooks = {hooks}
+color = false
+continue-on-failure = true
+request-timeout = 60
+headers = {{ Authorization = {key} }}
+
+[generation]
+max-examples = 20
+# The key that is sent shall stand.
+with-security-parameters = false
+database = "none"
+
+# Every example of the document is among what the other phases send.
+[phases.examples]
+enabled = false
+
+[phases.stateful]
+max-steps = 8
+generation.mode = "positive"
+
+[checks]
+# Which 503 is one is a check of the hooks.
+not_a_server_error.expected-statuses = ["2xx", "4xx", "503"]
+# A form's fields are text, and what stands in them is more than a schema can say.
+positive_data_acceptance.enabled = false
+
+[dictionaries]
+galleries.values = ["default"]
+crops.values = {crops}
+snapshots.values = {snapshots}
+jobs.values = {jobs}
+names.values = ["0000", "0001", "Ann", ""]
+moments.values = ["2026-03-01T09:30:00Z", ""]
+objects.values = ['{{"shift": "night"}}', "{{}}", ""]
+versions.values = [0, 1, 2]
+
+[parameters]
+"path.gallery" = {{ dictionary = "galleries", probability = 0.7 }}
+"path.crop_id" = {{ dictionary = "crops", probability = 0.5 }}
+"path.snapshot_id" = {{ dictionary = "snapshots", probability = 0.5 }}
+"path.job_id" = {{ dictionary = "jobs", probability = 0.5 }}
+"path.identity" = {{ dictionary = "names", probability = 0.5 }}
+# More can be wrong with them than a schema says, and one wrong one is enough for a 422.
+"body.identity[*]" = {{ dictionary = "names", probability = 0.9 }}
+"body.camera[*]" = {{ dictionary = "names", probability = 0.9 }}
+"body.external_id[*]" = {{ dictionary = "names", probability = 0.9 }}
+"body.captured_at[*]" = {{ dictionary = "moments", probability = 0.9 }}
+"body.metadata[*]" = {{ dictionary = "objects", probability = 0.9 }}
+# The service waits two seconds for a version that does not come.
+"query.min_version" = {{ dictionary = "versions" }}
+"body.min_version" = {{ dictionary = "versions" }}
+
+# It answers this machine without a key.
+[[operations]]
+include-path = "/metrics"
+checks.ignored_auth.enabled = false
+
+# The same image twice is one crop: deleted once, it is not there a second time.
+[[operations]]
+include-path-regex = "^/v1/galleries/{{gallery}}/crops/"
+checks.ensure_resource_availability.enabled = false
+
+# DELETE stops a job, which can still be read.
+[[operations]]
+include-path-regex = "^/v1/jobs/"
+checks.use_after_free.enabled = false
+"""
+
+
+def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -> None:
+    seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    folder = _files(tmp_path, drawn_crops)
+    secret = secrets.token_hex(32)
+    kept = {"key_id": "test", "secret_sha256": hashlib.sha256(secret.encode()).hexdigest()}
+    (tmp_path / "keys.jsonl").write_text(json.dumps(kept | {"scopes": ["admin"]}))
+    served = start(api_keys_file=tmp_path / "keys.jsonl", max_images_per_request=8)
+    key = f"Bearer gmn_test_{secret}"
+    served.http.headers["Authorization"] = key
+    images = [crop.png for crop in drawn_crops[:8]]
+    enrolled = served.enroll("default", *images, identity="0000", camera="east").json()
+    url = "/v1/galleries/default"
+    snapshot = served.http.post(f"{url}/snapshots").json()
+    archive = {"archive": (folder / "crops.zip").read_bytes()}
+    job = served.http.post(f"{url}/imports", files=archive).json()
+    config = CONFIG.format(
+        hooks=json.dumps(str(HOOKS)),
+        key=json.dumps(key),
+        crops=json.dumps([one["crop_id"] for one in enrolled["results"]]),
+        snapshots=json.dumps([snapshot["snapshot_id"]]),
+        jobs=json.dumps([job["job_id"]]),
+    )
+    (tmp_path / "schemathesis.toml").write_text(config)
+    options = ["--max-time", str(SECONDS), "--seed", str(seed)]
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli"),
+            *("--config-file", str(tmp_path / "schemathesis.toml")),
+            *("run", f"{served.http.base_url}/openapi.json", *options),
+        ],
+        env={**os.environ, "REID_TEST_FILES": str(folder)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS * 3 + 120,
+        check=False,
+    )
+    # What was sent is shown as well, images among it.
+    said = "\n".join(line[:1000] for line in ran.stdout.splitlines())
+    print(f"REID_TEST_SEED={seed}\n{said}\n{ran.stderr}")  # noqa: T201
+    assert ran.returncode == 0
+    assert "Traceback" not in served.log.read_text()
+    answered = _answered(served)
+    for reached in (
+        ("POST", "/v1/galleries/{gallery}/crops", "201"),
+        ("POST", "/v1/galleries/{gallery}/queries", "200"),
+        ("GET", "/v1/galleries/{gallery}/crops/{crop_id}", "200"),
+        ("DELETE", "/v1/galleries/{gallery}/crops/{crop_id}", "200"),
+        ("GET", "/v1/galleries/{gallery}/crops/{crop_id}", "404"),
+    ):
+        assert reached in answered
+    served.kill()
+
+
+def _files(place: Path, drawn_crops) -> Path:
+    """A folder of images, and an archive of them."""
+    folder = place / "files"
+    folder.mkdir()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(drawn_crops[::3]):
+            (folder / f"{number}.png").write_bytes(crop.png)
+            archive.writestr(f"{number}.png", crop.png)
+    (folder / "crops.zip").write_bytes(packed.getvalue())
+    return folder
+
+
+def _answered(served) -> set[tuple[str, str, str]]:
+    """Which calls were answered with which statuses, by the service's own count."""
+    return set(
+        re.findall(
+            r'^gmn_http_requests_total{method="(\w+)",route="([^"]*)",status="(\d+)"}',
+            served.http.get("/metrics").text,
+            re.MULTILINE,
+        )
+    )
