@@ -197,19 +197,6 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     assert page.locator("[onerror], img[src='x']").count() == 0
 
 
-def test_forgetting_somebody_called_dot_dot_does_not_reach_the_gallery(
-    page, http, gallery, drawn_crops
-):
-    # A browser takes ".." out of an address, and what is left of this one is the gallery's.
-    files = [("images", ("crop", drawn_crops[0].png))]
-    crops = f"/v1/galleries/{gallery}/crops"
-    assert http.post(crops, files=files, data={"identity": ".."}).is_success
-    page.get_by_role("link", name="Identities").click()
-    page.get_by_role("button", name="Forget ..", exact=True).click()
-    page.get_by_role("alert").filter(has_text="cannot stand in an address").wait_for()
-    assert http.get(f"/v1/galleries/{gallery}").json()["crops"] == len(drawn_crops) + 1
-
-
 def test_a_refusal_is_shown_in_the_words_of_the_service(page):
     page.set_input_files("#query .drop input", PNG | {"buffer": b"no image"})
     page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image").wait_for()
