@@ -2,8 +2,8 @@
 
 `python -m bench.figures unseen twin=runs/without-cuhk01/unseen/report.json …` keeps the reports'
 figures in `docs/figures/unseen.json` and writes the table between the page's markers
-`<!-- unseen -->` and `<!-- /unseen -->`. Beside reports it reads what `gmn enroll --json` and
-`gmn query --data … --json` printed.
+`<!-- unseen -->` and `<!-- /unseen -->`. Beside reports it reads what `gmn enroll --json`,
+`gmn query --data … --json` and `gmn bench … --json` printed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 README = ROOT / "README.md"
 RESULTS_PAGE = ROOT / "docs" / "results.md"
+PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
 
@@ -80,9 +81,47 @@ def condense_served(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]
     ]
 
 
+def condense_bench(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a serving bench: of ResNet-50, and of the bundled artefact beside it."""
+    measured = [printed | printed["details"], printed["details"]["bundled"]]
+    return [
+        {
+            "bench": label,
+            "backbone": one["backbone"],
+            "ratio": one["ratio"],
+            "spread": one["spread"],
+            "served": one["served_images_per_second"],
+            "bare": one["bare_images_per_second"],
+            "service_ms": one.get("service_ms"),
+            "client_ms": one["client_cpu_ms_per_image"],
+        }
+        for one in measured
+    ]
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table: of rankings, or of what a service was seen doing."""
+    """The rows as a table: of rankings, benches, or of what a service was seen doing."""
+    if "bench" in rows[0]:
+        return _bench_table(rows)
     return _served_table(rows) if "step" in rows[0] else _ranking_table(rows)
+
+
+def _bench_table(rows: list[dict[str, Any]]) -> str:
+    phases = ("decode", "queue", "embed", "search", "rerank", "total")
+    lines = [
+        "| bench | network | ratio, of rounds | served/s | bare/s | client ms | "
+        + " | ".join(f"{name} ms" for name in phases)
+        + " |",
+        "|---|---|---|---|---|---|" + "---|" * len(phases),
+    ]
+    for row in rows:
+        low, high = row["spread"]
+        cells = [row["bench"], row["backbone"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
+        cells += [f"{row[name]:.1f}" for name in ("served", "bare", "client_ms")]
+        taken = row["service_ms"]
+        cells += [f"{taken[name]:.1f}" if taken else "–" for name in phases]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _served_table(rows: list[dict[str, Any]]) -> str:
@@ -140,12 +179,12 @@ def replace_table(text: str, name: str, table: str) -> str:
 
 
 def page_of(name: str) -> Path:
-    """The page that has a table's markers: the README, or the results page.
+    """The page that has a table's markers: the README, or that of results or performance.
 
     Raises:
-        InputProblem: when neither has.
+        InputProblem: when none has.
     """
-    for page in (README, RESULTS_PAGE):
+    for page in (README, RESULTS_PAGE, PERFORMANCE_PAGE):
         if f"<!-- {name} -->" in page.read_text(encoding="utf-8"):
             return page
     raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
@@ -158,7 +197,8 @@ def main(arguments: list[str]) -> None:
     for source in sources:
         label, _, path = source.partition("=")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows += (condense if "datasets" in content else condense_served)(label, content)
+        reader = condense_bench if "bench" in content else condense_served
+        rows += (condense if "datasets" in content else reader)(label, content)
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = page_of(name)

@@ -33,7 +33,7 @@ IN_FLIGHT = {"embed": 2, "query": 1, "serve": 16}
 IMAGES_PER_REQUEST = {"embed": 32, "query": 1, "serve": 1}
 RERANK_DEPTH = 100
 SEED, PEOPLE, CAMERAS = 31, 64, 4
-IMAGES = 64
+IMAGES = {"embed": 64, "query": 32, "serve": 64}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _measure(name: Name, artefact: str, cast: Cast, scratch: Path) -> _Measured:
     backbone = loaded.description.embedder.backbone
     bare = BareModel(loaded)
     bare.enroll([crop.png for crop in cast.gallery])
-    images = [crop.png for crop in cast.known][:IMAGES]
+    images = [crop.png for crop in cast.known][: IMAGES[name]]
     size = IMAGES_PER_REQUEST[name]
     requests = [images[start : start + size] for start in range(0, len(images), size)]
     command = serve_command(artefact, scratch / "data")

@@ -4,9 +4,11 @@ Nearly all scores of a search are of other people, but its best ones may be of t
 for. So the tail is read where other people outnumber that person, and continued to the rate asked.
 It is continued along a straight line: the normal quantile of a score's share against Fisher's
 z-transform of the cosine, y = artanh((c − median) / (1 − median)), which bends as a tail does that
-runs against the cosine's ceiling of 1. M-Net's tail is the cosine's, passed through the relation of
-the two: scores that are equally rare, among some thousands of the searched pairs that M-Net scored
-too or, where it scored none, in the artefact's own tails. docs/calibration.md has the measurements.
+runs against the cosine's ceiling of 1. Photographed people's tails are a little heavier than the
+line beyond where it was fitted, so it is read there at a share that is rarer than the one asked.
+M-Net's tail is the cosine's, passed through the relation of the two: scores that are equally rare,
+among some thousands of the searched pairs that M-Net scored too or, where it scored none, in the
+artefact's own tails. docs/calibration.md has the measurements.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ PAIRS_BEHIND_A_POINT = 30
 PAIRS_BEHIND_A_STORED_POINT = 10
 # Beyond them a straight line runs below M-Net's curve, which flattens: it had better start late.
 PAIRS_BEHIND_A_SEEN_POINT = 3
+# Beyond the window: a share s is read at s · (s / the window's rarest) ** TAIL_BEND.
+TAIL_BEND = 0.15
 INTENDED_SHIFT = 0.02
 RELATION_POINTS = 60
 SHARES = np.geomspace(1.0, 1e-9, 91)
@@ -122,7 +126,8 @@ def cosine_tail(cosines: NDArray[np.float64], genuine_share: float) -> NDArray[n
     # A copy of a gallery crop has a cosine of 1, where the transform has no value.
     heights = np.minimum((np.array(scores) - median) / (1.0 - median), 1.0 - 1e-6)
     slope, intercept = np.polyfit(window, np.arctanh(heights), 1)
-    line = intercept + slope * np.array([normal_quantile(min(share, 0.5)) for share in SHARES])
+    bent = SHARES * np.minimum(1.0, SHARES / rare) ** TAIL_BEND
+    line = intercept + slope * np.array([normal_quantile(min(share, 0.5)) for share in bent])
     beyond = median + (1.0 - median) * np.tanh(line)
     common = np.quantile(cosines, 1.0 - SHARES)
     return np.maximum.accumulate(np.where(rare_enough(opens), beyond, common))

@@ -9,6 +9,7 @@ from bench.figures import (
     FIGURES,
     README,
     condense,
+    condense_bench,
     condense_served,
     markdown,
     page_of,
@@ -69,6 +70,22 @@ def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
         "| enrol | 970 | 101 | – | – | – | – |",
         "| query | 970 | 50 | 80.0, 4 in flight | 40.0 | 50.0 | 12, 11 |",
         "| query, cut | 970 | 50 | 80.0, 4 in flight | 40.0 | – | 12, 11 |",
+    ]
+
+
+def test_a_serving_bench_is_a_row_for_each_network() -> None:
+    side = {
+        "backbone": "resnet50",
+        "served_images_per_second": 8.0,
+        "bare_images_per_second": 10.0,
+        "client_cpu_ms_per_image": 2.0,
+    }
+    beside = side | {"backbone": "mobilenet_v2", "ratio": 0.4, "spread": [0.3, 0.5]}
+    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "details": side}
+    printed["details"] = side | {"bundled": beside}
+    assert markdown(condense_bench("embed", printed)).splitlines()[2:] == [
+        "| embed | resnet50 | 0.80, 0.70–0.90 | 8.0 | 10.0 | 2.0 | – | – | – | – | – | – |",
+        "| embed | mobilenet_v2 | 0.40, 0.30–0.50 | 8.0 | 10.0 | 2.0 | – | – | – | – | – | – |",
     ]
 
 

@@ -1,0 +1,171 @@
+"""Asked against obtained false alarms, through a running service.
+
+`python -m bench.served_alarms --artefact ARTEFACT --data KIND:PATH` starts a service. People are
+split at random into two halves, a gallery is filled with one half's crops under one camera, and
+crops under the other camera search it: the other half's, or with `--mixed` everybody's. Searches
+are judged from when the gallery has a calibration of its own. Every split is a gallery.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from demo.command import serve_command
+from gmn import read_spec
+from model.calibration import Scoring
+from model.problems import InputProblem
+from service.client import Client
+from service.client.bulk import enroll_crops
+from service.client.calls import QueryOptions
+from service.client.local import local_service
+from service.client.measuring import ask_each
+from service.client.sources import SourceCrop
+from training.evaluation.intervals import mean_interval
+
+ASKED = "far_1e-2"
+SCORINGS: tuple[Scoring, ...] = ("mnet", "cosine")
+SPLITS = 8
+AT_ONCE = 4
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is enrolled, and which crops search, in their order."""
+
+    gallery: list[SourceCrop]
+    searches: list[SourceCrop]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One search that was answered under the gallery's own calibration.
+
+    Attributes:
+        identity: of whom.
+        known: whether they are in the gallery.
+        matched: the verdict was `match`.
+        right: the first result is of the one who was searched for.
+    """
+
+    identity: str
+    known: bool
+    matched: bool
+    right: bool
+
+
+def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Split]:
+    """Random halves of the people; the camera with most crops is the gallery's."""
+    cameras = Counter(crop.camera for crop in crops).most_common()
+    if len(cameras) != 2:
+        raise InputProblem(f"the data has {len(cameras)} cameras; name crops under two")
+    gallery = cameras[0][0]
+    people = np.unique([str(crop.identity) for crop in crops])
+    random = np.random.default_rng(SEED)
+    for _ in range(number):
+        known = frozenset(random.permutation(people)[: len(people) // 2].tolist())
+        asking = [one for one in crops if one.camera != gallery]
+        searches = [one for one in asking if mixed or one.identity not in known]
+        yield Split(
+            [one for one in crops if one.camera == gallery and one.identity in known],
+            [searches[place] for place in random.permutation(len(searches))],
+            known,
+        )
+
+
+def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> list[Judged]:
+    """Fills a gallery and searches it; what was answered before it learnt is left out."""
+    options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
+    judged = []
+    with Client(url, gallery=gallery) as client:
+        client.create_gallery(gallery)
+        list(enroll_crops(client, split.gallery))
+        before = client.query(split.searches[0].read(), **options).calibration_version
+        for one in ask_each(client, split.searches, options, AT_ONCE):
+            if one.ranking.calibration_version == before:
+                continue
+            identity, first = str(one.crop.identity), one.ranking.results[0]
+            judged.append(
+                Judged(
+                    identity,
+                    identity in split.known,
+                    one.ranking.verdict == "match",
+                    first.identity == identity,
+                )
+            )
+    return judged
+
+
+def figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Shares answered `match`: of strangers, with a 95% interval over people, and of the known."""
+    strangers = [one for one in judged if not one.known]
+    people = np.unique([one.identity for one in strangers], return_inverse=True)[1]
+    alarms = np.array([one.matched for one in strangers], np.float64)
+    rate = mean_interval(alarms, people.astype(np.int64))
+    members = [one.matched and one.right for one in judged if one.known]
+    return {
+        "searches": len(strangers),
+        "people": len(set(people)),
+        "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
+        "detected": round(float(np.mean(members)), 4) if members else None,
+    }
+
+
+def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any]:
+    """Serves an artefact and searches it, by scoring."""
+    crops = list(read_spec(data))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="gmn-alarms-") as scratch:
+        command = serve_command(artefact, Path(scratch) / "data")
+        with local_service(command, Path(scratch) / "log") as url:
+            for scoring in SCORINGS:
+                judged: list[Judged] = []
+                for place, split in enumerate(splits(crops, mixed, number)):
+                    judged += judge(url, split, f"{scoring}.{place}", scoring)
+                    found["gallery"] = len(split.gallery)
+                found[scoring] = figures(judged)
+    return found
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The table of docs/calibration.md: obtained, in per cent, with its 95% interval."""
+    lines = [
+        "| artefact | data | N | scoring | searches | people | obtained | 95% interval |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        for scoring in SCORINGS:
+            found = result[scoring]
+            rate, low, high = (f"{100 * value:.2f}" for value in found["obtained"])
+            lines.append(
+                f"| {result['artefact']} | {result['data']} | {result['gallery']:,} | {scoring} "
+                f"| {found['searches']:,} | {found['people']} | {rate} | {low}–{high} |"
+            )
+    return "\n".join(lines)
+
+
+def main(
+    artefact: Annotated[str, typer.Option(help="A file, or bundled.")],
+    data: Annotated[list[str], typer.Option(metavar="KIND:PATH", help="People under two cameras.")],
+    mixed: Annotated[bool, typer.Option(help="Known people search, too.")] = False,
+    number: Annotated[int, typer.Option("--splits", help="Random halves of the people.")] = SPLITS,
+) -> None:
+    """Measures, and prints one JSON object a data set."""
+    for one in data:
+        found: dict[str, Any] = {"artefact": Path(artefact).parent.name or artefact, "data": one}
+        found |= {"mixed": mixed, "splits": number}
+        typer.echo(json.dumps(found | measure(artefact, one, mixed, number)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
