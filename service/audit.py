@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed", "left"]
 Plain = str | int | float | bool | None
 LOG_NAME = "audit.jsonl"
+REPLICAS = "audit-*.jsonl"
 KEY_NAME = "audit.key"
 KEY_BYTES = 32
 
@@ -91,8 +92,15 @@ class AuditLog:
         InputProblem: where the log or its key cannot be used.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        path = data_dir / LOG_NAME
+    def __init__(self, data_dir: Path, replica: str | None = None) -> None:
+        """Opens it, or begins it.
+
+        Args:
+            data_dir: where.
+            replica: which of several processes on this directory writes; each has a file of its
+                own. None for the only one, and for commands.
+        """
+        path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
         try:
             self._key = _key(data_dir / KEY_NAME)
             self._file = ChainedFile(path)
@@ -206,6 +214,12 @@ class AuditLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def audit_logs(data_dir: Path) -> list[Path]:
+    """Every log of a data directory, in the order of their names."""
+    logs = [data_dir / LOG_NAME, *data_dir.glob(REPLICAS)]
+    return sorted(path for path in logs if path.exists())
 
 
 def _key(path: Path) -> bytes:

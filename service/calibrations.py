@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ class Calibrations:
         self._model_of = model_of
         self._lock = threading.Lock()
         self._held: dict[Key, OwnCalibration] = {}
+        self._kept: dict[Key, str] = {}
 
     def of(self, gallery: Gallery) -> OwnCalibration:
         """A gallery's own.
@@ -30,7 +32,7 @@ class Calibrations:
             NeedsReindex: where no loaded model answers for it.
         """
         model = self._model_of(gallery)
-        key = (gallery.gallery_id, model.description.artefact_fingerprint)
+        key = self._key(gallery)
         with self._lock:
             if key not in self._held:
                 self._held[key] = OwnCalibration(
@@ -43,12 +45,26 @@ class Calibrations:
 
     def load(self) -> None:
         """Takes up what earlier processes learnt; blocks."""
+        for gallery in self._galleries.all():
+            self.follow(gallery)
+
+    def follow(self, gallery: Gallery) -> None:
+        """Takes up what another process learnt of a gallery, in the place of what this one did.
+
+        What this one has kept itself, and what it gathered since, stays. Blocks.
+        """
         store = self._galleries.store
-        for record in store.galleries.all():
-            gallery = self._galleries.get(record.name)
-            kept = store.galleries.calibration(record.gallery_id)
-            if kept and not gallery.needs_reindex and gallery.settings.recalibration:
-                self.of(gallery).restore(kept, record.crops, crops_per_person(record))
+        record = store.galleries.get(gallery.gallery_id)
+        if record is None or gallery.needs_reindex or not gallery.settings.recalibration:
+            return
+        kept = store.galleries.calibration(gallery.gallery_id)
+        key = self._key(gallery)
+        if kept is None:
+            if key in self._kept:
+                self.forget(gallery)
+        elif self._kept.get(key) != _digest(kept):
+            self._kept[key] = _digest(kept)
+            self.of(gallery).restore(kept, record.crops, crops_per_person(record))
 
     def fit(self, gallery: Gallery) -> None:
         """Moves a gallery's calibration to its searches and keeps them; on the writer thread."""
@@ -58,7 +74,9 @@ class Calibrations:
             return
         own = self.of(gallery)
         if own.fit(record.crops, crops_per_person(record)):
-            store.galleries.keep_calibration(gallery.gallery_id, own.to_json())
+            text = own.to_json()
+            self._kept[self._key(gallery)] = _digest(text)
+            store.galleries.keep_calibration(gallery.gallery_id, text)
 
     def fit_later(self, gallery: Gallery) -> None:
         """Has `fit` done without anybody waiting for it."""
@@ -67,8 +85,17 @@ class Calibrations:
     def forget(self, gallery: Gallery) -> None:
         """Drops what was learnt of a gallery, from memory alone."""
         with self._lock:
-            for key in [key for key in self._held if key[0] == gallery.gallery_id]:
-                del self._held[key]
+            for held in (self._held, self._kept):
+                for key in [key for key in held if key[0] == gallery.gallery_id]:
+                    held.pop(key, None)
+
+    def _key(self, gallery: Gallery) -> Key:
+        artefact = self._model_of(gallery).description.artefact_fingerprint
+        return gallery.gallery_id, artefact
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def crops_per_person(record: GalleryRecord) -> float | None:

@@ -50,6 +50,19 @@ class Metrics:
         self.gallery_version = Gauge(
             "gmn_gallery_version", "Version of a gallery.", ("gallery",), registry=self.registry
         )
+        self.record_up = Gauge(
+            "gmn_record_up", "Whether the record store answers.", registry=self.registry
+        )
+        self.follower_lag = Gauge(
+            "gmn_follower_lag",
+            "Changes of the record that searches do not show yet.",
+            registry=self.registry,
+        )
+        self.follower_lag_seconds = Gauge(
+            "gmn_follower_lag_seconds",
+            "For how long searches have not shown everything that the record has.",
+            registry=self.registry,
+        )
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -188,6 +188,20 @@ class StorageFailed(ServiceProblem):
     code = "storage_failed"
 
 
+class RecordUnavailable(ServiceProblem):
+    """The record store does not answer, or is not ready to; a write may have happened or not."""
+
+    code = "record_unavailable"
+
+    def __init__(self, why: str, retry_after_s: int) -> None:
+        super().__init__(
+            f"the record store cannot be used at the moment: {why}; ask again in {retry_after_s} s,"
+            " a write best under an Idempotency-Key, as it may have happened"
+        )
+        self.why = why
+        self.retry_after_s = retry_after_s
+
+
 class DamagedSnapshot(ServiceProblem):
     """A snapshot that is not what was written; nothing was restored of it."""
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Self
 
 from model.artefact import Description
 from service.audit import AuditLog
 from service.calibrations import Calibrations
 from service.device import DeviceThread
+from service.file_lock import FileLock
 from service.gallery.data_dir import DataDirectory
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
+from service.gallery.open_store import open_store
 from service.gallery.picture_folder import PictureFolder
-from service.gallery.sqlite.store import SqliteStore
 from service.inference.admission import Admission
 from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
@@ -26,6 +29,8 @@ from service.inference.torch_rows import device_rows
 from service.metrics import Metrics
 from service.security.key_ring import KeyRing
 from service.settings import Settings, is_loopback
+
+SNAPSHOT_LOCK = "snapshots.lock"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Runtime:
         audit: told of whatever is destroyed, before and after.
         pictures: where kept images lie outside the record store; None keeps them in it.
         files: the data directory, where what is no record is kept.
-        snapshot_files: held while one is written, read or rewritten.
+        snapshot_files: held while one is written, read or rewritten, by whichever process.
+        worker: what this process is called where it works on a job.
         jobs_wanted: set when there may be work for the job runner.
     """
 
@@ -54,7 +60,8 @@ class Runtime:
     audit: AuditLog
     pictures: PictureFolder | None
     files: Path
-    snapshot_files: asyncio.Lock
+    snapshot_files: FileLock
+    worker: str
     jobs_wanted: asyncio.Event
     _held: contextlib.ExitStack
 
@@ -66,9 +73,11 @@ class Runtime:
             InputProblem: for an artefact, device or data directory that cannot be used.
         """
         with contextlib.ExitStack() as held:
-            directory = held.enter_context(DataDirectory(settings.data_dir))
-            audit = held.enter_context(AuditLog(directory.path))
-            store = SqliteStore(directory.database)
+            shared = settings.shares_record
+            directory = held.enter_context(DataDirectory(settings.data_dir, shared))
+            replica = settings.replica if shared else None
+            audit = held.enter_context(AuditLog(directory.path, replica))
+            store = open_store(settings.redis_url, directory.database, settings.redis_password_file)
             held.callback(store.close)
             keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
@@ -87,8 +96,8 @@ class Runtime:
                 device_rows(loaded.networks.device),
             )
             held.callback(galleries.close)
-            device.submit(galleries.load).result()
             calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
+            galleries.load(calibrations)
             calibrations.load()
             return cls(
                 settings,
@@ -102,7 +111,8 @@ class Runtime:
                 audit,
                 PictureFolder(settings.images_url) if settings.images_url else None,
                 directory.path,
-                asyncio.Lock(),
+                FileLock(directory.path / SNAPSHOT_LOCK),
+                _worker(replica),
                 asyncio.Event(),
                 held.pop_all(),
             )
@@ -143,6 +153,15 @@ class Runtime:
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+
+def _worker(replica: str | None) -> str:
+    """What a process is called where it works on a job.
+
+    One that has its record to itself bears the name of its predecessor, whose jobs it goes on with
+    at once. Among several each has its own: another's job is theirs once its lease has run out.
+    """
+    return "embedded" if replica is None else f"{replica}.{os.getpid()}.{token_hex(4)}"
 
 
 def calibration_version(model: LoadedModel) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -19,6 +21,8 @@ PREFIX = "GMN_"
 # Names that other commands of this project read; everything else with the prefix is a typo.
 FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
 
+REPLICA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 QualityPolicy = Literal["warn", "refuse", "off"]
@@ -32,7 +36,13 @@ class Settings(BaseSettings):
         artefact: the model to serve, a file or `bundled`.
         previous: the model that galleries were filled by before; it answers for them until they
             are reindexed.
-        data_dir: where galleries are kept; one process at a time.
+        data_dir: where galleries are kept, or with `redis_url` what is no record of them; one
+            process at a time.
+        redis_url: the Redis that holds the record, as `redis://user:password@host:6379/0`; None
+            keeps it in SQLite in the data directory.
+        redis_password_file: where the password stands that `redis_url` has not.
+        replica_name: what this process is called among those that share a record, and what its
+            audit log is named after; the host's name by default.
         host, port: where to listen; port 0 takes a free one.
         api_keys_file: keys that are deployed with the service, beside those of `gmn keys`.
         cors_origins: origins whose web pages may use the service, comma-separated.
@@ -70,6 +80,9 @@ class Settings(BaseSettings):
     artefact: str = "bundled"
     previous: str | None = None
     data_dir: Path = Path("gmn-data")
+    redis_url: str | None = None
+    redis_password_file: Path | None = None
+    replica_name: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_keys_file: Path | None = None
@@ -148,6 +161,25 @@ class Settings(BaseSettings):
                 "the second"
             )
         return self
+
+    @field_validator("replica_name")
+    @classmethod
+    def _fit_for_a_file_name(cls, value: str | None) -> str | None:
+        if value is not None and not REPLICA_NAME.fullmatch(value):
+            raise ValueError(
+                "it names files; use up to 64 letters, digits, dots, dashes and underscores"
+            )
+        return value
+
+    @property
+    def shares_record(self) -> bool:
+        """Whether other processes may serve the same record."""
+        return self.redis_url is not None
+
+    @property
+    def replica(self) -> str:
+        """What this process is called among those that share its record."""
+        return self.replica_name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
 
     @property
     def quality_limits(self) -> QualityLimits:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("model", "training", "service", "demo", "bench", "gmn")
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx")
-STORAGE = ("sqlite3", "faiss", "service.gallery")
+STORAGE = ("sqlite3", "redis", "faiss", "service.gallery")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 INSIDE_THE_SERVICE = (
     "service.api",
@@ -34,9 +34,24 @@ KNOWS_NOTHING_OF = {
     "service/device.py": (*HTTP, *STORAGE),
     "service/inference": (*HTTP, *STORAGE, "service.api"),
     "service/gallery": (*HTTP, *MODELS, "service.api", "service.inference", "service.operations"),
-    "service/operations": (*HTTP, "sqlite3", "faiss", "torch", "service.api"),
-    "service/security": (*HTTP, *MODELS, "sqlite3", "faiss", "service.api", "service.operations"),
-    "service/api": ("sqlite3", "faiss", "torch", "service.inference", "service.gallery.index"),
+    "service/operations": (*HTTP, "sqlite3", "redis", "faiss", "torch", "service.api"),
+    "service/security": (
+        *HTTP,
+        *MODELS,
+        "sqlite3",
+        "redis",
+        "faiss",
+        "service.api",
+        "service.operations",
+    ),
+    "service/api": (
+        "sqlite3",
+        "redis",
+        "faiss",
+        "torch",
+        "service.inference",
+        "service.gallery.index",
+    ),
     "service/client": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE),
     "service/web": INSIDE_THE_SERVICE,
 }

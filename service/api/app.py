@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api.bodies import BodyLimit
+from service.api.dependencies import WaitsForGallery
 from service.api.document import complete_document
 from service.api.errors import handle_errors
 from service.api.headers import SecurityHeaders
@@ -85,7 +86,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         static_url="/docs/assets",
     )
     for module in ROUTERS:
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[WaitsForGallery])
     handle_errors(app)
     _surround(app, settings)
     _complete_document(app)
@@ -110,7 +111,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["GMN-Stale", "Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(SameOrigin, host=settings.host, welcome=settings.cors_origins)
     app.add_middleware(RequestContext)

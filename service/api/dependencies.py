@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request, UploadFile
 from starlette.exceptions import HTTPException
 
 from service.api.errors import MEDIA_TYPE
-from service.problems import InvalidField
+from service.problems import InvalidField, ServiceProblem
 from service.runtime import Runtime
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -36,7 +37,19 @@ def _refuse_other_bodies(request: Request) -> None:
         )
 
 
+async def _wait_for_gallery(request: Request) -> None:
+    """A gallery that another process has just created is waited for.
+
+    Whether there is one of that name at all is found where it is used.
+    """
+    name = request.path_params.get("gallery")
+    if name is not None:
+        with contextlib.suppress(ServiceProblem):
+            await _runtime(request).galleries.find(name)
+
+
 TakesForm = Depends(_refuse_other_bodies)
+WaitsForGallery = Depends(_wait_for_gallery)
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
 CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]
@@ -78,7 +91,7 @@ def refusals(*statuses: int, open_to_all: bool = False) -> Responses:
         429: "More than GMN_MAX_QUEUED_IMAGES or GMN_MAX_QUEUED_BYTES would be waiting; "
         "Retry-After says when to return.",
         500: "The service failed.",
-        503: "The service is stopping or not ready.",
+        503: "The service is stopping or not ready, or its record does not answer.",
         507: "The record store could not write; nothing was stored.",
     }
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -15,6 +15,7 @@ from model.crops.decode import CropProblem
 from service.api.schemas.base import Problem
 from service.problems import (
     QueueFull,
+    RecordUnavailable,
     ServiceProblem,
     Unauthorised,
     UnusableImages,
@@ -43,6 +44,7 @@ STATUS_OF_CODE = {
     "needs_reindex": 409,
     "version_not_reached": 503,
     "queue_full": 429,
+    "record_unavailable": 503,
     "storage_failed": 507,
     "service_stopping": 503,
     "not_embedded": 500,
@@ -112,7 +114,7 @@ def handle_errors(app: FastAPI) -> None:
 def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
     """The HTTP answer to what the service refuses."""
     headers = None
-    if isinstance(error, (QueueFull, VersionNotReached)):
+    if isinstance(error, (QueueFull, RecordUnavailable, VersionNotReached)):
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.errors import answer_service_problem
 from service.audit import Actor, acting
 from service.gallery.key_records import Scope as KeyScope
-from service.problems import Forbidden, ServiceProblem, Unauthorised
+from service.problems import Forbidden, RecordUnavailable, ServiceProblem, Unauthorised
 from service.runtime import Runtime
 from service.security.callers import WHOEVER_IS_HERE, Caller
 from service.security.keys import redacted
@@ -124,7 +124,7 @@ class Guard:
             caller = await self._caller(scope, declared)
             for one in declared:
                 one.check(caller, path_params)
-        except (Unauthorised, Forbidden) as problem:
+        except (Unauthorised, Forbidden, RecordUnavailable) as problem:
             await _refuse(problem, scope, receive, send)
             return
         state = scope.setdefault("state", {})

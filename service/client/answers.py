@@ -89,6 +89,7 @@ class Ranking(Answer):
         verdict: whether the best row reaches the operating point's threshold for this gallery.
         candidates_scored: how many rows M-Net scored.
         timing_ms: milliseconds of each stage, by its name, and of the whole as `total`.
+        stale: the service answered from memory, as its record did not answer.
     """
 
     gallery_version: int
@@ -98,6 +99,7 @@ class Ranking(Answer):
     results: list[RankedCrop]
     candidates_scored: int = 0
     timing_ms: dict[str, float] = {}
+    stale: bool = False
 
 
 class Crop(Answer):

@@ -54,14 +54,21 @@ class Retries:
 
 
 class Attempts:
-    """Counts the attempts at one call and says what follows each."""
+    """Counts the attempts at one call and says what follows each.
 
-    def __init__(self, url: str, call: Call[Any], retries: Retries) -> None:
+    Args:
+        url: of the service.
+        call: what is sent.
+        retries: how often.
+        answered: whether this service has answered the client before.
+    """
+
+    def __init__(self, url: str, call: Call[Any], retries: Retries, answered: bool) -> None:
         self._url = url
         self._retries = retries
         self._repeatable = call.repeatable or call.method == "GET"
         self._made = 0
-        self._lost = False
+        self._was_there = answered
 
     def after_answer(self, response: httpx.Response) -> float | None:
         """Seconds until the next attempt, or None where this answer is final."""
@@ -71,17 +78,17 @@ class Attempts:
     def after_error(self, error: httpx.TransportError | httpx.InvalidURL) -> float:
         """Seconds until the next attempt.
 
-        An answer that was lost is asked for again where that does no harm; so is a service that is
-        not there since then, as it may be starting again.
+        An answer that was lost is asked for again where that does no harm. A service that was there
+        and takes no connection now may be starting again: whatever was to be sent did not arrive.
 
         Raises:
             ServiceUnreachable: where there is to be none.
         """
         self._made += 1
         lost = isinstance(error, LOST)
-        gone = self._lost and isinstance(error, httpx.ConnectError)
-        self._lost = self._lost or lost
-        if self._repeatable and (lost or gone) and self._made < self._retries.attempts:
+        gone = self._was_there and isinstance(error, httpx.ConnectError)
+        self._was_there = self._was_there or lost
+        if ((self._repeatable and lost) or gone) and self._made < self._retries.attempts:
             return self._retries.pause(self._made)
         raise unreachable(self._url, error) from error
 

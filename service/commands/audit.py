@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from model.problems import InputProblem
 from service.commands.connection import JsonOption, output
+
+if TYPE_CHECKING:
+    from service.chained_file import Checked
 
 audit = typer.Typer(
     add_completion=False,
@@ -34,36 +37,51 @@ def verify(
     ] = Path("gmn-data"),
     as_json: JsonOption = False,
 ) -> None:
-    """Follows the chain of hashes through the audit log and names the first line that breaks it.
+    """Follows the chain of hashes through every audit log and names the first line that breaks it.
 
-    The exit status is 1 where one does. A log whose end was cut off is whole by itself: compare the
-    number of lines and the last hash with those that an earlier check showed.
+    Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
+    A log whose end was cut off is whole by itself: compare the number of lines and the last hash
+    with those that an earlier check showed.
 
     Example: gmn audit verify --data-dir ./gmn-data
     """
-    from service.audit import LOG_NAME
+    from service.audit import LOG_NAME, audit_logs
+
+    checked = {path: _check(path) for path in audit_logs(data_dir) or [data_dir / LOG_NAME]}
+    whole = all(one.problem is None for one in checked.values())
+    if as_json:
+        logs = [{"file": path.name, **_as_json(one)} for path, one in checked.items()]
+        alone = logs[0] if len(logs) == 1 else {}
+        output().print_json(data={**alone, "whole": whole, "logs": logs})
+    else:
+        for path, one in checked.items():
+            typer.echo(f"{path}: {_said_of(one)}")
+    if not whole:
+        raise typer.Exit(1)
+
+
+def _check(path: Path) -> Checked:
     from service.chained_file import check_chain
 
-    path = data_dir / LOG_NAME
     try:
-        checked = check_chain(path)
+        return check_chain(path)
     except OSError as error:
         raise InputProblem(
             f"{path}: cannot be read ({error.strerror}); name the service's data directory with "
             "--data-dir or GMN_DATA_DIR"
         ) from error
-    if as_json:
-        output().print_json(
-            data={
-                "whole": checked.problem is None,
-                "lines": checked.lines,
-                "last_sha256": checked.last_sha256,
-                "problem": checked.problem,
-            }
-        )
-    elif checked.problem is None:
-        typer.echo(f"{path}: {checked.lines} lines, all as written; last {checked.last_sha256}")
-    else:
-        typer.echo(f"{path}: line {checked.lines + 1} {checked.problem}")
-    if checked.problem is not None:
-        raise typer.Exit(1)
+
+
+def _as_json(checked: Checked) -> dict[str, str | int | bool | None]:
+    return {
+        "whole": checked.problem is None,
+        "lines": checked.lines,
+        "last_sha256": checked.last_sha256,
+        "problem": checked.problem,
+    }
+
+
+def _said_of(checked: Checked) -> str:
+    if checked.problem is None:
+        return f"{checked.lines} lines, all as written; last {checked.last_sha256}"
+    return f"line {checked.lines + 1} {checked.problem}"

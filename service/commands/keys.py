@@ -19,7 +19,7 @@ from service.commands.connection import JsonOption, output
 if TYPE_CHECKING:
     from service.audit import AuditLog
     from service.gallery.key_records import Scope
-    from service.gallery.sqlite.store import SqliteStore
+    from service.gallery.record_store import RecordStore
 
 keys = typer.Typer(
     add_completion=False,
@@ -32,6 +32,9 @@ DataDirOption = Annotated[
     typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
 ]
 DEFAULT_DATA_DIR = Path("gmn-data")
+# No option: what stands on a command line, with its password, is for every user to see.
+REDIS_URL = "GMN_REDIS_URL"
+REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"
 
 
 @keys.callback()
@@ -39,7 +42,8 @@ def _keys() -> None:
     """Makes, lists and revokes API keys.
 
     As soon as there is one, the service asks for one. What is made or revoked here counts within a
-    second, also with a service that runs on the same data directory.
+    second, also with a service that runs on the same data directory, or on the same Redis where
+    GMN_REDIS_URL names one.
 
     Example: gmn keys create --scope query,enroll
     """
@@ -49,7 +53,9 @@ def _keys() -> None:
 def create(
     scope: Annotated[
         list[str],
-        typer.Option("--scope", help="What it may do: query, enroll, admin; several with commas."),
+        typer.Option(
+            "--scope", help="What it may do: query, enroll, metrics, admin; several with commas."
+        ),
     ],
     gallery: Annotated[
         str | None, typer.Option("--gallery", help="The only gallery that it is for.")
@@ -64,7 +70,6 @@ def create(
     from service.security.keys import create_key
 
     scopes = _scopes(scope)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     key, text = create_key(scopes, gallery, note)
     with _opened(data_dir) as (store, audit):
         named = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
@@ -77,7 +82,7 @@ def create(
     where = f"gallery {gallery}" if gallery else "every gallery"
     typer.echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}, kept as a hash in "
-        f"{data_dir.resolve()}. It is shown this once: {text}"
+        f"{_kept_in(data_dir)}. It is shown this once: {text}"
     )
 
 
@@ -136,7 +141,7 @@ def revoke(
         if not store.keys.revoke(key_id):
             audit.record("revoke_key", "failed", details={"key_id": key_id})
             raise InputProblem(
-                f"key {key_id}: there is no such key in {data_dir}; see gmn keys list"
+                f"key {key_id}: there is no such key in {_kept_in(data_dir)}; see gmn keys list"
             )
         audit.record("revoke_key", details={"key_id": key_id})
         left = len(store.keys.all())
@@ -177,8 +182,15 @@ def _public_id(named: str) -> str:
     return named
 
 
+def _kept_in(data_dir: Path) -> str:
+    from service.gallery.redis.failures import shown_url
+
+    url = os.environ.get(REDIS_URL)
+    return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
+
+
 def _require_a_database(data_dir: Path) -> None:
-    if not _database(data_dir).is_file():
+    if not os.environ.get(REDIS_URL) and not _database(data_dir).is_file():
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
             "or GMN_DATA_DIR"
@@ -186,15 +198,15 @@ def _require_a_database(data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(data_dir: Path) -> Iterator[tuple[SqliteStore, AuditLog]]:
+def _opened(data_dir: Path) -> Iterator[tuple[RecordStore, AuditLog]]:
     # Here and not above: help is shown without them. The lock of the directory is not taken, as the
-    # service holds it; the database and the audit log are made for several processes.
+    # service holds it; the record and the audit log are made for several processes.
     from service.audit import Actor, AuditLog, acting
-    from service.gallery.sqlite.store import SqliteStore
 
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (
         AuditLog(data_dir) as audit,
-        contextlib.closing(SqliteStore(_database(data_dir))) as store,
+        contextlib.closing(_open_store(data_dir)) as store,
         acting(Actor(f"uid:{os.getuid()}")),
     ):
         yield store, audit
@@ -204,3 +216,14 @@ def _database(data_dir: Path) -> Path:
     from service.gallery.data_dir import DATABASE_NAME
 
     return data_dir / DATABASE_NAME
+
+
+def _open_store(data_dir: Path) -> RecordStore:
+    from service.gallery.open_store import open_store
+
+    password_file = os.environ.get(REDIS_PASSWORD_FILE)
+    return open_store(
+        os.environ.get(REDIS_URL),
+        _database(data_dir),
+        Path(password_file) if password_file else None,
+    )

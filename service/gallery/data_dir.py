@@ -1,4 +1,4 @@
-"""The data directory: made, tried, and locked against a second process."""
+"""The data directory: made, tried, and locked against processes that may not share it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ DATABASE_NAME = "galleries.sqlite3"
 
 
 class DataDirectory:
-    """An exclusive hold on a directory; the operating system lets go of it when a process dies.
+    """A hold on a directory; the operating system lets go of it when a process dies.
 
     Raises:
         InputProblem: where the directory cannot be made or written, or another process holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: bool = False) -> None:
+        """Takes hold of it.
+
+        Args:
+            path: where.
+            shared: with processes that share it too, as the record is elsewhere.
+        """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -31,12 +37,14 @@ class DataDirectory:
                 "this user may write, with --data-dir or GMN_DATA_DIR"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(self._lock, how | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
             raise InputProblem(
                 f"data directory {path}: another process is serving it; stop that one, or name "
-                "another directory with --data-dir"
+                "another directory with --data-dir (processes share one where all of them have the "
+                "same GMN_REDIS_URL)"
             ) from error
 
     @property

@@ -1,21 +1,32 @@
-"""Every gallery: a write is committed, then applied to the index, then acknowledged."""
+"""Every gallery: a write is committed, then shown by the index, then acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import datetime
 from typing import TypeVar
 
 from service.device import DeviceThread
 from service.gallery.compactor import Compactor
 from service.gallery.device_rows import DeviceRows
+from service.gallery.follower import Follower
 from service.gallery.gallery import Gallery
+from service.gallery.held_galleries import HeldGalleries, LoadedGallery
+from service.gallery.index_updates import (
+    Confirmation,
+    DirectUpdates,
+    IndexUpdates,
+    Learner,
+    RecordState,
+    finished,
+)
+from service.gallery.record_access import RecordAccess
 from service.gallery.record_store import RecordStore
 from service.gallery.records import (
+    CropLabel,
     Enrolment,
     GalleryRecord,
     GallerySettings,
@@ -24,20 +35,27 @@ from service.gallery.records import (
     Removal,
     RequestKey,
 )
-from service.problems import GalleryConflict, UnknownCrop, UnknownGallery, UnknownIdentity
+from service.problems import (
+    GalleryConflict,
+    RecordUnavailable,
+    UnknownCrop,
+    UnknownGallery,
+    UnknownIdentity,
+)
 
-log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
-READ_THREADS = 2
+CAUGHT_UP_WITHIN_SECONDS = 2.0
 Result = TypeVar("Result")
 Change = TypeVar("Change")
+Version = TypeVar("Version", bound=int | None)
 
 
 class Galleries:
     """The record store and the indexes, kept in step.
 
     Writes run one after another on one thread, and their changes reach the indexes in the order of
-    the commits. A caller that is cancelled never leaves a commit unapplied.
+    the commits: directly, or by following the record where other processes write it too. A caller
+    that is cancelled never leaves a commit unapplied.
 
     Attributes:
         store: the record; to be read with `read` and written with `change` and `write`.
@@ -61,22 +79,39 @@ class Galleries:
         """
         self.store = store
         self._device = device
-        self._embedders = embedders
         self._compactor = Compactor(device, device_rows)
-        self._galleries: dict[str, Gallery] = {}
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
+        self._held = HeldGalleries(store, embedders, self._compactor)
+        self._updates: IndexUpdates = (
+            DirectUpdates(store, self._held, device)
+            if store.changes is None
+            else Follower(store, store.changes, self._held, device)
+        )
+        self._learner: Learner | None = None
+        self._access = RecordAccess(self._updates)
 
-    def load(self) -> None:
-        """Reads every gallery into memory and sees to it that `default` exists; blocks."""
+    def load(self, learner: Learner) -> None:
+        """Reads every gallery into memory and sees to it that `default` exists; blocks.
+
+        Args:
+            learner: told from now on where what a gallery has learnt is another process's, or
+                means nothing any more.
+        """
+        self._learner = learner
         if all(record.name != DEFAULT_GALLERY for record in self.store.galleries.all()):
-            self._create(DEFAULT_GALLERY, GallerySettings())
-        for record in self.store.galleries.all():
-            gallery = Gallery(record, self._embedders)
-            if not gallery.needs_reindex:
-                gallery.load(self.store.crops.vectors(record.gallery_id))
-                self._compactor.consider(gallery.index)
-            self._galleries[record.name] = gallery
+            # Another process may begin at the same moment.
+            with contextlib.suppress(GalleryConflict):
+                self._create(DEFAULT_GALLERY, GallerySettings())
+        self._updates.load(learner)
+
+    @property
+    def record_state(self) -> RecordState:
+        """How what is in memory stands to the record."""
+        return self._updates.state
+
+    @property
+    def alive(self) -> bool:
+        """Whether what keeps the indexes in step still runs."""
+        return self._updates.alive
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name.
@@ -84,29 +119,42 @@ class Galleries:
         Raises:
             UnknownGallery: where there is none.
         """
+        return self._held.get(name)
+
+    async def find(self, name: str) -> Gallery:
+        """A gallery by its name, also one that another process has just created.
+
+        Raises:
+            UnknownGallery: where there is none.
+        """
         try:
-            return self._galleries[name]
-        except KeyError as error:
-            raise UnknownGallery(name) from error
+            return self._held.get(name)
+        except UnknownGallery:
+            await self.catch_up()
+            return self._held.get(name)
+
+    async def catch_up(self) -> None:
+        """Waits for what other processes have committed before, and for no more than moments."""
+        with contextlib.suppress(RecordUnavailable, TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
+                await asyncio.wrap_future(await self.read(self._updates.caught_up))
 
     def by_id(self, gallery_id: int) -> Gallery | None:
         """A gallery by its number; None where it was deleted."""
-        held = (one for one in self._galleries.values() if one.gallery_id == gallery_id)
-        return next(held, None)
+        return self._held.by_id(gallery_id)
 
     def all(self) -> list[Gallery]:
         """Every gallery, by name."""
-        return sorted(self._galleries.values(), key=lambda gallery: gallery.name)
+        return self._held.all()
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
 
-        def write() -> GalleryRecord:
-            record = self._create(name, settings)
-            self._galleries[name] = Gallery(record, self._embedders)
-            return record
+        def begin(record: GalleryRecord) -> Future[None]:
+            self._held.add(record)
+            return finished()
 
-        return await self.write(write)
+        return await self._access.commit(lambda: self._create(name, settings), begin)
 
     async def configure(self, name: str, settings: GallerySettings) -> None:
         """Replaces a gallery's settings."""
@@ -115,9 +163,12 @@ class Galleries:
         def write() -> None:
             self._still_there(gallery)
             self.store.galleries.change(gallery.gallery_id, settings)
-            gallery.settings = settings
 
-        await self.write(write)
+        def begin(_: None) -> Future[None]:
+            gallery.settings = settings
+            return finished()
+
+        await self._access.commit(write, begin)
 
     async def delete(self, name: str) -> int:
         """Deletes a gallery and what is in it; answers how many crops that were."""
@@ -126,16 +177,18 @@ class Galleries:
         gallery = self.get(name)
 
         def write() -> int:
-            if self._galleries.pop(name, None) is None:
+            self._still_there(gallery)
+            record = self.store.galleries.get(gallery.gallery_id)
+            if record is None:
                 raise UnknownGallery(name)
-            try:
-                self.store.galleries.delete(gallery.gallery_id)
-            except BaseException:
-                self._galleries[name] = gallery
-                raise
-            return gallery.crops
+            self.store.galleries.delete(gallery.gallery_id)
+            return record.crops
 
-        return await self.write(write)
+        def begin(_: int) -> Future[None]:
+            self._held.drop(gallery.gallery_id)
+            return finished()
+
+        return await self._access.commit(write, begin)
 
     async def enroll(
         self,
@@ -211,26 +264,13 @@ class Galleries:
             raise UnknownGallery(name)
         return record
 
-    def write_later(self, call: Callable[[], None]) -> None:
-        """Queues a call for the writer thread that nobody waits for; its failure is logged."""
-
-        def logged() -> None:
-            try:
-                call()
-            except Exception:
-                log.exception("a write that nobody waits for failed")
-
-        # A service that is stopping takes no more of them.
-        with contextlib.suppress(RuntimeError):
-            self._writer.submit(logged)
-
     def close(self) -> None:
         """Finishes the writes under way and closes the store."""
         self._compactor.close()
-        self._writer.shutdown()
-        self._readers.shutdown()
+        self._access.close()
+        self._updates.close()
         with contextlib.closing(self.store):
-            self._galleries.clear()
+            self._held.clear()
 
     async def change(
         self, gallery: Gallery, write: Callable[[], Change], apply: Callable[[Change], None]
@@ -248,31 +288,74 @@ class Galleries:
 
         def show(committed: Change) -> None:
             apply(committed)
-            if not gallery.needs_reindex:
-                self._compactor.consider(gallery.index)
+            self._held.look_after(gallery)
 
-        def commit() -> tuple[Change, Future[None]]:
-            self._still_there(gallery)
-            committed = write()
-            return committed, self._device.submit(lambda: show(committed))
+        return await self._commit_to(
+            gallery, write, lambda committed: self._device.submit(lambda: show(committed))
+        )
 
-        committed, applied = await self.write(commit)
-        await asyncio.shield(asyncio.wrap_future(applied))
-        return committed
+    async def replace(self, gallery: Gallery, write: Callable[[], Version]) -> Version:
+        """Commits what replaces every vector, and returns once searches see the new ones.
+
+        They see the old ones until then.
+
+        Args:
+            gallery: what is replaced.
+            write: commits it and answers the gallery's version, or None where nothing was changed;
+                on the writer thread.
+
+        Raises:
+            UnknownGallery: where it was deleted before its turn came.
+        """
+
+        def begin(version: Version) -> Future[None]:
+            # On the writer thread: nothing is written until this is read, so that nothing is
+            # missing in it.
+            loaded = self._held.read(gallery.gallery_id) if version is not None else None
+            if loaded is None:
+                return finished()
+            return self._device.submit(lambda: show(loaded))
+
+        def show(loaded: LoadedGallery) -> None:
+            self._held.show(loaded)
+            if self._learner is not None:
+                self._learner.forget(gallery)
+
+        return await self._commit_to(gallery, write, begin)
 
     async def write(self, call: Callable[[], Result]) -> Result:
-        """Runs a call on the writer thread, after those that came before."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
+        """Runs a call on the writer thread; see `RecordAccess.write`."""
+        return await self._access.write(call)
 
     async def read(self, call: Callable[[], Result]) -> Result:
-        """Runs a call on a reader thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call)
+        """Runs a call on a reader thread; see `RecordAccess.read`."""
+        return await self._access.read(call)
+
+    def write_later(self, call: Callable[[], None]) -> None:
+        """Queues a call for the writer thread that nobody waits for; its failure is logged."""
+        self._access.write_later(call)
+
+    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+        """Asks the record for crops that a search found; see `RecordAccess.confirm`."""
+        return await self._access.confirm(gallery, crops)
+
+    async def _commit_to(
+        self, gallery: Gallery, write: Callable[[], Change], begin: Callable[[Change], Future[None]]
+    ) -> Change:
+        def write_if_there() -> Change:
+            self._still_there(gallery)
+            try:
+                return write()
+            except UnknownGallery as error:
+                # The record knows it by its number.
+                raise UnknownGallery(gallery.name) from error
+
+        return await self._access.commit(write_if_there, begin)
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        newest = next(iter(self._embedders))
-        return self.store.galleries.create(name, newest, settings)
+        return self.store.galleries.create(name, self._held.newest_embedder, settings)
 
     def _still_there(self, gallery: Gallery) -> None:
         # Between the request and its turn on the writer thread the gallery may have been deleted.
-        if self._galleries.get(gallery.name) is not gallery:
+        if not self._held.has(gallery):
             raise UnknownGallery(gallery.name)

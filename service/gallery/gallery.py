@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+from service.gallery.changes import Change
 from service.gallery.index import GalleryIndex
 from service.gallery.records import (
     Enrolment,
@@ -18,6 +19,10 @@ from service.gallery.records import (
 from service.problems import NeedsReindex
 
 log = logging.getLogger(__name__)
+
+
+class OutOfStep(Exception):
+    """An index that is not what it should be; everything has to be read again."""
 
 
 class Gallery:
@@ -88,23 +93,51 @@ class Gallery:
         self.require_comparable()
         return cast(GalleryIndex, self._index)
 
-    def load(self, crops: Iterable[IndexedCrop]) -> None:
-        """Fills the index from the record."""
-        if self._index is not None:
-            self._index.add(crops)
-
-    def index_of(self, embedding_fingerprint: str, crops: Iterable[IndexedCrop]) -> GalleryIndex:
-        """Another index beside this gallery's own, for `adopt`; on whichever thread."""
-        index = GalleryIndex(self._embedders[embedding_fingerprint])
-        index.add(crops)
-        return index
-
-    def adopt(self, index: GalleryIndex | None, embedding_fingerprint: str, version: int) -> None:
+    def adopt(
+        self, index: GalleryIndex | None, embedding_fingerprint: str, version: int, crops: int
+    ) -> None:
         """Replaces everything that is searched, in one step; None needs a reindex."""
         self.embedding_fingerprint = embedding_fingerprint
         self.version = version
-        self.crops = index.table.live if index else self.crops
+        self.crops = crops
         self._index = index
+        self.in_step = True
+
+    def goes_on_as(self, record: GalleryRecord) -> bool:
+        """Whether the index can go on with what a record says, or another one is needed."""
+        filled_anew = self.crops == 0 and record.crops > 0
+        return record.embedding_fingerprint == self.embedding_fingerprint and not (
+            filled_anew and record.embedding_fingerprint != self.newest_embedder
+        )
+
+    def follow(self, change: Change, crops: Sequence[IndexedCrop], counted: int) -> None:
+        """Shows a change that the record told of; one that is shown already changes nothing.
+
+        Args:
+            change: what happened.
+            crops: as they are now, of those concerned that are still there.
+            counted: how many crops the record has by now.
+
+        Raises:
+            OutOfStep: the index cannot be what the record was before this change.
+        """
+        self.version = max(self.version, change.version)
+        if self._index is None:
+            self.crops = counted
+            self._index_if_comparable()
+            return
+        table = self._index.table
+        if change.kind == "removed":
+            self._index.remove(change.row_ids)
+        elif change.kind == "relabelled":
+            for crop in crops:
+                table.relabel([crop.label.row_id], crop.label.identity)
+        elif change.kind == "added":
+            new = [crop for crop in crops if not table.holds(crop.label.row_id)]
+            if new and new[0].label.row_id <= table.newest:
+                raise OutOfStep(f"crop {new[0].label.crop_id} is missing from the index")
+            self._index.add(new)
+        self.crops = table.live
 
     def apply_enrolment(self, enrolment: Enrolment) -> None:
         """Makes a committed enrolment findable."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Scope = Literal["query", "enroll", "admin"]
-SCOPES: tuple[Scope, ...] = ("query", "enroll", "admin")
+Scope = Literal["query", "enroll", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from typing import Literal
 from model.calibration import Calibration
 from model.problems import InputProblem
 from model.recalibration import CROPS_PER_PERSON, LEAST_SEARCHES, recalibrate
-from service.gallery.search_memory import SearchMemory
+from service.gallery.search_memory import SEARCHES, SearchMemory
 
 FEW = 256
 AFTER_FEW, AFTER_MANY = 20, 64
+# Of a busy service's searches, once as many are remembered as there is room for.
+SKIPPED_WHEN_BUSY = 3
 State = Literal["artefact", "learning", "own"]
 
 
@@ -57,6 +59,7 @@ class OwnCalibration:
         self._lock = threading.Lock()
         self.memory = SearchMemory()
         self._fitted_at = 0
+        self._skipped = 0
         self._learns = learns
         self.in_force = self._unmoved()
 
@@ -64,6 +67,16 @@ class OwnCalibration:
     def learns(self) -> bool:
         """Whether it follows the gallery's searches."""
         return self._learns
+
+    def wants(self, busy: bool) -> bool:
+        """Whether the search that just came is to be remembered: every one, or some when busy."""
+        with self._lock:
+            enough = self.memory.searches == SEARCHES
+            if not self._learns or (busy and enough and self._skipped < SKIPPED_WHEN_BUSY):
+                self._skipped += 1
+                return False
+            self._skipped = 0
+            return True
 
     def switch(self, learns: bool) -> None:
         """Makes it follow the gallery's searches, or the artefact alone."""
@@ -124,12 +137,15 @@ class OwnCalibration:
             return self.memory.to_json()
 
     def restore(self, text: str, gallery_size: int, crops_per_person: float | None) -> None:
-        """Takes up what an earlier process kept; what cannot be read is gathered anew."""
+        """Takes up what another process kept; what cannot be read is gathered anew."""
         try:
-            self.memory = SearchMemory.from_json(text)
+            memory = SearchMemory.from_json(text)
         except InputProblem:
             return
-        self.in_force = self._unmoved()
+        with self._lock:
+            self.memory = memory
+            if self.in_force.state != "own":
+                self.in_force = self._unmoved()
         self.fit(gallery_size, crops_per_person)
 
     def _unmoved(self) -> CalibrationInForce:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.gallery.changes import Change
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
 from service.gallery.key_records import ApiKey
 from service.gallery.records import (
@@ -122,6 +123,12 @@ class CropRecords(Protocol):
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""
 
+    def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
+        """Those of these crops that are there, as the index needs them, by `row_id`."""
+
+    def present(self, gallery_id: int, row_ids: Sequence[int]) -> set[int]:
+        """Which of these crops are there now."""
+
     def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops were removed for good."""
 
@@ -197,8 +204,13 @@ class JobRecords(Protocol):
         progress: str,
         problems: Sequence[JobProblem] = (),
         detail: str | None = None,
+        worker: str | None = None,
     ) -> Job | None:
-        """Notes how far a job is, and renews its lease; None where it was removed meanwhile."""
+        """Notes how far a job is, and renews its lease.
+
+        None, and no change, where it was removed meanwhile, or where a worker is named that has it
+        no more: its lease ran out, and another one took it over.
+        """
 
     def cancel(self, job_id: str) -> Job | None:
         """Asks a job to stop; one that nobody works on is cancelled at once."""
@@ -236,6 +248,28 @@ class SnapshotRecords(Protocol):
         """Forgets a snapshot; False where there is no such one."""
 
 
+class ChangeRecords(Protocol):
+    """What happened to a record that several processes share, in order."""
+
+    def last(self) -> int:
+        """The newest change's number; 0 where nothing has happened."""
+
+    def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
+        """Up to `limit` changes after one, waiting for the first; none where none came.
+
+        Raises:
+            ChangesLost: where some of them are kept no more, or where the record is another one
+                than when `epoch` was asked last.
+            RecordUnavailable: the record does not answer.
+        """
+
+    def epoch(self) -> str:
+        """A random name that the record got when it was begun; an emptied one gets another."""
+
+    def server(self) -> str:
+        """Names the server's process: another one may hold an older copy of the same record."""
+
+
 class RecordStore(Protocol):
     """The record of everything.
 
@@ -267,6 +301,10 @@ class RecordStore(Protocol):
     @property
     def snapshots(self) -> SnapshotRecords:
         """Which snapshots there are."""
+
+    @property
+    def changes(self) -> ChangeRecords | None:
+        """What other processes did; None where the record is one process's own."""
 
     def close(self) -> None:
         """Closes every connection."""

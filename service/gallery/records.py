@@ -86,6 +86,22 @@ class ArchivedCrop:
     vector: NDArray[np.float32]
     picture: Picture | None
 
+    def as_new(self) -> NewCrop:
+        """What is stored to bring it back, under its id and with its age."""
+        record = self.record
+        return NewCrop(
+            picture=self.picture,
+            sha256=record.sha256,
+            vector=self.vector,
+            identity=record.identity,
+            camera=record.camera,
+            captured_at=record.captured_at,
+            external_id=record.external_id,
+            metadata=record.metadata,
+            crop_id=record.crop_id,
+            created_at=record.created_at,
+        )
+
 
 @dataclass(frozen=True)
 class CropLabel:

@@ -26,14 +26,14 @@ class Filter:
         cameras: only these; empty for every camera.
         exclude_cameras: none of these.
         captured_after, captured_before: inclusive bounds, with time zone.
-        without: a `row_id` to leave out.
+        without: `row_id`s to leave out.
     """
 
     cameras: tuple[str, ...] = ()
     exclude_cameras: tuple[str, ...] = ()
     captured_after: datetime | None = None
     captured_before: datetime | None = None
-    without: int | None = None
+    without: frozenset[int] = frozenset()
 
     @property
     def passes_all(self) -> bool:
@@ -112,12 +112,22 @@ class RowTable:
         self.live -= 1
         return row
 
-    def relabel(self, row_ids: Iterable[int], identity: str) -> None:
+    def relabel(self, row_ids: Iterable[int], identity: str | None) -> None:
         """Gives crops another identity; unknown and deleted ones are no error."""
         for row_id in row_ids:
             row = int(np.searchsorted(self.row_ids[: self.size], row_id))
             if row < self.size and self.row_ids[row] == row_id and self.alive[row]:
                 self._labels[row] = replace(self.label(row), identity=identity)
+
+    @property
+    def newest(self) -> int:
+        """The highest `row_id`, of a deleted crop too; −1 where there is none."""
+        return int(self.row_ids[self.size - 1]) if self.size else -1
+
+    def holds(self, row_id: int) -> bool:
+        """Whether a crop is there and not deleted."""
+        row = int(np.searchsorted(self.row_ids[: self.size], row_id))
+        return row < self.size and bool(self.row_ids[row] == row_id and self.alive[row])
 
     def row_of(self, crop_id: str) -> int | None:
         """The row of a living crop."""
@@ -143,8 +153,8 @@ class RowTable:
             passing &= captured >= wanted.captured_after.timestamp()
         if wanted.captured_before:
             passing &= captured <= wanted.captured_before.timestamp()
-        if wanted.without is not None:
-            passing &= self.row_ids[: self.size] != wanted.without
+        if wanted.without:
+            passing &= ~np.isin(self.row_ids[: self.size], list(wanted.without))
         return np.flatnonzero(passing)
 
     def living(self, since: int = 0) -> Iterable[IndexedCrop]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
-from service.gallery.sqlite.database import as_text, as_time
+from service.gallery.stored_values import as_text, as_time
 from service.problems import DamagedSnapshot, StorageFailed
 
 FORMAT = 1

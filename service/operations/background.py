@@ -19,7 +19,7 @@ JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """Works on jobs and keeps house while the block runs; what is cut off goes on at next start."""
-    await asyncio.to_thread(remove_strays, runtime)
+    await remove_strays(runtime)
     tasks = [
         asyncio.create_task(work_on_jobs(runtime, JOBS)),
         asyncio.create_task(keep_house(runtime)),

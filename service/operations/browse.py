@@ -36,7 +36,8 @@ class GalleryDescription:
     """A gallery as it is now.
 
     Attributes:
-        version: the record's; a search that follows sees at least this one.
+        version: the record's; a search that follows sees at least this one, or one that another
+            process answers where it is asked for by `min_version`.
         recall: share of the true nearest that its index finds, measured; None where it is exact.
         state: `previous_model` where the model before answers for it, `needs_reindex` where none
             does.

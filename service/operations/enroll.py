@@ -114,6 +114,7 @@ async def _enroll(
         try:
             enrolment = await runtime.galleries.enroll(target.name, model.embedder, crops, request)
         except NeedsReindex:
+            await runtime.galleries.catch_up()
             if runtime.model_of(target).embedder == model.embedder:
                 raise
             # The gallery went over to another embedder while these images were embedded.

@@ -93,4 +93,5 @@ async def _embed_variants(runtime: Runtime, crop: NDArray[np.uint8]) -> NDArray[
         )
         embed = partial(runtime.networks.embed, batch)
         parts.append(await asyncio.wrap_future(runtime.device.submit(embed)))
+        runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

@@ -136,6 +136,19 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
             "whoever made them deletes them; this service does not know of them",
         ),
     ]
+    if runtime.settings.redis_url:
+        remaining += [
+            Remainder(
+                "Redis' append-only file",
+                "the deleted crops",
+                "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
+            ),
+            Remainder(
+                "answers to the last writes, in Redis",
+                "ids of crops, and identities that a warning named",
+                "five minutes after the write",
+            ),
+        ]
     job = await runtime.galleries.read(lambda: store.jobs.unfinished(target.gallery_id, "import"))
     if job is not None:
         remaining.append(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
+from pathlib import Path
 
+from service.file_lock import held_file
 from service.operations.forget import forget_expired
 from service.operations.import_crops import FOLDER as IMPORTS
 from service.operations.pictures import remove_strays as remove_stray_pictures
@@ -14,32 +17,53 @@ from service.problems import ServiceProblem
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
+LOCK = "housekeeping.lock"
+RECEIVED_WITHIN_SECONDS = 3600.0
 
 
 async def keep_house(runtime: Runtime) -> None:
-    """Does everything that is due, again and again, until it is cancelled."""
+    """Does everything that is due, again and again, until it is cancelled.
+
+    Of several processes on one data directory one does it at a time.
+    """
     while True:
-        for gallery in runtime.galleries.all():
-            try:
-                await forget_expired(runtime, gallery)
-                # Whoever was deleted leaves the snapshots too, also after a process that died
-                # between the two.
-                async with runtime.snapshot_files:
-                    await take_removed_out_of_snapshots(runtime, gallery)
-            except ServiceProblem as problem:
-                log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
-        try:
-            await remove_stray_pictures(runtime)
-        except (OSError, ServiceProblem) as problem:
-            log.error("housekeeping of images kept elsewhere: %s", problem)
+        with held_file(runtime.files / LOCK) as free:
+            if free:
+                await _keep_house_once(runtime)
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
-def remove_strays(runtime: Runtime) -> None:
+async def remove_strays(runtime: Runtime) -> None:
     """Removes files of which there is no record: cut copies, and what belonged to galleries gone.
 
-    To be called before the first request, since a file comes before its record.
+    To be called before the first request, since a file comes before its record; other processes
+    hold the lock of snapshots in between.
     """
+    try:
+        async with runtime.snapshot_files:
+            await asyncio.to_thread(_remove_stray_snapshots, runtime)
+        await asyncio.to_thread(_remove_stray_spools, runtime)
+    except ServiceProblem as problem:
+        log.error("housekeeping of files that belong to nothing: %s", problem.detail)
+
+
+async def _keep_house_once(runtime: Runtime) -> None:
+    for gallery in runtime.galleries.all():
+        try:
+            await forget_expired(runtime, gallery)
+            # Whoever was deleted leaves the snapshots too, also after a process that died
+            # between the two.
+            async with runtime.snapshot_files:
+                await take_removed_out_of_snapshots(runtime, gallery)
+        except ServiceProblem as problem:
+            log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
+    try:
+        await remove_stray_pictures(runtime)
+    except (OSError, ServiceProblem) as problem:
+        log.error("housekeeping of images kept elsewhere: %s", problem)
+
+
+def _remove_stray_snapshots(runtime: Runtime) -> None:
     store = runtime.galleries.store
     known = {
         f"{record.gallery_id}/{snapshot.snapshot_id}{SUFFIX}"
@@ -51,8 +75,21 @@ def remove_strays(runtime: Runtime) -> None:
         if str(file.relative_to(folder)) not in known:
             log.warning("removed %s, a snapshot that belongs to nothing", file.name)
             file.unlink(missing_ok=True)
+
+
+def _remove_stray_spools(runtime: Runtime) -> None:
+    store = runtime.galleries.store
     for spool in (runtime.files / IMPORTS).glob("*"):
         job = store.jobs.get(spool.name)
-        if job is None or job.finished:
+        # Another process may be receiving one for which there is no job yet.
+        receiving = runtime.settings.shares_record and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS
+        if (job is None and not receiving) or (job is not None and job.finished):
             log.warning("removed the files of import %s, which has ended", spool.name)
             shutil.rmtree(spool, ignore_errors=True)
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from model.crops.decode import CropProblem
 from model.crops.manifest import read_manifest
@@ -18,12 +20,15 @@ from model.crops.unpack import UnpackLimits, unpack_crops
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
-from service.operations.jobs import Progress, create_job, new_job_id
+from service.operations.in_order import in_order
+from service.operations.jobs import CUT_OFF, Cancelled, Progress, create_job, new_job_id
 from service.problems import InvalidField, QueueFull, StorageFailed
 from service.runtime import Runtime
 
 FOLDER = "imports"
 CROPS_PER_BATCH = 32
+# While one batch is embedded the next is decoded and the one before is stored.
+AT_ONCE = 3
 PATIENCE_SECONDS = 0.05
 MANIFEST = "manifest.csv"
 
@@ -49,6 +54,15 @@ class _Item:
     identity: str | None
     camera: str | None
     captured_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Enrolled:
+    """What became of one batch."""
+
+    landed: int
+    duplicates: int
+    problems: list[JobProblem]
 
 
 async def import_archive(
@@ -105,8 +119,8 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
     """
     try:
         await _run(runtime, gallery, job, progress)
-    except asyncio.CancelledError:
-        # The service is stopping: the next one goes on with the same files.
+    except CUT_OFF:
+        # Whoever goes on needs the same files.
         raise
     except BaseException:
         await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
@@ -125,24 +139,36 @@ async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress)
         counts["refused"] = len(left_out)
         counts["done"] = len(left_out)
         await progress.note(counts, left_out)
-    began = counts["done"] - len(left_out)
-    for start in range(began, len(items), CROPS_PER_BATCH):
-        batch = items[start : start + CROPS_PER_BATCH]
-        first = len(left_out) + start
-        problems = await _enroll_batch(runtime, gallery, job, batch, first, counts)
-        counts["done"] = first + len(batch)
-        await progress.note(counts, problems)
+    size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
+    cancelled: list[Cancelled] = []
+
+    def batches() -> Iterator[Callable[[], Coroutine[Any, Any, _Enrolled]]]:
+        for start in range(counts["done"] - len(left_out), len(items), size):
+            if cancelled:
+                return
+            batch, first = items[start : start + size], len(left_out) + start
+            yield partial(_enroll_batch, runtime, gallery, job, batch, first)
+
+    async with aclosing(in_order(batches(), AT_ONCE)) as enrolled:
+        async for batch in enrolled:
+            counts["done"] += batch.landed + batch.duplicates + len(batch.problems)
+            counts["landed"] += batch.landed
+            counts["duplicates"] += batch.duplicates
+            counts["refused"] += len(batch.problems)
+            try:
+                await progress.note(counts, batch.problems)
+            except Cancelled as asked:
+                # What is under way lands, so it has to be counted too.
+                cancelled.append(asked)
+    if cancelled:
+        raise cancelled[0]
 
 
 async def _enroll_batch(
-    runtime: Runtime,
-    gallery: Gallery,
-    job: Job,
-    batch: Sequence[_Item],
-    first: int,
-    counts: dict[str, int],
-) -> list[JobProblem]:
+    runtime: Runtime, gallery: Gallery, job: Job, batch: Sequence[_Item], first: int
+) -> _Enrolled:
     problems: list[JobProblem] = []
+    duplicates = landed = 0
     images: list[tuple[int, _Item, ImageToEnroll]] = []
     contents = await asyncio.to_thread(_read, batch)
     for position, (item, content) in enumerate(zip(batch, contents, strict=True), first):
@@ -159,9 +185,9 @@ async def _enroll_batch(
             if isinstance(outcome, CropProblem):
                 problems.append(JobProblem(position, item.name, outcome.code, outcome.detail))
             else:
-                counts["duplicates" if outcome.duplicate else "landed"] += 1
-    counts["refused"] += len(problems)
-    return problems
+                duplicates += outcome.duplicate
+                landed += not outcome.duplicate
+    return _Enrolled(landed, duplicates, problems)
 
 
 async def _enroll_patiently(
@@ -181,23 +207,32 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
     if named is not None:
         return _mounted(runtime, str(named)), []
     spool = _spool(runtime, job.job_id)
-    files, part = spool / "files", spool / "part"
-    noted = spool / "left_out.json"
+    files, noted = spool / "files", spool / "left_out.json"
     if not files.is_dir():
+        # A process that lost the job may still be at it: each has a place of its own.
+        part = spool / f"part-{runtime.worker}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         settings = runtime.settings
         limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
         left_out = unpack_crops(spool / "archive", part, limits)
-        noted.write_text(json.dumps([vars(one) for one in left_out]))
-        # Under this name it is whole: a process that takes over need not unpack it again.
-        part.replace(files)
-        (spool / "archive").unlink()
+        aside = part.with_suffix(".json")
+        aside.write_text(json.dumps([vars(one) for one in left_out]))
+        aside.replace(noted)
+        try:
+            # Under this name it is whole: a process that takes over need not unpack it again.
+            part.rename(files)
+        except OSError:
+            if not files.is_dir():
+                raise
+            shutil.rmtree(part, ignore_errors=True)
+        (spool / "archive").unlink(missing_ok=True)
     problems = [
         JobProblem(position, one["name"], "not_unpacked", one["reason"])
         for position, one in enumerate(json.loads(noted.read_text()))
     ]
-    return files, problems
+    # Resolved, as a manifest resolves what it names.
+    return files.resolve(), problems
 
 
 def _items(folder: Path, job: Job) -> list[_Item]:

@@ -6,27 +6,24 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from model.problems import InputProblem
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
-from service.problems import UnknownJob
+from service.problems import RecordUnavailable, ServiceProblem, UnknownJob
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# The lock on the data directory sees to it that there is one such process: its successor need not
-# wait for a lease to run out.
-WORKER = "embedded"
-LEASE_SECONDS = 60.0
+# Renewed three times as often: where a process dies, another one goes on this much later.
+LEASE_SECONDS = 30.0
 IDLE_SECONDS = 5.0
 WATCHED_EVERY_SECONDS = 0.25
 PROBLEMS_PER_PAGE = 1000
-
+Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job, "Progress"], Awaitable[str | None]]
 """Does one job: of the service, in a gallery, the job, and where to note how far it is. Answers
@@ -37,26 +34,62 @@ class Cancelled(Exception):
     """Somebody asked the job to stop, or its gallery was deleted."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Notes how far one job is."""
+class TakenOver(Exception):
+    """Another process works on the job now: this one did not renew its lease in time."""
 
-    runtime: Runtime
-    job_id: str
+
+# Whatever ends a job so leaves its files: it goes on where it was cut off, here or elsewhere.
+CUT_OFF = (asyncio.CancelledError, RecordUnavailable, TakenOver)
+
+
+class Progress:
+    """Notes how far one job is, and holds it meanwhile."""
+
+    def __init__(self, runtime: Runtime, job: Job) -> None:
+        self._runtime = runtime
+        self._job_id = job.job_id
+        self._text = json.dumps(dict(job.progress))
 
     async def note(self, progress: Mapping[str, Any], problems: Sequence[JobProblem] = ()) -> None:
         """Keeps progress and problems, durably.
 
         Raises:
             Cancelled: where the job should go no further.
+            TakenOver: where it is another's.
+            RecordUnavailable: nobody can say.
         """
-        store = self.runtime.galleries.store
-        text = json.dumps(dict(progress))
-        job = await self.runtime.galleries.write(
-            lambda: store.jobs.update(self.job_id, "running", text, problems)
-        )
-        if job is None or job.cancelling:
+        self._text = json.dumps(dict(progress))
+        job = await self._update("running", problems)
+        if job.cancelling:
             raise Cancelled
+
+    async def end(self, state: JobState, detail: str | None) -> None:
+        """Notes how it ended; raises as `note` does."""
+        await self._update(state, (), detail)
+
+    async def hold(self) -> None:
+        """Renews the lease again and again, until it is lost or this is cancelled."""
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self._update("running")
+            except ServiceProblem as problem:
+                # Where the record takes nothing, the others cannot take it over either.
+                log.warning("the lease of job %s was not renewed: %s", self._job_id, problem.detail)
+
+    async def _update(
+        self, state: JobState, problems: Sequence[JobProblem] = (), detail: str | None = None
+    ) -> Job:
+        jobs, worker = self._runtime.galleries.store.jobs, self._runtime.worker
+
+        def update() -> tuple[Job | None, bool]:
+            job = jobs.update(self._job_id, state, self._text, problems, detail, worker)
+            return job, job is not None or jobs.get(self._job_id) is not None
+
+        job, there = await self._runtime.galleries.write(update)
+        if job is None:
+            raise TakenOver if there else Cancelled
+        return job
 
 
 async def create_job(
@@ -150,9 +183,13 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
     jobs = runtime.galleries.store.jobs
     while True:
         runtime.jobs_wanted.clear()
-        job = await runtime.galleries.write(
-            lambda: jobs.claim(WORKER, datetime.now(UTC), LEASE_SECONDS)
-        )
+        try:
+            job = await runtime.galleries.write(
+                lambda: jobs.claim(runtime.worker, datetime.now(UTC), LEASE_SECONDS)
+            )
+        except ServiceProblem as problem:
+            log.warning("no job can be taken up: %s", problem.detail)
+            job = None
         if job is None:
             try:
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
@@ -165,13 +202,33 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
+        # Created elsewhere and not shown here yet, or just deleted.
+        await asyncio.sleep(WATCHED_EVERY_SECONDS)
         return
+    progress = Progress(runtime, job)
+    try:
+        state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
+        await progress.end(state, detail)
+    except (TakenOver, RecordUnavailable, Cancelled) as cut_off:
+        log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
+        return
+    await runtime.audit.done(
+        job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
+    )
+
+
+async def _outcome(
+    runtime: Runtime, gallery: Gallery, job: Job, do_job: DoJob, progress: Progress
+) -> tuple[JobState, str | None]:
+    """Does a job; raises `TakenOver` or `RecordUnavailable` where it has not ended."""
     state: JobState = "done"
     detail: str | None = None
     try:
         if job.cancelling:
             raise Cancelled
-        detail = await kinds[job.kind](runtime, gallery, job, Progress(runtime, job.job_id))
+        detail = await while_held(progress, do_job(runtime, gallery, job, progress))
+    except CUT_OFF:
+        raise
     except Cancelled:
         state = "cancelled"
     except InputProblem as problem:
@@ -179,14 +236,19 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     except Exception:
         log.exception("job %s failed", job.job_id)
         state, detail = "failed", "the service failed at this job; its log tells why"
-    store = runtime.galleries.store
-    latest = await runtime.galleries.read(lambda: store.jobs.get(job.job_id))
-    if latest is None:
-        return
-    progress = json.dumps(dict(latest.progress))
-    await runtime.galleries.write(
-        lambda: store.jobs.update(job.job_id, state, progress, (), detail)
-    )
-    await runtime.audit.done(
-        job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
-    )
+    return state, detail
+
+
+async def while_held(progress: Progress, work: Awaitable[Result]) -> Result:
+    """Does work as long as its job is this process's; raises what either raises first."""
+    working = asyncio.ensure_future(work)
+    holding = asyncio.create_task(progress.hold())
+    try:
+        await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await holding
+        return await working
+    finally:
+        for task in (working, holding):
+            task.cancel()
+        await asyncio.gather(working, holding, return_exceptions=True)

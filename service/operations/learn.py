@@ -19,7 +19,7 @@ from service.runtime import Runtime
 def learn_from(
     runtime: Runtime, gallery: Gallery, query: NDArray[np.float32], wanted: Filter
 ) -> None:
-    """Has a search remembered when the device has nothing better to do.
+    """Has a search remembered; of many that come at once only some are.
 
     Args:
         runtime: of the service.
@@ -28,11 +28,11 @@ def learn_from(
         wanted: which crops were searched.
     """
     own = runtime.calibrations.of(gallery)
-    if not own.learns or runtime.device.waiting:
+    if not own.wants(busy=runtime.device.waiting > 0):
         return
 
     def remember() -> None:
-        if gallery.needs_reindex or runtime.device.waiting:
+        if gallery.needs_reindex:
             return
         digest = hashlib.blake2b(query.tobytes(), digest_size=8).digest()
         name = int.from_bytes(digest, "little")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.gallery.gallery import Gallery
-from service.gallery.own_calibration import CalibrationInForce
 from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
+from service.operations.confirm import Searched, confirmed
 from service.operations.learn import learn_from
 from service.operations.ranking import Ranking, RankingOptions, rank
 from service.problems import UnknownCrop, UnusableImages
@@ -37,22 +38,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class QueryAnswer:
-    """A ranking and what it was made with."""
+    """A ranking and what it was made with.
+
+    Attributes:
+        stale: it was answered from memory while the record did not answer, or was read again.
+    """
 
     gallery_version: int
     calibration_version: str
     model: str
     ranking: Ranking
     timing: Timing
-
-
-@dataclass(frozen=True)
-class _Searched:
-    version: int
-    model: LoadedModel
-    calibration: CalibrationInForce
-    ranking: Ranking
-    began: float
+    stale: bool = False
 
 
 class _Switched(InputProblem):
@@ -128,23 +125,24 @@ async def query_by_crop(
     began = time.perf_counter()
     target = runtime.galleries.get(gallery)
 
-    def search() -> _Searched:
+    def search(options: RankingOptions) -> Searched:
         started = time.perf_counter()
         index = target.index
         row = index.table.row_of(crop_id)
         if row is None:
             raise UnknownCrop(gallery, crop_id)
         label = index.table.label(row)
-        wanted = replace(options.wanted, without=label.row_id)
+        wanted = replace(options.wanted, without=options.wanted.without | {label.row_id})
         if options.camera_disjoint and label.camera is not None:
             wanted = replace(wanted, exclude_cameras=(*wanted.exclude_cameras, label.camera))
         vector = index.table.vectors[row : row + 1].copy()
         model = runtime.model_of(target)
-        return _search(runtime, target, model, vector, replace(options, wanted=wanted), started)
+        options = replace(options, wanted=wanted)
+        return replace(_search(runtime, target, model, vector, options, started), asked=label)
 
     with runtime.admission.places(1):
         asked = time.perf_counter()
-        searched = await asyncio.wrap_future(runtime.device.submit(search))
+        searched = await confirmed(runtime, target, options, _on_device(runtime, search))
     queue = searched.began - asked
     return _finish(searched, decode=0.0, queue=queue, embed=0.0, began=began)
 
@@ -159,14 +157,14 @@ async def _answer(
 ) -> QueryAnswer:
     vectors = np.stack([image.vector for image in images])
 
-    def search() -> _Searched:
+    def search(options: RankingOptions) -> Searched:
         started = time.perf_counter()
         if target.embedder != model.embedder:
             raise _Switched
         return _search(runtime, target, model, vectors, options, started)
 
     asked = time.perf_counter()
-    searched = await asyncio.wrap_future(runtime.device.submit(search))
+    searched = await confirmed(runtime, target, options, _on_device(runtime, search))
     return _finish(
         searched,
         decode=max(image.decode for image in images),
@@ -176,6 +174,12 @@ async def _answer(
     )
 
 
+def _on_device(
+    runtime: Runtime, search: Callable[[RankingOptions], Searched]
+) -> Callable[[RankingOptions], Awaitable[Searched]]:
+    return lambda options: asyncio.wrap_future(runtime.device.submit(partial(search, options)))
+
+
 def _search(
     runtime: Runtime,
     target: Gallery,
@@ -183,14 +187,14 @@ def _search(
     vectors: NDArray[np.float32],
     options: RankingOptions,
     began: float,
-) -> _Searched:
+) -> Searched:
     calibration = runtime.calibrations.of(target).in_force
     ranking = rank(target.index, model.networks, calibration.calibration, vectors, options)
-    return _Searched(target.version, model, calibration, ranking, began)
+    return Searched(target.version, model, calibration, ranking, began)
 
 
 def _finish(
-    searched: _Searched, *, decode: float, queue: float, embed: float, began: float
+    searched: Searched, *, decode: float, queue: float, embed: float, began: float
 ) -> QueryAnswer:
     timing = Timing(
         decode=decode * 1e3,
@@ -206,4 +210,5 @@ def _finish(
         searched.model.description.artefact_fingerprint,
         searched.ranking,
         timing,
+        searched.stale,
     )

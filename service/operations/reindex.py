@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
 from service.gallery.gallery import Gallery
-from service.gallery.index import GalleryIndex
 from service.gallery.job_records import Job, JobProblem
 from service.gallery.records import StoredCrop
 from service.inference.pipeline import EmbeddedImage
-from service.operations.jobs import Progress, create_job, new_job_id
+from service.operations.jobs import CUT_OFF, Progress, create_job, new_job_id
 from service.operations.pictures import stored_picture
 from service.problems import GalleryConflict, QueueFull
 from service.runtime import Runtime
@@ -63,11 +62,17 @@ async def run_reindex(
     that are enrolled meanwhile are embedded by both.
 
     Raises:
-        GalleryConflict: where crops cannot be embedded; nothing was switched.
+        GalleryConflict: where crops cannot be embedded, or another process's model is wanted;
+            nothing was switched.
         Cancelled: where somebody asked it to stop.
     """
     store, newest = runtime.galleries.store, runtime.model.embedder
     if not gallery.outdated:
+        if job.parameters.get("to", newest) != newest:
+            raise GalleryConflict(
+                "this reindex leads to another model than the process serves that took it up; let "
+                "every process on the record serve the same artefact, and reindex again"
+            )
         return "the gallery holds vectors of the loaded model already"
     await runtime.galleries.write(lambda: store.staged.begin(gallery.gallery_id, newest))
     try:
@@ -79,10 +84,10 @@ async def run_reindex(
                     f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
                     "names them; delete them and reindex again, nothing was switched"
                 )
-            if await _switch(runtime, gallery, newest):
+            if await _switch(runtime, gallery):
                 return None
-    except asyncio.CancelledError:
-        # The service is stopping: the next one goes on with what is embedded already.
+    except CUT_OFF:
+        # Whoever goes on needs what is embedded already.
         raise
     except BaseException:
         await runtime.galleries.write(lambda: store.staged.drop(gallery.gallery_id))
@@ -92,11 +97,10 @@ async def run_reindex(
 async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
     """Embeds every crop that has no vector of the newest model; answers how many cannot be."""
     staged, number = runtime.galleries.store.staged, gallery.gallery_id
+    size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     after, failed = 0, 0
     while True:
-        crops = await runtime.galleries.read(
-            partial(staged.missing, number, after, CROPS_PER_BATCH)
-        )
+        crops = await runtime.galleries.read(partial(staged.missing, number, after, size))
         if not crops:
             return failed
         after = crops[-1].row_id
@@ -141,21 +145,8 @@ async def _embed_patiently(
             await asyncio.sleep(PATIENCE_SECONDS)
 
 
-async def _switch(runtime: Runtime, gallery: Gallery, embedder: str) -> bool:
+async def _switch(runtime: Runtime, gallery: Gallery) -> bool:
     """Goes over to the new vectors; False where a crop came in that has none yet."""
-    store = runtime.galleries.store
-
-    def write() -> tuple[int, GalleryIndex] | None:
-        version = store.staged.switch(gallery.gallery_id)
-        if version is None:
-            return None
-        # Nothing is written until this is built, so that nothing is missing in it.
-        return version, gallery.index_of(embedder, store.crops.vectors(gallery.gallery_id))
-
-    def apply(change: tuple[int, GalleryIndex] | None) -> None:
-        if change is not None:
-            version, index = change
-            gallery.adopt(index, embedder, version)
-            runtime.calibrations.forget(gallery)
-
-    return await runtime.galleries.change(gallery, write, apply) is not None
+    staged = runtime.galleries.store.staged
+    switched = await runtime.galleries.replace(gallery, lambda: staged.switch(gallery.gallery_id))
+    return switched is not None

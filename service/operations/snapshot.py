@@ -9,7 +9,6 @@ from pathlib import Path
 from secrets import token_hex
 
 from service.gallery.gallery import Gallery
-from service.gallery.index import GalleryIndex
 from service.gallery.records import Snapshot
 from service.gallery.snapshot_file import (
     read_snapshot,
@@ -117,23 +116,15 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
     path = snapshot_path(runtime, target, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint
 
-    def write() -> tuple[int, GalleryIndex | None]:
-        version = store.crops.replace(target.gallery_id, fingerprint, read_snapshot(path))
-        if fingerprint not in runtime.models:
-            return version, None
-        return version, target.index_of(fingerprint, store.crops.vectors(target.gallery_id))
-
-    def apply(change: tuple[int, GalleryIndex | None]) -> None:
-        version, index = change
-        target.adopt(index, fingerprint, version)
-        runtime.calibrations.forget(target)
+    def write() -> int:
+        return store.crops.replace(target.gallery_id, fingerprint, read_snapshot(path))
 
     details = {"snapshot_id": snapshot_id}
     async with (
         runtime.audit.trail("restore_snapshot", gallery=gallery, details=details) as result,
         runtime.snapshot_files,
     ):
-        version, _ = await runtime.galleries.change(target, write, apply)
+        version = await runtime.galleries.replace(target, write)
         result["gallery_version"] = version
     return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
 

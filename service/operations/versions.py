@@ -20,9 +20,8 @@ async def wait_for_version(runtime: Runtime, gallery: str, version: int) -> None
         UnknownGallery: there is none of that name.
         VersionNotReached: where it does not come within two seconds.
     """
-    target = runtime.galleries.get(gallery)
     until = time.monotonic() + PATIENCE_SECONDS
-    while target.version < version:
+    while (shown := runtime.galleries.get(gallery).version) < version:
         if time.monotonic() >= until:
-            raise VersionNotReached(gallery, target.version, version, RETRY_AFTER_SECONDS)
+            raise VersionNotReached(gallery, shown, version, RETRY_AFTER_SECONDS)
         await asyncio.sleep(LOOK_EVERY_SECONDS)

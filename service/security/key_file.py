@@ -22,7 +22,7 @@ class KeyLine(BaseModel):
         key_id: letters and digits; the key reads `gmn_<key_id>_<secret>`.
         secret_sha256: SHA-256 of the secret, hexadecimal. The secret has 32 to 128 letters, digits,
             `-` and `_`, drawn at random.
-        scopes: of `query`, `enroll` and `admin`.
+        scopes: of `query`, `enroll`, `metrics` and `admin`.
         gallery: the only gallery that it is for.
         note: whom it was made for.
     """

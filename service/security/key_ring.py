@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from model.problems import InputProblem
 from service.gallery.key_records import ApiKey
 from service.gallery.record_store import KeyRecords
-from service.problems import Unauthorised
+from service.problems import RecordUnavailable, Unauthorised
 from service.security.callers import WHOEVER_IS_HERE, Caller
 from service.security.key_file import KeyFile, read_key_file
 from service.security.keys import find_key
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_READINGS = 1.0
+LONGEST_READING_SECONDS = 0.5
 NO_FILE = KeyFile((), ())
 
 
 class KeyRing:
     """Tells who is calling; lives on the event loop, and reads keys on a thread of its own.
 
-    A key that another process makes or revokes counts within a second.
+    A key that another process makes or revokes counts within a second; while the record does not
+    answer, those that counted last go on to.
 
     Raises:
         InputProblem: where the file is wrong, or where no key protects an address that other
@@ -46,9 +49,11 @@ class KeyRing:
         self._loopback = loopback
         self._seen: tuple[int, ...] | None = None
         self._deployed = NO_FILE
+        self._recorded: Sequence[ApiKey] | None = None
         self._keys: Mapping[str, ApiKey] = {}
         self._read_at = 0.0
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Future[None] | None = None
+        self._reading_since = 0.0
         self._read()
         if self._deployed.problems:
             raise InputProblem(self._deployed.problems[0])
@@ -91,9 +96,14 @@ class KeyRing:
     async def _refresh(self) -> None:
         if self._is_fresh():
             return
-        async with self._reading:
-            if not self._is_fresh():
-                await asyncio.get_running_loop().run_in_executor(self._reader, self._read)
+        if self._reading is None or self._reading.done():
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._reader, self._read)
+            self._reading_since = time.monotonic()
+        # Where the record takes its time, the keys that counted last do until it answers.
+        with contextlib.suppress(TimeoutError):
+            left = self._reading_since + LONGEST_READING_SECONDS - time.monotonic()
+            await asyncio.wait_for(asyncio.shield(self._reading), max(0.0, left))
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._read_at < SECONDS_BETWEEN_READINGS
@@ -101,7 +111,14 @@ class KeyRing:
     def _read(self) -> None:
         began = time.monotonic()
         deployed = self._read_file()
-        self._keys = {key.key_id: key for key in (*deployed.keys, *self._records.all())}
+        try:
+            self._recorded = self._records.all()
+        except RecordUnavailable as problem:
+            if self._recorded is None:
+                raise
+            log.error("keys could not be read again: %s", problem.detail)
+            began = time.monotonic()
+        self._keys = {key.key_id: key for key in (*deployed.keys, *self._recorded)}
         self._read_at = began
 
     def _read_file(self) -> KeyFile:

@@ -15,6 +15,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.service.redis_server import RedisServer, redis_server
+
 START = (
     "import sys; from service.commands.serve import serve; "
     "from model.problems import InputProblem\n"
@@ -22,6 +24,13 @@ START = (
     "except InputProblem as problem: sys.exit(f'{problem}')"
 )
 STARTED = re.compile(r"Serving on (http://\S+)")
+
+
+@pytest.fixture(scope="module")
+def redis_record() -> Iterator[RedisServer]:
+    """A Redis with the shipped configuration that the tests of a file share."""
+    with redis_server() as server:
+        yield server
 
 
 class Served:

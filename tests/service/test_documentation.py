@@ -57,7 +57,7 @@ def test_every_kind_of_problem_has_its_remedy() -> None:
 
 def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
     rows = re.findall(
-        r"^\| (nothing|`(?:query|enroll|admin)`.*?) \| (`.*`) \|$", PAGE, re.MULTILINE
+        r"^\| (nothing|`(?:query|enroll|metrics|admin)`.*?) \| (`.*`) \|$", PAGE, re.MULTILINE
     )
     told = {call: scopes for scopes, calls in rows for call in re.findall(r"`([^`]+)`", calls)}
     asked = {}

@@ -191,6 +191,20 @@ def test_a_manifest_in_a_tar_says_who_and_where(served, gallery, drawn_crops):
     }
 
 
+def test_a_manifest_is_read_below_a_data_directory_behind_a_link(start, tmp_path, drawn_crops):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    served = start(data_dir=tmp_path / "data")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.png", drawn_crops[0].png)
+        archive.writestr("manifest.csv", "path,identity,camera\na.png,0042,gate")
+    job = served.http.post(
+        "/v1/galleries/default/imports", files={"archive": packed.getvalue()}
+    ).json()
+    assert _ended(served, job)["progress"]["landed"] == 1
+
+
 def test_progress_is_told_as_it_goes_until_the_end(served, gallery, drawn_crops):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

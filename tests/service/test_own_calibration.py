@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +54,21 @@ def test_it_begins_with_the_artefacts_and_then_uses_its_own(served, gallery):
     assert (before["state"], before["searches"]) == ("learning", 0)
     model = served.http.get("/v1/model").json()
     assert before["version"] == model["calibration_version"]
+
+
+def test_a_service_that_never_rests_learns_too(served, gallery):
+    served.enroll(gallery, *(_stranger(number) for number in range(20)))
+    stop = time.monotonic() + 60
+    numbers = iter(range(1_000, 100_000))
+
+    def ask(_: int) -> None:
+        while _calibration(served, gallery)["searches"] < 40 and time.monotonic() < stop:
+            for _ in range(8):
+                served.query(gallery, _stranger(next(numbers)))
+
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(ask, range(8)))
+    assert _calibration(served, gallery)["searches"] >= 40
 
 
 def test_what_was_learnt_moves_verdicts_and_never_the_ranking(searched, tmp_path):

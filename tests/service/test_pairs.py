@@ -20,6 +20,7 @@ from model.crops.decode import decode_crop
 from model.explanation import variants
 from model.preprocessing import Preprocessing
 from service.device import DeviceThread
+from service.metrics import Metrics
 from service.operations.explain import explain_pair
 from service.problems import UnusableImages
 
@@ -130,6 +131,7 @@ class StandIn:
 
     def __init__(self, device: DeviceThread, value: float = 1.0) -> None:
         self.device = device
+        self.metrics = Metrics()
         self.done: list[str] = []
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.settings = SimpleNamespace(max_batch=32, max_queued_images=256)

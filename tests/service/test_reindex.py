@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.service.security.conftest import make_key
+
 
 def _ended(served, job: dict) -> dict:
     until = time.monotonic() + 120
@@ -77,6 +79,20 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
     assert served.query(gallery, drawn_crops[0].png).json()["model"] not in (None, "")
     assert served.http.post(f"{url}/reindex").status_code == 409
     assert models
+
+
+def test_a_reindex_is_stopped_by_an_admin_alone(exchanged, tmp_path):
+    served, gallery = exchanged
+    job = _ended(served, served.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    url = f"/v1/jobs/{job['job_id']}"
+    asked = {
+        scope: {"Authorization": f"Bearer {make_key(tmp_path / 'data', '--scope', scope)}"}
+        for scope in ("enroll", "admin")
+    }
+    while served.http.get(url).status_code != 401:
+        time.sleep(0.05)
+    assert served.http.delete(url, headers=asked["enroll"]).status_code == 403
+    assert served.http.delete(url, headers=asked["admin"]).json()["state"] == "done"
 
 
 def test_without_the_model_before_a_gallery_waits_for_its_reindex(

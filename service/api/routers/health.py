@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from service.api.dependencies import RuntimeDep, refusals
-from service.api.schemas.health import AliveOut, ReadyOut
+from service.api.schemas.health import AliveOut, ReadyOut, RecordOut
 from service.api.security import needs
 
 router = APIRouter(tags=["health"])
@@ -21,12 +21,16 @@ async def livez(runtime: RuntimeDep) -> AliveOut:
         raise HTTPException(
             503, f"the device thread gave no sign of life for {silent:.0f} s; restart the service"
         )
+    if not runtime.galleries.alive:
+        raise HTTPException(
+            503, "nothing follows the record's changes any more; restart the service"
+        )
     return AliveOut(status="alive")
 
 
 @router.get("/readyz", responses=refusals(open_to_all=True))
 async def readyz(runtime: RuntimeDep) -> ReadyOut:
-    """Whether to send requests here."""
+    """Whether to send requests here: also while the record does not answer, as searches do."""
     galleries = runtime.galleries.all()
     broken = [gallery.name for gallery in galleries if not gallery.in_step]
     if broken:
@@ -39,6 +43,7 @@ async def readyz(runtime: RuntimeDep) -> ReadyOut:
             gallery.name: "needs_reindex" if gallery.needs_reindex else "ready"
             for gallery in galleries
         },
+        record=RecordOut.of(runtime.galleries.record_state),
     )
 
 
@@ -46,7 +51,7 @@ async def readyz(runtime: RuntimeDep) -> ReadyOut:
     "/metrics",
     response_class=Response,
     responses=refusals(),
-    dependencies=[needs("admin", every_gallery=True, loopback_may=True)],
+    dependencies=[needs("metrics", every_gallery=True, loopback_may=True)],
 )
 async def metrics(runtime: RuntimeDep) -> Response:
     """In the Prometheus text format."""
@@ -56,4 +61,8 @@ async def metrics(runtime: RuntimeDep) -> Response:
     for gallery in runtime.galleries.all():
         runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
         runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)
+    record = runtime.galleries.record_state
+    runtime.metrics.record_up.set(record.up)
+    runtime.metrics.follower_lag.set(record.lag)
+    runtime.metrics.follower_lag_seconds.set(record.lag_seconds)
     return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -86,8 +86,13 @@ async def report(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Strea
 
 @router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
 async def cancel(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
-    """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is."""
-    await _shown(runtime, caller, job_id)
+    """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
+
+    A reindex is stopped by whoever may begin one: that takes `admin`.
+    """
+    shown = await _shown(runtime, caller, job_id)
+    if shown.kind == "reindex":
+        caller.require(["admin"])
     job = await jobs.cancel_job(runtime, job_id)
     return JobOut.of(gallery_name(runtime, job), job)
 

@@ -27,15 +27,27 @@ from service.operations.versions import wait_for_version
 from service.problems import InvalidField
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["queries"])
-SOME_ANSWERED: Responses = {
-    207: {"model": SeparateOut, "description": "With mode=separate: some images were refused."}
+STALE = {"GMN-Stale": "true"}
+STALE_HEADER = {
+    "GMN-Stale": {
+        "description": "There where an answer is `stale`.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+ANSWERED: Responses = {
+    200: {"description": "A ranking, or one for each image.", "headers": STALE_HEADER},
+    207: {
+        "model": SeparateOut,
+        "description": "With mode=separate: some images were refused.",
+        "headers": STALE_HEADER,
+    },
 }
 
 
 @router.post(
     "/queries",
     response_model=QueryOut | SeparateOut,
-    responses=SOME_ANSWERED | refusals(400, 404, 409, 413, 415, 429),
+    responses=ANSWERED | refusals(400, 404, 409, 413, 415, 429),
     dependencies=[needs("query"), TakesForm],
 )
 async def query_gallery(
@@ -68,7 +80,8 @@ async def query_gallery(
 async def _one(gallery: str, answer: QueryAnswer) -> Response:
     # A ranking of thousands takes its time to write, in which the event loop serves others.
     body = await run_in_threadpool(lambda: QueryOut.of(gallery, answer).model_dump_json())
-    return Response(body, media_type="application/json")
+    headers = STALE if answer.stale else None
+    return Response(body, media_type="application/json", headers=headers)
 
 
 def _separate(
@@ -89,7 +102,12 @@ def _separate(
     if refused == len(answers):
         detail = f"none of the {refused} images could be used; results says why, one by one"
         return answer_problem(request, problem("unusable_images", detail, results=results))
-    return JSONResponse({"results": results}, status_code=207 if refused else 200)
+    stale = any(isinstance(one, QueryAnswer) and one.stale for one in answers)
+    return JSONResponse(
+        {"results": results},
+        status_code=207 if refused else 200,
+        headers=STALE if stale else None,
+    )
 
 
 def _dump(gallery: str, answer: QueryAnswer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from model.calibration import Verdict
 from service.api.schemas.base import CROP_ID, Moment, RefusedOut, Schema, image_url
@@ -58,7 +58,11 @@ class TimingOut(Schema):
 
 
 class QueryOut(Schema):
-    """A ranking, and how sure it is."""
+    """A ranking, and how sure it is.
+
+    `stale` is there, and true, only where the record did not answer or is being read again: the
+    ranking is of what this process knew before, and deletions since may be missing from it.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -101,6 +105,7 @@ class QueryOut(Schema):
     results: list[RankedOut]
     candidates_scored: int
     timing_ms: TimingOut
+    stale: bool = Field(default=False, exclude_if=lambda stale: not stale)
 
     @classmethod
     def of(cls, gallery: str, answer: QueryAnswer) -> QueryOut:
@@ -116,6 +121,7 @@ class QueryOut(Schema):
             ],
             candidates_scored=answer.ranking.candidates_scored,
             timing_ms=TimingOut.model_validate(answer.timing),
+            stale=answer.stale,
         )
 
 

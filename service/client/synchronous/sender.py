@@ -44,6 +44,7 @@ class Sender:
         self.gallery_name = gallery
         self._timeout = timeout
         self._retries = retries or Retries()
+        self._answered = False
         try:
             self._http = httpx.Client(
                 base_url=self.url, headers=headers(api_key), timeout=timeout, transport=transport
@@ -67,7 +68,7 @@ class Sender:
         self._http.close()
 
     def _send(self, call: Call[AnswerType], retries: Retries | None = None) -> AnswerType:
-        attempts = Attempts(self.url, call, retries or self._retries)
+        attempts = Attempts(self.url, call, retries or self._retries, self._answered)
         while True:
             try:
                 with arguments(call, self._timeout) as request:
@@ -75,6 +76,7 @@ class Sender:
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 time.sleep(attempts.after_error(error))
                 continue
+            self._answered = True
             wait = attempts.after_answer(response)
             if wait is None:
                 return answer(self.url, call, response)

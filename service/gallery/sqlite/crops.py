@@ -27,7 +27,7 @@ from service.gallery.records import (
     StoredCrop,
     StrayPicture,
 )
-from service.gallery.sqlite.database import Database, as_text, as_time, now
+from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.enrolment import insert_crop, store_crop
 from service.gallery.sqlite.galleries import (
     bind,
@@ -37,6 +37,7 @@ from service.gallery.sqlite.galleries import (
 )
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
 from service.gallery.sqlite.requests import find_request, keep_request
+from service.gallery.stored_values import as_text, as_time, now
 
 
 class SqliteCrops:
@@ -182,6 +183,21 @@ class SqliteCrops:
         connection = self._database.connection
         return indexed_crops(connection, gallery_id, searched_side(connection, gallery_id))
 
+    def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
+        """Those of these crops that are there, as the index needs them, by `row_id`."""
+        connection = self._database.connection
+        side = searched_side(connection, gallery_id)
+        return list(indexed_crops(connection, gallery_id, side, row_ids))
+
+    def present(self, gallery_id: int, row_ids: Sequence[int]) -> set[int]:
+        """Which of these crops are there now."""
+        rows = self._database.connection.execute(
+            "SELECT row_id FROM crops WHERE gallery_id = ? "
+            "AND row_id IN (SELECT value FROM json_each(?))",
+            (gallery_id, json.dumps(list(row_ids))),
+        )
+        return {row_id for (row_id,) in rows}
+
     def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops were removed for good."""
         rows = self._database.connection.execute(
@@ -218,7 +234,7 @@ class SqliteCrops:
                     "SELECT 1 FROM tombstones WHERE crop_id = ?", (crop.record.crop_id,)
                 ).fetchone()
                 if not removed:
-                    insert_crop(connection, gallery_id, side, _as_new(crop))
+                    insert_crop(connection, gallery_id, side, crop.as_new())
             version = gallery_version(connection, gallery_id, raised=True)
         self._database.empty_log()
         return version
@@ -244,13 +260,18 @@ class SqliteCrops:
 
 
 def indexed_crops(
-    connection: sqlite3.Connection, gallery_id: int, side: str
+    connection: sqlite3.Connection,
+    gallery_id: int,
+    side: str,
+    row_ids: Sequence[int] | None = None,
 ) -> Iterator[IndexedCrop]:
-    """Every crop that has a vector on a side, by `row_id`."""
+    """Every crop, or those named, that has a vector on a side, by `row_id`."""
+    named = "" if row_ids is None else "AND row_id IN (SELECT value FROM json_each(?))"
+    given = () if row_ids is None else (json.dumps(list(row_ids)),)
     rows = connection.execute(
         "SELECT row_id, crop_id, identity, camera, captured_at, vector "
-        f"FROM crops JOIN {side} USING (row_id) WHERE gallery_id = ? ORDER BY row_id",
-        (gallery_id,),
+        f"FROM crops JOIN {side} USING (row_id) WHERE gallery_id = ? {named} ORDER BY row_id",
+        (gallery_id, *given),
     )
     for row_id, crop_id, identity, camera, captured_at, vector in rows:
         label = CropLabel(row_id, crop_id, identity, camera, as_time(captured_at))
@@ -269,19 +290,3 @@ def _archived(connection: sqlite3.Connection, gallery_id: int) -> Iterator[Archi
         record = stored_crop(columns)
         picture = Picture(content, record.content_type or "") if content is not None else None
         yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
-
-
-def _as_new(crop: ArchivedCrop) -> NewCrop:
-    record = crop.record
-    return NewCrop(
-        picture=crop.picture,
-        sha256=record.sha256,
-        vector=crop.vector,
-        identity=record.identity,
-        camera=record.camera,
-        captured_at=record.captured_at,
-        external_id=record.external_id,
-        metadata=record.metadata,
-        crop_id=record.crop_id,
-        created_at=record.created_at,
-    )

@@ -6,7 +6,6 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from service.problems import StorageFailed
@@ -88,21 +87,6 @@ class Database:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
-
-
-def as_text(moment: datetime) -> str:
-    """A time as it is stored; texts of UTC times sort as the times do."""
-    return moment.astimezone(UTC).isoformat()
-
-
-def now() -> str:
-    """This moment as it is stored, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def as_time(text: str | None) -> datetime | None:
-    """The time that a stored text says."""
-    return datetime.fromisoformat(text) if text else None
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-
-import numpy as np
-from numpy.typing import NDArray
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import CropLabel, IndexedCrop, LandedCrop, NewCrop
-from service.gallery.sqlite.database import as_text, now
+from service.gallery.stored_values import (
+    as_text,
+    kept_already,
+    now,
+    said_of,
+    same_image,
+    vector_bytes,
+)
 
 NAMED_IN_WARNINGS = 3
 
@@ -29,7 +32,7 @@ def store_crop(
     Returns:
         What became of it, and what the index has to learn: nothing where it was there already.
     """
-    said = _said(crop)
+    said = said_of(crop)
     same_bytes = connection.execute(
         f"SELECT crop_id, identity, camera, {', '.join(said)} FROM crops "
         "WHERE gallery_id = ? AND sha256 = ? ORDER BY row_id",
@@ -37,16 +40,17 @@ def store_crop(
     ).fetchall()
     for crop_id, identity, camera, *known in same_bytes:
         if (identity, camera) == (crop.identity, crop.camera):
-            warnings = tuple(
-                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
-                for name, old in zip(said, known, strict=True)
-                if said[name] not in (None, old)
+            warnings = kept_already(
+                [
+                    name
+                    for name, old in zip(said, known, strict=True)
+                    if said[name] not in (None, old)
+                ]
             )
             return LandedCrop(crop_id, identity, camera, duplicate=True, warnings=warnings), None
     crop_id, row_id = insert_crop(connection, gallery_id, side, crop)
     warnings = tuple(
-        f"the same image is already enrolled as crop {other} under identity {identity or 'unknown'}"
-        f" and camera {camera or 'unknown'}"
+        same_image(other, identity, camera)
         for other, identity, camera, *_ in same_bytes[:NAMED_IN_WARNINGS]
     )
     label = CropLabel(row_id, crop_id, crop.identity, crop.camera, crop.captured_at)
@@ -70,7 +74,7 @@ def insert_crop(
             crop.sha256,
             crop.identity,
             crop.camera,
-            *_said(crop).values(),
+            *said_of(crop).values(),
             picture.content_type if picture else "",
             len(picture.content) if picture else 0,
             as_text(crop.created_at) if crop.created_at else now(),
@@ -85,16 +89,3 @@ def insert_crop(
             "INSERT INTO pictures (row_id, content) VALUES (?, ?)", (row_id, picture.content)
         )
     return crop_id, row_id
-
-
-def vector_bytes(vector: NDArray[np.float32]) -> bytes:
-    """A vector as it is stored: float32, little-endian."""
-    return np.asarray(vector, "<f4").tobytes()
-
-
-def _said(crop: NewCrop) -> dict[str, str | None]:
-    return {
-        "captured_at": as_text(crop.captured_at) if crop.captured_at else None,
-        "external_id": crop.external_id,
-        "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
-    }

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from service.gallery.records import GalleryRecord, GallerySettings
-from service.gallery.sqlite.database import Database, now
+from service.gallery.sqlite.database import Database
+from service.gallery.stored_values import now
 from service.problems import GalleryConflict, NeedsReindex
 
 QUERY = """

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.gallery.job_records import FINISHED, Job, JobKind, JobProblem, JobState
-from service.gallery.sqlite.database import Database, as_text, now
+from service.gallery.sqlite.database import Database
+from service.gallery.stored_values import as_text, now
 
 COLUMNS = (
     "job_id, gallery_id, kind, state, parameters, progress, "
@@ -76,13 +77,14 @@ class SqliteJobs:
         progress: str,
         problems: Sequence[JobProblem] = (),
         detail: str | None = None,
+        worker: str | None = None,
     ) -> Job | None:
-        """Notes how far a job is, and renews its lease; None where it was removed meanwhile."""
+        """Notes how far a job is; None where it was removed, or is not this worker's any more."""
         with self._database.transaction() as connection:
             changed = connection.execute(
                 "UPDATE jobs SET state = ?, progress = ?, detail = ?, updated_at = ? "
-                "WHERE job_id = ?",
-                (state, progress, detail, now(), job_id),
+                "WHERE job_id = ? AND coalesce(worker = ?, TRUE)",
+                (state, progress, detail, now(), job_id, worker),
             )
             if changed.rowcount == 0:
                 return None

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from service.gallery.key_records import SCOPES, ApiKey
-from service.gallery.sqlite.database import Database, as_text
+from service.gallery.sqlite.database import Database
+from service.gallery.stored_values import as_text
 
 
 class SqliteKeys:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.gallery.records import StoredCrop
-from service.gallery.sqlite.database import as_time
+from service.gallery.stored_values import as_time
 
 COLUMNS = (
     "row_id, crop_id, identity, camera, captured_at, external_id, metadata, sha256, content_type, "

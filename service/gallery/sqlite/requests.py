@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from service.gallery.records import Enrolment, LandedCrop, RequestKey
-from service.gallery.sqlite.database import as_text, now
+from service.gallery.stored_values import as_text, now
 from service.problems import RequestConflict
 
 KEPT_FOR = timedelta(days=1)

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from service.gallery.records import Snapshot
-from service.gallery.sqlite.database import Database, as_text
+from service.gallery.sqlite.database import Database
+from service.gallery.stored_values import as_text
 
 COLUMNS = (
     "snapshot_id, gallery_id, version, embedding_fingerprint, crops, bytes, sha256, created_at"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.sqlite.crops import indexed_crops
 from service.gallery.sqlite.database import Database
-from service.gallery.sqlite.enrolment import vector_bytes
 from service.gallery.sqlite.galleries import gallery_version, searched_side
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
+from service.gallery.stored_values import vector_bytes
 
 WITHOUT = (
     "FROM crops WHERE gallery_id = ? AND row_id > ? "

@@ -25,6 +25,8 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
+        # One process holds the file, and knows what it did.
+        self.changes = None
         try:
             migrate(self._database.connection, path)
         except sqlite3.Error as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -38,8 +39,8 @@ JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running"}
 class ScriptedServer(ThreadingHTTPServer):
     """Answers from `script`, one entry a request, and remembers what was asked."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.script: list[tuple[int, dict[str, str], object]] = []
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
 
@@ -104,6 +105,31 @@ def test_a_service_that_stays_full_is_given_up_with_its_own_words(
         client.pairs(b"a", b"b")
     assert failure.value.problem.status == 429
     assert len(server.asked) == 3
+
+
+def test_a_service_that_was_there_is_waited_for_while_it_starts_again() -> None:
+    with ScriptedServer() as before:
+        before.script = [PAIR]
+        port = before.server_port
+        thread = threading.Thread(target=before.serve_forever, args=(0.01,))
+        thread.start()
+        client = Client(before.url, retries=Retries(attempts=6))
+        client.pairs(b"a", b"b")
+        before.shutdown()
+        thread.join()
+    asking = threading.Thread(target=lambda: heard.append(client.pairs(b"a", b"b").verdict))
+    heard: list[str] = []
+    asking.start()
+    time.sleep(0.6)
+    with ScriptedServer(port) as after:
+        after.script = [PAIR]
+        thread = threading.Thread(target=after.serve_forever, args=(0.01,))
+        thread.start()
+        asking.join(10)
+        after.shutdown()
+        thread.join()
+    client.close()
+    assert heard == ["match"]
 
 
 def test_a_long_retry_after_is_bounded(server: ScriptedServer, client: Client) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -14,28 +13,33 @@ from service.gallery.key_records import ApiKey
 from service.gallery.records import (
     CropFilter,
     GallerySettings,
-    NewCrop,
     Picture,
     RequestKey,
     Snapshot,
 )
+from service.gallery.redis.store import RedisStore
 from service.gallery.sqlite.store import SqliteStore
 from service.problems import GalleryConflict, NeedsReindex, RequestConflict
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
-EMBEDDER, OTHER_EMBEDDER = "a" * 64, "b" * 64
-NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EVERYTHING = CropFilter()
 
 
-@pytest.fixture(params=[SqliteStore])
+@pytest.fixture(params=["sqlite", "redis"])
 def reopen(request, tmp_path):
     """Opens the store, and again what an earlier opening left."""
     opened = []
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_record")
+        server.ask("FLUSHALL")
 
     def open_store():
         for store in opened:
             store.close()
-        opened.append(request.param(tmp_path / "record"))
+        if request.param == "redis":
+            opened.append(RedisStore(server.url))
+        else:
+            opened.append(SqliteStore(tmp_path / "record"))
         return opened[-1]
 
     yield open_store
@@ -56,24 +60,12 @@ def _create(store, name: str) -> int:
     return store.galleries.create(name, EMBEDDER, GallerySettings()).gallery_id
 
 
-def _crop(number: int, identity: str | None = "a", camera: str | None = "east", **said) -> NewCrop:
-    image = b"image %d" % number
-    return NewCrop(
-        picture=Picture(image, "image/png"),
-        sha256=hashlib.sha256(image).hexdigest(),
-        vector=np.full(4, number + 0.25, np.float32),
-        identity=identity,
-        camera=camera,
-        **{"captured_at": NOON, "metadata": {"number": number}, **said},
-    )
-
-
 def _numbers(store, gallery: int, wanted: CropFilter = EVERYTHING) -> list[int]:
     return [one.metadata["number"] for one in store.crops.page(gallery, wanted, 0, 99)]
 
 
 def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
-    landed = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)]).landed
+    landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)]).landed
     again = reopen()
     assert again.galleries.all()[0].crops == 2
     assert again.crops.get(gallery, landed[1].crop_id).metadata == {"number": 2}
@@ -85,7 +77,7 @@ def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
 
 
 def test_a_crop_without_a_kept_picture_has_a_record_and_a_vector(store, gallery):
-    bare = dataclasses.replace(_crop(1), picture=None)
+    bare = dataclasses.replace(new_crop(1), picture=None)
     crop_id = store.crops.enroll(gallery, EMBEDDER, [bare]).landed[0].crop_id
     stored = store.crops.get(gallery, crop_id)
     assert (stored.content_type, stored.image_bytes) == (None, 0)
@@ -94,8 +86,8 @@ def test_a_crop_without_a_kept_picture_has_a_record_and_a_vector(store, gallery)
 
 
 def test_only_a_change_raises_the_version(store, gallery):
-    first = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)])
-    again = store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)])
+    again = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     assert (first.version, again.version) == (1, 1)
     assert again.landed[0].duplicate
     assert store.crops.remove(gallery, [first.landed[0].crop_id]).version == 2
@@ -104,14 +96,14 @@ def test_only_a_change_raises_the_version(store, gallery):
 
 
 def test_a_row_id_is_never_given_out_twice(reopen, store, gallery):
-    newest = store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    newest = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     store.crops.remove(gallery, [newest.landed[0].crop_id])
-    later = reopen().crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    later = reopen().crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     assert later.added[0].label.row_id > newest.added[0].label.row_id
 
 
 def test_a_removed_crop_is_nowhere(store, gallery):
-    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).landed[0].crop_id
     store.crops.remove(gallery, [crop_id])
     assert store.crops.get(gallery, crop_id) is None
     assert store.crops.picture(gallery, crop_id) is None
@@ -119,14 +111,26 @@ def test_a_removed_crop_is_nowhere(store, gallery):
     assert list(store.crops.vectors(gallery)) == []
 
 
+def test_crops_are_asked_for_by_row(store, gallery):
+    added = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2), new_crop(3)]).added
+    first, second, third = (one.label.row_id for one in added)
+    store.crops.remove(gallery, [added[1].label.crop_id])
+    assert store.crops.present(gallery, [third, second, first, 999]) == {first, third}
+    found = store.crops.indexed(gallery, [third, second, first, 999])
+    assert [one.label for one in found] == [added[0].label, added[2].label]
+    assert [one.vector.tolist() for one in found] == [[1.25] * 4, [3.25] * 4]
+    assert store.crops.present(_create(store, "roof"), [first]) == set()
+    assert store.crops.indexed(gallery, []) == []
+
+
 def test_galleries_keep_to_themselves(store, gallery):
     other = _create(store, "roof")
-    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).landed[0].crop_id
     assert store.crops.get(other, crop_id) is None
     assert store.crops.remove(other, [crop_id]) is None
     assert store.crops.remove_identity(other, "a") is None
     assert store.crops.relabel(other, "a", "b") is None
-    assert not store.crops.enroll(other, EMBEDDER, [_crop(1)]).landed[0].duplicate
+    assert not store.crops.enroll(other, EMBEDDER, [new_crop(1)]).landed[0].duplicate
     store.galleries.delete(other)
     assert store.galleries.get(other) is None
     assert store.galleries.get(gallery).crops == 1
@@ -148,20 +152,20 @@ def test_settings_and_what_was_learnt_are_kept(reopen, store, gallery):
 
 
 def test_a_filled_gallery_refuses_another_embedder_and_an_empty_one_takes_it(store, gallery):
-    crop_id = store.crops.enroll(gallery, EMBEDDER, [_crop(1)]).landed[0].crop_id
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).landed[0].crop_id
     with pytest.raises(NeedsReindex):
-        store.crops.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
+        store.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(2)])
     store.crops.remove(gallery, [crop_id])
-    store.crops.enroll(gallery, OTHER_EMBEDDER, [_crop(2)])
+    store.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(2)])
     assert store.galleries.get(gallery).embedding_fingerprint == OTHER_EMBEDDER
 
 
 def test_crops_are_listed_by_page_and_by_filter(store, gallery):
     crops = [
-        _crop(1, "a"),
-        _crop(2, "b", external_id="desk 7"),
-        _crop(3, "a", "west"),
-        _crop(4, None, None),
+        new_crop(1, "a"),
+        new_crop(2, "b", external_id="desk 7"),
+        new_crop(3, "a", "west"),
+        new_crop(4, None, None),
     ]
     store.crops.enroll(gallery, EMBEDDER, crops)
     first = store.crops.page(gallery, EVERYTHING, 0, 3)
@@ -178,11 +182,11 @@ def test_crops_are_listed_by_page_and_by_filter(store, gallery):
 
 def test_a_request_that_happened_happens_once(reopen, store, gallery):
     request = RequestKey("evening", "digest", problems='[null, "bad"]')
-    first = store.crops.enroll(gallery, EMBEDDER, [_crop(1)], request)
+    first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
     again = reopen()
     for past in (
         again.crops.happened(gallery, request),
-        again.crops.enroll(gallery, EMBEDDER, [_crop(1)], request),
+        again.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request),
     ):
         assert past.replayed
         assert (past.version, past.problems) == (first.version, '[null, "bad"]')
@@ -191,12 +195,14 @@ def test_a_request_that_happened_happens_once(reopen, store, gallery):
         assert past.added == ()
     assert again.crops.happened(gallery, RequestKey("morning", "digest")) is None
     with pytest.raises(RequestConflict, match="evening"):
-        again.crops.enroll(gallery, EMBEDDER, [_crop(2)], RequestKey("evening", "other"))
+        again.crops.enroll(gallery, EMBEDDER, [new_crop(2)], RequestKey("evening", "other"))
     assert again.galleries.get(gallery).crops == 1
 
 
 def test_an_identity_is_renamed_merged_and_removed_as_one(store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [_crop(1, "a"), _crop(2, "a", "west"), _crop(3, "b")])
+    store.crops.enroll(
+        gallery, EMBEDDER, [new_crop(1, "a"), new_crop(2, "a", "west"), new_crop(3, "b")]
+    )
     renamed = store.crops.relabel(gallery, "a", "c")
     assert (renamed.version, len(renamed.row_ids), renamed.merged) == (2, 2, False)
     merged = store.crops.relabel(gallery, "b", "c")
@@ -212,10 +218,10 @@ def test_crops_past_their_time_are_removed_oldest_of_capture_or_enrolment(store,
         gallery,
         EMBEDDER,
         [
-            _crop(1, captured_at=NOON - timedelta(days=9)),
-            _crop(2),
-            _crop(3, captured_at=None, created_at=NOON - timedelta(days=9)),
-            _crop(4, captured_at=None),
+            new_crop(1, captured_at=NOON - timedelta(days=9)),
+            new_crop(2),
+            new_crop(3, captured_at=None, created_at=NOON - timedelta(days=9)),
+            new_crop(4, captured_at=None),
         ],
     )
     assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 1).row_ids) == 1
@@ -227,10 +233,10 @@ def test_crops_past_their_time_are_removed_oldest_of_capture_or_enrolment(store,
 def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_since(
     reopen, store, gallery
 ):
-    landed = store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2), _crop(3)]).landed
+    landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2), new_crop(3)]).landed
     with store.crops.archive(gallery) as archive:
         store.crops.remove(gallery, [landed[0].crop_id])
-        store.crops.enroll(gallery, EMBEDDER, [_crop(4)])
+        store.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
         kept = list(archive.crops)
     assert (archive.version, archive.embedding_fingerprint) == (1, EMBEDDER)
     assert [one.record.metadata["number"] for one in kept] == [1, 2, 3]
@@ -248,7 +254,7 @@ def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_sin
 
 
 def test_a_restore_that_fails_changes_nothing(store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
 
     def cut_off():
         with store.crops.archive(gallery) as archive:
@@ -262,7 +268,7 @@ def test_a_restore_that_fails_changes_nothing(store, gallery):
 
 
 def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reopen, store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [_crop(1), _crop(2)])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)])
     store.galleries.keep_calibration(gallery, "{}")
     store.staged.begin(gallery, OTHER_EMBEDDER)
     first, second = store.staged.missing(gallery, 0, 9)
@@ -285,7 +291,7 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
 
 
 def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [_crop(1)])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     row = store.crops.page(gallery, EVERYTHING, 0, 1)[0].row_id
     store.staged.begin(gallery, OTHER_EMBEDDER)
     store.staged.add(gallery, [(row, np.ones(3, np.float32))])
@@ -300,10 +306,10 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.crops.expect_pictures(gallery, ["c1", "c2", "c3"], later)
     assert store.crops.stray_pictures(NOON, 9) == []
     landing = [
-        dataclasses.replace(_crop(number), crop_id=f"c{number}", picture_elsewhere=True)
+        dataclasses.replace(new_crop(number), crop_id=f"c{number}", picture_elsewhere=True)
         for number in (1, 2)
     ]
-    store.crops.enroll(gallery, EMBEDDER, [*landing, _crop(4)])
+    store.crops.enroll(gallery, EMBEDDER, [*landing, new_crop(4)])
     assert store.crops.picture(gallery, "c1") is None
     assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
     assert [one.crop_id for one in store.crops.stray_pictures(later, 9)] == ["c3"]
@@ -329,6 +335,15 @@ def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(
     assert (done.finished, done.progress) == (True, {"landed": 4})
     assert store.jobs.unfinished(gallery, "import").job_id == "first"
     assert [one.job_id for one in store.jobs.page(gallery, 9)] == ["second", "first"]
+
+
+def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
+    store.jobs.create(_job("import", gallery, NOON))
+    store.jobs.claim("one", NOON, 30)
+    store.jobs.claim("two", NOON + timedelta(seconds=31), 30)
+    assert store.jobs.update("import", "running", '{"landed": 1}', worker="one") is None
+    assert store.jobs.update("import", "running", '{"landed": 2}', worker="two").worker == "two"
+    assert store.jobs.get("import").progress == {"landed": 2}
 
 
 def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):

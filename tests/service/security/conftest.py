@@ -35,7 +35,8 @@ class Guarded:
     def __init__(self, start: Callable[..., Any], data_dir: Path) -> None:
         self.data_dir = data_dir
         self.keys = {
-            scope: make_key(data_dir, "--scope", scope) for scope in ("query", "enroll", "admin")
+            scope: make_key(data_dir, "--scope", scope)
+            for scope in ("query", "enroll", "metrics", "admin")
         }
         self.keys["lobby"] = make_key(
             data_dir, "--scope", "query,enroll,admin", "--gallery", "lobby"

@@ -89,7 +89,7 @@ def test_what_shows_nothing_is_open(guarded, path):
     ids=lambda one: one if isinstance(one, str) else "+".join(sorted(one)),
 )
 def test_a_key_may_do_what_its_scope_says(guarded, method, path, scopes):
-    for key in ("query", "enroll", "admin"):
+    for key in ("query", "enroll", "metrics", "admin"):
         answer = guarded.ask(method, path, key)
         if key == "admin" or key in scopes:
             assert answer.status_code not in (401, 403), key
@@ -125,13 +125,14 @@ def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new
     assert guarded.ask("GET", "/v1/model", key).status_code == 401
 
 
-def test_metrics_need_admin_or_this_machine_itself(guarded):
+def test_metrics_need_a_key_for_them_or_this_machine_itself(guarded):
     forwarded = {"X-Forwarded-For": "203.0.113.9"}
     assert guarded.ask("GET", "/metrics").status_code == 200
     assert guarded.ask("GET", "/metrics", headers=forwarded).status_code == 401
     assert guarded.ask("GET", "/metrics", headers={"Via": "1.1 proxy"}).status_code == 401
     assert guarded.ask("GET", "/metrics", "query", headers=forwarded).status_code == 403
     assert guarded.ask("GET", "/metrics", "lobby", headers=forwarded).status_code == 403
+    assert guarded.ask("GET", "/metrics", "metrics", headers=forwarded).status_code == 200
     assert guarded.ask("GET", "/metrics", "admin", headers=forwarded).status_code == 200
 
 

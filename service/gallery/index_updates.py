@@ -1,0 +1,160 @@
+"""How committed changes reach the indexes: at once, where this process alone writes the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+from service.device import DeviceThread
+from service.gallery.gallery import Gallery
+from service.gallery.held_galleries import HeldGalleries
+from service.gallery.record_store import RecordStore
+from service.gallery.records import CropLabel
+
+
+@dataclass(frozen=True)
+class RecordState:
+    """How the indexes stand to the record.
+
+    Attributes:
+        state: `in_step`; `catching_up` where changes are known that they do not show yet;
+            `reading_again` where changes were missed and the record is read anew; `unreachable`
+            where it does not answer. Searches are answered in each of them.
+        lag: how many changes are known and not shown; where the record does not answer, at least.
+        lag_seconds: since when they have not been in step.
+    """
+
+    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
+    lag: int = 0
+    lag_seconds: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether the record answers."""
+        return self.state != "unreachable"
+
+    @property
+    def stale(self) -> bool:
+        """Whether an answer from memory may lack what the record has, for longer than a moment."""
+        return self.state in ("unreachable", "reading_again")
+
+
+IN_STEP = RecordState()
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the record says of crops that a search found.
+
+    Attributes:
+        gone: row ids of those that were deleted.
+        stale: it could not be asked, or the search saw a gallery that was replaced since.
+    """
+
+    gone: frozenset[int] = frozenset()
+    stale: bool = False
+
+
+class Learner(Protocol):
+    """Told of what becomes of a gallery's own calibration by other hands."""
+
+    def forget(self, gallery: Gallery) -> None:
+        """What was learnt means nothing any more; called on the device thread, and quick."""
+
+    def follow(self, gallery: Gallery) -> None:
+        """The record has other learnt numbers than before; blocks."""
+
+
+class IndexUpdates(Protocol):
+    """Brings committed changes into the indexes; used from any thread."""
+
+    @property
+    def state(self) -> RecordState:
+        """How the indexes stand to the record."""
+
+    @property
+    def alive(self) -> bool:
+        """False where only a restart helps."""
+
+    def load(self, learner: Learner) -> None:
+        """Reads every gallery into memory; blocks."""
+
+    def shown(self, begin: Callable[[], Future[None]]) -> Future[None]:
+        """Done once the indexes show what has just been committed; called by who committed it.
+
+        Args:
+            begin: begins to apply it, where nobody else does.
+
+        Raises:
+            RecordUnavailable: nobody can say.
+        """
+
+    def require_record(self, patience_seconds: float = 0.0) -> None:
+        """Raises `RecordUnavailable` where the record has not answered for longer than that."""
+
+    def caught_up(self) -> Future[None]:
+        """Done once the indexes show what was committed before; blocks for an answer or so."""
+
+    def confirm(self, gallery: Gallery, crops: list[CropLabel]) -> Confirmation:
+        """Asks the record for crops that a search found; blocks.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+            RecordUnavailable: it does not answer.
+        """
+
+    def doubt(self) -> None:
+        """Somebody waited for the record in vain: it is taken to be gone until it answers."""
+
+    def close(self) -> None:
+        """Ends what goes on beside the requests."""
+
+
+class DirectUpdates:
+    """Implements `IndexUpdates` for a record of one process: who commits applies."""
+
+    state = IN_STEP
+    alive = True
+
+    def __init__(self, store: RecordStore, held: HeldGalleries, device: DeviceThread) -> None:
+        self._store = store
+        self._held = held
+        self._device = device
+
+    def load(self, learner: Learner) -> None:  # noqa: ARG002 - nobody else learns
+        """Reads every gallery into memory; blocks."""
+        for record in self._store.galleries.all():
+            loaded = self._held.read(record.gallery_id)
+            if loaded is not None:
+                self._device.submit(partial(self._held.show, loaded)).result()
+
+    def shown(self, begin: Callable[[], Future[None]]) -> Future[None]:
+        """Applies it; the writer's thread and the device's keep the order of the commits."""
+        return begin()
+
+    def require_record(self, patience_seconds: float = 0.0) -> None:
+        """It is a file of this process."""
+
+    def caught_up(self) -> Future[None]:
+        """Nobody else writes."""
+        return finished()
+
+    def confirm(self, *_: object) -> Confirmation:
+        """A change is shown before it is acknowledged, so that there is nothing to ask."""
+        return Confirmation()
+
+    def doubt(self) -> None:
+        """There is nothing to doubt."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def finished() -> Future[None]:
+    """A future that is done."""
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

@@ -1,0 +1,61 @@
+"""What Redis answers where it cannot do something, in the service's own words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import redis.exceptions
+
+from service.problems import RecordUnavailable, StorageFailed
+
+RETRY_AFTER_S = 5
+FULL = ("OOM ", "MISCONF ")
+
+
+def shown_url(url: str) -> str:
+    """A URL of Redis without user, password and options, fit for a message."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+@contextlib.contextmanager
+def told_as_problems(place: str) -> Iterator[None]:
+    """Raises what goes wrong inside as a problem of the service.
+
+    Args:
+        place: which Redis, as `shown_url` shows it.
+
+    Raises:
+        StorageFailed: it is full, or cannot write to its disk.
+        RecordUnavailable: it does not answer, or is not ready to.
+    """
+    try:
+        yield
+    except redis.exceptions.ReadOnlyError as error:
+        raise _unavailable(place, "is a replica, which takes no writes") from error
+    except redis.exceptions.AuthenticationError as error:
+        raise _unavailable(place, f"does not let this user in ({error})") from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise _unavailable(place, f"does not answer ({error})") from error
+    except redis.exceptions.ResponseError as error:
+        if any(word in str(error) for word in FULL) or isinstance(
+            error, redis.exceptions.OutOfMemoryError
+        ):
+            raise StorageFailed(
+                f"Redis at {place} could not take it ({error}); nothing was stored, raise its "
+                "maxmemory or free space on its disk, and send the request again"
+            ) from error
+        if isinstance(error, redis.exceptions.NoPermissionError):
+            raise _unavailable(
+                place, f"does not allow this user what is needed ({error})"
+            ) from error
+        if str(error).startswith("BUSY"):
+            raise _unavailable(place, "is busy with a script") from error
+        raise
+
+
+def _unavailable(place: str, what: str) -> RecordUnavailable:
+    return RecordUnavailable(f"Redis at {place} {what}", RETRY_AFTER_S)

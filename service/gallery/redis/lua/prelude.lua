@@ -1,0 +1,74 @@
+-- Begins every script.
+--
+-- ARGV: the write's id ('' for one that only reads), the epoch, how many changes are kept; then the
+-- script's own arguments. Keys are made here and not declared: which they are depends on a gallery's
+-- generation, and the record is one server, not a cluster.
+local REMEMBERED_SECONDS = 300
+local OWN = 3
+
+local memory = 'gmn:write:' .. ARGV[1]
+if ARGV[1] ~= '' then
+  -- A write whose answer was lost is sent again under its id, and answered as it was then.
+  local past = redis.call('GET', memory)
+  if past then return past end
+  if redis.call('GET', 'gmn:epoch') ~= ARGV[2] then return '{"refused":"another_database"}' end
+end
+
+local function argument(number) return ARGV[OWN + number] end
+
+local function text(number) return string.format('%.0f', number) end
+
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+local function answer(reply)
+  local said = cjson.encode(reply)
+  redis.call('SET', memory, said, 'EX', REMEMBERED_SECONDS)
+  return said
+end
+
+-- Nothing was changed, so that nothing needs to be remembered.
+local function refuse(why, more)
+  more = more or {}
+  more.refused = why
+  return cjson.encode(more)
+end
+
+-- A full server refuses a script at its first command that takes memory, unless one that takes none
+-- came before: what frees memory begins with this.
+local function free_memory() redis.call('DEL', memory) end
+
+-- Appends to the change stream; answers the entry's number.
+local function note(kind, gallery, version, rows)
+  local sequence = text(redis.call('INCR', 'gmn:seq'))
+  redis.call(
+    'XADD', 'gmn:changes', 'MAXLEN', '~', ARGV[3], sequence .. '-0',
+    'kind', kind, 'gallery', gallery, 'version', version, 'rows', table.concat(rows or {}, ',')
+  )
+  return sequence
+end
+
+local function at_generation(id, generation) return 'gmn:g:' .. id .. ':' .. generation .. ':' end
+
+-- A gallery: its hash, and where the crops of its generation lie; nil where it was deleted.
+local function find_gallery(id)
+  local key = 'gmn:g:' .. id
+  local generation, side, version = unpack(
+    redis.call('HMGET', key, 'generation', 'side', 'version')
+  )
+  if not generation then return nil end
+  return {
+    id = id,
+    key = key,
+    generation = generation,
+    side = side,
+    version = version,
+    at = at_generation(id, generation)
+  }
+end
+
+local function raise_version(gallery) return text(redis.call('HINCRBY', gallery.key, 'version', 1)) end
+
+local function chore(gallery, generation, what) return gallery .. ':' .. generation .. ':' .. what end

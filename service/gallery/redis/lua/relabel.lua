@@ -1,0 +1,16 @@
+-- Arguments: gallery, identity, its new name, how many crops at most.
+local gallery = find_gallery(argument(1))
+if not gallery then return refuse('gone') end
+local old, new = argument(2), argument(3)
+-- Under the same name nothing moves, and all of them are answered at once.
+local limit = old == new and -1 or argument(4)
+local rows = rows_by(gallery.at, 'identity', old, 0, limit)
+if #rows == 0 then return refuse('nothing') end
+local merged = redis.call('ZSCORE', gallery.at .. 'names', new) and true or false
+if old ~= new then
+  local archives = archives_of(gallery.at)
+  for _, row in ipairs(rows) do relabel(gallery.at, row, old, new, archives) end
+end
+local version = raise_version(gallery)
+note('relabelled', gallery.id, version, rows)
+return answer({version = version, rows = rows, merged = merged})

@@ -1,0 +1,57 @@
+"""How values of a record are stored, whichever database it is built on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.records import NewCrop
+
+
+def as_text(moment: datetime) -> str:
+    """A time as it is stored; texts of UTC times sort as the times do."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def now() -> str:
+    """This moment as it is stored, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def as_time(text: str | None) -> datetime | None:
+    """The time that a stored text says."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def vector_bytes(vector: NDArray[np.float32]) -> bytes:
+    """A vector as it is stored: float32, little-endian."""
+    return np.asarray(vector, "<f4").tobytes()
+
+
+def said_of(crop: NewCrop) -> dict[str, str | None]:
+    """What a client said of a crop beside identity and camera, as it is stored."""
+    return {
+        "captured_at": as_text(crop.captured_at) if crop.captured_at else None,
+        "external_id": crop.external_id,
+        "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
+    }
+
+
+def kept_already(names: Sequence[str]) -> tuple[str, ...]:
+    """Warnings that a crop that is there already keeps what it says under these names."""
+    return tuple(
+        f"the crop is enrolled already and keeps its {name}; delete it first to change that"
+        for name in names
+    )
+
+
+def same_image(crop_id: str, identity: str | None, camera: str | None) -> str:
+    """The warning that a new crop's bytes are those of another one."""
+    return (
+        f"the same image is already enrolled as crop {crop_id} under identity "
+        f"{identity or 'unknown'} and camera {camera or 'unknown'}"
+    )

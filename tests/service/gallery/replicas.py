@@ -1,0 +1,112 @@
+"""Galleries of one process among several on one record, without model and HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from service.device import DeviceThread
+from service.gallery.galleries import Galleries
+from service.gallery.gallery import Gallery
+from service.gallery.redis.store import RedisStore
+from service.operations.confirm import Searched, confirmed
+from service.operations.ranking import RankedCrop, Ranking, RankingOptions
+from service.operations.versions import wait_for_version
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+TIMEOUT_SECONDS = 1.0
+
+
+class Learned:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+        self.followed: list[str] = []
+
+    def forget(self, gallery: Gallery) -> None:
+        self.forgotten.append(gallery.name)
+
+    def follow(self, gallery: Gallery) -> None:
+        self.followed.append(gallery.name)
+
+
+class Replica:
+    """Opens galleries on a Redis, as a process of the service does."""
+
+    def __init__(self, url: str, *embedders: str) -> None:
+        self.learned = Learned()
+        self.store = RedisStore(url, timeout_seconds=TIMEOUT_SECONDS)
+        self.device = DeviceThread()
+        sizes = dict.fromkeys(embedders or (EMBEDDER,), 4)
+        self.galleries = Galleries(self.store, self.device, sizes)
+        self.galleries.load(self.learned)
+
+    def close(self) -> None:
+        self.galleries.close()
+        self.device.close()
+
+    def enroll(self, gallery: str, *numbers: int, identity: str = "a") -> list[str]:
+        """Enrols crops; answers their ids."""
+        crops = [new_crop(number, identity) for number in numbers]
+        landed = asyncio.run(self.galleries.enroll(gallery, EMBEDDER, crops)).landed
+        return [one.crop_id for one in landed]
+
+    def remove(self, gallery: str, crop_id: str) -> int:
+        """Removes a crop; answers the version from which on it is gone."""
+        return asyncio.run(self.galleries.remove_crop(gallery, crop_id)).version
+
+    def shown(self, gallery: str) -> dict[str, str | None]:
+        """Crops that a search finds now, with their identities."""
+
+        def look() -> dict[str, str | None]:
+            index = self.galleries.get(gallery).index
+            found = index.search(np.ones((1, 4), np.float32), 1000)
+            labels = [index.table.label(int(row)) for row in found.rows]
+            return {label.crop_id: label.identity for label in labels}
+
+        return self.device.submit(look).result()
+
+    async def query(self, gallery: str, min_version: int = 0) -> tuple[set[str], bool]:
+        """Searches as the service does; answers the ids of what was found, and whether stale."""
+        runtime: Any = SimpleNamespace(galleries=self.galleries)
+        await wait_for_version(runtime, gallery, min_version)
+        held = self.galleries.get(gallery)
+
+        def search(options: RankingOptions) -> Any:
+            index = held.index
+            query = np.ones((1, 4), np.float32)
+            found = index.search(query, options.top_k, options.wanted)
+            results = tuple(
+                RankedCrop(index.table.label(int(row)), float(cosine), None, None, "match")
+                for row, cosine in zip(found.rows, found.cosines, strict=True)
+            )
+            ranking = Ranking("match", results, found.searched, 0.0, 0.0)
+            return Searched(held.version, *([None] * 2), ranking, 0.0)  # type: ignore[arg-type]
+
+        searched = await confirmed(
+            runtime,
+            held,
+            RankingOptions(top_k=1000),
+            lambda options: asyncio.wrap_future(self.device.submit(partial(search, options))),
+        )
+        return {one.label.crop_id for one in searched.ranking.results}, searched.stale
+
+    def version(self, gallery: str) -> int:
+        return self.galleries.get(gallery).version
+
+
+def eventually(what: Callable[[], object], seconds: float = 10.0) -> None:
+    """Returns once something holds; fails where it does not come to."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if what():
+            return
+        time.sleep(0.01)
+    assert what()

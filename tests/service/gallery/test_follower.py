@@ -1,0 +1,318 @@
+"""Two processes on one record: what one writes the other shows, whatever becomes of the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.exceptions import HTTPException
+
+from service.api.routers.health import livez
+from service.gallery import follower
+from service.gallery.galleries import DEFAULT_GALLERY
+from service.gallery.records import CropLabel, GallerySettings
+from service.problems import RecordUnavailable, UnknownGallery
+from service.settings import Settings
+from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.replicas import Replica, eventually
+from tests.service.redis_server import redis_server
+
+HERE = DEFAULT_GALLERY
+
+
+@pytest.fixture
+def opened(redis_record):
+    """Opens replicas on one emptied Redis."""
+    redis_record.ask("FLUSHALL")
+    with contextlib.ExitStack() as held:
+
+        def open_replica(*embedders: str) -> Replica:
+            return held.enter_context(contextlib.closing(Replica(redis_record.url, *embedders)))
+
+        yield open_replica
+
+
+@pytest.fixture
+def pair(opened):
+    return opened(), opened()
+
+
+def _settings(replica, name):
+    return replica.galleries.get(name).settings
+
+
+def test_what_one_process_does_the_other_shows(pair):
+    one, other = pair
+    first, second, third = one.enroll(HERE, 1, 2, 3)
+    eventually(lambda: other.shown(HERE) == {first: "a", second: "a", third: "a"})
+    version = other.remove(HERE, second)
+    asyncio.run(other.galleries.relabel(HERE, "a", "b"))
+    eventually(lambda: one.shown(HERE) == {first: "b", third: "b"})
+    assert one.version(HERE) == version + 1
+
+
+def test_what_a_process_has_acknowledged_it_shows_itself(opened):
+    replica = opened()
+    for number in range(5):
+        crop_id = replica.enroll(HERE, number)[0]
+        assert crop_id in replica.shown(HERE)
+        replica.remove(HERE, crop_id)
+        assert crop_id not in replica.shown(HERE)
+        assert replica.version(HERE) == 2 * (number + 1)
+
+
+def test_galleries_come_change_and_go_elsewhere(pair):
+    one, other = pair
+    asyncio.run(one.galleries.create("lobby", GallerySettings()))
+    assert asyncio.run(other.galleries.find("lobby")).name == "lobby"
+    asyncio.run(other.galleries.configure("lobby", GallerySettings(30, recalibration=False)))
+    eventually(lambda: _settings(one, "lobby") == GallerySettings(30, recalibration=False))
+    assert "lobby" in one.learned.forgotten
+    asyncio.run(one.galleries.delete("lobby"))
+    with pytest.raises(UnknownGallery, match="lobby"):
+        asyncio.run(other.galleries.enroll("lobby", EMBEDDER, [new_crop(1)]))
+    eventually(lambda: all(gallery.name != "lobby" for gallery in other.galleries.all()))
+    asyncio.run(other.galleries.create("lobby", GallerySettings(7)))
+    eventually(lambda: "lobby" in [gallery.name for gallery in one.galleries.all()])
+    assert _settings(one, "lobby").retention_days == 7
+
+
+def test_a_restore_and_another_embedder_are_followed(opened):
+    one, other, foreign = opened(EMBEDDER, OTHER_EMBEDDER), opened(OTHER_EMBEDDER), opened()
+    kept, dropped = one.enroll(HERE, 1, 2)
+    store, gallery = one.store, one.galleries.get(HERE)
+    eventually(lambda: other.galleries.get(HERE).needs_reindex)
+    with store.crops.archive(gallery.gallery_id) as archive:
+        crops = list(archive.crops)
+    asyncio.run(
+        one.galleries.replace(
+            gallery, lambda: store.crops.replace(gallery.gallery_id, EMBEDDER, crops[:1])
+        )
+    )
+    assert one.shown(HERE) == {kept: "a"}
+    eventually(lambda: foreign.shown(HERE) == {kept: "a"})
+    assert HERE in foreign.learned.forgotten
+    store.staged.begin(gallery.gallery_id, OTHER_EMBEDDER)
+    row = store.staged.missing(gallery.gallery_id, 0, 1)[0].row_id
+    store.staged.add(gallery.gallery_id, [(row, np.ones(4, np.float32))])
+    asyncio.run(one.galleries.replace(gallery, lambda: store.staged.switch(gallery.gallery_id)))
+    eventually(lambda: not other.galleries.get(HERE).needs_reindex)
+    assert other.shown(HERE) == {kept: "a"}
+    eventually(lambda: foreign.galleries.get(HERE).needs_reindex)
+    assert dropped not in other.shown(HERE)
+
+
+def test_what_another_process_learnt_is_told(pair):
+    one, other = pair
+    number = one.galleries.get(HERE).gallery_id
+    told = len(other.learned.followed)
+    one.store.galleries.keep_calibration(number, "{}")
+    eventually(lambda: len(other.learned.followed) > told)
+
+
+def test_a_process_that_begins_amid_writes_misses_none(opened):
+    one = opened()
+    stop = threading.Event()
+    landed: list[str] = []
+    numbers = itertools.count()
+
+    def write() -> None:
+        while not stop.is_set():
+            landed.extend(one.enroll(HERE, *itertools.islice(numbers, 20)))
+            one.remove(HERE, landed.pop(len(landed) // 2))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    begun = [opened() for _ in range(3)]
+    stop.set()
+    writing.join()
+    for replica in begun:
+        eventually(lambda replica=replica: replica.version(HERE) == one.version(HERE))
+        assert replica.shown(HERE).keys() == set(landed)
+
+
+def _reading_slowly(replica, monkeypatch):
+    """Changes from now on reach this replica only once the returned event is set."""
+    waits, go = threading.Event(), threading.Event()
+    after = replica.store.changes.after
+
+    def held(*arguments):
+        found = after(*arguments)
+        waits.set()
+        go.wait(20)
+        return found
+
+    monkeypatch.setattr(replica.store.changes, "after", held)
+    assert waits.wait(10)
+    return go
+
+
+def _label(replica, crop_id) -> CropLabel:
+    return replica.galleries.get(HERE).index.table.label(
+        replica.galleries.get(HERE).index.table.row_of(crop_id)
+    )
+
+
+def test_a_search_behind_the_record_is_told_what_was_deleted(pair, monkeypatch):
+    one, other = pair
+    first, second = one.enroll(HERE, 1, 2)
+    eventually(lambda: len(other.shown(HERE)) == 2)
+    go = _reading_slowly(other, monkeypatch)
+    one.remove(HERE, first)
+    assert first in other.shown(HERE)
+    labels = [_label(other, crop_id) for crop_id in (first, second)]
+    said = asyncio.run(other.galleries.confirm(other.galleries.get(HERE), labels))
+    assert (said.gone, said.stale) == ({labels[0].row_id}, False)
+    go.set()
+    eventually(lambda: first not in other.shown(HERE))
+
+
+def test_a_search_behind_a_restore_goes_on_and_says_so(pair, monkeypatch):
+    one, other = pair
+    first, second = one.enroll(HERE, 1, 2)
+    eventually(lambda: len(other.shown(HERE)) == 2)
+    go = _reading_slowly(other, monkeypatch)
+    one.remove(HERE, first)
+    number = one.galleries.get(HERE).gallery_id
+    with one.store.crops.archive(number) as archive:
+        crops = list(archive.crops)
+    one.store.crops.replace(number, EMBEDDER, crops)
+    labels = [_label(other, crop_id) for crop_id in (first, second)]
+    said = asyncio.run(other.galleries.confirm(other.galleries.get(HERE), labels))
+    assert (said.gone, said.stale) == ({labels[0].row_id}, True)
+    go.set()
+    eventually(lambda: other.shown(HERE).keys() == {second})
+
+
+def test_who_missed_more_than_is_kept_reads_everything_again(pair, monkeypatch):
+    one, other = pair
+    first, second = one.enroll(HERE, 1, 2)
+    eventually(lambda: len(other.shown(HERE)) == 2)
+    go = _reading_slowly(other, monkeypatch)
+    one.remove(HERE, first)
+    asyncio.run(one.galleries.create("lobby", GallerySettings()))
+    one.store.changes._database.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+    go.set()
+    eventually(lambda: other.shown(HERE).keys() == {second})
+    eventually(lambda: other.galleries.record_state.state == "in_step")
+    assert other.galleries.get("lobby").version == 0
+    assert one.enroll(HERE, 3)[0] in one.shown(HERE)
+    eventually(lambda: len(other.shown(HERE)) == 2)
+
+
+def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair, monkeypatch):
+    one, other = pair
+    first = one.enroll(HERE, 1)[0]
+    eventually(lambda: first in other.shown(HERE))
+    gallery, label = other.galleries.get(HERE), _label(other, first)
+    monkeypatch.setattr(follower, "LONGEST_SILENCE_SECONDS", 0.2)
+    read, go = other.store.crops.vectors, threading.Event()
+
+    def read_slowly(number):
+        go.wait(10)
+        return read(number)
+
+    monkeypatch.setattr(other.store.crops, "vectors", read_slowly)
+    waiting = _reading_slowly(other, monkeypatch)
+    one.store.galleries.keep_calibration(gallery.gallery_id, "{}")
+    one.store.changes._database.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+    waiting.set()
+    eventually(lambda: other.galleries.record_state.state == "reading_again")
+    # Longer than a silent record is waited for.
+    time.sleep(1.0)
+    assert other.galleries.record_state.state == "reading_again"
+    assert asyncio.run(other.galleries.confirm(gallery, [label])).stale
+    threading.Timer(0.2, go.set).start()
+    assert other.enroll(HERE, 2)[0] in other.shown(HERE)
+    eventually(lambda: other.galleries.record_state.state == "in_step")
+
+
+def test_a_record_that_was_emptied_is_not_taken_for_what_is_there(redis_record, pair):
+    one, other = pair
+    first = one.enroll(HERE, 1)[0]
+    eventually(lambda: first in other.shown(HERE))
+    redis_record.ask("FLUSHALL")
+    eventually(lambda: not other.galleries.record_state.up)
+    with pytest.raises(RecordUnavailable):
+        other.enroll(HERE, 2)
+    assert first in other.shown(HERE)
+
+
+def test_another_record_in_the_place_of_the_first_is_read(redis_record, pair, opened):
+    one, other = pair
+    first = one.enroll(HERE, 1)[0]
+    eventually(lambda: first in other.shown(HERE))
+    redis_record.ask("FLUSHALL")
+    begun = opened()
+    new = begun.enroll(HERE, 7)[0]
+    for replica in (one, other):
+        eventually(lambda replica=replica: replica.shown(HERE).keys() == {new})
+        eventually(lambda replica=replica: replica.galleries.record_state.state == "in_step")
+    assert one.enroll(HERE, 8)[0] in one.shown(HERE)
+
+
+def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
+    one, other = pair
+    first, second, third = one.enroll(HERE, 1, 2, 3)
+    eventually(lambda: len(other.shown(HERE)) == 3)
+    gallery = other.galleries.get(HERE)
+    row_id = _label(other, second).row_id
+    other.device.submit(lambda: gallery.index.remove([row_id])).result()
+    number, rows = gallery.gallery_id, str(row_id)
+    # The change that once added it is told again.
+    database = one.store.changes._database
+    sequence = database.command("INCR", "gmn:seq")
+    fields = ("kind", "added", "gallery", number, "version", 1, "rows", rows)
+    database.command("XADD", "gmn:changes", f"{sequence}-0", *fields)
+    eventually(lambda: other.shown(HERE).keys() == {first, second, third})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_process_that_follows_no_more_is_not_alive(opened, monkeypatch):
+    replica = opened()
+    assert replica.galleries.alive
+
+    def end(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(replica.store.changes, "after", end)
+    eventually(lambda: not replica.galleries.alive)
+    runtime: Any = SimpleNamespace(
+        galleries=replica.galleries, device=replica.device, settings=Settings()
+    )
+    with pytest.raises(HTTPException, match="restart the service"):
+        asyncio.run(livez(runtime))
+
+
+def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():
+    with redis_server() as server, contextlib.ExitStack() as held:
+        one, other = (held.enter_context(contextlib.closing(Replica(server.url))) for _ in range(2))
+        first = one.enroll(HERE, 1)[0]
+        eventually(lambda: first in other.shown(HERE))
+        gallery, label = other.galleries.get(HERE), _label(other, first)
+        server.process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        assert asyncio.run(other.galleries.confirm(gallery, [label])).stale
+        with pytest.raises(RecordUnavailable):
+            other.enroll(HERE, 2)
+        assert time.monotonic() - begun < 2.0
+        eventually(lambda: other.galleries.record_state.lag_seconds > 1.0)
+        server.process.send_signal(signal.SIGCONT)
+        eventually(lambda: other.galleries.record_state.state == "in_step")
+        assert not asyncio.run(other.galleries.confirm(gallery, [label])).stale
+        server.kill()
+        eventually(lambda: not one.galleries.record_state.up)
+        server.start()
+        eventually(lambda: one.galleries.record_state.state == "in_step")
+        second = one.enroll(HERE, 3)[0]
+        eventually(lambda: other.shown(HERE).keys() == {first, second})
+        assert one.galleries.alive
+        assert other.galleries.alive

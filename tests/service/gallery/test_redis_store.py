@@ -1,0 +1,349 @@
+"""What the record in Redis promises beyond any store: of several processes, and of lost answers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from service.gallery.job_records import Job
+from service.gallery.records import CropFilter, GallerySettings
+from service.gallery.redis import archives, restoring
+from service.gallery.redis.store import RedisStore
+from service.problems import GalleryConflict, RecordUnavailable
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.redis_server import LosingProxy, redis_server
+
+
+@pytest.fixture
+def opened(redis_record):
+    """Opens stores on one emptied Redis."""
+    redis_record.ask("FLUSHALL")
+    with contextlib.ExitStack() as held:
+
+        def open_store(**more) -> RedisStore:
+            return held.enter_context(contextlib.closing(RedisStore(redis_record.url, **more)))
+
+        yield open_store
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+@pytest.fixture
+def gallery(store):
+    return _create(store)
+
+
+def _create(store, name: str = "lobby") -> int:
+    return store.galleries.create(name, EMBEDDER, GallerySettings()).gallery_id
+
+
+def _identities(store, gallery: int) -> dict[str, str | None]:
+    return {one.crop_id: one.identity for one in store.crops.page(gallery, CropFilter(), 0, 9999)}
+
+
+def _crop_keys(server) -> list[bytes]:
+    return server.ask("KEYS", "gmn:g:*:crop:*")
+
+
+def test_two_processes_write_one_gallery_and_nothing_is_lost(opened, store, gallery):
+    def write(number: int) -> tuple[list[int], dict[str, str]]:
+        own, versions, kept = opened(), [], {}
+        for step in range(40):
+            first = number * 1000 + step * 3
+            enrolment = own.crops.enroll(
+                gallery, EMBEDDER, [new_crop(first, str(number)), new_crop(first + 1, str(number))]
+            )
+            versions.append(enrolment.version)
+            gone, stays = (one.crop_id for one in enrolment.landed)
+            versions.append(own.crops.remove(gallery, [gone]).version)
+            kept[stays] = str(number)
+        renamed = own.crops.relabel(gallery, str(number), f"new {number}")
+        assert len(renamed.row_ids) == 40
+        return [*versions, renamed.version], dict.fromkeys(kept, f"new {number}")
+
+    with ThreadPoolExecutor(2) as pool:
+        (first, kept), (second, also_kept) = pool.map(write, (1, 2))
+    assert sorted(first + second) == list(range(1, 163))
+    assert _identities(store, gallery) == kept | also_kept
+    changes = store.changes.after(0, 999, 0)
+    assert [one.sequence for one in changes] == list(range(1, len(changes) + 1))
+    assert [one.version for one in changes] == list(range(163))
+    assert store.changes.last() == len(changes)
+
+
+def test_a_follower_holds_what_the_record_holds(store, gallery):
+    for number in range(30):
+        landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(number, str(number % 4))]).landed
+        if number % 3 == 0:
+            store.crops.remove(gallery, [landed[0].crop_id])
+        if number == 20:
+            store.crops.relabel(gallery, "1", "one")
+    held = {}
+    for change in store.changes.after(0, 999, 0):
+        for row in change.row_ids:
+            held.pop(row, None)
+        held |= {one.label.row_id: one for one in store.crops.indexed(gallery, change.row_ids)}
+    recorded = list(store.crops.vectors(gallery))
+    assert [held[row].label for row in sorted(held)] == [one.label for one in recorded]
+
+
+def test_after_kill_9_of_redis_every_acknowledged_write_is_there_and_no_half():
+    with redis_server() as server, contextlib.closing(RedisStore(server.url)) as store:
+        gallery = _create(store)
+        acknowledged, ended = [], threading.Event()
+
+        def write(number: int) -> None:
+            for step in itertools.count():
+                crops = [
+                    new_crop(number * 10**6 + step * 10 + one, f"{number} {step}")
+                    for one in range(5)
+                ]
+                with contextlib.suppress(RecordUnavailable):
+                    store.crops.enroll(gallery, EMBEDDER, crops)
+                    acknowledged.append(f"{number} {step}")
+                if ended.is_set():
+                    return
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
+        for writer in writers:
+            writer.start()
+        for _ in range(3):
+            time.sleep(0.3)
+            server.kill()
+            time.sleep(0.05)
+            server.start()
+        time.sleep(0.2)
+        ended.set()
+        for writer in writers:
+            writer.join(60)
+        found = {one.identity: one.crops for one in store.crops.identities(gallery, "", 99999)}
+        assert len(acknowledged) > 10
+        assert set(acknowledged) <= set(found)
+        assert set(found.values()) == {5}
+        assert store.galleries.get(gallery).version == len(found)
+        added = [one for one in store.changes.after(0, 99999, 0) if one.kind == "added"]
+        assert [one.version for one in added] == list(range(1, len(found) + 1))
+
+
+def test_a_write_whose_answer_was_lost_happens_once(redis_record, store, gallery):
+    proxy = LosingProxy(redis_record.port)
+    through = RedisStore(f"redis://127.0.0.1:{proxy.port}/0")
+    # So that Redis knows the scripts, and the first answer is that of the write.
+    _create(through, "tried")
+    through.crops.remove(gallery, [_enroll_one(through, gallery, 1)])
+    writes = [
+        lambda: through.crops.enroll(gallery, EMBEDDER, [new_crop(2, "b")]).version,
+        lambda: through.crops.remove_identity(gallery, "b").version,
+        lambda: _create(through, "once"),
+    ]
+    answers = []
+    for number, write in enumerate(writes, 1):
+        proxy.lose_answers(1)
+        answers.append(write())
+        assert proxy.lost == number
+    assert answers == [3, 4, gallery + 2]
+    assert store.galleries.get(gallery).version == 4
+    assert [one.name for one in store.galleries.all()] == ["lobby", "once", "tried"]
+    with pytest.raises(GalleryConflict):
+        _create(through, "once")
+    through.close()
+    proxy.close()
+
+
+def test_a_redis_that_is_gone_is_unavailable_and_one_that_is_back_is_not():
+    with redis_server() as server, contextlib.closing(RedisStore(server.url)) as store:
+        gallery = _create(store)
+        server.kill()
+        with pytest.raises(RecordUnavailable, match=str(server.port)) as refused:
+            store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
+        assert refused.value.retry_after_s > 0
+        with pytest.raises(RecordUnavailable):
+            store.galleries.all()
+        server.start()
+        assert store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).version == 1
+
+
+def test_an_archive_is_of_its_moment_whatever_is_written_between_its_pages(
+    monkeypatch, redis_record, store, gallery
+):
+    monkeypatch.setattr(archives, "CROPS_PER_READ", 7)
+    random = np.random.default_rng(5)
+    for first in range(0, 60, 20):
+        crops = [new_crop(first + one, str(one % 5)) for one in range(20)]
+        store.crops.enroll(gallery, EMBEDDER, crops)
+    fresh = itertools.count(1000)
+
+    def disturb() -> None:
+        live = list(_identities(store, gallery))
+        store.crops.remove(gallery, [str(one) for one in random.choice(live, 2)])
+        old, new = (str(one) for one in random.integers(0, 6, 2))
+        store.crops.relabel(gallery, old, new)
+        embedder = store.galleries.get(gallery).embedding_fingerprint
+        store.crops.enroll(gallery, embedder, [new_crop(next(fresh), new)])
+
+    def reindex() -> None:
+        store.staged.begin(gallery, OTHER_EMBEDDER)
+        rows = [one.row_id for one in store.staged.missing(gallery, 0, 999)]
+        store.staged.add(gallery, [(row, np.zeros(4, np.float32)) for row in rows])
+        assert store.staged.switch(gallery) is not None
+
+    def restore() -> None:
+        with store.crops.archive(gallery) as now:
+            store.crops.replace(gallery, OTHER_EMBEDDER, list(now.crops)[:20])
+
+    read = []
+    for change in (disturb, reindex, disturb, restore, disturb):
+        moment, held = _identities(store, gallery), store.crops.archive(gallery)
+        read.append((moment, held, held.__enter__(), []))
+        for _, _, archive, found in read:
+            found.extend(itertools.islice(archive.crops, 9))
+        change()
+    store.galleries.delete(gallery)
+    for moment, held, archive, found in read:
+        found.extend(archive.crops)
+        held.__exit__(None, None, None)
+        assert {one.record.crop_id: one.record.identity for one in found} == moment
+        for one in found:
+            number = one.record.metadata["number"]
+            assert one.picture.content == b"image %d" % number
+            before = archive.embedding_fingerprint == EMBEDDER
+            assert not before or one.vector.tolist() == [number + 0.25] * 4
+    assert _crop_keys(redis_record) == []
+
+
+def test_a_copy_that_stood_still_is_given_up_and_what_it_held_goes(
+    monkeypatch, redis_record, opened, store, gallery
+):
+    crop_id = _enroll_one(store, gallery, 1)
+    monkeypatch.setattr(archives, "HELD_MS", 50)
+    with store.crops.archive(gallery) as archive:
+        store.crops.remove(gallery, [crop_id])
+        time.sleep(0.1)
+        opened()
+        with pytest.raises(RecordUnavailable, match="take it again"):
+            list(archive.crops)
+    assert _crop_keys(redis_record) == []
+
+
+def test_what_is_removed_while_a_gallery_is_restored_stays_removed(
+    monkeypatch, opened, store, gallery
+):
+    monkeypatch.setattr(restoring, "CROPS_PER_PART", 1)
+    crops = [new_crop(number) for number in range(3)]
+    landed = store.crops.enroll(gallery, EMBEDDER, crops).landed
+    with store.crops.archive(gallery) as archive:
+        kept = list(archive.crops)
+
+    def while_another_process_removes():
+        yield from kept
+        removing = opened().crops
+        removing.remove(gallery, [landed[1].crop_id])
+        yield dataclasses.replace(
+            kept[0], record=dataclasses.replace(kept[0].record, crop_id="last")
+        )
+
+    assert store.crops.replace(gallery, EMBEDDER, while_another_process_removes()) == 3
+    assert list(_identities(store, gallery)) == [landed[0].crop_id, landed[2].crop_id, "last"]
+    assert store.galleries.get(gallery).identities == 1
+
+
+def test_a_restore_that_died_leaves_nothing_and_one_that_was_given_up_changes_nothing(
+    monkeypatch, redis_record, opened, store, gallery
+):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(number) for number in range(3)])
+    with store.crops.archive(gallery) as archive:
+        kept = list(archive.crops)
+    monkeypatch.setattr(restoring, "KEPT_MS", 50)
+    monkeypatch.setattr(restoring, "CROPS_PER_PART", 1)
+
+    def slow():
+        yield kept[0]
+        yield kept[1]
+        time.sleep(0.1)
+        # Another process starts, and takes it for one that died.
+        opened()
+        yield kept[2]
+
+    with pytest.raises(RecordUnavailable, match="begin again"):
+        store.crops.replace(gallery, EMBEDDER, slow())
+    assert store.galleries.get(gallery).version == 1
+    assert len(_crop_keys(redis_record)) == len(_identities(store, gallery)) == 3
+
+
+def test_what_a_process_that_died_began_to_remove_is_removed_by_the_next(
+    redis_record, opened, store, gallery
+):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(number) for number in range(3)])
+    # As delete does, without what comes after its first step.
+    store._database.write("delete_gallery", gallery)
+    assert len(_crop_keys(redis_record)) == 3
+    opened()
+    assert redis_record.ask("KEYS", "gmn:g:*") == []
+
+
+def test_more_than_one_script_changes_is_removed_and_renamed_in_steps(store, gallery):
+    for first in (0, 150, 300):
+        crops = [new_crop(first + one, "crowd") for one in range(150)]
+        store.crops.enroll(gallery, EMBEDDER, crops)
+    renamed = store.crops.relabel(gallery, "crowd", "many")
+    assert (len(renamed.row_ids), renamed.merged, renamed.version) == (450, False, 6)
+    older = store.crops.remove_older(gallery, NOON + timedelta(days=1), 220)
+    assert (len(older.row_ids), older.version) == (220, 8)
+    rest = store.crops.remove_identity(gallery, "many")
+    assert (len(set(rest.crop_ids)), rest.version) == (230, 10)
+    assert list(rest.row_ids) == sorted(rest.row_ids)
+
+
+def test_a_job_is_claimed_by_one_process(opened, store, gallery):
+    for number in range(20):
+        store.jobs.create(_job(f"job {number:02}", gallery))
+
+    def work(worker: str) -> list[str]:
+        own, done = opened(), []
+        while job := own.jobs.claim(worker, NOON, 30):
+            done.append(job.job_id)
+            own.jobs.update(job.job_id, "done", "{}", worker=worker)
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(work, ("one", "other"))
+    assert sorted(one + other) == [f"job {number:02}" for number in range(20)]
+
+
+def test_a_job_that_is_worked_on_keeps_its_lease(store, gallery):
+    store.jobs.create(_job("import", gallery))
+    store.jobs.claim("one", NOON, 30)
+    store.jobs.update("import", "running", "{}", worker="one")
+    assert store.jobs.claim("two", NOON + timedelta(seconds=31), 30) is None
+
+
+def _enroll_one(store, gallery: int, number: int) -> str:
+    return store.crops.enroll(gallery, EMBEDDER, [new_crop(number)]).landed[0].crop_id
+
+
+def _job(job_id: str, gallery: int) -> Job:
+    return Job(
+        job_id=job_id,
+        gallery_id=gallery,
+        kind="import",
+        state="queued",
+        parameters={},
+        progress={},
+        problems=0,
+        cancelling=False,
+        worker=None,
+        detail=None,
+        created_at=NOON,
+        updated_at=NOON,
+    )

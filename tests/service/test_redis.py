@@ -1,0 +1,127 @@
+"""The service on a record in Redis."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from service.commands.keys import keys
+from tests.service.conftest import Served
+from tests.service.redis_server import RedisServer, redis_server
+
+
+def test_what_was_acknowledged_is_served_after_kill_9_of_service_and_redis(
+    start, redis_record, drawn_crops, tmp_path
+):
+    settings = {"redis_url": redis_record.url, "data_dir": tmp_path / "data"}
+    served = start(**settings)
+    gallery = served.create("lobby")
+    first = served.enroll(gallery, drawn_crops[0].png, identity="a").json()["results"][0]
+    gone = served.enroll(gallery, drawn_crops[4].png, identity="b").json()["results"][0]
+    deleted = served.http.delete(f"/v1/galleries/{gallery}/crops/{gone['crop_id']}")
+    assert deleted.status_code == 200
+    served.kill()
+    redis_record.kill()
+    redis_record.start()
+    again = start(**settings)
+    answer = again.query(gallery, drawn_crops[0].png).json()
+    assert [one["crop_id"] for one in answer["results"]] == [first["crop_id"]]
+    assert again.stop() == 0
+    assert not (tmp_path / "data" / "galleries.sqlite3").exists()
+
+
+@pytest.fixture(scope="module")
+def interrupted(start) -> Iterator[tuple[RedisServer, Served]]:
+    """A service with a Redis of its own, to be killed and started again."""
+    with redis_server() as server:
+        served = start(redis_url=server.url)
+        yield server, served
+        served.kill()
+
+
+def _wait_until_followed(served: Served) -> None:
+    """Returns once the service has noticed that Redis is back."""
+    until = time.monotonic() + 20
+    while served.http.get("/readyz").json()["record"]["state"] != "in_step":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries_go_on(
+    interrupted, drawn_crops
+):
+    server, served = interrupted
+    named = served.enroll("default", drawn_crops[2].png, identity="gone").status_code
+    assert (named, served.enroll("default", drawn_crops[0].png).status_code) == (201, 201)
+    forgotten = served.http.delete("/v1/galleries/default/identities/gone").json()
+    assert "Redis' append-only file" in [one["where"] for one in forgotten["remaining"]]
+    server.kill()
+    refused = served.enroll("default", drawn_crops[1].png)
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert len(served.query("default", drawn_crops[0].png).json()["results"]) == 1
+    server.start()
+    _wait_until_followed(served)
+    assert served.enroll("default", drawn_crops[1].png).status_code == 201
+
+
+def test_an_import_waits_for_redis_and_goes_on(interrupted, drawn_crops):
+    server, served = interrupted
+    gallery = served.create("imported")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(drawn_crops):
+            archive.writestr(f"{number}.png", crop.png)
+    begun = served.http.post(
+        f"/v1/galleries/{gallery}/imports", files={"archive": ("a.zip", packed.getvalue())}
+    )
+    server.kill()
+    time.sleep(0.5)
+    server.start()
+    _wait_until_followed(served)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        job = served.http.get(f"/v1/jobs/{begun.json()['job_id']}").json()
+        if job["state"] not in ("queued", "running"):
+            break
+        time.sleep(0.1)
+    assert (job["state"], job["progress"]["landed"]) == ("done", len(drawn_crops))
+
+
+def test_a_redis_that_cannot_be_used_keeps_the_service_from_starting(
+    redis_record, refused_start, tmp_path
+):
+    redis_record.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        said = refused_start(tmp_path, redis_url=redis_record.url)
+    finally:
+        redis_record.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert "maxmemory-policy is 'allkeys-lru' and has to be 'noeviction'" in said
+
+
+def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
+    monkeypatch.setenv("GMN_REDIS_URL", redis_record.url.replace("redis://", "redis://:pass@"))
+    monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
+    redis_record.ask("CONFIG", "SET", "requirepass", "pass")
+    try:
+        made = CliRunner().invoke(keys, ["create", "--scope", "query"])
+        listed = CliRunner().invoke(keys, ["list"])
+        key_id = made.output.split()[1].rstrip(":")
+        revoked = CliRunner().invoke(keys, ["revoke", key_id])
+    finally:
+        monkeypatch.undo()
+        import redis
+
+        url = redis_record.url.replace("redis://", "redis://:pass@")
+        with redis.Redis.from_url(url) as client:
+            client.execute_command("CONFIG", "SET", "requirepass", "")
+    assert f"Redis at {redis_record.url}" in made.output
+    assert "pass@" not in made.output
+    assert key_id in listed.output
+    assert "is revoked; 0 left" in revoked.output

@@ -1,0 +1,162 @@
+"""Two processes of the service: jobs that change hands, and what is learnt from searches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import zipfile
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import numpy as np
+import pytest
+
+from service.gallery.records import GallerySettings
+from service.operations import jobs
+from service.operations.background import JOBS
+from service.operations.import_crops import ImportOptions, import_archive
+from service.operations.jobs import work_on_jobs
+from service.operations.manage import change_gallery
+from service.runtime import Runtime
+from service.settings import Settings
+from tests.service.gallery.replicas import eventually
+
+WAITED = 30.0
+
+
+@pytest.fixture(scope="module")
+def runtimes(redis_record, tiny_artefact, tmp_path_factory):
+    """Two processes' worth of the service, in one."""
+    data_dir = tmp_path_factory.mktemp("shared")
+    with contextlib.ExitStack() as held:
+        opened = []
+        for name in ("one", "other"):
+            settings = Settings(
+                artefact=str(tiny_artefact),
+                data_dir=data_dir,
+                device="cpu",
+                redis_url=redis_record.url,
+                replica_name=name,
+            )
+            opened.append(Runtime.open(settings))
+            held.callback(opened[-1].close)
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def short_leases(monkeypatch):
+    monkeypatch.setattr(jobs, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.1)
+
+
+def _archive(crops) -> io.BytesIO:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(crops):
+            archive.writestr(f"{number}.png", crop.png)
+    packed.seek(0)
+    return packed
+
+
+async def _ended(runtime, job_id):
+    async with asyncio.timeout(WAITED):
+        while True:
+            job = await jobs.find_job(runtime, job_id)
+            if job.finished:
+                return job
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def _working(runtime, kinds=JOBS):
+    task = asyncio.create_task(work_on_jobs(runtime, kinds))
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_crops):
+    one, other = runtimes
+
+    async def take_turns():
+        begun = asyncio.Event()
+
+        async def begin(*_):
+            begun.set()
+            await asyncio.sleep(WAITED)
+
+        job = await import_archive(one, "default", _archive(drawn_crops), ImportOptions("a"))
+        async with _working(one, {"import": begin}), _working(other):
+            await begun.wait()
+            # For as long as its process lives it is nobody else's.
+            await asyncio.sleep(2 * jobs.LEASE_SECONDS)
+            assert not (await jobs.find_job(other, job.job_id)).finished
+        async with _working(other):
+            return await _ended(one, job.job_id)
+
+    ended = asyncio.run(take_turns())
+    assert (ended.state, ended.worker) == ("done", other.worker)
+    assert ended.progress["landed"] == len(drawn_crops)
+    assert not list((one.files / "imports").iterdir())
+
+
+def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
+    one, other = runtimes
+
+    async def lose():
+        begun, stopped = asyncio.Event(), asyncio.Event()
+
+        async def begin(*arguments):
+            begun.set()
+            try:
+                await JOBS["import"](*arguments)
+                await asyncio.sleep(WAITED)
+            finally:
+                stopped.set()
+
+        await one.galleries.create("lost", one.galleries.get("default").settings)
+        job = await import_archive(one, "lost", _archive(drawn_crops[:2]), ImportOptions())
+        async with _working(one, {"import": begin}):
+            await begun.wait()
+            later = datetime.now(UTC) + timedelta(hours=1)
+            taken = other.galleries.store.jobs.claim(other.worker, later, 60.0)
+            assert taken.job_id == job.job_id
+            async with asyncio.timeout(WAITED):
+                await stopped.wait()
+            await asyncio.sleep(0.2)
+        return await jobs.find_job(other, job.job_id)
+
+    lost = asyncio.run(lose())
+    assert (lost.state, lost.worker) == ("running", other.worker)
+    assert list((one.files / "imports" / lost.job_id / "files").iterdir())
+
+
+def _remember(number, cosines, logits, memory):
+    memory.remember(number, cosines, logits)
+
+
+def test_what_one_has_learnt_both_go_by(runtimes):
+    one, other = runtimes
+    gallery = one.galleries.get("default")
+    own = one.calibrations.of(gallery)
+    chance = np.random.default_rng(5)
+    for number in range(60):
+        cosines = chance.normal(0.1, 0.1, 256).astype(np.float32)
+        logits = chance.normal(-4.0, 1.0, 128).astype(np.float32)
+        own.remember(partial(_remember, number, cosines, logits))
+    asyncio.run(one.galleries.write(lambda: one.calibrations.fit(gallery)))
+    version = own.in_force.version
+    assert own.in_force.state == "own"
+
+    def followed(runtime):
+        return runtime.calibrations.of(runtime.galleries.get("default")).in_force
+
+    eventually(lambda: followed(other).version == version)
+    assert followed(other).searches == 60
+    settings = GallerySettings(recalibration=False)
+    asyncio.run(change_gallery(other, "default", settings))
+    eventually(lambda: followed(one).state == "artefact")
+    asyncio.run(change_gallery(one, "default", GallerySettings()))
+    eventually(lambda: followed(other).state == "learning")
+    assert followed(other).searches == 0
