@@ -4,13 +4,18 @@ BIN := .venv/bin
 # Tests run side by side, one a core; more threads in each would only wait for one another.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: demo test lint format clean
+.PHONY: demo test compose-test lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# Deploys by docs/operations.md, kills, upgrades, backs up and restores; COMPOSE names another compose
+# command than `docker compose`.
+compose-test: .venv/ready
+	$(BIN)/python -m tests.compose.run
 
 lint: .venv/ready
 	$(BIN)/ruff check .

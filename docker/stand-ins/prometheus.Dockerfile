@@ -1,0 +1,8 @@
+# prom/prometheus:v3.5.0 on a machine that reaches no image registry: Debian's own, run the same way.
+FROM debian:bookworm-slim
+RUN apt-get update -q && apt-get install -yq --no-install-recommends prometheus && rm -rf /var/lib/apt/lists/* \
+ && mkdir -p /prometheus && chown nobody:nogroup /prometheus
+USER nobody
+WORKDIR /prometheus
+EXPOSE 9090
+ENTRYPOINT ["prometheus"]

@@ -1,0 +1,270 @@
+"""A deployment in a copy of the repository: a shell for the guide's commands, and its replicas."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.compose.guide import blocks
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "gmn-compose-test"
+# These run inside a container, whose clock is that of outside. A process that is killed frees its
+# memory before it lets go of its connections: until then it is still asked. With its last process
+# the container ends, and often the one that watches too.
+KILL = """
+import os, socket, time
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\\0")
+    if int(pid) not in (1, os.getpid()) and b"serve" in words:
+        print(time.time(), flush=True)
+        os.kill(int(pid), 9)
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", 8000), 1).close()
+    except OSError:
+        print(time.time(), flush=True)
+        break
+"""
+KILL_REDIS = """
+for process in /proc/[0-9]*; do
+  if [ "$(cat $process/comm)" = redis-server ]; then date +%s.%N; kill -9 "${process#/proc/}"; fi
+done
+"""
+LAST_WORDS = """
+docker compose ps
+docker compose logs --tail 100 2>&1 | grep -v "GET /readyz 200" | cut -c1-1500 | tail -60
+"""
+ADDRESS = "import socket; print(socket.gethostbyname(socket.gethostname()))"
+
+
+@dataclass(frozen=True)
+class Death:
+    """When a process was killed, and by when it had let go of its connections; since the epoch."""
+
+    began: float
+    ended: float
+
+
+class Failed(Exception):
+    """Something was not as it has to be."""
+
+
+class Deployment:
+    """What the guide deploys, from a copy of this repository and under names of its own.
+
+    The environment's `COMPOSE` is the compose command (`docker compose` without it), and
+    `COMPOSE_FILE` the files, by default those for the CPU.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gmn-compose-"))
+        self._blocks = blocks()
+        self._began = time.monotonic()
+        self._environment = os.environ | {
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_FILE": os.environ.get(
+                "COMPOSE_FILE", "docker-compose.yml:docker-compose.cpu.yml"
+            ),
+            "IMAGE_TAG": "compose-test",
+            "HTTPS_PORT": str(_free_port()),
+            "PROMETHEUS_PORT": str(_free_port()),
+            "PATH": os.pathsep.join(
+                (str(self.folder / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"])
+            ),
+        }
+
+    def __enter__(self) -> Self:
+        _copy_repository(self.folder)
+        shim = self.folder / ".bin" / "docker"
+        shim.parent.mkdir()
+        compose = os.environ.get("COMPOSE", "docker compose")
+        shim.write_text(f'#!/bin/sh\n[ "$1" = compose ] && shift && exec {compose} "$@"\nexit 2\n')
+        shim.chmod(0o755)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.say("failed; the last of the logs:")
+            self._shell(LAST_WORDS, check=False, show=True)
+        self._shell("docker compose --profile monitor --profile train down --volumes", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def say(self, what: str) -> None:
+        """A line of the record that this run leaves."""
+        sys.stdout.write(f"{time.monotonic() - self._began:7.1f} s  {what}\n")
+        sys.stdout.flush()
+
+    def do(self, name: str) -> str:
+        """Types a block of the guide; what it exports stays. Answers what was shown."""
+        began = time.monotonic()
+        shown = self._shell(self._blocks[name])
+        self.say(f"guide: {name}, {time.monotonic() - began:.1f} s")
+        return shown
+
+    def compose(self, *words: str) -> str:
+        """A compose command; answers what it shows."""
+        return self._run(["docker", "compose", *words])
+
+    def redis(self, *words: str) -> str:
+        """A command of Redis' administrator."""
+        return self._run(["sh", "docker/redis_cli.sh", *words])
+
+    def change(self, file: str, old: str, new: str) -> None:
+        """Changes a file of the copy once."""
+        path = self.folder / file
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+
+    def set(self, **variables: str) -> None:
+        """Sets what the guide leaves to whoever deploys."""
+        self._environment |= variables
+
+    @property
+    def url(self) -> str:
+        """The proxy."""
+        return f"https://localhost:{self._environment['HTTPS_PORT']}"
+
+    @property
+    def prometheus(self) -> str:
+        """The monitor."""
+        return f"http://127.0.0.1:{self._environment['PROMETHEUS_PORT']}"
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """Trusts the certificate that was made."""
+        return ssl.create_default_context(cafile=self.folder / "docker" / "secrets" / "tls.crt")
+
+    def through_the_proxy(self) -> httpx.Client:
+        """Asks whichever replica the proxy chooses."""
+        return httpx.Client(
+            base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
+        )
+
+    def replica(self, number: int) -> httpx.Client:
+        """Asks one replica, from 1, past the proxy."""
+        address = self._in_service(number, ADDRESS).strip()
+        return httpx.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
+
+    def kill_replica(self, number: int) -> Death:
+        """`kill -9` of one replica's process."""
+        return self._kill("--index", str(number), "service", "python", "-c", KILL)
+
+    def kill_redis(self) -> Death:
+        """`kill -9` of Redis."""
+        return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)
+
+    def _kill(self, *words: str) -> Death:
+        shown = self._run(["docker", "compose", "exec", "-T", *words], check=False)
+        times = [float(word) for word in shown.split() if re.fullmatch(r"\d{10}\.\d+", word)]
+        if not times:
+            raise Failed(f"nothing was killed: {shown}")
+        return Death(times[0], times[1] if len(times) > 1 else time.time())
+
+    def until_ready(self, replicas: int, seconds: float = 180.0) -> float:
+        """Waits until each replica says that it is ready; answers how long that took."""
+        began = time.monotonic()
+        for number in range(1, replicas + 1):
+            while True:
+                try:
+                    with self.replica(number) as http:
+                        if http.get("/readyz", timeout=5).status_code == 200:
+                            break
+                except (httpx.TransportError, Failed):
+                    pass
+                if time.monotonic() - began > seconds:
+                    raise Failed(f"replica {number} was not ready within {seconds:.0f} s")
+                time.sleep(0.3)
+        return time.monotonic() - began
+
+    def _in_service(self, number: int, program: str) -> str:
+        return self.compose(
+            "exec", "-T", "--index", str(number), "service", "python", "-c", program
+        )
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._environment['GMN_API_KEY']}"}
+
+    def _shell(self, script: str, check: bool = True, show: bool = False) -> str:
+        kept = self.folder / ".environment"
+        script = f"set -euo pipefail\n{script}\nenv -0 > {kept}\n"
+        try:
+            shown = self._run(["bash", "-c", script], check)
+        finally:
+            if kept.exists():
+                pairs = kept.read_bytes().decode().split("\0")
+                self._environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if show:
+            sys.stdout.write(shown)
+        return shown
+
+    def _run(self, command: list[str], check: bool = True) -> str:
+        ran = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=1800,
+        )
+        if check and ran.returncode != 0:
+            raise Failed(
+                f"{' '.join(command)[:2000]}\nended with {ran.returncode}:\n"
+                f"{ran.stdout[-4000:]}{ran.stderr[-4000:]}"
+            )
+        return ran.stdout + ("" if check else ran.stderr)
+
+
+def read_json(response: httpx.Response, *expected: int) -> Any:
+    """The answer, which has to have one of the statuses, 200 if none is named."""
+    if response.status_code not in (expected or (200,)):
+        raise Failed(
+            f"{response.request.method} {response.request.url}: {response.status_code} "
+            f"{response.text[:500]}"
+        )
+    return json.loads(response.text) if response.text else None
+
+
+def now() -> str:
+    """The time for the record."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _copy_repository(target: Path) -> None:
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in filter(None, names.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(".venv"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

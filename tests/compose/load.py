@@ -1,0 +1,221 @@
+"""Requests without pause while something is killed, and the account of what became of each."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.compose.deployment import Death, Deployment, Failed
+from tests.compose.drawn import drawn_person
+
+GALLERY = "/v1/galleries/default"
+LONGEST_WAIT_S = 120.0
+# What is promised while Redis is gone: writes wait, and so does who asks for what nobody heard of.
+WORTH_WAITING = {
+    "enrolments": ("record_unavailable",),
+    "deletions": ("record_unavailable",),
+    "queries": ("version_not_reached",),
+}
+
+
+@dataclass
+class Kept:
+    """What the service acknowledged, and therefore has to have.
+
+    Attributes:
+        images: the file of each crop, by `crop_id`.
+        deleted: crops whose deletion was acknowledged.
+        version: the highest one that an acknowledgement carried.
+    """
+
+    images: dict[str, bytes] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+    version: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, version: int, crop_id: str | None = None, image: bytes = b"") -> None:
+        """Notes an acknowledgement."""
+        with self.lock:
+            self.version = max(self.version, version)
+            if crop_id is not None:
+                self.images[crop_id] = image
+
+    def take(self) -> str | None:
+        """A crop to delete, which nothing looks for from now on."""
+        with self.lock:
+            if len(self.images) < 20:
+                return None
+            crop_id = next(iter(self.images))
+            del self.images[crop_id]
+            return crop_id
+
+
+@dataclass(frozen=True)
+class Fate:
+    """One request: when it was sent and answered, seconds since the epoch, and what went wrong."""
+
+    what: str
+    began: float
+    ended: float
+    problem: str = ""
+    replica_asked_to_wait: bool = False
+
+
+class Load:
+    """Enrols, deletes and queries through the proxy for as long as the block runs."""
+
+    def __init__(self, deployment: Deployment, kept: Kept, first_person: int) -> None:
+        self._deployment = deployment
+        self._kept = kept
+        self._first = first_person
+        self._stop = threading.Event()
+        self._fates: list[Fate] = []
+        self._errors: list[BaseException] = []
+        work = (self._enrol, self._enrol, self._query, self._query, self._delete)
+        self._threads = [
+            threading.Thread(target=self._work, args=(one, number))
+            for number, one in enumerate(work)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(LONGEST_WAIT_S + 60)
+        if self._errors and error is None:
+            raise self._errors[0]
+
+    def account(self, death: Death) -> str:
+        """What became of everything.
+
+        Raises:
+            Failed: a request failed that was not in flight while something died.
+        """
+        failed = [fate for fate in self._fates if fate.problem]
+        wrong = [fate for fate in failed if fate.began > death.ended or fate.ended < death.began]
+        if wrong:
+            first = wrong[0]
+            raise Failed(
+                f"{len(wrong)} requests failed that were not in flight at {death}; the first, "
+                f"{first.what} from {first.began:.3f} to {first.ended:.3f}: {first.problem}"
+            )
+        counts = ", ".join(
+            f"{sum(fate.what == what for fate in self._fates)} {what}"
+            for what in ("enrolments", "queries", "deletions")
+        )
+        waits = sum(fate.replica_asked_to_wait for fate in self._fates)
+        slowest = max(
+            (fate.ended - fate.began for fate in self._fates if fate.what == "queries"), default=0.0
+        )
+        return (
+            f"{counts}; {len(failed)} of those in flight failed, none else; "
+            f"{waits} told to ask again; slowest query {slowest:.1f} s"
+        )
+
+    def _work(self, one: Callable[[httpx.Client, int], None], number: int) -> None:
+        try:
+            with self._deployment.through_the_proxy() as http:
+                turn = 0
+                while not self._stop.is_set():
+                    one(http, number * 1_000_000 + turn)
+                    turn += 1
+        except BaseException as error:
+            self._errors.append(error)
+
+    def _enrol(self, http: httpx.Client, turn: int) -> None:
+        image = drawn_person(self._first + turn, 0)
+        answer = self._ask(
+            http,
+            "enrolments",
+            "POST",
+            f"{GALLERY}/crops",
+            files={"images": ("crop.png", image)},
+            data={"identity": f"{self._first + turn}", "camera": "load"},
+            headers={"Idempotency-Key": secrets.token_hex(8)},
+        )
+        (landed,) = answer["results"]
+        self._kept.note(answer["gallery_version"], landed["crop_id"], image)
+
+    def _query(self, http: httpx.Client, _turn: int) -> None:
+        with self._kept.lock:
+            crop_id, image = next(reversed(self._kept.images.items()))
+            version, deleted = self._kept.version, set(self._kept.deleted)
+        answer = self._ask(
+            http,
+            "queries",
+            "POST",
+            f"{GALLERY}/queries",
+            files={"images": ("crop.png", image)},
+            data={"top_k": "20", "min_version": str(version), "scoring": "cosine"},
+        )
+        found = [result["crop_id"] for result in answer["results"]]
+        if deleted & set(found):
+            raise Failed(f"version {version}: deleted crops were found: {deleted & set(found)}")
+        with self._kept.lock:
+            still_there = crop_id in self._kept.images
+        if still_there and crop_id not in found:
+            raise Failed(f"version {version}: {crop_id} was enrolled and is not found")
+
+    def _delete(self, http: httpx.Client, _turn: int) -> None:
+        self._stop.wait(0.3)
+        crop_id = self._kept.take()
+        if crop_id is not None:
+            answer = self._ask(
+                http, "deletions", "DELETE", f"{GALLERY}/crops/{crop_id}", gone_is_done=True
+            )
+            self._kept.note(answer.get("gallery_version", 0))
+            with self._kept.lock:
+                self._kept.deleted.add(crop_id)
+
+    def _ask(
+        self,
+        http: httpx.Client,
+        what: str,
+        method: str,
+        path: str,
+        gone_is_done: bool = False,
+        **request: Any,
+    ) -> dict[str, Any]:
+        """Asks until it is answered; a loss in between is on the account."""
+        until = time.monotonic() + LONGEST_WAIT_S
+        again = False
+        while time.monotonic() < until:
+            began = time.time()
+            try:
+                response = http.request(method, path, **request)
+            except httpx.TransportError as error:
+                self._fates.append(Fate(what, began, time.time(), repr(error)))
+                again = True
+                continue
+            ended, wait = time.time(), response.headers.get("retry-after")
+            if response.is_success:
+                self._fates.append(Fate(what, began, ended))
+                return dict(response.json()) if response.content else {}
+            if again and gone_is_done and response.status_code == 404:
+                return {}
+            if wait and any(code in response.text for code in WORTH_WAITING[what]):
+                self._fates.append(Fate(what, began, ended, replica_asked_to_wait=True))
+                again = True
+                time.sleep(min(float(wait), 5.0))
+                continue
+            text = f"{response.status_code} {response.text[:300]}"
+            self._fates.append(Fate(what, began, ended, text))
+            again = True
+            time.sleep(0.2)
+        raise Failed(f"{what}: not answered within {LONGEST_WAIT_S:.0f} s")

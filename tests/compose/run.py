@@ -1,0 +1,125 @@
+"""`make compose-test`: everything that docs/operations.md says, done to a deployment of its own.
+
+Needs the compose command and openssl; `COMPOSE` names another compose command, `COMPOSE_STAND_IN`
+one that makes an image under a name from a Dockerfile on standard input, for machines without a
+registry.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+
+from tests.compose.checks import (
+    compare_with,
+    enrol_here_and_query_there,
+    import_a_folder,
+    kill_each_in_turn,
+    redis_fills_up,
+    redis_goes_away,
+    train_and_reindex,
+    watch_with_prometheus,
+)
+from tests.compose.deployment import ROOT, Deployment, Failed, now, read_json
+from tests.compose.load import Kept
+
+STAND_INS = {"haproxy:2.6-bookworm": "haproxy", "prom/prometheus:v3.5.0": "prometheus"}
+REPLICAS = 2
+
+
+def main() -> int:
+    """Runs the story; 0 where all of it was as it has to be."""
+    try:
+        _make_stand_ins()
+        with Deployment() as deployment:
+            _tell(deployment)
+    except Failed as failure:
+        sys.stdout.write(f"FAILED: {failure}\n")
+        return 1
+    return 0
+
+
+def _tell(it: Deployment) -> None:
+    kept = Kept()
+    it.say(f"begun {now()} on {platform.machine()}, {os.cpu_count()} cores")
+    it.say(f"commit {_first_line('git', 'rev-parse', '--short', 'HEAD')}")
+    it.set(REPLICAS=str(REPLICAS))
+    _remember_the_key(it, it.do("secrets"))
+    it.do("build")
+    it.do("up")
+    it.say(f"both replicas ready after another {it.until_ready(REPLICAS):.1f} s")
+    _tell_versions(it)
+    it.do("client")
+    it.do("keys")
+    enrol_here_and_query_there(it, kept)
+    import_a_folder(it, kept)
+    it.do("new passwords")
+    it.until_ready(REPLICAS)
+    kill_each_in_turn(it, kept, REPLICAS)
+    it.do("why Redis is slow")
+    it.do("restart")
+    it.until_ready(REPLICAS)
+
+    it.do("stop")
+    it.do("up")
+    it.until_ready(REPLICAS)
+    compare_with(it, kept, REPLICAS, "after down and up")
+
+    version = it.compose("exec", "-T", "service", "gmn", "--version").strip()
+    it.change("pyproject.toml", 'version = "', 'version = "9.')
+    it.set(IMAGE_TAG="compose-test-next")
+    it.do("upgrade the image")
+    it.until_ready(REPLICAS)
+    newer = it.compose("exec", "-T", "service", "gmn", "--version").strip()
+    compare_with(it, kept, REPLICAS, f"after the upgrade from {version} to {newer}")
+
+    redis_goes_away(it, kept, REPLICAS)
+    redis_fills_up(it, kept)
+    watch_with_prometheus(it, REPLICAS)
+    train_and_reindex(it, kept, REPLICAS)
+
+    it.do("back up")
+    it.do("destroy")
+    it.do("restore")
+    it.until_ready(REPLICAS)
+    compare_with(it, kept, REPLICAS, "after the volumes were destroyed and restored")
+    it.do("audit")
+    it.say(f"done {now()}: nothing lost")
+
+
+def _remember_the_key(it: Deployment, shown: str) -> None:
+    it.set(GMN_API_KEY=next(word for word in shown.split() if word.startswith("gmn_operator_")))
+
+
+def _tell_versions(it: Deployment) -> None:
+    for words in (
+        ("version",),
+        ("exec", "-T", "redis", "redis-server", "--version"),
+        ("exec", "-T", "proxy", "haproxy", "-v"),
+        ("exec", "-T", "service", "gmn", "--version"),
+        ("exec", "-T", "service", "python", "--version"),
+    ):
+        it.say(", ".join(it.compose(*words).strip().splitlines()[:2]))
+    with it.through_the_proxy() as http:
+        model = read_json(http.get("/v1/model"))
+        it.say(f"model {model['artefact_fingerprint'][:12]}")
+
+
+def _first_line(*command: str) -> str:
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()[0]
+
+
+def _make_stand_ins() -> None:
+    maker = os.environ.get("COMPOSE_STAND_IN")
+    for image, name in STAND_INS.items() if maker else ():
+        with (ROOT / "docker" / "stand-ins" / f"{name}.Dockerfile").open() as dockerfile:
+            subprocess.run([*shlex.split(maker or ""), image], stdin=dockerfile, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

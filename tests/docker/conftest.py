@@ -1,0 +1,45 @@
+"""The deployment's files, as they are read by what runs them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """YAML with Compose's own tags."""
+
+
+ComposeLoader.add_constructor("!reset", lambda _loader, _node: "reset")
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def read_compose(name: str) -> dict[str, Any]:
+    """A compose file in which no variable is set."""
+    text = VARIABLE.sub(lambda found: found[2], text_of(name))
+    return dict(yaml.load(text, Loader=ComposeLoader))
+
+
+@pytest.fixture(scope="session")
+def compose() -> dict[str, Any]:
+    return read_compose("docker-compose.yml")
+
+
+@pytest.fixture(scope="session")
+def dockerfile() -> str:
+    return text_of("docker/Dockerfile").replace("\\\n", " ")
+
+
+@pytest.fixture(scope="session")
+def guide() -> str:
+    return text_of("docs/operations.md")

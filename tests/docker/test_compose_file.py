@@ -1,0 +1,149 @@
+"""docker-compose.yml: what may do what, with which settings and secrets, and that versions stay."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from service.commands.serve import DRAIN_SECONDS
+from service.settings import PREFIX, Settings, read_settings
+from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
+
+SERVICES = ("service", "redis", "proxy", "prometheus", "trainer")
+VERSIONED = re.compile(r"^[a-z/-]+:v?\d[\w.-]*$")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_runs_without_privileges_on_a_file_system_it_cannot_write(
+    compose, name
+) -> None:
+    container = compose["services"][name]
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in container
+
+
+def test_there_is_no_other_container(compose) -> None:
+    assert set(compose["services"]) == set(SERVICES)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_image_has_a_version(compose, name) -> None:
+    assert VERSIONED.match(compose["services"][name]["image"])
+
+
+def test_redis_is_the_one_that_is_tested(compose) -> None:
+    redis = compose["services"]["redis"]
+    assert redis["image"] == "redis:7-bookworm"
+    assert "./docker/redis.conf:/etc/redis/redis.conf:ro" in redis["volumes"]
+    assert "/etc/redis/redis.conf" in redis["command"][2]
+
+
+def test_images_are_tagged_with_the_version_of_the_package(compose) -> None:
+    version = tomllib.loads(text_of("pyproject.toml"))["project"]["version"]
+    for name in ("service", "trainer"):
+        assert compose["services"][name]["image"].endswith(f":{version}")
+
+
+def test_every_setting_is_one_of_the_service(compose, dockerfile) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for text in (text_of("docker-compose.yml"), text_of("docker-compose.cpu.yml"), dockerfile):
+        assert set(re.findall(rf"\b{PREFIX}[A-Z_]+", text)) <= known
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_service_can_be_started_with_these_settings(
+    compose, dockerfile, device, monkeypatch
+) -> None:
+    given = dict(re.findall(rf"({PREFIX}[A-Z_]+)=(\S+)", dockerfile))
+    given |= compose["services"]["service"]["environment"]
+    if device == "cpu":
+        given |= read_compose("docker-compose.cpu.yml")["services"]["service"]["environment"]
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value or ""))
+    settings = read_settings()
+    assert settings.device == device
+    assert settings.host == "0.0.0.0"
+    assert settings.api_keys_file is not None
+
+
+def test_no_secret_is_in_an_environment_or_on_a_command_line(compose) -> None:
+    for container in compose["services"].values():
+        for name, value in container.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|KEY|TOKEN", name):
+                assert name.endswith("_FILE")
+                assert value.startswith("/run/secrets/")
+            assert not re.search(r"://[^/@]*:[^/@]*@", str(value or ""))
+        assert not re.search(r"requirepass (?!\"\$\$\(cat )", str(container.get("command")))
+
+
+def test_secrets_are_files_that_neither_git_nor_an_image_has(compose) -> None:
+    made = text_of("docker/make_secrets.sh")
+    for name, secret in compose["secrets"].items():
+        assert secret == {"file": f"./docker/secrets/{name}"}
+        assert name in made
+    assert "/docker/secrets/" in text_of(".gitignore").splitlines()
+    assert not any("docker" in line for line in allowed_into_the_image())
+
+
+def test_only_what_the_package_is_made_of_goes_into_the_image() -> None:
+    assert text_of(".dockerignore").splitlines()[1] == "*"
+    for name in allowed_into_the_image():
+        assert (ROOT / name).exists()
+        assert name.split("/")[0] not in ("tests", "docs", "runs", "gmn-data", "docker")
+
+
+def test_compose_waits_for_longer_than_the_service_drains(compose) -> None:
+    assert int(compose["services"]["service"]["stop_grace_period"].removesuffix("s")) > (
+        DRAIN_SECONDS + 10
+    )
+
+
+def test_the_service_reaches_nothing_but_its_peers(compose) -> None:
+    assert compose["networks"]["inside"] == {"internal": True}
+    for name in ("service", "redis"):
+        assert compose["services"][name]["networks"] == ["inside"]
+        assert "ports" not in compose["services"][name]
+
+
+def test_whoever_says_nothing_publishes_to_this_machine_alone(compose) -> None:
+    for container in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in container.get("ports", ()))
+
+
+def test_a_gpu_is_reserved_and_the_override_drops_it(compose) -> None:
+    override = read_compose("docker-compose.cpu.yml")["services"]
+    for name in ("service", "trainer"):
+        (device,) = compose["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+        assert override[name]["deploy"] == "reset"
+
+
+def test_monitor_and_trainer_run_only_when_they_are_asked_for(compose) -> None:
+    profiles = {name: one.get("profiles") for name, one in compose["services"].items()}
+    assert profiles == {
+        "service": None,
+        "redis": None,
+        "proxy": None,
+        "prometheus": ["monitor"],
+        "trainer": ["train"],
+    }
+
+
+def test_the_guide_lists_every_variable_with_its_default(guide) -> None:
+    used = dict(VARIABLE.findall(text_of("docker-compose.yml")))
+    rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| ([^|]+) \|", guide, re.MULTILINE)
+    listed = {}
+    for names, defaults in rows:
+        values = [value.strip().strip("`") for value in defaults.split(",")]
+        listed |= dict(zip(re.findall("[A-Z_]+", names), values, strict=True))
+    assert listed.pop("COMPOSE_FILE") == "docker-compose.yml"
+    assert listed == {name: default or "none" for name, default in used.items()}
+
+
+def allowed_into_the_image() -> list[str]:
+    lines = text_of(".dockerignore").splitlines()
+    return [line.removeprefix("!") for line in lines if line.startswith("!")]

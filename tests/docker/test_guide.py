@@ -1,0 +1,81 @@
+"""docs/operations.md: every command is typed by the compose test, every alert and metric is so."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from service.api.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.metrics import Metrics
+from tests.compose.guide import blocks
+from tests.docker.conftest import ROOT, text_of
+
+RULES = yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def metric_names() -> set[str]:
+    return {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in Metrics().registry.collect()
+    }
+
+
+def test_every_block_of_commands_is_typed_by_the_compose_test() -> None:
+    story = text_of("tests/compose/run.py") + text_of("tests/compose/checks.py")
+    typed = set(re.findall(r'\.do\("([^"]+)"\)', story))
+    assert typed == set(blocks())
+
+
+def test_every_metric_is_explained(guide) -> None:
+    assert set(re.findall(r"^\| `(gmn_\w+)` \|", guide, re.MULTILINE)) == metric_names()
+
+
+def test_every_alert_is_explained(guide) -> None:
+    told = set(re.findall(r"^\| `([A-Z]\w+)` \| [^|]+ \| [^|]+ \|$", guide, re.MULTILINE))
+    assert told - {"COMPOSE_FILE"} >= {rule["alert"] for rule in RULES}
+    alerts = guide.split("| alert |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", alerts, re.MULTILINE)) == {r["alert"] for r in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
+    expression = rule["expr"]
+    for name in set(re.findall(r"\bgmn_\w+", expression)):
+        plain = next((name.removesuffix(one) for one in SUFFIXES if name.endswith(one)), name)
+        assert plain in metric_names(), name
+    for code in re.findall(r'code=~?"([^"]+)"', expression):
+        assert set(code.split("|")) <= {*STATUS_OF_CODE, *CODE_OF_STATUS.values()}
+    assert rule["annotations"]["summary"]
+    assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_prometheus_asks_every_replica_with_a_key_and_reads_the_rules(compose) -> None:
+    settings = yaml.safe_load(text_of("docker/prometheus.yml"))
+    (job,) = settings["scrape_configs"]
+    assert job["dns_sd_configs"][0]["names"] == ["service"]
+    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_key"}
+    prometheus = compose["services"]["prometheus"]
+    for mount in prometheus["volumes"][:2]:
+        here, there, mode = mount.split(":")
+        assert (ROOT / here).is_file()
+        assert mode == "ro"
+        assert there.endswith("prometheus.yml") or there in settings["rule_files"]
+
+
+def test_the_outcome_of_a_run_stands_there_with_its_date(guide) -> None:
+    shown = guide.split("<!-- compose-test -->")[1].split("<!-- /compose-test -->")[0]
+    assert re.search(r"begun \d{4}-\d\d-\d\d", shown)
+    assert "nothing lost" in shown
+
+
+def test_every_file_that_the_guide_links_to_is_there(guide) -> None:
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", guide):
+        assert (ROOT / "docs" / link).exists(), link
+    anchors = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^##+ (.*)$", guide, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", guide)) <= anchors

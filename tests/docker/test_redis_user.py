@@ -1,0 +1,54 @@
+"""The user as whom the service comes to Redis may do what the service does, and not empty it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import redis
+
+from service.gallery.open_store import open_store
+from service.gallery.records import GallerySettings
+from tests.docker.conftest import ROOT
+from tests.service.redis_server import redis_server
+
+PASSWORD = "drawn-at-random"
+
+
+@pytest.fixture
+def options(compose) -> list[str]:
+    """Of the compose file's command, what makes the user."""
+    words = shlex.split(compose["services"]["redis"]["command"][2].replace("$$(", "$("))
+    place = words.index("--user")
+    return [word.replace("$(cat /run/secrets/redis_password)", PASSWORD) for word in words[place:]]
+
+
+def test_the_service_can_do_its_work_and_cannot_empty_redis(tmp_path, options) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD, encoding="utf-8")
+    with redis_server(*options) as server:
+        url = server.url.replace("redis://", "redis://gmn@")
+        store = open_store(url, tmp_path / "unused", file)
+        store.galleries.create("entrance", "fingerprint", GallerySettings())
+        store.close()
+        with redis.Redis.from_url(url, password=PASSWORD) as client:
+            for command in commands_of_the_scripts():
+                words = abs(server.ask("COMMAND", "INFO", command)[command.lower()]["arity"]) - 1
+                said = server.ask("ACL", "DRYRUN", "gmn", command, *["gmn:x"] * words)
+                assert said == b"OK", command
+            for command in (
+                ["FLUSHALL"],
+                ["FLUSHDB"],
+                ["CONFIG", "SET", "appendonly", "no"],
+                ["SHUTDOWN", "NOSAVE"],
+                ["SET", "other", "1"],
+            ):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.execute_command(*command)
+
+
+def commands_of_the_scripts() -> set[str]:
+    scripts = sorted((ROOT / "service" / "gallery" / "redis" / "lua").glob("*.lua"))
+    texts = [script.read_text(encoding="utf-8") for script in scripts]
+    return {name for text in texts for name in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", text)}
