@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ START = (
     "except InputProblem as problem: sys.exit(f'{problem}')"
 )
 STARTED = re.compile(r"Serving on (http://\S+)")
+START_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,8 @@ class Served:
                 text=True,
             )
         assert self.process.stdout
-        found = STARTED.search(self.process.stdout.readline())
+        says_something, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
+        found = STARTED.search(self.process.stdout.readline() if says_something else "")
         if found is None:
             self.kill()
             pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")

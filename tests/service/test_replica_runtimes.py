@@ -46,7 +46,7 @@ def runtimes(redis_record, tiny_artefact, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch):
-    monkeypatch.setattr(jobs, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(jobs, "LEASE_SECONDS", 1.5)
     monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.1)
 
 
@@ -87,11 +87,13 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
             await asyncio.sleep(WAITED)
 
         job = await import_archive(one, "default", _archive(drawn_crops), ImportOptions("a"))
-        async with _working(one, {"import": begin}), _working(other):
-            await begun.wait()
+        async with _working(one, {"import": begin}):
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
             # For as long as its process lives it is nobody else's.
-            await asyncio.sleep(2 * jobs.LEASE_SECONDS)
-            assert not (await jobs.find_job(other, job.job_id)).finished
+            async with _working(other):
+                await asyncio.sleep(2 * jobs.LEASE_SECONDS)
+                assert not (await jobs.find_job(other, job.job_id)).finished
         async with _working(other):
             return await _ended(one, job.job_id)
 
@@ -118,7 +120,8 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
         await one.galleries.create("lost", one.galleries.get("default").settings)
         job = await import_archive(one, "lost", _archive(drawn_crops[:2]), ImportOptions())
         async with _working(one, {"import": begin}):
-            await begun.wait()
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
             later = datetime.now(UTC) + timedelta(hours=1)
             taken = other.galleries.store.jobs.claim(other.worker, later, 60.0)
             assert taken.job_id == job.job_id

@@ -131,9 +131,11 @@ def test_a_process_that_begins_amid_writes_misses_none(opened):
 
     writing = threading.Thread(target=write)
     writing.start()
-    begun = [opened() for _ in range(3)]
-    stop.set()
-    writing.join()
+    try:
+        begun = [opened() for _ in range(3)]
+    finally:
+        stop.set()
+        writing.join(30)
     for replica in begun:
         eventually(lambda replica=replica: replica.version(HERE) == one.version(HERE))
         assert replica.shown(HERE).keys() == set(landed)
