@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -90,16 +91,17 @@ def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", ("crop", image)) for image in images]
 
 
-@pytest.fixture(scope="session")
-def start(
-    tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Served]]:
+Start = Callable[..., Served]
+
+
+@contextlib.contextmanager
+def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts services; those that still run at the end are killed."""
     started: list[Served] = []
 
     def start_one(data_dir: Path | None = None, **settings: Any) -> Served:
-        place = tmp_path_factory.mktemp("served")
-        settings = {"artefact": tiny_artefact, "data_dir": data_dir or place / "data", **settings}
+        place = places.mktemp("served")
+        settings = {"artefact": artefact, "data_dir": data_dir or place / "data", **settings}
         started.append(Served(place / "log", **settings))
         return started[-1]
 
@@ -107,6 +109,20 @@ def start(
     for served in started:
         if served.process.poll() is None:
             served.kill()
+
+
+@pytest.fixture(scope="module")
+def start(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts services that live as long as the tests of a file."""
+    with _services(tiny_artefact, tmp_path_factory) as start_one:
+        yield start_one
+
+
+@pytest.fixture(scope="session")
+def start_shared(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts services that live as long as the session."""
+    with _services(tiny_artefact, tmp_path_factory) as start_one:
+        yield start_one
 
 
 @pytest.fixture(scope="session")
@@ -145,9 +161,11 @@ def refused_start(tiny_artefact: Path) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def served(start: Callable[..., Served]) -> Served:
+def served(start_shared: Start) -> Served:
     """The one process that most tests share; each makes galleries of its own."""
-    return start(max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24)
+    return start_shared(
+        max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24
+    )
 
 
 @pytest.fixture

@@ -76,8 +76,8 @@ class Guarded:
 
 
 @pytest.fixture(scope="session")
-def guarded(start: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    return Guarded(start, tmp_path_factory.mktemp("guarded"))
+def guarded(start_shared: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    return Guarded(start_shared, tmp_path_factory.mktemp("guarded"))
 
 
 @pytest.fixture
