@@ -22,6 +22,8 @@ class Database:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
+        self._moments = 0
+        self._log_is_to_be_emptied = False
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -57,17 +59,30 @@ class Database:
     @contextlib.contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own that sees the file as it is now, whatever is written later."""
+        with self._opening:
+            self._moments += 1
         connection = self._open()
         try:
             connection.execute("BEGIN")
             yield connection
         finally:
+            connection.close()
             with self._opening:
                 self._opened.remove(connection)
-            connection.close()
+                self._moments -= 1
+                owed = self._log_is_to_be_emptied
+            if owed:
+                self.empty_log()
 
     def empty_log(self) -> None:
-        """Overwrites the write-ahead log, which still holds pages with what was just deleted."""
+        """Overwrites the write-ahead log, which still holds pages with what was just deleted.
+
+        A moment that somebody looks at is kept in the log: then it is emptied once that ends.
+        """
+        with self._opening:
+            self._log_is_to_be_emptied = self._moments > 0
+            if self._log_is_to_be_emptied:
+                return
         with contextlib.suppress(sqlite3.OperationalError):
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -29,6 +29,8 @@ class SqliteStore:
         self.changes = None
         try:
             migrate(self._database.connection, path)
+            # A process that was killed may have left in it what it had deleted.
+            self._database.empty_log()
         except sqlite3.Error as error:
             self.close()
             raise InputProblem(

@@ -1,0 +1,70 @@
+"""What is particular to the record in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from service.gallery.records import GallerySettings, Picture
+from service.gallery.sqlite.store import SqliteStore
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+SECRET = b"this person's picture " * 40
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "record"
+
+
+@pytest.fixture
+def store(file):
+    with contextlib.closing(SqliteStore(file)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def gallery(store) -> int:
+    return store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+
+
+def _with_picture(number: int):
+    crop = new_crop(number)
+    return type(crop)(**{**vars(crop), "picture": Picture(SECRET, "image/png")})
+
+
+def _on_disk(file: Path) -> bool:
+    return any(SECRET[:200] in part.read_bytes() for part in file.parent.glob(f"{file.name}*"))
+
+
+def test_a_deletion_does_not_wait_for_a_copy_and_is_off_the_disk_once_that_ends(
+    store, gallery, file
+):
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_with_picture(1)]).landed[0].crop_id
+    with store.crops.archive(gallery) as archive:
+        began = time.monotonic()
+        store.crops.remove(gallery, [crop_id])
+        # It used to wait for as long as a connection waits: 30 seconds.
+        assert time.monotonic() - began < 10
+        assert [one.picture.content for one in archive.crops] == [SECRET]
+    assert not _on_disk(file)
+
+
+def test_what_was_deleted_before_a_kill_is_off_the_disk_after_the_next_start(
+    store, gallery, file, tmp_path
+):
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_with_picture(1)]).landed[0].crop_id
+    left = tmp_path / "left"
+    left.mkdir()
+    with store.crops.archive(gallery):
+        store.crops.remove(gallery, [crop_id])
+        # What a process leaves that is killed now.
+        for part in tmp_path.glob("record*"):
+            shutil.copy(part, left)
+    assert _on_disk(left / "record")
+    with contextlib.closing(SqliteStore(left / "record")):
+        assert not _on_disk(left / "record")
