@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, one a core; more threads in each would only wait for one another.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: demo test compose-test lint format clean
+.PHONY: demo test compose-test mutations lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -16,6 +16,10 @@ test: .venv/ready
 # command than `docker compose`.
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run
+
+# Breaks each promise on purpose and sees its test fail.
+mutations: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutations.run
 
 lint: .venv/ready
 	$(BIN)/ruff check .

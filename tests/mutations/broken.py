@@ -1,0 +1,39 @@
+"""The ways in which the code is broken on purpose, as `broken.toml` lists them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIST = Path(__file__).parent / "broken.toml"
+OUTCOMES = ROOT / "docs" / "figures" / "mutations.json"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One promise broken on purpose.
+
+    Attributes:
+        promise: its number in docs/service.md; 0 for what it does not number.
+        says: what is wrong then.
+        file, old, new: what is replaced by what, where.
+        test: what has to fail, as pytest names it.
+    """
+
+    promise: int
+    says: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def text(self, root: Path) -> str:
+        """The file as it is when it is broken."""
+        return (root / self.file).read_text().replace(self.old, self.new)
+
+
+def read_broken() -> list[Broken]:
+    """All of them."""
+    return [Broken(**one) for one in tomllib.loads(LIST.read_text())["broken"]]

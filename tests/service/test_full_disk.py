@@ -1,0 +1,129 @@
+"""Disks that are full: what is asked is refused clearly, what is there is served, and goes on."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import pytest
+
+from tests.service.redis_server import RedisServer
+from tests.service.small_disk import small_disk
+
+PICTURE_BYTES = 60_000
+
+
+def _heavy(crop) -> bytes:
+    """The crop as a picture that takes room, another one each time."""
+    return crop.png + secrets.token_bytes(PICTURE_BYTES)
+
+
+def _crop_ids(answer) -> list[str]:
+    return [one["crop_id"] for one in answer.json()["results"]]
+
+
+def _held(served) -> set[str]:
+    return set(_crop_ids(served.http.get("/v1/galleries/default/crops?limit=1000")))
+
+
+def _enrolled_until_full(served, drawn_crops) -> tuple[list[str], object]:
+    landed: list[str] = []
+    for _ in range(60):
+        answer = served.enroll("default", *(_heavy(crop) for crop in drawn_crops[:6]))
+        if answer.status_code != 201:
+            return landed, answer
+        landed += _crop_ids(answer)
+    pytest.fail("the disk was never full")
+
+
+def _is_well(served) -> bool:
+    return all(served.http.get(path).status_code == 200 for path in ("/livez", "/readyz"))
+
+
+def test_where_the_disk_is_full_writes_are_507_reads_go_on_and_room_is_all_it_takes(
+    start, tmp_path, drawn_crops
+):
+    with small_disk(tmp_path / "disk", 14) as disk:
+        served = start(data_dir=disk.path / "data")
+        landed, refused = _enrolled_until_full(served, drawn_crops)
+        disk.fill()
+        url = "/v1/galleries/default"
+        for answer in (
+            refused,
+            served.enroll("default", _heavy(drawn_crops[0])),
+            served.http.post(f"{url}/snapshots"),
+        ):
+            assert answer.status_code == 507, answer.text
+            assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+            assert "free space" in answer.json()["detail"]
+        assert _held(served) == set(landed)
+        assert served.http.get(f"{url}/snapshots").json()["results"] == []
+        assert not list((disk.path / "data").glob("snapshots/*/*"))
+        assert set(_crop_ids(served.query("default", drawn_crops[0].png, top_k=1000))) <= set(
+            landed
+        )
+        assert _is_well(served)
+        disk.free()
+        gone = landed.pop()
+        assert served.http.delete(f"{url}/crops/{gone}").status_code == 200
+        landed += _crop_ids(served.enroll("default", drawn_crops[1].png))
+        assert _held(served) == set(landed)
+        served.kill()
+        again = start(data_dir=disk.path / "data")
+        assert _held(again) == set(landed)
+        again.kill()
+
+
+def test_on_a_full_disk_a_deletion_makes_room(start, tmp_path, drawn_crops):
+    with small_disk(tmp_path / "disk", 14) as disk:
+        served = start(data_dir=disk.path / "data")
+        landed, _ = _enrolled_until_full(served, drawn_crops)
+        for crop_id in landed[:12]:
+            answer = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
+            assert answer.status_code == 200, answer.text
+        answer = served.enroll("default", _heavy(drawn_crops[0]))
+        assert answer.status_code == 201, answer.text
+        served.kill()
+
+
+def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_takes(
+    start, tmp_path, drawn_crops
+):
+    with small_disk(tmp_path / "disk", 14) as disk:
+        server = RedisServer(disk.path)
+        served = start(redis_url=server.url)
+        landed, refused = _enrolled_until_full(served, drawn_crops)
+        assert refused.status_code in (503, 507), refused.text
+        assert "disk" in refused.json()["detail"] or "answer" in refused.json()["detail"]
+        found = served.query("default", drawn_crops[0].png, top_k=1000)
+        assert (found.status_code, set(_crop_ids(found)) <= set(landed)) == (200, True)
+        assert _is_well(served)
+        # Without room for its file Redis ends; whoever runs it starts it again.
+        server.kill()
+        (disk.path / "log").unlink()
+        room = tmp_path / "room"
+        with small_disk(room, 40) as larger:
+            _copy_all(disk.path, larger.path)
+            server.folder = larger.path
+            server.start()
+            _until_in_step(served)
+            held = _held(served)
+            # What was refused may be there, whole, and nothing else.
+            assert set(landed) <= held
+            assert len(held) - len(landed) in (0, 6)
+            assert served.enroll("default", _heavy(drawn_crops[0])).status_code == 201
+            served.kill()
+            server.kill()
+
+
+def _copy_all(source, sink) -> None:
+    import shutil
+
+    shutil.copytree(source, sink, dirs_exist_ok=True)
+
+
+def _until_in_step(served) -> None:
+    until = time.monotonic() + 30
+    while served.http.get("/readyz").json()["record"]["state"] != "in_step":
+        assert time.monotonic() < until
+        time.sleep(0.05)
