@@ -39,7 +39,8 @@ def test_redis_is_the_one_that_is_tested(compose) -> None:
     redis = compose["services"]["redis"]
     assert redis["image"] == "redis:7-bookworm"
     assert "./docker/redis.conf:/etc/redis/redis.conf:ro" in redis["volumes"]
-    assert "/etc/redis/redis.conf" in redis["command"][2]
+    assert "./docker/start_redis.sh:/etc/redis/start_redis.sh:ro" in redis["volumes"]
+    assert "sh /etc/redis/start_redis.sh /etc/redis/redis.conf /data" in redis["command"][2]
 
 
 def test_images_are_tagged_with_the_version_of_the_package(compose) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-CONFIGURATION = Path(__file__).parents[2] / "docker" / "redis.conf"
+SHIPPED = Path(__file__).parents[2] / "docker"
+CONFIGURATION = SHIPPED / "redis.conf"
+START = SHIPPED / "start_redis.sh"
 BINARY = shutil.which("redis-server")
 # What is killed here is a process and not a machine: a file system in memory does.
 MEMORY = Path("/dev/shm")
@@ -43,10 +45,11 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it, also again on what it kept; returns once it answers."""
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        require_redis()
+        place = ["--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [require_redis(), str(CONFIGURATION), *place, *self._options],
+                ["sh", str(START), str(CONFIGURATION), str(self.folder), *place, *self._options],
                 stdout=log,
                 stderr=log,
             )

@@ -19,6 +19,11 @@ WANTED = {
         "no",
         "otherwise what is written while the file is rewritten is not on the disk",
     ),
+    "aof-load-truncated": (
+        "no",
+        "otherwise a write that a crash left by halves comes back with a later one "
+        "(docker/start_redis.sh cuts it off)",
+    ),
     "maxmemory-policy": ("noeviction", "every other policy drops parts of the record"),
 }
 ASKED = (*WANTED, "appendfsync")

@@ -38,6 +38,7 @@ def test_the_shipped_configuration_is_accepted(redis_record):
         ("appendonly", "no", "appendonly is 'no' and has to be 'yes'"),
         ("appendfsync", "no", "appendfsync is 'no' and has to be 'always'"),
         ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite is 'yes'"),
+        ("aof-load-truncated", "yes", "aof-load-truncated is 'yes' and has to be 'no'"),
         ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is 'allkeys-lru'"),
     ],
 )

@@ -1,0 +1,99 @@
+"""Redis starts on what a crash left of its file: without what was left by halves, or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.service.redis_server import CONFIGURATION, START, RedisServer, redis_server
+
+TRANSACTION = """
+redis.call('INCR', 'first')
+redis.call('INCR', 'second')
+redis.call('SET', 'long', string.rep('x', 200))
+return redis.call('INCR', 'third')
+"""
+COUNTED = ("first", "second", "third")
+
+
+@pytest.fixture
+def server():
+    with redis_server() as running:
+        yield running
+
+
+def _file(server: RedisServer) -> Path:
+    return next(server.folder.glob("appendonlydir/*.incr.aof"))
+
+
+def _write(server: RedisServer) -> bytes:
+    """One transaction that is acknowledged; answers what the file holds then."""
+    server.ask("EVAL", TRANSACTION, 0)
+    return _file(server).read_bytes()
+
+
+def _counts(server: RedisServer) -> set[int]:
+    return {int(server.ask("GET", name) or 0) for name in COUNTED}
+
+
+def _refused(server: RedisServer) -> str:
+    started = subprocess.run(
+        ["sh", str(START), str(CONFIGURATION), str(server.folder), "--port", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert started.returncode == 1
+    return started.stderr
+
+
+def test_a_transaction_that_was_torn_anywhere_is_gone_and_comes_back_with_no_later_one(server):
+    before = len(_write(server))
+    whole = _write(server)
+    server.kill()
+    for end in range(before + 1, len(whole), 17):
+        _file(server).write_bytes(whole[:end])
+        server.start()
+        assert _counts(server) == {1}, end
+        _write(server)
+        server.kill()
+        server.start()
+        assert _counts(server) == {2}, end
+        server.kill()
+    assert "of a write that was not acknowledged" in (server.folder / "log").read_text()
+
+
+@pytest.mark.parametrize("damaged", ["bit", "missing"])
+def test_a_file_that_is_damaged_before_what_was_acknowledged_is_refused_and_left_as_it_is(
+    server, damaged
+):
+    for _ in range(3):
+        whole = _write(server)
+    server.kill()
+    place = whole.index(b"$6\r\nsecond")
+    if damaged == "bit":
+        harmed = whole[:place] + b"%" + whole[place + 1 :]
+    else:
+        harmed = whole[:place] + whole[place + 6 :]
+    _file(server).write_bytes(harmed)
+    said = _refused(server)
+    assert _file(server).name in said
+    assert "nothing was changed" in said
+    assert "docker/restore.sh" in said
+    assert _file(server).read_bytes() == harmed
+
+
+def test_a_damaged_base_is_refused(server):
+    _write(server)
+    server.ask("BGREWRITEAOF")
+    while server.ask("INFO")["aof_rewrite_in_progress"]:
+        pass
+    server.kill()
+    base = next(server.folder.glob("appendonlydir/*.base.rdb"))
+    whole = bytearray(base.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    base.write_bytes(whole)
+    assert base.name in _refused(server)
