@@ -17,6 +17,7 @@ from service.calibrations import Calibrations
 from service.device import DeviceThread
 from service.file_lock import FileLock
 from service.gallery.data_dir import DataDirectory
+from service.gallery.disk_room import DiskRoom
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
 from service.gallery.open_store import open_store
@@ -44,6 +45,7 @@ class Runtime:
         audit: told of whatever is destroyed, before and after.
         pictures: where kept images lie outside the record store; None keeps them in it.
         files: the data directory, where what is no record is kept.
+        room: on its disk.
         snapshot_files: held while one is written, read or rewritten, by whichever process.
         worker: what this process is called where it works on a job.
         jobs_wanted: set when there may be work for the job runner.
@@ -60,6 +62,7 @@ class Runtime:
     audit: AuditLog
     pictures: PictureFolder | None
     files: Path
+    room: DiskRoom
     snapshot_files: FileLock
     worker: str
     jobs_wanted: asyncio.Event
@@ -111,6 +114,7 @@ class Runtime:
                 audit,
                 PictureFolder(settings.images_url) if settings.images_url else None,
                 directory.path,
+                DiskRoom(directory.path, settings.reserved_disk_bytes),
                 FileLock(directory.path / SNAPSHOT_LOCK),
                 _worker(replica),
                 asyncio.Event(),

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
             `s3://bucket/crops`); None keeps them in the record store.
         import_dir: below it lie the folders that an import may name; None allows none.
         max_import_bytes: of an uploaded archive, and of what it unpacks to.
+        reserved_disk_bytes: what is kept free on the data directory's disk; where less is left,
+            nothing new is stored (507), and deletions still are.
         housekeeping_seconds: how often what is past its retention is deleted.
         stall_seconds: after so long without a sign of life from the device, `/livez` is 503.
         log_level: of the JSON log on standard error.
@@ -112,6 +114,7 @@ class Settings(BaseSettings):
     images_url: str | None = None
     import_dir: Path | None = None
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
+    reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
     housekeeping_seconds: float = Field(3600.0, gt=0.0)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -69,6 +69,7 @@ async def enroll(
     """
     target = runtime.galleries.get(gallery)
     target.require_comparable()
+    runtime.room.require()
     request = None
     if request_name is not None:
         request = RequestKey(request_name, await asyncio.to_thread(_digest, images))

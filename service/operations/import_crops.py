@@ -17,6 +17,7 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import read_manifest
 from model.crops.names import is_image_name
 from model.crops.unpack import UnpackLimits, unpack_crops
+from service.gallery.disk_room import full_disk_told
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
@@ -76,6 +77,7 @@ async def import_archive(
     """
     target = runtime.galleries.get(gallery)
     target.require_comparable()
+    runtime.room.require()
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
 
@@ -130,7 +132,8 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
 
 async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
     counts = {"total": 0, "done": 0, "landed": 0, "duplicates": 0, "refused": 0, **job.progress}
-    folder, left_out = await asyncio.to_thread(_files, runtime, job)
+    with full_disk_told():
+        folder, left_out = await asyncio.to_thread(_files, runtime, job)
     items = await asyncio.to_thread(_items, folder, job)
     if not items and not left_out:
         raise InvalidField("archive: holds no image; its files must end in .jpg, .png, .webp, .bmp")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from model.problems import InputProblem
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
-from service.problems import RecordUnavailable, ServiceProblem, UnknownJob
+from service.problems import RecordUnavailable, ServiceProblem, StorageFailed, UnknownJob
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class TakenOver(Exception):
 
 
 # Whatever ends a job so leaves its files: it goes on where it was cut off, here or elsewhere.
-CUT_OFF = (asyncio.CancelledError, RecordUnavailable, TakenOver)
+CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, TakenOver)
 
 
 class Progress:
@@ -209,8 +209,11 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
         await progress.end(state, detail)
-    except (TakenOver, RecordUnavailable, Cancelled) as cut_off:
+    except (TakenOver, RecordUnavailable, StorageFailed, Cancelled) as cut_off:
         log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
+        if isinstance(cut_off, StorageFailed):
+            # It goes on once there is room, which takes a while.
+            await asyncio.sleep(IDLE_SECONDS)
         return
     await runtime.audit.done(
         job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
@@ -220,7 +223,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 async def _outcome(
     runtime: Runtime, gallery: Gallery, job: Job, do_job: DoJob, progress: Progress
 ) -> tuple[JobState, str | None]:
-    """Does a job; raises `TakenOver` or `RecordUnavailable` where it has not ended."""
+    """Does a job; raises one of `CUT_OFF` where it has not ended."""
     state: JobState = "done"
     detail: str | None = None
     try:

@@ -41,6 +41,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         UnknownGallery: there is none of that name.
         StorageFailed: the disk did not take it; nothing is left of it.
     """
+    runtime.room.require()
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
     path = snapshot_path(runtime, target, snapshot_id)
@@ -112,6 +113,7 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
         DamagedSnapshot, StorageFailed: nothing was changed.
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    runtime.room.require()
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     path = snapshot_path(runtime, target, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from tests.service.redis_server import RedisServer
 from tests.service.small_disk import small_disk
 
 PICTURE_BYTES = 60_000
+RESERVED = 4 * 1024 * 1024
 
 
 def _heavy(crop) -> bytes:
@@ -44,7 +46,7 @@ def test_where_the_disk_is_full_writes_are_507_reads_go_on_and_room_is_all_it_ta
     start, tmp_path, drawn_crops
 ):
     with small_disk(tmp_path / "disk", 14) as disk:
-        served = start(data_dir=disk.path / "data")
+        served = start(data_dir=disk.path / "data", reserved_disk_bytes=RESERVED)
         landed, refused = _enrolled_until_full(served, drawn_crops)
         disk.fill()
         url = "/v1/galleries/default"
@@ -76,7 +78,7 @@ def test_where_the_disk_is_full_writes_are_507_reads_go_on_and_room_is_all_it_ta
 
 def test_on_a_full_disk_a_deletion_makes_room(start, tmp_path, drawn_crops):
     with small_disk(tmp_path / "disk", 14) as disk:
-        served = start(data_dir=disk.path / "data")
+        served = start(data_dir=disk.path / "data", reserved_disk_bytes=RESERVED)
         landed, _ = _enrolled_until_full(served, drawn_crops)
         for crop_id in landed[:12]:
             answer = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
@@ -103,7 +105,7 @@ def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_take
         (disk.path / "log").unlink()
         room = tmp_path / "room"
         with small_disk(room, 40) as larger:
-            _copy_all(disk.path, larger.path)
+            shutil.copytree(disk.path, larger.path, dirs_exist_ok=True)
             server.folder = larger.path
             server.start()
             _until_in_step(served)
@@ -114,12 +116,6 @@ def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_take
             assert served.enroll("default", _heavy(drawn_crops[0])).status_code == 201
             served.kill()
             server.kill()
-
-
-def _copy_all(source, sink) -> None:
-    import shutil
-
-    shutil.copytree(source, sink, dirs_exist_ok=True)
 
 
 def _until_in_step(served) -> None:
