@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).parent / "broken.toml"
-OUTCOMES = ROOT / "docs" / "figures" / "mutations.json"
+OUTCOMES = ROOT / "docs" / "figures" / "reliability" / "mutations.json"
 
 
 @dataclass(frozen=True)

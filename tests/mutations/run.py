@@ -1,13 +1,12 @@
 """`make mutations`: breaks every promise on purpose and sees its test fail.
 
 The working tree is copied, so that nothing of it is touched. Each test is run unbroken first: one
-that fails by itself would prove nothing. What came out is kept in docs/figures/mutations.json.
+that fails by itself would prove nothing. What came out stands in docs/reliability.md.
 `ONLY=words` runs those whose description has the words, and keeps nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.mutations.broken import OUTCOMES, ROOT, Broken, read_broken
+from bench.reliability import keep
+from tests.mutations.broken import ROOT, Broken, read_broken
 
 LIMIT_SECONDS = 400
 TESTS_FAILED = 1
@@ -86,8 +86,10 @@ def _copy(place: Path) -> Path:
 
 def _keep(found: list[dict[str, object]]) -> None:
     commit = _git("rev-parse", "--short", "HEAD").strip()
-    kept = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": found}
-    OUTCOMES.write_text(json.dumps(kept, indent=1) + "\n")
+    keep(
+        "mutations",
+        {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": found},
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -1,0 +1,76 @@
+"""The tables of docs/reliability.md, from what the long runs wrote and never by hand.
+
+`python -m bench.reliability torture=runs/torture.json …` keeps what a run wrote in
+`docs/figures/reliability/` and writes it between the page's markers `<!-- torture -->` and
+`<!-- /torture -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.figures import ROOT, replace_table
+
+FIGURES = ROOT / "docs" / "figures" / "reliability"
+PAGE = ROOT / "docs" / "reliability.md"
+
+
+def markdown(kept: dict[str, Any]) -> str:
+    """A run's figures as a table; of what was broken on purpose, a row for each."""
+    if "broken" in kept:
+        return _broken_table(kept["broken"])
+    lines = ["| figure | measured |", "|---|---|"]
+    lines += [f"| {_words(name)} | {_shown(value)} |" for name, value in kept.items()]
+    return "\n".join(lines)
+
+
+def _broken_table(broken: list[dict[str, Any]]) -> str:
+    lines = ["| promise | what was broken | found by |", "|---|---|---|"]
+    for one in broken:
+        found = ", ".join(f"`{name}`" for name in one["tests"]) if one["failed"] else "nothing"
+        lines.append(f"| {one['promise'] or '–'} | {one['says']} | {found} |")
+    return "\n".join(lines)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}" if value < 10**9 else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(str(name))} {_shown(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(_shown(one) for one in value)
+    return str(value)
+
+
+def keep(name: str, run: dict[str, Any]) -> None:
+    """Keeps what a run wrote, and writes its table.
+
+    Raises:
+        InputProblem: where the page has no place for it.
+    """
+    page = replace_table(PAGE.read_text(encoding="utf-8"), name, markdown(run))
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    (FIGURES / f"{name}.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    """Writes tables from `NAME=FILE…`."""
+    for argument in arguments:
+        name, _, path = argument.partition("=")
+        keep(name, json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
