@@ -42,6 +42,7 @@ from service.problems import (
     UnknownGallery,
     UnknownIdentity,
 )
+from service.pulse import Stage
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
@@ -109,9 +110,9 @@ class Galleries:
         return self._updates.state
 
     @property
-    def alive(self) -> bool:
-        """Whether what keeps the indexes in step still runs."""
-        return self._updates.alive
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
+        return (*self._access.stages, *self._updates.stages, self._compactor.stage)
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name.

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
 from service.gallery.records import CropLabel
 from service.problems import RecordUnavailable, ServiceProblem
+from service.pulse import Stage, WatchedPool
 
 log = logging.getLogger(__name__)
 READ_THREADS = 2
@@ -22,6 +23,9 @@ CONFIRMED_WITHIN_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 0.5
 # So long what is under way waits for a record that does not answer; what comes then is refused.
 PATIENCE_SECONDS = 2.0
+# A store that does not answer is given up after less: by Redis' client after three times five
+# seconds, by SQLite's after thirty. Its threads are stuck only where they hang for longer.
+RECORD_SECONDS = 45.0
 Result = TypeVar("Result")
 Change = TypeVar("Change")
 
@@ -34,9 +38,18 @@ class RecordAccess:
 
     def __init__(self, updates: IndexUpdates) -> None:
         self._updates = updates
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
-        self._confirmers = ThreadPoolExecutor(CONFIRMING_THREADS, thread_name_prefix="confirmer")
+        self._writer = WatchedPool(1, "writer")
+        self._readers = WatchedPool(READ_THREADS, "reader")
+        self._confirmers = WatchedPool(CONFIRMING_THREADS, "confirmer")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
+        return (
+            Stage("record writer", self._writer.silent_seconds, RECORD_SECONDS),
+            Stage("record readers", self._readers.silent_seconds, RECORD_SECONDS),
+            Stage("record confirmers", self._confirmers.silent_seconds, RECORD_SECONDS),
+        )
 
     async def commit(
         self, write: Callable[[], Change], begin: Callable[[Change], Future[None]]
@@ -119,7 +132,7 @@ class RecordAccess:
         for pool in (self._writer, self._readers, self._confirmers):
             pool.shutdown()
 
-    async def _run(self, pool: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+    async def _run(self, pool: WatchedPool, call: Callable[[], Result]) -> Result:
         self._updates.require_record()
 
         def run() -> Result:
