@@ -255,13 +255,8 @@ def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
     async def hang(*_):
         await asyncio.to_thread(time.sleep, 1.2)
 
-    monkeypatch.setattr(background, "PATIENCE", 1.0)
-
-    def patient(*arguments, **more):
-        return watched(*arguments, **{"patience": 1.0, **more})
-
-    watched = background._watched
-    monkeypatch.setattr(background, "_watched", patient)
+    # An hour, else.
+    monkeypatch.setattr(background._watched, "__defaults__", (1.0,))
     _background(monkeypatch, watchdog, work_on_jobs=hang)
     assert watchdog.trouble.stage == "job runner"
 
