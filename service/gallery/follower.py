@@ -37,8 +37,8 @@ LONGEST_REST_SECONDS = 60.0
 # So long a write that is committed waits for a record that does not answer before it is told.
 WRITERS_PATIENCE_SECONDS = 5.0
 CLOSING_SECONDS = 5.0
-# Redis is given up after less.
-FOLLOWING_SECONDS = 45.0
+# After less its client gives Redis up: three tries of five seconds each, and pauses.
+REDIS_SECONDS = 45.0
 RETRY_AFTER_SECONDS = 2
 
 
@@ -100,7 +100,7 @@ class Follower:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Its thread, which only a bug or the end of the service ends."""
-        return (Stage("follower", self._silent_seconds, FOLLOWING_SECONDS),)
+        return (Stage("follower", self._silent_seconds, REDIS_SECONDS),)
 
     def load(self, learner: Learner) -> None:
         """Reads every gallery into memory and catches up with what happened meanwhile; blocks."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 from service.device import DeviceThread
 from service.gallery.compactor import Compactor
 from service.gallery.device_rows import DeviceRows
-from service.gallery.follower import Follower
+from service.gallery.follower import REDIS_SECONDS, Follower
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import (
@@ -88,7 +88,7 @@ class Galleries:
             else Follower(store, store.changes, self._held, device)
         )
         self._learner: Learner | None = None
-        self._access = RecordAccess(self._updates)
+        self._access = RecordAccess(self._updates, REDIS_SECONDS if store.changes else 0.0)
 
     def load(self, learner: Learner) -> None:
         """Reads every gallery into memory and sees to it that `default` exists; blocks.

@@ -23,9 +23,6 @@ CONFIRMED_WITHIN_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 0.5
 # So long what is under way waits for a record that does not answer; what comes then is refused.
 PATIENCE_SECONDS = 2.0
-# A store that does not answer is given up after less: by Redis' client after three times five
-# seconds, by SQLite's after thirty. Its threads are stuck only where they hang for longer.
-RECORD_SECONDS = 45.0
 Result = TypeVar("Result")
 Change = TypeVar("Change")
 
@@ -36,8 +33,16 @@ class RecordAccess:
     Where the record is known not to answer, calls are refused at once and nothing waits for it.
     """
 
-    def __init__(self, updates: IndexUpdates) -> None:
+    def __init__(self, updates: IndexUpdates, answers_within: float = 0.0) -> None:
+        """Starts no thread yet.
+
+        Args:
+            updates: brings what is committed into the indexes.
+            answers_within: seconds after which the record is given up by its own client, before
+                which no thread that asks it is stuck.
+        """
         self._updates = updates
+        self._answers_within = answers_within
         self._writer = WatchedPool(1, "writer")
         self._readers = WatchedPool(READ_THREADS, "reader")
         self._confirmers = WatchedPool(CONFIRMING_THREADS, "confirmer")
@@ -45,10 +50,10 @@ class RecordAccess:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Its threads, for the watchdog."""
-        return (
-            Stage("record writer", self._writer.silent_seconds, RECORD_SECONDS),
-            Stage("record readers", self._readers.silent_seconds, RECORD_SECONDS),
-            Stage("record confirmers", self._confirmers.silent_seconds, RECORD_SECONDS),
+        pools = {"writer": self._writer, "readers": self._readers, "confirmers": self._confirmers}
+        return tuple(
+            Stage(f"record {name}", pool.silent_seconds, self._answers_within)
+            for name, pool in pools.items()
         )
 
     async def commit(

@@ -18,7 +18,7 @@ from service.inference.batch_limit import BatchLimit
 from service.inference.device_faults import explained, with_room
 from service.inference.halving import in_halves
 from service.metrics import Metrics
-from service.problems import DeviceFull, DeviceLost
+from service.problems import DeviceFull, DeviceLost, ServiceProblem
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
@@ -113,13 +113,18 @@ class MicroBatcher:
     def _schedule(self) -> None:
         # First: a run that fails at once says by it that none is coming.
         self._scheduled = True
-        self._device.submit(self._run_batch).add_done_callback(self._ran)
+        try:
+            self._device.submit(self._run_batch).add_done_callback(self._ran)
+        except ServiceProblem as problem:
+            self._answer_all(problem)
 
     def _ran(self, run: Future[None]) -> None:
         """Where the device thread begins no more batches, nobody waits for one."""
         error = run.exception()
-        if error is None:
-            return
+        if error is not None:
+            self._answer_all(error)
+
+    def _answer_all(self, error: BaseException) -> None:
         with self._changed:
             waiting = list(self._waiting)
             self._waiting.clear()

@@ -266,6 +266,10 @@ def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, smal
         with pytest.raises(DeviceLost):
             future.result(5)
     assert small.passes == [32]
+    for value in (1, 2):
+        batcher.announce()
+        with pytest.raises(DeviceLost):
+            batcher.submit(np.full((4, 2, 3), value, np.uint8)).result(5)
 
 
 @pytest.fixture(scope="module")
