@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 from model.problems import InputProblem
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
-from service.problems import RecordUnavailable, ServiceProblem, StorageFailed, UnknownJob
+from service.problems import (
+    DeviceLost,
+    RecordUnavailable,
+    ServiceProblem,
+    StorageFailed,
+    UnknownJob,
+)
 from service.pulse import Pulse, beat
 from service.runtime import Runtime
 
@@ -41,7 +47,7 @@ class TakenOver(Exception):
 
 
 # Whatever ends a job so leaves its files: it goes on where it was cut off, here or elsewhere.
-CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, TakenOver)
+CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, TakenOver)
 
 
 class Progress:
@@ -223,10 +229,10 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
         await progress.end(state, detail)
-    except (TakenOver, RecordUnavailable, StorageFailed, Cancelled) as cut_off:
+    except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
         log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
-        if isinstance(cut_off, StorageFailed):
-            # It goes on once there is room, which takes a while.
+        if isinstance(cut_off, StorageFailed | DeviceLost):
+            # It goes on once there is room or another process, which takes a while.
             await asyncio.sleep(IDLE_SECONDS)
         return
     await runtime.audit.done(
