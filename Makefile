@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests run side by side, one a core; more threads in each would only wait for one another.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: demo test compose-test mutations lint format clean
+.PHONY: demo test compose-test mutations load soak lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -17,9 +17,7 @@ test: .venv/ready
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run
 
-# Breaks each promise on purpose and sees its test fail.
-mutations: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutations.run
+.PHONY: demo test compose-test mutations load soak lint format clean
 
 lint: .venv/ready
 	$(BIN)/ruff check .

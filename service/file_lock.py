@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.pulse import beat
+
 LOOK_EVERY_SECONDS = 0.05
 
 
@@ -30,6 +32,8 @@ class FileLock:
         await self._tasks.acquire()
         try:
             while not self._held.enter_context(held_file(self._path)):
+                # Whoever holds it may be at it for long.
+                beat()
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
         except BaseException:
             self._tasks.release()

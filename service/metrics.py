@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 
 class Metrics:
@@ -38,6 +45,23 @@ class Metrics:
             registry=self.registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
         )
+        self.batch_limit = Gauge(
+            "gmn_batch_limit",
+            "Images in one forward pass at most, as the device's memory has it.",
+            registry=self.registry,
+        )
+        self.device_out_of_memory = Counter(
+            "gmn_device_out_of_memory_total",
+            "Forward passes and searches that the device had no memory for.",
+            registry=self.registry,
+        )
+        self.stage_silent_seconds = Gauge(
+            "gmn_stage_silent_seconds",
+            "For how long a stage has had something to do and not got on with it.",
+            ("stage",),
+            registry=self.registry,
+        )
+        ProcessCollector(namespace="gmn", registry=self.registry)
         self.images_embedded = Counter(
             "gmn_images_embedded_total", "Images embedded.", registry=self.registry
         )

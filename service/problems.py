@@ -214,6 +214,33 @@ class DamagedSnapshot(ServiceProblem):
         )
 
 
+class DeviceFull(ServiceProblem):
+    """The device has no memory left for this, however little is asked of it at once."""
+
+    code = "device_full"
+
+    def __init__(self, what: str, retry_after_s: int = 5) -> None:
+        super().__init__(
+            f"the device has too little memory left for {what}; send the request again in "
+            f"{retry_after_s} s, lower GMN_MAX_BATCH, or see what else runs on the device"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class DeviceLost(ServiceProblem):
+    """The device answers nothing any more in this process, which is about to end."""
+
+    code = "device_lost"
+
+    def __init__(self, why: str, retry_after_s: int = 10) -> None:
+        super().__init__(
+            f"the device failed and the service restarts; send the request again in "
+            f"{retry_after_s} s, a write best under an Idempotency-Key"
+        )
+        self.why = why
+        self.retry_after_s = retry_after_s
+
+
 class ServiceStopping(ServiceProblem):
     """The service is shutting down, or its device thread has stopped."""
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Self
@@ -23,13 +24,16 @@ from service.gallery.gallery import Gallery
 from service.gallery.open_store import open_store
 from service.gallery.picture_folder import PictureFolder
 from service.inference.admission import Admission
+from service.inference.device_faults import explained
 from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
 from service.inference.torch_rows import device_rows
 from service.metrics import Metrics
+from service.pulse import Stage
 from service.security.key_ring import KeyRing
 from service.settings import Settings, is_loopback
+from service.watchdog import Watchdog
 
 SNAPSHOT_LOCK = "snapshots.lock"
 
@@ -47,6 +51,7 @@ class Runtime:
         files: the data directory, where what is no record is kept.
         room: on its disk.
         snapshot_files: held while one is written, read or rewritten, by whichever process.
+        watchdog: looks at every part of this once the service runs.
         worker: what this process is called where it works on a job.
         jobs_wanted: set when there may be work for the job runner.
     """
@@ -64,6 +69,7 @@ class Runtime:
     files: Path
     room: DiskRoom
     snapshot_files: FileLock
+    watchdog: Watchdog
     worker: str
     jobs_wanted: asyncio.Event
     _held: contextlib.ExitStack
@@ -85,7 +91,8 @@ class Runtime:
             keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
             metrics = Metrics()
-            device = DeviceThread()
+            watchdog = Watchdog(settings.stall_seconds)
+            device = DeviceThread(explained, partial(watchdog.give_up, "device thread"))
             held.callback(device.close)
             names = [settings.artefact, *([settings.previous] if settings.previous else [])]
             models: dict[str, LoadedModel] = {}
@@ -102,6 +109,13 @@ class Runtime:
             calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
             galleries.load(calibrations)
             calibrations.load()
+            watchdog.watch(
+                Stage("device thread", device.silent_seconds),
+                *(loaded.pipeline.stage for loaded in models.values()),
+                *galleries.stages,
+                keys.stage,
+            )
+            held.callback(watchdog.stop)
             return cls(
                 settings,
                 models,
@@ -116,6 +130,7 @@ class Runtime:
                 directory.path,
                 DiskRoom(directory.path, settings.reserved_disk_bytes),
                 FileLock(directory.path / SNAPSHOT_LOCK),
+                watchdog,
                 _worker(replica),
                 asyncio.Event(),
                 held.pop_all(),

@@ -73,7 +73,8 @@ class Settings(BaseSettings):
         reserved_disk_bytes: what is kept free on the data directory's disk; where less is left,
             nothing new is stored (507), and deletions still are.
         housekeeping_seconds: how often what is past its retention is deleted.
-        stall_seconds: after so long without a sign of life from the device, `/livez` is 503.
+        stall_seconds: a stage that has something to do and gives no sign of life for so long ends
+            the process, seconds after `/livez` has said so.
         log_level: of the JSON log on standard error.
     """
 

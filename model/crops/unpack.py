@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -48,7 +48,9 @@ class _Entry:
     read: IO[bytes]
 
 
-def unpack_crops(archive: Path, into: Path, limits: UnpackLimits) -> list[LeftOut]:
+def unpack_crops(
+    archive: Path, into: Path, limits: UnpackLimits, between: Callable[[], object] = lambda: None
+) -> list[LeftOut]:
     """Unpacks the images and manifests of a zip or tar archive; links and devices are passed by.
 
     An entry stays below `into` whatever its name says: absolute paths and those that climb are
@@ -58,6 +60,7 @@ def unpack_crops(archive: Path, into: Path, limits: UnpackLimits) -> list[LeftOu
         archive: `.zip`, `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, told by its bytes.
         into: an existing folder.
         limits: what to unpack at most.
+        between: called between one entry and the next.
 
     Returns:
         The images that were left out.
@@ -71,6 +74,7 @@ def unpack_crops(archive: Path, into: Path, limits: UnpackLimits) -> list[LeftOu
         with _entries(archive) as found:
             for entry in found:
                 entries += 1
+                between()
                 if entries > limits.max_entries:
                     raise InputProblem(f"holds over {limits.max_entries:,} files; pack fewer")
                 place = _place(into, entry.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -14,10 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import answer_problem, problem
 from service.api.schemas.base import Problem
+from service.problems import QueueFull
+from service.runtime import Runtime
 
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
 SPOOLED = re.compile("/v1/galleries/[^/]+/imports")
+# What is asked there goes through the device, and is refused while nothing more may.
+EMBEDDED = re.compile("/v1/(galleries/[^/]+/(crops|queries)|pairs|embeddings)")
 
 
 class Held:
@@ -61,7 +66,8 @@ class Rule:
 class BodyLimit:
     """Answers 413, 429 or 408: before reading the body wherever its announced length tells enough.
 
-    A body counts as held from its announcement until the answer to it begins.
+    A body counts as held from its announcement until the answer to it begins. Where the queue of
+    images is full it is not parsed either: refusing has to be quick when there is most of it to do.
     """
 
     def __init__(
@@ -115,7 +121,12 @@ class BodyLimit:
         else:
             body = _Body(rule, self._held, announced, self._timeout_s)
             try:
-                await self._app(scope, body.reading(receive), body.answering(send))
+                with _door(scope):
+                    await self._app(scope, body.reading(receive), body.answering(send))
+            except QueueFull as full:
+                await self._refuse(
+                    problem(full.code, full.detail), RETRY_AFTER, scope, receive, send
+                )
             finally:
                 body.let_go()
 
@@ -197,6 +208,13 @@ class _Body:
         if not self._all_held.take(more):
             raise HTTPException(429, self._all_held.detail, RETRY_AFTER)
         self._held += more
+
+
+def _door(scope: Scope) -> AbstractContextManager[None]:
+    if scope["method"] != "POST" or not EMBEDDED.fullmatch(scope["path"]):
+        return contextlib.nullcontext()
+    runtime: Runtime = scope["app"].state.runtime
+    return runtime.admission.door()
 
 
 async def _in_time(receive: Receive, seconds: float) -> Message:

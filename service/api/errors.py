@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from model.crops.decode import CropProblem
 from service.api.schemas.base import Problem
 from service.problems import (
+    DeviceFull,
+    DeviceLost,
     QueueFull,
     RecordUnavailable,
     ServiceProblem,
@@ -47,6 +49,8 @@ STATUS_OF_CODE = {
     "record_unavailable": 503,
     "storage_failed": 507,
     "service_stopping": 503,
+    "device_full": 503,
+    "device_lost": 503,
     "not_embedded": 500,
 }
 CODE_OF_STATUS = {
@@ -60,6 +64,9 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
+
+
+ASK_AGAIN = (QueueFull, RecordUnavailable, VersionNotReached, DeviceFull, DeviceLost)
 
 
 class ProblemResponse(JSONResponse):
@@ -114,7 +121,7 @@ def handle_errors(app: FastAPI) -> None:
 def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
     """The HTTP answer to what the service refuses."""
     headers = None
-    if isinstance(error, (QueueFull, RecordUnavailable, VersionNotReached)):
+    if isinstance(error, ASK_AGAIN):
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}

@@ -12,12 +12,15 @@ from service.device import DeviceThread
 from service.gallery.compaction import BuiltCompaction, CompactionPlan, CompactionStopped
 from service.gallery.device_rows import DeviceRows
 from service.gallery.index import GalleryIndex
-from service.problems import ServiceStopping
+from service.problems import DeviceLost, ServiceStopping
+from service.pulse import Pulse, Stage
 
 log = logging.getLogger(__name__)
 # After a failure: trying again with every write would cost more than it mends.
 REST_SECONDS = 300.0
 CLOSING_SECONDS = 5.0
+# Training a segment is one step, and takes minutes where a gallery is large.
+PATIENCE = 30.0
 
 
 class Compactor:
@@ -39,6 +42,12 @@ class Compactor:
         self._building: threading.Thread | None = None
         self._resting_until = 0.0
         self._closing = threading.Event()
+        self._pulse = Pulse()
+
+    @property
+    def stage(self) -> Stage:
+        """Its thread, for the watchdog: from the beginning of a compaction until it is adopted."""
+        return Stage("compactor", self._pulse.silent_seconds, patience=PATIENCE)
 
     def consider(self, index: GalleryIndex) -> None:
         """Does for an index what its last change calls for; on the device thread, and quick."""
@@ -81,23 +90,29 @@ class Compactor:
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
+                self._pulse.begin()
                 self._building.start()
 
     def _build(self, index: GalleryIndex, plan: CompactionPlan) -> None:
         built: BuiltCompaction | None = None
         try:
-            built = plan.build(self._closing.is_set)
+            built = plan.build(self._asked_between)
         except CompactionStopped:
             return
         except MemoryError:
             log.exception("too little memory to compact an index; it stays as it is")
         except Exception:
             log.exception("an index could not be compacted; it stays as it is")
-        with contextlib.suppress(ServiceStopping):
+        with contextlib.suppress(ServiceStopping, DeviceLost):
             self._device.submit(lambda: self._finish(index, built))
+
+    def _asked_between(self) -> bool:
+        self._pulse.beat()
+        return self._closing.is_set()
 
     def _finish(self, index: GalleryIndex, built: BuiltCompaction | None) -> None:
         self._building = None
+        self._pulse.rest()
         if self._closing.is_set():
             return
         if built is not None and index.adopt(built):

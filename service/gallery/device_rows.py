@@ -44,4 +44,7 @@ class DeviceRows(Protocol):
             query: of unit length or shorter.
             limit: fewer than the rows that may be returned.
             rows: those that may be returned; None for every living one.
+
+        Raises:
+            MemoryError: there is no room for the scores now; nothing has changed.
         """

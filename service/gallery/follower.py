@@ -24,6 +24,7 @@ from service.gallery.record_store import ChangeRecords, RecordStore
 from service.gallery.records import CropLabel
 from service.gallery.waiting import Waiting
 from service.problems import RecordUnavailable, ServiceStopping, UnknownGallery
+from service.pulse import DEAD, Pulse, Stage, beat
 
 log = logging.getLogger(__name__)
 CHANGES_PER_READ = 256
@@ -36,6 +37,8 @@ LONGEST_REST_SECONDS = 60.0
 # So long a write that is committed waits for a record that does not answer before it is told.
 WRITERS_PATIENCE_SECONDS = 5.0
 CLOSING_SECONDS = 5.0
+# After less its client gives Redis up: three tries of five seconds each, and pauses.
+REDIS_SECONDS = 45.0
 RETRY_AFTER_SECONDS = 2
 
 
@@ -80,6 +83,7 @@ class Follower:
         self._lost = True
         self._another_record = False
         self._in_step_at = time.monotonic()
+        self._pulse = Pulse()
 
     @property
     def state(self) -> RecordState:
@@ -94,9 +98,9 @@ class Follower:
         return RecordState("reading_again" if self._lost else "catching_up", lag, behind)
 
     @property
-    def alive(self) -> bool:
-        """False once the thread has ended, which only a bug or the end of the service does."""
-        return self._thread is not None and self._thread.is_alive()
+    def stages(self) -> tuple[Stage, ...]:
+        """Its thread, which only a bug or the end of the service ends."""
+        return (Stage("follower", self._silent_seconds, REDIS_SECONDS),)
 
     def load(self, learner: Learner) -> None:
         """Reads every gallery into memory and catches up with what happened meanwhile; blocks."""
@@ -149,10 +153,20 @@ class Follower:
         if self._thread is not None:
             self._thread.join(CLOSING_SECONDS)
 
+    def _silent_seconds(self) -> float:
+        if self._thread is None or not self._thread.is_alive():
+            return DEAD
+        return self._pulse.silent_seconds()
+
     def _run(self) -> None:
+        with self._pulse.working():
+            self._go_on()
+
+    def _go_on(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
             try:
+                beat()
                 if self._lost:
                     self._read_everything()
                 self._follow()
@@ -294,7 +308,8 @@ class Follower:
 
     def _rest(self, seconds: float, longest: float) -> float:
         """Waits before the next try; answers for how long to wait after it."""
-        self._closing.wait(min(seconds, longest))
+        with self._pulse.resting():
+            self._closing.wait(min(seconds, longest))
         return min(2 * seconds, longest)
 
     def _fell_silent(self, why: str) -> None:

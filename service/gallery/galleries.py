@@ -12,7 +12,7 @@ from typing import TypeVar
 from service.device import DeviceThread
 from service.gallery.compactor import Compactor
 from service.gallery.device_rows import DeviceRows
-from service.gallery.follower import Follower
+from service.gallery.follower import REDIS_SECONDS, Follower
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import (
@@ -42,6 +42,7 @@ from service.problems import (
     UnknownGallery,
     UnknownIdentity,
 )
+from service.pulse import Stage
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
@@ -87,7 +88,7 @@ class Galleries:
             else Follower(store, store.changes, self._held, device)
         )
         self._learner: Learner | None = None
-        self._access = RecordAccess(self._updates)
+        self._access = RecordAccess(self._updates, REDIS_SECONDS if store.changes else 0.0)
 
     def load(self, learner: Learner) -> None:
         """Reads every gallery into memory and sees to it that `default` exists; blocks.
@@ -109,9 +110,9 @@ class Galleries:
         return self._updates.state
 
     @property
-    def alive(self) -> bool:
-        """Whether what keeps the indexes in step still runs."""
-        return self._updates.alive
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
+        return (*self._access.stages, *self._updates.stages, self._compactor.stage)
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name.

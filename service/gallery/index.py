@@ -35,6 +35,7 @@ from service.gallery.ivf_segment import IvfSegment
 from service.gallery.records import IndexedCrop
 from service.gallery.rows import Filter, RowTable
 from service.gallery.vector_blocks import BLOCK_ROWS
+from service.pulse import beat
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
@@ -141,6 +142,7 @@ class GalleryIndex:
             device.halve()
         for start, part in self.table.vectors.parts(self.table.size):
             device.append(part / self.table.norms[start : start + len(part), None])
+            beat()
         device.forget(np.flatnonzero(~self.table.alive[: self.table.size]))
         self._device, self._kinds, self._trained = device, kinds, None
         self._generation += 1
@@ -150,6 +152,7 @@ class GalleryIndex:
         arriving = iter(crops)
         while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
             self._append(chunk)
+            beat()
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
@@ -265,7 +268,11 @@ class GalleryIndex:
                 delta = passing[np.searchsorted(passing, self._trained.size) :]
                 return np.concatenate([found, self._nearest_of(delta, query, limit)])
         if self._device:
-            return self._device.nearest(query, limit, None if everything else passing)
+            try:
+                return self._device.nearest(query, limit, None if everything else passing)
+            except MemoryError:
+                # What else is on the device may go; the next search tries again.
+                log.warning("the device has no memory for a search; it is done in the host's")
         return self._nearest_of(passing, query, limit)
 
     def _nearest_of(

@@ -13,6 +13,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
 from service.gallery.record_store import RecordStore
 from service.gallery.records import CropLabel
+from service.pulse import Stage
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class IndexUpdates(Protocol):
         """How the indexes stand to the record."""
 
     @property
-    def alive(self) -> bool:
-        """False where only a restart helps."""
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
 
     def load(self, learner: Learner) -> None:
         """Reads every gallery into memory; blocks."""
@@ -117,7 +118,7 @@ class DirectUpdates:
     """Implements `IndexUpdates` for a record of one process: who commits applies."""
 
     state = IN_STEP
-    alive = True
+    stages = ()
 
     def __init__(self, store: RecordStore, held: HeldGalleries, device: DeviceThread) -> None:
         self._store = store

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
 from service.gallery.records import CropLabel
 from service.problems import RecordUnavailable, ServiceProblem
+from service.pulse import Stage, WatchedPool
 
 log = logging.getLogger(__name__)
 READ_THREADS = 2
@@ -32,11 +33,28 @@ class RecordAccess:
     Where the record is known not to answer, calls are refused at once and nothing waits for it.
     """
 
-    def __init__(self, updates: IndexUpdates) -> None:
+    def __init__(self, updates: IndexUpdates, answers_within: float = 0.0) -> None:
+        """Starts no thread yet.
+
+        Args:
+            updates: brings what is committed into the indexes.
+            answers_within: seconds after which the record is given up by its own client, before
+                which no thread that asks it is stuck.
+        """
         self._updates = updates
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="reader")
-        self._confirmers = ThreadPoolExecutor(CONFIRMING_THREADS, thread_name_prefix="confirmer")
+        self._answers_within = answers_within
+        self._writer = WatchedPool(1, "writer")
+        self._readers = WatchedPool(READ_THREADS, "reader")
+        self._confirmers = WatchedPool(CONFIRMING_THREADS, "confirmer")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
+        pools = {"writer": self._writer, "readers": self._readers, "confirmers": self._confirmers}
+        return tuple(
+            Stage(f"record {name}", pool.silent_seconds, self._answers_within)
+            for name, pool in pools.items()
+        )
 
     async def commit(
         self, write: Callable[[], Change], begin: Callable[[Change], Future[None]]
@@ -119,7 +137,7 @@ class RecordAccess:
         for pool in (self._writer, self._readers, self._confirmers):
             pool.shutdown()
 
-    async def _run(self, pool: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+    async def _run(self, pool: WatchedPool, call: Callable[[], Result]) -> Result:
         self._updates.require_record()
 
         def run() -> Result:

@@ -17,7 +17,26 @@ class Admission:
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
         self._inside = 0
+        self._received = 0
         self._gauge = metrics.queued_images
+
+    @contextlib.contextmanager
+    def door(self) -> Iterator[None]:
+        """Holds the door while the block, a request that will want a place, is received.
+
+        Whoever is received will want one at least, so that as many as there are places are enough.
+
+        Raises:
+            QueueFull: at once, where there is no place left, or none will be.
+        """
+        taken = max(self._inside, self._received)
+        if taken >= self._limit:
+            raise QueueFull(taken, 1, self._limit, RETRY_AFTER_SECONDS)
+        self._received += 1
+        try:
+            yield
+        finally:
+            self._received -= 1
 
     @contextlib.contextmanager
     def places(self, images: int) -> Iterator[None]:

@@ -61,7 +61,12 @@ def load_model(
     networks = device.submit(lambda: Networks(artefact, settings.device, settings.dtype)).result()
     device.submit(networks.probe).result()
     batcher = MicroBatcher(
-        device, networks.embed, settings.max_batch, settings.max_wait_ms / 1000, metrics
+        device,
+        networks.embed,
+        settings.max_batch,
+        settings.max_wait_ms / 1000,
+        metrics,
+        networks.probe,
     )
     limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
     pipeline = Pipeline(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,8 +15,12 @@ from model.embedder import Embedder
 from model.pair_scoring import score_pairs
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
+from service.inference.device_faults import with_room
+from service.inference.halving import in_halves
+from service.problems import DeviceFull
 from service.settings import DeviceName, DtypeName
 
+log = logging.getLogger(__name__)
 # M-Net always sees this many pairs, padded where there are fewer: the last digits of a matrix
 # product depend on its height, and a score must not depend on how many others were asked for.
 PAIRS_PER_PASS = 128
@@ -65,17 +73,48 @@ class Networks:
 
         Returns:
             `(n,)` float32, each independent of the other candidates.
+
+        Raises:
+            DeviceFull: there is no room for one pass.
         """
-        asked = torch.from_numpy(queries).to(self.device)
+        asked = with_room(lambda: torch.from_numpy(queries).to(self.device))
         scores = np.empty(len(candidates), np.float32)
         for start in range(0, len(candidates), PAIRS_PER_PASS):
             part = candidates[start : start + PAIRS_PER_PASS]
             padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
             padded[: len(part)] = part
-            gallery = torch.from_numpy(padded).to(self.device)
-            block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
-            scores[start : start + len(part)] = block.double().mean(dim=0)[: len(part)].cpu()
+            # Never in smaller passes: a pass that has no room is one of 128 pairs.
+            block = with_room(partial(self._pass, asked, padded))
+            scores[start : start + len(part)] = block[: len(part)]
         return scores
+
+    def pair_scores_or_none(
+        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """`pair_scores`, with NaN for a candidate that no pass gets over; the others are theirs.
+
+        Raises:
+            Exception: where every candidate is such a one, it is the query's fault, or the pass's.
+        """
+        scores = np.full(len(candidates), np.nan, np.float32)
+        failed: list[Exception] = []
+
+        def score(rows: Sequence[int]) -> None:
+            part = slice(rows[0], rows[-1] + 1)
+            scores[part] = self.pair_scores(queries, candidates[part])
+
+        if len(candidates):
+            in_halves(range(len(candidates)), score, lambda _, error: failed.append(error))
+        if failed and (len(failed) == len(candidates) or isinstance(failed[0], DeviceFull)):
+            raise failed[0]
+        if failed:
+            log.error("%d candidates cannot be scored", len(failed), exc_info=failed[0])
+        return scores
+
+    def _pass(self, queries: torch.Tensor, padded: NDArray[np.float32]) -> NDArray[np.float64]:
+        gallery = torch.from_numpy(padded).to(self.device)
+        block = score_pairs(self._metric_network, queries, gallery, PAIRS_PER_PASS)
+        return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
 
     def probe(self) -> None:
         """Embeds and scores a grey crop.

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from model.crops.quality import QualityFault
 from model.preprocessing import Preprocessing
 from service.inference.batcher import EmbeddingFailed, MicroBatcher
 from service.inference.quality_gate import QualityGate
+from service.pulse import Stage, WatchedPool
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,12 @@ class Pipeline:
         self._preprocessing = preprocessing
         self._limits = limits
         self._batcher = batcher
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._decoders = WatchedPool(decode_threads, "decode")
+
+    @property
+    def stage(self) -> Stage:
+        """Its threads, for the watchdog."""
+        return Stage("decode threads", self._decoders.silent_seconds)
 
     async def embed(
         self, images: Sequence[bytes], gate: QualityGate | None = None

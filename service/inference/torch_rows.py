@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.inference.device_faults import explained, with_room
+from service.problems import DeviceFull
+
 BLOCK_ROWS = 65_536
 # How far below the last place a row may score and still belong above it: twice the error of a
 # score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.
@@ -28,8 +31,10 @@ def device_rows(device: torch.device) -> Callable[[int], TorchRows] | None:
 def _memory_errors() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError("the device has no room for the vectors") from error
+    except RuntimeError as error:
+        if isinstance(explained(error), DeviceFull):
+            raise MemoryError("the device has no room for the vectors") from error
+        raise
 
 
 class TorchRows:
@@ -93,7 +98,19 @@ class TorchRows:
     def nearest(
         self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        """At least the `limit` rows nearest to a query `(d,)`, and whatever ties with the last."""
+        """At least the `limit` rows nearest to a query `(d,)`, and whatever ties with the last.
+
+        Raises:
+            MemoryError: the device has no room for the scores.
+        """
+        try:
+            return with_room(lambda: self._nearest(query, limit, rows))
+        except DeviceFull as full:
+            raise MemoryError("the device has no room for a search") from full
+
+    def _nearest(
+        self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
         asked = torch.from_numpy(query).to(self._device, self._dtype)
         scores = torch.empty(self.size, device=self._device)
         for start in range(0, self.size, self._block_rows):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model.calibration import Scoring
 from model.crops.decode import CropProblem
 from model.explanation import Grid, Scores, explain, variants
+from service.inference.device_faults import with_room
 from service.problems import UnusableImages
 from service.runtime import Runtime
 
@@ -92,6 +93,6 @@ async def _embed_variants(runtime: Runtime, crop: NDArray[np.uint8]) -> NDArray[
             variants, crop, range(number * size, (number + 1) * size), GRID
         )
         embed = partial(runtime.networks.embed, batch)
-        parts.append(await asyncio.wrap_future(runtime.device.submit(embed)))
+        parts.append(await asyncio.wrap_future(runtime.device.submit(partial(with_room, embed))))
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

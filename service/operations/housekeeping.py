@@ -14,6 +14,7 @@ from service.operations.import_crops import FOLDER as IMPORTS
 from service.operations.pictures import remove_strays as remove_stray_pictures
 from service.operations.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
 from service.problems import ServiceProblem
+from service.pulse import Pulse, beat
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,26 @@ LOCK = "housekeeping.lock"
 RECEIVED_WITHIN_SECONDS = 3600.0
 
 
-async def keep_house(runtime: Runtime) -> None:
+async def keep_house(runtime: Runtime, pulse: Pulse | None = None) -> None:
     """Does everything that is due, again and again, until it is cancelled.
 
     Of several processes on one data directory one does it at a time.
+
+    Args:
+        runtime: of the service.
+        pulse: rests from one time to the next.
     """
+    pulse = pulse or Pulse()
     while True:
-        with held_file(runtime.files / LOCK) as free:
-            if free:
-                await _keep_house_once(runtime)
-        await asyncio.sleep(runtime.settings.housekeeping_seconds)
+        try:
+            with held_file(runtime.files / LOCK) as free:
+                if free:
+                    await _keep_house_once(runtime)
+        except Exception:
+            # What is not kept today is kept next time; requests do not wait for it.
+            log.exception("housekeeping was cut off")
+        with pulse.resting():
+            await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
 async def remove_strays(runtime: Runtime) -> None:
@@ -49,6 +60,7 @@ async def remove_strays(runtime: Runtime) -> None:
 
 async def _keep_house_once(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
+        beat()
         try:
             await forget_expired(runtime, gallery)
             # Whoever was deleted leaves the snapshots too, also after a process that died

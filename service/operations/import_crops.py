@@ -23,7 +23,8 @@ from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
 from service.operations.in_order import in_order
 from service.operations.jobs import CUT_OFF, Cancelled, Progress, create_job, new_job_id
-from service.problems import InvalidField, QueueFull, StorageFailed
+from service.problems import DeviceFull, InvalidField, QueueFull, StorageFailed
+from service.pulse import beat
 from service.runtime import Runtime
 
 FOLDER = "imports"
@@ -200,7 +201,8 @@ async def _enroll_patiently(
     while True:
         try:
             return await enroll(runtime, gallery.name, images, name)
-        except QueueFull:
+        except (QueueFull, DeviceFull):
+            beat()
             await asyncio.sleep(PATIENCE_SECONDS)
 
 
@@ -218,7 +220,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         part.mkdir()
         settings = runtime.settings
         limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
-        left_out = unpack_crops(spool / "archive", part, limits)
+        left_out = unpack_crops(spool / "archive", part, limits, beat)
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
         aside.replace(noted)

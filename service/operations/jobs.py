@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -14,7 +15,14 @@ from typing import Any, TypeVar
 from model.problems import InputProblem
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
-from service.problems import RecordUnavailable, ServiceProblem, StorageFailed, UnknownJob
+from service.problems import (
+    DeviceLost,
+    RecordUnavailable,
+    ServiceProblem,
+    StorageFailed,
+    UnknownJob,
+)
+from service.pulse import Pulse, beat
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -39,7 +47,7 @@ class TakenOver(Exception):
 
 
 # Whatever ends a job so leaves its files: it goes on where it was cut off, here or elsewhere.
-CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, TakenOver)
+CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, TakenOver)
 
 
 class Progress:
@@ -58,6 +66,7 @@ class Progress:
             TakenOver: where it is another's.
             RecordUnavailable: nobody can say.
         """
+        beat()
         self._text = json.dumps(dict(progress))
         job = await self._update("running", problems)
         if job.cancelling:
@@ -173,13 +182,17 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
         after = page[-1].position
 
 
-async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
+async def work_on_jobs(
+    runtime: Runtime, kinds: Mapping[JobKind, DoJob], pulse: Pulse | None = None
+) -> None:
     """Works on one job after another until it is cancelled.
 
     Args:
         runtime: of the service.
         kinds: by kind of job, what does it.
+        pulse: rests while there is no job.
     """
+    pulse = pulse or Pulse()
     jobs = runtime.galleries.store.jobs
     while True:
         runtime.jobs_wanted.clear()
@@ -190,13 +203,20 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         except ServiceProblem as problem:
             log.warning("no job can be taken up: %s", problem.detail)
             job = None
+        except Exception:
+            log.exception("no job can be taken up")
+            job = None
         if job is None:
-            try:
+            with pulse.resting(), contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
-            except TimeoutError:
-                continue
-        else:
+            continue
+        try:
             await _work_on(runtime, job, kinds)
+        except Exception:
+            # The next job is another matter; this one goes on when its lease has run out.
+            log.exception("job %s was cut off", job.job_id)
+            with pulse.resting():
+                await asyncio.sleep(IDLE_SECONDS)
 
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
@@ -209,10 +229,10 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
         await progress.end(state, detail)
-    except (TakenOver, RecordUnavailable, StorageFailed, Cancelled) as cut_off:
+    except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
         log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
-        if isinstance(cut_off, StorageFailed):
-            # It goes on once there is room, which takes a while.
+        if isinstance(cut_off, StorageFailed | DeviceLost):
+            # It goes on once there is room or another process, which takes a while.
             await asyncio.sleep(IDLE_SECONDS)
         return
     await runtime.audit.done(

@@ -100,7 +100,7 @@ def rank(
     began = time.perf_counter()
     found = index.search(queries, limit, options.wanted)
     searched = time.perf_counter()
-    logits = networks.pair_scores(queries, index.table.vectors[found.rows[:depth]])
+    logits = networks.pair_scores_or_none(queries, index.table.vectors[found.rows[:depth]])
     reranked = time.perf_counter()
     ordered = _order(index, found, logits, calibration, options.scoring)
     places = _choose(index, ordered, options)

@@ -17,7 +17,8 @@ from service.gallery.records import StoredCrop
 from service.inference.pipeline import EmbeddedImage
 from service.operations.jobs import CUT_OFF, Progress, create_job, new_job_id
 from service.operations.pictures import stored_picture
-from service.problems import GalleryConflict, QueueFull
+from service.problems import DeviceFull, GalleryConflict, QueueFull
+from service.pulse import beat
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
@@ -141,7 +142,8 @@ async def _embed_patiently(
         try:
             with runtime.admission.places(len(images)):
                 return await runtime.pipeline.embed(images)
-        except QueueFull:
+        except (QueueFull, DeviceFull):
+            beat()
             await asyncio.sleep(PATIENCE_SECONDS)
 
 

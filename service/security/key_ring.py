@@ -7,13 +7,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from model.problems import InputProblem
 from service.gallery.key_records import ApiKey
 from service.gallery.record_store import KeyRecords
 from service.problems import RecordUnavailable, Unauthorised
+from service.pulse import Stage, WatchedPool
 from service.security.callers import WHOEVER_IS_HERE, Caller
 from service.security.key_file import KeyFile, read_key_file
 from service.security.keys import find_key
@@ -21,6 +21,8 @@ from service.security.keys import find_key
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_READINGS = 1.0
 LONGEST_READING_SECONDS = 0.5
+# A record that does not answer is given up after less.
+READING_SECONDS = 45.0
 NO_FILE = KeyFile((), ())
 
 
@@ -65,7 +67,12 @@ class KeyRing:
             )
         if not self._keys and file is None:
             log.warning("there is no API key: whoever is on this machine may do everything")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        self._reader = WatchedPool(1, "keys")
+
+    @property
+    def stage(self) -> Stage:
+        """Its thread, for the watchdog."""
+        return Stage("key reader", self._reader.silent_seconds, READING_SECONDS)
 
     async def caller(self, key: str | None) -> Caller:
         """Who sends this key, or none.

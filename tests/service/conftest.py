@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -39,12 +39,12 @@ def redis_record() -> Iterator[RedisServer]:
 class Served:
     """One process of the service; its log goes to `log`."""
 
-    def __init__(self, log: Path, **settings: Any) -> None:
+    def __init__(self, log: Path, command: Sequence[str] = ("-c", START), **settings: Any) -> None:
         names = {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
         self.log = log
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START],
+                [sys.executable, *command],
                 env={**os.environ, "GMN_PORT": "0", "GMN_DEVICE": "cpu", **names},
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -61,15 +61,16 @@ class Served:
     def kill(self) -> None:
         """kill -9: nothing is flushed, nothing is said goodbye to."""
         self.process.kill()
-        self._end()
+        self.ended_with()
 
     def stop(self) -> int:
         """SIGTERM, as a supervisor sends it; answers the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self._end()
+        return self.ended_with()
 
-    def _end(self) -> int:
-        status = self.process.wait(40)
+    def ended_with(self, seconds: float = 40.0) -> int:
+        """The status with which it ends by itself."""
+        status = self.process.wait(seconds)
         if self.process.stdout:
             self.process.stdout.close()
         if hasattr(self, "http"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from model.problems import InputProblem
 from service.device import DeviceThread
-from service.problems import ServiceStopping
+from service.problems import DeviceLost, ServiceStopping
+from service.pulse import DEAD, beat
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def test_what_work_raises_goes_to_its_caller_and_the_thread_lives_on(device):
     with pytest.raises(SystemExit):
         device.submit(fail).result(5)
     assert device.submit(lambda: "alive").result(5) == "alive"
-    assert device.seconds_since_heartbeat() < 5
+    assert device.silent_seconds() == 0.0
 
 
 def test_a_callers_mistake_is_no_failure_in_the_log(device, caplog):
@@ -55,4 +57,50 @@ def test_what_was_submitted_before_the_end_is_finished_and_later_work_refused():
     assert [future.result(0) for future in done] == list(range(20))
     with pytest.raises(ServiceStopping):
         device.submit(lambda: None)
-    assert device.seconds_since_heartbeat() == float("inf")
+    assert device.silent_seconds() == DEAD
+
+
+def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
+    gates = [threading.Event(), threading.Event()]
+
+    def work():
+        gates[0].wait(5)
+        beat()
+        gates[1].wait(5)
+
+    assert device.silent_seconds() == 0.0
+    done = device.submit(work)
+    time.sleep(0.3)
+    assert device.silent_seconds() >= 0.2
+    gates[0].set()
+    time.sleep(0.05)
+    assert device.silent_seconds() < 0.2
+    gates[1].set()
+    done.result(5)
+    time.sleep(0.05)
+    assert device.silent_seconds() == 0.0
+
+
+def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
+    told = []
+    device = DeviceThread(
+        lambda error: DeviceLost("illegal address") if isinstance(error, OSError) else error,
+        told.append,
+    )
+    gate, begun = threading.Event(), []
+
+    def fail():
+        gate.wait(5)
+        raise OSError("as a driver might")
+
+    failing = device.submit(fail)
+    waiting = [device.submit(lambda: begun.append("begun")) for _ in range(3)]
+    gate.set()
+    for future in (failing, *waiting):
+        with pytest.raises(DeviceLost):
+            future.result(5)
+    with pytest.raises(DeviceLost):
+        device.submit(lambda: None)
+    device.close()
+    assert begun == []
+    assert told == ["illegal address"]

@@ -9,28 +9,23 @@ from starlette.exceptions import HTTPException
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.schemas.health import AliveOut, ReadyOut, RecordOut
 from service.api.security import needs
+from service.runtime import Runtime
 
+RETRY_AFTER_SECONDS = "10"
 router = APIRouter(tags=["health"])
 
 
 @router.get("/livez", responses=refusals(open_to_all=True))
 async def livez(runtime: RuntimeDep) -> AliveOut:
-    """Whether the process works; where it does not, restart it."""
-    silent = runtime.device.seconds_since_heartbeat()
-    if silent > runtime.settings.stall_seconds:
-        raise HTTPException(
-            503, f"the device thread gave no sign of life for {silent:.0f} s; restart the service"
-        )
-    if not runtime.galleries.alive:
-        raise HTTPException(
-            503, "nothing follows the record's changes any more; restart the service"
-        )
+    """Whether the process works; where it does not, it ends by itself within seconds."""
+    _refuse_in_trouble(runtime)
     return AliveOut(status="alive")
 
 
 @router.get("/readyz", responses=refusals(open_to_all=True))
 async def readyz(runtime: RuntimeDep) -> ReadyOut:
     """Whether to send requests here: also while the record does not answer, as searches do."""
+    _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
     broken = [gallery.name for gallery in galleries if not gallery.in_step]
     if broken:
@@ -61,8 +56,21 @@ async def metrics(runtime: RuntimeDep) -> Response:
     for gallery in runtime.galleries.all():
         runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
         runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)
+    for stage in runtime.watchdog.stages:
+        silent = runtime.metrics.stage_silent_seconds.labels(stage.name)
+        silent.set(stage.silent_seconds())
     record = runtime.galleries.record_state
     runtime.metrics.record_up.set(record.up)
     runtime.metrics.follower_lag.set(record.lag)
     runtime.metrics.follower_lag_seconds.set(record.lag_seconds)
     return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _refuse_in_trouble(runtime: Runtime) -> None:
+    trouble = runtime.watchdog.trouble
+    if trouble is not None:
+        raise HTTPException(
+            503,
+            f"{trouble}; this process is about to end, see to it that something starts it again",
+            {"Retry-After": RETRY_AFTER_SECONDS},
+        )

@@ -9,7 +9,7 @@ from service.gallery.index_updates import RecordState
 
 
 class AliveOut(Schema):
-    """The process works: its device thread shows signs of life."""
+    """The process works: every stage of it gets on with what it has to do."""
 
     status: Literal["alive"]
 

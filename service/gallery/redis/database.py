@@ -15,6 +15,7 @@ from model.problems import InputProblem
 from service.gallery.redis.failures import RETRY_AFTER_S, shown_url, told_as_problems
 from service.gallery.redis.scripts import script
 from service.problems import RecordUnavailable, UnknownGallery
+from service.pulse import beat
 
 Argument = str | bytes | int | float
 # Every write may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -68,7 +69,9 @@ class Database:
     def command(self, *command: Argument) -> Any:
         """Answers one command that reads, or that changes nothing when it is sent twice."""
         with told_as_problems(self.place):
-            return self._client.execute_command(*command)
+            answer = self._client.execute_command(*command)
+        beat()
+        return answer
 
     def read(self, name: str, *arguments: Argument) -> Any:
         """Answers a script that only reads."""
@@ -109,6 +112,8 @@ class Database:
     def _run(self, name: str, write_id: str, arguments: tuple[Argument, ...]) -> Any:
         wanted = script(name)
         sent = (0, write_id, self.epoch, self._kept_changes, *arguments)
+        # What takes long is many scripts, each of which is quick.
+        beat()
         with told_as_problems(self.place):
             try:
                 return self._send("EVALSHA", wanted.sha1, *sent, durable=bool(write_id))

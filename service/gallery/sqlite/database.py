@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.problems import StorageFailed
+from service.pulse import beat
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+
+# Of SQLite's machine: some tenths of a second.
+STEPS_PER_BEAT = 1_000_000
 
 
 class Database:
@@ -99,9 +103,16 @@ class Database:
         )
         with self._opening:
             self._opened.append(connection)
+        # A statement over a large gallery may take minutes, which a disk that hangs looks like.
+        connection.set_progress_handler(_get_on, STEPS_PER_BEAT)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
+
+
+def _get_on() -> int:
+    beat()
+    return 0
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,167 @@
+"""`make soak`: whether the service grows under a load that it can bear for long.
+
+Usage: GMN_SOAK_MINUTES=30 python -m tests.load.soak [--redis] [--artefact bundled]
+
+At its start it measures how many requests a second eight clients are answered, and then asks 80 %
+of that. Of what it samples meanwhile the first fifth counts as warming up. What it measured goes to
+`runs/soak-….json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.load.clients import Pictures, drive
+from tests.load.growth import FEWEST, growth
+from tests.load.run import lines
+from tests.load.wellness import how_it_ends, what_is_wrong
+from tests.service.conftest import Served
+from tests.service.redis_server import redis_server
+
+CLIENTS = 8
+SHARE = 0.8
+WARM_UP = 0.2
+MEASURED_SECONDS = 20.0
+SAMPLES_EVERY_SECONDS = 5.0
+# An hour. Less than that is no leak that anybody would meet between two upgrades.
+ALLOWED_MIB, ALLOWED_FILES = 10.0, 2.0
+RUNS = Path(__file__).parents[2] / "runs"
+
+
+@dataclass
+class Samples:
+    """Resident memory and open files of a process, and when they were looked at."""
+
+    seconds: list[float] = field(default_factory=list)
+    resident_mib: list[float] = field(default_factory=list)
+    open_files: list[float] = field(default_factory=list)
+
+    def take(self, process: int) -> None:
+        """Looks once more."""
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        self.seconds.append(time.monotonic())
+        self.resident_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        self.open_files.append(float(len(list(Path(f"/proc/{process}/fd").iterdir()))))
+
+    def since(self, share: float) -> Samples:
+        """Those after a share of the time."""
+        begin = self.seconds[0] + share * (self.seconds[-1] - self.seconds[0])
+        first = next(place for place, one in enumerate(self.seconds) if one >= begin)
+        return Samples(*(series[first:] for series in vars(self).values()))
+
+
+@contextlib.contextmanager
+def sampled(process: int, every: float) -> Iterator[Samples]:
+    """Looks at a process again and again while the block runs."""
+    samples, stop = Samples(), threading.Event()
+
+    def look() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            while not stop.wait(every):
+                samples.take(process)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def soak(
+    served: Served, seconds: float, measured_seconds: float, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """Soaks a service; answers what was measured, `wrong` with what should not be so."""
+    port = served.http.base_url.port
+    assert port is not None
+    pictures = Pictures(seed=2)
+    full = asyncio.run(drive(port, CLIENTS, measured_seconds, pictures))
+    pace = SHARE * len(full.accepted_s) / measured_seconds
+    say(f"{CLIENTS} clients are answered {pace / SHARE:.1f} requests a second; asking {pace:.1f}")
+    # So that a short run has enough of them too.
+    every = min(SAMPLES_EVERY_SECONDS, seconds * (1 - WARM_UP) / (2 * FEWEST))
+    with sampled(served.process.pid, every) as samples:
+        account = asyncio.run(drive(port, CLIENTS, seconds, pictures, pace))
+    for line in lines(account, seconds, CLIENTS):
+        say(line)
+    warm = samples.since(WARM_UP)
+    memory = growth(warm.seconds, warm.resident_mib, ALLOWED_MIB)
+    files = growth(warm.seconds, warm.open_files, ALLOWED_FILES)
+    wrong = [*full.wrong, *account.wrong]
+    for what, unit, found in (("resident memory", "MiB", memory), ("open files", "files", files)):
+        if found.leaks:
+            wrong.append(
+                f"{what} grows by {found.slope:.1f} {unit} an hour (95 %: {found.low:.1f} to "
+                f"{found.high:.1f}), more than the {found.allowed:.0f} that count as none"
+            )
+    wrong += what_is_wrong(served)
+    return {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "minutes": round(seconds / 60, 2),
+        "pace": round(pace, 2),
+        "requests": sum(account.statuses.values()),
+        "accepted": len(account.accepted_s),
+        "resident_mib": memory.as_json(),
+        "open_files": files.as_json(),
+        "samples": {
+            name: [round(one, 2) for one in series] for name, series in vars(samples).items()
+        },
+        "wrong": wrong,
+    }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One line for the documentation."""
+    memory, files = found["resident_mib"], found["open_files"]
+    return (
+        f"{found['minutes']:g} min at {found['pace']:g} requests/s on {found['store']}, "
+        f"{found['requests']} requests: resident memory {memory['first']:.0f} to "
+        f"{memory['last']:.0f} MiB, {memory['slope']:+.1f} MiB/h (95 %: {memory['low']:+.1f} to "
+        f"{memory['high']:+.1f}); open files {files['first']:.0f} to {files['last']:.0f}, "
+        f"{files['slope']:+.1f}/h (95 %: {files['low']:+.1f} to {files['high']:+.1f})"
+    )
+
+
+def main() -> int:
+    """Serves, soaks, judges; answers the exit status."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--redis", action="store_true", help="keep the record in Redis")
+    options.add_argument("--artefact", default="bundled")
+    asked = options.parse_args()
+    # The service reads the environment itself, and knows no such setting.
+    minutes = float(os.environ.pop("GMN_SOAK_MINUTES", "30"))
+    with contextlib.ExitStack() as held:
+        place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-soak-")))
+        settings: dict[str, Any] = {"artefact": asked.artefact, "data_dir": place / "data"}
+        if asked.redis:
+            settings["redis_url"] = held.enter_context(redis_server()).url
+        served = Served(place / "log", log_level="warning", **settings)
+        held.callback(lambda: served.kill() if served.process.poll() is None else None)
+        found = soak(served, minutes * 60, MEASURED_SECONDS, lambda line: print(line, flush=True))  # noqa: T201
+        found["wrong"] += how_it_ends(served)
+    found["store"] = "Redis" if asked.redis else "SQLite"
+    RUNS.mkdir(exist_ok=True)
+    kept = RUNS / f"soak-{found['store'].lower()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    kept.write_text(json.dumps(found, indent=1))
+    for one in found["wrong"]:
+        print(f"WRONG: {one}", file=sys.stderr)  # noqa: T201
+    print(f"{summary(found)}\nkept in {kept}")  # noqa: T201
+    return 1 if found["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

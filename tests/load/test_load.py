@@ -1,0 +1,30 @@
+"""A small load, as `make load` drives a large one."""
+
+from __future__ import annotations
+
+from tests.load.clients import Account
+from tests.load.http import Answer
+from tests.load.run import measure
+from tests.load.wellness import how_it_ends
+from tests.service.conftest import start  # noqa: F401 - a fixture
+
+CLIENTS, SECONDS = 40, 5.0
+
+
+def test_forty_clients_are_answered_or_told_when_to_return_and_the_service_is_well(start):  # noqa: F811
+    served = start(max_queued_images=16, max_images_per_request=16, log_level="warning")
+    told: list[str] = []
+    assert measure(served, CLIENTS, SECONDS, told.append) == []
+    assert any(" 429" in line for line in told), f"a queue of 16 refused none of 40: {told}"
+    assert any(line.startswith("accepted: p50") for line in told)
+    assert how_it_ends(served) == []
+
+
+def test_an_answer_that_breaks_a_promise_is_told():
+    account = Account()
+    account.note("query", Answer(200, b"", None), 0.1)
+    account.note("query", Answer(429, b"", 1), 0.1)
+    assert account.wrong == []
+    account.note("query", Answer(429, b"", None), 0.1)
+    account.note("enrol", Answer(500, b"failed", None), 0.1)
+    assert [one.split()[1] for one in account.wrong] == ["429", "500"]

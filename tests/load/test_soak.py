@@ -1,0 +1,76 @@
+"""The soak's judgement, on series that were made up, and its whole way for some seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.load.growth import growth
+from tests.load.soak import ALLOWED_FILES, ALLOWED_MIB, Samples, soak, summary
+from tests.service.conftest import start  # noqa: F401 - a fixture
+
+MINUTES, SAMPLES = 30.0, 288
+SECONDS = np.linspace(0, MINUTES * 60, SAMPLES)
+
+
+def _noise(seed, remembers, size=2.0):
+    """A series each sample of which remembers a share of the last one; MiB."""
+    random, series = np.random.default_rng(seed), np.zeros(SAMPLES + 100)
+    for place in range(1, len(series)):
+        series[place] = remembers * series[place - 1] + random.normal(0, size)
+    return series[100:]
+
+
+def _judged(values, allowed=ALLOWED_MIB):
+    return growth(list(SECONDS), list(600 + np.asarray(values)), allowed)
+
+
+def test_what_stays_as_it_is_does_not_leak():
+    found = _judged(np.zeros(SAMPLES))
+    assert not found.leaks
+    assert found.low == found.slope == found.high == 0.0
+
+
+@pytest.mark.parametrize("remembers", [0.0, 0.5, 0.9])
+def test_noise_is_seldom_taken_for_a_leak_and_a_leak_is_seen_through_it(remembers):
+    flat = [_judged(_noise(seed, remembers), allowed=0.0) for seed in range(200)]
+    held = np.mean([one.low <= 0 <= one.high for one in flat])
+    assert 0.88 <= held <= 1.0, "of 95 % intervals nine tenths and more hold the truth"
+    assert np.mean([one.leaks for one in flat]) <= 0.08
+    leak = 200.0 * SECONDS / 3600
+    leaking = [_judged(leak + _noise(seed, remembers)) for seed in range(20)]
+    assert all(one.leaks for one in leaking)
+    assert np.mean([one.slope for one in leaking]) == pytest.approx(200.0, rel=0.1)
+
+
+def test_a_single_step_and_a_saw_are_no_leaks_and_a_lost_file_a_minute_is():
+    step = np.where(SECONDS < 400, 0.0, 20.0)
+    saw = (SECONDS % 200) / 10
+    assert not _judged(step).leaks
+    assert not _judged(saw).leaks
+    assert _judged(np.floor(SECONDS / 60), ALLOWED_FILES).leaks
+
+
+def test_too_few_samples_are_no_judgement():
+    with pytest.raises(ValueError, match="tell nothing"):
+        growth([0.0, 1.0], [1.0, 1.0], 0.0)
+
+
+def test_warming_up_does_not_count():
+    samples = Samples([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], [1.0] * 6, [2.0] * 6)
+    assert samples.since(0.2).seconds == [10.0, 20.0, 30.0, 40.0, 50.0]
+
+
+def test_a_service_is_soaked_for_some_seconds_and_what_it_took_is_told(start, monkeypatch):  # noqa: F811
+    # So short a time is all warming up.
+    monkeypatch.setattr("tests.load.soak.ALLOWED_MIB", 1e9)
+    served = start(log_level="warning")
+    said: list[str] = []
+    found = soak(served, 4.0, 2.0, said.append)
+    assert found["wrong"] == []
+    assert found["accepted"] == found["requests"] > 10
+    assert len(found["samples"]["seconds"]) >= 30
+    assert found["resident_mib"]["first"] > 50
+    assert 5 < found["open_files"]["last"] < 200
+    line = summary({**found, "store": "SQLite"})
+    assert "MiB/h (95 %" in line

@@ -1,0 +1,305 @@
+"""The watchdog: what ends or hangs ends the process, and what takes its time does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from service.api.routers.health import livez, readyz
+from service.gallery.compactor import PATIENCE as COMPACTORS_PATIENCE
+from service.gallery.compactor import Compactor
+from service.operations import background
+from service.problems import StorageFailed
+from service.pulse import DEAD, Pulse, Stage, WatchedPool, beat
+from service.watchdog import EXIT_STATUS, Watchdog
+
+STALL = 0.3
+
+
+class Ended:
+    """Stands in for the end of the process, which a test would not survive."""
+
+    def __init__(self):
+        self.status = None
+        self._happened = threading.Event()
+
+    def __call__(self, status):
+        self.status = status
+        self._happened.set()
+
+    def within(self, seconds):
+        return self._happened.wait(seconds)
+
+
+@pytest.fixture
+def ended():
+    return Ended()
+
+
+@pytest.fixture
+def watchdog(ended):
+    one = Watchdog(STALL, farewell_seconds=0.2, end=ended)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def pool():
+    gate = threading.Event()
+    one = WatchedPool(2, "test")
+    one.gate = gate
+    yield one
+    gate.set()
+    one.shutdown()
+
+
+def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, caplog, capfd):
+    pulse = Pulse()
+    watchdog.watch(Stage("well", lambda: 0.0), Stage("record writer", pulse.silent_seconds))
+    watchdog.start()
+    assert not ended.within(0.6)
+    pulse.begin()
+    assert ended.within(3)
+    assert ended.status == EXIT_STATUS
+    assert watchdog.trouble.stage == "record writer"
+    criticals = [one.getMessage() for one in caplog.records if one.levelname == "CRITICAL"]
+    assert len(criticals) == 1
+    assert "record writer: gave no sign of life" in criticals[0]
+
+
+def test_a_stage_that_has_ended_ends_the_process_at_once(watchdog, ended):
+    watchdog.watch(Stage("follower", lambda: DEAD, at_least=1000.0))
+    watchdog.start()
+    assert ended.within(1)
+    assert str(watchdog.trouble) == "follower: has ended"
+
+
+def test_in_trouble_livez_and_readyz_are_503_and_name_the_stage(watchdog, ended):
+    watchdog.give_up("device thread", "CUDA error: an illegal memory access was encountered")
+    runtime: Any = SimpleNamespace(watchdog=watchdog)
+    for probe in (livez, readyz):
+        with pytest.raises(HTTPException, match="device thread: CUDA error") as refused:
+            asyncio.run(probe(runtime))
+        assert refused.value.status_code == 503
+        assert "Retry-After" in refused.value.headers
+    begun = time.monotonic()
+    watchdog.start()
+    assert ended.within(1)
+    assert time.monotonic() - begun >= 0.2, "livez has no time to tell"
+
+
+def test_a_service_that_is_stopping_is_not_killed(watchdog, ended):
+    watchdog.watch(Stage("device thread", lambda: DEAD))
+    watchdog.stop()
+    watchdog.start()
+    assert not ended.within(0.6)
+
+
+def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(ended):
+    watchdog = Watchdog(STALL, farewell_seconds=1.0, end=ended)
+    watchdog.give_up("follower", "has ended")
+    watchdog.start()
+    time.sleep(0.2)
+    watchdog.stop()
+    assert not ended.within(1.5)
+
+
+def test_what_beats_may_take_its_time(watchdog, ended, pool):
+    def long_work():
+        while not pool.gate.wait(STALL / 6):
+            beat()
+
+    watchdog.watch(Stage("pool", pool.silent_seconds))
+    watchdog.start()
+    pool.submit(long_work)
+    assert not ended.within(4 * STALL)
+
+
+def test_a_thread_that_hangs_in_a_piece_of_work_is_seen(watchdog, ended, pool):
+    watchdog.watch(Stage("decode threads", pool.silent_seconds))
+    watchdog.start()
+    pool.submit(pool.gate.wait, 20)
+    for _ in range(20):
+        pool.submit(time.sleep, 0.05)
+    assert ended.within(5)
+    assert watchdog.trouble.stage == "decode threads"
+
+
+def test_a_long_queue_that_moves_is_no_trouble(watchdog, ended, pool):
+    watchdog.watch(Stage("pool", pool.silent_seconds))
+    watchdog.start()
+    last = [pool.submit(time.sleep, STALL / 5) for _ in range(30)][-1]
+    assert not ended.within(4 * STALL)
+    last.result(5)
+    assert pool.silent_seconds() == 0.0
+
+
+def test_work_that_no_thread_takes_is_seen(pool):
+    # Its threads are gone without a word, as after a crash in a library's own code.
+    pool._adjust_thread_count = lambda: None
+    assert pool.silent_seconds() == 0.0
+    pool.submit(lambda: None)
+    time.sleep(0.3)
+    assert pool.silent_seconds() >= 0.2
+
+
+def test_cancelled_work_is_forgotten(pool):
+    running = [pool.submit(pool.gate.wait, 5) for _ in range(2)]
+    waiting = pool.submit(lambda: None)
+    assert waiting.cancel()
+    pool.gate.set()
+    for one in running:
+        one.result(5)
+    time.sleep(0.05)
+    assert pool.silent_seconds() == 0.0
+
+
+def test_whoever_waits_for_a_piece_of_work_gets_on_with_it(pool):
+    waiting = Pulse()
+    with waiting.working():
+        future = pool.submit(lambda: [beat() for _ in range(8) if not time.sleep(0.05)])
+    waiting.begin()
+    time.sleep(0.2)
+    assert waiting.silent_seconds() < 0.15
+    future.result(5)
+
+
+def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
+    class Device:
+        def __init__(self):
+            self.submitted = []
+
+        def submit(self, call):
+            self.submitted.append(call)
+
+    gates = [threading.Event(), threading.Event()]
+
+    class Plan:
+        def build(self, stopped):
+            gates[0].wait(5)
+            stopped()
+            gates[1].wait(5)
+            raise RuntimeError("no outcome")
+
+    class Index:
+        on_device = True
+
+        def compaction(self):
+            return Plan()
+
+    device = Device()
+    compactor = Compactor(device)
+    assert compactor.stage.silent_seconds() == 0.0
+    assert compactor.stage.patience == COMPACTORS_PATIENCE > 1
+    compactor.consider(Index())
+    time.sleep(0.2)
+    assert compactor.stage.silent_seconds() > 0.1
+    gates[0].set()
+    time.sleep(0.05)
+    assert compactor.stage.silent_seconds() < 0.1
+    gates[1].set()
+    compactor._building.join(5)
+    time.sleep(0.2)
+    assert compactor.stage.silent_seconds() > 0.1, "nobody has adopted it yet"
+    device.submitted[0]()
+    assert compactor.stage.silent_seconds() == 0.0
+
+
+def _background(monkeypatch, watchdog, **replaced):
+    """Runs the background work of a service of nothing until the process would end, or 1.5 s."""
+
+    async def nothing(*_):
+        return None
+
+    async def idle(_runtime, *others):
+        with others[-1].resting():
+            await asyncio.sleep(60)
+
+    work = {"remove_strays": nothing, "work_on_jobs": idle, "keep_house": idle, **replaced}
+    for name, one in work.items():
+        monkeypatch.setattr(background, name, one)
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=SimpleNamespace(stall_seconds=STALL))
+
+    async def serve():
+        async with background.background_work(runtime):
+            await asyncio.sleep(1.5)
+
+    asyncio.run(serve())
+
+
+def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
+    _background(monkeypatch, watchdog)
+    assert ended.status is None
+    assert [one.name for one in watchdog.stages] == ["event loop", "job runner", "housekeeping"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("work_on_jobs", "job runner"), ("keep_house", "housekeeping")]
+)
+def test_background_work_that_has_ended_ends_the_process(monkeypatch, watchdog, ended, name, stage):
+    async def end(*_):
+        raise RuntimeError("a bug")
+
+    _background(monkeypatch, watchdog, **{name: end})
+    assert ended.status == EXIT_STATUS
+    assert watchdog.trouble.stage == stage
+
+
+def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
+    async def hang(*_):
+        await asyncio.to_thread(time.sleep, 1.2)
+
+    # An hour, else.
+    monkeypatch.setattr(background._watched, "__defaults__", (1.0,))
+    _background(monkeypatch, watchdog, work_on_jobs=hang)
+    assert watchdog.trouble.stage == "job runner"
+
+
+def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
+    async def block(*_):
+        time.sleep(1.2)
+
+    _background(monkeypatch, watchdog, work_on_jobs=block)
+    assert ended.status == EXIT_STATUS
+    assert watchdog.trouble.stage == "event loop"
+
+
+@pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
+def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
+    from service.operations import housekeeping, jobs
+
+    rounds = []
+
+    async def fail(*_):
+        rounds.append(1)
+        raise error
+
+    monkeypatch.setattr(housekeeping, "_keep_house_once", fail)
+    monkeypatch.setattr(jobs, "_work_on", fail)
+    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.02)
+
+    async def write(call):
+        return SimpleNamespace(job_id="1")
+
+    runtime: Any = SimpleNamespace(
+        files=tmp_path,
+        worker="1",
+        jobs_wanted=asyncio.Event(),
+        settings=SimpleNamespace(housekeeping_seconds=0.02),
+        galleries=SimpleNamespace(write=write, store=SimpleNamespace(jobs=None)),
+    )
+
+    async def run(work):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(work, 0.3)
+
+    for work in (housekeeping.keep_house(runtime), jobs.work_on_jobs(runtime, {})):
+        rounds.clear()
+        asyncio.run(run(work))
+        assert len(rounds) > 2
