@@ -17,6 +17,7 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import read_manifest
 from model.crops.names import is_image_name
 from model.crops.unpack import UnpackLimits, unpack_crops
+from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
@@ -92,6 +93,7 @@ async def import_archive(
             ) from error
 
     await asyncio.to_thread(keep)
+    passed(Failpoint.IMPORT__ARCHIVE_KEPT)
     return await create_job(runtime, target, "import", vars(options), job_id)
 
 
@@ -126,6 +128,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
         await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
         raise
     await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+    passed(Failpoint.IMPORT__FILES_REMOVED)
 
 
 async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
@@ -157,6 +160,7 @@ async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress)
             counts["refused"] += len(batch.problems)
             try:
                 await progress.note(counts, batch.problems)
+                passed(Failpoint.IMPORT__PROGRESS_NOTED)
             except Cancelled as asked:
                 # What is under way lands, so it has to be counted too.
                 cancelled.append(asked)
@@ -171,6 +175,7 @@ async def _enroll_batch(
     duplicates = landed = 0
     images: list[tuple[int, _Item, ImageToEnroll]] = []
     contents = await asyncio.to_thread(_read, batch)
+    passed(Failpoint.IMPORT__FILES_READ)
     for position, (item, content) in enumerate(zip(batch, contents, strict=True), first):
         if isinstance(content, str):
             problems.append(JobProblem(position, item.name, "unreadable", content))
@@ -181,6 +186,7 @@ async def _enroll_batch(
         # The name makes a batch happen once, also where the process dies before it is noted.
         name = f"import:{job.job_id}:{first}"
         answer = await _enroll_patiently(runtime, gallery, [one[2] for one in images], name)
+        passed(Failpoint.IMPORT__BATCH_LANDED)
         for (position, item, _), outcome in zip(images, answer.results, strict=True):
             if isinstance(outcome, CropProblem):
                 problems.append(JobProblem(position, item.name, outcome.code, outcome.detail))
@@ -219,6 +225,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
         aside.replace(noted)
+        passed(Failpoint.IMPORT__UNPACKED)
         try:
             # Under this name it is whole: a process that takes over need not unpack it again.
             part.rename(files)

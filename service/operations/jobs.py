@@ -12,6 +12,7 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from model.problems import InputProblem
+from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
 from service.problems import RecordUnavailable, ServiceProblem, UnknownJob
@@ -112,6 +113,7 @@ async def create_job(
         updated_at=now,
     )
     await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
+    passed(Failpoint.JOB__CREATED)
     runtime.jobs_wanted.set()
     return job
 
@@ -209,6 +211,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
         await progress.end(state, detail)
+        passed(Failpoint.JOB__ENDED)
     except (TakenOver, RecordUnavailable, Cancelled) as cut_off:
         log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
         return

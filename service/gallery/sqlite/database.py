@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.failpoints import Failpoint, passed
 from service.problems import StorageFailed
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
@@ -45,6 +46,7 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
+            passed(Failpoint.SQLITE__BEFORE_COMMIT)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             _roll_back(connection)
