@@ -56,7 +56,7 @@ class ForkedService:
         environment |= {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
         self.log = log
         self.http = httpx.Client(timeout=ANSWER_SECONDS)
-        self.process = context.Process(target=_serve, args=(environment, str(log)))
+        self.process = context.Process(target=_serve, args=(environment, str(log)), daemon=True)
         self.process.start()
 
     def serving(self) -> bool:
@@ -84,8 +84,7 @@ class ForkedService:
         return not self.process.is_alive()
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9; `http` stays open for those who still wait for answers."""
         if self.process.is_alive():
             self.process.kill()
         self.process.join(20)
-        self.http.close()

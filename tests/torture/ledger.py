@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = str | None
-UNSURE = "\0unsure"
+UNSURE = "(unsure)"
+LINE_CROPS = 6
 Outcome = Literal["acknowledged", "refused", "unknown"]
 
 
 class Violation(Exception):
     """The service broke a promise."""
 
-    def __init__(self, kind: str, what: str) -> None:
+    def __init__(self, kind: str, what: str, crops: Iterable[int] = ()) -> None:
         super().__init__(f"{kind}: {what}")
         self.kind = kind
+        self.crops = frozenset(crops)
 
 
 @dataclass
@@ -242,9 +244,9 @@ class Ledger:
             if number is None or self.crops[number].gallery != gallery:
                 raise Violation("phantom", f"{row} in {gallery}")
             if number in seen:
-                raise Violation("phantom", f"crop {number} twice in {gallery}: {row}")
+                raise Violation("phantom", f"crop {number} twice in {gallery}: {row}", [number])
             if number in self.dead:
-                raise Violation("resurrected", f"crop {number} in {gallery}: {row}")
+                raise Violation("resurrected", f"crop {number} in {gallery}: {row}", [number])
             self._know(number, row["crop_id"])
             seen[number] = row["identity"]
         return seen
@@ -256,6 +258,7 @@ class Ledger:
             raise Violation(
                 "half",
                 f"{doubt.what} in {doubt.gallery}: {doubt.before} or {doubt.after}, seen {shown}",
+                doubt.after,
             )
         if before != after:
             self._expect(doubt, after)
@@ -274,7 +277,7 @@ class Ledger:
             self.now[number] = seen
         elif seen != known:
             kind = "lost" if seen is None else "phantom" if known is None else "changed"
-            raise Violation(kind, f"crop {number}: was {known!r}, is {seen!r}")
+            raise Violation(kind, f"crop {number}: was {known!r}, is {seen!r}", [number])
 
     def _know(self, number: int, crop_id: str) -> None:
         crop = self.crops[number]
@@ -312,7 +315,11 @@ class Ledger:
         self._note(operation, f"{outcome} {why}".strip())
 
     def _note(self, operation: Operation, said: str) -> None:
-        line = f"{operation.what} in {operation.gallery} {operation.after}: {said}"
+        states = dict(list(operation.after.items())[:LINE_CROPS])
+        more = (
+            f" and {len(operation.after) - LINE_CROPS}" if len(operation.after) > LINE_CROPS else ""
+        )
+        line = f"{operation.what} in {operation.gallery} {states}{more}: {said}"
         self.history.append((frozenset(operation.after), line))
 
     @staticmethod

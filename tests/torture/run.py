@@ -60,7 +60,7 @@ def torture(
             say(f"{store} {cycle}/{len(plan)}: killed {what}, {seconds:.1f} s")
     except Violation as violation:
         world.close()
-        excerpt = "\n".join(world.ledger.excerpt())
+        excerpt = "\n".join(world.ledger.excerpt(violation.crops))
         raise Failed(
             f"{store}, cycle {cycle}, seed {seed}: {violation}\n{excerpt}\nkept: {folder}"
         ) from violation
@@ -120,7 +120,7 @@ def main() -> int:
                 report["stores"][store] = torture(store, plan, asked.seed, artefacts, _say)
             except Failed as failed:
                 _say(str(failed))
-                report["stores"][store] = {"failed": str(failed)}
+                report["stores"][store] = {"failed": str(failed).splitlines()[0]}
                 status = 1
     report["broken_promises"] = status
     REPORT.parent.mkdir(exist_ok=True)

@@ -171,8 +171,16 @@ def _compact(world: World, caller: Caller) -> None:
     caller.forget(gallery, "churned", gone)
 
 
+def _gallery_of_this_model(world: World, caller: Caller) -> None:
+    gallery = f"former-{uuid4().hex[:8]}"
+    caller.create_gallery(gallery)
+    for count in (6, 5):
+        caller.enroll(gallery, count)
+
+
 def _reindex(world: World, caller: Caller) -> None:
-    caller.reindex("lobby")
+    gallery = [name for name in caller.ledger.galleries if name.startswith("former-")][-1]
+    caller.reindex(gallery)
 
 
 def _import(world: World, caller: Caller) -> None:
@@ -212,7 +220,7 @@ def _at_commit(write: str, happening: Scenario) -> dict[Failpoint, Scenario]:
 _ENROLLING = partial(Scenario, _enroll)
 _FORGETTING = Scenario(_forget, _fill)
 _RESTORING = Scenario(_restore, _fill_and_change)
-_REINDEXING = Scenario(_reindex, _fill, new_model=True)
+_REINDEXING = Scenario(_reindex, _gallery_of_this_model, new_model=True)
 _COMPACTING = Scenario(_compact, _churn)
 _IMPORTING = partial(Scenario, _import)
 _STARTING = Scenario(_nothing, _fill)
@@ -263,7 +271,9 @@ SCENARIOS: Mapping[Failpoint, Scenario] = {
     Failpoint.REINDEX__BEGUN: _REINDEXING,
     Failpoint.REINDEX__BATCH_EMBEDDED: _REINDEXING,
     Failpoint.REINDEX__BATCH_KEPT: _REINDEXING,
-    Failpoint.REINDEX__SWITCHED: Scenario(_reindex, _fill, new_model=True, stores=("sqlite",)),
+    Failpoint.REINDEX__SWITCHED: Scenario(
+        _reindex, _gallery_of_this_model, new_model=True, stores=("sqlite",)
+    ),
     **_at_commit("reindex", _REINDEXING),
     Failpoint.JOB__CREATED: _IMPORTING(happened=True),
     Failpoint.JOB__ENDED: _IMPORTING(happened=True),

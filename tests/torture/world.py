@@ -54,6 +54,8 @@ class World:
     def begin_start(self, failpoint: str | None = None) -> ForkedService:
         """Begins to start the service; whoever calls waits for it."""
         self._logs += 1
+        if self.service is not None:
+            self.service.http.close()
         settings = {
             "artefact": self.artefacts[0],
             "previous": self.artefacts[1],
@@ -134,6 +136,8 @@ class World:
     def close(self) -> None:
         """Ends what runs."""
         self.kill(redis=True)
+        if self.service is not None:
+            self.service.http.close()
 
 
 def eventually(so: Callable[[], bool], otherwise: str, seconds: float = READY_SECONDS) -> None:
