@@ -133,6 +133,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
 
 async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
     counts = {"total": 0, "done": 0, "landed": 0, "duplicates": 0, "refused": 0, **job.progress}
+    if counts["done"] == counts["total"] > 0:
+        # Its process ended between removing the files and saying so.
+        return
     folder, left_out = await asyncio.to_thread(_files, runtime, job)
     items = await asyncio.to_thread(_items, folder, job)
     if not items and not left_out:
@@ -215,6 +218,12 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
     spool = _spool(runtime, job.job_id)
     files, noted = spool / "files", spool / "left_out.json"
     if not files.is_dir():
+        # Whoever is done with the archive has put the files in their place before.
+        if not (spool / "archive").is_file() and not files.is_dir():
+            raise InvalidField(
+                "archive: could not be used, and its files were removed before the service ended "
+                "amid saying why; send it again"
+            )
         # A process that lost the job may still be at it: each has a place of its own.
         part = spool / f"part-{runtime.worker}"
         shutil.rmtree(part, ignore_errors=True)
