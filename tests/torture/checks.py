@@ -26,6 +26,7 @@ def check(world: World) -> None:
     world.running().http.patch("/v1/galleries/default", data={"recalibration": "true"})
     _wait_for_jobs(world, caller)
     _wait_for_housekeeping(world)
+    world.ledger.finish_all()
     listed = caller.http.get("/v1/galleries").json()["results"]
     world.ledger.settle_galleries(one["name"] for one in listed)
     for gallery in [one["name"] for one in listed]:

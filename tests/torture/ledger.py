@@ -116,13 +116,31 @@ class Ledger:
             self._note(operation, "sent")
             return operation
 
-    def acknowledge(self, operation: Operation, crop_ids: Mapping[int, str] | None = None) -> None:
-        """It has happened, and survives whatever comes."""
+    def acknowledge(
+        self,
+        operation: Operation,
+        crop_ids: Mapping[int, str] | None = None,
+        as_job: bool = False,
+    ) -> None:
+        """It has happened, or as a job will have, and survives whatever comes."""
         with self._lock:
             self._end(operation, "acknowledged")
+            # A snapshot may hold what has landed of a job so far.
+            self._touch(operation, ended=not as_job)
             self._happened(operation)
             for number, crop_id in (crop_ids or {}).items():
                 self._know(number, crop_id)
+
+    def finish(self, operation: Operation) -> None:
+        """A job has ended."""
+        with self._lock:
+            self._touch(operation, ended=True)
+
+    def finish_all(self) -> None:
+        """Nothing is under way."""
+        with self._lock:
+            self._ticks += 1
+            self._touched = dict.fromkeys(self._touched, self._ticks)
 
     def refuse(self, operation: Operation, why: object) -> None:
         """It has not happened."""

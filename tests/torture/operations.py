@@ -202,8 +202,9 @@ class Caller:
         if answer is not None and answer.status_code == 202:
             job = answer.json()["job_id"]
             self.ledger.jobs[job] = count
-            self.ledger.acknowledge(operation)
+            self.ledger.acknowledge(operation, as_job=True)
             self.wait_for_job(job)
+            self.ledger.finish(operation)
             self._learn_ids(gallery, identity)
 
     def reindex(self, gallery: str) -> None:
