@@ -33,6 +33,7 @@ class Scenario:
         stores: where there is such a place.
         passages: how many of them may be waited for.
         new_model: whether another model is served from then on.
+        during_start: whether it is done while the service starts, and not once it serves.
     """
 
     act: Callable[[World, Caller], None]
@@ -41,6 +42,7 @@ class Scenario:
     stores: tuple[StoreKind, ...] = ("sqlite", "redis")
     passages: int = 1
     new_model: bool = False
+    during_start: bool = False
 
 
 def _nothing(_: World, __: Caller) -> None:
@@ -187,7 +189,7 @@ def _import(world: World, caller: Caller) -> None:
     caller.import_archive("lobby", 20)
 
 
-def _import_while_it_changes(world: World, caller: Caller) -> None:
+def _change_meanwhile(world: World, caller: Caller) -> None:
     """Another process writes the record while this one starts."""
     with world.open_record() as record:
         number = next(one.gallery_id for one in record.galleries.all() if one.name == "yard")
@@ -230,7 +232,9 @@ SCENARIOS: Mapping[Failpoint, Scenario] = {
     Failpoint.START__GALLERIES_LOADED: _STARTING,
     Failpoint.REPLICA__NOTED: Scenario(_nothing, _fill, stores=("redis",)),
     Failpoint.REPLICA__SCANNED: Scenario(_nothing, _fill, stores=("redis",)),
-    Failpoint.REPLICA__REPLAYED: Scenario(_import_while_it_changes, _fill, stores=("redis",)),
+    Failpoint.REPLICA__REPLAYED: Scenario(
+        _change_meanwhile, _fill, stores=("redis",), during_start=True
+    ),
     Failpoint.FOLLOWER__CHANGES_READ: _ENROLLING(stores=("redis",), happened=True),
     Failpoint.FOLLOWER__CHANGES_APPLIED: _ENROLLING(stores=("redis",), happened=True),
     Failpoint.ENROLL__BODY_READ: _ENROLLING(happened=False),
