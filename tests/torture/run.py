@@ -73,10 +73,10 @@ def torture(
 
 
 def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[Failpoint | None]:
-    """Every failpoint of a store once, as far as they fit beside a third of random kills."""
+    """Every failpoint of a store once, as far as they fit beside kills at random."""
     points: list[Failpoint | None] = [p for p in Failpoint if store in SCENARIOS[p].stores]
     chance.shuffle(points)
-    chosen = points[: cycles * 2 // 3]
+    chosen = points[: cycles * 7 // 10]
     plan = chosen + [None] * (cycles - len(chosen))
     chance.shuffle(plan)
     return plan
