@@ -4,13 +4,21 @@ BIN := .venv/bin
 # Tests run side by side, one a core; more threads in each would only wait for one another.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: demo test compose-test mutations load soak lint format clean
+CYCLES ?= 200
+SEED ?=
+
+.PHONY: demo test compose-test mutations torture load soak lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# Kills the service and Redis again and again, at random and at every failpoint, and holds what is
+# left against a ledger of what was acknowledged; figures go to runs/torture.json.
+torture: .venv/ready
+	$(BIN)/python -m tests.torture.run --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 
 # Deploys by docs/operations.md, kills, upgrades, backs up and restores; COMPOSE names another compose
 # command than `docker compose`.

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
 from service.chained_file import BrokenChain, ChainedFile
+from service.failpoints import Failpoint, passed
 from service.problems import ServiceProblem, StorageFailed
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class AuditLog:
             **told,
             **details,
         }
+        passed(Failpoint.AUDIT__BEFORE_LINE)
         try:
             self._file.append(line, durable)
         except (OSError, BrokenChain) as error:
@@ -153,6 +155,7 @@ class AuditLog:
                 f"the audit log could not be written ({error}), and nothing is done without a "
                 "trace; free space in the data directory, or see what gmn audit verify says"
             ) from error
+        passed(Failpoint.AUDIT__LINE_WRITTEN)
 
     @contextlib.asynccontextmanager
     async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:

@@ -16,6 +16,7 @@ from model.artefact import Description
 from service.audit import AuditLog
 from service.calibrations import Calibrations
 from service.device import DeviceThread
+from service.failpoints import Failpoint, passed
 from service.file_lock import FileLock
 from service.gallery.data_dir import DataDirectory
 from service.gallery.disk_room import DiskRoom
@@ -88,6 +89,7 @@ class Runtime:
             audit = held.enter_context(AuditLog(directory.path, replica))
             store = open_store(settings.redis_url, directory.database, settings.redis_password_file)
             held.callback(store.close)
+            passed(Failpoint.START__RECORD_OPENED)
             keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
             metrics = Metrics()
@@ -116,6 +118,7 @@ class Runtime:
                 keys.stage,
             )
             held.callback(watchdog.stop)
+            passed(Failpoint.START__GALLERIES_LOADED)
             return cls(
                 settings,
                 models,

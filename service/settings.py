@@ -16,10 +16,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem
+from service.failpoints import ENVIRONMENT as FAILPOINT
 
 PREFIX = "GMN_"
-# Names that other commands of this project read; everything else with the prefix is a typo.
-FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
+# Names that other commands and the crash tests use; everything else with the prefix is a typo.
+FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", FAILPOINT})
 
 REPLICA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

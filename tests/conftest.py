@@ -26,6 +26,11 @@ class DrawnCrop(NamedTuple):
 @pytest.fixture(scope="session")
 def drawn_crops() -> list[DrawnCrop]:
     """Six people, two cameras, two crops each: 24 different PNG files, nobody real."""
+    return draw_crops()
+
+
+def draw_crops() -> list[DrawnCrop]:
+    """What `drawn_crops` is, for those that are no tests."""
     return [
         DrawnCrop(f"{person:04d}", camera, _draw(person, side, shot))
         for person in range(PEOPLE)
@@ -40,6 +45,13 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
 
     Its M-Net is not trained: its weights are signed so that a larger difference scores lower.
     """
+    path: Path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
+    save_tiny_artefact(path, drawn_crops)
+    return path
+
+
+def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
+    """What `tiny_artefact` is, for those that are no tests."""
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
 
@@ -67,7 +79,6 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
         unit = unit_features(features)
         rows, columns = torch.triu_indices(len(features), len(features), offset=1)
         _measure_statistics(metric_network, metric_network.pair_features(unit[rows], unit[columns]))
-    path: Path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
     description = Description(
         embedder=embedder.config,
         metric_network=metric_network.config,
@@ -86,7 +97,6 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
         ),
     )
     save_artefact(path, description, embedder, metric_network)
-    return path
 
 
 def _draw(person: int, camera: int, shot: int) -> bytes:

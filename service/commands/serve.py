@@ -49,10 +49,12 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from service.api.app import create_app
+    from service.failpoints import arm_failpoint
     from service.logs import configure_logging
     from service.runtime import Runtime
 
     configure_logging(settings.log_level)
+    arm_failpoint()
     address = _url(settings.host, listening)
 
     class AnnouncingServer(uvicorn.Server):

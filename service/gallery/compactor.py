@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from service.device import DeviceThread
+from service.failpoints import Failpoint, passed
 from service.gallery.compaction import BuiltCompaction, CompactionPlan, CompactionStopped
 from service.gallery.device_rows import DeviceRows
 from service.gallery.index import GalleryIndex
@@ -87,6 +88,7 @@ class Compactor:
             del self._waiting[index]
             plan = index.compaction()
             if plan is not None:
+                passed(Failpoint.COMPACTION__PLANNED)
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
@@ -97,6 +99,7 @@ class Compactor:
         built: BuiltCompaction | None = None
         try:
             built = plan.build(self._asked_between)
+            passed(Failpoint.COMPACTION__BUILT)
         except CompactionStopped:
             return
         except MemoryError:
@@ -116,6 +119,7 @@ class Compactor:
         if self._closing.is_set():
             return
         if built is not None and index.adopt(built):
+            passed(Failpoint.COMPACTION__ADOPTED)
             self._waiting[index] = None
             self._begin_next()
         else:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from service.device import DeviceThread
+from service.failpoints import Failpoint, passed
 from service.gallery.changes import Change, ChangesLost
 from service.gallery.followed_changes import in_parts, read_changes
 from service.gallery.gallery import Gallery
@@ -195,7 +196,11 @@ class Follower:
         self._reached(found[-1].sequence if found else self._waiting.shown)
         for part in in_parts(found):
             changes = read_changes(self._store, self._held, part)
+            passed(Failpoint.FOLLOWER__CHANGES_READ)
             self._on_device(partial(changes.apply, self._held, self._told))
+            if not self._first_load.done():
+                passed(Failpoint.REPLICA__REPLAYED)
+            passed(Failpoint.FOLLOWER__CHANGES_APPLIED)
             self._to_learn.update(dict.fromkeys(changes.learnt))
             self._waiting.show(part[-1].sequence)
         self._learn()
@@ -234,7 +239,9 @@ class Follower:
         self._another_record = self._epoch not in (None, epoch)
         noted, known = self._changes.last(), self._known
         self._reached(noted)
+        passed(Failpoint.REPLICA__NOTED)
         kept = self._read_galleries()
+        passed(Failpoint.REPLICA__SCANNED)
         if self._changes.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")
         for gallery in self._held.all():

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from service.device import DeviceThread
+from service.failpoints import CommitSteps
 from service.gallery.compactor import Compactor
 from service.gallery.device_rows import DeviceRows
 from service.gallery.follower import REDIS_SECONDS, Follower
@@ -46,6 +47,14 @@ from service.pulse import Stage
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
+ENROLL = CommitSteps.of("enroll")
+DELETE_CROP = CommitSteps.of("delete-crop")
+FORGET_IDENTITY = CommitSteps.of("forget-identity")
+DELETE_EXPIRED = CommitSteps.of("delete-expired")
+RELABEL = CommitSteps.of("relabel")
+CREATE_GALLERY = CommitSteps.of("create-gallery")
+CHANGE_GALLERY = CommitSteps.of("change-gallery")
+DELETE_GALLERY = CommitSteps.of("delete-gallery")
 Result = TypeVar("Result")
 Change = TypeVar("Change")
 Version = TypeVar("Version", bound=int | None)
@@ -155,7 +164,9 @@ class Galleries:
             self._held.add(record)
             return finished()
 
-        return await self._access.commit(lambda: self._create(name, settings), begin)
+        return await self._access.commit(
+            CREATE_GALLERY, lambda: self._create(name, settings), begin
+        )
 
     async def configure(self, name: str, settings: GallerySettings) -> None:
         """Replaces a gallery's settings."""
@@ -169,7 +180,7 @@ class Galleries:
             gallery.settings = settings
             return finished()
 
-        await self._access.commit(write, begin)
+        await self._access.commit(CHANGE_GALLERY, write, begin)
 
     async def delete(self, name: str) -> int:
         """Deletes a gallery and what is in it; answers how many crops that were."""
@@ -189,7 +200,7 @@ class Galleries:
             self._held.drop(gallery.gallery_id)
             return finished()
 
-        return await self._access.commit(write, begin)
+        return await self._access.commit(DELETE_GALLERY, write, begin)
 
     async def enroll(
         self,
@@ -201,6 +212,7 @@ class Galleries:
         """Stores crops; once this returns they survive a power cut and every search finds them."""
         gallery = self.get(name)
         return await self.change(
+            ENROLL,
             gallery,
             lambda: self.store.crops.enroll(
                 gallery.gallery_id, embedding_fingerprint, crops, request
@@ -218,7 +230,7 @@ class Galleries:
                 raise UnknownCrop(name, crop_id)
             return removal
 
-        return await self.change(gallery, write, gallery.apply_removal)
+        return await self.change(DELETE_CROP, gallery, write, gallery.apply_removal)
 
     async def remove_identity(self, name: str, identity: str) -> Removal:
         """Deletes every crop of an identity; raises `UnknownIdentity` where there is none."""
@@ -230,7 +242,7 @@ class Galleries:
                 raise UnknownIdentity(name, identity)
             return removal
 
-        return await self.change(gallery, write, gallery.apply_removal)
+        return await self.change(FORGET_IDENTITY, gallery, write, gallery.apply_removal)
 
     async def remove_older(self, gallery: Gallery, than: datetime, limit: int) -> int:
         """Deletes up to `limit` crops from before a moment; answers how many those were."""
@@ -242,7 +254,7 @@ class Galleries:
             if removal is not None:
                 gallery.apply_removal(removal)
 
-        removal = await self.change(gallery, write, apply)
+        removal = await self.change(DELETE_EXPIRED, gallery, write, apply)
         return len(removal.row_ids) if removal else 0
 
     async def relabel(self, name: str, identity: str, new: str) -> Relabelling:
@@ -255,7 +267,7 @@ class Galleries:
                 raise UnknownIdentity(name, identity)
             return relabelling
 
-        return await self.change(gallery, write, gallery.apply_relabelling)
+        return await self.change(RELABEL, gallery, write, gallery.apply_relabelling)
 
     async def record(self, name: str) -> GalleryRecord:
         """A gallery's record, counted now."""
@@ -274,11 +286,16 @@ class Galleries:
             self._held.clear()
 
     async def change(
-        self, gallery: Gallery, write: Callable[[], Change], apply: Callable[[Change], None]
+        self,
+        steps: CommitSteps,
+        gallery: Gallery,
+        write: Callable[[], Change],
+        apply: Callable[[Change], None],
     ) -> Change:
         """Commits a change, and returns once the index shows it.
 
         Args:
+            steps: where it can be made to fail.
             gallery: what is changed.
             write: commits it; on the writer thread.
             apply: tells the index; on the device thread, in the order of the commits.
@@ -292,15 +309,18 @@ class Galleries:
             self._held.look_after(gallery)
 
         return await self._commit_to(
-            gallery, write, lambda committed: self._device.submit(lambda: show(committed))
+            steps, gallery, write, lambda committed: self._device.submit(lambda: show(committed))
         )
 
-    async def replace(self, gallery: Gallery, write: Callable[[], Version]) -> Version:
+    async def replace(
+        self, steps: CommitSteps, gallery: Gallery, write: Callable[[], Version]
+    ) -> Version:
         """Commits what replaces every vector, and returns once searches see the new ones.
 
         They see the old ones until then.
 
         Args:
+            steps: where it can be made to fail.
             gallery: what is replaced.
             write: commits it and answers the gallery's version, or None where nothing was changed;
                 on the writer thread.
@@ -322,7 +342,7 @@ class Galleries:
             if self._learner is not None:
                 self._learner.forget(gallery)
 
-        return await self._commit_to(gallery, write, begin)
+        return await self._commit_to(steps, gallery, write, begin)
 
     async def write(self, call: Callable[[], Result]) -> Result:
         """Runs a call on the writer thread; see `RecordAccess.write`."""
@@ -341,7 +361,11 @@ class Galleries:
         return await self._access.confirm(gallery, crops)
 
     async def _commit_to(
-        self, gallery: Gallery, write: Callable[[], Change], begin: Callable[[Change], Future[None]]
+        self,
+        steps: CommitSteps,
+        gallery: Gallery,
+        write: Callable[[], Change],
+        begin: Callable[[Change], Future[None]],
     ) -> Change:
         def write_if_there() -> Change:
             self._still_there(gallery)
@@ -351,7 +375,7 @@ class Galleries:
                 # The record knows it by its number.
                 raise UnknownGallery(gallery.name) from error
 
-        return await self._access.commit(write_if_there, begin)
+        return await self._access.commit(steps, write_if_there, begin)
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         return self.store.galleries.create(name, self._held.newest_embedder, settings)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+from service.failpoints import CommitSteps, passed
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
 from service.gallery.records import CropLabel
@@ -57,11 +58,15 @@ class RecordAccess:
         )
 
     async def commit(
-        self, write: Callable[[], Change], begin: Callable[[Change], Future[None]]
+        self,
+        steps: CommitSteps,
+        write: Callable[[], Change],
+        begin: Callable[[Change], Future[None]],
     ) -> Change:
         """Commits a change, and returns once the indexes show it.
 
         Args:
+            steps: where it can be made to fail.
             write: commits it; on the writer thread.
             begin: begins to apply it, where this process alone does; on the writer thread too.
 
@@ -70,7 +75,9 @@ class RecordAccess:
         """
 
         def commit() -> tuple[Change, Future[None]]:
+            passed(steps.before_commit)
             committed = write()
+            passed(steps.committed)
             return committed, self._updates.shown(lambda: begin(committed))
 
         committed, shown = await self.write(commit)
@@ -78,6 +85,7 @@ class RecordAccess:
         showing = asyncio.wrap_future(shown)
         showing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await self._patiently(showing)
+        passed(steps.shown)
         return committed
 
     async def write(self, call: Callable[[], Result]) -> Result:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from service.failpoints import Failpoint, passed
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
 from service.gallery.stored_values import as_text, as_time
 from service.problems import DamagedSnapshot, StorageFailed
@@ -68,6 +69,7 @@ def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent
             content = _seal(file)
             file.execute("COMMIT")
         _to_disk(beside)
+        passed(Failpoint.SNAPSHOT__WRITTEN)
         beside.replace(path)
         _to_disk(path.parent)
     except (OSError, sqlite3.Error) as error:
@@ -154,8 +156,10 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
             (json.dumps(list(crop_ids)),),
         ).rowcount
         content = _seal(file) if removed else _header(path, file)
+        passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_COMMIT)
         file.execute("COMMIT")
         if removed:
+            passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_VACUUM)
             file.execute("VACUUM")
     if removed:
         _to_disk(path)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from model.crops.decode import CropProblem
+from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import kept_picture
 from service.gallery.records import Enrolment, LandedCrop, NewCrop, RequestKey
@@ -100,6 +101,7 @@ async def _enroll(
     while True:
         model = runtime.model_of(target)
         embedded = await model.pipeline.embed([image.image for image in images], gate)
+        passed(Failpoint.ENROLL__EMBEDDED)
         usable = [
             (image, outcome)
             for image, outcome in zip(images, embedded, strict=True)
@@ -110,6 +112,7 @@ async def _enroll(
             return EnrolmentAnswer(target.version, tuple(one for one in problems if one))
         new = await asyncio.to_thread(_new_crops, runtime.settings, usable)
         crops = await keep_elsewhere(runtime, target, new)
+        passed(Failpoint.ENROLL__PICTURES_KEPT)
         if request is not None:
             request = replace(request, problems=_problems_as_text(problems))
         try:

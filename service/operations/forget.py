@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.operations.pictures import remove_pictures
 from service.operations.snapshot import is_in_snapshots, take_removed_out_of_snapshots
@@ -83,6 +84,7 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
                 raise
             version, removed = target.version, 0
         result["count"] = removed
+        passed(Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS)
         taken = await take_removed_out_of_snapshots(runtime, target, identity)
     remaining = await _remaining(runtime, target)
     return ForgottenIdentity(version, removed, taken, remaining)

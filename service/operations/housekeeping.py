@@ -78,9 +78,11 @@ async def _keep_house_once(runtime: Runtime) -> None:
 def _remove_stray_snapshots(runtime: Runtime) -> None:
     store = runtime.galleries.store
     known = {
-        f"{record.gallery_id}/{snapshot.snapshot_id}{SUFFIX}"
+        f"{record.gallery_id}/{snapshot.snapshot_id}{suffix}"
         for record in store.galleries.all()
         for snapshot in store.snapshots.all(record.gallery_id)
+        # Where a rewrite was cut off the journal alone makes the file whole again.
+        for suffix in (SUFFIX, f"{SUFFIX}-journal")
     }
     folder = runtime.files / FOLDER
     for file in folder.glob("*/*"):

@@ -17,6 +17,7 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import read_manifest
 from model.crops.names import is_image_name
 from model.crops.unpack import UnpackLimits, unpack_crops
+from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
@@ -95,6 +96,7 @@ async def import_archive(
             ) from error
 
     await asyncio.to_thread(keep)
+    passed(Failpoint.IMPORT__ARCHIVE_KEPT)
     return await create_job(runtime, target, "import", vars(options), job_id)
 
 
@@ -129,10 +131,14 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
         await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
         raise
     await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+    passed(Failpoint.IMPORT__FILES_REMOVED)
 
 
 async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
     counts = {"total": 0, "done": 0, "landed": 0, "duplicates": 0, "refused": 0, **job.progress}
+    if counts["done"] == counts["total"] > 0:
+        # Its process ended between removing the files and saying so.
+        return
     with full_disk_told():
         folder, left_out = await asyncio.to_thread(_files, runtime, job)
     items = await asyncio.to_thread(_items, folder, job)
@@ -161,6 +167,7 @@ async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress)
             counts["refused"] += len(batch.problems)
             try:
                 await progress.note(counts, batch.problems)
+                passed(Failpoint.IMPORT__PROGRESS_NOTED)
             except Cancelled as asked:
                 # What is under way lands, so it has to be counted too.
                 cancelled.append(asked)
@@ -175,6 +182,7 @@ async def _enroll_batch(
     duplicates = landed = 0
     images: list[tuple[int, _Item, ImageToEnroll]] = []
     contents = await asyncio.to_thread(_read, batch)
+    passed(Failpoint.IMPORT__FILES_READ)
     for position, (item, content) in enumerate(zip(batch, contents, strict=True), first):
         if isinstance(content, str):
             problems.append(JobProblem(position, item.name, "unreadable", content))
@@ -185,6 +193,7 @@ async def _enroll_batch(
         # The name makes a batch happen once, also where the process dies before it is noted.
         name = f"import:{job.job_id}:{first}"
         answer = await _enroll_patiently(runtime, gallery, [one[2] for one in images], name)
+        passed(Failpoint.IMPORT__BATCH_LANDED)
         for (position, item, _), outcome in zip(images, answer.results, strict=True):
             if isinstance(outcome, CropProblem):
                 problems.append(JobProblem(position, item.name, outcome.code, outcome.detail))
@@ -214,6 +223,12 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
     spool = _spool(runtime, job.job_id)
     files, noted = spool / "files", spool / "left_out.json"
     if not files.is_dir():
+        # Whoever is done with the archive has put the files in their place before.
+        if not (spool / "archive").is_file() and not files.is_dir():
+            raise InvalidField(
+                "archive: could not be used, and its files were removed before the service ended "
+                "amid saying why; send it again"
+            )
         # A process that lost the job may still be at it: each has a place of its own.
         part = spool / f"part-{runtime.worker}"
         shutil.rmtree(part, ignore_errors=True)
@@ -224,6 +239,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
         aside.replace(noted)
+        passed(Failpoint.IMPORT__UNPACKED)
         try:
             # Under this name it is whole: a process that takes over need not unpack it again.
             part.rename(files)

@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from model.problems import InputProblem
+from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
 from service.problems import (
@@ -121,6 +122,7 @@ async def create_job(
         updated_at=now,
     )
     await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
+    passed(Failpoint.JOB__CREATED)
     runtime.jobs_wanted.set()
     return job
 
@@ -229,6 +231,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
         await progress.end(state, detail)
+        passed(Failpoint.JOB__ENDED)
     except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
         log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
         if isinstance(cut_off, StorageFailed | DeviceLost):

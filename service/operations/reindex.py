@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
+from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.gallery.records import StoredCrop
@@ -23,6 +24,7 @@ from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
 PATIENCE_SECONDS = 0.05
+REINDEX = CommitSteps.of("reindex")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ async def run_reindex(
             )
         return "the gallery holds vectors of the loaded model already"
     await runtime.galleries.write(lambda: store.staged.begin(gallery.gallery_id, newest))
+    passed(Failpoint.REINDEX__BEGUN)
     try:
         failed = 0
         while True:
@@ -107,7 +110,9 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
         after = crops[-1].row_id
         embedded = await _embed(runtime, gallery, crops)
         failed += len(embedded.problems)
+        passed(Failpoint.REINDEX__BATCH_EMBEDDED)
         await runtime.galleries.write(partial(staged.add, number, embedded.vectors))
+        passed(Failpoint.REINDEX__BATCH_KEPT)
         done = await runtime.galleries.read(partial(staged.count, number))
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await progress.note(counts, embedded.problems)
@@ -150,5 +155,7 @@ async def _embed_patiently(
 async def _switch(runtime: Runtime, gallery: Gallery) -> bool:
     """Goes over to the new vectors; False where a crop came in that has none yet."""
     staged = runtime.galleries.store.staged
-    switched = await runtime.galleries.replace(gallery, lambda: staged.switch(gallery.gallery_id))
+    switched = await runtime.galleries.replace(
+        REINDEX, gallery, lambda: staged.switch(gallery.gallery_id)
+    )
     return switched is not None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
+from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.gallery import Gallery
-from service.gallery.records import Snapshot
+from service.gallery.records import ArchivedCrop, Snapshot
 from service.gallery.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
@@ -23,6 +25,7 @@ from service.runtime import Runtime
 
 FOLDER = "snapshots"
 SUFFIX = ".gmn"
+RESTORE = CommitSteps.of("restore")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         with store.crops.archive(target.gallery_id) as archive:
             crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
             content = write_snapshot(path, crops)
+        passed(Failpoint.SNAPSHOT__IN_PLACE)
         return Snapshot(
             snapshot_id=snapshot_id,
             gallery_id=target.gallery_id,
@@ -68,6 +72,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         snapshot = await asyncio.to_thread(copy)
         result["snapshot_id"] = snapshot_id
         await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+        passed(Failpoint.SNAPSHOT__REGISTERED)
         # Somebody may have been forgotten while it was copied.
         await _take_removed_out(runtime, target, snapshot)
     return await find_snapshot(runtime, gallery, snapshot_id)
@@ -118,15 +123,19 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
     path = snapshot_path(runtime, target, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint
 
+    def crops() -> Iterator[ArchivedCrop]:
+        yield from read_snapshot(path)
+        passed(Failpoint.RESTORE__FILE_READ)
+
     def write() -> int:
-        return store.crops.replace(target.gallery_id, fingerprint, read_snapshot(path))
+        return store.crops.replace(target.gallery_id, fingerprint, crops())
 
     details = {"snapshot_id": snapshot_id}
     async with (
         runtime.audit.trail("restore_snapshot", gallery=gallery, details=details) as result,
         runtime.snapshot_files,
     ):
-        version = await runtime.galleries.replace(target, write)
+        version = await runtime.galleries.replace(RESTORE, target, write)
         result["gallery_version"] = version
     return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
 
@@ -195,6 +204,7 @@ async def _take_removed_out(
         if not gone:
             return 0, snapshot
         removed, content = remove_from_snapshot(path, sorted(gone))
+        passed(Failpoint.SNAPSHOT_REWRITE__WRITTEN)
         size = path.stat().st_size
         return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
 

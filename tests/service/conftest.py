@@ -129,6 +129,13 @@ def start_shared(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny artefact with another embedder."""
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    save_other_artefact(path, tiny_artefact)
+    return path
+
+
+def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
+    """What `other_artefact` is, for those that are no tests."""
     import torch
 
     from model.artefact import load_artefact, save_artefact
@@ -136,9 +143,7 @@ def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
     artefact = load_artefact(tiny_artefact)
     with torch.no_grad():
         artefact.embedder.neck.weight.mul_(1.5)
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
     save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
-    return path
 
 
 @pytest.fixture(scope="session")

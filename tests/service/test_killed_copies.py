@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import subprocess
+import sys
 import threading
 import time
 
@@ -84,3 +86,33 @@ def test_a_gallery_that_was_being_restored_is_the_old_or_the_restored_one(
     assert held == copied or not answered
     found = again.query(gallery, drawn_crops[0].png, top_k=1000, rerank_depth=1000).json()
     assert {one["crop_id"] for one in found["results"]} == held
+
+
+# Dies with the file half rewritten: what was there stands in the journal beside it alone.
+CUT_OFF = """
+import os, signal, sqlite3, sys
+file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute("PRAGMA cache_size = 2")
+file.execute("PRAGMA secure_delete = ON")
+file.execute("BEGIN")
+file.execute("DELETE FROM crops")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_snapshot_whose_rewriting_was_cut_off_is_whole_after_the_next_start(
+    start, tmp_path, drawn_crops
+):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    served.enroll(gallery, *(crop.png + secrets.token_bytes(30_000) for crop in drawn_crops))
+    held, url = _crops(served, gallery), f"/v1/galleries/{gallery}/snapshots"
+    snapshot_id = served.http.post(url).json()["snapshot_id"]
+    served.kill()
+    file = next((tmp_path / "data" / "snapshots").glob("*/*.gmn"))
+    subprocess.run([sys.executable, "-c", CUT_OFF, str(file)], timeout=30, check=False)
+    assert file.with_name(f"{file.name}-journal").stat().st_size > 100_000
+    again = start(data_dir=tmp_path / "data")
+    restored = again.http.post(f"{url}/{snapshot_id}/restore")
+    assert restored.status_code == 200, restored.text
+    assert _crops(again, gallery) == held

@@ -22,6 +22,7 @@ from service.api.forms import CropsQuery, EnrollFields, EnrollForm, merged
 from service.api.schemas.base import RefusedOut
 from service.api.schemas.crops import CropOut, CropsOut, EnrolmentOut, LandedOut, RemovalOut
 from service.api.security import needs
+from service.failpoints import Failpoint, passed
 from service.gallery.records import CropFilter
 from service.operations import browse
 from service.operations.enroll import EnrolmentAnswer, enroll
@@ -64,6 +65,7 @@ async def enroll_crops(
     answered as it was, with `Idempotent-Replayed: true`.
     """
     images = await read_images(runtime, form.images)
+    passed(Failpoint.ENROLL__BODY_READ)
     described = merged(EnrollFields, form, query).for_images(images)
     name = None if idempotency_key is None else f"client:{idempotency_key}"
     answer = await enroll(runtime, gallery, described, name)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from service.failpoints import Failpoint, passed
 from service.gallery.records import ArchivedCrop
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Database
@@ -37,6 +38,7 @@ def replace(
                 *(piece for crop in part for piece in crop),
             )
             _still_kept(answer)
+        passed(Failpoint.RESTORE__GENERATION_FILLED)
         version = _switch(database, gallery_id, embedding_fingerprint, begun)
     except BaseException:
         # Where Redis itself is gone, the next process to open it tidies up.

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import numpy as np
 
+from service.failpoints import Failpoint, passed
 from service.gallery.record_store import Archive
 from service.gallery.records import (
     ArchivedCrop,
@@ -64,6 +65,7 @@ class SqliteCrops:
             side = searched_side(connection, gallery_id)
             for crop in crops:
                 outcome, new = store_crop(connection, gallery_id, side, crop)
+                passed(Failpoint.ENROLL__CROP_WRITTEN)
                 landed.append(outcome)
                 if new:
                     added.append(new)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.failpoints import Failpoint, passed
 from service.problems import StorageFailed
 from service.pulse import beat
 
@@ -49,6 +50,7 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
+            passed(Failpoint.SQLITE__BEFORE_COMMIT)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             _roll_back(connection)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from service.failpoints import Failpoint, passed
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.sqlite.crops import indexed_crops
 from service.gallery.sqlite.database import Database
@@ -91,6 +92,7 @@ class SqliteStagedVectors:
                 (other.removeprefix("vectors_"), gallery_id),
             )
             version = gallery_version(connection, gallery_id, raised=True)
+        passed(Failpoint.REINDEX__SWITCHED)
         # By now the other side is the old one.
         with self._database.transaction() as connection:
             _clear(connection, gallery_id)

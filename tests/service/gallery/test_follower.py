@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from service.failpoints import CommitSteps
 from service.gallery import follower
 from service.gallery.galleries import DEFAULT_GALLERY
 from service.gallery.records import CropLabel, GallerySettings
@@ -95,7 +96,9 @@ def test_a_restore_and_another_embedder_are_followed(opened):
         crops = list(archive.crops)
     asyncio.run(
         one.galleries.replace(
-            gallery, lambda: store.crops.replace(gallery.gallery_id, EMBEDDER, crops[:1])
+            CommitSteps.of("restore"),
+            gallery,
+            lambda: store.crops.replace(gallery.gallery_id, EMBEDDER, crops[:1]),
         )
     )
     assert one.shown(HERE) == {kept: "a"}
@@ -104,7 +107,11 @@ def test_a_restore_and_another_embedder_are_followed(opened):
     store.staged.begin(gallery.gallery_id, OTHER_EMBEDDER)
     row = store.staged.missing(gallery.gallery_id, 0, 1)[0].row_id
     store.staged.add(gallery.gallery_id, [(row, np.ones(4, np.float32))])
-    asyncio.run(one.galleries.replace(gallery, lambda: store.staged.switch(gallery.gallery_id)))
+    asyncio.run(
+        one.galleries.replace(
+            CommitSteps.of("reindex"), gallery, lambda: store.staged.switch(gallery.gallery_id)
+        )
+    )
     eventually(lambda: not other.galleries.get(HERE).needs_reindex)
     assert other.shown(HERE) == {kept: "a"}
     eventually(lambda: foreign.galleries.get(HERE).needs_reindex)

@@ -85,6 +85,15 @@ def test_a_crop_without_a_kept_picture_has_a_record_and_a_vector(store, gallery)
     assert len(list(store.crops.vectors(gallery))) == 1
 
 
+def test_a_crop_without_a_kept_picture_is_removed_as_every_other(store, gallery):
+    crops = [dataclasses.replace(new_crop(number), picture=None) for number in (1, 2)]
+    store.crops.enroll(gallery, EMBEDDER, [*crops, new_crop(3, "b")])
+    assert len(store.crops.remove_identity(gallery, "a").row_ids) == 2
+    record = store.galleries.get(gallery)
+    assert (record.crops, record.identities) == (1, 1)
+    assert record.image_bytes == len(new_crop(3).picture.content)
+
+
 def test_only_a_change_raises_the_version(store, gallery):
     first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)])
     again = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])

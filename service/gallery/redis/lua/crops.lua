@@ -126,7 +126,7 @@ local function take_out(gallery, at, row, archives, moment)
     if value then redis.call('ZREM', at .. 'by', found_at(name, value, row)) end
   end
   count_identity(at, known[5], known[6], -1)
-  redis.call('HINCRBY', at .. 'counts', 'image_bytes', '-' .. known[3])
+  redis.call('HINCRBY', at .. 'counts', 'image_bytes', text(0 - known[3]))
   local kept = false
   for _, archive in ipairs(archives) do
     if tonumber(row) <= archive.newest then

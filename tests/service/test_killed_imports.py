@@ -1,0 +1,57 @@
+"""A process that is killed where an import ends, and what the next one makes of its job."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import time
+import zipfile
+
+import httpx
+
+
+def _import(served, drawn_crops) -> None:
+    """Sends an archive; the service dies before or after it answers."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, crop in enumerate(drawn_crops):
+            archive.writestr(f"{number}.png", crop.png)
+    with contextlib.suppress(httpx.TransportError):
+        served.http.post(
+            "/v1/galleries/default/imports", files={"archive": ("a.zip", packed.getvalue())}
+        )
+    served.process.wait(30)
+    served.kill()
+
+
+def _ended(served) -> dict:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        (job,) = served.http.get("/v1/jobs").json()["results"]
+        if job["state"] not in ("queued", "running"):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(job)
+
+
+def test_one_that_died_between_an_imports_last_crop_and_its_end_leaves_a_job_that_is_done(
+    start, tmp_path, drawn_crops
+):
+    data = tmp_path / "data"
+    _import(start(data_dir=data, failpoint="import.files-removed"), drawn_crops)
+    again = start(data_dir=data)
+    job = _ended(again)
+    assert job["state"] == "done", job
+    assert (job["progress"]["landed"], job["problems"]) == (len(drawn_crops), 0)
+    assert again.http.get("/v1/galleries/default").json()["crops"] == len(drawn_crops)
+
+
+def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path, drawn_crops):
+    data = tmp_path / "data"
+    _import(start(data_dir=data, failpoint="job.created"), drawn_crops)
+    for spool in (data / "imports").iterdir():
+        shutil.rmtree(spool)
+    job = _ended(start(data_dir=data))
+    assert job["state"] == "failed"
+    assert "send it again" in job["detail"]

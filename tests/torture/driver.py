@@ -1,0 +1,175 @@
+"""Cycles: traffic, a crash, a restart, and everything held against the ledger."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.failpoints import Failpoint
+from tests.torture.checks import check
+from tests.torture.clients import GALLERIES, Client
+from tests.torture.gate import Gate
+from tests.torture.ledger import Violation
+from tests.torture.operations import Gone
+from tests.torture.scenarios import SCENARIOS, Scenario
+from tests.torture.world import World
+
+CLIENTS = ("ann", "ben", "cem", "dua")
+TRAFFIC_SECONDS = (0.2, 1.2)
+DIES_WITHIN_SECONDS = 15.0
+CLIENT_SECONDS = 60.0
+
+
+@dataclass
+class Driver:
+    """Tortures one world."""
+
+    world: World
+    chance: random.Random
+    killed: Counter[str] = field(default_factory=Counter)
+    reached: set[str] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """Starts the service for the first time."""
+        self.world.start()
+        self.world.begin_galleries()
+
+    def at_random(self) -> str:
+        """Clients side by side, and a kill at a random moment; answers what was killed."""
+        targets = ["service"] * 5 + (["redis", "both"] * 2 if self.world.redis else [])
+        target = self.chance.choice(targets)
+        clients = self._clients()
+        for client in clients:
+            client.start()
+        time.sleep(self.chance.uniform(*TRAFFIC_SECONDS))
+        redis = self.world.redis
+        if target == "redis" and redis is not None:
+            redis.kill()
+            time.sleep(self.chance.uniform(0, 0.4))
+            redis.start()
+            time.sleep(self.chance.uniform(0, 0.4))
+        else:
+            self.world.kill(redis=target == "both")
+        self._join(clients)
+        if target == "redis":
+            self.world.wait_until_in_step()
+        else:
+            self._come_back(target)
+        self._check(clients)
+        self.killed[target] += 1
+        return target
+
+    def at_failpoint(self, point: Failpoint) -> str:
+        """One call, and the service dies where its failpoint says; answers where that was."""
+        world, scenario = self.world, SCENARIOS[point]
+        passage = self.chance.randint(1, scenario.passages)
+        caller = world.caller("driver")
+        if scenario.prepare is not None:
+            scenario.prepare(world, caller)
+        world.kill()
+        if scenario.new_model:
+            world.exchange_artefacts()
+        named = f"{point}:{passage}"
+        service = world.begin_start(named)
+        try:
+            if scenario.during_start or service.serving():
+                caller.http = service.http
+                scenario.act(world, caller)
+        except Gone:
+            pass
+        if not service.died_within(DIES_WITHIN_SECONDS):
+            raise Violation("failed", f"failpoint {named} was not reached: {service.said}")
+        if f"failpoint {point}: passage {passage}" not in service.said:
+            raise Violation("failed", f"the service died elsewhere: {service.said}")
+        self._decide(scenario)
+        world.kill()
+        world.lost += caller.lost
+        world.start()
+        self._check([])
+        self.reached.add(point)
+        self.killed["failpoint"] += 1
+        return named
+
+    def _decide(self, scenario: Scenario) -> None:
+        for doubt in self.world.ledger.doubts:
+            doubt.expected = scenario.happened
+
+    def _clients(self) -> list[Client]:
+        gates = {gallery: Gate() for gallery in GALLERIES}
+        http = self.world.running().http
+        return [
+            Client(name, self.world.ledger, http, gates, random.Random(self.chance.random()))
+            for name in CLIENTS
+        ]
+
+    def _join(self, clients: list[Client]) -> None:
+        for client in clients:
+            client.stop.set()
+        for client in clients:
+            client.join(CLIENT_SECONDS)
+            if client.is_alive():
+                raise Violation("failed", f"client {client.name} still waits for an answer")
+            if client.violation is not None:
+                raise client.violation
+
+    def _come_back(self, target: str) -> None:
+        world = self.world
+        if target == "both" and world.redis is not None:
+            world.redis.start()
+        if self.chance.random() < 0.2:
+            world.exchange_artefacts()
+        if self.chance.random() < 0.25:
+            service = world.begin_start()
+            service.died_within(self.chance.uniform(0.05, max(world.starts, default=1.0)))
+            world.kill()
+            self.killed["start"] += 1
+        world.start()
+
+    def _check(self, clients: list[Client]) -> None:
+        world = self.world
+        check(world)
+        world.lost += [lost for client in clients for lost in client.caller.lost]
+        caller = world.caller("driver")
+        for lost in world.lost:
+            if self.chance.random() < 0.7:
+                caller.enroll_again(lost)
+        world.lost.clear()
+        # What was made for one cycle does not stay for all of them.
+        shared = {*GALLERIES, *self.chance.sample(sorted(world.ledger.galleries), 1)}
+        for gallery in [name for name, there in world.ledger.galleries.items() if there]:
+            if gallery not in shared:
+                caller.delete_gallery(gallery)
+        for gallery in GALLERIES:
+            self._thin_out(gallery)
+
+    def _thin_out(self, gallery: str) -> None:
+        ledger, caller = self.world.ledger, self.world.caller("driver")
+        there = {
+            n: state
+            for n, state in ledger.now.items()
+            if state is not None and ledger.crops[n].gallery == gallery
+        }
+        while len(there) > 40:
+            identity = self.chance.choice(sorted(there.values()))
+            numbers = [number for number, name in there.items() if name == identity]
+            caller.forget(gallery, identity, numbers)
+            there = {n: name for n, name in there.items() if name != identity}
+        kept = [one for one in ledger.snapshots if one.gallery == gallery]
+        for snapshot in kept[:-3]:
+            caller.delete_snapshot(snapshot)
+
+    def figures(self) -> dict[str, Any]:
+        """What happened so far."""
+        ledger, starts = self.world.ledger, sorted(self.world.starts)
+        return {
+            "kills": dict(self.killed),
+            "writes": dict(ledger.outcomes),
+            "doubts": dict(ledger.settled),
+            "crops": len(ledger.crops),
+            "deleted": len(ledger.dead),
+            "failpoints": sorted(self.reached),
+            "start_seconds": round(starts[len(starts) // 2], 2) if starts else None,
+        }

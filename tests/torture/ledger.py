@@ -1,0 +1,345 @@
+"""What was asked of the service and what it said: the truth that it is held against after a crash.
+
+A crop's state is the identity it bears, or None where it is not there. A write that was not
+answered is a doubt: it has happened as a whole or not at all, what is seen first decides, and it
+stays so. Deleted crops never come back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = str | None
+UNSURE = "(unsure)"
+LINE_CROPS = 6
+Outcome = Literal["acknowledged", "refused", "unknown"]
+
+
+class Violation(Exception):
+    """The service broke a promise."""
+
+    def __init__(self, kind: str, what: str, crops: Iterable[int] = ()) -> None:
+        super().__init__(f"{kind}: {what}")
+        self.kind = kind
+        self.crops = frozenset(crops)
+
+
+@dataclass
+class Crop:
+    """One image that was sent, and under which id it landed; made-up vectors have no image."""
+
+    number: int
+    gallery: str
+    owner: str
+    image: bytes | None
+    sha256: str
+    crop_id: str | None = None
+
+
+@dataclass
+class Snapshot:
+    """What a snapshot holds; `UNSURE` where a crop changed while it was taken."""
+
+    gallery: str
+    content: dict[int, State]
+    begun: int
+    snapshot_id: str = ""
+
+
+@dataclass
+class Operation:
+    """A write under way.
+
+    Attributes:
+        after: states of the crops concerned, once it has happened.
+        deletes: whether crops that it takes away are gone for good.
+        forgets: the identity that it takes out of snapshots too.
+        expected: what a failpoint decides of it: whether it has happened.
+    """
+
+    what: str
+    gallery: str
+    before: dict[int, State]
+    after: dict[int, State]
+    deletes: bool = False
+    forgets: str | None = None
+    expected: bool | None = None
+
+
+@dataclass
+class Ledger:
+    """Of one world; every method may be called from any thread."""
+
+    crops: dict[int, Crop] = field(default_factory=dict)
+    now: dict[int, State] = field(default_factory=dict)
+    galleries: dict[str, bool] = field(default_factory=lambda: {"default": True})
+    versions: dict[str, int] = field(default_factory=dict)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    jobs: dict[str, int] = field(default_factory=dict)
+    doubts: list[Operation] = field(default_factory=list)
+    doubtful_galleries: dict[str, Operation] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    settled: Counter[str] = field(default_factory=Counter)
+    history: list[tuple[frozenset[int], str]] = field(default_factory=list)
+    by_sha: dict[str, int] = field(default_factory=dict)
+    by_id: dict[str, int] = field(default_factory=dict)
+    _touched: dict[int, int] = field(default_factory=dict)
+    _ticks: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def new_crop(self, gallery: str, owner: str, image: bytes | None, sha256: str) -> Crop:
+        """A crop that is about to be sent."""
+        with self._lock:
+            crop = Crop(len(self.crops) + 1, gallery, owner, image, sha256)
+            self.crops[crop.number] = crop
+            self.by_sha[sha256] = crop.number
+            return crop
+
+    def begin(
+        self,
+        what: str,
+        gallery: str,
+        after: Mapping[int, State],
+        deletes: bool = False,
+        forgets: str | None = None,
+    ) -> Operation:
+        """Notes a write before it is sent."""
+        with self._lock:
+            before = {number: self.now.get(number) for number in after}
+            operation = Operation(what, gallery, before, dict(after), deletes, forgets)
+            self._touch(operation)
+            self._note(operation, "sent")
+            return operation
+
+    def acknowledge(
+        self,
+        operation: Operation,
+        crop_ids: Mapping[int, str] | None = None,
+        as_job: bool = False,
+    ) -> None:
+        """It has happened, or as a job will have, and survives whatever comes."""
+        with self._lock:
+            self._end(operation, "acknowledged")
+            # A snapshot may hold what has landed of a job so far.
+            self._touch(operation, ended=not as_job)
+            self._happened(operation)
+            for number, crop_id in (crop_ids or {}).items():
+                self._know(number, crop_id)
+
+    def finish(self, operation: Operation) -> None:
+        """A job has ended."""
+        with self._lock:
+            self._touch(operation, ended=True)
+
+    def finish_all(self) -> None:
+        """Nothing is under way."""
+        with self._lock:
+            self._ticks += 1
+            self._touched = dict.fromkeys(self._touched, self._ticks)
+
+    def refuse(self, operation: Operation, why: object) -> None:
+        """It has not happened."""
+        with self._lock:
+            self._end(operation, "refused", str(why))
+
+    def lose(self, operation: Operation, why: object) -> None:
+        """Its answer was lost."""
+        with self._lock:
+            self._end(operation, "unknown", str(why))
+            self.doubts.append(operation)
+            if operation.forgets is not None:
+                self._forget_in_snapshots(operation, UNSURE)
+
+    def saw_version(self, gallery: str, version: int) -> None:
+        """A version that was answered; the next one asked for must not be below it."""
+        with self._lock:
+            self.versions[gallery] = max(version, self.versions.get(gallery, 0))
+
+    def owned(self, owner: str, gallery: str) -> dict[int, str]:
+        """Crops of an owner that are there for certain, with their identities."""
+        with self._lock:
+            doubtful = self._doubtful()
+            return {
+                number: state
+                for number, state in self.now.items()
+                if state is not None
+                and self.crops[number].owner == owner
+                and self.crops[number].gallery == gallery
+                and number not in doubtful
+                and self.crops[number].crop_id is not None
+            }
+
+    def is_certain(self, gallery: str) -> bool:
+        """Whether no write to a gallery is a doubt."""
+        with self._lock:
+            return all(doubt.gallery != gallery for doubt in self.doubts)
+
+    def dead_ids(self) -> set[str]:
+        """Ids of crops that must not be shown any more."""
+        with self._lock:
+            return {crop_id for crop_id, number in self.by_id.items() if number in self.dead}
+
+    def know(self, listed: list[dict[str, Any]]) -> None:
+        """Learns the ids of crops that were imported."""
+        with self._lock:
+            for row in listed:
+                self._know(self.by_sha[row["sha256"]], row["crop_id"])
+
+    def begin_snapshot(self, gallery: str) -> Snapshot:
+        """Notes what a snapshot that is about to be taken may hold."""
+        with self._lock:
+            content = {n: s for n, s in self.now.items() if self.crops[n].gallery == gallery}
+            unsure = {n for n, tick in self._touched.items() if tick < 0} | self._doubtful()
+            content |= {n: UNSURE for n in unsure if self.crops[n].gallery == gallery}
+            self._ticks += 1
+            return Snapshot(gallery, content, self._ticks)
+
+    def took(self, snapshot: Snapshot, snapshot_id: str) -> None:
+        """A snapshot was acknowledged."""
+        with self._lock:
+            for number, tick in self._touched.items():
+                changed = tick < 0 or tick > snapshot.begun
+                if changed and self.crops[number].gallery == snapshot.gallery:
+                    snapshot.content[number] = UNSURE
+            snapshot.snapshot_id = snapshot_id
+            self.snapshots.append(snapshot)
+
+    def restored(self, snapshot: Snapshot) -> dict[int, State]:
+        """What a gallery is once a snapshot is put back."""
+        with self._lock:
+            return {
+                number: None if number in self.dead else snapshot.content.get(number)
+                for number, crop in self.crops.items()
+                if crop.gallery == snapshot.gallery
+            }
+
+    def settle_galleries(self, listed: Iterable[str]) -> None:
+        """Holds the list of galleries against what was said."""
+        with self._lock:
+            there = set(listed)
+            for name, operation in self.doubtful_galleries.items():
+                happened = (name in there) != self.galleries.get(name, False)
+                self._expect(operation, happened)
+                self.galleries[name] = name in there
+                if operation in self.doubts:
+                    self.doubts.remove(operation)
+                    if happened:
+                        self._happened(operation)
+            self.doubtful_galleries.clear()
+            self.doubts = [doubt for doubt in self.doubts if doubt.gallery in there]
+            expected = {name for name, exists in self.galleries.items() if exists}
+            if lost := expected - there:
+                raise Violation("lost", f"galleries {sorted(lost)}")
+            if phantoms := there - expected:
+                raise Violation("phantom", f"galleries {sorted(phantoms)}")
+
+    def settle(self, gallery: str, listed: list[dict[str, Any]]) -> None:
+        """Holds a listing against what was said; doubts end here."""
+        with self._lock:
+            seen = self._seen(gallery, listed)
+            for doubt in [one for one in self.doubts if one.gallery == gallery]:
+                self.doubts.remove(doubt)
+                self._settle_doubt(doubt, seen)
+            for number, crop in self.crops.items():
+                if crop.gallery == gallery:
+                    self._compare(number, seen.get(number))
+
+    def excerpt(self, numbers: Iterable[int] = (), last: int = 40) -> list[str]:
+        """The lines on some crops, and the last ones."""
+        wanted = frozenset(numbers)
+        own = [line for concerned, line in self.history if wanted & concerned]
+        return [*own[-last:], "...", *(line for _, line in self.history[-last:])]
+
+    def _seen(self, gallery: str, listed: list[dict[str, Any]]) -> dict[int, State]:
+        seen: dict[int, State] = {}
+        for row in listed:
+            number = self.by_sha.get(row["sha256"])
+            if number is None or self.crops[number].gallery != gallery:
+                raise Violation("phantom", f"{row} in {gallery}")
+            if number in seen:
+                raise Violation("phantom", f"crop {number} twice in {gallery}: {row}", [number])
+            if number in self.dead:
+                raise Violation("resurrected", f"crop {number} in {gallery}: {row}", [number])
+            self._know(number, row["crop_id"])
+            seen[number] = row["identity"]
+        return seen
+
+    def _settle_doubt(self, doubt: Operation, seen: Mapping[int, State]) -> None:
+        before, after = self._fits(doubt.before, seen), self._fits(doubt.after, seen)
+        if not (before or after):
+            shown = {number: seen.get(number) for number in doubt.after}
+            raise Violation(
+                "half",
+                f"{doubt.what} in {doubt.gallery}: {doubt.before} or {doubt.after}, seen {shown}",
+                doubt.after,
+            )
+        if before != after:
+            self._expect(doubt, after)
+            self.settled["happened" if after else "did not happen"] += 1
+        if after and not before:
+            self._happened(doubt)
+
+    def _expect(self, doubt: Operation, happened: bool) -> None:
+        if doubt.expected is not None and doubt.expected != happened:
+            said = "has happened" if happened else "has not happened"
+            raise Violation("lost" if doubt.expected else "phantom", f"{doubt.what} {said}")
+
+    def _compare(self, number: int, seen: State) -> None:
+        known = self.now.get(number)
+        if known == UNSURE:
+            self.now[number] = seen
+        elif seen != known:
+            kind = "lost" if seen is None else "phantom" if known is None else "changed"
+            raise Violation(kind, f"crop {number}: was {known!r}, is {seen!r}", [number])
+
+    def _know(self, number: int, crop_id: str) -> None:
+        crop = self.crops[number]
+        if crop.crop_id not in (None, crop_id):
+            raise Violation("changed", f"crop {number} was {crop.crop_id} and is {crop_id}")
+        if self.by_id.setdefault(crop_id, number) != number:
+            raise Violation("reused", f"{crop_id} of crop {self.by_id[crop_id]} is {number}'s")
+        crop.crop_id = crop_id
+
+    def _happened(self, operation: Operation) -> None:
+        self.now |= operation.after
+        if operation.deletes:
+            self.dead |= {n for n, state in operation.after.items() if state is None}
+        if operation.forgets is not None:
+            self._forget_in_snapshots(operation, None)
+
+    def _forget_in_snapshots(self, operation: Operation, state: State) -> None:
+        for snapshot in self.snapshots:
+            if snapshot.gallery == operation.gallery:
+                for number, was in snapshot.content.items():
+                    if was == operation.forgets:
+                        snapshot.content[number] = state
+
+    def _doubtful(self) -> set[int]:
+        return {number for doubt in self.doubts for number in doubt.after}
+
+    def _touch(self, operation: Operation, ended: bool = False) -> None:
+        self._ticks += 1
+        for number in operation.after:
+            self._touched[number] = self._ticks if ended else -1
+
+    def _end(self, operation: Operation, outcome: Outcome, why: str = "") -> None:
+        self._touch(operation, ended=True)
+        self.outcomes[outcome] += 1
+        self._note(operation, f"{outcome} {why}".strip())
+
+    def _note(self, operation: Operation, said: str) -> None:
+        states = dict(list(operation.after.items())[:LINE_CROPS])
+        more = (
+            f" and {len(operation.after) - LINE_CROPS}" if len(operation.after) > LINE_CROPS else ""
+        )
+        line = f"{operation.what} in {operation.gallery} {states}{more}: {said}"
+        self.history.append((frozenset(operation.after), line))
+
+    @staticmethod
+    def _fits(states: Mapping[int, State], seen: Mapping[int, State]) -> bool:
+        return all(state in (UNSURE, seen.get(number)) for number, state in states.items())

@@ -1,0 +1,370 @@
+"""One call each to the service, with what the ledger has to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.torture.images import draw
+from tests.torture.ledger import Crop, Ledger, Operation, Snapshot, Violation
+
+JOB_SECONDS = 60.0
+ENDED = ("done", "failed", "cancelled")
+
+
+class Gone(Exception):
+    """The service does not answer any more."""
+
+
+@dataclass
+class LostEnrolment:
+    """An enrolment whose answer was lost, to be sent again."""
+
+    crops: Sequence[Crop]
+    identity: str
+    key: str | None
+
+
+class Caller:
+    """Whoever sends requests under one name; its identities are its own."""
+
+    def __init__(self, name: str, ledger: Ledger, http: httpx.Client, seed: int) -> None:
+        self.name = name
+        self.ledger = ledger
+        self.http = http
+        self.seed = seed
+        self.lost: list[LostEnrolment] = []
+        self._identities = 0
+
+    def new_identity(self) -> str:
+        self._identities += 1
+        return f"{self.name}.{self._identities}.{uuid4().hex[:6]}"
+
+    def new_crop(self, gallery: str) -> Crop:
+        image = draw(len(self.ledger.crops) + 1, self.seed) + uuid4().bytes
+        sha256 = hashlib.sha256(image).hexdigest()
+        return self.ledger.new_crop(gallery, self.name, image, sha256)
+
+    def send(
+        self, operation: Operation | None, method: str, path: str, **content: Any
+    ) -> httpx.Response | None:
+        """The answer where it is one that says what happened; None where nobody knows.
+
+        Raises:
+            Gone: there is no answer.
+            Violation: for an answer that only a fault explains.
+        """
+        try:
+            response = self.http.request(method, path, **content)
+        except httpx.TransportError as error:
+            if operation is not None:
+                self.ledger.lose(operation, type(error).__name__)
+            raise Gone from error
+        if response.status_code == 503:
+            if operation is not None:
+                self.ledger.lose(operation, "503")
+            # Whoever is told to come back does not hammer.
+            time.sleep(0.05)
+            return None
+        if response.status_code >= 500:
+            raise Violation("failed", f"{method} {path}: {response.status_code} {response.text}")
+        if operation is not None and not response.is_success:
+            self.ledger.refuse(operation, f"{response.status_code} {response.text[:300]}")
+        if operation is not None and response.is_success and "gallery_version" in response.text:
+            self.ledger.saw_version(operation.gallery, response.json()["gallery_version"])
+        return response
+
+    def enroll(
+        self,
+        gallery: str,
+        count: int,
+        identity: str | None = None,
+        key: str | None = None,
+        **fields: str,
+    ) -> None:
+        """Several new images of one person by one request."""
+        identity = identity or self.new_identity()
+        crops = [self.new_crop(gallery) for _ in range(count)]
+        operation = self.ledger.begin("enroll", gallery, {crop.number: identity for crop in crops})
+        try:
+            answer = self._send_crops(operation, crops, identity, key, **fields)
+        except Gone:
+            self.lost.append(LostEnrolment(crops, identity, key))
+            raise
+        if answer is None:
+            self.lost.append(LostEnrolment(crops, identity, key))
+        elif answer.status_code == 201:
+            results = answer.json()["results"]
+            if any(one["duplicate"] for one in results):
+                raise Violation("phantom", f"new images are known already: {answer.text}")
+            self.ledger.acknowledge(operation, _landed(crops, results))
+        elif answer.status_code not in (404, 429):
+            raise Violation("failed", f"enroll: {answer.status_code} {answer.text}")
+
+    def enroll_again(self, lost: LostEnrolment) -> None:
+        """Sends what was lost once more; whatever became of it, each image is there once then."""
+        gallery = lost.crops[0].gallery
+        was = {crop.number: self.ledger.now.get(crop.number) for crop in lost.crops}
+        if not self.ledger.galleries.get(gallery) or any(
+            crop.number in self.ledger.dead or was[crop.number] not in (None, lost.identity)
+            for crop in lost.crops
+        ):
+            return
+        after = {crop.number: lost.identity for crop in lost.crops}
+        operation = self.ledger.begin("enroll again", gallery, after)
+        answer = self._send_crops(operation, list(lost.crops), lost.identity, lost.key)
+        if answer is None:
+            return
+        if answer.status_code != 201:
+            raise Violation("failed", f"enroll again: {answer.status_code} {answer.text}")
+        self.ledger.acknowledge(operation, _landed(lost.crops, answer.json()["results"]))
+        for crop, one in zip(lost.crops, answer.json()["results"], strict=True):
+            repeated = one["duplicate"] or "Idempotent-Replayed" in answer.headers
+            if repeated != (was[crop.number] is not None):
+                raise Violation("phantom", f"was {was[crop.number]!r}, sent again: {answer.text}")
+
+    def repeat(self, crop: Crop, identity: str) -> None:
+        """Sends an image that is there."""
+        operation = self.ledger.begin("repeat", crop.gallery, {crop.number: identity})
+        answer = self._send_crops(operation, [crop], identity, None)
+        if answer is None or answer.status_code == 429:
+            return
+        one = answer.json()["results"][0]
+        if answer.status_code != 201 or not one["duplicate"] or one["crop_id"] != crop.crop_id:
+            raise Violation("lost", f"crop {crop.number} sent again: {answer.text}")
+        self.ledger.acknowledge(operation)
+
+    def delete_crop(self, crop: Crop) -> None:
+        """Deletes one crop."""
+        operation = self.ledger.begin(
+            "delete crop", crop.gallery, {crop.number: None}, deletes=True
+        )
+        path = f"/v1/galleries/{crop.gallery}/crops/{crop.crop_id}"
+        self._must_be_there(operation, self.send(operation, "DELETE", path))
+
+    def forget(self, gallery: str, identity: str, numbers: Sequence[int]) -> None:
+        """Forgets a person."""
+        operation = self.ledger.begin(
+            "forget", gallery, dict.fromkeys(numbers), deletes=True, forgets=identity
+        )
+        path = f"/v1/galleries/{gallery}/identities/{identity}"
+        self._must_be_there(operation, self.send(operation, "DELETE", path))
+
+    def relabel(self, gallery: str, identity: str, new: str, numbers: Sequence[int]) -> None:
+        """Renames a person, or merges them into another."""
+        operation = self.ledger.begin("relabel", gallery, dict.fromkeys(numbers, new))
+        path = f"/v1/galleries/{gallery}/identities/{identity}"
+        answer = self.send(operation, "PATCH", path, data={"new_identity": new})
+        self._must_be_there(operation, answer)
+
+    def query(self, crop: Crop) -> None:
+        """Looks for a crop by its own image: none is better, and no dead one is shown."""
+        if crop.image is None:
+            return
+        dead = self.ledger.dead_ids()
+        answer = self.send(
+            None,
+            "POST",
+            f"/v1/galleries/{crop.gallery}/queries",
+            files={"images": ("crop", crop.image)},
+            data={"scoring": "cosine", "top_k": "1000"},
+        )
+        if answer is None or answer.status_code == 429 or "GMN-Stale" in answer.headers:
+            return
+        if answer.status_code != 200:
+            raise Violation("failed", f"query: {answer.status_code} {answer.text}")
+        check_own_rank(crop, answer.json()["results"], dead)
+
+    def import_archive(self, gallery: str, count: int, identity: str | None = None) -> None:
+        """Sends an archive and waits for its job."""
+        identity = identity or self.new_identity()
+        crops = [self.new_crop(gallery) for _ in range(count)]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for crop in crops:
+                archive.writestr(f"{crop.number:08d}.png", crop.image or b"")
+        operation = self.ledger.begin("import", gallery, {crop.number: identity for crop in crops})
+        answer = self.send(
+            operation,
+            "POST",
+            f"/v1/galleries/{gallery}/imports",
+            files={"archive": ("crops.zip", packed.getvalue())},
+            data={"identity": identity},
+        )
+        if answer is not None and answer.status_code == 202:
+            job = answer.json()["job_id"]
+            self.ledger.jobs[job] = count
+            self.ledger.acknowledge(operation, as_job=True)
+            self.wait_for_job(job)
+            self.ledger.finish(operation)
+            self._learn_ids(gallery, identity)
+
+    def reindex(self, gallery: str) -> None:
+        """Embeds a gallery by the newest model, where another one filled it."""
+        answer = self.send(None, "POST", f"/v1/galleries/{gallery}/reindex")
+        if answer is not None and answer.status_code == 202:
+            self.ledger.jobs[answer.json()["job_id"]] = 0
+            self.wait_for_job(answer.json()["job_id"])
+
+    def wait_for_job(self, job_id: str) -> None:
+        """Returns once a job has ended well."""
+        until = time.monotonic() + JOB_SECONDS
+        while time.monotonic() < until:
+            answer = self.send(None, "GET", f"/v1/jobs/{job_id}")
+            if answer is not None and answer.status_code == 200 and self._ended(answer.json()):
+                return
+            if answer is not None and answer.status_code == 404:
+                raise Violation("lost", f"job {job_id}: {answer.text}")
+            time.sleep(0.03)
+        raise Violation("lost", f"job {job_id} did not end within {JOB_SECONDS:.0f} s")
+
+    def create_gallery(self, gallery: str) -> None:
+        """Creates a gallery."""
+        operation = self.ledger.begin("create gallery", gallery, {})
+        self.ledger.doubtful_galleries[gallery] = operation
+        answer = self.send(operation, "POST", "/v1/galleries", data={"name": gallery})
+        if answer is None:
+            return
+        if answer.status_code != 201:
+            raise Violation("phantom", f"gallery {gallery}: {answer.text}")
+        self.ledger.galleries[gallery] = True
+        self.ledger.doubtful_galleries.pop(gallery)
+        self.ledger.acknowledge(operation)
+
+    def change_gallery(self, gallery: str, **fields: str) -> None:
+        """Changes how a gallery is kept."""
+        operation = self.ledger.begin("change gallery", gallery, {})
+        answer = self.send(operation, "PATCH", f"/v1/galleries/{gallery}", data=fields)
+        if answer is not None and answer.status_code == 200:
+            self.ledger.acknowledge(operation)
+
+    def delete_gallery(self, gallery: str) -> None:
+        """Deletes a gallery with everything in it."""
+        crops = [crop.number for crop in self.ledger.crops.values() if crop.gallery == gallery]
+        operation = self.ledger.begin("delete gallery", gallery, dict.fromkeys(crops), deletes=True)
+        self.ledger.doubtful_galleries[gallery] = operation
+        answer = self.send(operation, "DELETE", f"/v1/galleries/{gallery}")
+        if answer is None:
+            return
+        if answer.status_code != 200:
+            raise Violation("lost", f"gallery {gallery}: {answer.text}")
+        self.ledger.galleries[gallery] = False
+        self.ledger.doubtful_galleries.pop(gallery)
+        self.ledger.acknowledge(operation)
+
+    def take_snapshot(self, gallery: str) -> Snapshot | None:
+        """Copies a gallery; None where nobody knows."""
+        snapshot = self.ledger.begin_snapshot(gallery)
+        operation = self.ledger.begin("snapshot", gallery, {})
+        answer = self.send(operation, "POST", f"/v1/galleries/{gallery}/snapshots")
+        if answer is None or answer.status_code != 201:
+            return None
+        self.ledger.took(snapshot, answer.json()["snapshot_id"])
+        self.ledger.acknowledge(operation)
+        return snapshot
+
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Removes a snapshot, which is never put back from now on."""
+        self.ledger.snapshots.remove(snapshot)
+        operation = self.ledger.begin("delete snapshot", snapshot.gallery, {})
+        path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}"
+        answer = self.send(operation, "DELETE", path)
+        if answer is not None and answer.status_code == 204:
+            self.ledger.acknowledge(operation)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot back; to be called while nobody else writes to its gallery."""
+        after = self.ledger.restored(snapshot)
+        operation = self.ledger.begin(f"restore {snapshot.snapshot_id}", snapshot.gallery, after)
+        path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}/restore"
+        answer = self.send(operation, "POST", path)
+        if answer is None:
+            return
+        if answer.status_code != 200:
+            raise Violation("lost", f"snapshot {snapshot.snapshot_id}: {answer.text}")
+        self.ledger.acknowledge(operation)
+        self.settle(snapshot.gallery)
+
+    def settle(self, gallery: str) -> list[dict[str, Any]]:
+        """Lists a gallery and holds it against the ledger."""
+        rows: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            asked = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
+            answer = self.send(None, "GET", f"/v1/galleries/{gallery}/crops", params=asked)
+            if answer is None:
+                return []
+            rows += answer.json()["results"]
+            cursor = answer.json()["next_cursor"]
+            if cursor is None:
+                break
+        self.ledger.settle(gallery, rows)
+        return rows
+
+    def _learn_ids(self, gallery: str, identity: str) -> None:
+        asked = {"identity": identity, "limit": "1000"}
+        answer = self.send(None, "GET", f"/v1/galleries/{gallery}/crops", params=asked)
+        if answer is not None:
+            self.ledger.know(answer.json()["results"])
+
+    def _send_crops(
+        self,
+        operation: Operation,
+        crops: Sequence[Crop],
+        identity: str,
+        key: str | None,
+        **fields: str,
+    ) -> httpx.Response | None:
+        return self.send(
+            operation,
+            "POST",
+            f"/v1/galleries/{operation.gallery}/crops",
+            files=[("images", ("crop", crop.image or b"")) for crop in crops],
+            data={"identity": identity, **fields},
+            headers={"Idempotency-Key": key} if key else {},
+        )
+
+    def _must_be_there(self, operation: Operation, answer: httpx.Response | None) -> None:
+        if answer is None:
+            return
+        if answer.status_code != 200:
+            raise Violation("lost", f"{operation.what} {operation.before}: {answer.text}")
+        self.ledger.acknowledge(operation)
+
+    def _ended(self, job: dict[str, Any]) -> bool:
+        if job["state"] not in ENDED:
+            return False
+        # Each cycle may serve the other model than the one that a reindex was asked for.
+        elsewhere = job["kind"] == "reindex" and "leads to another model" in str(job["detail"])
+        if job["state"] != "done" and not elsewhere:
+            raise Violation("lost", f"a job did not end well: {job}")
+        count = self.ledger.jobs.get(job["job_id"], 0)
+        progress = job["progress"]
+        if job["kind"] == "import" and count:
+            said = (progress["landed"], progress["duplicates"], progress["refused"])
+            if said != (count, 0, 0):
+                raise Violation("phantom", f"an import of {count} images tells: {job}")
+        return True
+
+
+def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) -> None:
+    """Holds an answer to a crop's own image against what it must be."""
+    if shown := {one["crop_id"] for one in results} & dead:
+        raise Violation("resurrected", f"a query shows {sorted(shown)}")
+    own = [one["cosine"] for one in results if one["crop_id"] == crop.crop_id]
+    if not own:
+        raise Violation("lost", f"crop {crop.number} ({crop.crop_id}) is not found by its image")
+    if own[0] < results[0]["cosine"] - 1e-6:
+        raise Violation("changed", f"crop {crop.number}: another one is nearer: {results[:2]}")
+
+
+def _landed(crops: Sequence[Crop], results: list[dict[str, Any]]) -> dict[int, str]:
+    return {crop.number: one["crop_id"] for crop, one in zip(crops, results, strict=True)}

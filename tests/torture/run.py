@@ -1,0 +1,133 @@
+"""`make torture`: many cycles on both stores, or `python -m tests.torture.run --seed 7`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.failpoints import Failpoint
+from tests.conftest import draw_crops, save_tiny_artefact
+from tests.service.conftest import save_other_artefact
+from tests.service.redis_server import BINARY, MEMORY
+from tests.torture.driver import Driver
+from tests.torture.ledger import Violation
+from tests.torture.scenarios import SCENARIOS
+from tests.torture.world import StoreKind, World
+
+REPORT = Path(__file__).parents[2] / "runs" / "torture.json"
+CYCLES = 200
+
+
+class Failed(Exception):
+    """A run that found something; its text is what to look at."""
+
+
+def torture(
+    store: StoreKind,
+    plan: Sequence[Failpoint | None],
+    seed: str,
+    artefacts: list[Path],
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """One world through its cycles; None stands for a kill at random.
+
+    Raises:
+        Failed: with the ledger's excerpt; the data are kept then.
+    """
+    chance = random.Random(f"{seed}/{store}")
+    place = str(MEMORY) if MEMORY.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix=f"torture-{store}-", dir=place))
+    world = World(store, folder / "world", list(artefacts), chance)
+    driver = Driver(world, chance)
+    begun = time.monotonic()
+    cycle = 0
+    try:
+        driver.begin()
+        for cycle, point in enumerate(plan, 1):
+            started = time.monotonic()
+            what = driver.at_random() if point is None else driver.at_failpoint(point)
+            seconds = time.monotonic() - started
+            say(f"{store} {cycle}/{len(plan)}: killed {what}, {seconds:.1f} s")
+    except Violation as violation:
+        world.close()
+        excerpt = "\n".join(world.ledger.excerpt(violation.crops))
+        raise Failed(
+            f"{store}, cycle {cycle}, seed {seed}: {violation}\n{excerpt}\nkept: {folder}"
+        ) from violation
+    except BaseException:
+        world.close()
+        raise
+    world.close()
+    shutil.rmtree(folder)
+    return {"cycles": len(plan), "seconds": round(time.monotonic() - begun, 1), **driver.figures()}
+
+
+def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[Failpoint | None]:
+    """Every failpoint of a store once, as far as they fit beside kills at random."""
+    points: list[Failpoint | None] = [p for p in Failpoint if store in SCENARIOS[p].stores]
+    chance.shuffle(points)
+    chosen = points[: cycles * 7 // 10]
+    plan = chosen + [None] * (cycles - len(chosen))
+    chance.shuffle(plan)
+    return plan
+
+
+def make_artefacts(folder: Path) -> list[Path]:
+    """Two models that cannot be compared."""
+    tiny, other = folder / "tiny.safetensors", folder / "other.safetensors"
+    save_tiny_artefact(tiny, draw_crops())
+    save_other_artefact(other, tiny)
+    return [tiny, other]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Runs what was asked for; the exit status is 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=CYCLES)
+    parser.add_argument("--seed", default=secrets.token_hex(4))
+    parser.add_argument("--store", choices=("sqlite", "redis"))
+    parser.add_argument("--failpoint", type=Failpoint, help="only this one, at every cycle")
+    asked = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    stores: list[StoreKind] = ["sqlite", "redis"] if asked.store is None else [asked.store]
+    if BINARY is None:
+        sys.exit("redis-server is not installed: apt-get install redis-server")
+    report: dict[str, Any] = {"seed": asked.seed, "cycles": asked.cycles, "stores": {}}
+    _say(f"seed {asked.seed}, {asked.cycles} cycles on {' and '.join(stores)}")
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="torture-artefacts-") as folder:
+        artefacts = make_artefacts(Path(folder))
+        for number, store in enumerate(stores):
+            share = asked.cycles // len(stores) + (number < asked.cycles % len(stores))
+            chance = random.Random(f"{asked.seed}/{store}/plan")
+            plan = [asked.failpoint] * share if asked.failpoint else plan_for(store, share, chance)
+            try:
+                report["stores"][store] = torture(store, plan, asked.seed, artefacts, _say)
+            except Failed as failed:
+                _say(str(failed))
+                report["stores"][store] = {"failed": str(failed).splitlines()[0]}
+                status = 1
+    report["broken_promises"] = status
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    _say(json.dumps(report, indent=2))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

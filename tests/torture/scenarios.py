@@ -1,0 +1,292 @@
+"""For every failpoint, what leads there; and whether the write has happened when it is passed."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from uuid import uuid4
+
+import numpy as np
+
+from model.artefact import load_artefact
+from service.failpoints import Failpoint
+from service.gallery.records import GallerySettings, NewCrop
+from tests.torture.operations import Caller
+from tests.torture.world import StoreKind, World
+
+CHURNED, CHURN_KEPT = 100, 20
+CHANGES_EVERY_SECONDS = 0.002
+LONG_AGO = "2001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How a failpoint is reached.
+
+    Attributes:
+        act: what a caller does; the service dies meanwhile, or soon after.
+        prepare: what is done before, while the service still is, or just was, without a failpoint.
+        happened: whether the write has happened then; None where it may be either.
+        stores: where there is such a place.
+        passages: how many of them may be waited for.
+        new_model: whether another model is served from then on.
+        during_start: whether it is done while the service starts, and not once it serves.
+    """
+
+    act: Callable[[World, Caller], None]
+    prepare: Callable[[World, Caller], None] | None = None
+    happened: bool | None = None
+    stores: tuple[StoreKind, ...] = ("sqlite", "redis")
+    passages: int = 1
+    new_model: bool = False
+    during_start: bool = False
+
+
+def _nothing(_: World, __: Caller) -> None:
+    """The start is enough."""
+
+
+def _fill(world: World, caller: Caller) -> None:
+    """Two people, of whom a snapshot knows too."""
+    for count in (3, 2):
+        caller.enroll("lobby", count)
+    caller.take_snapshot("lobby")
+
+
+def _enroll(world: World, caller: Caller) -> None:
+    caller.enroll("lobby", 4, key=uuid4().hex)
+
+
+def _write_a_lot(world: World, caller: Caller) -> None:
+    for _ in range(6):
+        _fill(world, caller)
+        _delete_crop(world, caller)
+        _forget(world, caller)
+
+
+def _someone(caller: Caller) -> tuple[str, list[int]]:
+    own = caller.ledger.owned(caller.name, "lobby")
+    identity = next(iter(own.values()))
+    return identity, [number for number, name in own.items() if name == identity]
+
+
+def _delete_crop(world: World, caller: Caller) -> None:
+    caller.delete_crop(caller.ledger.crops[_someone(caller)[1][0]])
+
+
+def _forget(world: World, caller: Caller) -> None:
+    identity, numbers = _someone(caller)
+    caller.forget("lobby", identity, numbers)
+
+
+def _relabel(world: World, caller: Caller) -> None:
+    identity, numbers = _someone(caller)
+    caller.relabel("lobby", identity, caller.new_identity(), numbers)
+
+
+def _create_gallery(world: World, caller: Caller) -> None:
+    caller.create_gallery(f"made-{uuid4().hex[:8]}")
+
+
+def _gallery_to_delete(world: World, caller: Caller) -> None:
+    gallery = f"doomed-{uuid4().hex[:8]}"
+    caller.create_gallery(gallery)
+    caller.enroll(gallery, 2)
+    caller.take_snapshot(gallery)
+
+
+def _delete_gallery(world: World, caller: Caller) -> None:
+    there = caller.ledger.galleries
+    caller.delete_gallery(
+        next(name for name in there if name.startswith("doomed-") and there[name])
+    )
+
+
+def _change_gallery(world: World, caller: Caller) -> None:
+    caller.change_gallery("lobby", recalibration="false")
+
+
+def _gallery_to_expire(world: World, caller: Caller) -> None:
+    gallery = f"old-{uuid4().hex[:8]}"
+    caller.create_gallery(gallery)
+    caller.enroll(gallery, 3, captured_at=LONG_AGO)
+
+
+def _expire(world: World, caller: Caller) -> None:
+    gallery = [name for name in caller.ledger.galleries if name.startswith("old-")][-1]
+    numbers = [crop.number for crop in caller.ledger.crops.values() if crop.gallery == gallery]
+    operation = caller.ledger.begin("expire", gallery, dict.fromkeys(numbers), deletes=True)
+    caller.ledger.lose(operation, "housekeeping answers nobody")
+    caller.change_gallery(gallery, retention_days="1")
+    world.expiring.append(gallery)
+
+
+def _snapshot(world: World, caller: Caller) -> None:
+    caller.take_snapshot("lobby")
+
+
+def _restore(world: World, caller: Caller) -> None:
+    kept = [one for one in caller.ledger.snapshots if one.gallery == "lobby"]
+    caller.restore(kept[-1])
+
+
+def _fill_and_change(world: World, caller: Caller) -> None:
+    _fill(world, caller)
+    _delete_crop(world, caller)
+    caller.enroll("lobby", 2)
+
+
+def _churn(world: World, caller: Caller) -> None:
+    """Crops that nobody embedded, enough of them to be worth a compaction once they are gone."""
+    gallery = f"churn-{uuid4().hex[:8]}"
+    caller.create_gallery(gallery)
+    world.kill()
+    artefact = load_artefact(world.artefacts[0]).description
+    chance = np.random.default_rng(world.chance.randrange(2**31))
+    with world.open_record() as record:
+        number = next(one.gallery_id for one in record.galleries.all() if one.name == gallery)
+        crops, operations = [], []
+        for identity, count in (("churned", CHURNED), ("kept", CHURN_KEPT)):
+            states = {}
+            for _ in range(count):
+                sha256 = hashlib.sha256(uuid4().bytes).hexdigest()
+                crop = caller.ledger.new_crop(gallery, caller.name, None, sha256)
+                states[crop.number] = identity
+                vector = chance.normal(size=artefact.embedder.dimension).astype(np.float32)
+                crops.append(NewCrop(picture=None, sha256=sha256, vector=vector, identity=identity))
+            operations.append(caller.ledger.begin("churn", gallery, states))
+        record.crops.enroll(number, artefact.embedding_fingerprint, crops)
+    for operation in operations:
+        caller.ledger.acknowledge(operation)
+
+
+def _compact(world: World, caller: Caller) -> None:
+    gallery = [name for name in caller.ledger.galleries if name.startswith("churn-")][-1]
+    gone = [
+        crop.number
+        for crop in caller.ledger.crops.values()
+        if crop.gallery == gallery and caller.ledger.now[crop.number] == "churned"
+    ]
+    caller.forget(gallery, "churned", gone)
+
+
+def _gallery_of_this_model(world: World, caller: Caller) -> None:
+    gallery = f"former-{uuid4().hex[:8]}"
+    caller.create_gallery(gallery)
+    for count in (6, 5):
+        caller.enroll(gallery, count)
+
+
+def _reindex(world: World, caller: Caller) -> None:
+    gallery = [name for name in caller.ledger.galleries if name.startswith("former-")][-1]
+    caller.reindex(gallery)
+
+
+def _import(world: World, caller: Caller) -> None:
+    caller.import_archive("lobby", 20)
+
+
+def _change_meanwhile(world: World, caller: Caller) -> None:
+    """Another process writes the record while this one starts."""
+    with world.open_record() as record:
+        number = next(one.gallery_id for one in record.galleries.all() if one.name == "yard")
+        stop = threading.Event()
+
+        def write() -> None:
+            days = 1000
+            while not stop.wait(CHANGES_EVERY_SECONDS):
+                days = 1001 if days == 1000 else 1000
+                record.galleries.change(number, GallerySettings(days))
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        try:
+            world.running().serving()
+            world.running().died_within(10)
+        finally:
+            stop.set()
+            writing.join(20)
+
+
+def _at_commit(write: str, happening: Scenario) -> dict[Failpoint, Scenario]:
+    def at(step: str, happened: bool) -> tuple[Failpoint, Scenario]:
+        named = {**vars(happening), "happened": happened}
+        return Failpoint(f"{write}.{step}"), Scenario(**named)
+
+    return dict([at("before-commit", False), at("committed", True), at("shown", True)])
+
+
+_ENROLLING = partial(Scenario, _enroll)
+_FORGETTING = Scenario(_forget, _fill)
+_RESTORING = Scenario(_restore, _fill_and_change)
+_REINDEXING = Scenario(_reindex, _gallery_of_this_model, new_model=True)
+_COMPACTING = Scenario(_compact, _churn)
+_IMPORTING = partial(Scenario, _import)
+_STARTING = Scenario(_nothing, _fill)
+
+SCENARIOS: Mapping[Failpoint, Scenario] = {
+    Failpoint.START__RECORD_OPENED: _STARTING,
+    Failpoint.START__GALLERIES_LOADED: _STARTING,
+    Failpoint.REPLICA__NOTED: Scenario(_nothing, _fill, stores=("redis",)),
+    Failpoint.REPLICA__SCANNED: Scenario(_nothing, _fill, stores=("redis",)),
+    Failpoint.REPLICA__REPLAYED: Scenario(
+        _change_meanwhile, _fill, stores=("redis",), during_start=True
+    ),
+    Failpoint.FOLLOWER__CHANGES_READ: _ENROLLING(stores=("redis",), happened=True),
+    Failpoint.FOLLOWER__CHANGES_APPLIED: _ENROLLING(stores=("redis",), happened=True),
+    Failpoint.ENROLL__BODY_READ: _ENROLLING(happened=False),
+    Failpoint.ENROLL__EMBEDDED: _ENROLLING(happened=False),
+    Failpoint.ENROLL__PICTURES_KEPT: _ENROLLING(happened=False),
+    Failpoint.ENROLL__CROP_WRITTEN: _ENROLLING(stores=("sqlite",), happened=False, passages=4),
+    **_at_commit("enroll", _ENROLLING()),
+    Failpoint.SQLITE__BEFORE_COMMIT: Scenario(_write_a_lot, stores=("sqlite",), passages=30),
+    **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
+    **_at_commit("forget-identity", _FORGETTING),
+    Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS: Scenario(_forget, _fill, happened=True),
+    Failpoint.SNAPSHOT_REWRITE__BEFORE_COMMIT: Scenario(_forget, _fill, happened=True),
+    Failpoint.SNAPSHOT_REWRITE__BEFORE_VACUUM: Scenario(_forget, _fill, happened=True),
+    Failpoint.SNAPSHOT_REWRITE__WRITTEN: Scenario(_forget, _fill, happened=True),
+    **{
+        point: Scenario(_expire, _gallery_to_expire)
+        for point in (
+            Failpoint.DELETE_EXPIRED__BEFORE_COMMIT,
+            Failpoint.DELETE_EXPIRED__COMMITTED,
+            Failpoint.DELETE_EXPIRED__SHOWN,
+        )
+    },
+    **_at_commit("relabel", Scenario(_relabel, _fill)),
+    **_at_commit("create-gallery", Scenario(_create_gallery)),
+    **_at_commit("change-gallery", Scenario(_change_gallery)),
+    **_at_commit("delete-gallery", Scenario(_delete_gallery, _gallery_to_delete)),
+    Failpoint.SNAPSHOT__WRITTEN: Scenario(_snapshot, _fill),
+    Failpoint.SNAPSHOT__IN_PLACE: Scenario(_snapshot, _fill),
+    Failpoint.SNAPSHOT__REGISTERED: Scenario(_snapshot, _fill),
+    Failpoint.RESTORE__FILE_READ: Scenario(_restore, _fill_and_change, happened=False),
+    Failpoint.RESTORE__GENERATION_FILLED: Scenario(
+        _restore, _fill_and_change, happened=False, stores=("redis",)
+    ),
+    **_at_commit("restore", _RESTORING),
+    Failpoint.COMPACTION__PLANNED: _COMPACTING,
+    Failpoint.COMPACTION__BUILT: _COMPACTING,
+    Failpoint.COMPACTION__ADOPTED: _COMPACTING,
+    Failpoint.REINDEX__BEGUN: _REINDEXING,
+    Failpoint.REINDEX__BATCH_EMBEDDED: _REINDEXING,
+    Failpoint.REINDEX__BATCH_KEPT: _REINDEXING,
+    Failpoint.REINDEX__SWITCHED: Scenario(
+        _reindex, _gallery_of_this_model, new_model=True, stores=("sqlite",)
+    ),
+    **_at_commit("reindex", _REINDEXING),
+    Failpoint.JOB__CREATED: _IMPORTING(happened=True),
+    Failpoint.JOB__ENDED: _IMPORTING(happened=True),
+    Failpoint.IMPORT__ARCHIVE_KEPT: _IMPORTING(happened=False),
+    Failpoint.IMPORT__UNPACKED: _IMPORTING(happened=True),
+    Failpoint.IMPORT__FILES_READ: _IMPORTING(happened=True, passages=3),
+    Failpoint.IMPORT__BATCH_LANDED: _IMPORTING(happened=True, passages=3),
+    Failpoint.IMPORT__PROGRESS_NOTED: _IMPORTING(happened=True, passages=3),
+    Failpoint.IMPORT__FILES_REMOVED: _IMPORTING(happened=True),
+    Failpoint.AUDIT__BEFORE_LINE: Scenario(_write_a_lot, passages=12),
+    Failpoint.AUDIT__LINE_WRITTEN: Scenario(_write_a_lot, passages=12),
+}

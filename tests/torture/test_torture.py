@@ -1,0 +1,36 @@
+"""Ten cycles of the crash driver; `make torture` runs many more."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.failpoints import Failpoint
+from tests.service.conftest import save_other_artefact
+from tests.service.redis_server import require_redis
+from tests.torture.run import torture
+
+CYCLES = {
+    "sqlite": [None, Failpoint.ENROLL__CROP_WRITTEN, None, Failpoint.RESTORE__COMMITTED],
+    "redis": [
+        None,
+        Failpoint.ENROLL__COMMITTED,
+        None,
+        Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS,
+        None,
+        Failpoint.IMPORT__BATCH_LANDED,
+    ],
+}
+
+
+@pytest.mark.parametrize("store", CYCLES)
+def test_what_was_acknowledged_is_there_after_every_crash(
+    store, tiny_artefact, tmp_path, monkeypatch
+):
+    if store == "redis":
+        require_redis()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    other_artefact = tmp_path / "other.safetensors"
+    save_other_artefact(other_artefact, tiny_artefact)
+    figures = torture(store, CYCLES[store], "seventeen", [tiny_artefact, other_artefact])
+    assert figures["writes"]["acknowledged"] > 0
+    assert figures["kills"]["failpoint"] == sum(point is not None for point in CYCLES[store])
