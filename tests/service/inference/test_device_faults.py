@@ -48,6 +48,7 @@ def accelerator_error(text, code=None):
         accelerator_error("CUDA error: device-side assert triggered", 710),
         accelerator_error("CUDA error: unspecified launch failure", 719),
         accelerator_error("CUDA error: uncorrectable ECC error encountered", 214),
+        accelerator_error("CUDA error: worded as it never was before", 700),
         accelerator_error("CUDA error: something that has no code"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
@@ -65,7 +66,7 @@ def test_an_error_after_which_the_device_answers_nothing_is_a_lost_device(error)
     "error",
     [
         torch.OutOfMemoryError(OUT_OF_MEMORY),
-        torch.cuda.OutOfMemoryError(OUT_OF_MEMORY),
+        torch.cuda.OutOfMemoryError("worded as it never was before"),
         accelerator_error("CUDA error: out of memory", 2),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
