@@ -1,25 +1,22 @@
 """The images that cost most within the limits, decoded one by one; a line of JSON for each.
 
-Run by itself, so that the peak of the memory is this alone: `python -m tests.hostile.costly`.
+By itself, so that the peak of the memory is this alone: python -m tests.hostile.costly_images
 """
 
 from __future__ import annotations
 
-import json
 import struct
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from PIL import Image
 
 from model.crops.decode import CropProblem, decode_crop
 from tests.hostile.jpegs import segment, with_scans, with_segments
+from tests.hostile.measuring import print_cost
 from tests.hostile.pictures import drawn, encoded
 from tests.hostile.pngs import chunk
 
 SIDE = 4_000
-STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def costly_images() -> Iterator[tuple[str, bytes]]:
@@ -51,25 +48,14 @@ def bmp_of_runs() -> bytes:
 def main() -> None:
     """Decodes each and prints what it took."""
     for name, data in costly_images():
-        REFERENCES.write_text("5")  # sets the peak back to what is held now
-        held, began = _memory("VmRSS"), time.process_time()
-        try:
-            outcome = str(decode_crop(data).shape)
-        except CropProblem as problem:
-            outcome = problem.code
-        cost = {
-            "image": name,
-            "bytes": len(data),
-            "outcome": outcome,
-            "cpu_s": round(time.process_time() - began, 2),
-            "peak_mb": (_memory("VmHWM") - held) // 1024,
-        }
-        print(json.dumps(cost))  # noqa: T201
+        print_cost(name, len(data), lambda: _outcome(data))  # noqa: B023
 
 
-def _memory(name: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1])
+def _outcome(data: bytes) -> str:
+    try:
+        return str(decode_crop(data).shape)
+    except CropProblem as problem:
+        return problem.code
 
 
 if __name__ == "__main__":
