@@ -34,6 +34,7 @@ DAMAGE = (
     OSError,
     ValueError,
     OverflowError,
+    NotImplementedError,
 )
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
@@ -120,7 +121,8 @@ def _entries(
             raise _too_many(limits)
         for entry in packed.infolist():
             between()
-            if not entry.is_dir() and _wanted(entry.filename):
+            # In this order: of an entry without a name the library cannot tell.
+            if _wanted(entry.filename) and not entry.is_dir():
                 yield _Entry(entry.filename, entry.file_size, partial(_open, packed, entry))
 
 
@@ -173,13 +175,13 @@ class _AnyDamage(io.RawIOBase):
     def __init__(self, packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         try:
             self._file = packed.open(entry)
-        except (*DAMAGE, RuntimeError, NotImplementedError) as error:
+        except (*DAMAGE, RuntimeError) as error:
             raise _unfit(error) from error
 
     def read(self, size: int = -1, /) -> bytes:
         try:
             return self._file.read(size)
-        except (*DAMAGE, NotImplementedError) as error:
+        except DAMAGE as error:
             raise _unfit(error) from error
 
     def close(self) -> None:

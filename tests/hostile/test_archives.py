@@ -186,6 +186,12 @@ def test_what_follows_an_archive_is_passed_over_or_refused(unpack, data, tail) -
     assert came(unpack)
 
 
+def test_an_entry_without_a_name_is_passed_by(unpack) -> None:
+    named = zip_of([("nameless", b"x"), *GOOD.items()])
+    assert unpack(named.replace(b"nameless", b"\0ameless")) == []
+    assert came(unpack)
+
+
 def test_a_zip_within_a_zip_is_no_image(unpack) -> None:
     assert unpack(zip_of({"inner.zip": zip_of({"a.jpg": bytes(500_000)}), **GOOD})) == []
     assert sorted(path.name for path in unpack.into.iterdir()) == sorted(GOOD)
