@@ -126,9 +126,7 @@ def _entries(
                 yield _Entry(entry.filename, entry.file_size, partial(_open, packed, entry))
 
 
-def _of_tar(
-    archive: Path, limits: UnpackLimits, between: Callable[[], object]
-) -> Iterator[_Entry]:
+def _of_tar(archive: Path, limits: UnpackLimits, between: Callable[[], object]) -> Iterator[_Entry]:
     headers = 4 * TAPE_BLOCK * limits.max_entries
     for number, (member, content) in enumerate(read_tape(archive, limits.max_bytes + headers), 1):
         between()
