@@ -20,7 +20,8 @@ def ask(requirements: Path) -> str:
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
     ran = subprocess.run(
         [sys.executable, "-m", "pip_audit", *options, "-r", str(requirements)],
-        stdout=subprocess.PIPE,
+        # What it says there is that nothing is known, also where nobody was asked.
+        capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,

@@ -418,7 +418,7 @@ def test_an_odd_path_or_query_is_the_clients_error(besieged, path):
 
 
 @pytest.mark.parametrize(
-    "key", ["", " ", "a b", "n" * 10_000, "é".encode(), b"\xff", "k" * 256, "../..", "'; --"]
+    "key", ["", "a b", "n" * 10_000, "é".encode(), b"\xff", "k" * 256, "../..", "'; --"]
 )
 def test_an_odd_idempotency_key_is_taken_as_it_is_or_refused(besieged, drawn_crops, key):
     url, images = CROPS, files(drawn_crops[0].png)
