@@ -7,7 +7,7 @@ PYTEST_OPTIONS ?= -n auto
 CYCLES ?= 200
 SEED ?=
 
-.PHONY: demo test compose-test mutations torture load soak lint format clean
+.PHONY: demo test compose-test mutations torture load soak fuzz check lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -25,7 +25,18 @@ torture: .venv/ready
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run
 
-.PHONY: demo test compose-test mutations load soak lint format clean
+# Each target for so many seconds; what is found is kept below runs/fuzz.
+SECONDS ?= 120
+FUZZ := images archives manifests forms
+fuzz: .venv/ready
+	for target in $(FUZZ); do \
+		$(BIN)/python -m tests.fuzz.$$target --seconds $(SECONDS) --artefacts runs/fuzz/$$target || exit 1; \
+	done
+
+# Asks a registry, so no other target depends on it.
+check: lint
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	$(BIN)/python -m tests.check.audit
 
 lint: .venv/ready
 	$(BIN)/ruff check .

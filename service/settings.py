@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         max_body_bytes: of one request; beyond it, 413.
         max_queued_bytes: of all requests that are received or answered at once; beyond it, 429.
         body_timeout_s: a body of which nothing more arrives for so long is 408.
+        min_body_rate: bytes a second; a body that is awaited for longer, beyond `body_timeout_s`,
+            is 408.
+        header_timeout_s: a connection on which no request's headers arrive for so long is closed.
+        max_connections: beyond it, 503.
         quality: what becomes of a poor crop that is enrolled: it lands with a warning, is that
             image's problem, or is not looked at. Queries are never refused for it.
         min_crop_height, min_crop_width: of a crop before it is resized, pixels.
@@ -104,6 +108,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
     max_queued_bytes: int = Field(512 * 1024 * 1024, ge=1)
     body_timeout_s: float = Field(30.0, gt=0.0)
+    min_body_rate: int = Field(16 * 1024, ge=1)
+    header_timeout_s: float = Field(10.0, gt=0.0)
+    # A process may mostly have 1,024 files open, and a proxy sends 500 at once.
+    max_connections: int = Field(900, ge=1)
     quality: QualityPolicy = "warn"
     min_crop_height: int = Field(QualityLimits.min_height, ge=1)
     min_crop_width: int = Field(QualityLimits.min_width, ge=1)

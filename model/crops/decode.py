@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from model.crops.parts import too_many_parts
 from model.crops.wholeness import check_whole, has_known_signature
 from model.problems import InputProblem
 
@@ -83,8 +84,8 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
         Pixels, `(height, width, 3)` uint8 RGB.
 
     Raises:
-        CropProblem: with code `empty`, `file_too_large`, `not_an_image`, `too_many_pixels`,
-            `too_small` or `truncated`.
+        CropProblem: with code `empty`, `file_too_large`, `not_an_image`, `too_many_parts`,
+            `too_many_pixels`, `too_small` or `truncated`.
     """
     limits = limits or CropLimits()
     if not data:
@@ -95,6 +96,8 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; "
             "send the person's crop, not the whole frame",
         )
+    if (many := too_many_parts(data)) is not None:
+        raise CropProblem("too_many_parts", f"{many}; save the picture anew and send that")
     image = _open(data)
     _check_size(image, limits)
     try:

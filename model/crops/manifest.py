@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
+from model.crops.names import shown
 from model.problems import InputProblem
 
 REQUIRED_COLUMNS = ("path", "identity", "camera")
 OPTIONAL_COLUMNS = ("captured_at", "split")
+MAX_LINE = 1_000_000
 SPLITS = ("train", "query", "gallery")
 
 
@@ -37,8 +41,13 @@ class ManifestRow:
     split: str | None = None
 
 
-def read_manifest(manifest: Path) -> list[ManifestRow]:
+def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRow]:
     """Reads a manifest; relative paths are relative to the manifest's folder.
+
+    Args:
+        manifest: the file.
+        within: a resolved folder that no path may lead out of; not even whether there is a file
+            is told then. None allows any.
 
     Raises:
         ManifestProblem: naming the first row that is wrong: a missing column or value, a file that
@@ -51,14 +60,14 @@ def read_manifest(manifest: Path) -> list[ManifestRow]:
     seen: dict[Path, int] = {}
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, strict=True)
+            reader = csv.DictReader(_bounded(manifest, lines), strict=True)
             _check_header(manifest, reader.fieldnames)
             for record in reader:
-                row = _read_row(manifest, reader.line_num, record)
+                row = _read_row(manifest, within, reader.line_num, record)
                 if row.path in seen:
                     raise ManifestProblem(
-                        f"{manifest}, line {reader.line_num}: {record['path']} is listed already "
-                        f"on line {seen[row.path]}; keep one of the two"
+                        f"{manifest}, line {reader.line_num}: {shown(record['path'])} is listed "
+                        f"already on line {seen[row.path]}; keep one of the two"
                     )
                 seen[row.path] = reader.line_num
                 rows.append(row)
@@ -75,6 +84,19 @@ def read_manifest(manifest: Path) -> list[ManifestRow]:
     return rows
 
 
+def _bounded(manifest: Path, lines: IO[str]) -> Iterator[str]:
+    """The lines of a file, of which none fills the memory."""
+    number = 0
+    while line := lines.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise ManifestProblem(
+                f"{manifest}, line {number}: is over {MAX_LINE:,} characters long; a row has a "
+                "path, an identity and a camera"
+            )
+        yield line
+
+
 def _check_header(manifest: Path, columns: object) -> None:
     names = list(columns) if isinstance(columns, (list, tuple)) else []
     missing = [name for name in REQUIRED_COLUMNS if name not in names]
@@ -85,7 +107,9 @@ def _check_header(manifest: Path, columns: object) -> None:
         )
 
 
-def _read_row(manifest: Path, line: int, record: dict[str, str | None]) -> ManifestRow:
+def _read_row(
+    manifest: Path, within: Path | None, line: int, record: dict[str, str | None]
+) -> ManifestRow:
     where = f"{manifest}, line {line}"
     if None in record:
         raise ManifestProblem(f"{where}: more values than columns; quote values that hold a comma")
@@ -93,10 +117,10 @@ def _read_row(manifest: Path, line: int, record: dict[str, str | None]) -> Manif
     for name in REQUIRED_COLUMNS:
         if not values[name]:
             raise ManifestProblem(f"{where}: {name} is empty; give every row a {name}")
-    path = _find_file(manifest, where, values["path"])
+    path = _find_file(manifest, within, where, values["path"])
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
-        raise ManifestProblem(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
+        raise ManifestProblem(f"{where}: split {shown(split)!r} is not one of {', '.join(SPLITS)}")
     return ManifestRow(
         path=path,
         identity=values["identity"],
@@ -106,33 +130,36 @@ def _read_row(manifest: Path, line: int, record: dict[str, str | None]) -> Manif
     )
 
 
-def _find_file(manifest: Path, where: str, name: str) -> Path:
+def _find_file(manifest: Path, within: Path | None, where: str, name: str) -> Path:
     try:
         path = (manifest.parent / name).resolve()
+        if within is not None and not path.is_relative_to(within):
+            raise ManifestProblem(
+                f"{where}: {shown(name)}: lies outside the import; correct the path"
+            )
         if path.is_file():
             return path
         reason = "is a folder, not an image" if path.is_dir() else "no such file"
     except (OSError, ValueError, RuntimeError) as error:
         # A name too long, with a NUL in it, behind a closed folder, or a loop of links.
         reason = f"cannot be opened ({type(error).__name__})"
-    raise ManifestProblem(f"{where}: {_shortened(name)}: {reason}; correct the path")
-
-
-def _shortened(name: str, length: int = 200) -> str:
-    printable = "".join(letter if letter.isprintable() else "�" for letter in name)
-    return printable if len(printable) <= length else f"{printable[:length]}…"
+    raise ManifestProblem(f"{where}: {shown(name)}: {reason}; correct the path")
 
 
 def _read_time(where: str, text: str | None) -> datetime | None:
     if text is None:
         return None
+    moment: datetime | None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is not None:
+            # What lies before the year 1 elsewhere could not be stored.
+            moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ManifestProblem(
-            f"{where}: captured_at {text!r} is not RFC 3339 with a time zone, "
+            f"{where}: captured_at {shown(text)!r} is not RFC 3339 with a time zone, "
             "such as 2024-05-01T12:00:00Z"
         )
     return moment

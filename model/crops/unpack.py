@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
-from model.crops.names import is_image_name
+from model.crops.names import is_image_name, shown
+from model.crops.tapes import read_tape
 from model.problems import InputProblem
 
 CHUNK = 1024 * 1024
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
+"""Of a zip's list of entries, of which each is 46 bytes and a name, and 480 bytes in memory."""
+MAX_DEPTH = 32
+MAX_NAME_BYTES = 255
+TAPE_BLOCK = 512
+ENCRYPTED = 1
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True)
@@ -25,17 +46,17 @@ class UnpackLimits:
     Attributes:
         max_bytes: of all entries together.
         max_entry_bytes: of one; a larger one is left out, as it would be refused later.
-        max_entries: how many.
+        max_entries: how many, whatever they are.
     """
 
     max_bytes: int
     max_entry_bytes: int
-    max_entries: int = 5_000_000
+    max_entries: int = 1_000_000
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An entry that was not unpacked, and why."""
+    """An entry that was not unpacked, by a name that can be shown, and why."""
 
     name: str
     reason: str
@@ -45,16 +66,20 @@ class LeftOut:
 class _Entry:
     name: str
     size: int
-    read: IO[bytes]
+    open: Callable[[], IO[bytes]]
+
+
+class _Unfit(Exception):
+    """One entry that cannot be unpacked, where the others can."""
 
 
 def unpack_crops(
     archive: Path, into: Path, limits: UnpackLimits, between: Callable[[], object] = lambda: None
 ) -> list[LeftOut]:
-    """Unpacks the images and manifests of a zip or tar archive; links and devices are passed by.
+    """Unpacks the images and manifests of a zip or tar archive.
 
     An entry stays below `into` whatever its name says: absolute paths and those that climb are
-    left out.
+    left out, and so are links, devices, and what is damaged or encrypted in a zip.
 
     Args:
         archive: `.zip`, `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, told by its bytes.
@@ -66,63 +91,104 @@ def unpack_crops(
         The images that were left out.
 
     Raises:
-        InputProblem: for no archive, a damaged one, or one over `max_bytes` or `max_entries`.
+        InputProblem: for no archive, a damaged one, one over `max_bytes` or `max_entries`, or a
+            full disk.
     """
     left_out: list[LeftOut] = []
-    total = entries = 0
+    total = 0
     try:
-        with _entries(archive) as found:
-            for entry in found:
-                entries += 1
-                between()
-                if entries > limits.max_entries:
-                    raise InputProblem(f"holds over {limits.max_entries:,} files; pack fewer")
-                place = _place(into, entry.name)
-                if place is None:
-                    left_out.append(LeftOut(entry.name, "its path leads out of the archive"))
-                    continue
-                if entry.size > limits.max_entry_bytes:
-                    reason = f"unpacks to {entry.size:,} bytes; send the person's crop"
-                    left_out.append(LeftOut(entry.name, reason))
-                    continue
+        for entry in _entries(archive, limits, between):
+            try:
                 # Counted as it comes: a header may promise less than follows.
-                total += _copy(entry, place, limits.max_bytes - total)
+                total += _unpack(entry, into, limits, limits.max_bytes - total)
+            except _Unfit as unfit:
+                left_out.append(LeftOut(shown(entry.name), str(unfit)))
     except InputProblem as problem:
         raise InputProblem(f"the archive {problem}") from problem
-    except (RuntimeError, NotImplementedError) as error:
-        raise InputProblem(
-            f"the archive cannot be read ({error}); pack it without a password, deflated"
-        ) from error
     except DAMAGE as error:
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
 
 
-@contextmanager
-def _entries(archive: Path) -> Iterator[Iterator[_Entry]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            yield _of_zip(packed)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive, "r:*") as tape:
-            yield _of_tar(tape)
-    else:
-        raise InputProblem("is neither a zip nor a tar file; pack the images into one")
+def _entries(
+    archive: Path, limits: UnpackLimits, between: Callable[[], object]
+) -> Iterator[_Entry]:
+    if not zipfile.is_zipfile(archive):
+        yield from _of_tar(archive, limits, between)
+        return
+    with _Careful(archive) as file, zipfile.ZipFile(file) as packed:
+        if len(packed.infolist()) > limits.max_entries:
+            raise _too_many(limits)
+        for entry in packed.infolist():
+            between()
+            # In this order: of an entry without a name the library cannot tell.
+            if _wanted(entry.filename) and not entry.is_dir():
+                yield _Entry(entry.filename, entry.file_size, partial(_open, packed, entry))
 
 
-def _of_zip(packed: zipfile.ZipFile) -> Iterator[_Entry]:
-    for entry in packed.infolist():
-        if not entry.is_dir() and _wanted(entry.filename):
-            with packed.open(entry) as file:
-                yield _Entry(entry.filename, entry.file_size, file)
+def _of_tar(archive: Path, limits: UnpackLimits, between: Callable[[], object]) -> Iterator[_Entry]:
+    headers = 4 * TAPE_BLOCK * limits.max_entries
+    for number, (member, content) in enumerate(read_tape(archive, limits.max_bytes + headers), 1):
+        between()
+        if number > limits.max_entries:
+            raise _too_many(limits)
+        if not member.isdir() and _wanted(member.name):
+            yield _Entry(member.name, member.size, partial(_whole, content))
 
 
-def _of_tar(tape: tarfile.TarFile) -> Iterator[_Entry]:
-    for member in tape:
-        file = tape.extractfile(member) if member.isreg() and _wanted(member.name) else None
-        if file is not None:
-            with file:
-                yield _Entry(member.name, member.size, file)
+def _too_many(limits: UnpackLimits) -> InputProblem:
+    return InputProblem(f"holds over {limits.max_entries:,} files; pack fewer")
+
+
+class _Careful(io.BufferedReader):
+    """A file of which no piece is read that is larger than a zip's list of entries may be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
+            raise InputProblem("has a list of files that is too long; pack fewer, or a tar")
+        return super().read(size)
+
+
+def _open(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    if entry.flag_bits & ENCRYPTED:
+        raise _Unfit("it is encrypted; pack it without a password")
+    # Of the other methods the library unpacks as much at a time as there is.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
+    return cast(IO[bytes], _AnyDamage(packed, entry))
+
+
+def _whole(content: IO[bytes] | None) -> IO[bytes]:
+    if content is None:
+        raise _Unfit("it is a link or a device; pack the file itself")
+    return content
+
+
+class _AnyDamage(io.RawIOBase):
+    """An entry of a zip, whose damage is its own."""
+
+    def __init__(self, packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+        try:
+            self._file = packed.open(entry)
+        except (*DAMAGE, RuntimeError) as error:
+            raise _unfit(error) from error
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except DAMAGE as error:
+            raise _unfit(error) from error
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _unfit(error: Exception) -> _Unfit:
+    return _Unfit(f"it is damaged ({shown(str(error))}); pack it again")
 
 
 def _wanted(name: str) -> bool:
@@ -130,20 +196,57 @@ def _wanted(name: str) -> bool:
     return is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
 
 
-def _place(into: Path, name: str) -> Path | None:
+def _unpack(entry: _Entry, into: Path, limits: UnpackLimits, allowed: int) -> int:
+    """Bytes that were written; raises `_Unfit`, leaving nothing, where this entry cannot be."""
+    place = _place(into, entry.name)
+    if entry.size > limits.max_entry_bytes:
+        raise _Unfit(f"unpacks to {entry.size:,} bytes; send the person's crop")
+    with entry.open() as content:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = place.open("xb")
+        except OSError as error:
+            if error.errno in IN_THE_WAY:
+                raise _Unfit("another one of this name came before; name each its own") from error
+            raise _no_room(error) from error
+        try:
+            with file:
+                return _copy(content, file, min(allowed, limits.max_entry_bytes), allowed)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
+
+
+def _place(into: Path, name: str) -> Path:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
-        return None
+        raise _Unfit("its path leads out of the archive; pack it by a path within")
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError as error:
+        raise _Unfit("its name is no UTF-8; rename it") from error
+    if longest > MAX_NAME_BYTES or len(parts) > MAX_DEPTH:
+        raise _Unfit(
+            f"its name is longer than {MAX_NAME_BYTES} bytes, or lies over {MAX_DEPTH} folders "
+            "deep; shorten it"
+        )
     return into.joinpath(*parts)
 
 
-def _copy(entry: _Entry, place: Path, allowed: int) -> int:
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _copy(content: IO[bytes], file: IO[bytes], allowed: int, allowed_of_all: int) -> int:
     written = 0
-    with place.open("wb") as file:
-        while part := entry.read.read(CHUNK):
-            written += len(part)
-            if written > allowed:
-                raise InputProblem("unpacks to more than is allowed; pack fewer images into one")
+    while part := content.read(CHUNK):
+        written += len(part)
+        if written > allowed_of_all:
+            raise InputProblem("unpacks to more than is allowed; pack fewer images into one")
+        if written > allowed:
+            raise _Unfit("unpacks to more bytes than it announces; pack it again")
+        try:
             file.write(part)
+        except OSError as error:
+            raise _no_room(error) from error
     return written
+
+
+def _no_room(error: OSError) -> InputProblem:
+    return InputProblem(f"cannot be unpacked here ({error.strerror}); free space and send it again")

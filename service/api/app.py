@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api.bodies import BodyLimit
+from service.api.bodies import BodyLimit, OneLength
 from service.api.dependencies import WaitsForGallery
 from service.api.document import complete_document
 from service.api.errors import handle_errors
@@ -102,6 +102,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         max_bytes=settings.max_body_bytes,
         max_queued_bytes=settings.max_queued_bytes,
         timeout_s=settings.body_timeout_s,
+        min_rate=settings.min_body_rate,
         max_spooled_bytes=settings.max_import_bytes,
     )
     app.add_middleware(Guard, routes=app)
@@ -114,6 +115,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
             expose_headers=["GMN-Stale", "Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(SameOrigin, host=settings.host, welcome=settings.cors_origins)
+    app.add_middleware(OneLength)
     app.add_middleware(RequestContext)
     app.add_middleware(SecurityHeaders)
 

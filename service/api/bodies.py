@@ -76,6 +76,7 @@ class BodyLimit:
         max_bytes: int,
         max_queued_bytes: int,
         timeout_s: float,
+        min_rate: int,
         max_spooled_bytes: int,
     ) -> None:
         """Limits the bodies of an application.
@@ -85,11 +86,13 @@ class BodyLimit:
             max_bytes: of one body.
             max_queued_bytes: of all bodies that are held at once.
             timeout_s: how long a body may take until more of it arrives.
+            min_rate: bytes a second, without which a body may not be awaited for longer than that.
             max_spooled_bytes: of a body that goes to the disk as it arrives, and is not held.
         """
         self._app = app
         self._held = Held(max_queued_bytes)
         self._timeout_s = timeout_s
+        self._min_rate = min_rate
         self._form = Rule(
             max_bytes,
             f"the request's body is over the limit of {max_bytes:,} bytes; send fewer images in "
@@ -119,7 +122,8 @@ class BodyLimit:
             document = problem("queue_full", self._held.detail)
             await self._refuse(document, CLOSE | RETRY_AFTER, scope, receive, send)
         else:
-            body = _Body(rule, self._held, announced, self._timeout_s)
+            pace = _Pace(self._timeout_s, self._min_rate)
+            body = _Body(rule, self._held, announced, pace)
             try:
                 with _door(scope):
                     await self._app(scope, body.reading(receive), body.answering(send))
@@ -146,9 +150,10 @@ class BodyLimit:
             # answer: so it is sent first, and the rest of a body of moderate size is let pass by.
             await send({**message, "more_body": True})
             discarded = 0
+            pace = _Pace(self._timeout_s, self._min_rate)
             with contextlib.suppress(HTTPException):
                 while discarded <= self._form.max_bytes:
-                    part = await _in_time(receive, self._timeout_s)
+                    part = await pace.keep(receive)
                     discarded += len(part.get("body", b""))
                     if not part.get("more_body", False):
                         break
@@ -161,10 +166,10 @@ class BodyLimit:
 class _Body:
     """One body on its way in."""
 
-    def __init__(self, rule: Rule, held: Held, announced: int, timeout_s: float) -> None:
+    def __init__(self, rule: Rule, held: Held, announced: int, pace: _Pace) -> None:
         self._rule = rule
         self._all_held = held
-        self._timeout_s = timeout_s
+        self._pace = pace
         self._announced = announced
         self._held = announced if rule.held else 0
         self._read = 0
@@ -176,7 +181,7 @@ class _Body:
         async def read() -> Message:
             if self._whole:
                 return await receive()
-            message = await _in_time(receive, self._timeout_s)
+            message = await self._pace.keep(receive)
             self._whole = not message.get("more_body", False)
             self._read += len(message.get("body", b""))
             if self._read > self._rule.max_bytes:
@@ -217,14 +222,60 @@ def _door(scope: Scope) -> AbstractContextManager[None]:
     return runtime.admission.door()
 
 
-async def _in_time(receive: Receive, seconds: float) -> Message:
-    try:
-        async with asyncio.timeout(seconds):
-            return await receive()
-    except TimeoutError as error:
-        raise HTTPException(
-            408,
-            f"nothing more of the request's body arrived for {seconds:g} s; send it again, or "
-            "raise GMN_BODY_TIMEOUT_S",
-            CLOSE,
-        ) from error
+class _Pace:
+    """How fast one body has to arrive: some of it again and again, and all of it at a rate.
+
+    By the first alone a byte now and then would hold what was announced for ever. Only time that
+    is spent waiting counts, not that in which the service itself is busy with what has come.
+    """
+
+    def __init__(self, timeout_s: float, min_rate: int) -> None:
+        self._timeout_s = timeout_s
+        self._min_rate = min_rate
+        self._read = 0
+        self._waited = 0.0
+
+    async def keep(self, receive: Receive) -> Message:
+        """The next piece; 408 is raised where it is too late."""
+        left = self._timeout_s + self._read / self._min_rate - self._waited
+        seconds = max(0.0, min(self._timeout_s, left))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(seconds):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, self._too_slow(), CLOSE) from error
+        self._waited += loop.time() - began
+        self._read += len(message.get("body", b""))
+        return message
+
+    def _too_slow(self) -> str:
+        return (
+            f"nothing more of the request's body arrived for {self._timeout_s:g} s, or less than "
+            f"{self._min_rate:,} bytes a second; send it again, or set GMN_BODY_TIMEOUT_S and "
+            "GMN_MIN_BODY_RATE"
+        )
+
+
+class OneLength:
+    """Refuses a body whose length is told in two ways: of those before it each may choose."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, as ASGI has it; what is no request passes through."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if "content-length" in headers and "transfer-encoding" in headers:
+                document = problem(
+                    "bad_request",
+                    "the body's length is told as Content-Length and as Transfer-Encoding; send "
+                    "one of the two",
+                    400,
+                )
+                response = answer_problem(Request(scope), document, CLOSE)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

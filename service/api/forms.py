@@ -16,11 +16,10 @@ from service.gallery.rows import Filter
 from service.operations.compare import PairOperatingPoint
 from service.operations.enroll import ImageToEnroll
 from service.operations.import_crops import ImportOptions
+from service.operations.naming import checked_camera, checked_text
 from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.problems import InvalidField
 
-MAX_TEXT = 256
-PATH_SEGMENTS = (".", "..")
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 Value = TypeVar("Value")
@@ -81,10 +80,10 @@ class EnrollFields(Form):
         count = len(images)
         columns = zip(
             images,
-            _per_image("identity", self.identity, count, _text),
-            _per_image("camera", self.camera, count, _camera),
+            _per_image("identity", self.identity, count, checked_text),
+            _per_image("camera", self.camera, count, checked_camera),
             _per_image("captured_at", self.captured_at, count, _captured),
-            _per_image("external_id", self.external_id, count, _text),
+            _per_image("external_id", self.external_id, count, checked_text),
             _per_image("metadata", self.metadata, count, _json_object),
             strict=True,
         )
@@ -221,7 +220,7 @@ class IdentityFields(Form):
         """The name; raises `InvalidField` where there is none that can be used."""
         if not self.new_identity:
             raise InvalidField("new_identity: is missing; send the name to bear from now on")
-        return _text("new_identity", self.new_identity)
+        return checked_text("new_identity", self.new_identity)
 
 
 class ImportFields(Form):
@@ -239,9 +238,9 @@ class ImportFields(Form):
     def options(self) -> ImportOptions:
         """As the operation takes it."""
         return ImportOptions(
-            identity=_text("identity", self.identity) if self.identity else None,
-            camera=_camera("camera", self.camera) if self.camera else None,
-            manifest=_text("manifest", self.manifest) if self.manifest else None,
+            identity=checked_text("identity", self.identity) if self.identity else None,
+            camera=checked_camera("camera", self.camera) if self.camera else None,
+            manifest=checked_text("manifest", self.manifest) if self.manifest else None,
         )
 
 
@@ -306,29 +305,6 @@ def _per_image(
         )
     read_values = [read(name, value) if value else None for value in values] or [None]
     return read_values * count if len(read_values) == 1 else read_values
-
-
-def _text(name: str, value: str) -> str:
-    if len(value) > MAX_TEXT or not value.isprintable():
-        raise InvalidField(
-            f"{name}: {value[:40]!r} is longer than {MAX_TEXT} characters or not printable; "
-            "send a shorter, plain name"
-        )
-    if value in PATH_SEGMENTS:
-        raise InvalidField(
-            f"{name}: {value!r} would disappear from a URL's path, and the call would reach what "
-            "lies above; send another name"
-        )
-    return value
-
-
-def _camera(name: str, value: str) -> str:
-    if "," in value or value != value.strip():
-        raise InvalidField(
-            f"{name}: {value[:40]!r} has a comma, or a space at an end, and no list of cameras "
-            "could name it; send it without"
-        )
-    return _text(name, value)
 
 
 def _captured(name: str, value: str) -> datetime:

@@ -49,6 +49,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from service.api.app import create_app
+    from service.api.connections import bounded_connections
     from service.failpoints import arm_failpoint
     from service.logs import configure_logging
     from service.runtime import Runtime
@@ -75,6 +76,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
+        http=bounded_connections(settings.header_timeout_s, settings.max_connections),
     )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])

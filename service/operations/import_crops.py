@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model.crops.decode import CropProblem
-from model.crops.manifest import read_manifest
-from model.crops.names import is_image_name
+from model.crops.manifest import ManifestRow, read_manifest
+from model.crops.names import is_image_name, shown
 from model.crops.unpack import UnpackLimits, unpack_crops
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
@@ -24,6 +25,7 @@ from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
 from service.operations.in_order import in_order
 from service.operations.jobs import CUT_OFF, Cancelled, Progress, create_job, new_job_id
+from service.operations.naming import checked_camera, checked_text
 from service.problems import DeviceFull, InvalidField, QueueFull, StorageFailed
 from service.pulse import beat
 from service.runtime import Runtime
@@ -52,7 +54,9 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class _Item:
-    path: Path
+    """One image: where it is, and the folder that it may not lie outside of."""
+
+    folder: Path
     name: str
     identity: str | None
     camera: str | None
@@ -181,11 +185,11 @@ async def _enroll_batch(
     problems: list[JobProblem] = []
     duplicates = landed = 0
     images: list[tuple[int, _Item, ImageToEnroll]] = []
-    contents = await asyncio.to_thread(_read, batch)
+    contents = await asyncio.to_thread(_read, batch, runtime.settings.max_image_bytes)
     passed(Failpoint.IMPORT__FILES_READ)
     for position, (item, content) in enumerate(zip(batch, contents, strict=True), first):
-        if isinstance(content, str):
-            problems.append(JobProblem(position, item.name, "unreadable", content))
+        if isinstance(content, CropProblem):
+            problems.append(_problem(position, item, content))
         else:
             image = ImageToEnroll(content, item.identity, item.camera, item.captured_at)
             images.append((position, item, image))
@@ -196,11 +200,15 @@ async def _enroll_batch(
         passed(Failpoint.IMPORT__BATCH_LANDED)
         for (position, item, _), outcome in zip(images, answer.results, strict=True):
             if isinstance(outcome, CropProblem):
-                problems.append(JobProblem(position, item.name, outcome.code, outcome.detail))
+                problems.append(_problem(position, item, outcome))
             else:
                 duplicates += outcome.duplicate
                 landed += not outcome.duplicate
     return _Enrolled(landed, duplicates, problems)
+
+
+def _problem(position: int, item: _Item, problem: CropProblem) -> JobProblem:
+    return JobProblem(position, shown(item.name), problem.code, problem.detail)
 
 
 async def _enroll_patiently(
@@ -259,38 +267,93 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
 def _items(folder: Path, job: Job) -> list[_Item]:
     """What is to be enrolled, in an order that is the same every time."""
     said = job.parameters
-    manifest = folder / (said.get("manifest") or MANIFEST)
-    if said.get("manifest") or manifest.is_file():
-        rows = read_manifest(manifest)
-        outside = next((row.path for row in rows if not row.path.is_relative_to(folder)), None)
-        if outside is not None:
-            raise InvalidField(f"manifest: names {outside.name}, which lies outside the import")
-        return [
-            _Item(
-                row.path,
-                str(row.path.relative_to(folder)),
-                row.identity,
-                row.camera,
-                row.captured_at,
-            )
-            for row in rows
-        ]
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    manifest = _manifest(folder, said.get("manifest"))
+    if manifest is not None:
+        return [_labelled(folder, row) for row in read_manifest(manifest, folder)]
     return [
-        _Item(folder / name, name, said.get("identity"), said.get("camera"))
-        for name in names
+        _Item(folder, name, said.get("identity"), said.get("camera"))
+        for name in sorted(_below(folder))
         if is_image_name(name)
     ]
 
 
-def _read(batch: Sequence[_Item]) -> list[bytes | str]:
-    contents: list[bytes | str] = []
-    for item in batch:
+def _manifest(folder: Path, named: str | None) -> Path | None:
+    """The manifest of an import, where it has one.
+
+    Raises:
+        InvalidField: for one that does not lie in the import: what stands in it would be told.
+    """
+    try:
+        manifest = (folder / (named or MANIFEST)).resolve()
+        there = manifest.is_file()
+    except (OSError, ValueError, RuntimeError):
+        manifest, there = folder / MANIFEST, False
+    if named and not there:
+        raise InvalidField(f"manifest: there is no file {shown(named)!r} in the import; name one")
+    if there and not manifest.is_relative_to(folder):
+        raise InvalidField("manifest: lies outside the import; put it among the images")
+    return manifest if there else None
+
+
+def _labelled(folder: Path, row: ManifestRow) -> _Item:
+    name = str(row.path.relative_to(folder))
+    field = f"manifest: {shown(name)}"
+    return _Item(
+        folder,
+        name,
+        checked_text(f"{field}: identity", row.identity),
+        checked_camera(f"{field}: camera", row.camera),
+        row.captured_at,
+    )
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Every file below a folder by its path from there; links to folders are not followed."""
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
         try:
-            contents.append(item.path.read_bytes())
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif _may_be_a_file(entry):
+                        yield os.path.relpath(entry.path, folder)
         except OSError as error:
-            contents.append(f"cannot be read ({error.strerror}); make it readable")
-    return contents
+            raise InvalidField(
+                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
+                f"({error.strerror}); make it readable, or move it"
+            ) from error
+
+
+def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        # A loop of links, or one to where nobody may look: what is wrong is told when it is read.
+        return True
+
+
+def _read(batch: Sequence[_Item], max_bytes: int) -> list[bytes | CropProblem]:
+    return [_read_one(item, max_bytes) for item in batch]
+
+
+def _read_one(item: _Item, max_bytes: int) -> bytes | CropProblem:
+    try:
+        path = (item.folder / item.name).resolve()
+        if not path.is_relative_to(item.folder):
+            return CropProblem("unreadable", "leads out of the folder; copy the file into it")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= max_bytes:
+                return file.read(max_bytes)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
+    return CropProblem(
+        "file_too_large",
+        f"the file has {size:,} bytes, over the limit of {max_bytes:,}; send the person's crop",
+    )
 
 
 def _mounted(runtime: Runtime, folder: str) -> Path:
@@ -302,9 +365,10 @@ def _mounted(runtime: Runtime, folder: str) -> Path:
     root = root.resolve()
     try:
         place = (root / folder).resolve()
+        there = place.is_relative_to(root) and place.is_dir()
     except (OSError, ValueError, RuntimeError):
-        place = root.parent
-    if not place.is_relative_to(root) or not place.is_dir():
+        there = False
+    if not there:
         raise InvalidField(
             f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR; name one"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 
-MADE_TEXT = re.compile(r"in body - \w+: Incorrect type")
+MADE_TEXT = re.compile(r"in body\s+-? ?(\w+: Incorrect type|violates `(type|anyOf)` at)")
 FILES = [path.read_bytes() for path in sorted(Path(os.environ["REID_TEST_FILES"]).iterdir())]
 
 # Made-up bytes alone would never be an image, and nothing would ever be enrolled.

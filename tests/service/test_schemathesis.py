@@ -132,6 +132,14 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     assert ran.returncode == 0
     assert "Traceback" not in served.log.read_text()
     answered = _answered(served)
+    operations = _operations(served)
+    said = {
+        f"{method} {path}": sorted(status for *one, status in answered if one == [method, path])
+        for method, path in operations
+    }
+    print(json.dumps(said, indent=1))  # noqa: T201
+    assert [one for one, found in said.items() if not found] == []
+    assert {status for *_, status in answered if status >= "500"} <= {"503"}
     for reached in (
         ("POST", "/v1/galleries/{gallery}/crops", "201"),
         ("POST", "/v1/galleries/{gallery}/queries", "200"),
@@ -156,12 +164,19 @@ def _files(place: Path, drawn_crops) -> Path:
     return folder
 
 
+def _operations(served) -> list[tuple[str, str]]:
+    """Every call of the document that the service answers."""
+    paths = served.http.get("/openapi.json").json()["paths"]
+    return [(method.upper(), path) for path, calls in paths.items() for method in calls]
+
+
 def _answered(served) -> set[tuple[str, str, str]]:
     """Which calls were answered with which statuses, by the service's own count."""
+    counted = served.http.get("/metrics").text.replace(":path}", "}")
     return set(
         re.findall(
             r'^gmn_http_requests_total{method="(\w+)",route="([^"]*)",status="(\d+)"}',
-            served.http.get("/metrics").text,
+            counted,
             re.MULTILINE,
         )
     )

@@ -46,6 +46,7 @@ class Guarded:
             host="0.0.0.0",
             cors_origins=DESK,
             body_timeout_s=2,
+            min_body_rate=1,
             max_body_bytes=2_000_000,
             max_queued_bytes=3_000_000,
         )

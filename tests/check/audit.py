@@ -1,0 +1,63 @@
+"""Asks the registry's advisories about every pinned package: `python -m tests.check.audit`.
+
+`pip-audit` by itself reports that it knows of no vulnerability where nobody could be asked, as
+behind a mirror that serves packages alone; this ends with status 1 then, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+SECONDS = 300
+
+
+def ask(requirements: Path) -> str:
+    """What `pip-audit` answers about pinned packages, as JSON; empty where it could not ask."""
+    options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pip_audit", *options, "-r", str(requirements)],
+        # What it says there is that nothing is known, also where nobody was asked.
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return ran.stdout
+
+
+def judge(answer: str) -> tuple[bool, str]:
+    """Whether all is well by such an answer, and what to say of it."""
+    try:
+        packages = json.loads(answer)["dependencies"]
+    except (ValueError, KeyError):
+        return False, "NOT AUDITED: pip-audit could not ask; run it where pypi.org can be reached"
+    unknown = [one["name"] for one in packages if "skip_reason" in one]
+    known = [
+        f"{one['name']} {one['version']}: {found['id']}, mended in "
+        f"{', '.join(found['fix_versions']) or 'no version yet'}"
+        for one in packages
+        for found in one.get("vulns", ())
+    ]
+    if known:
+        return False, "VULNERABLE:\n" + "\n".join(known)
+    if unknown:
+        return False, (
+            f"NOT AUDITED: of {len(packages)} packages {len(unknown)} could not be asked about "
+            f"({', '.join(unknown[:3])} …); run it where pypi.org can be reached"
+        )
+    return True, f"{len(packages)} packages, no known vulnerability"
+
+
+def main() -> int:
+    """Asks, says, and answers the exit status."""
+    well, said = judge(ask(REQUIREMENTS))
+    print(said, file=sys.stdout if well else sys.stderr)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

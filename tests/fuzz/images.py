@@ -1,0 +1,23 @@
+"""Decoding an image: `python -m tests.fuzz.images --seconds 120`."""
+
+from __future__ import annotations
+
+import atheris
+
+with atheris.instrument_imports(include=["PIL", "model.crops"]):
+    from model.crops.decode import CropLimits, CropProblem, decode_crop
+
+from tests.fuzz.harness import fuzz
+from tests.hostile.corpus import hostile_images
+
+LIMITS = CropLimits(max_pixels=1_000_000)
+
+
+def decode(data: bytes) -> None:
+    pixels = decode_crop(data, LIMITS)
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+
+
+if __name__ == "__main__":
+    fuzz(decode, (one.data for one in hostile_images(0) if len(one.data) < 20_000), CropProblem)

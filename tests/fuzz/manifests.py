@@ -1,0 +1,36 @@
+"""Reading a manifest: `python -m tests.fuzz.manifests --seconds 120`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["csv", "model.crops"]):
+    import csv  # noqa: F401
+
+    from model.crops.manifest import ManifestProblem, read_manifest
+
+from tests.fuzz.harness import fuzz
+from tests.hostile import test_manifests
+
+PLACE = tempfile.TemporaryDirectory(prefix="fuzz-manifests-")
+FOLDER = Path(PLACE.name).resolve()
+(FOLDER / "a.png").write_bytes(b"a")
+(FOLDER / "b.png").write_bytes(b"b")
+
+
+def read(data: bytes) -> None:
+    manifest = FOLDER / "manifest.csv"
+    manifest.write_bytes(data)
+    for row in read_manifest(manifest, within=FOLDER):
+        assert row.path.is_relative_to(FOLDER)
+        assert row.identity
+        assert row.camera
+        row.identity.encode()
+
+
+if __name__ == "__main__":
+    taken = [*test_manifests.TAKEN.values(), *(one for one, _ in test_manifests.CASES.values())]
+    fuzz(read, (one for one in taken if len(one) < 10_000), ManifestProblem)

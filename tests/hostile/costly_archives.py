@@ -1,0 +1,60 @@
+"""Bombs by memory or time, each unpacked under the default limits; a line of JSON for each.
+
+By itself, so that the peak of the memory is this alone: python -m tests.hostile.costly_archives
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.crops.unpack import UnpackLimits, unpack_crops
+from model.problems import InputProblem
+from tests.hostile import archives
+from tests.hostile.measuring import print_cost
+
+LIMITS = UnpackLimits(max_bytes=1_000_000_000, max_entry_bytes=10_000_000, max_entries=30_000)
+
+
+def costly_archives() -> Iterator[tuple[str, bytes]]:
+    """What would fill the memory or take for ever."""
+    listed = b"PK\1\2" + bytes(40_000_000)
+    yield "a list of 40 MB", listed + archives.directory_end(9, len(listed), 0)
+    yield "60,000 files of no use", _many_members()
+    yield "a name of 300 MB", gzip.compress(archives.extended_header(bytes(300_000_000), b"L"), 1)
+    yield "an extension of digits", archives.extended_header(b"1" * 65_000) * 5
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as packed:
+        packed.writestr("a.jpg", bytes(200_000_000))
+    yield "bzip2 of 200 MB in a zip", file.getvalue()
+
+
+def _many_members() -> bytes:
+    return gzip.compress(bytes(archives.header("a.txt", 0)) * 60_000, 1)
+
+
+def main() -> None:
+    """Unpacks each and prints what it took."""
+    for name, data in costly_archives():
+        with tempfile.TemporaryDirectory() as place:
+            archive, into = Path(place) / "archive", Path(place) / "into"
+            archive.write_bytes(data)
+            into.mkdir()
+            size = len(data)
+            del data
+            print_cost(name, size, lambda: _outcome(archive, into))  # noqa: B023
+
+
+def _outcome(archive: Path, into: Path) -> str:
+    try:
+        return f"{len(unpack_crops(archive, into, LIMITS))} left out"
+    except InputProblem as problem:
+        return str(problem)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""One drawn person in every format that is taken, and what one file among the hostile ones is."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 96, 48
+
+
+class HostileFile(NamedTuple):
+    """One file: what it is, its bytes, and whether it lands; None where either is right."""
+
+    name: str
+    data: bytes
+    lands: bool | None
+
+
+def drawn(person: int = 0) -> Image.Image:
+    """A head, a coat and trousers, with enough noise that no two people are alike."""
+    random = np.random.default_rng(person)
+    colours = random.integers(30, 226, size=(2, 3))
+    pixels = np.full((HEIGHT, WIDTH, 3), 112, dtype=np.float64)
+    pixels[4:18, 16:30] = (205, 165, 140)
+    pixels[18:54, 8:40] = colours[0]
+    pixels[54:92, 12:34] = colours[1]
+    pixels += random.normal(0.0, 3.0, pixels.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def in_every_format() -> dict[str, bytes]:
+    """The same picture as a file of each kind."""
+    image = drawn()
+    return {
+        "jpeg": encoded(image, "JPEG", quality=90),
+        "progressive": encoded(image, "JPEG", progressive=True, quality=90),
+        "restarts": encoded(image, "JPEG", restart_marker_blocks=4),
+        "png": encoded(image, "PNG"),
+        "palette": encoded(image.quantize(16), "PNG"),
+        "webp": encoded(image, "WEBP"),
+        "lossless": encoded(image, "WEBP", lossless=True),
+        "bmp": encoded(image, "BMP"),
+    }

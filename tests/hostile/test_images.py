@@ -1,0 +1,66 @@
+"""Hostile images one by one: pixels or a problem that says what to do, at a bounded cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.crops.decode import CropProblem, decode_crop
+from tests.hostile.corpus import hostile_images, turned
+from tests.hostile.pictures import HEIGHT, WIDTH, drawn
+
+# Outside a test run the decoder silences these; pytest sets the filters anew for every test.
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
+
+
+def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy() -> None:
+    seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    files = hostile_images(seed)
+    print(f"REID_TEST_SEED={seed}, {len(files)} images")  # noqa: T201
+    assert len(files) >= 1_000
+    for file in files:
+        outcome = _outcome(file.data)
+        if isinstance(outcome, CropProblem):
+            assert file.lands is not True, f"{file.name}: {outcome}"
+            assert "; " in outcome.detail, file.name
+        else:
+            assert file.lands is not False, f"{file.name}: {outcome.shape}"
+            assert (outcome.dtype, outcome.shape[2]) == (np.uint8, 3), file.name
+
+
+def test_a_turned_camera_s_picture_is_the_person_upright() -> None:
+    upright = np.asarray(drawn(), dtype=float)
+    for file in turned():
+        pixels = decode_crop(file.data)
+        assert pixels.shape == (HEIGHT, WIDTH, 3), file.name
+        assert np.abs(pixels - upright).mean() < 8, file.name
+
+
+def test_the_costliest_images_take_bounded_time_and_memory() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.hostile.costly_images"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    print(ran.stdout)  # noqa: T201
+    measured = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(measured) == 8
+    for one in measured:
+        assert one["cpu_s"] < 6.0, one
+        assert one["peak_mb"] < 450, one
+
+
+def _outcome(data: bytes) -> NDArray[np.uint8] | CropProblem:
+    try:
+        return decode_crop(data)
+    except CropProblem as problem:
+        return problem

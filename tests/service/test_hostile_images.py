@@ -1,0 +1,71 @@
+"""Over a thousand hostile images, sent among good ones: only the hostile ones are refused."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+
+from tests.hostile.corpus import hostile_images
+from tests.hostile.pictures import drawn, encoded
+
+HOSTILE_PER_REQUEST = 60
+BEFORE, AFTER = 2, 2
+
+
+@pytest.fixture(scope="module")
+def besieged(start):
+    running = start(max_images_per_request=HOSTILE_PER_REQUEST + BEFORE + AFTER, quality="off")
+    yield running
+    assert "Traceback" not in running.log.read_text()
+    running.kill()
+
+
+def test_good_images_land_among_a_thousand_hostile_ones(besieged):
+    seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    files = hostile_images(seed)
+    print(f"REID_TEST_SEED={seed}, {len(files)} images")  # noqa: T201
+    good = [encoded(drawn(person), "PNG") for person in range(100)]
+    landed, sent, start_at = set(), 0, 0
+    while start_at < len(files):
+        hostile = files[start_at : start_at + HOSTILE_PER_REQUEST]
+        before, after = good[sent : sent + BEFORE], good[sent + BEFORE : sent + BEFORE + AFTER]
+        images = [*before, *(file.data for file in hostile), *after]
+        # Each under a name of its own: the same picture again would count as landed without it.
+        names = [f"{start_at}-{number}" for number in range(len(images))]
+        answer = besieged.enroll("default", *images, identity=names)
+        assert answer.status_code == 207, answer.text
+        results = answer.json()["results"]
+        assert len(results) == len(images)
+        for file, result in zip(hostile, results[BEFORE:-AFTER], strict=True):
+            if "problem" in result:
+                assert file.lands is not True, (file.name, result)
+                assert result["problem"]["status"] == 422, file.name
+                assert "; " in result["problem"]["detail"], file.name
+            else:
+                assert file.lands is not False, file.name
+        for result in (*results[:BEFORE], *results[-AFTER:]):
+            assert not result["duplicate"]
+            landed.add(result["crop_id"])
+        start_at, sent = start_at + len(hostile), sent + BEFORE + AFTER
+    assert len(landed) == sent
+    assert besieged.http.get("/livez").status_code == 200
+    assert besieged.http.get("/readyz").status_code == 200
+    for person in range(sent):
+        found = besieged.query("default", good[person], top_k=1).json()["results"][0]
+        assert found["crop_id"] in landed
+        assert found["cosine"] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("call", ["galleries/default/queries", "pairs"])
+def test_a_question_with_a_hostile_image_says_which_one_and_what_to_do(besieged, call):
+    good, broken = encoded(drawn(), "PNG"), encoded(drawn(), "GIF")
+    images = [("images", ("a.jpg", good)), ("images", ("b.jpg", broken))]
+    answer = besieged.http.post(f"/v1/{call}", files=images)
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert "image 2: the bytes are not a JPEG" in problem["detail"]
+    assert "convert the file" in problem["detail"]
+    assert problem["results"][0] == {}
+    assert problem["results"][1]["problem"]["type"] == "urn:gmn:problem:not_an_image"

@@ -1,0 +1,184 @@
+"""Hostile archives and folders as imports: what is wrong is named, and what is good lands."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import archives
+from tests.hostile.archives import GOOD, tar_of, zip_of
+
+IMAGE = next(iter(GOOD.values()))
+HEAD = b"path,identity,camera\n"
+
+
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("mounted")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("imports") / "data"
+
+
+@pytest.fixture(scope="module")
+def besieged(start, mounted, data_dir):
+    running = start(
+        data_dir, import_dir=mounted, max_import_bytes=4_000_000, max_image_bytes=200_000
+    )
+    yield running
+    assert running.http.get("/livez").status_code == 200
+    assert "Traceback" not in running.log.read_text()
+    assert list((data_dir / "imports").iterdir()) == []
+    running.kill()
+
+
+@pytest.fixture
+def ended(besieged, request):
+    """Runs one import to its end: its state, detail, counts and the rows of its report."""
+    gallery = besieged.create(f"g{abs(hash(request.node.name))}")
+
+    def run(data: bytes | None = None, **fields: str):
+        url = f"/v1/galleries/{gallery}/imports"
+        files = None if data is None else {"archive": data}
+        answer = besieged.http.post(url, files=files, data=fields)
+        assert answer.status_code == 202, answer.text
+        job, until = answer.json(), time.monotonic() + 60
+        while job["state"] in ("queued", "running"):
+            assert time.monotonic() < until, job
+            time.sleep(0.02)
+            job = besieged.http.get(f"/v1/jobs/{job['job_id']}").json()
+        report = besieged.http.get(f"/v1/jobs/{job['job_id']}/report").text
+        return job, list(csv.DictReader(io.StringIO(report)))
+
+    return run
+
+
+SPOILT = {
+    "names": tar_of([*((name, b"x") for name in archives.BESIDE.values()), *GOOD.items()]),
+    "bytes as a name": tar_of([("\udcff\udcfe.jpg", b"x"), *GOOD.items()]),
+    "links": tar_of(GOOD, *archives.specials()),
+    "encrypted": archives.encrypted(),
+    "damaged": archives.with_damaged_entry(),
+    "no images": zip_of([("a.jpg", b"x"), ("\n=1+1.jpg", b""), *GOOD.items()]),
+}
+
+
+@pytest.mark.parametrize("data", SPOILT.values(), ids=SPOILT)
+def test_good_images_of_a_spoilt_archive_land_and_the_report_names_the_others(ended, data):
+    job, report = ended(data)
+    assert job["state"] == "done"
+    assert job["progress"]["landed"] == len(GOOD)
+    assert job["progress"]["refused"] == len(report) > 0
+    assert all("; " in row["detail"] for row in report)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK\3\4 no archive",
+        tar_of(GOOD)[:5_000],
+        archives.of_much_memory(),
+        archives.directory_of(2**40),
+        archives.extended_header(bytes(100_000)),
+        gzip.compress(archives.header("a.txt", 2**36) + bytes(1_000_000)),
+        zip_of({"a.txt": b"no image"}),
+        zip_of({f"{number}.jpg": bytes(190_000) for number in range(30)}),
+        zip_of({"manifest.csv": HEAD + b"../../../etc/passwd,1,c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b"/etc/passwd,1,c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b"nobody.png,1,c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b"good-0.png,\a,c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b"good-0.png,..,c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b"good-0.png," + b"n" * 300 + b",c1\n", **GOOD}),
+        zip_of({"manifest.csv": HEAD + b'good-0.png,1,"c1,c2"\n', **GOOD}),
+        zip_of({"manifest.csv": b"\xff\xfe" + bytes(1_000), **GOOD}),
+    ],
+)
+def test_what_cannot_be_imported_fails_with_what_to_do(ended, data):
+    job, report = ended(data)
+    assert job["state"] == "failed"
+    assert "its log tells why" not in job["detail"]
+    assert "; " in job["detail"]
+    assert report == []
+    assert job["progress"].get("landed", 0) == 0
+
+
+@pytest.mark.parametrize("named", ["/etc/passwd", "../../../../etc/passwd", "no.csv", "ü" * 250])
+def test_a_manifest_outside_of_the_import_is_not_read(ended, named):
+    job, _ = ended(zip_of(GOOD), manifest=named)
+    assert job["state"] == "failed"
+    assert job["detail"].startswith("manifest: ")
+    assert "root" not in job["detail"]
+
+
+def test_a_folder_whose_links_lead_out_of_it_gives_nothing_away(ended, mounted, tmp_path):
+    folder = mounted / "links"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(IMAGE)
+    (folder / "good.png").write_bytes(GOOD["good-1.png"])
+    (folder / "secret.png").symlink_to(tmp_path / "secret.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "elsewhere").symlink_to(tmp_path)
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(10**12)  # takes no room on the disk
+    (folder / "huge.png").with_name("\udcff.png").write_bytes(b"no image")
+    job, report = ended(folder="links")
+    assert job["state"] == "done"
+    assert job["progress"]["landed"] == 1
+    said = {row["source"]: row["detail"] for row in report}
+    assert "leads out of the folder" in said["secret.png"]
+    assert "1,000,000,000,000 bytes" in said["huge.png"]
+    assert len(said) == 4
+
+
+def test_a_manifest_of_a_folder_that_leads_out_of_it_is_not_read(ended, mounted, tmp_path):
+    folder = mounted / "manifests"
+    folder.mkdir()
+    (tmp_path / "secret.csv").write_bytes(HEAD + b"a.png,secret,c1\n")
+    (folder / "manifest.csv").symlink_to(tmp_path / "secret.csv")
+    job, _ = ended(folder="manifests")
+    assert (job["state"], "lies outside" in job["detail"]) == ("failed", True)
+
+
+@pytest.fixture
+def deep(mounted):
+    """A folder of more folders one in another than Python goes down by itself."""
+    here = Path.cwd()
+    (mounted / "deep").mkdir()
+    try:
+        os.chdir(mounted / "deep")
+        for _ in range(1_500):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("good.png").write_bytes(IMAGE)
+        os.chdir(here)
+        yield "deep"
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", str(mounted / "deep")], timeout=60, check=True)
+
+
+def test_a_very_deep_folder_is_read(ended, deep):
+    job, _ = ended(folder=deep)
+    assert job["state"] == "done"
+    assert job["progress"]["landed"] == 1
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", "/etc", "../mounted-no", "a\0b", "n" * 300, "n/" * 3_000, "\ud800", "~"]
+)
+def test_a_folder_outside_of_the_import_directory_is_refused(besieged, folder):
+    fields = {"folder": folder.encode("utf-8", "surrogatepass")}
+    answer = besieged.http.post("/v1/galleries/default/imports", data=fields)
+    assert answer.status_code == 422
+    assert "passwd" not in json.dumps(answer.json())
