@@ -36,6 +36,7 @@ DAMAGE = (
     OverflowError,
     NotImplementedError,
 )
+FULL = (errno.ENOSPC, errno.EDQUOT)
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -69,6 +70,10 @@ class _Entry:
     open: Callable[[], IO[bytes]]
 
 
+class DiskFull(InputProblem):
+    """There is no room for what is unpacked; with more of it the same archive is fine."""
+
+
 class _Unfit(Exception):
     """One entry that cannot be unpacked, where the others can."""
 
@@ -91,8 +96,8 @@ def unpack_crops(
         The images that were left out.
 
     Raises:
-        InputProblem: for no archive, a damaged one, one over `max_bytes` or `max_entries`, or a
-            full disk.
+        InputProblem: for no archive, a damaged one, or one over `max_bytes` or `max_entries`.
+        DiskFull: what was unpacked so far is left there.
     """
     left_out: list[LeftOut] = []
     total = 0
@@ -103,6 +108,8 @@ def unpack_crops(
                 total += _unpack(entry, into, limits, limits.max_bytes - total)
             except _Unfit as unfit:
                 left_out.append(LeftOut(shown(entry.name), str(unfit)))
+    except DiskFull:
+        raise
     except InputProblem as problem:
         raise InputProblem(f"the archive {problem}") from problem
     except DAMAGE as error:
@@ -208,7 +215,7 @@ def _unpack(entry: _Entry, into: Path, limits: UnpackLimits, allowed: int) -> in
         except OSError as error:
             if error.errno in IN_THE_WAY:
                 raise _Unfit("another one of this name came before; name each its own") from error
-            raise _no_room(error) from error
+            raise _not_written(error) from error
         try:
             with file:
                 return _copy(content, file, min(allowed, limits.max_entry_bytes), allowed)
@@ -244,9 +251,11 @@ def _copy(content: IO[bytes], file: IO[bytes], allowed: int, allowed_of_all: int
         try:
             file.write(part)
         except OSError as error:
-            raise _no_room(error) from error
+            raise _not_written(error) from error
     return written
 
 
-def _no_room(error: OSError) -> InputProblem:
-    return InputProblem(f"cannot be unpacked here ({error.strerror}); free space and send it again")
+def _not_written(error: OSError) -> InputProblem:
+    if error.errno in FULL:
+        return DiskFull(f"the archive cannot be unpacked here ({error.strerror}); free space")
+    return InputProblem(f"cannot be unpacked here ({error.strerror}); send it again")

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from model.crops.decode import CropProblem
 from model.crops.manifest import ManifestRow, read_manifest
 from model.crops.names import is_image_name, shown
-from model.crops.unpack import UnpackLimits, unpack_crops
+from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
 from service.gallery.gallery import Gallery
@@ -243,7 +243,10 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         part.mkdir()
         settings = runtime.settings
         limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
-        left_out = unpack_crops(spool / "archive", part, limits, beat)
+        try:
+            left_out = unpack_crops(spool / "archive", part, limits, beat)
+        except DiskFull as full:
+            raise StorageFailed(str(full)) from full
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
         aside.replace(noted)

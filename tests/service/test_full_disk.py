@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import shutil
 import time
+import zipfile
 
 import pytest
 
@@ -116,6 +118,34 @@ def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_take
             assert served.enroll("default", _heavy(drawn_crops[0])).status_code == 201
             served.kill()
             server.kill()
+
+
+def test_an_import_waits_for_room_and_goes_on(start, tmp_path, drawn_crops):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(40):
+            archive.writestr(f"{number}.png", _heavy(drawn_crops[number % len(drawn_crops)]))
+    with small_disk(tmp_path / "disk", 14) as disk:
+        served = start(data_dir=disk.path / "data", reserved_disk_bytes=0)
+        (disk.path / "taken").write_bytes(bytes(10 * 1024 * 1024))
+        begun = served.http.post(
+            "/v1/galleries/default/imports", files={"archive": ("a.zip", packed.getvalue())}
+        )
+        assert begun.status_code == 202, begun.text
+        url = f"/v1/jobs/{begun.json()['job_id']}"
+        until = time.monotonic() + 30
+        while "was cut off" not in served.log.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert served.http.get(url).json()["state"] == "running"
+        assert _is_well(served)
+        (disk.path / "taken").unlink()
+        while (job := served.http.get(url).json())["state"] == "running":
+            assert time.monotonic() < until, served.log.read_text()[-2000:]
+            time.sleep(0.1)
+        assert (job["state"], job["progress"]["landed"]) == ("done", 40)
+        assert len(_held(served)) == 40
+        served.kill()
 
 
 def _until_in_step(served) -> None:
