@@ -6,8 +6,9 @@ PYTEST_OPTIONS ?= -n auto
 
 CYCLES ?= 200
 SEED ?=
+CUTS ?= 600
 
-.PHONY: demo test compose-test mutations torture load soak lint format clean
+.PHONY: demo test compose-test power-cut mutations torture load soak lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -25,7 +26,9 @@ torture: .venv/ready
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run
 
-.PHONY: demo test compose-test mutations load soak lint format clean
+# Cuts the power of a recorded service at CUTS moments that SEED draws; writes runs/power_cut.json.
+power-cut: .venv/ready
+	CUTS=$(CUTS) SEED=$(or $(SEED),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/power_cut
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.durable import sync
+
 BEFORE_THE_FIRST = "0" * 64
 TAIL_BYTES = 65_536
 
@@ -55,6 +57,7 @@ class ChainedFile:
         try:
             with self._alone():
                 self._catch_up()
+            sync(path.parent)
         except BaseException:
             self.close()
             raise

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from model.problems import InputProblem
+from service.durable import make_folder
 
 DATABASE_NAME = "galleries.sqlite3"
 
@@ -29,7 +30,7 @@ class DataDirectory:
         """
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise InputProblem(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from service.failpoints import Failpoint, passed
+from service.durable import make_folder, sync
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
 from service.gallery.stored_values import as_text, as_time
 from service.problems import DamagedSnapshot, StorageFailed
@@ -55,23 +55,27 @@ def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent
     Raises:
         StorageFailed: where the disk does not take it; nothing is left then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return _write(path, (_row(place, crop) for place, crop in enumerate(crops)))
+
+
+def _write(path: Path, rows: Iterable[tuple[Any, ...]]) -> SnapshotContent:
     beside = path.with_suffix(".part")
-    beside.unlink(missing_ok=True)
     try:
+        make_folder(path.parent)
+        beside.unlink(missing_ok=True)
         with _opened(beside) as file:
             file.executescript(TABLES)
             file.execute("BEGIN")
-            file.executemany(
-                "INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)",
-                (_row(place, crop) for place, crop in enumerate(crops)),
-            )
+            file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
             content = _seal(file)
             file.execute("COMMIT")
-        _to_disk(beside)
+        sync(beside)
         passed(Failpoint.SNAPSHOT__WRITTEN)
         beside.replace(path)
-        _to_disk(path.parent)
+        sync(path.parent)
+    except DamagedSnapshot:
+        beside.unlink(missing_ok=True)
+        raise
     except (OSError, sqlite3.Error) as error:
         beside.unlink(missing_ok=True)
         raise StorageFailed(
@@ -143,6 +147,9 @@ def snapshot_crop_ids_of(path: Path, identity: str) -> list[str]:
 def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
     """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
 
+    The new file is written beside the old one and takes its place whole: after a power cut it is
+    the one or the other, and once this returns the new one.
+
     Returns:
         How many were in it, and what it holds now.
 
@@ -150,20 +157,21 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
         DamagedSnapshot: where the file cannot be read.
     """
     with _reading(path) as file:
-        file.execute("BEGIN IMMEDIATE")
-        removed = file.execute(
-            "DELETE FROM crops WHERE crop_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(crop_ids)),),
-        ).rowcount
-        content = _seal(file) if removed else _header(path, file)
-        passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_COMMIT)
-        file.execute("COMMIT")
-        if removed:
-            passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_VACUUM)
-            file.execute("VACUUM")
-    if removed:
-        _to_disk(path)
-    return removed, content
+        named = json.dumps(list(crop_ids))
+        held = "crop_id IN (SELECT value FROM json_each(?))"
+        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", (named,)).fetchone()[0]
+        if not count:
+            return 0, _header(path, file)
+        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
+        passed(Failpoint.SNAPSHOT_REWRITE__BEGUN)
+        return count, _write(path, _readable(path, left))
+
+
+def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    try:
+        yield from rows
+    except sqlite3.DatabaseError as error:
+        raise DamagedSnapshot(path, str(error)) from error
 
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
@@ -241,11 +249,3 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
             file.execute(f"PRAGMA {pragma}")
         yield file
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from model.crops.names import is_image_name
 from model.crops.unpack import UnpackLimits, unpack_crops
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
+from service.durable import make_folder, sync, sync_below
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
@@ -85,9 +86,11 @@ async def import_archive(
 
     def keep() -> None:
         try:
-            spool.mkdir(parents=True, mode=0o700)
+            make_folder(spool)
             with (spool / "archive").open("wb") as file:
                 shutil.copyfileobj(archive, file, 1024 * 1024)
+            # Once the job is acknowledged nobody sends it again.
+            sync_below(spool)
         except OSError as error:
             shutil.rmtree(spool, ignore_errors=True)
             raise StorageFailed(
@@ -238,7 +241,10 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         left_out = unpack_crops(spool / "archive", part, limits, beat)
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
+        sync(aside)
         aside.replace(noted)
+        # A power cut must not leave empty images under a name that says that they are whole.
+        sync_below(part)
         passed(Failpoint.IMPORT__UNPACKED)
         try:
             # Under this name it is whole: a process that takes over need not unpack it again.
@@ -247,6 +253,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
             if not files.is_dir():
                 raise
             shutil.rmtree(part, ignore_errors=True)
+        sync(spool)
         (spool / "archive").unlink(missing_ok=True)
     problems = [
         JobProblem(position, one["name"], "not_unpacked", one["reason"])

@@ -41,8 +41,7 @@ PLACES = {
         "galleries.remove_identity(",
         "take_removed_out_of_snapshots(runtime, target, identity)",
     ),
-    "SNAPSHOT_REWRITE__BEFORE_COMMIT": ("gallery/snapshot_file.py", "DELETE FROM", '"COMMIT"'),
-    "SNAPSHOT_REWRITE__BEFORE_VACUUM": ("gallery/snapshot_file.py", '"COMMIT"', '"VACUUM"'),
+    "SNAPSHOT_REWRITE__BEGUN": ("gallery/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
     "SNAPSHOT_REWRITE__WRITTEN": (
         "operations/snapshot.py",
         "remove_from_snapshot(path",
