@@ -241,6 +241,20 @@ class DeviceLost(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
+class DamagedRecord(ServiceProblem):
+    """A record store of which something is not what was written."""
+
+    code = "damaged_record"
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {what}; stop the service, see what is whole with gmn store verify "
+            f"--data-dir {path.parent}, and get it back with gmn store recover --data-dir "
+            f"{path.parent} --into NEW"
+        )
+        self.what = what
+
+
 class ServiceStopping(ServiceProblem):
     """The service is shutting down, or its device thread has stopped."""
 

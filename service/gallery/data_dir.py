@@ -10,8 +10,11 @@ from typing import Self
 
 from model.problems import InputProblem
 from service.durable import make_folder
+from service.problems import DamagedRecord
 
 DATABASE_NAME = "galleries.sqlite3"
+SNAPSHOTS = "snapshots"
+SNAPSHOT_SUFFIX = ".gmn"
 
 
 class DataDirectory:
@@ -47,6 +50,20 @@ class DataDirectory:
                 "another directory with --data-dir (processes share one where all of them have the "
                 "same GMN_REDIS_URL)"
             ) from error
+
+    def require_record(self) -> None:
+        """Refuses to begin anew beside the snapshots of a record that is gone.
+
+        Nobody would know whose they are, and files that belong to nothing are swept up.
+
+        Raises:
+            DamagedRecord: where there are snapshots and no database.
+        """
+        snapshots = list(self.path.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}"))
+        if snapshots and not self.database.exists():
+            raise DamagedRecord(
+                self.database, f"it is gone, and {len(snapshots)} snapshots are left"
+            )
 
     @property
     def database(self) -> Path:

@@ -45,20 +45,40 @@ class SnapshotContent:
     sha256: str
 
 
-def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent:
+@dataclass(frozen=True)
+class SnapshotOrigin:
+    """What a file says of where it comes from, so that it can be put back without any record.
+
+    Attributes:
+        gallery: its name; empty in files of before it was noted, as the others are.
+        embedding_fingerprint: of the embedder that made the vectors.
+        version: of the gallery.
+    """
+
+    gallery: str = ""
+    embedding_fingerprint: str = ""
+    version: int = 0
+
+
+def write_snapshot(
+    path: Path, crops: Iterable[ArchivedCrop], origin: SnapshotOrigin | None = None
+) -> SnapshotContent:
     """Writes crops to a new file, which is on the disk when this returns.
 
     Args:
         path: where; its folder is made.
         crops: read once, in order.
+        origin: what they were copied from.
 
     Raises:
         StorageFailed: where the disk does not take it; nothing is left then.
     """
-    return _write(path, (_row(place, crop) for place, crop in enumerate(crops)))
+    return _write(
+        path, (_row(place, crop) for place, crop in enumerate(crops)), origin or SnapshotOrigin()
+    )
 
 
-def _write(path: Path, rows: Iterable[tuple[Any, ...]]) -> SnapshotContent:
+def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
     beside = path.with_suffix(".part")
     try:
         make_folder(path.parent)
@@ -68,6 +88,8 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]]) -> SnapshotContent:
             file.execute("BEGIN")
             file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
             content = _seal(file)
+            said = ((name, str(value)) for name, value in vars(origin).items())
+            file.executemany("INSERT INTO header VALUES (?, ?)", said)
             file.execute("COMMIT")
         sync(beside)
         passed(Failpoint.SNAPSHOT__WRITTEN)
@@ -123,6 +145,16 @@ def snapshot_content(path: Path) -> SnapshotContent:
         return _header(path, file)
 
 
+def snapshot_origin(path: Path) -> SnapshotOrigin:
+    """What a file says of where it comes from, unchecked.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        return _origin(file)
+
+
 def snapshot_crop_ids(path: Path) -> list[str]:
     """The ids of the crops that a file holds.
 
@@ -164,7 +196,7 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
             return 0, _header(path, file)
         left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
         passed(Failpoint.SNAPSHOT_REWRITE__BEGUN)
-        return count, _write(path, _readable(path, left))
+        return count, _write(path, _readable(path, left), _origin(file))
 
 
 def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -229,6 +261,13 @@ def _header(path: Path, file: sqlite3.Connection) -> SnapshotContent:
     if not version.isdecimal() or int(version) > FORMAT:
         raise DamagedSnapshot(path, f"it has format {version!r}, this program reads up to {FORMAT}")
     return SnapshotContent(int(header["crops"]), header["sha256"])
+
+
+def _origin(file: sqlite3.Connection) -> SnapshotOrigin:
+    said = dict(file.execute("SELECT name, value FROM header").fetchall())
+    return SnapshotOrigin(
+        said.get("gallery", ""), said.get("embedding_fingerprint", ""), int(said.get("version", 0))
+    )
 
 
 @contextlib.contextmanager

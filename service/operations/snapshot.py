@@ -11,9 +11,11 @@ from secrets import token_hex
 
 from service.failpoints import CommitSteps, Failpoint, passed
 from service.durable import sync
+from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.gallery.gallery import Gallery
 from service.gallery.records import ArchivedCrop, Snapshot
 from service.gallery.snapshot_file import (
+    SnapshotOrigin,
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
@@ -24,9 +26,8 @@ from service.operations.pictures import with_picture
 from service.problems import UnknownSnapshot
 from service.runtime import Runtime
 
-FOLDER = "snapshots"
-SUFFIX = ".gmn"
 RESTORE = CommitSteps.of("restore")
+FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
     def copy() -> Snapshot:
         with store.crops.archive(target.gallery_id) as archive:
             crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
-            content = write_snapshot(path, crops)
+            origin = SnapshotOrigin(gallery, archive.embedding_fingerprint, archive.version)
+            content = write_snapshot(path, crops, origin)
         passed(Failpoint.SNAPSHOT__IN_PLACE)
         return Snapshot(
             snapshot_id=snapshot_id,

@@ -47,7 +47,7 @@ PLACES = {
         "remove_from_snapshot(path",
         "snapshots.keep(rewritten)",
     ),
-    "SNAPSHOT__WRITTEN": ("gallery/snapshot_file.py", "_to_disk(beside)", "beside.replace(path)"),
+    "SNAPSHOT__WRITTEN": ("gallery/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
     "SNAPSHOT__IN_PLACE": ("operations/snapshot.py", "write_snapshot(path", "snapshots.keep(sna"),
     "SNAPSHOT__REGISTERED": (
         "operations/snapshot.py",

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.failpoints import Failpoint, passed
+from service.gallery.sqlite.checksums import register
+from service.gallery.sqlite.high_water import HighWaterMark
 from service.problems import StorageFailed
 from service.pulse import beat
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+COUNTED = "UPDATE commits SET number = number + 1 RETURNING number"
 
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
@@ -29,6 +32,7 @@ class Database:
         self._opening = threading.Lock()
         self._moments = 0
         self._log_is_to_be_emptied = False
+        self._acknowledged = HighWaterMark(path)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -51,6 +55,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             passed(Failpoint.SQLITE__BEFORE_COMMIT)
+            number = connection.execute(COUNTED).fetchone()[0]
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             _roll_back(connection)
@@ -61,6 +66,7 @@ class Database:
         except BaseException:
             _roll_back(connection)
             raise
+        self._acknowledged.note(number)
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
@@ -109,6 +115,7 @@ class Database:
         connection.set_progress_handler(_get_on, STEPS_PER_BEAT)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        register(connection)
         return connection
 
 

@@ -6,6 +6,7 @@ import sqlite3
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import CropLabel, IndexedCrop, LandedCrop, NewCrop
+from service.gallery.sqlite.checksums import keep_checksums
 from service.gallery.stored_values import (
     as_text,
     kept_already,
@@ -88,4 +89,5 @@ def insert_crop(
         connection.execute(
             "INSERT INTO pictures (row_id, content) VALUES (?, ?)", (row_id, picture.content)
         )
+    keep_checksums(connection, row_id, side)
     return crop_id, row_id
