@@ -212,6 +212,7 @@ class DamagedSnapshot(ServiceProblem):
             f"snapshot {path.stem} is damaged or gone: {reason}; nothing was changed, restore "
             f"another snapshot, or put a copy of {path.name} back in its place"
         )
+        self.reason = reason
 
 
 class DeviceFull(ServiceProblem):

@@ -71,20 +71,28 @@ def whole_crops(
     Raises:
         DamagedRecord: where one is, or is not what was written.
     """
+    held = "SELECT count(*) FROM checksums WHERE gallery_id = ?"
     try:
-        yield from indexed_crops(connection, gallery_id, side)
+        before = connection.execute(held, (gallery_id,)).fetchone()
+        read = 0
+        for crop in indexed_crops(connection, gallery_id, side):
+            read += 1
+            yield crop
         without = connection.execute(
             f"SELECT crop_id FROM crops WHERE gallery_id = ? AND NOT EXISTS "
             f"(SELECT 1 FROM {side} WHERE {side}.row_id = crops.row_id)",
             (gallery_id,),
         ).fetchall()
         lost = connection.execute(LOST, (gallery_id,)).fetchall()
+        after = connection.execute(held, (gallery_id,)).fetchone()
     except sqlite3.DatabaseError as error:
         raise DamagedRecord(path, str(error)) from error
     if without:
         raise DamagedRecord(path, f"the vector of crop {without[0][0]} is gone")
     if lost:
         raise DamagedRecord(path, f"{len(lost)} crops are gone")
+    if before == after != (read,):
+        raise DamagedRecord(path, f"{read} crops are found where {after[0]} belong")
 
 
 def archived_crops(

@@ -18,6 +18,71 @@ SIDES = ("vectors_a", "vectors_b")
 # What a record's checksum is made of: where the crop belongs, and all that is known of it.
 RECORD = f"gallery_id, {COLUMNS}"
 OF_RECORD = f"record_checksum({RECORD})"
+# Small tables, by their keys, of which triggers keep a checksum of every row. Whoever changes these
+# columns, or those of RECORD, has to compute all checksums anew in a migration.
+WATCHED = {
+    "galleries": (
+        "gallery_id",
+        "name, embedding_fingerprint, version, created_at, side, staged_fingerprint, "
+        "retention_days, recalibration, calibration",
+    ),
+    "tombstones": ("crop_id", "gallery_id, removed_at"),
+    "api_keys": ("key_id", "secret_sha256, scopes, gallery, note, created_at"),
+    "snapshots": (
+        "snapshot_id",
+        "gallery_id, version, embedding_fingerprint, crops, bytes, sha256, created_at",
+    ),
+}
+
+
+def _watching(table: str, key: str, columns: str) -> str:
+    new = ", ".join(f"NEW.{name}" for name in (key, *columns.split(", ")))
+    noted = (
+        f"BEGIN INSERT OR REPLACE INTO row_checksums VALUES ('{table}', NEW.{key}, "
+        f"record_checksum({new})); END;\n"
+    )
+    return (
+        f"INSERT INTO row_checksums SELECT '{table}', {key}, record_checksum({key}, {columns}) "
+        f"FROM {table};\n"
+        f"CREATE TRIGGER {table}_added AFTER INSERT ON {table} {noted}"
+        f"CREATE TRIGGER {table}_changed AFTER UPDATE ON {table} {noted}"
+        f"CREATE TRIGGER {table}_removed AFTER DELETE ON {table} BEGIN "
+        f"DELETE FROM row_checksums WHERE kind = '{table}' AND key = OLD.{key}; END;\n"
+    )
+
+
+WATCHING = "".join(_watching(table, *named) for table, named in WATCHED.items())
+
+
+def changed_rows(connection: sqlite3.Connection) -> list[str]:
+    """Rows of the watched tables that are not what was written, or are gone; a line for each."""
+    found = []
+    for table, (key, columns) in WATCHED.items():
+        rows = connection.execute(
+            f"SELECT {table}.{key} FROM {table} LEFT JOIN row_checksums "
+            f"ON kind = '{table}' AND row_checksums.key = {table}.{key} "
+            f"WHERE checksum IS NOT record_checksum({table}.{key}, "
+            f"{', '.join(f'{table}.{name}' for name in columns.split(', '))})"
+        )
+        found += [f"row {row[0]} of {table} is not what was written" for row in rows]
+        rows = connection.execute(
+            f"SELECT key FROM row_checksums WHERE kind = '{table}' "
+            f"AND NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.{key} = row_checksums.key)"
+        )
+        found += [f"row {row[0]} of {table} is gone" for row in rows]
+    return found
+
+
+def broken_indexes(connection: sqlite3.Connection) -> list[str]:
+    """What the indexes say of rows that they do not hold, or pages of them that cannot be read.
+
+    Vectors and pictures, which are nearly all of a file, have none and are not read.
+    """
+    found = []
+    for table in ("crops", "checksums", "row_checksums", *WATCHED):
+        rows = connection.execute(f"PRAGMA integrity_check('{table}')").fetchall()
+        found += [row[0] for row in rows if row[0] != "ok"]
+    return found
 
 
 def register(connection: sqlite3.Connection) -> None:

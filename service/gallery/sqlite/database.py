@@ -11,6 +11,7 @@ from pathlib import Path
 from service.failpoints import Failpoint, passed
 from service.gallery.sqlite.checksums import register
 from service.gallery.sqlite.high_water import HighWaterMark
+from service.gallery.sqlite.telling import TellingConnection
 from service.problems import StorageFailed
 from service.pulse import beat
 
@@ -107,7 +108,11 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=30.0
+            self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=30.0,
+            factory=TellingConnection,
         )
         with self._opening:
             self._opened.append(connection)

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.gallery.sqlite.checksums import OF_RECORD
+from service.gallery.sqlite.checksums import OF_RECORD, WATCHING
 
 # Pictures lie in a table of their own: reading every vector at the start must not page over them.
 VERSION_1 = """
@@ -155,6 +155,13 @@ INSERT INTO checksums SELECT row_id, gallery_id, {OF_RECORD},
     FROM crops ORDER BY row_id;
 CREATE TABLE commits (number INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
+CREATE TABLE row_checksums (
+    kind TEXT NOT NULL,
+    key NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+{WATCHING}
 """
 
 # Migration i turns a file of version i into one of version i + 1.

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.gallery.sqlite.checksums import broken_indexes, changed_rows
 from service.gallery.sqlite.crops import SqliteCrops
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import SqliteGalleries
@@ -16,6 +17,8 @@ from service.gallery.sqlite.schema import migrate
 from service.gallery.sqlite.snapshots import SqliteSnapshots
 from service.gallery.sqlite.staged import SqliteStagedVectors
 from service.problems import DamagedRecord
+
+NAMED = 3
 
 
 class SqliteStore:
@@ -37,6 +40,12 @@ class SqliteStore:
         try:
             migrate(self._database.connection, path)
             held = self._database.connection.execute("SELECT number FROM commits").fetchone()[0]
+            damage = [
+                *broken_indexes(self._database.connection),
+                *changed_rows(self._database.connection),
+            ]
+            if damage:
+                raise DamagedRecord(path, "; ".join(damage[:NAMED]))
         except sqlite3.OperationalError as error:
             self.close()
             raise InputProblem(

@@ -8,6 +8,7 @@ Nobody is shown: pictures are a few bytes, vectors are drawn.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import inspect
@@ -87,10 +88,8 @@ def main() -> None:
     else:
         store = SqliteStore(database)
         gallery = _fill(store)
-        try:
+        with contextlib.suppress(ImportError):
             _make_snapshot(store, gallery, snapshot)
-        except ImportError:
-            pass
         store.close()
     if url := os.environ.get("REDIS"):
         from service.gallery.redis.store import RedisStore
