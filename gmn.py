@@ -192,7 +192,7 @@ COMMANDS = (
     SubCommand("audit", "Checks the log of who did what.", "service.commands.audit:audit", "serve"),
     SubCommand(
         "store",
-        "Checks what the service keeps, and recovers what is whole of it.",
+        "Checks what a service keeps in its data directory, and recovers what is whole of it.",
         "service.commands.store:store",
         "serve",
     ),

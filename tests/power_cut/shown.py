@@ -13,10 +13,8 @@ from typing import Any
 import httpx
 
 from service.gallery.snapshot_file import read_snapshot
+from tests.power_cut.acts import Shown
 
-# By gallery and by what of it, so that what is under way can be told from what is not.
-Shown = dict[str, Any]
-GONE = "gone"
 IMPORTED = "imported"
 JOBS_END_WITHIN_SECONDS = 20.0
 

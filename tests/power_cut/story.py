@@ -14,25 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import DrawnCrop
-from tests.power_cut.shown import IMPORTED, Shown, asked_in_audit, shown_by, wait_for_jobs
+from tests.power_cut.acts import Act
+from tests.power_cut.shown import IMPORTED, asked_in_audit, shown_by, wait_for_jobs
 from tests.service.conftest import Served
-
-
-@dataclass(frozen=True)
-class Act:
-    """One thing that was done.
-
-    Attributes:
-        begun, acknowledged: by the monotonic clock, nanoseconds.
-        asked: how many destructions the audit log had been asked for when it was acknowledged.
-    """
-
-    name: str
-    begun: int
-    acknowledged: int
-    before: Shown
-    after: Shown
-    asked: int
 
 
 @dataclass

@@ -101,15 +101,33 @@ def content_checksum(content: bytes | None) -> int | None:
     return zlib.crc32(content) if isinstance(content, bytes) else None
 
 
-def keep_checksums(connection: sqlite3.Connection, row_id: int, side: str) -> None:
-    """Notes the checksums of a crop that was just inserted, with its vector on a side."""
+def keep_checksums(
+    connection: sqlite3.Connection,
+    side: str,
+    record: tuple[Any, ...],
+    vector: bytes,
+    picture: bytes | None,
+) -> None:
+    """Notes the checksums of a crop that is being inserted.
+
+    Args:
+        connection: with a transaction open.
+        side: where its vector is.
+        record: as `RECORD` names it.
+        vector: its bytes.
+        picture: what is kept of it in the database; None for nothing.
+    """
+    gallery_id, row_id, *_ = record
     connection.execute(
         f"INSERT INTO checksums (row_id, gallery_id, record, picture, {side}) "
-        f"SELECT row_id, gallery_id, {OF_RECORD}, "
-        "(SELECT content_checksum(content) FROM pictures WHERE pictures.row_id = crops.row_id), "
-        f"(SELECT content_checksum(vector) FROM {side} WHERE {side}.row_id = crops.row_id) "
-        "FROM crops WHERE row_id = ?",
-        (row_id,),
+        "VALUES (?, ?, ?, ?, ?)",
+        (
+            row_id,
+            gallery_id,
+            record_checksum(*record),
+            content_checksum(picture),
+            content_checksum(vector),
+        ),
     )
 
 

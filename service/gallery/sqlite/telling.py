@@ -9,6 +9,7 @@ from typing import Any, Self
 from service.problems import DamagedRecord
 
 UNREADABLE = "Could not decode"
+CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class TellingCursor(sqlite3.Cursor):
@@ -18,7 +19,7 @@ class TellingCursor(sqlite3.Cursor):
         """As `sqlite3.Cursor` does."""
         try:
             super().execute(*arguments)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             _tell(self.connection, error)
             raise
         return self
@@ -26,7 +27,7 @@ class TellingCursor(sqlite3.Cursor):
     def __next__(self) -> Any:
         try:
             return super().__next__()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             _tell(self.connection, error)
             raise
 
@@ -34,7 +35,7 @@ class TellingCursor(sqlite3.Cursor):
         """As `sqlite3.Cursor` does."""
         try:
             return super().fetchone()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             _tell(self.connection, error)
             raise
 
@@ -42,7 +43,7 @@ class TellingCursor(sqlite3.Cursor):
         """As `sqlite3.Cursor` does."""
         try:
             return super().fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             _tell(self.connection, error)
             raise
 
@@ -55,10 +56,10 @@ class TellingConnection(sqlite3.Connection):
         return self.cursor(TellingCursor).execute(*arguments)
 
 
-def _tell(connection: sqlite3.Connection, error: sqlite3.DatabaseError) -> None:
+def _tell(connection: sqlite3.Connection, error: Exception) -> None:
     """Raises `DamagedRecord` where an error is one of a damaged file."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and UNREADABLE not in str(error):
+    damaged = isinstance(error, UnicodeDecodeError) or UNREADABLE in str(error)
+    if not damaged and getattr(error, "sqlite_errorcode", None) not in CODES:
         return
     place = sqlite3.Connection.execute(connection, "PRAGMA database_list").fetchone()[2]
     raise DamagedRecord(Path(place), str(error)) from error
