@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.failpoints import Failpoint, passed
+from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.sqlite.checksums import register
-from service.gallery.sqlite.high_water import HighWaterMark
 from service.gallery.sqlite.telling import TellingConnection
 from service.problems import StorageFailed
 from service.pulse import beat
@@ -33,7 +33,7 @@ class Database:
         self._opening = threading.Lock()
         self._moments = 0
         self._log_is_to_be_emptied = False
-        self._acknowledged = HighWaterMark(path)
+        self._acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
 
     @property
     def connection(self) -> sqlite3.Connection:

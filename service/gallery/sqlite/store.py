@@ -6,11 +6,11 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.sqlite.checksums import broken_indexes, changed_rows
 from service.gallery.sqlite.crops import SqliteCrops
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import SqliteGalleries
-from service.gallery.sqlite.high_water import HighWaterMark
 from service.gallery.sqlite.jobs import SqliteJobs
 from service.gallery.sqlite.keys import SqliteKeys
 from service.gallery.sqlite.schema import migrate
@@ -30,7 +30,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        acknowledged = HighWaterMark(path)
+        acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
         number = acknowledged.read()
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")

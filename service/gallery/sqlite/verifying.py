@@ -10,12 +10,12 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
+from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.records import ArchivedCrop
 from service.gallery.snapshot_file import read_snapshot
 from service.gallery.sqlite.checked_reading import Damage, archived_crops
 from service.gallery.sqlite.checksums import changed_rows, register
 from service.gallery.sqlite.galleries import searched_side
-from service.gallery.sqlite.high_water import HighWaterMark
 from service.gallery.sqlite.schema import MIGRATIONS
 from service.problems import DamagedSnapshot
 
@@ -144,7 +144,7 @@ def _problems(database: Path, connection: sqlite3.Connection) -> list[str]:
     found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({PAGE_PROBLEMS})")]
     problems = [*([] if found == ["ok"] else found), *changed_rows(connection)]
     held = int(connection.execute("SELECT number FROM commits").fetchone()[0])
-    acknowledged = HighWaterMark(database).read()
+    acknowledged = HighWaterMark(database.with_suffix(SUFFIX)).read()
     # While it is served the mark may be newer than what this connection sees.
     if held < acknowledged and not database.with_name(f"{database.name}-wal").exists():
         problems.append(f"it holds commits up to {held}, and {acknowledged} were acknowledged")
