@@ -97,6 +97,7 @@ def main() -> None:
         record = RedisStore(url)
         _fill(record)
         record.close()
+    database.with_suffix(".acknowledged").unlink(missing_ok=True)
     for path in (database, snapshot):
         if path.exists():
             packed = path.with_name(f"{path.name}.gz")
