@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
-from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.record_store import RecordStore
+from service.high_water import SUFFIX, HighWaterMark
 
 
 def open_store(

@@ -8,9 +8,9 @@ from typing import Any
 
 from model.problems import InputProblem
 from service.gallery.changes import Change, ChangesLost, as_kind
-from service.gallery.high_water import HighWaterMark
 from service.gallery.redis.database import Database
 from service.gallery.redis.record_format import adopt_record
+from service.high_water import HighWaterMark
 
 STREAM = "gmn:changes"
 

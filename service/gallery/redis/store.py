@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from model.problems import InputProblem
-from service.gallery.high_water import HighWaterMark
 from service.gallery.redis.changes import RedisChanges
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.crops import RedisCrops
@@ -15,6 +14,7 @@ from service.gallery.redis.record_format import adopt_record
 from service.gallery.redis.server import check_server
 from service.gallery.redis.snapshots import RedisSnapshots
 from service.gallery.redis.staged import RedisStagedVectors
+from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
 
 KEPT_CHANGES = 100_000

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.failpoints import Failpoint, passed
-from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.sqlite.checksums import register
 from service.gallery.sqlite.telling import TellingConnection
+from service.high_water import SUFFIX, HighWaterMark
 from service.problems import StorageFailed
 from service.pulse import beat
 

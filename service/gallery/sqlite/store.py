@@ -6,7 +6,6 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.sqlite.checksums import broken_indexes, changed_rows
 from service.gallery.sqlite.crops import SqliteCrops
 from service.gallery.sqlite.database import Database
@@ -16,6 +15,7 @@ from service.gallery.sqlite.keys import SqliteKeys
 from service.gallery.sqlite.schema import migrate
 from service.gallery.sqlite.snapshots import SqliteSnapshots
 from service.gallery.sqlite.staged import SqliteStagedVectors
+from service.high_water import SUFFIX, HighWaterMark
 from service.problems import DamagedRecord
 
 NAMED = 3

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
-from service.gallery.high_water import SUFFIX, HighWaterMark
 from service.gallery.records import ArchivedCrop
 from service.gallery.snapshot_file import read_snapshot
 from service.gallery.sqlite.checked_reading import Damage, archived_crops
 from service.gallery.sqlite.checksums import changed_rows, register
 from service.gallery.sqlite.galleries import searched_side
 from service.gallery.sqlite.schema import MIGRATIONS
+from service.high_water import SUFFIX, HighWaterMark
 from service.problems import DamagedSnapshot
 
 PAGE_PROBLEMS = 20

@@ -10,10 +10,10 @@ import pytest
 
 from model.problems import InputProblem
 from service.gallery.changes import Change, ChangesLost
-from service.gallery.high_water import HighWaterMark
 from service.gallery.key_records import ApiKey
 from service.gallery.records import GallerySettings
 from service.gallery.redis.store import RedisStore
+from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server

@@ -1,4 +1,4 @@
-"""Up to which commit a record was acknowledged, noted in the data directory.
+"""Up to which commit a record, or which line a log, was acknowledged; noted in the data directory.
 
 SQLite takes a log whose end is damaged or cut off for one that a power cut has left, and opens
 without what was in it; so does Redis with its append-only file. The note tells the one from the
@@ -49,6 +49,10 @@ class HighWaterMark:
             return 0
         named, _, number = said.decode().rpartition(" ")
         return int(number) if named == record else 0
+
+    def clear(self) -> None:
+        """Notes that nothing was acknowledged."""
+        self.path.unlink(missing_ok=True)
 
     def note(self, number: int, record: str = "record") -> None:
         """Notes a commit that is on the disk; never raises, as it has happened."""
