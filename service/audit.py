@@ -22,8 +22,8 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
 from service.chained_file import BrokenChain, ChainedFile
-from service.failpoints import Failpoint, passed
 from service.durable import sync
+from service.failpoints import Failpoint, passed
 from service.problems import ServiceProblem, StorageFailed
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from service.failpoints import Failpoint, passed
 from service.durable import make_folder, sync
+from service.failpoints import Failpoint, passed
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
 from service.gallery.stored_values import as_text, as_time
 from service.problems import DamagedSnapshot, StorageFailed

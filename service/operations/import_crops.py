@@ -17,9 +17,9 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import read_manifest
 from model.crops.names import is_image_name
 from model.crops.unpack import UnpackLimits, unpack_crops
+from service.durable import make_folder, sync, sync_below
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
-from service.durable import make_folder, sync, sync_below
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobProblem
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll

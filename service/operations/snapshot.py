@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
-from service.failpoints import CommitSteps, Failpoint, passed
 from service.durable import sync
+from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.gallery.gallery import Gallery
 from service.gallery.records import ArchivedCrop, Snapshot

@@ -27,7 +27,6 @@ def cut_and_check(
     folder: Path,
     few: int,
     report: str,
-    there: Sequence[Path] = (),
 ) -> list[str]:
     """Cuts a recording at many moments, and checks what is left each time.
 
@@ -39,14 +38,13 @@ def cut_and_check(
         folder: for what is left.
         few: how many cuts, where the environment's CUTS does not say.
         report: its name in `runs`, where CUTS says how many.
-        there: folders that were made before the recording began.
 
     Returns:
         What was wrong, a line for each.
     """
     chance, begun = random.Random(SEED), time.monotonic()
     cuts = int(os.environ.get("CUTS", few))
-    disk, entries, followed = Disk(root, there), iter(asked), 0
+    disk, entries, followed = Disk(root), iter(asked), 0
     wrong: list[str] = []
     tried: Counter[str] = Counter()
     for number, (place, loss) in enumerate(_moments(asked, acts, chance, cuts)):

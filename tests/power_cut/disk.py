@@ -72,12 +72,11 @@ def read_recording(log: Path) -> list[Asked]:
 class Disk:
     """A disk that follows a recording, entry by entry, and can be cut off after any of them."""
 
-    def __init__(self, root: Path, there: Iterable[Path] = ()) -> None:
-        """A directory before anything was asked.
+    def __init__(self, root: Path) -> None:
+        """An empty directory.
 
         Args:
             root: what was recorded; it is on the disk for sure.
-            there: folders in it that were made before, empty, and are there still.
         """
         self._root = root
         self._top = _Folder(0)
@@ -86,10 +85,6 @@ class Disk:
         # Changes of names in the order in which they were asked; the first `_settled` are synced.
         self._names: list[_Renaming] = []
         self._synced: set[_Renaming] = set()
-        for path in there:
-            inode = path.stat().st_ino
-            self.ask(Asked("d", 0, inode, 0, str(path), "", b""))
-        self._synced |= set(self._names)
 
     def ask(self, asked: Asked) -> None:
         """Follows one entry."""

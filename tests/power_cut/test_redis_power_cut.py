@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from service.gallery.key_records import ApiKey
 from service.gallery.records import CropFilter, GallerySettings
@@ -22,9 +19,6 @@ from tests.power_cut.disk import read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import RedisServer, redis_server, require_redis
-
-# Made before Redis starts, as docker-compose.yml does: Redis does not sync the folder above it.
-FOLDER = "appendonlydir"
 
 
 def _shown(store: RedisStore) -> Shown:
@@ -94,24 +88,10 @@ def _persistence(server: RedisServer) -> str:
     return "\n".join(f"{name}:{value}" for name, value in info.items())
 
 
-def _start(server: RedisServer) -> None:
-    """Starts it; where a last write is there by halves, as docs/operations.md says."""
-    try:
-        server.start()
-    except pytest.fail.Exception as refused:
-        # Redis drops an end that is cut off, but not one that has its length and not its content.
-        if "Bad file format" not in str(refused):
-            raise
-        manifest = server.folder / FOLDER / "appendonly.aof.manifest"
-        command = ["redis-check-aof", "--fix", manifest]
-        subprocess.run(command, input=b"y\n", capture_output=True, timeout=30, check=True)
-        server.start()
-
-
 def _wrong(tmp_path: Path, few: int, *options: str) -> list[str]:
     require_redis()
     root, log = tmp_path / "disk", tmp_path / "log"
-    (root / FOLDER).mkdir(parents=True)
+    root.mkdir()
     (tmp_path / "left").mkdir()
     with recorded(build_recorder(tmp_path), root, log):
         server = RedisServer(root, *options)
@@ -125,7 +105,7 @@ def _wrong(tmp_path: Path, few: int, *options: str) -> list[str]:
             again.kill()
             shutil.rmtree(again.folder)
             shutil.copytree(left, again.folder)
-            _start(again)
+            again.start()
             with contextlib.closing(RedisStore(again.url)) as store:
                 return differences(_shown(store), past, under_way)
 
@@ -137,7 +117,6 @@ def _wrong(tmp_path: Path, few: int, *options: str) -> list[str]:
         tmp_path / "left",
         few,
         "power_cut_redis.json",
-        there=[root / FOLDER],
     )
 
 
