@@ -6,8 +6,9 @@ PYTEST_OPTIONS ?= -n auto
 
 CYCLES ?= 200
 SEED ?=
+CUTS ?= 600
 
-.PHONY: demo test compose-test mutations torture load soak fuzz check lint format clean
+.PHONY: demo test compose-test mutations torture power-cut load soak fuzz check lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
@@ -24,6 +25,24 @@ torture: .venv/ready
 # command than `docker compose`.
 compose-test: .venv/ready
 	$(BIN)/python -m tests.compose.run
+
+# Cuts the power of a recorded service at CUTS moments that SEED draws; writes runs/power_cut.json.
+power-cut: .venv/ready
+	CUTS=$(CUTS) SEED=$(or $(SEED),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/power_cut
+
+# Clients beyond what can be answered, and whether the service is well after them; LOAD_OPTIONS="--clients
+# 40 --seconds 5" is a small one.
+load: .venv/ready
+	$(BIN)/python -m tests.load.run $(LOAD_OPTIONS)
+
+# GMN_SOAK_MINUTES (30) at 80 % of what the service can do: memory and open files must not grow;
+# SOAK_OPTIONS=--redis keeps the record in Redis.
+soak: .venv/ready
+	$(BIN)/python -m tests.load.soak $(SOAK_OPTIONS)
+
+# Breaks each promise on purpose and sees its test fail.
+mutations: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutations.run
 
 # Each target for so many seconds; what is found is kept below runs/fuzz.
 SECONDS ?= 120

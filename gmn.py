@@ -191,6 +191,12 @@ COMMANDS = (
     SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),
     SubCommand("audit", "Checks the log of who did what.", "service.commands.audit:audit", "serve"),
     SubCommand(
+        "store",
+        "Checks what a service keeps in its data directory, and recovers what is whole of it.",
+        "service.commands.store:store",
+        "serve",
+    ),
+    SubCommand(
         "bench",
         "Measures ratios, both sides in one run.",
         "bench.command:bench",

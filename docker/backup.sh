@@ -17,7 +17,9 @@ while [ "$(value aof_rewrite_in_progress)$(value aof_rewrite_scheduled)" != 00 ]
 # The file grows meanwhile (1); what was written when the copy began is whole.
 docker compose exec -T redis tar -C /data --warning=no-file-changed -cf - . > "$folder.part/redis.tar" \
   || [ $? = 1 ]
-docker compose exec -T service tar -C /data --warning=no-file-changed -cf - . > "$folder.part/data.tar" \
+# What Redis has acknowledged is noted while it is copied, beyond what the copy of Redis has.
+docker compose exec -T service tar -C /data --warning=no-file-changed --exclude=./redis.acknowledged \
+  -cf - . > "$folder.part/data.tar" \
   || [ $? = 1 ]
 (cd "$folder.part" && sha256sum redis.tar data.tar > SHA256SUMS)
 mv "$folder.part" "$folder"

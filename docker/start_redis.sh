@@ -32,4 +32,8 @@ if [ -f "$manifest" ] && ! said=$(redis-check-aof "$manifest" 2>&1); then
   yes | redis-check-aof --fix "$manifest" > /dev/null
   echo "$files/$name: cut off $((whole - good)) bytes behind byte $good, of a write that was not acknowledged"
 fi
+# Redis makes this folder and syncs what is in it, but not the folder above, which names it: a power cut
+# might take the first files with their folder.
+mkdir -p "$files"
+sync "$directory"
 exec redis-server "$configuration" --dir "$directory" "$@"

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
 from service.chained_file import BrokenChain, ChainedFile
+from service.durable import sync
 from service.failpoints import Failpoint, passed
 from service.problems import ServiceProblem, StorageFailed
 
@@ -243,6 +244,7 @@ def _key(path: Path) -> bytes:
         finally:
             os.close(file)
             made.unlink()
+        sync(path.parent)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise InputProblem(

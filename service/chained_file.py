@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.durable import sync
+from service.high_water import SUFFIX, HighWaterMark
+
 BEFORE_THE_FIRST = "0" * 64
 TAIL_BYTES = 65_536
 
@@ -47,6 +50,10 @@ class ChainedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._acknowledged = mark_of(path)
+        if not path.exists():
+            # Whoever took a log away wants a new one.
+            self._acknowledged.clear()
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._threads = threading.Lock()
         self._size = -1
@@ -55,6 +62,13 @@ class ChainedFile:
         try:
             with self._alone():
                 self._catch_up()
+                noted = self._acknowledged.read()
+            if self._number < noted:
+                raise BrokenChain(
+                    f"it has {self._number} lines, and {noted} were acknowledged: its end was cut "
+                    f"off (remove {self._acknowledged.path} as well)"
+                )
+            sync(path.parent)
         except BaseException:
             self.close()
             raise
@@ -85,6 +99,8 @@ class ChainedFile:
             self._size += len(content) + 1
             self._number += 1
             self._last = hashlib.sha256(content).hexdigest()
+            if durable:
+                self._acknowledged.note(self._number)
 
     def close(self) -> None:
         """Closes the file."""
@@ -153,7 +169,15 @@ def check_chain(path: Path) -> Checked:
             if problem is not None:
                 return Checked(lines, last, problem)
             lines, last = lines + 1, hashlib.sha256(line[:-1]).hexdigest()
+    noted = mark_of(path).read()
+    if lines < noted:
+        return Checked(lines, last, f"is gone: {noted} lines were acknowledged")
     return Checked(lines, last, None)
+
+
+def mark_of(path: Path) -> HighWaterMark:
+    """Where it is noted how many lines were acknowledged."""
+    return HighWaterMark(path.with_suffix(SUFFIX))
 
 
 def _problem(line: bytes, number: int, previous: str) -> str | None:

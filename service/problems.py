@@ -212,6 +212,7 @@ class DamagedSnapshot(ServiceProblem):
             f"snapshot {path.stem} is damaged or gone: {reason}; nothing was changed, restore "
             f"another snapshot, or put a copy of {path.name} back in its place"
         )
+        self.reason = reason
 
 
 class DeviceFull(ServiceProblem):
@@ -239,6 +240,20 @@ class DeviceLost(ServiceProblem):
         )
         self.why = why
         self.retry_after_s = retry_after_s
+
+
+class DamagedRecord(ServiceProblem):
+    """A record store of which something is not what was written."""
+
+    code = "damaged_record"
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {what}; stop the service, see what is whole with gmn store verify "
+            f"--data-dir {path.parent}, and get it back with gmn store recover --data-dir "
+            f"{path.parent} --into NEW"
+        )
+        self.what = what
 
 
 class ServiceStopping(ServiceProblem):

@@ -85,6 +85,8 @@ class Runtime:
         with contextlib.ExitStack() as held:
             shared = settings.shares_record
             directory = held.enter_context(DataDirectory(settings.data_dir, shared))
+            if not shared:
+                directory.require_record()
             replica = settings.replica if shared else None
             audit = held.enter_context(AuditLog(directory.path, replica))
             store = open_store(settings.redis_url, directory.database, settings.redis_password_file)

@@ -42,6 +42,7 @@ STATUS_OF_CODE = {
     "unknown_snapshot": 404,
     "request_conflict": 409,
     "damaged_snapshot": 409,
+    "damaged_record": 500,
     "gallery_conflict": 409,
     "needs_reindex": 409,
     "version_not_reached": 503,

@@ -202,8 +202,9 @@ def _opened(data_dir: Path) -> Iterator[tuple[RecordStore, AuditLog]]:
     # Here and not above: help is shown without them. The lock of the directory is not taken, as the
     # service holds it; the record and the audit log are made for several processes.
     from service.audit import Actor, AuditLog, acting
+    from service.durable import make_folder
 
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(data_dir)
     with (
         AuditLog(data_dir) as audit,
         contextlib.closing(_open_store(data_dir)) as store,

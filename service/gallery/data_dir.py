@@ -9,8 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from model.problems import InputProblem
+from service.durable import make_folder
+from service.problems import DamagedRecord
 
 DATABASE_NAME = "galleries.sqlite3"
+SNAPSHOTS = "snapshots"
+SNAPSHOT_SUFFIX = ".gmn"
 
 
 class DataDirectory:
@@ -29,7 +33,7 @@ class DataDirectory:
         """
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise InputProblem(
@@ -46,6 +50,20 @@ class DataDirectory:
                 "another directory with --data-dir (processes share one where all of them have the "
                 "same GMN_REDIS_URL)"
             ) from error
+
+    def require_record(self) -> None:
+        """Refuses to begin anew beside the snapshots of a record that is gone.
+
+        Nobody would know whose they are, and files that belong to nothing are swept up.
+
+        Raises:
+            DamagedRecord: where there are snapshots and no database.
+        """
+        snapshots = list(self.path.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}"))
+        if snapshots and not self.database.exists():
+            raise DamagedRecord(
+                self.database, f"it is gone, and {len(snapshots)} snapshots are left"
+            )
 
     @property
     def database(self) -> Path:

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.gallery.record_store import RecordStore
+from service.high_water import SUFFIX, HighWaterMark
 
 
 def open_store(
@@ -16,7 +17,7 @@ def open_store(
 
     Args:
         redis_url: the Redis; None for the file.
-        database: the SQLite file.
+        database: the SQLite file; beside it is noted what Redis has acknowledged.
         redis_password_file: where the URL's password stands, if not in the URL.
 
     Raises:
@@ -26,7 +27,8 @@ def open_store(
     if redis_url:
         from service.gallery.redis.store import RedisStore
 
-        return RedisStore(_with_password(redis_url, redis_password_file))
+        mark = HighWaterMark(database.with_name(f"redis{SUFFIX}"))
+        return RedisStore(_with_password(redis_url, redis_password_file), mark=mark)
     from service.gallery.sqlite.store import SqliteStore
 
     return SqliteStore(database)

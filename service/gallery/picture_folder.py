@@ -12,6 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from model.problems import InputProblem
+from service.durable import make_folder, sync
 from service.problems import StorageFailed
 
 
@@ -26,7 +27,10 @@ class PictureFolder:
         self._url = url
         try:
             files, root = fsspec.core.url_to_fs(url)
-            files.makedirs(root, exist_ok=True)
+            if isinstance(files, LocalFileSystem):
+                make_folder(Path(root))
+            else:
+                files.makedirs(root, exist_ok=True)
         except (ImportError, ValueError, OSError) as error:
             raise InputProblem(
                 f"GMN_IMAGES_URL={url}: cannot be used ({error}); name a folder such as "
@@ -62,7 +66,7 @@ class PictureFolder:
         return content
 
     def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> None:
-        """Removes pictures; one that is not there is no error.
+        """Removes pictures, on a local disk for good; one that is not there is no error.
 
         Raises:
             OSError: where one that is there cannot be removed.
@@ -70,19 +74,18 @@ class PictureFolder:
         for crop_id in crop_ids:
             with suppress(FileNotFoundError):
                 self._files.rm_file(self._path(gallery_id, crop_id))
+        folder = Path(self._root) / str(gallery_id)
+        if isinstance(self._files, LocalFileSystem) and folder.is_dir():
+            sync(folder)
 
     def _path(self, gallery_id: int, crop_id: str) -> str:
         return f"{self._root}/{gallery_id}/{crop_id}"
 
 
 def _put_locally(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from service.durable import make_folder, sync
 from service.failpoints import Failpoint, passed
 from service.gallery.records import ArchivedCrop, Picture, StoredCrop
 from service.gallery.stored_values import as_text, as_time
@@ -45,33 +45,59 @@ class SnapshotContent:
     sha256: str
 
 
-def write_snapshot(path: Path, crops: Iterable[ArchivedCrop]) -> SnapshotContent:
+@dataclass(frozen=True)
+class SnapshotOrigin:
+    """What a file says of where it comes from, so that it can be put back without any record.
+
+    Attributes:
+        gallery: its name; empty in files of before it was noted, as the others are.
+        embedding_fingerprint: of the embedder that made the vectors.
+        version: of the gallery.
+    """
+
+    gallery: str = ""
+    embedding_fingerprint: str = ""
+    version: int = 0
+
+
+def write_snapshot(
+    path: Path, crops: Iterable[ArchivedCrop], origin: SnapshotOrigin | None = None
+) -> SnapshotContent:
     """Writes crops to a new file, which is on the disk when this returns.
 
     Args:
         path: where; its folder is made.
         crops: read once, in order.
+        origin: what they were copied from.
 
     Raises:
         StorageFailed: where the disk does not take it; nothing is left then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return _write(
+        path, (_row(place, crop) for place, crop in enumerate(crops)), origin or SnapshotOrigin()
+    )
+
+
+def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
     beside = path.with_suffix(".part")
-    beside.unlink(missing_ok=True)
     try:
+        make_folder(path.parent)
+        beside.unlink(missing_ok=True)
         with _opened(beside) as file:
             file.executescript(TABLES)
             file.execute("BEGIN")
-            file.executemany(
-                "INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)",
-                (_row(place, crop) for place, crop in enumerate(crops)),
-            )
+            file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
             content = _seal(file)
+            said = ((name, str(value)) for name, value in vars(origin).items())
+            file.executemany("INSERT INTO header VALUES (?, ?)", said)
             file.execute("COMMIT")
-        _to_disk(beside)
+        sync(beside)
         passed(Failpoint.SNAPSHOT__WRITTEN)
         beside.replace(path)
-        _to_disk(path.parent)
+        sync(path.parent)
+    except DamagedSnapshot:
+        beside.unlink(missing_ok=True)
+        raise
     except (OSError, sqlite3.Error) as error:
         beside.unlink(missing_ok=True)
         raise StorageFailed(
@@ -119,6 +145,16 @@ def snapshot_content(path: Path) -> SnapshotContent:
         return _header(path, file)
 
 
+def snapshot_origin(path: Path) -> SnapshotOrigin:
+    """What a file says of where it comes from, unchecked.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        return _origin(file)
+
+
 def snapshot_crop_ids(path: Path) -> list[str]:
     """The ids of the crops that a file holds.
 
@@ -143,6 +179,9 @@ def snapshot_crop_ids_of(path: Path, identity: str) -> list[str]:
 def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
     """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
 
+    The new file is written beside the old one and takes its place whole: after a power cut it is
+    the one or the other, and once this returns the new one.
+
     Returns:
         How many were in it, and what it holds now.
 
@@ -150,20 +189,21 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
         DamagedSnapshot: where the file cannot be read.
     """
     with _reading(path) as file:
-        file.execute("BEGIN IMMEDIATE")
-        removed = file.execute(
-            "DELETE FROM crops WHERE crop_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(crop_ids)),),
-        ).rowcount
-        content = _seal(file) if removed else _header(path, file)
-        passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_COMMIT)
-        file.execute("COMMIT")
-        if removed:
-            passed(Failpoint.SNAPSHOT_REWRITE__BEFORE_VACUUM)
-            file.execute("VACUUM")
-    if removed:
-        _to_disk(path)
-    return removed, content
+        named = json.dumps(list(crop_ids))
+        held = "crop_id IN (SELECT value FROM json_each(?))"
+        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", (named,)).fetchone()[0]
+        if not count:
+            return 0, _header(path, file)
+        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
+        passed(Failpoint.SNAPSHOT_REWRITE__BEGUN)
+        return count, _write(path, _readable(path, left), _origin(file))
+
+
+def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    try:
+        yield from rows
+    except sqlite3.DatabaseError as error:
+        raise DamagedSnapshot(path, str(error)) from error
 
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
@@ -223,6 +263,13 @@ def _header(path: Path, file: sqlite3.Connection) -> SnapshotContent:
     return SnapshotContent(int(header["crops"]), header["sha256"])
 
 
+def _origin(file: sqlite3.Connection) -> SnapshotOrigin:
+    said = dict(file.execute("SELECT name, value FROM header").fetchall())
+    return SnapshotOrigin(
+        said.get("gallery", ""), said.get("embedding_fingerprint", ""), int(said.get("version", 0))
+    )
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
@@ -241,11 +288,3 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
             file.execute(f"PRAGMA {pragma}")
         yield file
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import ManifestRow, read_manifest
 from model.crops.names import is_image_name, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
+from service.durable import make_folder, sync, sync_below
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
 from service.gallery.gallery import Gallery
@@ -89,9 +90,11 @@ async def import_archive(
 
     def keep() -> None:
         try:
-            spool.mkdir(parents=True, mode=0o700)
+            make_folder(spool)
             with (spool / "archive").open("wb") as file:
                 shutil.copyfileobj(archive, file, 1024 * 1024)
+            # Once the job is acknowledged nobody sends it again.
+            sync_below(spool)
         except OSError as error:
             shutil.rmtree(spool, ignore_errors=True)
             raise StorageFailed(
@@ -249,7 +252,10 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
             raise StorageFailed(str(full)) from full
         aside = part.with_suffix(".json")
         aside.write_text(json.dumps([vars(one) for one in left_out]))
+        sync(aside)
         aside.replace(noted)
+        # A power cut must not leave empty images under a name that says that they are whole.
+        sync_below(part)
         passed(Failpoint.IMPORT__UNPACKED)
         try:
             # Under this name it is whole: a process that takes over need not unpack it again.
@@ -258,6 +264,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
             if not files.is_dir():
                 raise
             shutil.rmtree(part, ignore_errors=True)
+        sync(spool)
         (spool / "archive").unlink(missing_ok=True)
     problems = [
         JobProblem(position, one["name"], "not_unpacked", one["reason"])

@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
+from service.durable import sync
 from service.failpoints import CommitSteps, Failpoint, passed
+from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.gallery.gallery import Gallery
 from service.gallery.records import ArchivedCrop, Snapshot
 from service.gallery.snapshot_file import (
+    SnapshotOrigin,
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
@@ -23,9 +26,8 @@ from service.operations.pictures import with_picture
 from service.problems import UnknownSnapshot
 from service.runtime import Runtime
 
-FOLDER = "snapshots"
-SUFFIX = ".gmn"
 RESTORE = CommitSteps.of("restore")
+FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
     def copy() -> Snapshot:
         with store.crops.archive(target.gallery_id) as archive:
             crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
-            content = write_snapshot(path, crops)
+            origin = SnapshotOrigin(gallery, archive.embedding_fingerprint, archive.version)
+            content = write_snapshot(path, crops, origin)
         passed(Failpoint.SNAPSHOT__IN_PLACE)
         return Snapshot(
             snapshot_id=snapshot_id,
@@ -100,11 +103,13 @@ async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> N
         runtime.audit.trail("delete_snapshot", gallery=gallery, details=details),
         runtime.snapshot_files,
     ):
-        path = snapshot_path(runtime, target, snapshot.snapshot_id)
-        await asyncio.to_thread(lambda: path.unlink(missing_ok=True))
+        # A file without a record is removed at the next start; a record without its file would be
+        # listed for ever.
         await runtime.galleries.write(
             lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
         )
+        path = snapshot_path(runtime, target, snapshot.snapshot_id)
+        await asyncio.to_thread(_remove, path)
 
 
 async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Restored:
@@ -184,6 +189,12 @@ async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> b
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     """Where a snapshot's file lies."""
     return runtime.files / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync(path.parent)
 
 
 async def _snapshots_of(runtime: Runtime, target: Gallery) -> list[Snapshot]:

@@ -206,3 +206,15 @@ def test_a_served_deletion_that_cannot_be_logged_is_refused(watched, drawn_crops
     assert watched.http.get(f"/v1/galleries/default/crops/{crop_id}").status_code == 200
     # What destroys nothing goes on.
     assert watched.enroll("default", drawn_crops[2].png).status_code == 201
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_log_whose_end_was_cut_off_is_refused_and_named(tmp_path, left):
+    with AuditLog(tmp_path) as log:
+        for number in range(3):
+            log.record("delete_crop", count=number)
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:left]))
+    assert check_chain(path).problem == "is gone: 3 lines were acknowledged"
+    with pytest.raises(InputProblem, match=f"has {left} lines, and 3 were acknowledged"):
+        AuditLog(tmp_path)

@@ -41,14 +41,13 @@ PLACES = {
         "galleries.remove_identity(",
         "take_removed_out_of_snapshots(runtime, target, identity)",
     ),
-    "SNAPSHOT_REWRITE__BEFORE_COMMIT": ("gallery/snapshot_file.py", "DELETE FROM", '"COMMIT"'),
-    "SNAPSHOT_REWRITE__BEFORE_VACUUM": ("gallery/snapshot_file.py", '"COMMIT"', '"VACUUM"'),
+    "SNAPSHOT_REWRITE__BEGUN": ("gallery/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
     "SNAPSHOT_REWRITE__WRITTEN": (
         "operations/snapshot.py",
         "remove_from_snapshot(path",
         "snapshots.keep(rewritten)",
     ),
-    "SNAPSHOT__WRITTEN": ("gallery/snapshot_file.py", "_to_disk(beside)", "beside.replace(path)"),
+    "SNAPSHOT__WRITTEN": ("gallery/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
     "SNAPSHOT__IN_PLACE": ("operations/snapshot.py", "write_snapshot(path", "snapshots.keep(sna"),
     "SNAPSHOT__REGISTERED": (
         "operations/snapshot.py",

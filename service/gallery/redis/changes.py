@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from model.problems import InputProblem
 from service.gallery.changes import Change, ChangesLost, as_kind
 from service.gallery.redis.database import Database
 from service.gallery.redis.record_format import adopt_record
+from service.high_water import HighWaterMark
 
 STREAM = "gmn:changes"
 
@@ -16,12 +18,40 @@ STREAM = "gmn:changes"
 class RedisChanges:
     """Implements `ChangeRecords`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, mark: HighWaterMark | None = None) -> None:
         self._database = database
+        self._mark = mark
+
+    def require_acknowledged(self) -> None:
+        """Refuses a record that lacks changes which were acknowledged.
+
+        Raises:
+            InputProblem: naming what to do.
+        """
+        if self._mark is None:
+            return
+        noted, newest = self._mark.read(self._database.epoch), self._newest()
+        if newest < noted:
+            raise InputProblem(
+                f"Redis at {self._database.place}: holds changes up to {newest}, and {noted} were "
+                "acknowledged: the end of its append-only file was cut off, or an older copy was "
+                "put back; stop Redis and restore its files from a whole copy. To go on with what "
+                f"it holds, remove {self._mark.path}"
+            )
 
     def last(self) -> int:
         """The newest change's number; 0 where nothing has happened."""
+        newest = self._newest()
+        self._note(newest)
+        return newest
+
+    def _newest(self) -> int:
         return int(self._database.command("GET", "gmn:seq") or 0)
+
+    def _note(self, sequence: int) -> None:
+        # Where Redis answers before it has synced, what it shows may yet be lost.
+        if self._mark is not None and not self._database.waits_for_disk:
+            self._mark.note(sequence, self._database.epoch)
 
     def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
         """Up to `limit` changes after one, waiting for the first; none where none came."""
@@ -60,6 +90,8 @@ class RedisChanges:
                 f"the changes after {sequence} are not kept any more; everything has to be read "
                 "again"
             )
+        if found:
+            self._note(found[-1].sequence)
         return found
 
 

@@ -14,6 +14,7 @@ from service.gallery.redis.record_format import adopt_record
 from service.gallery.redis.server import check_server
 from service.gallery.redis.snapshots import RedisSnapshots
 from service.gallery.redis.staged import RedisStagedVectors
+from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
 
 KEPT_CHANGES = 100_000
@@ -35,6 +36,7 @@ class RedisStore:
         url: str,
         kept_changes: int = KEPT_CHANGES,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        mark: HighWaterMark | None = None,
     ) -> None:
         """Connects, checks the server, and finishes what an earlier process began to remove.
 
@@ -43,11 +45,14 @@ class RedisStore:
             kept_changes: about how many changes are kept for followers; one that missed more has
                 to read everything again.
             timeout_seconds: how long a command may take, and a connection.
+            mark: where it is noted which changes were acknowledged; None for nowhere.
         """
         self._database = Database(url, kept_changes, timeout_seconds)
         try:
             check_server(self._database)
             adopt_record(self._database)
+            self.changes = RedisChanges(self._database, mark)
+            self.changes.require_acknowledged()
             do_chores(self._database)
         except RecordUnavailable as problem:
             self.close()
@@ -63,7 +68,6 @@ class RedisStore:
         self.jobs = RedisJobs(self._database)
         self.keys = RedisKeys(self._database)
         self.snapshots = RedisSnapshots(self._database)
-        self.changes = RedisChanges(self._database)
 
     def close(self) -> None:
         """Closes every connection."""

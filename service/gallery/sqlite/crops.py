@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-
-import numpy as np
 
 from service.failpoints import Failpoint, passed
 from service.gallery.record_store import Archive
 from service.gallery.records import (
     ArchivedCrop,
     CropFilter,
-    CropLabel,
     Enrolment,
     IdentityCount,
     IndexedCrop,
@@ -28,6 +24,13 @@ from service.gallery.records import (
     StoredCrop,
     StrayPicture,
 )
+from service.gallery.sqlite.checked_reading import (
+    archived_crops,
+    indexed_crops,
+    required,
+    whole_crops,
+)
+from service.gallery.sqlite.checksums import content_checksum, keep_record_checksums
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.enrolment import insert_crop, store_crop
 from service.gallery.sqlite.galleries import (
@@ -38,7 +41,8 @@ from service.gallery.sqlite.galleries import (
 )
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
 from service.gallery.sqlite.requests import find_request, keep_request
-from service.gallery.stored_values import as_text, as_time, now
+from service.gallery.stored_values import as_text, now
+from service.problems import DamagedRecord
 
 
 class SqliteCrops:
@@ -113,9 +117,10 @@ class SqliteCrops:
             ).fetchall()
             if not changed:
                 return None
+            rows = tuple(sorted(row_id for (row_id,) in changed))
+            keep_record_checksums(connection, rows)
             version = gallery_version(connection, gallery_id, raised=True)
         self._database.empty_log()
-        rows = tuple(sorted(row_id for (row_id,) in changed))
         return Relabelling(version, new, rows, merged=bool(merged))
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
@@ -150,11 +155,18 @@ class SqliteCrops:
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""
         row = self._database.connection.execute(
-            "SELECT content, content_type FROM crops JOIN pictures USING (row_id) "
-            "WHERE gallery_id = ? AND crop_id = ?",
+            "SELECT content, content_type, picture FROM crops JOIN pictures USING (row_id) "
+            "JOIN checksums USING (row_id) WHERE crops.gallery_id = ? AND crop_id = ?",
             (gallery_id, crop_id),
         ).fetchone()
-        return Picture(*row) if row else None
+        if row is None:
+            return None
+        content, content_type, checksum = row
+        if content_checksum(content) != checksum:
+            raise DamagedRecord(
+                self._database.path, f"the picture of crop {crop_id} is not what was written"
+            )
+        return Picture(content, content_type)
 
     def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
         """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
@@ -183,7 +195,8 @@ class SqliteCrops:
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`."""
         connection = self._database.connection
-        return indexed_crops(connection, gallery_id, searched_side(connection, gallery_id))
+        side = searched_side(connection, gallery_id)
+        return whole_crops(self._database.path, connection, gallery_id, side)
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
         """Those of these crops that are there, as the index needs them, by `row_id`."""
@@ -216,7 +229,9 @@ class SqliteCrops:
                 "SELECT version, embedding_fingerprint FROM galleries WHERE gallery_id = ?",
                 (gallery_id,),
             ).fetchone()
-            yield Archive(version, fingerprint, _archived(connection, gallery_id))
+            side = searched_side(connection, gallery_id)
+            crops = archived_crops(connection, gallery_id, side)
+            yield Archive(version, fingerprint, required(self._database.path, crops))
 
     def replace(
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
@@ -259,36 +274,3 @@ class SqliteCrops:
         self._database.empty_log()
         row_ids, crop_ids = zip(*sorted(rows), strict=True)
         return Removal(version, row_ids, crop_ids)
-
-
-def indexed_crops(
-    connection: sqlite3.Connection,
-    gallery_id: int,
-    side: str,
-    row_ids: Sequence[int] | None = None,
-) -> Iterator[IndexedCrop]:
-    """Every crop, or those named, that has a vector on a side, by `row_id`."""
-    named = "" if row_ids is None else "AND row_id IN (SELECT value FROM json_each(?))"
-    given = () if row_ids is None else (json.dumps(list(row_ids)),)
-    rows = connection.execute(
-        "SELECT row_id, crop_id, identity, camera, captured_at, vector "
-        f"FROM crops JOIN {side} USING (row_id) WHERE gallery_id = ? {named} ORDER BY row_id",
-        (gallery_id, *given),
-    )
-    for row_id, crop_id, identity, camera, captured_at, vector in rows:
-        label = CropLabel(row_id, crop_id, identity, camera, as_time(captured_at))
-        yield IndexedCrop(label, np.frombuffer(vector, "<f4"))
-
-
-def _archived(connection: sqlite3.Connection, gallery_id: int) -> Iterator[ArchivedCrop]:
-    named = ", ".join(f"crops.{name}" for name in COLUMNS.split(", "))
-    rows = connection.execute(
-        f"SELECT {named}, vector, content FROM crops "
-        f"JOIN {searched_side(connection, gallery_id)} USING (row_id) "
-        "LEFT JOIN pictures USING (row_id) WHERE gallery_id = ? ORDER BY crops.row_id",
-        (gallery_id,),
-    )
-    for *columns, vector, content in rows:
-        record = stored_crop(columns)
-        picture = Picture(content, record.content_type or "") if content is not None else None
-        yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.failpoints import Failpoint, passed
+from service.gallery.sqlite.checksums import register
+from service.gallery.sqlite.telling import TellingConnection
+from service.high_water import SUFFIX, HighWaterMark
 from service.problems import StorageFailed
 from service.pulse import beat
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+COUNTED = "UPDATE commits SET number = number + 1 RETURNING number"
 
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
@@ -29,6 +33,7 @@ class Database:
         self._opening = threading.Lock()
         self._moments = 0
         self._log_is_to_be_emptied = False
+        self._acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -51,6 +56,7 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             passed(Failpoint.SQLITE__BEFORE_COMMIT)
+            number = connection.execute(COUNTED).fetchone()[0]
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             _roll_back(connection)
@@ -61,6 +67,7 @@ class Database:
         except BaseException:
             _roll_back(connection)
             raise
+        self._acknowledged.note(number)
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
@@ -101,7 +108,11 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=30.0
+            self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=30.0,
+            factory=TellingConnection,
         )
         with self._opening:
             self._opened.append(connection)
@@ -109,6 +120,7 @@ class Database:
         connection.set_progress_handler(_get_on, STEPS_PER_BEAT)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        register(connection)
         return connection
 
 

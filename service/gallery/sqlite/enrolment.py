@@ -6,6 +6,7 @@ import sqlite3
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import CropLabel, IndexedCrop, LandedCrop, NewCrop
+from service.gallery.sqlite.checksums import keep_checksums
 from service.gallery.stored_values import (
     as_text,
     kept_already,
@@ -64,24 +65,27 @@ def insert_crop(
     """Inserts a crop with its vector and picture; answers its id and row id."""
     crop_id = crop.crop_id or new_crop_id()
     picture = crop.picture
+    values = (
+        crop_id,
+        crop.identity,
+        crop.camera,
+        *said_of(crop).values(),
+        crop.sha256,
+        picture.content_type if picture else "",
+        len(picture.content) if picture else 0,
+        as_text(crop.created_at) if crop.created_at else now(),
+    )
     inserted = connection.execute(
-        "INSERT INTO crops (gallery_id, crop_id, sha256, identity, camera, captured_at, "
-        "external_id, metadata, content_type, image_bytes, created_at) "
+        "INSERT INTO crops (gallery_id, crop_id, identity, camera, captured_at, external_id, "
+        "metadata, sha256, content_type, image_bytes, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            gallery_id,
-            crop_id,
-            crop.sha256,
-            crop.identity,
-            crop.camera,
-            *said_of(crop).values(),
-            picture.content_type if picture else "",
-            len(picture.content) if picture else 0,
-            as_text(crop.created_at) if crop.created_at else now(),
-        ),
+        (gallery_id, *values),
     )
     row_id = inserted.lastrowid or 0
-    connection.execute(f"INSERT INTO {side} VALUES (?, ?)", (row_id, vector_bytes(crop.vector)))
+    vector = vector_bytes(crop.vector)
+    connection.execute(f"INSERT INTO {side} VALUES (?, ?)", (row_id, vector))
+    held = picture.content if picture and not crop.picture_elsewhere else None
+    keep_checksums(connection, side, (gallery_id, row_id, *values), vector, held)
     if crop.picture_elsewhere:
         connection.execute("DELETE FROM stray_pictures WHERE crop_id = ?", (crop_id,))
     elif picture:

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.gallery.sqlite.checksums import OF_RECORD, WATCHING
 
 # Pictures lie in a table of their own: reading every vector at the start must not page over them.
 VERSION_1 = """
@@ -130,8 +131,41 @@ CREATE TABLE snapshots (
 );
 """
 
+# A checksum of everything that is answered, and how many commits there were. Of version 3 there was
+# one without `stray_pictures`.
+VERSION_4 = f"""
+CREATE TABLE IF NOT EXISTS stray_pictures (
+    crop_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL,
+    removable_from TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE checksums (
+    row_id INTEGER PRIMARY KEY REFERENCES crops ON DELETE CASCADE,
+    gallery_id INTEGER NOT NULL,
+    record INTEGER NOT NULL,
+    picture INTEGER,
+    vectors_a INTEGER,
+    vectors_b INTEGER
+);
+CREATE INDEX checksums_by_gallery ON checksums (gallery_id);
+INSERT INTO checksums SELECT row_id, gallery_id, {OF_RECORD},
+    (SELECT content_checksum(content) FROM pictures WHERE pictures.row_id = crops.row_id),
+    (SELECT content_checksum(vector) FROM vectors_a WHERE vectors_a.row_id = crops.row_id),
+    (SELECT content_checksum(vector) FROM vectors_b WHERE vectors_b.row_id = crops.row_id)
+    FROM crops ORDER BY row_id;
+CREATE TABLE commits (number INTEGER NOT NULL);
+INSERT INTO commits VALUES (0);
+CREATE TABLE row_checksums (
+    kind TEXT NOT NULL,
+    key NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+{WATCHING}
+"""
+
 # Migration i turns a file of version i into one of version i + 1.
-MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3)
+MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from service.failpoints import Failpoint, passed
 from service.gallery.records import IndexedCrop, StoredCrop
-from service.gallery.sqlite.crops import indexed_crops
+from service.gallery.sqlite.checked_reading import indexed_crops
+from service.gallery.sqlite.checksums import keep_vector_checksums
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import gallery_version, searched_side
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
@@ -67,6 +68,9 @@ class SqliteStagedVectors:
                 f"INSERT OR REPLACE INTO {_other_side(connection, gallery_id)} "
                 "SELECT row_id, ? FROM crops WHERE row_id = ? AND gallery_id = ?",
                 [(vector_bytes(vector), row_id, gallery_id) for row_id, vector in vectors],
+            )
+            keep_vector_checksums(
+                connection, _other_side(connection, gallery_id), [row_id for row_id, _ in vectors]
             )
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:

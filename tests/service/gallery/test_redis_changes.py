@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+from model.problems import InputProblem
 from service.gallery.changes import Change, ChangesLost
 from service.gallery.key_records import ApiKey
 from service.gallery.records import GallerySettings
 from service.gallery.redis.store import RedisStore
+from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
@@ -105,3 +107,31 @@ def test_another_process_of_the_server_has_another_name_and_the_same_record():
         server.start()
         assert store.changes.server() != before
         assert store.changes.epoch() == epoch
+
+
+def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
+    """Redis drops the end of its file without a word, whoever cut it off."""
+    mark = HighWaterMark(tmp_path / "redis.acknowledged")
+    with redis_server() as server:
+        with contextlib.closing(RedisStore(server.url, mark=mark)) as store:
+            gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+            for number in range(3):
+                store.crops.enroll(gallery, EMBEDDER, [new_crop(number)])
+            newest = store.changes.after(0, 99, 0.0)[-1].sequence
+        server.kill()
+        (file,) = server.folder.glob("appendonlydir/*.incr.aof")
+        file.write_bytes(file.read_bytes()[:-400])
+        server.start()
+        with pytest.raises(InputProblem, match=f"{newest} were acknowledged"):
+            RedisStore(server.url, mark=mark)
+        mark.path.unlink()
+        with contextlib.closing(RedisStore(server.url, mark=mark)) as store:
+            assert store.changes.last() < newest
+        RedisStore(server.url, mark=mark).close()
+
+
+def test_another_record_is_not_held_to_what_the_one_before_acknowledged(tmp_path):
+    mark = HighWaterMark(tmp_path / "redis.acknowledged")
+    mark.note(99, "another")
+    with redis_server() as server:
+        RedisStore(server.url, mark=mark).close()

@@ -1,0 +1,70 @@
+"""Up to which commit a record, or which line a log, was acknowledged; noted in the data directory.
+
+SQLite takes a log whose end is damaged or cut off for one that a power cut has left, and opens
+without what was in it; so does Redis with its append-only file. The note tells the one from the
+other: it is written after the commit is on the disk, and not synced, so that it costs nothing and
+never promises what a power cut may take.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SUFFIX = ".acknowledged"
+
+
+class HighWaterMark:
+    """A file that every process writes that writes the record."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens nothing yet.
+
+        Args:
+            path: of the file.
+        """
+        self.path = path
+
+    def read(self, record: str = "record") -> int:
+        """The commit that was noted last.
+
+        Args:
+            record: names which record is meant.
+
+        Returns:
+            0 where none was noted of this record, or where a power cut took the note.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return 0
+        if not content.strip(b"\0"):
+            return 0
+        said = content.rpartition(b" ")[0]
+        if content != _line(said):
+            log.warning("%s is not what was written; the next write writes it anew", self.path)
+            return 0
+        named, _, number = said.decode().rpartition(" ")
+        return int(number) if named == record else 0
+
+    def clear(self) -> None:
+        """Notes that nothing was acknowledged."""
+        self.path.unlink(missing_ok=True)
+
+    def note(self, number: int, record: str = "record") -> None:
+        """Notes a commit that is on the disk; never raises, as it has happened."""
+        try:
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(file, _line(f"{record} {number:020d}".encode()), 0)
+            finally:
+                os.close(file)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self.path, error)
+
+
+def _line(said: bytes) -> bytes:
+    return b"%s %08x\n" % (said, zlib.crc32(said))

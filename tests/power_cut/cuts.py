@@ -1,0 +1,118 @@
+"""When the power goes, and what may be there afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.power_cut.acts import GONE, Act, Shown
+from tests.power_cut.disk import LOSSES, Asked, Disk, Loss
+
+SEED = int(os.environ.get("SEED", "1"))
+REPORTS = Path("runs")
+# A place in a recording, and what the disk had of it: answers what is wrong.
+Check = Callable[[Path, Act | None, Act | None], list[str]]
+
+
+def cut_and_check(
+    root: Path,
+    asked: Sequence[Asked],
+    acts: Sequence[Act],
+    check: Check,
+    folder: Path,
+    few: int,
+    report: str,
+) -> list[str]:
+    """Cuts a recording at many moments, and checks what is left each time.
+
+    Args:
+        root: what was recorded.
+        asked: the recording.
+        acts: what was done meanwhile.
+        check: is given what is left, the act acknowledged last, and the one under way.
+        folder: for what is left.
+        few: how many cuts, where the environment's CUTS does not say.
+        report: its name in `runs`, where CUTS says how many.
+
+    Returns:
+        What was wrong, a line for each.
+    """
+    chance, begun = random.Random(SEED), time.monotonic()
+    cuts = int(os.environ.get("CUTS", few))
+    disk, entries, followed = Disk(root), iter(asked), 0
+    wrong: list[str] = []
+    tried: Counter[str] = Counter()
+    for number, (place, loss) in enumerate(_moments(asked, acts, chance, cuts)):
+        while followed < place:
+            disk.ask(next(entries))
+            followed += 1
+        disk.cut(folder / str(number), loss, chance)
+        past, under_way = _allowed(asked, acts, place)
+        try:
+            found = check(folder / str(number), past, under_way)
+        except Exception as error:
+            found = [f"{type(error).__name__}: {error}"]
+        tried[loss] += 1
+        said = f"after {past and past.name}, amid {under_way and under_way.name}"
+        wrong += [f"cut {number}, {place} entries, {loss} lost, {said}: {one}" for one in found]
+    if "CUTS" in os.environ:
+        _write(report, len(asked), tried, time.monotonic() - begun, wrong)
+    return wrong
+
+
+def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[str]:
+    """What is neither as it was acknowledged nor as what was under way would have made it."""
+    shown: list[Shown] = [past.after] if past else []
+    if under_way:
+        shown += [under_way.before, under_way.after]
+    if not shown:
+        return []
+    wrong = []
+    for name in sorted(set(found).union(*shown)):
+        allowed = [one.get(name, GONE) for one in shown]
+        if found.get(name, GONE) not in allowed:
+            wrong.append(f"{name}: found {str(found.get(name, GONE))[:200]}, which nobody asked")
+    return wrong
+
+
+def _moments(
+    asked: Sequence[Asked], acts: Sequence[Act], chance: random.Random, cuts: int
+) -> list[tuple[int, Loss]]:
+    """After how many entries the power goes: right after each acknowledgement, and by chance."""
+    chosen: list[tuple[int, Loss]] = []
+    for act in acts:
+        after = (n for n, one in enumerate(asked) if one.nanoseconds > act.acknowledged)
+        chosen.append((next(after, len(asked)), "everything"))
+    while len(chosen) < cuts:
+        chosen.append((chance.randint(0, len(asked)), LOSSES[len(chosen) % len(LOSSES)]))
+    return sorted(chosen)
+
+
+def _allowed(
+    asked: Sequence[Asked], acts: Sequence[Act], place: int
+) -> tuple[Act | None, Act | None]:
+    """What was acknowledged last before the power went, and what was under way then."""
+    moment = asked[place].nanoseconds if place < len(asked) else time.monotonic_ns()
+    past = [act for act in acts if act.acknowledged < moment]
+    under_way = [act for act in acts if act.begun < moment <= act.acknowledged]
+    return (past[-1] if past else None), (under_way[0] if under_way else None)
+
+
+def _write(
+    report: str, entries: int, tried: Counter[str], seconds: float, wrong: Sequence[str]
+) -> None:
+    REPORTS.mkdir(exist_ok=True)
+    said = {
+        "seed": SEED,
+        "cuts": sum(tried.values()),
+        "by_loss": dict(tried),
+        "entries": entries,
+        "seconds": round(seconds, 1),
+        "wrong": list(wrong),
+    }
+    (REPORTS / report).write_text(json.dumps(said, indent=1))

@@ -1,0 +1,234 @@
+"""What a disk may hold after a power cut, made from a recording of what was asked of it."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+HEADER = struct.Struct("<cQQQIIQ")
+Loss = Literal["everything", "some", "torn", "metadata", "data", "nothing"]
+LOSSES: tuple[Loss, ...] = ("everything", "some", "torn", "metadata", "data", "nothing")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing that a process asked of the disk; `kind` as the recorder writes it."""
+
+    kind: str
+    nanoseconds: int
+    inode: int
+    offset: int
+    path: str
+    other: str
+    content: bytes
+
+
+@dataclass(eq=False)
+class _File:
+    """A file: what is on the disk for sure, and what was asked since it was synced last."""
+
+    inode: int
+    synced: bytearray = field(default_factory=bytearray)
+    since: list[Asked] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Folder:
+    inode: int
+
+
+@dataclass(eq=False)
+class _Renaming:
+    """A change of names: `puts` and `takes` away names in folders."""
+
+    takes: list[tuple[_Folder, str]] = field(default_factory=list)
+    puts: list[tuple[_Folder, str, _File | _Folder]] = field(default_factory=list)
+
+    @property
+    def folders(self) -> set[_Folder]:
+        return {folder for folder, *_ in self.takes} | {folder for folder, *_ in self.puts}
+
+
+def read_recording(log: Path) -> list[Asked]:
+    """Every entry of a recording, in order; a last one that is cut off is left out."""
+    content, place, entries = log.read_bytes(), 0, []
+    while place + HEADER.size <= len(content):
+        kind, when, inode, offset, path, other, size = HEADER.unpack_from(content, place)
+        place += HEADER.size
+        parts = []
+        for length in (path, other, size):
+            parts.append(content[place : place + length])
+            place += length
+        if place <= len(content):
+            names = (parts[0].decode(), parts[1].decode())
+            entries.append(Asked(kind.decode(), when, inode, offset, *names, parts[2]))
+    return entries
+
+
+class Disk:
+    """A disk that follows a recording, entry by entry, and can be cut off after any of them."""
+
+    def __init__(self, root: Path) -> None:
+        """An empty directory.
+
+        Args:
+            root: what was recorded; it is on the disk for sure.
+        """
+        self._root = root
+        self._top = _Folder(0)
+        self._now: dict[_Folder, dict[str, _File | _Folder]] = {self._top: {}}
+        self._by_inode: dict[int, _File | _Folder] = {}
+        # Changes of names in the order in which they were asked; the first `_settled` are synced.
+        self._names: list[_Renaming] = []
+        self._synced: set[_Renaming] = set()
+
+    def ask(self, asked: Asked) -> None:
+        """Follows one entry."""
+        match asked.kind:
+            case "c" | "d":
+                made = (_File if asked.kind == "c" else _Folder)(asked.inode)
+                self._by_inode[asked.inode] = made
+                if isinstance(made, _Folder):
+                    self._now[made] = {}
+                self._rename(_Renaming(puts=[(*self._where(asked.path), made)]))
+            case "w" | "t":
+                file = self._by_inode[asked.inode]
+                assert isinstance(file, _File)
+                file.since.append(asked)
+            case "s":
+                self._sync(asked.inode)
+            case "r" | "l":
+                moved = self._at(asked.path)
+                takes = [self._where(asked.path)] if asked.kind == "r" else []
+                self._rename(_Renaming(takes, [(*self._where(asked.other), moved)]))
+            case "u":
+                self._rename(_Renaming(takes=[self._where(asked.path)]))
+            case _:
+                raise ValueError(f"the recording cannot tell what {asked.path} did")
+
+    def cut(self, target: Path, loss: Loss, chance: random.Random) -> None:
+        """Writes what is there after a power cut into a new directory.
+
+        Args:
+            target: which is made.
+            loss: of what was not synced: `everything`; `some` writes and names, each by chance;
+                `torn` the same in sectors of 512 and pages of 4096 bytes, in any order;
+                `metadata` leaves names and sizes but loses what was written; `data` leaves what
+                was written but loses names, from some moment on; `nothing`.
+            chance: what is drawn.
+        """
+        held: dict[_Folder, dict[str, _File | _Folder]] = {self._top: {}}
+        for renaming in self._kept_names(loss, chance):
+            for folder, name in renaming.takes:
+                held.setdefault(folder, {}).pop(name, None)
+            for folder, name, one in renaming.puts:
+                held.setdefault(folder, {})[name] = one
+        self._write(self._top, target, held, loss, chance)
+
+    def _kept_names(self, loss: Loss, chance: random.Random) -> Iterator[_Renaming]:
+        unsynced = [one for one in self._names if one not in self._synced]
+        if loss in ("nothing", "metadata"):
+            kept = unsynced
+        elif loss == "everything":
+            kept = []
+        elif loss == "data":
+            # As a journal keeps them: up to some moment.
+            kept = unsynced[: chance.randint(0, len(unsynced))]
+        else:
+            kept = [one for one in unsynced if chance.random() < 0.5]
+        wanted = self._synced | set(kept)
+        return (one for one in self._names if one in wanted)
+
+    def _write(
+        self,
+        folder: _Folder,
+        target: Path,
+        held: dict[_Folder, dict[str, _File | _Folder]],
+        loss: Loss,
+        chance: random.Random,
+    ) -> None:
+        target.mkdir()
+        for name, one in held.get(folder, {}).items():
+            if isinstance(one, _Folder):
+                self._write(one, target / name, held, loss, chance)
+            else:
+                (target / name).write_bytes(_content(one, loss, chance))
+
+    def _rename(self, renaming: _Renaming) -> None:
+        for folder, name in renaming.takes:
+            self._now[folder].pop(name, None)
+        for folder, name, one in renaming.puts:
+            self._now[folder][name] = one
+        self._names.append(renaming)
+
+    def _sync(self, inode: int) -> None:
+        if inode not in self._by_inode:
+            # The directory that holds everything.
+            one: _File | _Folder = self._top
+        else:
+            one = self._by_inode[inode]
+        if isinstance(one, _File):
+            one.synced = _applied(one.synced, one.since)
+            one.since = []
+        else:
+            self._synced |= {renaming for renaming in self._names if one in renaming.folders}
+
+    def _at(self, path: str) -> _File | _Folder:
+        folder, name = self._where(path)
+        return self._now[folder][name]
+
+    def _where(self, path: str) -> tuple[_Folder, str]:
+        *folders, name = Path(path).relative_to(self._root).parts
+        folder = self._top
+        for part in folders:
+            found = self._now[folder][part]
+            assert isinstance(found, _Folder)
+            folder = found
+        return folder, name
+
+
+def _content(file: _File, loss: Loss, chance: random.Random) -> bytes:
+    match loss:
+        case "everything":
+            return bytes(file.synced)
+        case "nothing" | "data":
+            return bytes(_applied(file.synced, file.since))
+        case "metadata":
+            size = len(_applied(file.synced, file.since))
+            return bytes(file.synced[:size].ljust(size, b"\0"))
+        case "some":
+            return bytes(_applied(file.synced, [a for a in file.since if chance.random() < 0.5]))
+    sector = chance.choice((512, 4096))
+    pieces = [piece for asked in file.since for piece in _pieces(asked, sector)]
+    # What overlaps may have reached the disk in any order, too.
+    chance.shuffle(pieces)
+    return bytes(_applied(file.synced, pieces[: chance.randint(0, len(pieces))]))
+
+
+def _pieces(asked: Asked, sector: int) -> Iterator[Asked]:
+    if asked.kind == "t":
+        yield asked
+        return
+    end = asked.offset + len(asked.content)
+    start = asked.offset
+    while start < end:
+        stop = min(end, (start // sector + 1) * sector)
+        content = asked.content[start - asked.offset : stop - asked.offset]
+        yield Asked("w", asked.nanoseconds, asked.inode, start, "", "", content)
+        start = stop
+
+
+def _applied(content: bytearray, asked: Iterable[Asked]) -> bytearray:
+    written = bytearray(content)
+    for one in asked:
+        if one.kind == "t":
+            del written[one.offset :]
+            written.extend(bytes(one.offset - len(written)))
+        else:
+            written.extend(bytes(max(0, one.offset - len(written))))
+            written[one.offset : one.offset + len(one.content)] = one.content
+    return written

@@ -1,0 +1,113 @@
+"""What a service shows of everything that it keeps, to be compared before and after a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.gallery.snapshot_file import read_snapshot
+from tests.power_cut.acts import Shown
+
+IMPORTED = "imported"
+JOBS_END_WITHIN_SECONDS = 20.0
+
+
+def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
+    """Everything that a service shows, and what its snapshots hold.
+
+    Args:
+        client: of the service.
+        data_dir: its own.
+    """
+    shown: Shown = {"keys": keys_in(data_dir)}
+    for gallery in _results(client, "/v1/galleries"):
+        name = gallery["name"]
+        crops = _results(client, f"/v1/galleries/{name}/crops?limit=1000")
+        shown[f"gallery {name}"] = gallery["retention_days"]
+        pictures = [_picture(client, name, crop) for crop in crops]
+        # An import that goes on after a power cut gives ids of its own.
+        shown[f"crops of {name}"] = {
+            picture if crop["identity"] == IMPORTED else crop["crop_id"]: [
+                crop["identity"],
+                crop["camera"],
+                picture,
+            ]
+            for crop, picture in zip(crops, pictures, strict=True)
+        }
+        shown[f"version of {name}"] = gallery["version"]
+        for snapshot in _results(client, f"/v1/galleries/{name}/snapshots"):
+            file = next(data_dir.glob(f"snapshots/*/{snapshot['snapshot_id']}.gmn"), None)
+            shown[f"snapshot {snapshot['snapshot_id']}"] = (
+                f"{snapshot['snapshot_id']} has no file" if file is None else _held(file)
+            )
+    return shown
+
+
+def keys_in(data_dir: Path) -> list[str]:
+    """Ids of the API keys that a data directory keeps."""
+    place = f"file:{data_dir / 'galleries.sqlite3'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(place, uri=True)) as database:
+        rows = database.execute("SELECT key_id FROM api_keys ORDER BY key_id")
+        return [key_id for (key_id,) in rows]
+
+
+def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
+    """Pictures that lie there without a crop, and that nobody will ever sweep up."""
+    place = f"file:{data_dir / 'galleries.sqlite3'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(place, uri=True)) as database:
+        known = database.execute(
+            "SELECT crop_id FROM crops UNION SELECT crop_id FROM stray_pictures"
+        ).fetchall()
+    return {path.name for path in folder.glob("*/*")} - {crop_id for (crop_id,) in known}
+
+
+def wait_for_jobs(client: httpx.Client) -> None:
+    """Returns once no job is left to be done."""
+    until = time.monotonic() + JOBS_END_WITHIN_SECONDS
+    while any(job["state"] in ("queued", "running") for job in _results(client, "/v1/jobs")):
+        assert time.monotonic() < until, "a job does not end"
+        time.sleep(0.02)
+
+
+def found_by_search(client: httpx.Client, gallery: str, image: bytes) -> int:
+    """How many crops a query ranks."""
+    answer = client.post(
+        f"/v1/galleries/{gallery}/queries",
+        files=[("images", ("crop", image))],
+        data={"top_k": "1000", "rerank_depth": "1"},
+    )
+    assert answer.status_code == 200, answer.text
+    return len(answer.json()["results"])
+
+
+def asked_in_audit(data_dir: Path) -> int:
+    """How many destructions the audit log says were asked for."""
+    log = data_dir / "audit.jsonl"
+    if not log.exists():
+        return 0
+    lines = log.read_bytes().split(b"\n")[:-1]
+    return sum(json.loads(line)["phase"] == "asked" for line in lines)
+
+
+def _results(client: httpx.Client, path: str) -> list[dict[str, Any]]:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    results: list[dict[str, Any]] = answer.json()["results"]
+    return results
+
+
+def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
+    answer = client.get(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}/image")
+    assert answer.status_code == 200, answer.text
+    return hashlib.sha256(answer.content).hexdigest()
+
+
+def _held(snapshot: Path) -> list[list[str | None]]:
+    return [[crop.record.crop_id, crop.record.identity] for crop in read_snapshot(snapshot)]

@@ -1,0 +1,117 @@
+"""After a power cut at any moment everything acknowledged is there, and nothing deleted.
+
+`make power-cut CUTS=600 SEED=1` tries more of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.api.app import create_app
+from service.chained_file import check_chain
+from service.settings import Settings
+from tests.power_cut.acts import Act
+from tests.power_cut.cuts import cut_and_check, differences
+from tests.power_cut.disk import Asked, read_recording
+from tests.power_cut.recording import build_recorder, recorded
+from tests.power_cut.shown import (
+    asked_in_audit,
+    forgotten_pictures,
+    found_by_search,
+    keys_in,
+    shown_by,
+    wait_for_jobs,
+)
+from tests.power_cut.story import Story
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a service asked of the disk, and what was done with it meanwhile."""
+
+    root: Path
+    asked: list[Asked]
+    acts: list[Act]
+    artefact: Path
+    image: bytes
+    key: str
+
+
+@pytest.fixture(scope="module")
+def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
+    folder = tmp_path_factory.mktemp("power_cut")
+    root, log = folder / "disk", folder / "log"
+    root.mkdir()
+    with recorded(build_recorder(folder), root, log):
+        served = start(data_dir=root / "data", images_url=f"file://{root}/pictures")
+        story = Story(served, root / "data", drawn_crops)
+        story.tell()
+        served.kill()
+    return Recording(
+        root, read_recording(log), story.acts, tiny_artefact, drawn_crops[0].png, story.key
+    )
+
+
+@contextlib.contextmanager
+def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
+    """The service in this process, on what a power cut has left."""
+    data_dir = disk / "data"
+    settings = Settings(
+        artefact=str(recording.artefact),
+        data_dir=data_dir,
+        images_url=f"file://{disk}/pictures",
+        device="cpu",
+    )
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
+        yield client
+
+
+def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path):
+    def check(disk: Path, past: Act | None, under_way: Act | None) -> list[str]:
+        data_dir = disk / "data"
+        with _served_again(recording, disk) as client:
+            if keys_in(data_dir):
+                client.headers["Authorization"] = f"Bearer {recording.key}"
+            wait_for_jobs(client)
+            found = shown_by(client, data_dir)
+            wrong = differences(found, past, under_way)
+            for name in [key.removeprefix("crops of ") for key in found if key[:8] == "crops of"]:
+                crops = len(found[f"crops of {name}"])
+                if crops != found_by_search(client, name, recording.image):
+                    wrong.append(f"a search in {name} does not find the {crops} that are listed")
+        return wrong + _left_wrong(disk, past)
+
+    wrong = cut_and_check(
+        recording.root,
+        recording.asked,
+        recording.acts,
+        check,
+        tmp_path,
+        few=36,
+        report="power_cut.json",
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+def _left_wrong(disk: Path, past: Act | None) -> list[str]:
+    """What is wrong with files that no call shows."""
+    wrong = []
+    chain = check_chain(disk / "data" / "audit.jsonl")
+    if chain.problem:
+        wrong.append(f"audit log, line {chain.lines + 1} {chain.problem}")
+    if strays := forgotten_pictures(disk / "pictures", disk / "data"):
+        wrong.append(f"pictures of crops that are gone: {strays}")
+    if past and asked_in_audit(disk / "data") < past.asked:
+        wrong.append("the audit log has lost what was asked")
+    return wrong
