@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,17 @@ def markdown(kept: dict[str, Any]) -> str:
     if "broken" in kept:
         return _broken_table(kept["broken"])
     lines = ["| figure | measured |", "|---|---|"]
-    lines += [f"| {_words(name)} | {_shown(value)} |" for name, value in kept.items()]
+    lines += [f"| {name} | {value} |" for name, value in _rows(kept)]
     return "\n".join(lines)
+
+
+def _rows(kept: dict[str, Any], *of: str) -> Iterator[tuple[str, str]]:
+    for name, value in kept.items():
+        path = (*of, _words(name))
+        if isinstance(value, dict):
+            yield from _rows(value, *path)
+        else:
+            yield ", ".join(path), _shown(value)
 
 
 def _broken_table(broken: list[dict[str, Any]]) -> str:
@@ -46,19 +56,18 @@ def _shown(value: Any) -> str:
         return f"{value:,.2f}"
     if isinstance(value, int):
         return f"{value:,}" if value < 10**9 else str(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{_words(str(name))} {_shown(one)}" for name, one in value.items())
     if isinstance(value, list):
-        return ", ".join(_shown(one) for one in value)
+        return "; ".join(_shown(one) for one in value) or "none"
     return str(value)
 
 
 def keep(name: str, run: dict[str, Any]) -> None:
-    """Keeps what a run wrote, and writes its table.
+    """Keeps what a run wrote, but for its single samples, and writes its table.
 
     Raises:
         InputProblem: where the page has no place for it.
     """
+    run = {key: value for key, value in run.items() if key != "samples"}
     page = replace_table(PAGE.read_text(encoding="utf-8"), name, markdown(run))
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import resource
 import statistics
 import sys
@@ -14,16 +15,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.load.clients import ACCEPTED, Account, Pictures, drive
 from tests.load.wellness import how_it_ends, what_is_wrong
 from tests.service.conftest import Served
 
 REFUSED_WITHIN_S = 1.0
+REPORT = Path(__file__).parents[2] / "runs" / "load.json"
 
 
 def measure(
-    served: Served, clients: int, seconds: float, say: Callable[[str], object]
+    served: Served,
+    clients: int,
+    seconds: float,
+    say: Callable[[str], object],
+    keep: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> list[str]:
     """Drives a load and tells of it; answers what broke a promise."""
     port = served.http.base_url.port
@@ -43,7 +50,9 @@ def measure(
         wrong.append(f"{len(late)} refusals took over a second, the slowest {max(late):.2f} s")
     if not account.accepted_s:
         wrong.append("nothing was accepted")
-    return [*wrong, *what_is_wrong(served)]
+    wrong += what_is_wrong(served)
+    keep(figures(account, took, clients) | {"wrong": wrong})
+    return wrong
 
 
 def lines(account: Account, seconds: float, clients: int) -> list[str]:
@@ -69,6 +78,30 @@ def lines(account: Account, seconds: float, clients: int) -> list[str]:
     return told
 
 
+def figures(account: Account, seconds: float, clients: int) -> dict[str, Any]:
+    """What became of the requests, for a report."""
+    measured: dict[str, Any] = {"clients": clients, "seconds": round(seconds, 1)}
+    measured["requests"] = sum(account.statuses.values())
+    measured["answers"] = {
+        f"{what} {status or 'without an answer'}": count
+        for (what, status), count in sorted(account.statuses.items())
+    }
+    for name, times in (("accepted", account.accepted_s), ("refused", account.refused_s)):
+        if len(times) > 1:
+            cuts = statistics.quantiles(times, n=100)
+            ms = (cuts[49], cuts[98], max(times))
+            measured[f"{name}, ms"] = {
+                which: round(one * 1e3, 1)
+                for which, one in zip(("p50", "p99", "slowest"), ms, strict=True)
+            }
+    return measured
+
+
+def _keep(measured: dict[str, Any]) -> None:
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(measured, indent=1) + "\n")
+
+
 def _processor_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -87,7 +120,7 @@ def main() -> int:
             place / "log", artefact=asked.artefact, data_dir=place / "data", log_level="warning"
         )
         try:
-            wrong = measure(served, asked.clients, asked.seconds, lambda line: print(line))  # noqa: T201
+            wrong = measure(served, asked.clients, asked.seconds, print, _keep)
             wrong += how_it_ends(served)
         finally:
             if served.process.poll() is None:
