@@ -161,6 +161,8 @@ def check_chain(path: Path) -> Checked:
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         size = os.fstat(file.fileno()).st_size
+        # Before anybody appends to what is about to be read, and notes it.
+        noted = mark_of(path).read()
         fcntl.flock(file, fcntl.LOCK_UN)
         lines, last = 0, BEFORE_THE_FIRST
         while file.tell() < size:
@@ -169,7 +171,6 @@ def check_chain(path: Path) -> Checked:
             if problem is not None:
                 return Checked(lines, last, problem)
             lines, last = lines + 1, hashlib.sha256(line[:-1]).hexdigest()
-    noted = mark_of(path).read()
     if lines < noted:
         return Checked(lines, last, f"is gone: {noted} lines were acknowledged")
     return Checked(lines, last, None)

@@ -31,7 +31,7 @@ def ask(admission):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    limits = BodyLimit(answer, 1000, 1000, 5.0, 1000)
+    limits = BodyLimit(answer, 1000, 1000, 5.0, 1, 1000)
 
     async def app(scope, receive, send):
         runtime = SimpleNamespace(admission=admission)
