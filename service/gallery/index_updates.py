@@ -140,8 +140,8 @@ class DirectUpdates:
         """It is a file of this process."""
 
     def caught_up(self) -> Future[None]:
-        """Nobody else writes."""
-        return finished()
+        """Nobody else writes; what is committed is in the device thread's line by then."""
+        return self._device.submit(lambda: None)
 
     def confirm(self, *_: object) -> Confirmation:
         """A change is shown before it is acknowledged, so that there is nothing to ask."""
