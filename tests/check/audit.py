@@ -34,7 +34,10 @@ def judge(answer: str) -> tuple[bool, str]:
     try:
         packages = json.loads(answer)["dependencies"]
     except (ValueError, KeyError):
-        return False, "NOT AUDITED: pip-audit could not ask; run it where pypi.org can be reached"
+        return (
+            False,
+            "NOT AUDITED: pip-audit could not ask; run it where its advisories can be reached",
+        )
     unknown = [one["name"] for one in packages if "skip_reason" in one]
     known = [
         f"{one['name']} {one['version']}: {found['id']}, mended in "
@@ -47,7 +50,7 @@ def judge(answer: str) -> tuple[bool, str]:
     if unknown:
         return False, (
             f"NOT AUDITED: of {len(packages)} packages {len(unknown)} could not be asked about "
-            f"({', '.join(unknown[:3])} …); run it where pypi.org can be reached"
+            f"({', '.join(unknown[:3])} …); run it where its advisories can be reached"
         )
     return True, f"{len(packages)} packages, no known vulnerability"
 
