@@ -36,7 +36,7 @@ def judge(answer: str) -> tuple[bool, str]:
     except (ValueError, KeyError):
         return (
             False,
-            "NOT AUDITED: pip-audit could not ask; run it where its advisories can be reached",
+            "NOT AUDITED: pip-audit could not ask; run it where it can reach its advisories",
         )
     unknown = [one["name"] for one in packages if "skip_reason" in one]
     known = [
