@@ -16,6 +16,7 @@ from typing import Any
 from bench.figures import ROOT, replace_table
 
 FIGURES = ROOT / "docs" / "figures" / "reliability"
+NAMED = 12
 PAGE = ROOT / "docs" / "reliability.md"
 
 
@@ -56,6 +57,8 @@ def _shown(value: Any) -> str:
         return f"{value:,.2f}"
     if isinstance(value, int):
         return f"{value:,}" if value < 10**9 else str(value)
+    if isinstance(value, list) and len(value) > NAMED:
+        return f"{len(value)} of them"
     if isinstance(value, list):
         return "; ".join(_shown(one) for one in value) or "none"
     return str(value)
