@@ -412,3 +412,12 @@ def _job(job_id: str, gallery: int, created_at: datetime) -> Job:
         created_at=created_at,
         updated_at=created_at,
     )
+
+
+def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery):
+    first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).landed[0]
+    known = dataclasses.replace(new_crop(3), crop_id=first.crop_id)
+    with pytest.raises(Exception, match=r"UNIQUE|there is a crop"):
+        store.crops.enroll(gallery, EMBEDDER, [new_crop(2), known, new_crop(4)])
+    assert _numbers(store, gallery) == [1]
+    assert store.galleries.get(gallery).version == 1
