@@ -2,11 +2,12 @@
 
 The working tree is copied, so that nothing of it is touched. Each test is run unbroken first: one
 that fails by itself would prove nothing. What came out stands in docs/reliability.md.
-`ONLY=words` runs those whose description has the words, and keeps nothing.
+`ONLY=words` runs those whose description has the words, and keeps the others as they were.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.reliability import keep
-from tests.mutations.broken import ROOT, Broken, read_broken
+from tests.mutations.broken import OUTCOMES, ROOT, Broken, read_broken
 
 LIMIT_SECONDS = 400
 TESTS_FAILED = 1
@@ -36,8 +37,7 @@ def main() -> int:
                 _say(f"{test} fails although nothing is broken:\n{said[-3000:]}")
                 return 1
         found = [_outcome(copy, one) for one in wanted]
-    if not only:
-        _keep(found)
+    _keep(found)
     missed = [one for one in found if not one["failed"]]
     _say(f"{len(found) - len(missed)} of {len(found)} were found")
     return 1 if missed else 0
@@ -85,10 +85,13 @@ def _copy(place: Path) -> Path:
 
 
 def _keep(found: list[dict[str, object]]) -> None:
+    kept = json.loads(OUTCOMES.read_text())["broken"] if OUTCOMES.exists() else []
+    by_words = {one["says"]: one for one in [*kept, *found]}
     commit = _git("rev-parse", "--short", "HEAD").strip()
+    listed = [by_words[one.says] for one in read_broken() if one.says in by_words]
     keep(
         "mutations",
-        {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": found},
+        {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": listed},
     )
 
 
