@@ -28,7 +28,7 @@ compose-test: .venv/ready
 
 # Cuts the power of a recorded service at CUTS moments that SEED draws; writes runs/power_cut.json.
 power-cut: .venv/ready
-	CUTS=$(CUTS) SEED=$(or $(SEED),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/power_cut
+	CUTS=$(CUTS) SEED=$(or $(SEED),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 tests/power_cut
 
 # Clients beyond what can be answered, and whether the service is well after them; LOAD_OPTIONS="--clients
 # 40 --seconds 5" is a small one.

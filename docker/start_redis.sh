@@ -15,17 +15,30 @@ stands before the damage: redis-check-aof --fix $manifest" >&2
   exit 1
 }
 
+if [ -f "$manifest" ]; then
+  # Amid the very first start the power may go between the names of two files.
+  first=$(sed -n 's/^file \(.*\) seq 1 type b$/\1/p' "$manifest")
+  if [ -n "$first" ] && [ ! -e "$files/$first" ] && [ -z "$(find "$files" -name '*.incr.aof' -size +0)" ]; then
+    rm "$manifest"
+    echo "$manifest: removed, as nothing was ever written"
+  fi
+fi
 if [ -f "$manifest" ] && ! said=$(redis-check-aof "$manifest" 2>&1); then
   analysed=$(printf '%s\n' "$said" | sed -n 's/^AOF analyzed: filename=\(.*\), size=.*, ok_up_to=\([0-9]*\),.*/\1 \2/p' | tail -n 1)
   name=${analysed% *} good=${analysed##* }
   newest=$(sed -n 's/^file \(.*\) seq [0-9]* type i$/\1/p' "$manifest" | tail -n 1)
   if [ -z "$analysed" ]; then
-    refuse "a file that it names is damaged: $(printf '%s\n' "$said" | sed -n 's/.*Checking RDB file //p')"
+    refuse "a file that it names is damaged ($(printf '%s\n' "$said" | tail -n 20 | tr '\n' ';'))"
   elif [ "$name" != "$newest" ]; then
     refuse "$name is damaged behind its byte $good"
   fi
-  # Behind a torn end nothing is whole; behind other damage stands what was acknowledged.
-  if tail -c "+$((good + 1))" "$files/$name" | grep -aqx "$(printf 'EXEC\r')"; then
+  # A torn end is one transaction, of which pieces are missing: where its own end has arrived, that is the
+  # file's. Behind other damage stands more. (Damage of the last transaction alone looks the same; the
+  # service, which notes what was acknowledged, refuses a record that is behind.)
+  exec=$(printf 'EXEC\r')
+  ends=$(tail -c "+$((good + 1))" "$files/$name" | grep -acx "$exec" || true)
+  last=$(tail -c 6 "$files/$name" | grep -acx "$exec" || true)
+  if [ "$ends" -gt "$last" ]; then
     refuse "$name is damaged behind its byte $good, before what was acknowledged"
   fi
   whole=$(wc -c < "$files/$name")

@@ -66,6 +66,27 @@ def test_a_transaction_that_was_torn_anywhere_is_gone_and_comes_back_with_no_lat
     assert "of a write that was not acknowledged" in (server.folder / "log").read_text()
 
 
+def test_a_torn_transaction_whose_end_arrived_before_its_middle_is_cut_off(server):
+    before = len(_write(server))
+    whole = _write(server)
+    server.kill()
+    hole = slice(before + 60, before + 160)
+    _file(server).write_bytes(whole[: hole.start] + bytes(100) + whole[hole.stop :])
+    server.start()
+    assert _counts(server) == {1}
+
+
+def test_a_first_start_that_was_cut_off_between_its_files_begins_anew(server):
+    server.kill()
+    next(server.folder.glob("appendonlydir/*.base.rdb")).unlink()
+    server.start()
+    assert _counts(server) == {0}
+    _write(server)
+    server.kill()
+    next(server.folder.glob("appendonlydir/*.base.rdb")).unlink()
+    assert "nothing was changed" in _refused(server)
+
+
 @pytest.mark.parametrize("damaged", ["bit", "missing"])
 def test_a_file_that_is_damaged_before_what_was_acknowledged_is_refused_and_left_as_it_is(
     server, damaged
