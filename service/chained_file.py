@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,11 @@ from typing import Any
 from service.durable import sync
 from service.high_water import SUFFIX, HighWaterMark
 
+log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = "0" * 64
 TAIL_BYTES = 65_536
+# More than is written until the operating system writes it to the disk by itself.
+TORN_BYTES = 4 * 1024 * 1024
 
 
 class BrokenChain(Exception):
@@ -61,8 +65,9 @@ class ChainedFile:
         self._last = BEFORE_THE_FIRST
         try:
             with self._alone():
-                self._catch_up()
                 noted = self._acknowledged.read()
+                self._cut_off_torn_end(noted)
+                self._catch_up()
             if self._number < noted:
                 raise BrokenChain(
                     f"it has {self._number} lines, and {noted} were acknowledged: its end was cut "
@@ -134,6 +139,24 @@ class ChainedFile:
                 raise BrokenChain("its last line is not one that this program wrote") from error
         self._last = hashlib.sha256(last).hexdigest() if last else BEFORE_THE_FIRST
         self._size = end
+
+    def _cut_off_torn_end(self, noted: int) -> None:
+        """Drops lines that a power cut has left by halves, none of which was acknowledged.
+
+        They are behind those that were noted, and near the end: what is older was on the disk.
+        """
+        number, end, last = 0, 0, BEFORE_THE_FIRST
+        with self._path.open("rb") as file:
+            for line in file:
+                if number >= noted and _problem(line, number + 1, last) is not None:
+                    break
+                number, end = number + 1, end + len(line)
+                last = hashlib.sha256(line[:-1]).hexdigest()
+        torn = os.pread(self._file, TORN_BYTES + 1, end)
+        # Where a piece never arrived there are zeros, which no line has; other damage stays.
+        if len(torn) <= TORN_BYTES and b"\0" in torn:
+            log.warning("%s: cut off what a crash tore behind line %d", self._path, number)
+            os.ftruncate(self._file, end)
 
     def _last_line(self, size: int) -> tuple[int, bytes]:
         """Where the last whole line ends, and the line itself without its end."""

@@ -218,3 +218,21 @@ def test_a_log_whose_end_was_cut_off_is_refused_and_named(tmp_path, left):
     assert check_chain(path).problem == "is gone: 3 lines were acknowledged"
     with pytest.raises(InputProblem, match=f"has {left} lines, and 3 were acknowledged"):
         AuditLog(tmp_path)
+
+
+def test_lines_of_which_a_power_cut_left_pieces_are_cut_off_and_the_chain_goes_on(tmp_path):
+    with AuditLog(tmp_path) as log:
+        asyncio.run(log.done("delete_crop", gallery="lobby", count=1))
+    path = tmp_path / "audit.jsonl"
+    acknowledged = path.read_bytes()
+    with AuditLog(tmp_path) as log:
+        for _ in range(3):
+            asyncio.run(log.done("delete_crop", gallery="lobby", count=2))
+    whole = path.read_bytes()
+    (tmp_path / "audit.acknowledged").unlink(missing_ok=True)
+    for hole in range(len(acknowledged), len(whole) - 64, 40):
+        path.write_bytes(whole[:hole] + bytes(64) + whole[hole + 64 :])
+        with AuditLog(tmp_path) as log:
+            asyncio.run(log.done("enroll", gallery="lobby", count=3))
+        assert path.read_bytes().startswith(acknowledged)
+        assert check_chain(path).problem is None
