@@ -45,6 +45,10 @@ def serve(
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
+    from service.arenas import bound_arenas
+
+    # Before what is imported next begins threads.
+    bound_arenas()
     # Here and not above: the client's commands load neither torch nor FastAPI.
     import uvicorn
 
