@@ -151,7 +151,8 @@ class ChainedFile:
                 if number >= noted and _problem(line, number + 1, last) is not None:
                     break
                 number, end = number + 1, end + len(line)
-                last = hashlib.sha256(line[:-1]).hexdigest()
+                if number >= noted:
+                    last = hashlib.sha256(line[:-1]).hexdigest()
         torn = os.pread(self._file, TORN_BYTES + 1, end)
         # Where a piece never arrived there are zeros, which no line has; other damage stays.
         if len(torn) <= TORN_BYTES and b"\0" in torn:

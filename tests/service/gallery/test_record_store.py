@@ -8,52 +8,16 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from service.gallery.job_records import Job, JobProblem
-from service.gallery.key_records import ApiKey
 from service.gallery.records import (
     CropFilter,
     GallerySettings,
     Picture,
     RequestKey,
-    Snapshot,
 )
-from service.gallery.redis.store import RedisStore
-from service.gallery.sqlite.store import SqliteStore
 from service.problems import GalleryConflict, NeedsReindex, RequestConflict
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
 EVERYTHING = CropFilter()
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def reopen(request, tmp_path):
-    """Opens the store, and again what an earlier opening left."""
-    opened = []
-    if request.param == "redis":
-        server = request.getfixturevalue("redis_record")
-        server.ask("FLUSHALL")
-
-    def open_store():
-        for store in opened:
-            store.close()
-        if request.param == "redis":
-            opened.append(RedisStore(server.url))
-        else:
-            opened.append(SqliteStore(tmp_path / "record"))
-        return opened[-1]
-
-    yield open_store
-    opened[-1].close()
-
-
-@pytest.fixture
-def store(reopen):
-    return reopen()
-
-
-@pytest.fixture
-def gallery(store):
-    return _create(store, "lobby")
 
 
 def _create(store, name: str) -> int:
@@ -329,89 +293,6 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.galleries.delete(gallery)
     assert {one.crop_id for one in store.crops.stray_pictures(now, 9)} == {"c1", "c2"}
     assert {one.gallery_id for one in store.crops.stray_pictures(now, 9)} == {gallery}
-
-
-def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(store, gallery):
-    store.jobs.create(_job("first", gallery, NOON))
-    store.jobs.create(_job("second", gallery, NOON + timedelta(seconds=1)))
-    assert store.jobs.claim("one", NOON, 30).job_id == "first"
-    assert store.jobs.claim("two", NOON, 30).job_id == "second"
-    assert store.jobs.claim("three", NOON + timedelta(seconds=29), 30) is None
-    assert store.jobs.claim("one", NOON + timedelta(seconds=29), 30).job_id == "first"
-    taken = store.jobs.claim("three", NOON + timedelta(seconds=31), 30)
-    assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
-    done = store.jobs.update("second", "done", '{"landed": 4}')
-    assert (done.finished, done.progress) == (True, {"landed": 4})
-    assert store.jobs.unfinished(gallery, "import").job_id == "first"
-    assert [one.job_id for one in store.jobs.page(gallery, 9)] == ["second", "first"]
-
-
-def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
-    store.jobs.create(_job("import", gallery, NOON))
-    store.jobs.claim("one", NOON, 30)
-    store.jobs.claim("two", NOON + timedelta(seconds=31), 30)
-    assert store.jobs.update("import", "running", '{"landed": 1}', worker="one") is None
-    assert store.jobs.update("import", "running", '{"landed": 2}', worker="two").worker == "two"
-    assert store.jobs.get("import").progress == {"landed": 2}
-
-
-def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
-    store.jobs.create(_job("import", gallery, NOON))
-    problems = [JobProblem(n, f"{n}.png", "truncated", "cut off") for n in (3, 8, 9)]
-    store.jobs.update("import", "running", "{}", problems[:2])
-    store.jobs.update("import", "running", "{}", problems[1:])
-    assert store.jobs.get("import").problems == 3
-    assert store.jobs.problems("import", 3, 9) == problems[1:]
-
-
-def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
-    store.jobs.create(_job("waiting", gallery, NOON))
-    assert store.jobs.cancel("waiting").state == "cancelled"
-    store.jobs.create(_job("running", gallery, NOON))
-    store.jobs.claim("one", NOON, 30)
-    asked = store.jobs.cancel("running")
-    assert (asked.state, asked.cancelling) == ("running", True)
-    assert store.jobs.cancel("nothing") is None
-    store.galleries.delete(gallery)
-    assert store.jobs.get("running") is None
-    assert store.jobs.update("running", "done", "{}") is None
-
-
-def test_keys_are_kept_until_they_are_revoked(reopen, store):
-    key = ApiKey("k1", "0" * 64, ("query", "enroll"), "lobby", "the front desk", NOON)
-    store.keys.add(key)
-    assert reopen().keys.all() == [key]
-    again = reopen()
-    assert again.keys.revoke("k1")
-    assert not again.keys.revoke("k1")
-    assert again.keys.all() == []
-
-
-def test_snapshots_are_listed_changed_and_forgotten(store, gallery):
-    snapshot = Snapshot("s1", gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
-    store.snapshots.keep(snapshot)
-    smaller = dataclasses.replace(snapshot, crops=1, sha256="1" * 64)
-    store.snapshots.keep(smaller)
-    assert store.snapshots.all(gallery) == [smaller]
-    assert store.snapshots.remove(gallery, "s1")
-    assert not store.snapshots.remove(gallery, "s1")
-
-
-def _job(job_id: str, gallery: int, created_at: datetime) -> Job:
-    return Job(
-        job_id=job_id,
-        gallery_id=gallery,
-        kind="import",
-        state="queued",
-        parameters={},
-        progress={},
-        problems=0,
-        cancelling=False,
-        worker=None,
-        detail=None,
-        created_at=created_at,
-        updated_at=created_at,
-    )
 
 
 def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery):

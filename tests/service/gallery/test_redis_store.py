@@ -13,12 +13,12 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from service.gallery.job_records import Job
 from service.gallery.records import CropFilter, GallerySettings
 from service.gallery.redis import archives, restoring
 from service.gallery.redis.store import RedisStore
 from service.problems import GalleryConflict, RecordUnavailable
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_jobs import new_job
 from tests.service.redis_server import LosingProxy, redis_server
 
 
@@ -307,7 +307,7 @@ def test_more_than_one_script_changes_is_removed_and_renamed_in_steps(store, gal
 
 def test_a_job_is_claimed_by_one_process(opened, store, gallery):
     for number in range(20):
-        store.jobs.create(_job(f"job {number:02}", gallery))
+        store.jobs.create(new_job(f"job {number:02}", gallery))
 
     def work(worker: str) -> list[str]:
         own, done = opened(), []
@@ -322,7 +322,7 @@ def test_a_job_is_claimed_by_one_process(opened, store, gallery):
 
 
 def test_a_job_that_is_worked_on_keeps_its_lease(store, gallery):
-    store.jobs.create(_job("import", gallery))
+    store.jobs.create(new_job("import", gallery))
     store.jobs.claim("one", NOON, 30)
     store.jobs.update("import", "running", "{}", worker="one")
     assert store.jobs.claim("two", NOON + timedelta(seconds=31), 30) is None
@@ -330,20 +330,3 @@ def test_a_job_that_is_worked_on_keeps_its_lease(store, gallery):
 
 def _enroll_one(store, gallery: int, number: int) -> str:
     return store.crops.enroll(gallery, EMBEDDER, [new_crop(number)]).landed[0].crop_id
-
-
-def _job(job_id: str, gallery: int) -> Job:
-    return Job(
-        job_id=job_id,
-        gallery_id=gallery,
-        kind="import",
-        state="queued",
-        parameters={},
-        progress={},
-        problems=0,
-        cancelling=False,
-        worker=None,
-        detail=None,
-        created_at=NOON,
-        updated_at=NOON,
-    )

@@ -1,0 +1,41 @@
+"""A record store of each kind, and a gallery in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.gallery.records import GallerySettings
+from service.gallery.redis.store import RedisStore
+from service.gallery.sqlite.store import SqliteStore
+from tests.service.gallery.new_crops import EMBEDDER
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def reopen(request, tmp_path):
+    """Opens the store, and again what an earlier opening left."""
+    opened = []
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_record")
+        server.ask("FLUSHALL")
+
+    def open_store():
+        for store in opened:
+            store.close()
+        if request.param == "redis":
+            opened.append(RedisStore(server.url))
+        else:
+            opened.append(SqliteStore(tmp_path / "record"))
+        return opened[-1]
+
+    yield open_store
+    opened[-1].close()
+
+
+@pytest.fixture
+def store(reopen):
+    return reopen()
+
+
+@pytest.fixture
+def gallery(store):
+    return store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id

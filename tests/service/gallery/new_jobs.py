@@ -1,0 +1,25 @@
+"""Jobs for tests of the record store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from service.gallery.job_records import Job
+from tests.service.gallery.new_crops import NOON
+
+
+def new_job(job_id: str, gallery: int, created_at: datetime = NOON) -> Job:
+    return Job(
+        job_id=job_id,
+        gallery_id=gallery,
+        kind="import",
+        state="queued",
+        parameters={},
+        progress={},
+        problems=0,
+        cancelling=False,
+        worker=None,
+        detail=None,
+        created_at=created_at,
+        updated_at=created_at,
+    )
