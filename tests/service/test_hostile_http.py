@@ -4,86 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-import socket
 import time
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.service.conftest import files
+from tests.service.raw_http import (
+    CROPS,
+    END,
+    FORM,
+    PART,
+    SECONDS,
+    ask,
+    besieged,
+    connect,
+    held_mb,
+    request,
+    rest_of,
+    statuses,
+)
 
-CROPS = "/v1/galleries/default/crops"
-FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
-PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nx\r\n'
-END = b"--b--\r\n"
-SECONDS = 2
-CHUNKED = b"Transfer-Encoding: chunked"
-
-
-@pytest.fixture(scope="module")
-def besieged(start):
-    running = start(
-        header_timeout_s=SECONDS,
-        body_timeout_s=SECONDS,
-        max_body_bytes=4_000_000,
-        max_connections=60,
-    )
-    yield running
-    assert running.http.get("/livez").status_code == 200
-    assert "raceback" not in running.log.read_text()
-    assert "Fatal error" not in running.log.read_text()
-    running.kill()
-
-
-@pytest.fixture
-def connect(besieged):
-    """Opens a connection; every one is closed at the end."""
-    address = urlsplit(str(besieged.http.base_url))
-    with contextlib.ExitStack() as opened:
-
-        def one() -> socket.socket:
-            place = (address.hostname, address.port)
-            return opened.enter_context(socket.create_connection(place, timeout=20))
-
-        yield one
-
-
-@pytest.fixture
-def ask(connect):
-    """Sends bytes and answers all that comes until the connection is closed."""
-
-    def send(*parts: bytes) -> bytes:
-        connection = connect()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for part in parts:
-                connection.sendall(part)
-        return rest_of(connection)
-
-    return send
-
-
-def rest_of(connection: socket.socket) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(65_536):
-            answer += part
-    return answer
-
-
-def request(method: bytes, path: bytes, *headers: bytes, body: bytes = b"") -> bytes:
-    lines = [method + b" " + path + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
-    return b"\r\n".join([*lines, *headers, b"", body])
-
-
-def statuses(answer: bytes) -> list[int]:
-    return [int(one) for one in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
-
-
-def held_mb(process) -> int:
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+# Fixtures, which tests know by their names.
+__all__ = ["ask", "besieged", "connect"]
 
 
 def test_headers_that_dribble_in_are_408_in_time(connect):
@@ -278,164 +219,3 @@ def test_a_client_that_asks_first_is_told_to_go_on_or_not_to(connect):
         request(b"POST", CROPS.encode(), FORM[:-2], too_long, b"Expect: 100-continue")
     )
     assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
-
-
-NAMED = b'--b\r\nContent-Disposition: form-data; name="'
-MULTIPART = {
-    "no boundary": (b"multipart/form-data", PART + END),
-    "an empty boundary": (b"multipart/form-data; boundary=", PART + END),
-    "a boundary of 50,000": (b"multipart/form-data; boundary=" + b"b" * 50_000, PART + END),
-    "another boundary": (b"multipart/form-data; boundary=c", PART + END),
-    "two boundaries": (b"multipart/form-data; boundary=b; boundary=c", PART + END),
-    "a boundary in the data": (b"multipart/form-data; boundary=b", PART[:-3] + b"--b" + PART),
-    "no end": (b"multipart/form-data; boundary=b", PART),
-    "nothing": (b"multipart/form-data; boundary=b", b""),
-    "10,000 files": (b"multipart/form-data; boundary=b", PART * 10_000 + END),
-    "10,000 fields": (
-        b"multipart/form-data; boundary=b",
-        (NAMED + b'identity"\r\n\r\nx\r\n') * 10_000 + END,
-    ),
-    "a value of 3 MB": (
-        b"multipart/form-data; boundary=b",
-        NAMED + b'identity"\r\n\r\n' + b"x" * 3_000_000 + END,
-    ),
-    "a name of 3 MB": (
-        b"multipart/form-data; boundary=b",
-        b'--b\r\nContent-Disposition: form-data; name="'
-        + b"x" * 3_000_000
-        + b'"\r\n\r\nx\r\n'
-        + END,
-    ),
-    "300,000 headers of a part": (
-        b"multipart/form-data; boundary=b",
-        b"--b\r\n"
-        + b"X-A: b\r\n" * 300_000
-        + b'Content-Disposition: form-data; name="identity"\r\n\r\nx',
-    ),
-    "an unknown charset": (b"multipart/form-data; boundary=b; charset=nobodys", PART + END),
-    "fields by ampersands": (b"application/x-www-form-urlencoded", b"identity=a&" * 200_000),
-    "a field of 3 MB": (b"application/x-www-form-urlencoded", b"identity=" + b"%00" * 1_000_000),
-    "a compressed body": (
-        b"multipart/form-data; boundary=b\r\nContent-Encoding: gzip",
-        b"\x1f\x8b",
-    ),
-}
-
-
-@pytest.mark.parametrize(("kind", "body"), MULTIPART.values(), ids=MULTIPART)
-def test_a_broken_form_is_the_clients_error_soon(besieged, ask, kind, body):
-    before, began = held_mb(besieged.process), time.monotonic()
-    answer = ask(
-        request(
-            b"POST",
-            CROPS.encode(),
-            b"Content-Type: " + kind,
-            b"Content-Length: %d" % len(body),
-            body=body,
-        )
-    )
-    assert statuses(answer)[-1] in (400, 413, 415, 422), answer[:300]
-    assert b"; " in answer
-    assert time.monotonic() - began < 10
-    assert held_mb(besieged.process) - before < 100
-
-
-TEXTS = ["\0", "a\0b", "\x1b[31m", "n" * 257, "\u202e", "..", ".", "\n"]
-METADATA = {
-    "depth 100,000": "[" * 100_000,
-    "objects 5,000 deep": '{"a":' * 5_000 + "1" + "}" * 5_000,
-    "33 levels": '{"a":' * 33 + "1" + "}" * 33,
-    "17 kB": json.dumps({"a": "x" * 17_000}),
-    "500 kB": json.dumps({"a": "x" * 500_000}),
-    "1e999": '{"a": 1e999}',
-    "NaN": '{"a": NaN}',
-    "an integer of 5,000 digits": '{"a": %s}' % ("9" * 5_000),
-    "half of a surrogate pair": '{"a": "\\ud800"}',
-    "no object": "[1]",
-    "a string": '"a"',
-    "twice": '{"a": 1}{"a": 2}',
-}
-
-
-@pytest.mark.parametrize("field", ["identity", "camera", "external_id"])
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_name_that_is_none_is_422_and_the_field_named(besieged, drawn_crops, field, text):
-    answer = besieged.enroll("default", drawn_crops[0].png, **{field: text})
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(f"{field}: ")
-
-
-@pytest.mark.parametrize("text", METADATA.values(), ids=METADATA)
-def test_metadata_that_cannot_be_kept_is_422_and_its_limits_named(besieged, drawn_crops, text):
-    answer = besieged.enroll("default", drawn_crops[0].png, metadata=text)
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("metadata: ")
-    assert "16,384 bytes and 32 levels" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("field", ["top_k", "rerank_depth", "min_version"])
-@pytest.mark.parametrize(
-    "number", ["1e999", "NaN", "-1", "9" * 5_000, "١٢", "0x10", "", "1.5", " "]
-)
-def test_a_number_that_is_none_is_422_and_the_field_named(besieged, drawn_crops, field, number):
-    answer = besieged.query("default", drawn_crops[0].png, **{field: number})
-    assert answer.status_code in ((200, 422) if number in ("", "١٢") else (422,))
-    if answer.status_code == 422:
-        assert field in answer.json()["detail"]
-        assert len(answer.text) < 2_000
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/galleries/%00",
-        "/v1/galleries/%ff%fe",
-        "/v1/galleries/%ED%A0%80/crops",
-        "/v1/galleries/default/crops/%00/image",
-        "/v1/galleries/default/crops/..%2f..%2f..%2fetc%2fpasswd/image",
-        "/v1/galleries/default/crops?identity=%ED%A0%80&camera=%00&external_id=%FF",
-        "/v1/galleries/default/crops?cursor=" + "9" * 5_000,
-        "/v1/galleries/default/crops?limit=" + "9" * 5_000,
-        "/v1/galleries/default/identities?cursor=%00%ff",
-        "/v1/galleries/default/identities/" + "n" * 20_000,
-        "/v1/jobs/%00",
-        "/v1/jobs?gallery=%00",
-        "/v1/galleries/default/snapshots/..%2f..%2fx",
-        "/v1/model?gallery_size=1e999",
-        "/assets/..%2f..%2fsettings.py",
-        "/assets/%2e%2e/%2e%2e/settings.py",
-        "/docs/assets/%00",
-        "//etc/passwd",
-        "/" + "a/" * 10_000,
-    ],
-)
-def test_an_odd_path_or_query_is_the_clients_error(besieged, path):
-    for method in ("GET", "DELETE"):
-        answer = besieged.http.request(method, path)
-        assert answer.status_code in (200, 404, 405, 422), answer.text
-        assert b"root:" not in answer.content
-        assert b"class Settings" not in answer.content
-
-
-@pytest.mark.parametrize(
-    "key", ["", "a b", "n" * 10_000, "é".encode(), b"\xff", "k" * 256, "../..", "'; --"]
-)
-def test_an_odd_idempotency_key_is_taken_as_it_is_or_refused(besieged, drawn_crops, key):
-    url, images = CROPS, files(drawn_crops[0].png)
-    answer = besieged.http.post(url, files=images, headers={"Idempotency-Key": key})
-    assert answer.status_code in (201, 422), answer.text
-    if answer.status_code == 422:
-        assert "idempotency-key: " in answer.json()["detail"]
-
-
-@pytest.mark.parametrize(
-    "asked", ["bytes=0-0", "bytes=-1", "bytes=5-1", "bytes=0-9999999999999", "x=1", "bytes=a-b"]
-)
-def test_a_range_of_an_image_is_a_part_or_the_whole(besieged, drawn_crops, asked):
-    crop = besieged.enroll("default", drawn_crops[0].png).json()["results"][0]["crop_id"]
-    many = ",".join([asked, *["bytes=0-1"] * 2_000])
-    for ranges in (asked, many):
-        url = f"{CROPS}/{crop}/image"
-        answer = besieged.http.get(url, headers={"Range": ranges})
-        assert answer.status_code in (200, 206, 416)
-        assert len(answer.content) <= len(drawn_crops[0].png)
