@@ -63,6 +63,8 @@ class Settings(BaseSettings):
         min_body_rate: bytes a second; a body that is awaited for longer, beyond `body_timeout_s`,
             is 408.
         header_timeout_s: a connection on which no request's headers arrive for so long is closed.
+        send_timeout_s: a connection whose client takes less than 48 KiB of its answer, and not its
+            rest, within so long is dropped.
         max_connections: beyond it, 503.
         quality: what becomes of a poor crop that is enrolled: it lands with a warning, is that
             image's problem, or is not looked at. Queries are never refused for it.
@@ -110,6 +112,7 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(30.0, gt=0.0)
     min_body_rate: int = Field(16 * 1024, ge=1)
     header_timeout_s: float = Field(10.0, gt=0.0)
+    send_timeout_s: float = Field(30.0, gt=0.0)
     # A process may mostly have 1,024 files open, and a proxy sends 500 at once.
     max_connections: int = Field(900, ge=1)
     quality: QualityPolicy = "warn"

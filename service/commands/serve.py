@@ -80,7 +80,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
-        http=bounded_connections(settings.header_timeout_s, settings.max_connections),
+        http=bounded_connections(settings),
     )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])

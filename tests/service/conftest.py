@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,19 @@ class Served:
 
     def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
+
+    def ended_job(self, job: dict[str, Any], seconds: float = 120.0) -> dict[str, Any]:
+        """A job as it is once it has ended."""
+        until = time.monotonic() + seconds
+        while job["state"] in ("queued", "running"):
+            assert time.monotonic() < until, job
+            time.sleep(0.02)
+            job = self.http.get(f"/v1/jobs/{job['job_id']}").json()
+        return job
+
+    def is_in_step(self) -> bool:
+        """Whether it follows its Redis."""
+        return bool(self.http.get("/readyz").json()["record"]["state"] == "in_step")
 
     def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.service.lagging_proxy import LaggingProxy
 from tests.service.redis_server import LosingProxy
+from tests.waiting import eventually
 
 # Each is told its retries by the service: what is not answered by then never is.
 PATIENCE_SECONDS = 30.0
@@ -89,10 +90,7 @@ def test_whatever_the_network_does_a_write_that_is_asked_for_again_happens_once(
         harming.join(10)
     lagging.delay = 0.0
     lagging.flow()
-    until = time.monotonic() + PATIENCE_SECONDS
-    while served.http.get("/readyz").json()["record"]["state"] != "in_step":
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    eventually(served.is_in_step)
     assert sorted(_held(served, gallery)) == sorted(landed)
     assert len(set(landed)) == WRITES
     assert searched == {200}

@@ -11,6 +11,7 @@ from model.problems import InputProblem
 from service.device import DeviceThread
 from service.problems import DeviceLost, ServiceStopping
 from service.pulse import DEAD, beat
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -73,12 +74,10 @@ def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
     time.sleep(0.3)
     assert device.silent_seconds() >= 0.2
     gates[0].set()
-    time.sleep(0.05)
-    assert device.silent_seconds() < 0.2
+    eventually(lambda: device.silent_seconds() < 0.2)
     gates[1].set()
     done.result(5)
-    time.sleep(0.05)
-    assert device.silent_seconds() == 0.0
+    eventually(lambda: device.silent_seconds() == 0.0)
 
 
 def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import secrets
 import shutil
-import time
 import zipfile
 
 import pytest
 
 from tests.service.redis_server import RedisServer
 from tests.service.small_disk import small_disk
+from tests.waiting import eventually
 
 PICTURE_BYTES = 60_000
 RESERVED = 4 * 1024 * 1024
@@ -110,7 +110,7 @@ def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_take
             shutil.copytree(disk.path, larger.path, dirs_exist_ok=True)
             server.folder = larger.path
             server.start()
-            _until_in_step(served)
+            eventually(served.is_in_step)
             held = _held(served)
             # What was refused may be there, whole, and nothing else.
             assert set(landed) <= held
@@ -133,23 +133,11 @@ def test_an_import_waits_for_room_and_goes_on(start, tmp_path, drawn_crops):
         )
         assert begun.status_code == 202, begun.text
         url = f"/v1/jobs/{begun.json()['job_id']}"
-        until = time.monotonic() + 30
-        while "was cut off" not in served.log.read_text():
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        eventually(lambda: "was cut off" in served.log.read_text())
         assert served.http.get(url).json()["state"] == "running"
         assert _is_well(served)
         (disk.path / "taken").unlink()
-        while (job := served.http.get(url).json())["state"] == "running":
-            assert time.monotonic() < until, served.log.read_text()[-2000:]
-            time.sleep(0.1)
+        job = served.ended_job(served.http.get(url).json())
         assert (job["state"], job["progress"]["landed"]) == ("done", 40)
         assert len(_held(served)) == 40
         served.kill()
-
-
-def _until_in_step(served) -> None:
-    until = time.monotonic() + 30
-    while served.http.get("/readyz").json()["record"]["state"] != "in_step":
-        assert time.monotonic() < until
-        time.sleep(0.05)

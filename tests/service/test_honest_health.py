@@ -113,7 +113,7 @@ def test_a_lost_device_is_answered_503_and_ends_the_process_at_once(broken, draw
     begun = time.monotonic()
     livez, _ = _probes(served)
     assert served.ended_with(5) == EXIT_STATUS
-    assert time.monotonic() - begun < STALL + 5
+    assert time.monotonic() - begun < STALL + 10
     assert livez[-1].status_code == 503
     assert "illegal memory access" in livez[-1].json()["detail"]
     for answers in asked:

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -52,11 +51,7 @@ def ended(besieged, request):
         files = None if data is None else {"archive": data}
         answer = besieged.http.post(url, files=files, data=fields)
         assert answer.status_code == 202, answer.text
-        job, until = answer.json(), time.monotonic() + 60
-        while job["state"] in ("queued", "running"):
-            assert time.monotonic() < until, job
-            time.sleep(0.02)
-            job = besieged.http.get(f"/v1/jobs/{job['job_id']}").json()
+        job = besieged.ended_job(answer.json())
         report = besieged.http.get(f"/v1/jobs/{job['job_id']}/report").text
         return job, list(csv.DictReader(io.StringIO(report)))
 

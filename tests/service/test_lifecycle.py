@@ -11,19 +11,12 @@ import zipfile
 
 import pytest
 
+from tests.waiting import eventually
+
 
 def _listed(served, gallery: str) -> dict[str, str]:
     answer = served.http.get(f"/v1/galleries/{gallery}/crops?limit=1000").json()
     return {crop["crop_id"]: crop["identity"] for crop in answer["results"]}
-
-
-def _ended(served, job: dict) -> dict:
-    until = time.monotonic() + 120
-    while job["state"] in ("queued", "running"):
-        assert time.monotonic() < until, job
-        time.sleep(0.05)
-        job = served.http.get(f"/v1/jobs/{job['job_id']}").json()
-    return job
 
 
 def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
@@ -161,7 +154,7 @@ def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, galle
     )
     assert answer.status_code == 202
     assert answer.headers["Location"] == f"/v1/jobs/{answer.json()['job_id']}"
-    job = _ended(served, answer.json())
+    job = served.ended_job(answer.json())
     assert (job["state"], job["problems"]) == ("done", 2)
     expected = {"total": 9, "done": 9, "landed": 6, "duplicates": 1, "refused": 2}
     assert job["progress"] == expected
@@ -182,7 +175,7 @@ def test_a_manifest_in_a_tar_says_who_and_where(served, gallery, drawn_crops):
             rows.append(f"{number}.png,00{number},gate,2026-03-01T09:30:00Z")
         _add(archive, "manifest.csv", "\n".join(rows).encode())
     url = f"/v1/galleries/{gallery}/imports"
-    job = _ended(served, served.http.post(url, files={"archive": packed.getvalue()}).json())
+    job = served.ended_job(served.http.post(url, files={"archive": packed.getvalue()}).json())
     assert job["progress"]["landed"] == 3, job
     crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
     assert [crop["identity"] for crop in crops] == ["000", "001", "002"]
@@ -202,7 +195,7 @@ def test_a_manifest_is_read_below_a_data_directory_behind_a_link(start, tmp_path
     job = served.http.post(
         "/v1/galleries/default/imports", files={"archive": packed.getvalue()}
     ).json()
-    assert _ended(served, job)["progress"]["landed"] == 1
+    assert served.ended_job(job)["progress"]["landed"] == 1
 
 
 def test_progress_is_told_as_it_goes_until_the_end(served, gallery, drawn_crops):
@@ -227,7 +220,7 @@ def test_progress_is_told_as_it_goes_until_the_end(served, gallery, drawn_crops)
 )
 def test_what_is_no_archive_fails_as_a_job_that_says_why(served, gallery, content, reason):
     url = f"/v1/galleries/{gallery}/imports"
-    job = _ended(served, served.http.post(url, files={"archive": ("a", content)}).json())
+    job = served.ended_job(served.http.post(url, files={"archive": ("a", content)}).json())
     assert job["state"] == "failed"
     assert reason in job["detail"]
 
@@ -243,7 +236,7 @@ def test_a_folder_is_imported_only_from_below_the_import_directory(start, tmp_pa
     url = "/v1/galleries/default/imports"
     for folder in ("../secret", str(tmp_path / "secret"), "tuesday"):
         assert served.http.post(url, data={"folder": folder}).status_code == 422
-    job = _ended(served, served.http.post(url, data={"folder": "monday"}).json())
+    job = served.ended_job(served.http.post(url, data={"folder": "monday"}).json())
     assert job["progress"]["landed"] == 3
 
 
@@ -262,7 +255,7 @@ def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, d
         time.sleep(0.01)
     served.kill()
     again = start(data_dir=tmp_path / "data")
-    ended = _ended(again, again.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = again.ended_job(again.http.get(f"/v1/jobs/{job['job_id']}").json())
     assert ended["progress"] == {
         "total": 400,
         "done": 400,
@@ -284,7 +277,7 @@ def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_c
     while served.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 32:
         time.sleep(0.01)
     assert served.http.delete(f"/v1/jobs/{job['job_id']}").status_code == 200
-    ended = _ended(served, served.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = served.ended_job(served.http.get(f"/v1/jobs/{job['job_id']}").json())
     assert ended["state"] == "cancelled"
     crops = served.http.get(f"/v1/galleries/{gallery}").json()["crops"]
     assert crops == ended["progress"]["landed"] < 300
@@ -300,10 +293,7 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
     )
     changed = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "30"}).json()
     assert changed["retention_days"] == 30
-    until = time.monotonic() + 20
-    while len(_listed(served, gallery)) > 2:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually(lambda: len(_listed(served, gallery)) == 2)
     assert len(served.query(gallery, drawn_crops[0].png).json()["results"]) == 2
     kept = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "0"}).json()
     assert kept["retention_days"] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from tests.waiting import eventually
 
 
 def _files(folder):
@@ -54,10 +54,7 @@ def test_what_retention_deletes_is_swept_up(start, tmp_path, drawn_crops):
     gallery = served.create("lobby")
     served.enroll(gallery, drawn_crops[0].png, captured_at="2020-01-01T00:00:00Z")
     served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "1"})
-    until = time.monotonic() + 20
-    while _files(folder):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually(lambda: not _files(folder))
 
 
 def test_a_folder_that_cannot_be_keeps_the_service_from_starting(tmp_path, refused_start):

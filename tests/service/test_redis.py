@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from service.commands.keys import keys
 from tests.service.conftest import Served
 from tests.service.redis_server import RedisServer, redis_server
+from tests.waiting import eventually
 
 
 def test_what_was_acknowledged_is_served_after_kill_9_of_service_and_redis(
@@ -44,14 +45,6 @@ def interrupted(start) -> Iterator[tuple[RedisServer, Served]]:
         served.kill()
 
 
-def _wait_until_followed(served: Served) -> None:
-    """Returns once the service has noticed that Redis is back."""
-    until = time.monotonic() + 20
-    while served.http.get("/readyz").json()["record"]["state"] != "in_step":
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries_go_on(
     interrupted, drawn_crops
 ):
@@ -67,7 +60,7 @@ def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries
     assert int(refused.headers["Retry-After"]) > 0
     assert len(served.query("default", drawn_crops[0].png).json()["results"]) == 1
     server.start()
-    _wait_until_followed(served)
+    eventually(served.is_in_step)
     assert served.enroll("default", drawn_crops[1].png).status_code == 201
 
 
@@ -84,13 +77,8 @@ def test_an_import_waits_for_redis_and_goes_on(interrupted, drawn_crops):
     server.kill()
     time.sleep(0.5)
     server.start()
-    _wait_until_followed(served)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        job = served.http.get(f"/v1/jobs/{begun.json()['job_id']}").json()
-        if job["state"] not in ("queued", "running"):
-            break
-        time.sleep(0.1)
+    eventually(served.is_in_step)
+    job = served.ended_job(served.http.get(f"/v1/jobs/{begun.json()['job_id']}").json())
     assert (job["state"], job["progress"]["landed"]) == ("done", len(drawn_crops))
 
 

@@ -10,15 +10,6 @@ import pytest
 from tests.service.security.conftest import make_key
 
 
-def _ended(served, job: dict) -> dict:
-    until = time.monotonic() + 120
-    while job["state"] in ("queued", "running"):
-        assert time.monotonic() < until, job
-        time.sleep(0.02)
-        job = served.http.get(f"/v1/jobs/{job['job_id']}").json()
-    return job
-
-
 def _fill(served, drawn_crops) -> str:
     gallery = served.create("lobby")
     served.enroll(
@@ -58,7 +49,7 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
     for thread in asking:
         thread.start()
     try:
-        job = _ended(served, served.http.post(f"{url}/reindex").json())
+        job = served.ended_job(served.http.post(f"{url}/reindex").json())
         added = served.enroll(gallery, drawn_crops[0].png + b"!", identity="late", camera="east")
     finally:
         stop.set()
@@ -83,7 +74,7 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
 
 def test_a_reindex_is_stopped_by_an_admin_alone(exchanged, tmp_path):
     served, gallery = exchanged
-    job = _ended(served, served.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    job = served.ended_job(served.http.post(f"/v1/galleries/{gallery}/reindex").json())
     url = f"/v1/jobs/{job['job_id']}"
     asked = {
         scope: {"Authorization": f"Bearer {make_key(tmp_path / 'data', '--scope', scope)}"}
@@ -104,7 +95,7 @@ def test_without_the_model_before_a_gallery_waits_for_its_reindex(
     again = start(data_dir=tmp_path / "data", artefact=other_artefact)
     refused = again.query(gallery, drawn_crops[0].png)
     assert (refused.status_code, "reindex" in refused.json()["detail"]) == (409, True)
-    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json())
     assert job["state"] == "done"
     found = again.query(gallery, drawn_crops[0].png, top_k=1).json()["results"]
     assert found[0]["identity"] == drawn_crops[0].identity
@@ -123,7 +114,7 @@ def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_a
         time.sleep(0.005)
     again.kill()
     third = start(data_dir=tmp_path / "data", artefact=other_artefact)
-    ended = _ended(third, third.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = third.ended_job(third.http.get(f"/v1/jobs/{job['job_id']}").json())
     assert (ended["state"], ended["progress"]["done"]) == ("done", 240)
     assert third.query(gallery, drawn_crops[0].png).status_code == 200
 
@@ -139,7 +130,7 @@ def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
     assert picture.json()["type"] == "urn:gmn:problem:unknown_picture"
     served.kill()
     again = start(data_dir=tmp_path / "data", artefact=other_artefact, previous=tiny_artefact)
-    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json())
     assert (job["state"], job["problems"]) == ("failed", 3)
     assert crop["crop_id"] in again.http.get(f"/v1/jobs/{job['job_id']}/report").text
     assert again.query(gallery, drawn_crops[0].png).status_code == 200
@@ -162,5 +153,5 @@ def test_thumbnails_are_kept_small_and_embedded_anew(start, tmp_path, drawn_crop
         assert (kept.format, kept.size) == ("JPEG", (128, 256))
     served.kill()
     again = start(data_dir=tmp_path / "data", artefact=other_artefact)
-    job = _ended(again, again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json())
     assert job["state"] == "done"

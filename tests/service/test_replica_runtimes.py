@@ -20,7 +20,7 @@ from service.operations.jobs import work_on_jobs
 from service.operations.manage import change_gallery
 from service.runtime import Runtime
 from service.settings import Settings
-from tests.service.gallery.replicas import eventually
+from tests.waiting import eventually
 
 WAITED = 30.0
 

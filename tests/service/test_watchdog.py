@@ -18,6 +18,7 @@ from service.operations import background
 from service.problems import StorageFailed
 from service.pulse import DEAD, Pulse, Stage, WatchedPool, beat
 from service.watchdog import EXIT_STATUS, Watchdog
+from tests.waiting import eventually
 
 STALL = 0.3
 
@@ -145,8 +146,7 @@ def test_work_that_no_thread_takes_is_seen(pool):
     pool._adjust_thread_count = lambda: None
     assert pool.silent_seconds() == 0.0
     pool.submit(lambda: None)
-    time.sleep(0.3)
-    assert pool.silent_seconds() >= 0.2
+    eventually(lambda: pool.silent_seconds() >= 0.2)
 
 
 def test_what_waited_long_in_a_queue_that_moved_just_now_is_no_trouble(pool):
@@ -165,8 +165,7 @@ def test_cancelled_work_is_forgotten(pool):
     pool.gate.set()
     for one in running:
         one.result(5)
-    time.sleep(0.05)
-    assert not pool._pieces
+    eventually(lambda: not pool._pieces)
 
 
 def test_whoever_waits_for_a_piece_of_work_gets_on_with_it(pool):
@@ -207,15 +206,13 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
     assert compactor.stage.silent_seconds() == 0.0
     assert compactor.stage.patience == COMPACTORS_PATIENCE > 1
     compactor.consider(Index())
-    time.sleep(0.2)
-    assert compactor.stage.silent_seconds() > 0.1
+    eventually(lambda: compactor.stage.silent_seconds() > 0.1)
     gates[0].set()
-    time.sleep(0.05)
-    assert compactor.stage.silent_seconds() < 0.1
+    eventually(lambda: compactor.stage.silent_seconds() < 0.1)
     gates[1].set()
     compactor._building.join(5)
-    time.sleep(0.2)
-    assert compactor.stage.silent_seconds() > 0.1, "nobody has adopted it yet"
+    # Nobody has adopted it yet.
+    eventually(lambda: compactor.stage.silent_seconds() > 0.1)
     device.submitted[0]()
     assert compactor.stage.silent_seconds() == 0.0
 

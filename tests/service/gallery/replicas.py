@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -100,13 +98,3 @@ class Replica:
 
     def version(self, gallery: str) -> int:
         return self.galleries.get(gallery).version
-
-
-def eventually(what: Callable[[], object], seconds: float = 10.0) -> None:
-    """Returns once something holds; fails where it does not come to."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if what():
-            return
-        time.sleep(0.01)
-    assert what()

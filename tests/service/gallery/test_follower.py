@@ -19,8 +19,9 @@ from service.gallery.records import CropLabel, GallerySettings
 from service.problems import RecordUnavailable, UnknownGallery
 from service.pulse import DEAD
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
-from tests.service.gallery.replicas import Replica, eventually
+from tests.service.gallery.replicas import Replica
 from tests.service.redis_server import redis_server
+from tests.waiting import eventually
 
 HERE = DEFAULT_GALLERY
 
@@ -308,7 +309,7 @@ def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():
         assert asyncio.run(other.galleries.confirm(gallery, [label])).stale
         with pytest.raises(RecordUnavailable):
             other.enroll(HERE, 2)
-        assert time.monotonic() - begun < 2.0
+        assert time.monotonic() - begun < 5.0
         eventually(lambda: other.galleries.record_state.lag_seconds > 1.0)
         server.process.send_signal(signal.SIGCONT)
         eventually(lambda: other.galleries.record_state.state == "in_step")

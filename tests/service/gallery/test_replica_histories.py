@@ -18,8 +18,9 @@ import pytest
 from service.gallery.galleries import DEFAULT_GALLERY as HERE
 from service.problems import RecordUnavailable, ServiceProblem, UnknownCrop, VersionNotReached
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
-from tests.service.gallery.replicas import Replica, eventually
+from tests.service.gallery.replicas import Replica
 from tests.service.lagging_proxy import LaggingProxy
+from tests.waiting import eventually
 
 SECONDS = 8.0
 WRITERS, READERS = 4, 4
@@ -196,7 +197,7 @@ def test_a_way_that_stalls_is_told_and_mends_itself(lagging):
     # What cannot be known is not claimed: with the version it is asked for, and refused.
     with pytest.raises(ServiceProblem):
         asyncio.run(other.query(HERE, version))
-    assert time.monotonic() - began < 6.0
+    assert time.monotonic() - began < 15.0
     with pytest.raises(RecordUnavailable):
         other.enroll(HERE, 2)
     proxies[1].flow()

@@ -1,0 +1,25 @@
+"""Waiting for what comes about by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import httpx
+
+LONGEST_SECONDS = 30.0
+
+
+def eventually(what: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
+    """Returns once something holds; fails where it does not come to.
+
+    A service that does not answer, or not yet with what is asked of it, is asked again.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(httpx.TransportError, KeyError):
+            if what():
+                return
+        time.sleep(0.02)
+    assert what(), "it never came about"
