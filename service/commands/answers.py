@@ -12,6 +12,7 @@ from rich.table import Table
 from service.client import Ranking
 
 VERDICT_STYLES = {"match": "bold green", "uncertain": "yellow", "no_match": "red"}
+STALE = "stale: the service's record does not answer; this is what was known last"
 METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
 
 
@@ -25,6 +26,8 @@ def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
     for title, ranking in rankings.items():
         style = VERDICT_STYLES[ranking.verdict]
         console.print(f"{escape(title)}: [{style}]{ranking.verdict}[/]")
+        if ranking.stale:
+            console.print(f"[yellow]{STALE}[/]")
         console.print(_table(ranking))
         total = ranking.timing_ms.get("total")
         timing = "" if total is None else f", {total:.1f} ms"

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.service.conftest import Served
+from tests.service.redis_server import redis_server
+
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
 PNG = {"name": "person.png", "mimeType": "image/png"}
 
@@ -220,6 +223,25 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     search_for(tab, drawn_crops[0].png)
     tab.wait_for_selector(".cards .card img")
     assert tab.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+
+
+def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_path, drawn_crops):
+    with redis_server() as record:
+        served = Served(
+            tmp_path / "log",
+            artefact=tiny_artefact,
+            data_dir=tmp_path / "data",
+            redis_url=record.url,
+        )
+        served.enroll("default", drawn_crops[0].png)
+        tab.goto(f"{served.http.base_url}/#default/search")
+        tab.wait_for_selector("#state .dot.ready")
+        search_for(tab, drawn_crops[0].png)
+        assert tab.locator(".stale").count() == 0
+        record.kill()
+        search_for(tab, drawn_crops[0].png)
+        tab.locator(".banner .stale").filter(has_text="The record does not answer").wait_for()
+        served.kill()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

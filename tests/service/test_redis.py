@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import zipfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.commands.keys import keys
+from tests.service.client.conftest import run_gmn
 from tests.service.conftest import Served
 from tests.service.redis_server import RedisServer, redis_server
 from tests.waiting import eventually
@@ -62,6 +64,24 @@ def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries
     server.start()
     eventually(served.is_in_step)
     assert served.enroll("default", drawn_crops[1].png).status_code == 201
+
+
+def test_an_answer_from_memory_alone_says_so_on_the_command_line(
+    interrupted, drawn_crops, tmp_path
+):
+    server, served = interrupted
+    image = tmp_path / "asked.png"
+    image.write_bytes(drawn_crops[0].png)
+    url = str(served.http.base_url)
+    served.enroll("default", drawn_crops[0].png)
+    assert "stale" not in run_gmn(url, "default", "query", str(image)).stdout
+    server.kill()
+    told = run_gmn(url, "default", "query", str(image)).stdout
+    assert "stale: the service's record does not answer" in told
+    told = run_gmn(url, "default", "query", str(image), "--json").stdout
+    assert json.loads(told)["stale"] is True
+    server.start()
+    eventually(served.is_in_step)
 
 
 def test_an_import_waits_for_redis_and_goes_on(interrupted, drawn_crops):

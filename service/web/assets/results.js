@@ -6,6 +6,7 @@ import {
 } from "./elements.js";
 
 const STRANGERS = { "far_1e-1": "one in 10 searches", "far_1e-2": "one in 100 searches", "far_1e-3": "one in 1,000 searches" };
+const STALE = "The record does not answer: this is what was known last, and pictures may be missing.";
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
   uncertain: (best) => ["Not sure: perhaps ", who(best)],
@@ -35,6 +36,7 @@ function banner(answer, point) {
       : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
     h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, told),
+      answer.stale && h("p", { class: "stale" }, STALE),
       h("p", { class: "hint" }, `Set so that ${STRANGERS[point]} for a stranger may say match · `,
         `${count(answer.candidates_scored, "crop")} scored · ${answer.timing_ms.total.toFixed(0)} ms`)));
 }
