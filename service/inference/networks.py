@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact
 from model.embedder import Embedder
+from model.folding import folded
 from model.pair_scoring import score_pairs
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
@@ -42,8 +43,11 @@ class Networks:
         self.dtype = _dtype(dtype, self.device)
         self._dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
+        shape = (1, 3, self._preprocessing.height, self._preprocessing.width)
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        embedder: Embedder = folded(artefact.embedder.requires_grad_(False), example)
+        self._embedder = embedder.to(self.device)
         # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
-        self._embedder: Embedder = artefact.embedder.to(self.device).requires_grad_(False)
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._metric_network = artefact.metric_network.to(self.device).requires_grad_(False)
 

@@ -1,0 +1,88 @@
+"""BatchNorm folded into convolutions: nothing but the time it takes changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from model.embedder import Embedder, EmbedderConfig
+from model.folding import folded
+from model.multiscale import MultiscaleConfig
+
+CONFIGS = [
+    EmbedderConfig(backbone="mobilenet_v2"),
+    EmbedderConfig(backbone="resnet50"),
+    EmbedderConfig(backbone="mobilenet_v2", pooling="average", multiscale=MultiscaleConfig()),
+]
+
+
+def _norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def _with_statistics(network):
+    """As after training: no BatchNorm is the identity any more."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_var, module.weight.data):
+                values.uniform_(0.5, 1.5, generator=generator)
+            for values in (module.running_mean, module.bias.data):
+                values.uniform_(-0.2, 0.2, generator=generator)
+    return network.eval()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda one: one.model_dump_json())
+def test_a_folded_embedder_gives_the_same_features_without_a_batch_norm(config):
+    torch.manual_seed(0)
+    embedder = _with_statistics(Embedder(config))
+    crops = torch.randn(4, 3, 64, 32)
+    before = _norms(embedder)
+    shorter = folded(embedder, crops[:1])
+    with torch.no_grad():
+        expected, found = embedder(crops), shorter(crops)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert _norms(shorter) == 0
+    # What was given is as it was.
+    assert _norms(embedder) == before > 0
+
+
+class Shared(nn.Module):
+    """A convolution whose output is read beside its BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        maps = self.convolution(images)
+        return self.norm(maps) + maps
+
+
+class Bare(nn.Module):
+    """No BatchNorm follows a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.convolution = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images):
+        return self.convolution(self.norm(images))
+
+
+@pytest.mark.parametrize("kind", [Shared, Bare])
+def test_what_cannot_be_folded_is_left_as_it_is(kind):
+    torch.manual_seed(0)
+    network = _with_statistics(kind())
+    assert folded(network, torch.randn(1, 3, 4, 4)) is network
+
+
+def test_a_network_is_not_changed_by_being_looked_at():
+    network = _with_statistics(Embedder(CONFIGS[0]))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded(network, torch.randn(1, 3, 64, 32))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
