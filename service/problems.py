@@ -256,6 +256,19 @@ class DamagedRecord(ServiceProblem):
         self.what = what
 
 
+class DamagedRedisRecord(ServiceProblem):
+    """A record in Redis of which something is not what was written."""
+
+    code = "damaged_record"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the record in Redis is damaged: {what}; stop the service, see what is whole with gmn "
+            "store verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL"
+        )
+        self.what = what
+
+
 class ServiceStopping(ServiceProblem):
     """The service is shutting down, or its device thread has stopped."""
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from model.problems import InputProblem
 from service.commands.connection import JsonOption, output
+from service.commands.record import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.audit import AuditLog
@@ -32,9 +33,6 @@ DataDirOption = Annotated[
     typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
 ]
 DEFAULT_DATA_DIR = Path("gmn-data")
-# No option: what stands on a command line, with its password, is for every user to see.
-REDIS_URL = "GMN_REDIS_URL"
-REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"
 
 
 @keys.callback()
@@ -207,7 +205,7 @@ def _opened(data_dir: Path) -> Iterator[tuple[RecordStore, AuditLog]]:
     make_folder(data_dir)
     with (
         AuditLog(data_dir) as audit,
-        contextlib.closing(_open_store(data_dir)) as store,
+        contextlib.closing(open_record(data_dir)) as store,
         acting(Actor(f"uid:{os.getuid()}")),
     ):
         yield store, audit
@@ -217,14 +215,3 @@ def _database(data_dir: Path) -> Path:
     from service.gallery.data_dir import DATABASE_NAME
 
     return data_dir / DATABASE_NAME
-
-
-def _open_store(data_dir: Path) -> RecordStore:
-    from service.gallery.open_store import open_store
-
-    password_file = os.environ.get(REDIS_PASSWORD_FILE)
-    return open_store(
-        os.environ.get(REDIS_URL),
-        _database(data_dir),
-        Path(password_file) if password_file else None,
-    )

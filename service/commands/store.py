@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ import typer
 
 from model.problems import InputProblem
 from service.commands.connection import JsonOption, output
+from service.commands.record import REDIS_URL, open_record
 
 if TYPE_CHECKING:
-    from service.gallery.sqlite.verifying import StoreFound
+    from service.gallery.redis.store import RedisStore
+    from service.gallery.verification import StoreFound
 
 DataDirOption = Annotated[
     Path,
@@ -44,35 +48,31 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     """Reads every crop, picture and snapshot, holds each against its checksum, and changes nothing.
 
     The exit status is 1 where something is not as it was written. It may run while the service
-    does. A record in Redis is not checked here: redis-check-aof is for its files.
+    does. Where GMN_REDIS_URL names a record, that one is read.
 
     Example: gmn store verify --data-dir ./gmn-data
     """
-    from service.gallery.data_dir import DATABASE_NAME
-    from service.gallery.sqlite.verifying import verify_store
-
     if not data_dir.is_dir():
         raise InputProblem(
             f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
         )
-    found = verify_store(data_dir / DATABASE_NAME)
+    place, found, remedy = _verify(data_dir)
     if as_json:
         output().print_json(data=_as_json(found))
     else:
-        for line in _said_of(data_dir / DATABASE_NAME, found):
+        for line in _said_of(place, found):
             typer.echo(line)
         if not found.whole:
-            typer.echo(
-                "What is whole is got back into a new directory, with the service stopped, by "
-                f"gmn store recover --data-dir {data_dir} --into NEW"
-            )
+            typer.echo(f"What is whole is got back, with the service stopped, by {remedy}")
     if not found.whole:
         raise typer.Exit(1)
 
 
 @store.command("recover")
 def recover(
-    into: Annotated[Path, typer.Option("--into", help="A new directory.")],
+    into: Annotated[
+        Path | None, typer.Option("--into", help="A new directory; none for a record in Redis.")
+    ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
@@ -80,8 +80,16 @@ def recover(
     The damaged directory is not changed. What was deleted stays deleted, as far as the record or
     the audit log still says so. Jobs are not taken over.
 
+    Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it, from the crops
+    that are whole; copy Redis' files first.
+
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
+    if os.environ.get(REDIS_URL):
+        _recover_redis(data_dir)
+        return
+    if into is None:
+        raise typer.BadParameter("name a new directory", param_hint="--into")
     from service.gallery.data_dir import DATABASE_NAME, DataDirectory
     from service.gallery.sqlite.recovery import recover_store
 
@@ -114,13 +122,58 @@ def recover(
     typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
-def _said_of(database: Path, found: StoreFound) -> Iterator[str]:
-    yield f"{database}: {'as written' if not found.problems else 'damaged'}"
+def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
+    """Which record, what is found of it, and what gets back what is whole of it."""
+    from service.gallery.verification import StoreFound, verify_snapshots
+
+    if os.environ.get(REDIS_URL):
+        from service.gallery.redis.verifying import verify_galleries
+
+        with contextlib.closing(_redis_record(data_dir)) as record:
+            galleries = tuple(verify_galleries(record))
+        found = StoreFound((), galleries, tuple(verify_snapshots(data_dir)))
+        return "the record in Redis", found, "gmn store recover"
+    from service.gallery.data_dir import DATABASE_NAME
+    from service.gallery.sqlite.verifying import verify_store
+
+    database = data_dir / DATABASE_NAME
+    remedy = f"gmn store recover --data-dir {data_dir} --into NEW"
+    return str(database), verify_store(database), remedy
+
+
+def _redis_record(data_dir: Path) -> RedisStore:
+    from service.gallery.redis.store import RedisStore
+
+    record = open_record(data_dir)
+    assert isinstance(record, RedisStore)
+    return record
+
+
+def _recover_redis(data_dir: Path) -> None:
+    from service.gallery.redis.verifying import recover_galleries
+
+    with contextlib.closing(_redis_record(data_dir)) as record:
+        damaged = recover_galleries(record)
+    for gallery in damaged:
+        typer.echo(f"{gallery.name}: {gallery.whole} crops kept")
+        for line in gallery.damage:
+            typer.echo(f"  {line}")
+    typer.echo(
+        "What was not kept is in the snapshots, as far as they have it; restore one with gmn "
+        "snapshot restore."
+        if damaged
+        else "Every gallery is as it was written; nothing was changed."
+    )
+
+
+def _said_of(place: str, found: StoreFound) -> Iterator[str]:
+    damaged = found.problems or any(gallery.damage for gallery in found.galleries)
+    yield f"{place}: {'damaged' if damaged else 'as written'}"
     for problem in found.problems:
         yield f"  {problem}"
     for gallery in found.galleries:
-        damaged = f", {len(gallery.damage)} not" if gallery.damage else ""
-        yield f"gallery {gallery.name}: {gallery.whole} crops as written{damaged}"
+        others = f", {len(gallery.damage)} not" if gallery.damage else ""
+        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
         for line in gallery.damage[:NAMED]:
             yield f"  {line}"
         if len(gallery.damage) > NAMED:

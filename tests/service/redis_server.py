@@ -61,7 +61,8 @@ class RedisServer:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        pytest.fail(f"redis-server did not start: {(self.folder / 'log').read_text()[-2000:]}")
+        said = (self.folder / "log").read_text(errors="replace")
+        pytest.fail(f"redis-server did not start: {said[-2000:]}")
 
     def ask(self, *command: str | int) -> object:
         """One command by a connection of its own."""

@@ -5,34 +5,38 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from service.gallery.record_store import Archive
 from service.gallery.records import ArchivedCrop, Picture
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
 from service.gallery.redis.failures import RETRY_AFTER_S
-from service.gallery.redis.values import COLUMNS, stored_crop
-from service.problems import RecordUnavailable, ServiceProblem
+from service.gallery.redis.sums import check_content, check_onwards
+from service.gallery.redis.values import not_found, read_vector, stored_crop
+from service.problems import DamagedRedisRecord, RecordUnavailable, ServiceProblem
 
 log = logging.getLogger(__name__)
 # Between two reads; a reader that died holds nothing for longer.
 HELD_MS = 120_000
 CROPS_PER_READ = 100
 BYTES_PER_READ = 16 * 1024**2
-IDENTITY = COLUMNS.index("identity")
+OnDamage = Callable[[DamagedRedisRecord], object]
 
 
 @contextlib.contextmanager
-def archive(database: Database, gallery_id: int) -> Iterator[Archive]:
+def archive(
+    database: Database, gallery_id: int, on_damage: OnDamage | None = None
+) -> Iterator[Archive]:
     """Holds a gallery as it is while the context lasts."""
     name = secrets.token_hex(8)
     begun = database.write("begin_archive", gallery_id, name, HELD_MS)
+    if begun["without_row"] and on_damage:
+        on_damage(DamagedRedisRecord(f"{begun['without_row']} crops have an id and are not listed"))
     where = (gallery_id, begun["generation"], name)
     try:
-        yield Archive(int(begun["version"]), begun["embedder"], _crops(database, where))
+        yield Archive(int(begun["version"]), begun["embedder"], _crops(database, where, on_damage))
     finally:
         try:
             database.write("end_archive", *where)
@@ -42,7 +46,9 @@ def archive(database: Database, gallery_id: int) -> Iterator[Archive]:
             log.warning("an archive of gallery %s could not be ended: %s", gallery_id, problem)
 
 
-def _crops(database: Database, where: tuple[Argument, ...]) -> Iterator[ArchivedCrop]:
+def _crops(
+    database: Database, where: tuple[Argument, ...], on_damage: OnDamage | None
+) -> Iterator[ArchivedCrop]:
     after: Argument = 0
     while True:
         found = database.read(
@@ -54,12 +60,34 @@ def _crops(database: Database, where: tuple[Argument, ...]) -> Iterator[Archived
                 " and was given up; take it again",
                 RETRY_AFTER_S,
             )
-        for row_id, values, identity, vector, content in found:
-            if identity is not None:
-                values[IDENTITY] = identity
-            record = stored_crop(row_id, values)
-            picture = Picture(content, record.content_type or "") if content is not None else None
-            yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
+        for one in found:
+            *crop_read, not_found_by = one
+            try:
+                crop = _archived(*crop_read)
+            except DamagedRedisRecord as damage:
+                if on_damage is None:
+                    raise
+                on_damage(damage)
+            else:
+                if not_found_by and on_damage:
+                    on_damage(not_found(crop.record.crop_id, not_found_by))
+                yield crop
         if not found:
             return
-        after = found[-1][0]
+        after = check_onwards(after, found[-1][0])
+
+
+def _archived(
+    row_id: bytes,
+    values: Sequence[bytes | None],
+    identity: bytes | None,
+    vector: Sequence[bytes | None],
+    content: bytes | None,
+    picture_sum: bytes | None,
+) -> ArchivedCrop:
+    record = stored_crop(row_id, values)
+    if identity is not None:
+        record = replace(record, identity=identity.decode())
+    check_content("picture", record.crop_id, content, picture_sum)
+    picture = Picture(content, record.content_type or "") if content is not None else None
+    return ArchivedCrop(record, read_vector(record.crop_id, *vector), picture)

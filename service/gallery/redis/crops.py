@@ -23,8 +23,11 @@ from service.gallery.records import (
     StrayPicture,
 )
 from service.gallery.redis import archives, enrolment, restoring, scanning
+from service.gallery.redis.archives import OnDamage
 from service.gallery.redis.database import Argument, Database
+from service.gallery.redis.sums import check_content
 from service.gallery.redis.values import microseconds, now_microseconds, stored_crop
+from service.problems import DamagedRedisRecord
 
 # So many crops are changed by one script: nobody else is answered meanwhile.
 CROPS_PER_WRITE = 200
@@ -88,6 +91,8 @@ class RedisCrops:
         steps = []
         while True:
             answer = self._database.write("relabel", gallery_id, identity, new, CROPS_PER_WRITE)
+            if answer.get("refused") == "damaged":
+                raise DamagedRedisRecord(f"crop {answer['crop_id']} is not what was written")
             if "refused" in answer:
                 break
             steps.append(answer)
@@ -122,10 +127,12 @@ class RedisCrops:
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""
-        found = self._database.read("find", gallery_id, crop_id, "picture", "content_type")
+        fields = ("picture", "content_type", "sum:picture")
+        found = self._database.read("find", gallery_id, crop_id, *fields)
         if not found:
             return None
-        content, content_type = found[1]
+        content, content_type, kept = found[1]
+        check_content("picture", crop_id, content, kept)
         return Picture(content, content_type.decode()) if content is not None else None
 
     def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
@@ -179,9 +186,17 @@ class RedisCrops:
                 removed |= {one for one, score in zip(batch, scores, strict=True) if score}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 
-    def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
-        """The gallery as it is at this moment, whatever is written while it is read."""
-        return archives.archive(self._database, gallery_id)
+    def archive(
+        self, gallery_id: int, on_damage: OnDamage | None = None
+    ) -> AbstractContextManager[Archive]:
+        """The gallery as it is at this moment, whatever is written while it is read.
+
+        Args:
+            gallery_id: which.
+            on_damage: told of a crop that is not what was written, and is left out; by default the
+                reading ends there.
+        """
+        return archives.archive(self._database, gallery_id, on_damage)
 
     def replace(
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]

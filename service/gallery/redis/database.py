@@ -20,6 +20,7 @@ from service.pulse import beat
 Argument = str | bytes | int | float
 # Every write may be sent again, as it carries an id that Redis remembers; so may every read.
 RETRIES = 2
+CLIENT_NAME = "gmn"
 
 
 class Database:
@@ -58,7 +59,7 @@ class Database:
                 socket_keepalive=True,
                 health_check_interval=30,
                 retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
-                client_name="gmn",
+                client_name=CLIENT_NAME,
             )
         except ValueError as error:
             raise InputProblem(

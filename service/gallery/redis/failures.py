@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import redis.exceptions
 
-from service.problems import RecordUnavailable, StorageFailed
+from service.problems import DamagedRedisRecord, RecordUnavailable, StorageFailed
 
 RETRY_AFTER_S = 5
 FULL = ("OOM ", "MISCONF ")
+# As the scripts say it, wherever Redis puts that into its own words.
+DAMAGED = re.compile(r"DAMAGED\[(.*?)\]")
 
 
 def shown_url(url: str) -> str:
@@ -31,6 +34,7 @@ def told_as_problems(place: str) -> Iterator[None]:
     Raises:
         StorageFailed: it is full, or cannot write to its disk.
         RecordUnavailable: it does not answer, or is not ready to.
+        DamagedRedisRecord: what is in it is not what was written.
     """
     try:
         yield
@@ -52,6 +56,8 @@ def told_as_problems(place: str) -> Iterator[None]:
             raise _unavailable(
                 place, f"does not allow this user what is needed ({error})"
             ) from error
+        if damage := DAMAGED.search(str(error)):
+            raise DamagedRedisRecord(damage[1]) from error
         if str(error).startswith("BUSY"):
             raise _unavailable(place, "is busy with a script") from error
         raise

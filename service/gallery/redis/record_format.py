@@ -7,7 +7,9 @@ import secrets
 from model.problems import InputProblem
 from service.gallery.redis.database import Database
 
-FORMAT = 1
+FORMAT = 2
+# Of format 1 crops have no checksums; they are read as they are, and what is written anew has them.
+WITHOUT_CHECKSUMS = b"1"
 
 
 def adopt_record(database: Database) -> str:
@@ -28,6 +30,9 @@ def adopt_record(database: Database) -> str:
     database.command("SET", "gmn:format", FORMAT, "NX")
     database.command("SET", "gmn:epoch", secrets.token_hex(16), "NX")
     found = database.command("GET", "gmn:format")
+    if found == WITHOUT_CHECKSUMS:
+        database.command("SET", "gmn:format", FORMAT)
+        found = database.command("GET", "gmn:format")
     if not found.isdigit() or int(found) != FORMAT:
         raise InputProblem(
             f"Redis at {database.place}: its record has format version "

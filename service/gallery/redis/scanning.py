@@ -8,8 +8,9 @@ from typing import Literal, TypeVar
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.redis.database import Argument, Database
 from service.gallery.redis.failures import RETRY_AFTER_S
+from service.gallery.redis.sums import check_onwards
 from service.gallery.redis.values import indexed_crop, stored_crop
-from service.problems import RecordUnavailable
+from service.problems import DamagedRedisRecord, RecordUnavailable
 
 VECTORS_PER_READ = 200
 CROPS_LOOKED_AT = 2000
@@ -29,9 +30,10 @@ def read_crops(
     found: list[StoredCrop] = []
     onwards: Argument = after
     while onwards != b"" and len(found) < limit:
-        onwards, *crops = database.read(
+        further, *crops = database.read(
             name, gallery_id, onwards, limit - len(found), CROPS_LOOKED_AT, *more
         )
+        onwards = check_onwards(onwards, further)
         found.extend(stored_crop(*crop) for crop in crops)
     return found
 
@@ -43,29 +45,31 @@ def read_vectors(
 
     Raises:
         RecordUnavailable: the vectors were replaced meanwhile.
+        DamagedRedisRecord: naming the first crop that is not what was written.
     """
     begun: bytes | None = None
     onwards: Argument = 0
     while onwards != b"":
-        read, onwards, *crops = database.read(
+        read, further, without_row, *crops = database.read(
             "vectors", gallery_id, which, "after", onwards, VECTORS_PER_READ
         )
+        onwards = check_onwards(onwards, further)
         if begun is not None and read != begun:
             raise RecordUnavailable(
                 "a gallery was replaced while its vectors were read; read them again",
                 RETRY_AFTER_S,
             )
         begun = read
+        if without_row:
+            raise DamagedRedisRecord(f"{without_row} crops have an id and are not listed")
         for crop in crops:
-            indexed = indexed_crop(*crop)
-            if indexed is not None:
-                yield indexed
+            yield indexed_crop(*crop)
 
 
 def read_indexed(database: Database, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
     """Those of these crops that are there, with the vectors that are searched, by row id."""
     found: list[IndexedCrop] = []
     for batch in batches(sorted(set(row_ids)), VECTORS_PER_READ):
-        _, _, *crops = database.read("vectors", gallery_id, "searched", "rows", *batch)
-        found.extend(one for crop in crops if (one := indexed_crop(*crop)) is not None)
+        _, _, _, *crops = database.read("vectors", gallery_id, "searched", "rows", *batch)
+        found.extend(indexed_crop(*crop) for crop in crops)
     return found

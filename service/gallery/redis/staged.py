@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.redis import scanning
 from service.gallery.redis.chores import do_chores
-from service.gallery.redis.database import Database
+from service.gallery.redis.database import Argument, Database
+from service.gallery.redis.sums import content_sum
 from service.gallery.stored_values import vector_bytes
 
 VECTORS_PER_WRITE = 200
@@ -38,10 +39,11 @@ class RedisStagedVectors:
     def add(self, gallery_id: int, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
         """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out."""
         for batch in scanning.batches(vectors, VECTORS_PER_WRITE):
-            pairs = ((row_id, vector_bytes(vector)) for row_id, vector in batch)
-            self._database.write(
-                "stage_vectors", gallery_id, *(part for pair in pairs for part in pair)
-            )
+            sent: list[Argument] = []
+            for row_id, vector in batch:
+                content = vector_bytes(vector)
+                sent += (row_id, content, content_sum(content))
+            self._database.write("stage_vectors", gallery_id, *sent)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop that has one, with it, by `row_id`."""

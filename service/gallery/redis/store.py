@@ -6,7 +6,7 @@ from model.problems import InputProblem
 from service.gallery.redis.changes import RedisChanges
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.crops import RedisCrops
-from service.gallery.redis.database import Database
+from service.gallery.redis.database import CLIENT_NAME, Database
 from service.gallery.redis.galleries import RedisGalleries
 from service.gallery.redis.jobs import RedisJobs
 from service.gallery.redis.keys import RedisKeys
@@ -68,6 +68,13 @@ class RedisStore:
         self.jobs = RedisJobs(self._database)
         self.keys = RedisKeys(self._database)
         self.snapshots = RedisSnapshots(self._database)
+
+    def others_connected(self) -> bool:
+        """Whether another process of this program has a connection."""
+        own = int(self._database.command("CLIENT", "ID"))
+        clients = self._database.command("CLIENT", "LIST").decode().splitlines()
+        known = [dict(part.split("=", 1) for part in line.split()) for line in clients]
+        return any(one["name"] == CLIENT_NAME and int(one["id"]) != own for one in known)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import (
@@ -16,7 +17,9 @@ from service.gallery.records import (
     NewCrop,
     StoredCrop,
 )
+from service.gallery.redis.sums import check_content, check_record, content_sum
 from service.gallery.stored_values import as_text, as_time, now, said_of, vector_bytes
+from service.problems import DamagedRedisRecord
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -62,14 +65,22 @@ def sent_crop(crop: NewCrop) -> tuple[bytes, bytes, bytes]:
         "age": str(microseconds(age)),
         "elsewhere": True if crop.picture_elsewhere else None,
     }
-    given = {name: value for name, value in known.items() if value is not None}
     content = picture.content if picture and not crop.picture_elsewhere else b""
-    return json.dumps(given, ensure_ascii=False).encode(), vector_bytes(crop.vector), content
+    vector = vector_bytes(crop.vector)
+    known |= {"vector_sum": content_sum(vector), "picture_sum": content_sum(content)}
+    given = {name: value for name, value in known.items() if value is not None}
+    return json.dumps(given, ensure_ascii=False).encode(), vector, content
 
 
 def stored_crop(row_id: bytes, values: Sequence[bytes | None]) -> StoredCrop:
-    """One crop from what its `COLUMNS` hold."""
-    texts = (value.decode() if value is not None else None for value in values)
+    """One crop from what its `COLUMNS` hold, and its sum.
+
+    Raises:
+        DamagedRedisRecord: that is not what was written.
+    """
+    *known, kept = values
+    check_record(row_id, known, kept)
+    texts = (value.decode() if value is not None else None for value in known)
     named: dict[str, Any] = dict(zip(COLUMNS, texts, strict=True))
     named["captured_at"] = as_time(named["captured_at"])
     named["created_at"] = as_time(named["created_at"])
@@ -79,13 +90,42 @@ def stored_crop(row_id: bytes, values: Sequence[bytes | None]) -> StoredCrop:
     return StoredCrop(row_id=int(row_id), **named)
 
 
-def indexed_crop(row_id: bytes, values: Sequence[bytes | None]) -> IndexedCrop | None:
-    """One crop as an index needs it, from a label's fields and a vector; None without a vector."""
-    *label, vector = values
-    if vector is None:
-        return None
-    crop_id, identity, camera, captured_at = (
-        value.decode() if value is not None else None for value in label
-    )
-    named = CropLabel(int(row_id), crop_id or "", identity, camera, as_time(captured_at))
-    return IndexedCrop(named, np.frombuffer(vector, "<f4"))
+def indexed_crop(
+    row_id: bytes,
+    values: Sequence[bytes | None],
+    vector: Sequence[bytes | None],
+    not_found_by: bytes = b"",
+) -> IndexedCrop:
+    """One crop as an index needs it.
+
+    Args:
+        row_id: its number.
+        values: what its `COLUMNS` hold, and its sum.
+        vector: its bytes, and their sum.
+        not_found_by: what it ought to be found by and is not.
+
+    Raises:
+        DamagedRedisRecord: something of it is not what was written.
+    """
+    crop = stored_crop(row_id, values)
+    if not_found_by:
+        raise not_found(crop.crop_id, not_found_by)
+    label = CropLabel(crop.row_id, crop.crop_id, crop.identity, crop.camera, crop.captured_at)
+    return IndexedCrop(label, read_vector(crop.crop_id, *vector))
+
+
+def not_found(crop_id: str, by: bytes) -> DamagedRedisRecord:
+    """What is wrong with a crop that is there, and is not found by what is known of it."""
+    return DamagedRedisRecord(f"crop {crop_id} is not found by its {by.decode()}")
+
+
+def read_vector(crop_id: str, content: bytes | None, kept: bytes | None) -> NDArray[np.float32]:
+    """A crop's feature `(d,)`.
+
+    Raises:
+        DamagedRedisRecord: it is not what was written.
+    """
+    check_content("vector", crop_id, content, kept)
+    if content is None or len(content) % 4:
+        raise DamagedRedisRecord(f"the vector of crop {crop_id} is gone")
+    return np.frombuffer(content, "<f4")

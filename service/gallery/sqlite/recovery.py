@@ -18,12 +18,9 @@ from service.gallery.sqlite.checksums import keep_record_checksums
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.enrolment import insert_crop
 from service.gallery.sqlite.store import SqliteStore
-from service.gallery.sqlite.verifying import (
-    opened_for_reading,
-    readable_crops,
-    verify_snapshots,
-)
+from service.gallery.sqlite.verifying import opened_for_reading, readable_crops
 from service.gallery.stored_values import as_time, now
+from service.gallery.verification import verify_snapshots
 
 UNKNOWN_EMBEDDER = "unknown"
 # Copied as they are; jobs and what is kept of requests are let go.

@@ -5,70 +5,18 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.gallery.records import ArchivedCrop
-from service.gallery.snapshot_file import read_snapshot
 from service.gallery.sqlite.checked_reading import Damage, archived_crops
 from service.gallery.sqlite.checksums import changed_rows, register
 from service.gallery.sqlite.galleries import searched_side
 from service.gallery.sqlite.schema import MIGRATIONS
+from service.gallery.verification import GalleryFound, StoreFound, verify_snapshots
 from service.high_water import SUFFIX, HighWaterMark
-from service.problems import DamagedSnapshot
 
 PAGE_PROBLEMS = 20
-
-
-@dataclass(frozen=True)
-class GalleryFound:
-    """A gallery as far as it can be read: how many crops are whole, and what is wrong with others.
-
-    Attributes:
-        gallery_id, name: of the gallery.
-        whole: crops that are as they were written.
-        damage: a line for each of the others, and for what kept from reading on.
-    """
-
-    gallery_id: int
-    name: str
-    whole: int
-    damage: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SnapshotFound:
-    """A snapshot's file: how many crops it holds, and what is wrong with it; None for nothing."""
-
-    path: Path
-    crops: int
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class StoreFound:
-    """A data directory's record.
-
-    Attributes:
-        problems: with the database as a whole; nothing, where all of it can be read.
-        galleries: by name.
-        snapshots: of every gallery, also of those that are gone.
-    """
-
-    problems: tuple[str, ...]
-    galleries: tuple[GalleryFound, ...]
-    snapshots: tuple[SnapshotFound, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether everything is as it was written."""
-        return not (
-            self.problems
-            or any(gallery.damage for gallery in self.galleries)
-            or any(snapshot.problem for snapshot in self.snapshots)
-        )
 
 
 def verify_store(database: Path) -> StoreFound:
@@ -92,17 +40,6 @@ def verify_store(database: Path) -> StoreFound:
         except sqlite3.DatabaseError as error:
             problems.append(f"it cannot be read ({error})")
     return StoreFound(tuple(problems), tuple(galleries), tuple(verify_snapshots(database.parent)))
-
-
-def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
-    """Every snapshot's file of a data directory, oldest first."""
-    return [_snapshot(path) for path in snapshot_files(data_dir)]
-
-
-def snapshot_files(data_dir: Path) -> list[Path]:
-    """Where they are, oldest first: a snapshot's id begins with its time."""
-    files = data_dir.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}")
-    return sorted(files, key=lambda path: (path.parent.name, path.name))
 
 
 @contextlib.contextmanager
@@ -163,13 +100,3 @@ def _galleries(connection: sqlite3.Connection) -> list[GalleryFound]:
                 whole += 1
         found.append(GalleryFound(gallery_id, name, whole, tuple(damage)))
     return found
-
-
-def _snapshot(path: Path) -> SnapshotFound:
-    crops = 0
-    try:
-        for _ in read_snapshot(path):
-            crops += 1
-    except DamagedSnapshot as problem:
-        return SnapshotFound(path, crops, problem.reason)
-    return SnapshotFound(path, crops, None)

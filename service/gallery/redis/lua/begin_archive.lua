@@ -10,5 +10,6 @@ redis.call('HSET', 'gmn:chores', chore(gallery.id, gallery.generation, 'archive:
 return answer({
   version = gallery.version,
   generation = gallery.generation,
-  embedder = redis.call('HGET', gallery.key, 'embedder')
+  embedder = redis.call('HGET', gallery.key, 'embedder'),
+  without_row = without_row(gallery.at)
 })

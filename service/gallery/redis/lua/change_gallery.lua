@@ -5,5 +5,6 @@ if not gallery then return refuse('gone') end
 for number = 3, #ARGV - OWN, 2 do
   redis.call('HSET', gallery.key, argument(number), argument(number + 1))
 end
+seal_gallery(gallery.id)
 note(argument(2), gallery.id, gallery.version)
 return answer({version = gallery.version})

@@ -7,6 +7,7 @@ redis.call(
   'retention_days', argument(4), 'recalibration', argument(5),
   'version', 0, 'generation', 1, 'side', 1, 'numbers', 1
 )
+seal_gallery(id)
 redis.call('HSET', 'gmn:names', name, id)
 note('gallery_created', id, 0)
 return answer({gallery = id})

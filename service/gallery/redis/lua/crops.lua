@@ -1,5 +1,6 @@
 -- A generation's crops and what finds them. `at` is where a generation's keys begin:
---   crop:<row>  hash: what is known of a crop, `picture`, and `vector:<side>`
+--   crop:<row>  hash: what is known of a crop and its `sum`, `picture` and `sum:picture`, and
+--               `vector:<side>` and `sum:<side>`
 --   rows        sorted set: every row id
 --   ids         hash: row id by crop id
 --   by          sorted set without scores: rows by sha256, identity, camera and external id
@@ -12,9 +13,13 @@ local TEXTS = {
   'crop_id', 'sha256', 'identity', 'camera', 'captured_at', 'external_id', 'metadata',
   'content_type', 'image_bytes', 'created_at'
 }
+local SEALED = {unpack(TEXTS)}
+SEALED[#SEALED + 1] = 'sum'
 local FOUND_BY = {'sha256', 'identity', 'camera', 'external_id'}
 
 local function crop_key(at, row) return at .. 'crop:' .. row end
+
+local function record_sum(row, values) return sum_of(row, values, #TEXTS) end
 
 -- With its length before it no value is the beginning of another one.
 local function found_under(name, value) return name .. ':' .. #value .. ':' .. value .. ':' end
@@ -68,19 +73,24 @@ end
 -- Stores a crop under a new row id, which it answers.
 local function insert(at, side, crop, vector, picture)
   local row = text(redis.call('INCR', 'gmn:rows'))
-  local fields = {'vector:' .. side, vector}
-  for _, name in ipairs(TEXTS) do
+  local fields, values = {'vector:' .. side, vector, 'sum:' .. side, crop.vector_sum}, {}
+  for number, name in ipairs(TEXTS) do
     if crop[name] then
+      values[number] = crop[name]
       fields[#fields + 1] = name
       fields[#fields + 1] = crop[name]
     end
   end
+  fields[#fields + 1] = 'sum'
+  fields[#fields + 1] = record_sum(row, values)
   if crop.elsewhere then
     redis.call('ZREM', 'gmn:strays', crop.crop_id)
     redis.call('HDEL', 'gmn:strays:galleries', crop.crop_id)
   elseif crop.content_type ~= '' then
     fields[#fields + 1] = 'picture'
     fields[#fields + 1] = picture
+    fields[#fields + 1] = 'sum:picture'
+    fields[#fields + 1] = crop.picture_sum
   end
   redis.call('HSET', crop_key(at, row), unpack(fields))
   redis.call('ZADD', at .. 'rows', row, row)
@@ -92,6 +102,28 @@ local function insert(at, side, crop, vector, picture)
   count_identity(at, crop.identity, crop.camera, 1)
   redis.call('HINCRBY', at .. 'counts', 'image_bytes', crop.image_bytes)
   return row
+end
+
+-- How many crops more there are by their ids than by their rows.
+local function without_row(at)
+  return redis.call('HLEN', at .. 'ids') - redis.call('ZCARD', at .. 'rows')
+end
+
+-- By what a crop ought to be found and is not; `values` are those of TEXTS.
+local function not_found_by(at, row, values)
+  local missing = {}
+  if values[1] and redis.call('HGET', at .. 'ids', values[1]) ~= row then
+    missing[#missing + 1] = 'crop_id'
+  end
+  for _, name in ipairs(FOUND_BY) do
+    for number = 1, #TEXTS do
+      local value = TEXTS[number] == name and values[number]
+      if value and not redis.call('ZSCORE', at .. 'by', found_at(name, value, row)) then
+        missing[#missing + 1] = name
+      end
+    end
+  end
+  return table.concat(missing, ', ')
 end
 
 -- Archives that are being read, with the newest row of each.
@@ -148,6 +180,7 @@ local function relabel(at, row, old, new, archives)
     end
   end
   redis.call('HSET', key, 'identity', new)
+  redis.call('HSET', key, 'sum', record_sum(row, redis.call('HMGET', key, unpack(TEXTS))))
   redis.call('ZREM', at .. 'by', found_at('identity', old, row))
   redis.call('ZADD', at .. 'by', 0, found_at('identity', new, row))
   count_identity(at, old, camera, -1)
@@ -160,7 +193,8 @@ local function empty_generation(gallery, at, limit, moment)
   for _, row in ipairs(rows) do
     local key = crop_key(at, row)
     local crop_id, content_type = unpack(redis.call('HMGET', key, 'crop_id', 'content_type'))
-    note_stray(gallery, key, crop_id, content_type, moment)
+    -- A damaged one may say nothing of itself.
+    if crop_id then note_stray(gallery, key, crop_id, content_type, moment) end
     redis.call('UNLINK', key)
     redis.call('ZREM', at .. 'rows', row)
   end

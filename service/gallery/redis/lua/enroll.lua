@@ -62,6 +62,7 @@ end
 local version = gallery.version
 if rebound then
   redis.call('HSET', gallery.key, 'embedder', embedder)
+  seal_gallery(gallery.id)
   note('gallery_changed', gallery.id, version)
 end
 if #rows > 0 then

@@ -17,7 +17,7 @@ else
 end
 local found = {''}
 for _, row in ipairs(rows) do
-  local crop = redis.call('HMGET', crop_key(gallery.at, row), unpack(TEXTS))
+  local crop = redis.call('HMGET', crop_key(gallery.at, row), unpack(SEALED))
   local fits = true
   for _, one in ipairs(wanted) do
     if redis.call('HGET', crop_key(gallery.at, row), one.name) ~= one.value then fits = false end

@@ -52,13 +52,44 @@ end
 
 local function at_generation(id, generation) return 'gmn:g:' .. id .. ':' .. generation .. ':' end
 
+-- What a row of values comes to; with their lengths before them, two rows differ. sums.py computes it
+-- again for crops.
+local function sum_of(first, values, how_many)
+  local parts = {first}
+  for number = 1, how_many do
+    local value = values[number]
+    parts[#parts + 1] = value and #value .. ':' .. value or '-'
+  end
+  return redis.sha1hex(table.concat(parts, ','))
+end
+
+-- What is known of a gallery and changes by its settings or embedder alone.
+local GALLERY = {
+  'generation', 'side', 'name', 'embedder', 'staged', 'staged_side', 'created_at', 'retention_days',
+  'recalibration'
+}
+
+local function damaged(what) error('DAMAGED[' .. what .. ']') end
+
+-- Whoever sets one of GALLERY calls this.
+local function seal_gallery(id)
+  local key = 'gmn:g:' .. id
+  redis.call('HSET', key, 'sum', sum_of(id, redis.call('HMGET', key, unpack(GALLERY)), #GALLERY))
+end
+
 -- A gallery: its hash, and where the crops of its generation lie; nil where it was deleted.
 local function find_gallery(id)
   local key = 'gmn:g:' .. id
-  local generation, side, version = unpack(
-    redis.call('HMGET', key, 'generation', 'side', 'version')
-  )
-  if not generation then return nil end
+  local values = redis.call('HMGET', key, unpack(GALLERY))
+  local version, sum = unpack(redis.call('HMGET', key, 'version', 'sum'))
+  if sum and sum ~= sum_of(id, values, #GALLERY) then
+    damaged('what is known of gallery ' .. id .. ' is not what was written')
+  end
+  local generation, side = values[1], values[2]
+  if not generation then
+    if version then damaged('gallery ' .. id .. ' has no generation') end
+    return nil
+  end
   return {
     id = id,
     key = key,

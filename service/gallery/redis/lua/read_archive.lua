@@ -23,9 +23,13 @@ for number = 1, math.min(limit, #rows) do
   local key = crop_key(at, row)
   local picture = redis.call('HGET', key, 'picture')
   local identity = redis.call('HGET', own .. ':identities', row)
+  local values = redis.call('HMGET', key, unpack(SEALED))
   found[number] = {
-    row, redis.call('HMGET', key, unpack(TEXTS)), identity, redis.call('HGET', key, 'vector:' .. side),
-    picture
+    row, values, identity,
+    redis.call('HMGET', key, 'vector:' .. side, 'sum:' .. side), picture,
+    redis.call('HGET', key, 'sum:picture'),
+    -- What was removed meanwhile is found by nothing any more.
+    redis.call('ZSCORE', at .. 'rows', row) and not_found_by(at, row, values) or ''
   }
   bytes = bytes + (picture and #picture or 0)
   if bytes > tonumber(argument(7)) then break end

@@ -8,6 +8,14 @@ local rows = rows_by(gallery.at, 'identity', old, 0, limit)
 if #rows == 0 then return refuse('nothing') end
 local merged = redis.call('ZSCORE', gallery.at .. 'names', new) and true or false
 if old ~= new then
+  -- First of all: what is written is not taken back, and a new sum would make the damage good.
+  for _, row in ipairs(rows) do
+    local values = redis.call('HMGET', crop_key(gallery.at, row), unpack(SEALED))
+    local sum = values[#SEALED]
+    if sum and sum ~= record_sum(row, values) then
+      return refuse('damaged', {crop_id = values[1] or row})
+    end
+  end
   local archives = archives_of(gallery.at)
   for _, row in ipairs(rows) do relabel(gallery.at, row, old, new, archives) end
 end

@@ -14,5 +14,6 @@ else
   local number = redis.call('HINCRBY', gallery.key, 'numbers', 1)
   redis.call('HSET', gallery.key, 'staged', embedder, 'staged_side', number)
 end
+seal_gallery(gallery.id)
 note('gallery_changed', gallery.id, gallery.version)
 return answer({staged = embedder})

@@ -7,6 +7,7 @@ if not staged or missing > 0 then return refuse('missing') end
 -- What the old embedder's scores taught is nothing to the new one's.
 redis.call('HDEL', gallery.key, 'staged', 'staged_side', 'calibration')
 redis.call('HSET', gallery.key, 'embedder', staged, 'side', side)
+seal_gallery(gallery.id)
 redis.call('UNLINK', gallery.at .. 'staged')
 redis.call('HSET', 'gmn:chores', chore(gallery.id, gallery.generation, 'side:' .. gallery.side), 0)
 local version = raise_version(gallery)

@@ -23,6 +23,7 @@ redis.call('HDEL', gallery.key, 'staged', 'staged_side', 'calibration')
 redis.call(
   'HSET', gallery.key, 'generation', generation, 'side', argument(3), 'embedder', argument(5)
 )
+seal_gallery(gallery.id)
 redis.call('HDEL', 'gmn:chores', kept)
 redis.call('HSET', 'gmn:chores', chore(gallery.id, gallery.generation, 'generation'), 0)
 local version = raise_version(gallery)

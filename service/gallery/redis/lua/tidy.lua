@@ -45,7 +45,9 @@ end
 -- A side of vectors that is searched no more; how far this is stands in the chore.
 local side = string.match(what, '^side:(.*)$')
 local rows = rows_after(at .. 'rows', state, limit)
-for _, row in ipairs(rows) do redis.call('HDEL', crop_key(at, row), 'vector:' .. side) end
+for _, row in ipairs(rows) do
+  redis.call('HDEL', crop_key(at, row), 'vector:' .. side, 'sum:' .. side)
+end
 if #rows < limit then return done() end
 redis.call('HSET', 'gmn:chores', name, rows[#rows])
 return 'more'

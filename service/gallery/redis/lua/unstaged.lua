@@ -6,7 +6,7 @@ local limit, looked_at = tonumber(argument(3)), tonumber(argument(4))
 local rows, found = rows_after(gallery.at .. 'rows', argument(2), looked_at), {''}
 for _, row in ipairs(rows) do
   if not redis.call('ZSCORE', gallery.at .. 'staged', row) then
-    found[#found + 1] = {row, redis.call('HMGET', crop_key(gallery.at, row), unpack(TEXTS))}
+    found[#found + 1] = {row, redis.call('HMGET', crop_key(gallery.at, row), unpack(SEALED))}
   end
   if #found - 1 == limit then return found end
 end

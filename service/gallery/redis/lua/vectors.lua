@@ -1,12 +1,14 @@
 -- Reads what an index needs of crops. Arguments: gallery, which vectors ('searched' or 'staged'),
 -- then 'after', a row and a limit, or 'rows' and row ids. Answers which generation and side that
--- was, how far it went, and the crops that have such a vector.
+-- was, how far it went, how many crops have an id and no row, and the crops with such a vector; after all of them, also by what they cannot
+-- be found.
 local gallery = find_gallery(argument(1))
-if not gallery then return {'', ''} end
+if not gallery then return {'', '', 0} end
 local staged = argument(2) == 'staged'
 local side = staged and redis.call('HGET', gallery.key, 'staged_side') or gallery.side
 local rows = {}
-if argument(3) == 'after' then
+local all = argument(3) == 'after'
+if all then
   rows = rows_after(gallery.at .. (staged and 'staged' or 'rows'), argument(4), argument(5))
 else
   for number = 4, #ARGV - OWN do
@@ -15,11 +17,15 @@ else
     end
   end
 end
-local found = {gallery.generation .. ':' .. (side or ''), rows[#rows] or ''}
+local found = {
+  gallery.generation .. ':' .. (side or ''), rows[#rows] or '', all and without_row(gallery.at) or 0
+}
 for _, row in ipairs(rows) do
-  found[#found + 1] = {row, redis.call(
-    'HMGET', crop_key(gallery.at, row),
-    'crop_id', 'identity', 'camera', 'captured_at', 'vector:' .. side
-  )}
+  local key = crop_key(gallery.at, row)
+  local values = redis.call('HMGET', key, unpack(SEALED))
+  found[#found + 1] = {
+    row, values, redis.call('HMGET', key, 'vector:' .. side, 'sum:' .. side),
+    all and not_found_by(gallery.at, row, values) or ''
+  }
 end
 return found

@@ -1,0 +1,31 @@
+"""The record that the environment names, for commands that work on it without a service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.gallery.record_store import RecordStore
+
+# No option: what stands on a command line, with its password, is for every user to see.
+REDIS_URL = "GMN_REDIS_URL"
+REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"
+
+
+def open_record(data_dir: Path) -> RecordStore:
+    """The record in Redis where GMN_REDIS_URL names one, and else in the data directory.
+
+    Raises:
+        InputProblem: where it cannot be used.
+    """
+    from service.gallery.data_dir import DATABASE_NAME
+    from service.gallery.open_store import open_store
+
+    password_file = os.environ.get(REDIS_PASSWORD_FILE)
+    return open_store(
+        os.environ.get(REDIS_URL),
+        data_dir / DATABASE_NAME,
+        Path(password_file) if password_file else None,
+    )

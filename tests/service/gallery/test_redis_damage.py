@@ -1,0 +1,261 @@
+"""A damaged record in Redis is refused by name, checked, and recovered; nothing is silent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+import redis
+from typer.testing import CliRunner
+
+from model.problems import InputProblem
+from service.commands.store import store as store_command
+from service.gallery.records import CropFilter, GallerySettings
+from service.gallery.redis.store import RedisStore
+from service.high_water import HighWaterMark
+from service.problems import DamagedRedisRecord
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.redis_server import RedisServer, redis_server
+
+CROPS = 12
+# docs/reliability.md has the figures of a long run.
+FLIPS = int(os.environ.get("REID_TEST_FLIPS", "120"))
+
+
+@pytest.fixture
+def server():
+    with redis_server() as one:
+        yield one
+
+
+@pytest.fixture
+def store(server, tmp_path):
+    with contextlib.closing(_open(server, tmp_path)) as one:
+        yield one
+
+
+def _open(server: RedisServer, folder: Path) -> RedisStore:
+    return RedisStore(server.url, mark=HighWaterMark(folder / "redis.acknowledged"))
+
+
+@pytest.fixture
+def gallery(store):
+    """A gallery with a removed crop, a renamed person and another embedder's vectors."""
+    number = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    crops = [new_crop(one, identity=f"p{one % 5}") for one in range(CROPS + 1)]
+    landed = store.crops.enroll(number, EMBEDDER, crops).landed
+    store.crops.remove(number, [landed[0].crop_id])
+    store.crops.relabel(number, "p1", "renamed")
+    # As whoever follows the record does, which notes how far it was acknowledged.
+    store.changes.after(0, 99, 0.0)
+    return number
+
+
+def _everything(store: RedisStore) -> dict[str, object]:
+    """All that a store answers of its crops, as a service reads it at its start and later."""
+    answer: dict[str, object] = {}
+    for gallery in store.galleries.all():
+        number = gallery.gallery_id
+        vectors = [one.vector.tobytes() for one in store.crops.vectors(number)]
+        crops = store.crops.page(number, CropFilter(), 0, 999)
+        pictures = [store.crops.picture(number, crop.crop_id) for crop in crops]
+        by_id = [store.crops.get(number, crop.crop_id) for crop in crops]
+        assert by_id == crops
+        answer[gallery.name] = list(zip(crops, vectors, pictures, strict=True))
+    return answer
+
+
+def _hash_of(server: RedisServer, gallery: int, row: int) -> str:
+    return f"gmn:g:{gallery}:1:crop:{row}"
+
+
+# What is done, what is said of it, and whether the crop cannot be had any more.
+DAMAGE = {
+    "another name": (["HSET", "{crop}", "identity", "p9"], "is not what was written", True),
+    "no camera": (["HDEL", "{crop}", "camera"], "is not what was written", True),
+    "no text": (["HSET", "{crop}", "external_id", b"\xff\xfe"], "is not what was written", True),
+    "a bit of a vector": (["FLIP", "{crop}", "vector:1"], "the vector of crop", True),
+    "no vector": (["HDEL", "{crop}", "vector:1"], "the vector of crop", True),
+    "nothing left": (["DEL", "{crop}"], "is gone without a trace", True),
+    "not listed": (["ZREM", "{at}rows", "{row}"], "1 crops have an id", True),
+    "an id too many": (["HSET", "{at}ids", "nobody", "1"], "1 crops have an id", False),
+    "an id of another": (["HSET", "{at}ids", "{id}", "1"], "is not found by its crop_id", False),
+    "not found by": (["FORGET", "{at}by"], "is not found by its", False),
+}
+
+
+@pytest.mark.parametrize(("how", "said", "lost"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named_at_the_next_start_found_by_verify_and_left_out_by_recover(
+    server, store, gallery, tmp_path, monkeypatch, how, said, lost
+):
+    before = _everything(store)["lobby"]
+    crop = before[3][0]
+    _damage(server, gallery, crop, how)
+    with (
+        contextlib.closing(_open(server, tmp_path)) as again,
+        pytest.raises(DamagedRedisRecord) as told,
+    ):
+        list(again.crops.vectors(gallery))
+    assert said in str(told.value)
+    assert "gmn store recover" in str(told.value)
+    store.close()
+    monkeypatch.setenv("GMN_REDIS_URL", server.url)
+    verified = _run("verify", tmp_path)
+    assert (verified.exit_code, said in verified.output) == (1, True), verified.output
+    recovered = _run("recover", tmp_path)
+    assert (recovered.exit_code, said in recovered.output) == (0, True), recovered.output
+    assert "the record in Redis: as written" in _run("verify", tmp_path).output
+    with contextlib.closing(_open(server, tmp_path)) as again:
+        after = [(one.crop_id, *rest) for one, *rest in _everything(again)["lobby"]]
+    left_out = {crop.crop_id} if lost else set()
+    assert after == [(one.crop_id, *rest) for one, *rest in before if one.crop_id not in left_out]
+
+
+def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
+    server, store, gallery, tmp_path, monkeypatch
+):
+    crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
+    server.ask("HSET", _hash_of(server, gallery, crop.row_id), "picture", "another")
+    with pytest.raises(DamagedRedisRecord, match=f"the picture of crop {crop.crop_id}"):
+        store.crops.picture(gallery, crop.crop_id)
+    with pytest.raises(DamagedRedisRecord), store.crops.archive(gallery) as archive:
+        list(archive.crops)
+    store.close()
+    monkeypatch.setenv("GMN_REDIS_URL", server.url)
+    assert f"the picture of crop {crop.crop_id}" in _run("verify", tmp_path).output
+
+
+def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
+    crop = store.crops.page(gallery, CropFilter(identity="p2"), 0, 1)[0]
+    server.ask("HSET", _hash_of(server, gallery, crop.row_id), "external_id", "other")
+    with pytest.raises(DamagedRedisRecord, match=crop.crop_id):
+        store.crops.relabel(gallery, "p2", "new")
+    assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
+
+
+GALLERY = {
+    "another embedder": (["HSET", "gmn:g:1", "embedder", "b" * 64], "not what was written"),
+    "another name": (["HSET", "gmn:g:1", "name", "yard"], "not what was written"),
+    "never deleted": (["HSET", "gmn:g:1", "retention_days", "1"], "not what was written"),
+    "no generation": (["HDEL", "gmn:g:1", "generation"], "gallery 1"),
+    "a name that leads nowhere": (["HSET", "gmn:names", "lobby", "7"], "gallery 7 has a name"),
+    "a name too many": (["HSET", "gmn:names", "yard", "1"], "1 galleries have 2 names"),
+    "no name": (["HDEL", "gmn:names", "lobby"], "1 galleries have 0 names"),
+}
+
+
+@pytest.mark.parametrize(("how", "said"), GALLERY.values(), ids=GALLERY)
+def test_a_gallery_that_is_not_what_was_written_is_told(server, store, gallery, how, said):
+    server.ask(*how)
+    with pytest.raises(DamagedRedisRecord, match=said):
+        store.galleries.all()
+    if "names" not in how[1]:
+        with pytest.raises(DamagedRedisRecord, match=said):
+            store.galleries.change(gallery, GallerySettings(retention_days=3))
+
+
+def test_a_list_of_crops_that_leads_in_a_circle_is_told(server, store, gallery):
+    server.ask("ZADD", f"gmn:g:{gallery}:1:rows", 999, 2)
+    with pytest.raises(DamagedRedisRecord, match="not in order"):
+        list(store.crops.vectors(gallery))
+
+
+def test_prepared_vectors_are_checked_too(server, store, gallery):
+    store.staged.begin(gallery, "b" * 64)
+    crops = store.staged.missing(gallery, 0, 99)
+    store.staged.add(gallery, [(one.row_id, new_crop(one.row_id).vector) for one in crops])
+    _damage(server, gallery, crops[2], (["FLIP", "{crop}", "vector:2"]))
+    assert store.staged.switch(gallery) is not None
+    with pytest.raises(DamagedRedisRecord, match=f"vector of crop {crops[2].crop_id}"):
+        list(store.crops.vectors(gallery))
+
+
+def test_nothing_is_recovered_while_a_service_is_connected(
+    server, store, gallery, tmp_path, monkeypatch
+):
+    crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
+    server.ask("DEL", _hash_of(server, gallery, crop.row_id))
+    monkeypatch.setenv("GMN_REDIS_URL", server.url)
+    refused = _run("recover", tmp_path)
+    assert refused.exit_code != 0
+    assert "a service is connected" in str(refused.exception)
+
+
+def test_a_service_does_not_start_on_a_damaged_record(
+    server, start, refused_start, tmp_path, drawn_crops
+):
+    served = start(data_dir=tmp_path / "data", redis_url=server.url)
+    landed = served.enroll("default", *(crop.png for crop in drawn_crops[:3])).json()["results"]
+    served.stop()
+    (key,) = server.ask("KEYS", "gmn:g:*:crop:2")
+    server.ask("HSET", key, "identity", "p9")
+    said = refused_start(tmp_path / "data", redis_url=server.url)
+    assert f"crop {landed[1]['crop_id']} is not what was written" in said
+    assert "gmn store recover" in said
+
+
+def test_a_bit_flipped_anywhere_in_redis_file_is_told_or_changes_no_crop(
+    server, store, gallery, tmp_path
+):
+    before = _everything(store)
+    store.close()
+    server.kill()
+    (file,) = (server.folder / "appendonlydir").glob("*.incr.aof")
+    content, chance = file.read_bytes(), random.Random(5)
+    told = 0
+    for _ in range(FLIPS):
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        file.write_bytes(flipped)
+        found = _opened(server, tmp_path)
+        told += found is None
+        assert found in (None, before)
+    assert told > FLIPS / 2
+
+
+def _opened(server: RedisServer, tmp_path: Path) -> dict[str, object] | None:
+    """All that is answered; None where Redis or the store says that something is damaged."""
+    try:
+        server.start()
+    except pytest.fail.Exception:
+        return None
+    try:
+        with contextlib.closing(_open(server, tmp_path)) as store:
+            return _everything(store)
+    except (DamagedRedisRecord, InputProblem):
+        return None
+    finally:
+        server.kill()
+
+
+def _damage(server: RedisServer, gallery: int, crop, command) -> None:
+    known = {
+        "{crop}": _hash_of(server, gallery, crop.row_id),
+        "{at}": f"gmn:g:{gallery}:1:",
+        "{row}": str(crop.row_id),
+        "{id}": crop.crop_id,
+    }
+    name, *arguments = command
+    filled = []
+    for one in arguments:
+        for word, value in known.items():
+            one = one.replace(word, value) if isinstance(one, str) else one
+        filled.append(one)
+    with redis.Redis.from_url(server.url, protocol=2) as client:
+        if name == "FLIP":
+            vector = bytearray(client.hget(*filled))
+            vector[5] ^= 4
+            client.hset(*filled, bytes(vector))
+        elif name == "FORGET":
+            members = client.zrange(filled[0], 0, -1)
+            own = b"%016d" % crop.row_id
+            client.zrem(filled[0], next(one for one in members if one.endswith(own)))
+        else:
+            client.execute_command(name, *filled)
+
+
+def _run(command: str, data_dir: Path):
+    return CliRunner().invoke(store_command, [command, "--data-dir", str(data_dir)])
