@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # No option: what stands on a command line, with its password, is for every user to see.
 REDIS_URL = "GMN_REDIS_URL"
-REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"
+REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
 
 
 def open_record(data_dir: Path) -> RecordStore:
