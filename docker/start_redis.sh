@@ -23,10 +23,29 @@ if [ -f "$manifest" ]; then
     echo "$manifest: removed, as nothing was ever written"
   fi
 fi
+if [ -f "$manifest" ]; then
+  # A rewritten base and the manifest that names it are renamed with no sync between them. As long as the
+  # base's name has not arrived, what it was made of has not been let go, and stands there as history.
+  base=$(sed -n 's/^file \(.*\) seq [0-9]* type b$/\1/p' "$manifest")
+  history=$(sed -n 's/^file \(.*\) seq [0-9]* type h$/\1/p' "$manifest")
+  if [ -n "$base" ] && [ ! -e "$files/$base" ] && [ "$(echo "$history" | grep -c '\.base\.')" = 1 ]; then
+    for one in $history; do [ -e "$files/$one" ] || refuse "$base and $one are gone"; done
+    sed -e '/ type b$/d' -e '/\.base\..* type h$/s/h$/b/' -e '/\.incr\..* type h$/s/h$/i/' \
+      "$manifest" > "$manifest.before"
+    mv "$manifest.before" "$manifest"
+    echo "$manifest: put back to what $base was made of, as its name had not arrived"
+  fi
+  newest=$(sed -n 's/^file \(.*\) seq [0-9]* type i$/\1/p' "$manifest" | tail -n 1)
+  # Redis syncs this file's name before it writes to it. (Of one that was taken away the service, which
+  # notes what was acknowledged, refuses the rest.)
+  if [ -n "$newest" ] && [ ! -e "$files/$newest" ]; then
+    : > "$files/$newest"
+    echo "$files/$newest: made, as its name had not arrived and nothing was written to it"
+  fi
+fi
 if [ -f "$manifest" ] && ! said=$(redis-check-aof "$manifest" 2>&1); then
   analysed=$(printf '%s\n' "$said" | sed -n 's/^AOF analyzed: filename=\(.*\), size=.*, ok_up_to=\([0-9]*\),.*/\1 \2/p' | tail -n 1)
   name=${analysed% *} good=${analysed##* }
-  newest=$(sed -n 's/^file \(.*\) seq [0-9]* type i$/\1/p' "$manifest" | tail -n 1)
   if [ -z "$analysed" ]; then
     refuse "a file that it names is damaged ($(printf '%s\n' "$said" | tail -n 20 | tr '\n' ';'))"
   elif [ "$name" != "$newest" ]; then

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.redis_server import CONFIGURATION, START, RedisServer, redis_server
+from tests.waiting import eventually
 
 TRANSACTION = """
 redis.call('INCR', 'first')
@@ -105,6 +106,43 @@ def test_a_file_that_is_damaged_before_what_was_acknowledged_is_refused_and_left
     assert "nothing was changed" in said
     assert "docker/restore.sh" in said
     assert _file(server).read_bytes() == harmed
+
+
+def test_a_newest_file_whose_name_did_not_arrive_is_begun_anew(server):
+    _write(server)
+    server.ask("BGREWRITEAOF")
+    eventually(lambda: len(list(server.folder.glob("appendonlydir/*.incr.aof"))) == 1)
+    eventually(lambda: _file(server).name == "appendonly.aof.2.incr.aof")
+    server.kill()
+    assert _file(server).stat().st_size == 0
+    _file(server).unlink()
+    server.start()
+    assert _counts(server) == {1}
+    _write(server)
+    server.kill()
+    server.start()
+    assert _counts(server) == {2}
+
+
+def test_a_base_whose_name_did_not_arrive_is_made_up_for_by_what_it_was_made_of(server):
+    _write(server)
+    server.kill()
+    held = server.folder / "appendonlydir"
+    manifest = held / "appendonly.aof.manifest"
+    # As Redis leaves it between two names at the end of a rewrite.
+    manifest.write_text(
+        "file appendonly.aof.2.base.rdb seq 2 type b\n"
+        "file appendonly.aof.1.base.rdb seq 1 type h\n"
+        "file appendonly.aof.1.incr.aof seq 1 type h\n"
+        "file appendonly.aof.2.incr.aof seq 2 type i\n"
+    )
+    (held / "appendonly.aof.2.incr.aof").touch()
+    before = (held / "appendonly.aof.1.incr.aof").read_bytes()
+    (held / "appendonly.aof.1.incr.aof").unlink()
+    assert "appendonly.aof.1.incr.aof are gone" in _refused(server)
+    (held / "appendonly.aof.1.incr.aof").write_bytes(before)
+    server.start()
+    assert _counts(server) == {1}
 
 
 def test_a_damaged_base_is_refused(server):
