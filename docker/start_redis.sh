@@ -15,9 +15,12 @@ stands before the damage: redis-check-aof --fix $manifest" >&2
   exit 1
 }
 
+# The manifest's files of a kind: b(ase), i(ncrement), h(istory); the sequence numbers as a pattern.
+named() { sed -n "s/^file \(.*\) seq $2 type $1\$/\1/p" "$manifest"; }
+
 if [ -f "$manifest" ]; then
   # Amid the very first start the power may go between the names of two files.
-  first=$(sed -n 's/^file \(.*\) seq 1 type b$/\1/p' "$manifest")
+  first=$(named b 1)
   if [ -n "$first" ] && [ ! -e "$files/$first" ] && [ -z "$(find "$files" -name '*.incr.aof' -size +0)" ]; then
     rm "$manifest"
     echo "$manifest: removed, as nothing was ever written"
@@ -26,8 +29,8 @@ fi
 if [ -f "$manifest" ]; then
   # A rewritten base and the manifest that names it are renamed with no sync between them. As long as the
   # base's name has not arrived, what it was made of has not been let go, and stands there as history.
-  base=$(sed -n 's/^file \(.*\) seq [0-9]* type b$/\1/p' "$manifest")
-  history=$(sed -n 's/^file \(.*\) seq [0-9]* type h$/\1/p' "$manifest")
+  base=$(named b '[0-9]*')
+  history=$(named h '[0-9]*')
   if [ -n "$base" ] && [ ! -e "$files/$base" ] && [ "$(echo "$history" | grep -c '\.base\.')" = 1 ]; then
     for one in $history; do [ -e "$files/$one" ] || refuse "$base and $one are gone"; done
     sed -e '/ type b$/d' -e '/\.base\..* type h$/s/h$/b/' -e '/\.incr\..* type h$/s/h$/i/' \
@@ -35,7 +38,7 @@ if [ -f "$manifest" ]; then
     mv "$manifest.before" "$manifest"
     echo "$manifest: put back to what $base was made of, as its name had not arrived"
   fi
-  newest=$(sed -n 's/^file \(.*\) seq [0-9]* type i$/\1/p' "$manifest" | tail -n 1)
+  newest=$(named i '[0-9]*' | tail -n 1)
   # Redis syncs this file's name before it writes to it. (Of one that was taken away the service, which
   # notes what was acknowledged, refuses the rest.)
   if [ -n "$newest" ] && [ ! -e "$files/$newest" ]; then

@@ -28,6 +28,8 @@ def folded(network: Network, example: torch.Tensor) -> Network:
             the two networks are compared on it.
     """
     pairs = _pairs(network, example)
+    if not pairs:
+        return network
     shorter = copy.deepcopy(network)
     for convolution, norm in pairs:
         _replace(
@@ -42,7 +44,7 @@ def folded(network: Network, example: torch.Tensor) -> Network:
     before, after = network(example), shorter(example)
     # A convolution whose output something else reads, too, would not give the same.
     same = bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
-    return shorter if pairs and same else network
+    return shorter if same else network
 
 
 def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
@@ -60,14 +62,12 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
             if output is inputs[0]:
                 found[names[convolution]] = names[module]
 
-    hooks = [
-        module.register_forward_hook(keep)
-        if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(look)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-        or (isinstance(module, nn.BatchNorm2d) and module.running_var is not None)
-    ]
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(keep))
+        elif isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
+            hooks.append(module.register_forward_pre_hook(look))
     try:
         network(example)
     finally:

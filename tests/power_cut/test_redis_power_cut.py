@@ -21,6 +21,7 @@ from tests.power_cut.disk import read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import RedisServer, redis_server, require_redis
+from tests.waiting import eventually
 
 
 def _shown(store: RedisStore) -> Shown:
@@ -72,10 +73,7 @@ class _Story:
 
     def _rewrite(self) -> None:
         self._server.ask("BGREWRITEAOF")
-        until = time.monotonic() + 20
-        while "aof_rewrite_in_progress:0" not in _persistence(self._server):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        eventually(lambda: "aof_rewrite_in_progress:0" in _persistence(self._server), 20)
 
     def _act(self, name: str, do: Callable[[], Any]) -> Any:
         before, begun = _shown(self._store), time.monotonic_ns()

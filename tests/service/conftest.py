@@ -7,18 +7,21 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from tests.service.redis_server import RedisServer, redis_server
+from tests.waiting import eventually
 
 START = (
     "import sys; from service.commands.serve import serve; "
@@ -97,6 +100,30 @@ class Served:
     def is_in_step(self) -> bool:
         """Whether it follows its Redis."""
         return bool(self.http.get("/readyz").json()["record"]["state"] == "in_step")
+
+    def drops_who_left(self, request: httpx.Request, path: str) -> None:
+        """Sends a request whose client leaves, until one was dropped, and nothing of it is left.
+
+        Args:
+            request: built by `http`.
+            path: of its route, as the metrics name it; a regular expression.
+        """
+        address, body = urlsplit(str(self.http.base_url)), request.read()
+        head = f"{request.method} {request.url.path} HTTP/1.1\r\n" + "".join(
+            f"{name}: {value}\r\n" for name, value in request.headers.items()
+        )
+
+        def metrics_say(pattern: str) -> bool:
+            return bool(re.search(pattern, self.http.get("/metrics").text, re.MULTILINE))
+
+        def dropped() -> bool:
+            # One may be answered before its client is seen to have left.
+            with socket.create_connection((address.hostname, address.port)) as connection:
+                connection.sendall(head.encode() + b"\r\n" + body)
+            return metrics_say(rf'gmn_http_requests_total\{{.*{path}status="499"\}} [1-9]')
+
+        eventually(dropped)
+        eventually(lambda: metrics_say(r"^gmn_queued_images 0\.0$"))
 
     def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import pytest
-
-from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -135,28 +131,9 @@ def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, d
 
 
 def test_a_client_that_left_is_dropped(served, gallery, drawn_crops):
-    address = urlsplit(str(served.http.base_url))
-    request = served.http.build_request(
-        "POST",
-        f"/v1/galleries/{gallery}/queries",
-        files=[("images", ("a", crop.png)) for crop in drawn_crops],
-    )
-    head = f"POST {request.url.path} HTTP/1.1\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in request.headers.items()
-    )
-    body = request.read()
-
-    def metrics_say(pattern: str) -> bool:
-        return bool(re.search(pattern, served.http.get("/metrics").text, re.MULTILINE))
-
-    def dropped() -> bool:
-        # One may be answered before its client is seen to have left.
-        with socket.create_connection((address.hostname, address.port)) as connection:
-            connection.sendall(head.encode() + b"\r\n" + body)
-        return metrics_say(r'gmn_http_requests_total\{.*status="499"\} [1-9]')
-
-    eventually(dropped)
-    eventually(lambda: metrics_say(r"^gmn_queued_images 0\.0$"))
+    images = [("images", ("a", crop.png)) for crop in drawn_crops]
+    request = served.http.build_request("POST", f"/v1/galleries/{gallery}/queries", files=images)
+    served.drops_who_left(request, "")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-import time
 import zipfile
 
 import httpx
@@ -26,13 +25,8 @@ def _import(served, drawn_crops) -> None:
 
 
 def _ended(served) -> dict:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        (job,) = served.http.get("/v1/jobs").json()["results"]
-        if job["state"] not in ("queued", "running"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(job)
+    (job,) = served.http.get("/v1/jobs").json()["results"]
+    return served.ended_job(job, 30)
 
 
 def test_one_that_died_between_an_imports_last_crop_and_its_end_leaves_a_job_that_is_done(

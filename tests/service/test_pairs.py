@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -22,7 +19,6 @@ from service.device import DeviceThread
 from service.metrics import Metrics
 from service.operations.explain import explain_pair
 from service.problems import UnusableImages
-from tests.waiting import eventually
 
 SIZE = Preprocessing(height=64, width=32)
 
@@ -107,25 +103,9 @@ def test_explanations_count_at_the_door_as_the_images_that_they_embed(served, dr
 
 
 def test_a_client_that_left_an_explanation_is_dropped(served, drawn_crops):
-    address = urlsplit(str(served.http.base_url))
     files = [("images", ("a", crop.png)) for crop in drawn_crops[:2]]
     request = served.http.build_request("POST", "/v1/pairs", files=files, data={"explain": "true"})
-    head = f"POST {request.url.path} HTTP/1.1\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in request.headers.items()
-    )
-    body = request.read()
-
-    def metrics_say(pattern: str) -> bool:
-        return bool(re.search(pattern, served.http.get("/metrics").text, re.MULTILINE))
-
-    def dropped() -> bool:
-        # One may be answered before its client is seen to have left.
-        with socket.create_connection((address.hostname, address.port)) as connection:
-            connection.sendall(head.encode() + b"\r\n" + body)
-        return metrics_say(r'gmn_http_requests_total\{.*"/v1/pairs",status="499"\} [1-9]')
-
-    eventually(dropped)
-    eventually(lambda: metrics_say(r"^gmn_queued_images 0\.0$"))
+    served.drops_who_left(request, '"/v1/pairs",')
 
 
 class StandIn:

@@ -13,8 +13,8 @@ from service.gallery.records import ArchivedCrop, Picture
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
 from service.gallery.redis.failures import RETRY_AFTER_S
-from service.gallery.redis.sums import check_content, check_onwards
-from service.gallery.redis.values import not_found, read_vector, stored_crop
+from service.gallery.redis.sums import check_content, check_onwards, not_found, not_listed
+from service.gallery.redis.values import read_vector, stored_crop
 from service.problems import DamagedRedisRecord, RecordUnavailable, ServiceProblem
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def archive(
     name = secrets.token_hex(8)
     begun = database.write("begin_archive", gallery_id, name, HELD_MS)
     if begun["without_row"] and on_damage:
-        on_damage(DamagedRedisRecord(f"{begun['without_row']} crops have an id and are not listed"))
+        on_damage(not_listed(begun["without_row"]))
     where = (gallery_id, begun["generation"], name)
     try:
         yield Archive(int(begun["version"]), begun["embedder"], _crops(database, where, on_damage))

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.redis.database import Argument, Database
 from service.gallery.redis.failures import RETRY_AFTER_S
-from service.gallery.redis.sums import check_onwards
+from service.gallery.redis.sums import check_onwards, not_listed
 from service.gallery.redis.values import indexed_crop, stored_crop
-from service.problems import DamagedRedisRecord, RecordUnavailable
+from service.problems import RecordUnavailable
 
 VECTORS_PER_READ = 200
 CROPS_LOOKED_AT = 2000
@@ -61,7 +61,7 @@ def read_vectors(
             )
         begun = read
         if without_row:
-            raise DamagedRedisRecord(f"{without_row} crops have an id and are not listed")
+            raise not_listed(without_row)
         for crop in crops:
             yield indexed_crop(*crop)
 

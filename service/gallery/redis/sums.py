@@ -43,6 +43,16 @@ def check_onwards(after: str | bytes | int | float, onwards: bytes) -> bytes:
     return onwards
 
 
+def not_found(crop_id: str, by: bytes) -> DamagedRedisRecord:
+    """What is wrong with a crop that is there, and is not found by what is known of it."""
+    return DamagedRedisRecord(f"crop {crop_id} is not found by its {by.decode()}")
+
+
+def not_listed(crops: int) -> DamagedRedisRecord:
+    """What is wrong with a gallery that has more ids than rows."""
+    return DamagedRedisRecord(f"{crops} crops have an id and are not listed")
+
+
 def check_content(what: str, crop_id: str, content: bytes | None, kept: bytes | None) -> None:
     """Raises `DamagedRedisRecord` where a crop's vector or picture is not what was written."""
     if kept is not None and (content is None or content_sum(content).encode() != kept):

@@ -17,7 +17,7 @@ from service.gallery.records import (
     NewCrop,
     StoredCrop,
 )
-from service.gallery.redis.sums import check_content, check_record, content_sum
+from service.gallery.redis.sums import check_content, check_record, content_sum, not_found
 from service.gallery.stored_values import as_text, as_time, now, said_of, vector_bytes
 from service.problems import DamagedRedisRecord
 
@@ -112,11 +112,6 @@ def indexed_crop(
         raise not_found(crop.crop_id, not_found_by)
     label = CropLabel(crop.row_id, crop.crop_id, crop.identity, crop.camera, crop.captured_at)
     return IndexedCrop(label, read_vector(crop.crop_id, *vector))
-
-
-def not_found(crop_id: str, by: bytes) -> DamagedRedisRecord:
-    """What is wrong with a crop that is there, and is not found by what is known of it."""
-    return DamagedRedisRecord(f"crop {crop_id} is not found by its {by.decode()}")
 
 
 def read_vector(crop_id: str, content: bytes | None, kept: bytes | None) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ local TEXTS = {
 }
 local SEALED = {unpack(TEXTS)}
 SEALED[#SEALED + 1] = 'sum'
+local PLACES = {}
+for number, name in ipairs(TEXTS) do PLACES[name] = number end
 local FOUND_BY = {'sha256', 'identity', 'camera', 'external_id'}
 
 local function crop_key(at, row) return at .. 'crop:' .. row end
@@ -116,11 +118,9 @@ local function not_found_by(at, row, values)
     missing[#missing + 1] = 'crop_id'
   end
   for _, name in ipairs(FOUND_BY) do
-    for number = 1, #TEXTS do
-      local value = TEXTS[number] == name and values[number]
-      if value and not redis.call('ZSCORE', at .. 'by', found_at(name, value, row)) then
-        missing[#missing + 1] = name
-      end
+    local value = values[PLACES[name]]
+    if value and not redis.call('ZSCORE', at .. 'by', found_at(name, value, row)) then
+      missing[#missing + 1] = name
     end
   end
   return table.concat(missing, ', ')

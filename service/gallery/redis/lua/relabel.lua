@@ -13,7 +13,7 @@ if old ~= new then
     local values = redis.call('HMGET', crop_key(gallery.at, row), unpack(SEALED))
     local sum = values[#SEALED]
     if sum and sum ~= record_sum(row, values) then
-      return refuse('damaged', {crop_id = values[1] or row})
+      damaged('crop ' .. (values[1] or row) .. ' is not what was written')
     end
   end
   local archives = archives_of(gallery.at)

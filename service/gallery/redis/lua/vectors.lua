@@ -1,7 +1,7 @@
 -- Reads what an index needs of crops. Arguments: gallery, which vectors ('searched' or 'staged'),
 -- then 'after', a row and a limit, or 'rows' and row ids. Answers which generation and side that
--- was, how far it went, how many crops have an id and no row, and the crops with such a vector; after all of them, also by what they cannot
--- be found.
+-- was, how far it went, how many crops have an id and no row, and the crops with such a vector; of
+-- 'after' also by what they cannot be found.
 local gallery = find_gallery(argument(1))
 if not gallery then return {'', '', 0} end
 local staged = argument(2) == 'staged'
