@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,18 +183,17 @@ class Deployment:
         return Death(times[0], times[1] if len(times) > 1 else time.time())
 
     def until_ready(self, replicas: int, seconds: float = 180.0) -> float:
-        """Waits until each replica says that it is ready; answers how long that took."""
+        """Waits until each replica says that it is ready, and then until the proxy has seen one so.
+
+        Returns:
+            How long that took, seconds.
+        """
         began = time.monotonic()
-        for number in range(1, replicas + 1):
-            while True:
-                try:
-                    with self.replica(number) as http:
-                        if http.get("/readyz", timeout=5).status_code == 200:
-                            break
-                except (httpx.TransportError, Failed):
-                    pass
+        ways = {f"replica {one}": partial(self.replica, one) for one in range(1, replicas + 1)}
+        for name, way in (*ways.items(), ("the proxy", self.through_the_proxy)):
+            while not _is_ready(way):
                 if time.monotonic() - began > seconds:
-                    raise Failed(f"replica {number} was not ready within {seconds:.0f} s")
+                    raise Failed(f"{name} was not ready within {seconds:.0f} s")
                 time.sleep(0.3)
         return time.monotonic() - began
 
@@ -268,3 +269,11 @@ def _copy_repository(target: Path) -> None:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def _is_ready(way: Callable[[], httpx.Client]) -> bool:
+    try:
+        with way() as http:
+            return http.get("/readyz", timeout=5).status_code == 200
+    except (httpx.TransportError, Failed):
+        return False
