@@ -170,14 +170,35 @@ class GalleryIndex:
             wanted: which crops may be returned, all by default.
         """
         wanted = wanted or Filter()
-        units = queries.astype(np.float64)
-        units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-        query = units.mean(axis=0)
+        query = _mean_direction(queries)
         passing = self.table.select(wanted)
         rows = self._nearest(passing, query.astype(np.float32), limit, wanted.passes_all)
         cosines = self._exact_cosines(rows, query)
         order = np.lexsort((self.table.row_ids[rows], -cosines))[:limit]
         return Candidates(rows[order], cosines[order], len(passing))
+
+    def search_groups(
+        self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
+    ) -> Candidates:
+        """The nearest crop of each of the `limit` nearest identities, in one exact pass.
+
+        A crop without an identity is a group of its own. The arguments are those of `search`.
+        """
+        query = _mean_direction(queries)
+        passing = self.table.select(wanted or Filter())
+        if len(passing) == 0:
+            return Candidates(passing, np.empty(0, np.float32), 0)
+        products = self.table.vectors.products(passing, query.astype(np.float32))
+        scores = products / self.table.norms[passing]
+        _, group = np.unique(self.table.groups[passing], return_inverse=True)
+        best = np.full(group.max() + 1, -np.inf, np.float32)
+        np.maximum.at(best, group, scores)
+        last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
+        rows = passing[scores >= np.maximum(best[group], last) - TOLERANCE]
+        cosines = self._exact_cosines(rows, query)
+        order = np.lexsort((self.table.row_ids[rows], -cosines))
+        first = first_of_each(self.table.groups[rows[order]])[:limit]
+        return Candidates(rows[order][first], cosines[order][first], len(passing))
 
     def compaction(self) -> CompactionPlan | None:
         """What is to be rewritten beside this index, on whichever thread; None: nothing."""
@@ -296,3 +317,14 @@ class GalleryIndex:
             norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
             cosines[part] = products / np.maximum(norms, 1e-12)
         return np.clip(cosines, -1.0, 1.0)
+
+
+def first_of_each(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each value occurs for the first time, ascending."""
+    return np.sort(np.unique(groups, return_index=True)[1])
+
+
+def _mean_direction(queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    units = queries.astype(np.float64)
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
+    return np.asarray(units.mean(axis=0), np.float64)

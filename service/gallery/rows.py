@@ -15,7 +15,7 @@ from service.gallery.vector_blocks import BLOCK_ROWS, VectorBlocks
 UNKNOWN = -1
 FIRST_CAPACITY = 256
 COPIED_AT_ONCE = 1024
-COLUMNS = ("norms", "row_ids", "alive", "_cameras", "_captured")
+COLUMNS = ("norms", "row_ids", "alive", "groups", "_cameras", "_captured")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class RowTable:
         norms: their Euclidean lengths, `(capacity,)` float32.
         row_ids: the record store's ids, `(capacity,)` int64, ascending.
         alive: False where a crop was deleted.
+        groups: `(capacity,)` int64, equal for the crops of one identity and not negative; a crop
+            without an identity has a negative value of its own.
     """
 
     def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
@@ -61,6 +63,7 @@ class RowTable:
         self.norms = np.empty(FIRST_CAPACITY, np.float32)
         self.row_ids = np.empty(FIRST_CAPACITY, np.int64)
         self.alive = np.zeros(FIRST_CAPACITY, np.bool_)
+        self.groups = np.empty(FIRST_CAPACITY, np.int64)
         self._cameras = np.empty(FIRST_CAPACITY, np.int32)
         self._captured = np.empty(FIRST_CAPACITY, np.float64)
         self._camera_codes: dict[str, int] = {}
@@ -91,6 +94,7 @@ class RowTable:
             self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
             self.row_ids[row] = label.row_id
             self.alive[row] = True
+            self.groups[row] = _group(label)
             self._cameras[row] = self._code(label.camera)
             self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
             self._labels.append(label)
@@ -117,7 +121,9 @@ class RowTable:
         for row_id in row_ids:
             row = int(np.searchsorted(self.row_ids[: self.size], row_id))
             if row < self.size and self.row_ids[row] == row_id and self.alive[row]:
-                self._labels[row] = replace(self.label(row), identity=identity)
+                label = replace(self.label(row), identity=identity)
+                self._labels[row] = label
+                self.groups[row] = _group(label)
 
     @property
     def newest(self) -> int:
@@ -210,6 +216,7 @@ class RowTable:
         for row in deleted.tolist():
             self.kill(int(self.row_ids[row]))
         self._labels = [old._labels[row] for row in rows.tolist()]
+        self.groups[: len(rows)] = old.groups[rows]
         self._camera_codes = old._camera_codes
         self.append(old.living(size))
         return deleted, added
@@ -221,3 +228,9 @@ class RowTable:
 
     def _codes(self, cameras: Iterable[str]) -> list[int]:
         return [self._camera_codes[name] for name in cameras if name in self._camera_codes]
+
+
+def _group(label: CropLabel) -> int:
+    # A hash of 63 bits, and not a numbering of the names, which would outlive a forgotten person.
+    # Among a million identities two share one with a probability of 5e-8.
+    return -1 - label.row_id if label.identity is None else hash(label.identity) & (2**63 - 1)

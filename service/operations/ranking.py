@@ -16,14 +16,13 @@ from model.calibration import (
     ScoringCalibration,
     Verdict,
 )
-from service.gallery.index import Candidates, GalleryIndex
+from service.gallery.index import Candidates, GalleryIndex, first_of_each
 from service.gallery.records import CropLabel
 from service.gallery.rows import Filter
 from service.inference.networks import Networks
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
-DEEPER = 4
 
 
 @dataclass(frozen=True)
@@ -104,18 +103,19 @@ def rank(
     reranked = time.perf_counter()
     ordered = _order(index, found, logits, calibration, options.scoring)
     places = _choose(index, ordered, options)
-    # Groups may swallow the candidates: look deeper until there are as many groups as asked.
-    while len(places) < options.top_k and len(found.rows) < found.searched:
-        limit *= DEEPER
-        found = index.search(queries, limit, options.wanted)
-        ordered = _order(index, found, logits, calibration, options.scoring)
+    if len(places) < options.top_k and len(found.rows) < found.searched:
+        # The candidates belong to too few identities. They keep their scores and stay the head.
+        leaders = index.search_groups(queries, options.top_k, options.wanted)
+        ordered = _order(
+            index, _extended(found, depth, leaders), logits, calibration, options.scoring
+        )
         places = _choose(index, ordered, options)
     deeper = time.perf_counter() - reranked
     verdicts = _verdicts(ordered.scores[places], found.searched, calibration, options)
     one = calibration.scorings[options.scoring]
     results = tuple(
         _result(index, ordered, place, verdict, found.searched, one)
-        for place, verdict in zip(places, verdicts, strict=True)
+        for place, verdict in zip(places.tolist(), verdicts, strict=True)
     )
     return Ranking(
         verdict=(results[0].verdict or "no_match") if results else "no_match",
@@ -149,21 +149,22 @@ def _order(
     return _Ordered(found.rows[order], found.cosines[order], all_logits[order], scores[order])
 
 
-def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> list[int]:
+def _extended(found: Candidates, depth: int, deeper: Candidates) -> Candidates:
+    """The scored head of a search, then what a deeper one found beside it."""
+    rows, cosines = found.rows[:depth], found.cosines[:depth]
+    new = ~np.isin(deeper.rows, rows)
+    return Candidates(
+        np.concatenate([rows, deeper.rows[new]]),
+        np.concatenate([cosines, deeper.cosines[new]]),
+        found.searched,
+    )
+
+
+def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> NDArray[np.int64]:
     """Places in the order that become results."""
     if options.group_by == "crop":
-        return list(range(min(options.top_k, len(ordered.rows))))
-    chosen: list[int] = []
-    seen: set[str] = set()
-    for place, row in enumerate(ordered.rows):
-        if len(chosen) == options.top_k:
-            break
-        identity = index.table.label(int(row)).identity
-        if identity not in seen:
-            chosen.append(place)
-        if identity is not None:
-            seen.add(identity)
-    return chosen
+        return np.arange(min(options.top_k, len(ordered.rows)))
+    return first_of_each(index.table.groups[ordered.rows])[: options.top_k]
 
 
 def _verdicts(

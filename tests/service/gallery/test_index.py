@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -124,6 +125,38 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
                 else:
                     assert found == nearest
     assert index.table.live == len(crops)
+
+
+@pytest.mark.parametrize("path", ["host", "device", "trained"])
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
+def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
+    """Identity 0 stands for none; equal seeds are equal vectors, which tie."""
+    index, crops = _index(path), {}
+    for row_id, person in enumerate(people, start=1):
+        crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
+        named = replace(crop.label, identity=str(person) if person else None)
+        crops[row_id] = replace(crop, label=named)
+    index.add(crops.values())
+    plan = index.compaction()
+    built = plan.build() if plan else None
+    for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
+        if row_id % 2:
+            index.remove([row_id])
+            del crops[row_id]
+        else:
+            index.table.relabel([row_id], "renamed")
+            named = replace(crops[row_id].label, identity="renamed")
+            crops[row_id] = replace(crops[row_id], label=named)
+    if built:
+        index.adopt(built)
+    query = _crop(0, 3).vector[None] + np.float32(0.01)
+    for wanted in (Filter(), Filter(cameras=("west",)), Filter(cameras=("nowhere",))):
+        leaders = {}
+        for row_id in _plain_search(crops, query, len(crops), wanted):
+            leaders.setdefault(crops[row_id].label.identity or row_id, row_id)
+        found = index.search_groups(query, limit, wanted)
+        assert index.table.row_ids[found.rows].tolist() == list(leaders.values())[:limit]
 
 
 @pytest.mark.parametrize("path", ["host", "device"])

@@ -1,0 +1,80 @@
+"""Ranking a gallery whose index has a trained segment, which may miss some of the nearest."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from service.gallery.index import GalleryIndex
+from service.gallery.index_kinds import IndexKind, UpkeepLimits
+from service.gallery.records import CropLabel, IndexedCrop
+from service.operations.ranking import RankingOptions, rank
+
+PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
+KINDS = (IndexKind("flat_ip", "float32", 0), IndexKind("ivf_flat", "float16", 1000, trained=True))
+
+
+# A pair's logit depends on the candidate alone, so that it shows whose it is.
+NETWORKS = SimpleNamespace(pair_scores_or_none=lambda _, candidates: candidates.sum(axis=1))
+SCORING = SimpleNamespace(probability=lambda *_: 0.5, verdict=lambda *_: "match")
+CALIBRATION = SimpleNamespace(scorings={"mnet": SCORING})
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    """An index with a trained segment over people whose crops lie together; their features."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
+    vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
+    index = GalleryIndex(DIMENSION, KINDS, UpkeepLimits(64, 0.2, 100, 0.05))
+    index.add(
+        IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
+        for row, vector in enumerate(vectors)
+    )
+    assert index.adopt(index.compaction().build())
+    assert index.recall_at_100 < 1
+    return index, vectors
+
+
+def _rank(index, query, **options):
+    return rank(index, NETWORKS, CALIBRATION, query, RankingOptions(**options))
+
+
+def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
+    index, vectors = clustered
+    random = np.random.default_rng(1)
+    for row in random.integers(len(vectors), size=40):
+        query = vectors[[row]] + 0.6 * random.normal(size=(1, DIMENSION)).astype(np.float32)
+        answer = _rank(index, query, group_by="identity", top_k=60)
+        assert len({result.label.identity for result in answer.results}) == 60
+        for result in answer.results:
+            if result.pair_logit is not None:
+                own = vectors[int(result.label.crop_id)].sum()
+                assert result.pair_logit == pytest.approx(own, abs=1e-4)
+
+
+def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(clustered):
+    index, vectors = clustered
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    query = vectors[:1]
+    results = _rank(index, query, group_by="identity", top_k=PEOPLE).results
+    tail = [result for result in results if result.pair_logit is None]
+    assert len(results) == PEOPLE
+    assert len(tail) > PEOPLE / 2
+    assert [one.cosine for one in tail] == sorted((one.cosine for one in tail), reverse=True)
+    nearest = (units @ units[0]).reshape(PEOPLE, CROPS_EACH).max(axis=1)
+    for result in tail:
+        person = int(result.label.crop_id) // CROPS_EACH
+        assert result.cosine == pytest.approx(nearest[person], abs=1e-5)
+
+
+def test_more_groups_than_there_are_cost_no_look_at_every_crop(clustered, monkeypatch):
+    index, vectors = clustered
+    looked_at = []
+    label = index.table.label
+    monkeypatch.setattr(index.table, "label", lambda row: looked_at.append(row) or label(row))
+    results = _rank(index, vectors[:1], group_by="identity", top_k=10_000).results
+    assert len(results) == PEOPLE
+    assert len(looked_at) == PEOPLE
