@@ -33,6 +33,7 @@ from service.api.routers import (
     snapshots,
 )
 from service.api.security import Guard
+from service.logs import log_loop_error
 from service.operations.background import background_work
 from service.runtime import Runtime
 from service.settings import Settings
@@ -66,6 +67,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(log_loop_error)
         opened = runtime
         if opened is None:
             opened = await asyncio.to_thread(Runtime.open, settings)

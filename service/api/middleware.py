@@ -71,10 +71,12 @@ class RequestContext:
 def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     route: Any = scope.get("route")
     path = getattr(route, "path", "unrouted")
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    # The route and not the address, as addresses hold identities.
     log.info(
         "%s %s %d",
-        scope["method"],
-        scope["path"],
+        method,
+        path,
         status,
         extra={
             "request_id": request_id,
@@ -85,7 +87,6 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     )
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:
-        method = scope["method"] if scope["method"] in METHODS else "other"
         metrics.requests.labels(method, path, str(status)).inc()
         metrics.request_seconds.labels(method, path).observe(seconds)
 

@@ -14,6 +14,7 @@ from service.problems import StorageFailed, UnknownIdentity
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
+MOST_JOBS = 1000
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,29 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
             "a day after the enrolment",
         ),
         Remainder(
-            "copies of the data directory made by others, and the disk below it",
+            "other galleries and their snapshots",
+            "crops enrolled there, also under the same identity",
+            "the identity is forgotten there too",
+        ),
+        Remainder(
+            "backups and other copies of the data directory, and the disk below it",
             "whatever they held",
             "whoever made them deletes them; this service does not know of them",
         ),
+        Remainder(
+            "logs of proxies and clients",
+            "the address of this request, which names the identity; the service's log does not",
+            "they are rotated",
+        ),
     ]
+    if runtime.settings.images_url:
+        remaining.append(
+            Remainder(
+                "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
+                "images of the deleted crops",
+                "its own rules delete them",
+            )
+        )
     if runtime.settings.redis_url:
         remaining += [
             Remainder(
@@ -151,13 +170,24 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
                 "five minutes after the write",
             ),
         ]
-    job = await runtime.galleries.read(lambda: store.jobs.unfinished(target.gallery_id, "import"))
-    if job is not None:
+    jobs = await runtime.galleries.read(lambda: store.jobs.page(target.gallery_id, MOST_JOBS))
+    imports = [job for job in jobs if job.kind == "import"]
+    if imports:
         remaining.append(
             Remainder(
-                f"import job {job.job_id}",
-                "images still to be enrolled, which may show this person again",
-                "the job has ended",
+                "the list of jobs",
+                "the identity that an import was given for all of its images, and names of files "
+                "that could not be used",
+                "the gallery is deleted",
             )
         )
+    remaining += [
+        Remainder(
+            f"import job {job.job_id}",
+            "images still to be enrolled, which may show this person again",
+            "the job has ended",
+        )
+        for job in imports
+        if not job.finished
+    ]
     return tuple(remaining)

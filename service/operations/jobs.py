@@ -233,7 +233,9 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         await progress.end(state, detail)
         passed(Failpoint.JOB__ENDED)
     except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
-        log.warning("job %s was cut off: %s", job.job_id, cut_off or type(cut_off).__name__)
+        # Its detail may name a file of the import.
+        why = cut_off.code if isinstance(cut_off, ServiceProblem) else type(cut_off).__name__
+        log.warning("job %s was cut off: %s", job.job_id, why)
         if isinstance(cut_off, StorageFailed | DeviceLost):
             # It goes on once there is room or another process, which takes a while.
             await asyncio.sleep(IDLE_SECONDS)

@@ -1,0 +1,124 @@
+"""The service's log names no person: no identity, no file name, no query string."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import zipfile
+
+import pytest
+
+from service.logs import JsonFormatter
+from tests.service.conftest import START
+from tests.waiting import eventually
+
+PERSON = "Ann-Example"
+# Listing and renaming fail with exceptions, awaited and not, whose messages repeat what was sent.
+BROKEN = """
+import asyncio
+import logging
+
+from service.gallery.galleries import Galleries
+from service.operations import browse
+
+async def unawaited(*sent):
+    raise ValueError(sent)
+
+async def broken(*sent):
+    logging.getLogger("python_multipart").debug("%s", sent)
+    task = asyncio.create_task(unawaited(*sent[1:]), name=f"rename {sent[1:]}")
+    await asyncio.sleep(0)
+    try:
+        raise RuntimeError(sent[1:])
+    except RuntimeError as error:
+        raise ExceptionGroup(f"{sent[1:]}", [LookupError(sent[1:])]) from error
+
+Galleries.relabel = broken
+browse.list_crops = broken
+"""
+
+
+@pytest.fixture(scope="module", params=["info", "debug"])
+def logged(request, start):
+    """A service of which two calls are broken."""
+    return start(command=("-c", BROKEN + START), log_level=request.param)
+
+
+def log_lines(served):
+    return [json.loads(line) for line in served.log.read_text().splitlines()]
+
+
+def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
+    http, where = logged.http, "/v1/galleries/default"
+    image = drawn_crops[0].png
+    images = [("images", (f"{PERSON}.png", image))]
+    assert http.post(f"{where}/crops?identity={PERSON}", files=images).status_code == 201
+    assert http.post(f"{where}/queries", files=images).status_code == 200
+    refused = http.post(f"{where}/queries", files=[("images", (f"{PERSON}.png", b"no image"))])
+    assert refused.status_code == 422
+    http.get(f"/v1/{PERSON}")
+    http.request(PERSON, f"{where}/identities/{PERSON}")
+    assert http.get(f"{where}/crops?identity={PERSON}").status_code == 500
+    renamed = http.patch(f"{where}/identities/{PERSON}", data={"new_identity": f"{PERSON}-2"})
+    assert renamed.status_code == 500
+    forgotten = http.delete(f"{where}/identities/{PERSON}", headers={"X-Request-ID": "request-7"})
+    assert forgotten.json()["removed"] == 1
+
+    def written():
+        return [one for one in log_lines(logged) if one.get("request_id") == "request-7"]
+
+    eventually(written)
+    assert (
+        written()[0]["message"] == "DELETE /v1/galleries/{gallery}/identities/{identity:path} 200"
+    )
+    eventually(lambda: "event loop: " in logged.log.read_text())
+    log = logged.log.read_text()
+    assert PERSON not in log
+    assert "identity=" not in log
+    # What failed and where is there all the same.
+    assert "LookupError" in log
+    assert "in broken" in log
+
+
+def test_an_import_leaves_no_file_name_in_the_log(logged, drawn_crops):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr(f"{PERSON}.png", drawn_crops[1].png)
+        packed.writestr(f"{PERSON}/bad.png", b"no image")
+        packed.writestr("manifest.csv", f"path,identity,camera\n{PERSON}.png,{PERSON},east\n")
+    answer = logged.http.post(
+        "/v1/galleries/default/imports",
+        files={"archive": (f"{PERSON}.zip", archive.getvalue())},
+        data={"manifest": "manifest.csv"},
+    )
+    assert logged.ended_job(answer.json())["state"] == "done"
+    assert PERSON not in logged.log.read_text()
+
+
+def test_a_traceback_keeps_messages_that_name_code_and_no_others():
+    def line(error):
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": (type(error), error, None)})
+        return json.loads(JsonFormatter().format(record))["traceback"]
+
+    assert "builtins.TypeError: 'NoneType'" in line(TypeError("'NoneType' is not iterable"))
+    assert line(KeyError(PERSON)).endswith("builtins.KeyError\n")
+    assert line(OSError(28, "No space left", f"{PERSON}.png")).endswith(
+        "[Errno 28] No space left\n"
+    )
+
+
+def test_forgetting_names_the_imports_and_the_storage_that_may_hold_the_person(start, drawn_crops):
+    served = start(images_url="memory://crops")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a.png", drawn_crops[0].png)
+    files = {"archive": ("crops.zip", archive.getvalue())}
+    job = served.http.post(
+        "/v1/galleries/default/imports", files=files, data={"identity": PERSON}
+    ).json()
+    assert served.ended_job(job)["state"] == "done"
+    remaining = served.http.delete(f"/v1/galleries/default/identities/{PERSON}").json()["remaining"]
+    named = " ".join(one["where"] for one in remaining)
+    assert "list of jobs" in named
+    assert "GMN_IMAGES_URL" in named
