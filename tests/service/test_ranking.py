@@ -78,3 +78,14 @@ def test_more_groups_than_there_are_cost_no_look_at_every_crop(clustered, monkey
     results = _rank(index, vectors[:1], group_by="identity", top_k=10_000).results
     assert len(results) == PEOPLE
     assert len(looked_at) == PEOPLE
+
+
+def test_the_nearest_groups_of_a_trained_segment_are_as_many_as_asked(clustered):
+    index, vectors = clustered
+    for row in range(0, len(vectors), 500):
+        found = index.search_groups(vectors[[row]], 4)
+        people = found.rows // CROPS_EACH
+        assert found.rows[0] == row
+        assert len(set(people.tolist())) == 4
+        assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
+        assert found.searched == len(vectors)
