@@ -3,13 +3,15 @@
 `python -m bench.ablation gmn --data SPEC… --runs runs/gmn` trains each row of the plan
 `bench/plans/gmn.toml` with each of its domains left out by turns, measures it on that domain and on
 the held-out identities of the others, and writes `docs/results/gmn/ROW-SEED-without-DOMAIN.json` as
-soon as a row is done. What is there already is not run again, so an interrupted plan goes on where
-it stopped.
+soon as a row is done, with the commit, the time, and hashes of the recipe and initial weights. What
+is there already is not run again, so an interrupted plan goes on where it stopped; a row of another
+recipe is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -22,7 +24,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bench.figures import ROOT, condense
+from model.problems import InputProblem
 from training.datasets.registry import read_datasets
+from training.recipe import Recipe, read_recipe
 
 PLANS = Path(__file__).parent / "plans"
 RESULTS = ROOT / "docs" / "results"
@@ -85,9 +89,50 @@ def jobs(plan: Plan) -> Iterator[Job]:
                     yield Job(row=row, seed=row.seeds[nth], left_out=left_out)
 
 
+def recipe_of(plan: Plan, job: Job, options: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """A job's resolved recipe, and the settings that make it of the plan's one."""
+    settings = [*plan.settings, *job.row.settings, f"seed={job.seed}", *options]
+    return read_recipe(plan.recipe, settings), settings
+
+
+def origin(recipe: Recipe, report: dict[str, Any]) -> dict[str, Any]:
+    """What made a row: commit and time of its training, hashes of recipe and initial weights.
+
+    Args:
+        recipe: the job's.
+        report: of the job's run, as `gmn train` wrote it.
+    """
+    weights = Path(recipe.initial_weights or "")
+    return {
+        "commit": report["provenance"]["commit"],
+        "created_at": report["provenance"]["created_at"],
+        "recipe_sha256": _recipe_digest(recipe),
+        "initial_weights": weights.name if weights.is_file() else recipe.initial_weights,
+        "initial_weights_sha256": (
+            hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+        ),
+    }
+
+
+def is_done(result: Path, recipe: Recipe) -> bool:
+    """Whether a row's figures are kept already.
+
+    Raises:
+        InputProblem: where another recipe made them.
+    """
+    if not result.exists():
+        return False
+    made_by = json.loads(result.read_text(encoding="utf-8")).get("made_by")
+    if made_by is not None and made_by["recipe_sha256"] != _recipe_digest(recipe):
+        raise InputProblem(
+            f"{result}: another recipe made this row; remove the file to run the row again"
+        )
+    return True
+
+
 def run_job(
     plan: Plan, job: Job, specs: dict[str, str], options: Sequence[str], run: Path
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Trains and measures one job with the `gmn` command.
 
     Args:
@@ -98,9 +143,10 @@ def run_job(
         run: the run's folder.
 
     Returns:
-        The rows of the job's two reports, on held-out identities and on the domain left out.
+        The job, what made it, and `figures`: the rows of its two reports, on held-out identities
+        and on the domain left out.
     """
-    settings = [*plan.settings, *job.row.settings, f"seed={job.seed}", *options]
+    recipe, settings = recipe_of(plan, job, options)
     train = ["train", plan.recipe, "--out", str(run), "--leave-out", job.left_out]
     if (run / "recipe.json").exists():
         train.append("--resume")
@@ -110,20 +156,25 @@ def run_job(
         train += ["--set", setting]
     _gmn(*train)
     # Without L_gmn nothing trains M-Net, and its figures would be noise.
-    trained = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     rankings = job.row.scorings
-    if not trained["losses"]["gmn"]:
+    if not recipe.losses.gmn:
         rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
     evaluation = run / "unseen"
     artefact = str(run / "model.safetensors")
     asked = ["--scoring", ",".join(rankings), "--people", str(plan.people)]
     asked += ["--out", str(evaluation), "--no-pictures"]
     _gmn("evaluate", artefact, "--data", specs[job.left_out], *asked)
-    rows = []
-    for folder in (run, evaluation):
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        rows += condense(job.row.name, report)
-    return rows
+    reports = [
+        json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        for folder in (run, evaluation)
+    ]
+    return {
+        "row": job.row.name,
+        "seed": job.seed,
+        "left_out": job.left_out,
+        "made_by": origin(recipe, reports[0]),
+        "figures": [row for report in reports for row in condense(job.row.name, report)],
+    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -140,12 +191,17 @@ def main(arguments: Sequence[str]) -> None:
     specs = {dataset.name: dataset.spec for dataset in read_datasets(asked.data)}
     for job in jobs(plan):
         result = asked.results / asked.plan / f"{job.name}.json"
-        if result.exists() or asked.left_out not in (None, job.left_out):
+        if asked.left_out not in (None, job.left_out):
             continue
-        rows = run_job(plan, job, specs, asked.set, asked.runs / job.name)
+        if is_done(result, recipe_of(plan, job, asked.set)[0]):
+            continue
+        content = run_job(plan, job, specs, asked.set, asked.runs / job.name)
         result.parent.mkdir(parents=True, exist_ok=True)
-        content = {"row": job.row.name, "seed": job.seed, "left_out": job.left_out, "figures": rows}
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _recipe_digest(recipe: Recipe) -> str:
+    return hashlib.sha256(json.dumps(recipe.decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _gmn(*arguments: str) -> None:

@@ -23,40 +23,53 @@ RESULTS_PAGE = ROOT / "docs" / "results.md"
 PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
+# A student of a ready-made model may have learned of the domain from its teacher.
+UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
 
 
 def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of one report: one per data set and ranking, a ready-made peer's among them.
 
+    A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
+    paired over the queries, as mean and ends of the 95% interval.
+
     Args:
         label: what the report's artefact is called in the table.
         report: what `gmn evaluate --out` wrote to `report.json`.
     """
-    trained_on = {data["name"] for data in report["provenance"]["data"]}
+    provenance = report["provenance"]
+    trained_on = {data["name"] for data in provenance["data"]}
+    teachers = provenance.get("recipe", {}).get("distillation", {}).get("teachers")
+    unseen = UNSEEN_BUT_TEACHERS if teachers else UNSEEN
     rows = []
     for dataset in report["datasets"]:
         people = HELD_OUT if report["split"] == "held-out" else SEEN
         if dataset["name"] not in trained_on:
-            people = UNSEEN
+            people = unseen
         for peer, rankings in ((False, dataset["scorings"]), (True, dataset["peers"])):
             for name, found in rankings.items():
-                metrics = {
-                    title: [found["metrics"][key][end] for end in ("mean", "low", "high")]
-                    for title, key in METRICS.items()
+                row = {
+                    "model": name if peer else label,
+                    "data": dataset["name"],
+                    "people": "training data unknown" if peer else people,
+                    "queries": dataset["queries"],
+                    "gallery": dataset["gallery"],
+                    "identities": dataset["identities"],
+                    "scoring": "cosine" if peer else name,
+                    "metrics": _with_interval(found["metrics"]),
                 }
-                rows.append(
-                    {
-                        "model": name if peer else label,
-                        "data": dataset["name"],
-                        "people": "training data unknown" if peer else people,
-                        "queries": dataset["queries"],
-                        "gallery": dataset["gallery"],
-                        "identities": dataset["identities"],
-                        "scoring": "cosine" if peer else name,
-                        "metrics": metrics,
-                    }
-                )
+                paired = dataset.get("differences", {}).get(f"{name} - cosine")
+                if paired and not peer:
+                    row["differences"] = _with_interval(paired)
+                rows.append(row)
     return rows
+
+
+def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
+    return {
+        title: [metrics[key][end] for end in ("mean", "low", "high")]
+        for title, key in METRICS.items()
+    }
 
 
 def condense_served(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from model.problems import InputProblem
 STORED = sorted(FIGURES.glob("*.json"))
 
 
-def report(split: str = "all") -> dict[str, object]:
+def report(split: str = "all", teachers: tuple[str, ...] = ()) -> dict[str, object]:
     figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
     found = {"metrics": {"rank_1": figure, "mAP": figure | {"mean": 0.41}}}
     dataset = {
@@ -30,14 +30,32 @@ def report(split: str = "all") -> dict[str, object]:
         "identities": 5,
         "scorings": {"cosine": found, "mnet": found},
         "peers": {"elsewhere": found},
+        "differences": {"mnet - cosine": {"rank_1": figure, "mAP": figure | {"mean": 0.55}}},
     }
-    provenance = {"data": [{"name": "campus"}]}
+    recipe = {"distillation": {"teachers": list(teachers)}}
+    provenance = {"data": [{"name": "campus"}], "recipe": recipe}
     return {"split": split, "provenance": provenance, "datasets": [dataset]}
 
 
 def test_a_set_that_is_not_in_the_provenance_is_an_unseen_domain() -> None:
     rows = condense("ours", report())
     assert [row["people"] for row in rows] == ["unseen domain"] * 2 + ["training data unknown"]
+
+
+def test_a_student_of_a_ready_made_model_names_what_its_teachers_may_have_seen() -> None:
+    rows = condense("ours", report(teachers=("elsewhere.xml",)))
+    assert [row["people"] for row in rows] == [
+        "left out, teachers' training data unknown",
+        "left out, teachers' training data unknown",
+        "training data unknown",
+    ]
+
+
+def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures() -> None:
+    cosine, mnet, peer = condense("ours", report())
+    assert mnet["differences"] == {"Rank-1": [0.5, 0.4, 0.6], "mAP": [0.55, 0.4, 0.6]}
+    assert "differences" not in cosine
+    assert "differences" not in peer
 
 
 def test_a_table_has_a_row_per_model_and_a_column_per_metric_and_scoring() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from bench.ablation import PLANS, Job, jobs, read_plan
+from bench.ablation import PLANS, Job, is_done, jobs, origin, read_plan, recipe_of
 from bench.results import PAGE, page, table
+from model.problems import InputProblem
 from training.recipe import read_recipe
 
 PLAN_NAMES = sorted(file.stem for file in PLANS.glob("*.toml"))
@@ -52,6 +54,27 @@ def test_one_seed_shows_its_interval_and_several_their_mean_and_ends(tmp_path: P
     assert lines[0] == "| data | row | seeds | mAP cosine | Rank-1 cosine |"
     assert lines[2].startswith("| cuhk03_p1, left out | Baseline | 2 | 30.0 [20.0, 40.0] |")
     assert lines[3].startswith("| cuhk03_p1, left out | + CSIP | 1 | 30.0 [20.0, 40.0] |")
+
+
+def test_a_kept_row_names_the_commit_recipe_and_weights_that_made_it(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+    plan = read_plan("gmn")
+    job = next(jobs(plan))
+    recipe, _ = recipe_of(plan, job, [f"initial_weights={weights}"])
+    report = {"provenance": {"commit": "0123abc", "created_at": "2026-01-01T00:00:00Z"}}
+    made_by = origin(recipe, report)
+    assert made_by["commit"] == "0123abc"
+    assert made_by["initial_weights"] == "weights.pth"
+    assert made_by["initial_weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+
+    result = tmp_path / "row.json"
+    assert not is_done(result, recipe)
+    result.write_text(json.dumps({"made_by": made_by}), encoding="utf-8")
+    assert is_done(result, recipe)
+    another, _ = recipe_of(plan, job, [f"initial_weights={weights}", "losses.pic=0.7"])
+    with pytest.raises(InputProblem, match="another recipe made this row"):
+        is_done(result, another)
 
 
 def test_a_jobs_name_is_a_file_name() -> None:
