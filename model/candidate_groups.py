@@ -1,0 +1,60 @@
+"""The best scores of a search's identities, where crops without a name are grouped into people."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import ScoringCalibration
+from model.search_calibration import RANKS
+
+UNNAMED = -1
+HIGHEST_JOINING_COSINE = 0.6
+
+
+def joining_cosine(cosine: ScoringCalibration) -> float:
+    """τ, the cosine from which an unnamed crop is taken for one more of the same person.
+
+    The artefact's equal-error cosine, where either kind of pair is as likely; at most 0.6.
+    """
+    places = np.linspace(-1.0, 1.0, 2001)
+    likelier = places[cosine.log_likelihood_ratios(places) >= 0.0]
+    return min(HIGHEST_JOINING_COSINE, float(likelier[0])) if len(likelier) else 1.0
+
+
+def leading_scores(
+    scores: NDArray[np.floating],
+    identities: NDArray[np.integer],
+    units: NDArray[np.floating],
+    joins_at: float,
+    ranks: int = RANKS,
+) -> tuple[float, ...]:
+    """The best scores of different people among a search's candidates, descending.
+
+    Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and,
+    named or not, every crop whose cosine with it is at least `joins_at` where either has no name.
+
+    Args:
+        scores: of the candidates, `(n,)`, in any order.
+        identities: a code for each name, `(n,)`; -1 for a crop without one.
+        units: features of unit length, `(n, d)`.
+        joins_at: τ, from `joining_cosine`.
+        ranks: how many leaders to return at most.
+    """
+    remaining = np.argsort(-scores, kind="stable")
+    leaders: list[float] = []
+    while len(remaining) and len(leaders) < ranks:
+        leader = remaining[0]
+        leaders.append(float(scores[leader]))
+        name = identities[leader]
+        others = identities[remaining]
+        unnamed = (others == UNNAMED) | (name == UNNAMED)
+        taken = (name != UNNAMED) & (others == name)
+        near = units[remaining] @ units[leader] >= joins_at
+        taken |= unnamed & near
+        taken[0] = True
+        # The names that an unnamed leader took are the same person, wherever their crops are.
+        names = np.unique(others[taken & (others != UNNAMED)])
+        taken |= (others != UNNAMED) & np.isin(others, names)
+        remaining = remaining[~taken]
+    return tuple(leaders)

@@ -1,0 +1,485 @@
+"""Search thresholds without labels: a mixture over the order statistics of unlabelled searches.
+
+A search's best identity scores M₁ ≥ M₂ ≥ … are those of other people, but for the first where the
+person is enrolled. The upper tail of a maximum is close to an exponential one, so the spacings of
+top order statistics are independent exponentials (Rényi), with a scale β that depends on the level
+as a generalised Pareto tail's does. docs/calibration.md has the equations and the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
+from model.problems import InputProblem
+
+RANKS = 9
+KEPT_SEARCHES = 256
+LEAST_SEARCHES = 20
+REFIT_AFTER_SEARCHES = 16
+REFIT_AFTER_SECONDS = 60
+
+# With fewer identities the best scores are no tail: r = ⌊K / 6⌋ spacings, and it takes three.
+IDENTITIES_PER_SPACING = 6
+FEWEST_SPACINGS = 3
+FEW_IDENTITIES = IDENTITIES_PER_SPACING * FEWEST_SPACINGS
+FAR_EXTRAPOLATION = 10.0
+# A probability's impostor is the best of this many, before a gallery shows its own.
+REFERENCE_IDENTITIES = 100
+
+RATES = tuple(sorted(SEARCH_OPERATING_POINTS.values(), reverse=True))
+SIZES = tuple(float(size) for size in np.geomspace(1.0, 1e6, 25))
+# A level part of an isotonic ratio rises by this share of Platt's slope.
+LEAST_SLOPE = 0.1
+_FORMAT = 1
+_LAYOUT = struct.Struct("<BI9fd")
+_LARGEST_LOGIT = 30.0
+
+Reason = Literal["few_identities"]
+Table = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class SearchScores:
+    """What is kept of one search: no image, no feature and no name.
+
+    Attributes:
+        scores: the nine best identity scores, descending, in the gallery's scoring.
+        identities: K, how many identities passed the filter; 9 at least.
+        at: when it was, in Unix seconds.
+
+    Raises:
+        InputProblem: for anything else.
+    """
+
+    scores: tuple[float, ...]
+    identities: int
+    at: float
+
+    def __post_init__(self) -> None:
+        falling = all(a >= b for a, b in zip(self.scores, self.scores[1:], strict=False))
+        finite = all(map(math.isfinite, (*self.scores, self.at)))
+        if len(self.scores) != RANKS or not falling or not finite:
+            raise InputProblem(
+                f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
+                "search with fewer identities out"
+            )
+        if not RANKS <= self.identities < 2**32:
+            raise InputProblem(
+                f"a kept search covers {RANKS} identities at least, not {self.identities}"
+            )
+
+    def to_bytes(self) -> bytes:
+        """49 bytes: a format version, K, the scores as float32, the time."""
+        return _LAYOUT.pack(_FORMAT, self.identities, *self.scores, self.at)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SearchScores:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            InputProblem: for another length, version or content.
+        """
+        if len(data) != _LAYOUT.size or data[0] != _FORMAT:
+            raise InputProblem(
+                f"a kept search of {len(data)} bytes is not of format {_FORMAT}; drop it, the "
+                "calibration starts from new searches"
+            )
+        _, identities, *rest = _LAYOUT.unpack(data)
+        return cls(tuple(rest[:RANKS]), identities, rest[RANKS])
+
+
+class SearchCalibration(BaseModel):
+    """What the searches of one gallery are judged by, in one scoring.
+
+    Attributes:
+        artefact: thresholds of the artefact's own calibration, one row for each of `RATES` and one
+            column for each of `SIZES`.
+        own: thresholds from the gallery's searches, the same shape; None where none are behind it.
+        fitted: the fewest and the most identities that the searches behind `own` covered.
+        scale: β of the best impostor scores, in units of the score.
+        logits: of the probability at even odds, rising, at `places`.
+        searches: how many searches are behind it, 0 for the artefact's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artefact: Table
+    own: Table | None = None
+    fitted: tuple[int, int] | None = None
+    scale: float = Field(gt=0.0)
+    places: tuple[float, ...] = Field(min_length=2)
+    logits: tuple[float, ...] = Field(min_length=2)
+    searches: int = Field(ge=0)
+
+    def threshold(self, far: float, identities: int) -> float:
+        """The score that the best of `identities` other people reaches in a share `far`.
+
+        Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
+        """
+        table = self.own if self.own and self.reason(identities) is None else self.artefact
+        place = math.log(max(1, identities))
+        scores = [float(np.interp(place, np.log(SIZES), row)) for row in table]
+        rarity = [-math.log(rate) for rate in RATES]
+        asked = -math.log(far)
+        step = 0 if asked < rarity[1] else len(rarity) - 2
+        run = (asked - rarity[step]) / (rarity[step + 1] - rarity[step])
+        return scores[step] + run * (scores[step + 1] - scores[step])
+
+    def extrapolated(self, identities: int) -> bool:
+        """Whether K lies beyond a factor of 10 of all that its searches covered."""
+        if self.fitted is None or self.reason(identities) is not None:
+            return False
+        fewest, most = self.fitted
+        return not fewest / FAR_EXTRAPOLATION <= identities <= most * FAR_EXTRAPOLATION
+
+    def reason(self, identities: int) -> Reason | None:
+        """Why the artefact's thresholds decide a search that covers `identities`; None otherwise.
+
+        Few identities: their best scores are no tail.
+        """
+        return "few_identities" if identities < FEW_IDENTITIES else None
+
+    def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Probability at even odds that each score is genuine, same shape, strictly increasing.
+
+        Even odds: as likely the pair is genuine as it is the best impostor of a search.
+        """
+        places, logits = np.array(self.places), np.array(self.logits)
+        values = np.asarray(scores, dtype=np.float64)
+        inside = np.interp(values, places, logits)
+        first = (logits[1] - logits[0]) / (places[1] - places[0])
+        last = (logits[-1] - logits[-2]) / (places[-1] - places[-2])
+        inside = inside + first * np.minimum(values - places[0], 0.0)
+        inside = inside + last * np.maximum(values - places[-1], 0.0)
+        return np.asarray(
+            1.0 / (1.0 + np.exp(-_LARGEST_LOGIT * np.tanh(inside / _LARGEST_LOGIT))),
+            dtype=np.float64,
+        )
+
+
+def spacings(identities: int) -> int:
+    """r, how many of the spacings of K identities' best scores are a tail's."""
+    return min(RANKS - 1, identities // IDENTITIES_PER_SPACING)
+
+
+def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
+    """The artefact's own calibration, for searches that cover K identities.
+
+    P(best impostor > t) = 1 − (1 − F̄(t))^K with F̄ the tail of pairs of different people. The
+    probability is that of the pair against the best impostor of 100 identities.
+    """
+    table = tuple(
+        tuple(round(one.pair_threshold(_per_pair(rate, size)), 6) for size in SIZES)
+        for rate in RATES
+    )
+    places = np.linspace(one.impostor_tail[0].score, table[-1][-1], 25)
+    logits = one.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
+    # Isotonic ratios have level parts; the probability has none.
+    step = LEAST_SLOPE * one.slope * (places[1] - places[0])
+    logits = np.maximum.accumulate(logits - step * np.arange(len(places)))
+    logits = logits + step * np.arange(len(places))
+    return SearchCalibration(
+        artefact=table,
+        scale=_pair_scale(one, REFERENCE_IDENTITIES),
+        places=tuple(np.round(places, 6).tolist()),
+        logits=tuple(np.round(logits, 6).tolist()),
+        searches=0,
+    )
+
+
+def _per_pair(rate: float, size: float) -> float:
+    """The share of pairs that the best of `size` independent ones exceeds in a share `rate`."""
+    return -math.expm1(math.log1p(-rate) / size)
+
+
+def _pair_scale(one: ScoringCalibration, identities: int) -> float:
+    """β that the artefact's tail has at the level of the best of K."""
+    low = one.pair_threshold(min(1.0, 4.0 / identities))
+    return max((one.pair_threshold(0.25 / identities) - low) / math.log(16.0), 1e-9)
+
+
+def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
+    """γ that the artefact expects: how far genuine scores exceed the best impostor of K."""
+    points = one.impostor_tail
+    shares = np.array([point.share for point in points])
+    places = np.array([point.score for point in points])
+    middles = (places[:-1] + places[1:]) / 2.0
+    weights = -np.diff(shares) * np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
+    above = middles - one.pair_threshold(min(1.0, 1.0 / identities))
+    weights = np.where(above > 0.0, weights, 0.0)
+    total = float(weights.sum())
+    return float((weights * above).sum() / total) if total > 0.0 else 0.0
+
+
+# --- the fit ---------------------------------------------------------------------------------
+
+PRIOR_SEARCHES = 20.0
+# What ξ = 0 is worth: the tail's shape and the share of enrolled searches resemble each other.
+PRIOR_ON_SHAPE = 60.0
+LEAST_SHARE = 0.02
+LEAST_SEPARATION = 2.0
+LEAST_SCALE = 0.1
+STEEPEST, FLATTEST = -0.3, 0.15
+ROUNDS = 60
+BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The mixture's parameters, and which searches have a separated best.
+
+    Attributes:
+        base, shape, slope: σ(m) = base + shape·(m − floor) + slope·(floor − mean of the floors), of
+            a generalised Pareto tail with ξ = shape. A search's floor is the lowest score used.
+        excess: γ.
+        separated: of every search, the probability that its best is genuine, `(n,)`.
+    """
+
+    base: float
+    shape: float
+    slope: float
+    floors: NDArray[np.float64]
+    excess: float
+    separated: NDArray[np.float64]
+
+    def scale(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """σ at one level of every search, `(n,)`, or at several, `(n, k)`."""
+        floors = self.floors if levels.ndim == 1 else self.floors[:, None]
+        sigma = self.base + self.shape * (levels - floors)
+        sigma = sigma + self.slope * (floors - self.floors.mean())
+        return np.asarray(np.maximum(sigma, LEAST_SCALE * self.base), dtype=np.float64)
+
+
+def fit_searches(
+    searches: Sequence[SearchScores],
+    artefact: ScoringCalibration,
+    previous: SearchCalibration | None = None,
+) -> SearchCalibration:
+    """Thresholds and probability from unlabelled searches.
+
+    Args:
+        searches: 20 at least, the latest last; of more than 256 the latest count.
+        artefact: the artefact's calibration of the scoring; worth 20 searches on the scales.
+        previous: what was in force; a threshold that its searches made moves by at most β/2.
+
+    Raises:
+        InputProblem: for too few searches, searches that cover too few identities, or scores
+            without spread.
+    """
+    kept = [one for one in searches if spacings(one.identities) >= FEWEST_SPACINGS]
+    kept = kept[-KEPT_SEARCHES:]
+    if len(kept) < LEAST_SEARCHES:
+        raise InputProblem(
+            f"{len(kept)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "
+            f"takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
+        )
+    scores = np.array([one.scores for one in kept], dtype=np.float64)
+    sizes = np.array([one.identities for one in kept], dtype=np.float64)
+    typical = round(float(np.exp(np.log(sizes).mean())))
+    fitted = _fit(scores, sizes, artefact, typical)
+    base = artefact_search_calibration(artefact)
+    table = _table(fitted, scores, sizes, base)
+    scale = float(np.mean(fitted.scale(scores[:, 1])))
+    if previous is not None and previous.own is not None:
+        step = scale / 2.0
+        before = np.array(previous.own)
+        table = np.clip(table, before - step, before + step)
+    places, logits = _probability(fitted, scores)
+    return SearchCalibration(
+        artefact=base.artefact,
+        own=tuple(tuple(row) for row in np.round(table, 6).tolist()),
+        fitted=(int(sizes.min()), int(sizes.max())),
+        scale=scale,
+        places=places,
+        logits=logits,
+        searches=len(kept),
+    )
+
+
+def _fit(
+    scores: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    artefact: ScoringCalibration,
+    typical: int,
+) -> _Fitted:
+    """Expectation maximisation over the share of separated searches, σ(m) and γ."""
+    rank = np.arange(1, RANKS, dtype=np.float64)
+    count = np.minimum(RANKS - 1, sizes // IDENTITIES_PER_SPACING).astype(np.int64)
+    used = rank[None, :] <= count[:, None]
+    tail = used & (rank >= 2)[None, :]
+    levels = scores[:, 1:]
+    gaps = scores[:, :-1] - levels
+    if not np.any(gaps[tail] > 0.0):
+        raise InputProblem(
+            "the searches' best scores have no spread, they show no tail; use searches for "
+            "different people in a gallery of different people"
+        )
+    floors = scores[np.arange(len(scores)), count]
+    below = np.maximum(rank - 1.0, 1.0)
+    prior_base = _pair_scale(artefact, typical)
+    prior_excess = max(_genuine_excess(artefact, typical), LEAST_SEPARATION * prior_base)
+    prior_count = PRIOR_SEARCHES * float(count.mean())
+    spread = floors - floors.mean()
+    base = max(float((rank * gaps)[tail].mean()) / 1.3, 1e-9)
+    fitted = _Fitted(base, 0.0, 0.0, floors, 4.0 * base, np.full(len(scores), 0.5))
+    share = 0.5
+    for _ in range(ROUNDS):
+        beta = fitted.scale(levels)
+        stranger = np.where(used, _log_density(gaps, beta, rank, fitted.shape), 0.0).sum(axis=1)
+        enrolled = np.where(tail, _log_density(gaps, beta, below, fitted.shape), 0.0).sum(axis=1)
+        enrolled = enrolled - math.log(fitted.excess) - gaps[:, 0] / fitted.excess
+        odds = math.log(share / (1.0 - share)) + enrolled - stranger
+        separated = 1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0)))
+        share = float(np.clip(separated.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
+        # A spacing's mean is σ / (n − ξ) where n crops are above the level.
+        values = np.concatenate([(rank - fitted.shape) * gaps, (below - fitted.shape) * gaps])
+        weights = np.concatenate(
+            [np.where(used, 1.0 - separated[:, None], 0.0), np.where(tail, separated[:, None], 0.0)]
+        )
+        rises = np.concatenate([levels - floors[:, None]] * 2)
+        shifts = np.concatenate([np.broadcast_to(spread[:, None], levels.shape)] * 2)
+        columns = np.stack([np.ones_like(values), rises, shifts])
+        precision = weights / np.concatenate([beta, beta]) ** 2
+        normal = np.einsum("inr,nr,jnr->ij", columns, precision, columns)
+        target = np.einsum("inr,nr,nr->i", columns, precision, values)
+        pseudo = prior_count / fitted.base**2
+        normal[0, 0] += pseudo
+        target[0] += pseudo * prior_base
+        normal[1, 1] += (
+            PRIOR_ON_SHAPE
+            / len(scores)
+            * (np.where(used, rises[: len(scores)] / beta, 0.0) ** 2).sum()
+        )
+        base, shape, slope = _bounded(normal, target)
+        base = max(base, 1e-9)
+        mass = separated.sum() + PRIOR_SEARCHES
+        excess = float(((separated * gaps[:, 0]).sum() + PRIOR_SEARCHES * prior_excess) / mass)
+        excess = max(excess, LEAST_SEPARATION * base)
+        fitted = _Fitted(base, shape, slope, floors, excess, separated)
+    return fitted
+
+
+def _bounded(
+    normal: NDArray[np.float64], target: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Least squares for σ's three coefficients, ξ within its bounds."""
+    ridge = np.diag(np.diag(normal) * 1e-9 + 1e-12)
+    solution = np.linalg.solve(normal + ridge, target)
+    shape = float(np.clip(solution[1], STEEPEST, FLATTEST))
+    others = [0, 2]
+    rest = np.linalg.solve(
+        (normal + ridge)[np.ix_(others, others)], target[others] - shape * normal[others, 1]
+    )
+    return float(rest[0]), shape, float(rest[1])
+
+
+def _log_density(
+    gaps: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    number: NDArray[np.float64],
+    shape: float,
+) -> NDArray[np.float64]:
+    """Of the least of `number` exceedances of a generalised Pareto tail."""
+    rise = gaps / scale
+    if abs(shape) < 1e-6:
+        return np.asarray(np.log(number / scale) - number * rise, dtype=np.float64)
+    inside = np.log(np.maximum(1.0 + shape * rise, 1e-12))
+    return np.asarray(np.log(number / scale) - (number / shape + 1.0) * inside, dtype=np.float64)
+
+
+def _survival(
+    fitted: _Fitted, threshold: float, levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """S(t | m) of the generalised Pareto tail above each level."""
+    rise = np.maximum(threshold - levels, 0.0) / fitted.scale(levels)
+    if abs(fitted.shape) < 1e-6:
+        return np.asarray(np.exp(-rise), dtype=np.float64)
+    inside = np.maximum(1.0 + fitted.shape * rise, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(inside ** (-1.0 / fitted.shape), dtype=np.float64)
+
+
+def _shifted(
+    fitted: _Fitted, levels: NDArray[np.float64], ratios: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Levels as they were if `ratios` times as many identities had been searched."""
+    scale = fitted.scale(levels)
+    if abs(fitted.shape) < 1e-6:
+        return np.asarray(levels + scale * np.log(ratios), dtype=np.float64)
+    rise = (ratios**fitted.shape - 1.0) / fitted.shape
+    return np.asarray(levels + scale * rise, dtype=np.float64)
+
+
+def _table(
+    fitted: _Fitted,
+    scores: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    artefact: SearchCalibration,
+) -> NDArray[np.float64]:
+    """Thresholds for every rate and size; beyond a factor of 10 they grow as the artefact's do."""
+    fewest, most = sizes.min() / FAR_EXTRAPOLATION, sizes.max() * FAR_EXTRAPOLATION
+    table = np.empty((len(RATES), len(SIZES)))
+    for column, size in enumerate(SIZES):
+        nearest = float(np.clip(size, fewest, most))
+        ratios = nearest / sizes
+        second, third = (_shifted(fitted, scores[:, place], ratios) for place in (1, 2))
+        for row, rate in enumerate(RATES):
+            grown = artefact.threshold(rate, round(size)) - artefact.threshold(rate, round(nearest))
+            table[row, column] = grown + _solve(fitted, second, third, rate)
+    return np.maximum.accumulate(np.maximum.accumulate(table, axis=1), axis=0)
+
+
+def _solve(
+    fitted: _Fitted, second: NDArray[np.float64], third: NDArray[np.float64], rate: float
+) -> float:
+    """The threshold that the best impostor exceeds in a share `rate` of such searches."""
+    low, high = float(third.min()), float(second.max()) + 40.0 * fitted.base
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        exceeded = (1.0 - fitted.separated) * _survival(fitted, middle, second)
+        exceeded = exceeded + fitted.separated * _survival(fitted, middle, third)
+        low, high = (middle, high) if float(exceeded.mean()) > rate else (low, middle)
+    return high
+
+
+def _probability(
+    fitted: _Fitted, scores: NDArray[np.float64]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Places and logits of a logistic regression, both kinds of best score weighing one half."""
+    separated = fitted.separated
+    quantiles = -np.log1p(-(np.arange(10) + 0.5) / 10.0)
+    drawn = (scores[:, 1][:, None] + fitted.excess * quantiles[None, :]).ravel()
+    ours = np.concatenate([scores[:, 0], drawn])
+    our_weights = np.concatenate([separated, np.full(len(drawn), PRIOR_SEARCHES / len(drawn))])
+    others = np.concatenate([scores[:, 0], scores[:, 1]])
+    other_weights = np.concatenate([1.0 - separated, separated])
+    values = np.concatenate([ours, others])
+    weights = np.concatenate([our_weights / our_weights.sum(), other_weights / other_weights.sum()])
+    labels = np.concatenate([np.ones(len(ours)), np.zeros(len(others))])
+    middle, spread = float(np.average(values, weights=weights)), max(fitted.base, 1e-9)
+    units = (values - middle) / spread
+    slope, offset = 0.5, 0.0
+    for _ in range(50):
+        expected = 1.0 / (1.0 + np.exp(-np.clip(slope * units + offset, -30.0, 30.0)))
+        error = weights * (labels - expected)
+        curve = weights * expected * (1.0 - expected) + 1e-9 * weights
+        gradient = np.array([(error * units).sum() - 1e-3 * slope, error.sum()])
+        cross = float((curve * units).sum())
+        hessian = np.array([[(curve * units**2).sum() + 1e-3, cross], [cross, curve.sum()]])
+        step = np.clip(np.linalg.solve(hessian, gradient), -1.0, 1.0)
+        slope, offset = max(slope + step[0], 0.05), offset + step[1]
+    places = (middle - 10.0 * spread, middle + 10.0 * spread)
+    logits = (offset - 10.0 * slope, offset + 10.0 * slope)
+    return (
+        tuple(round(place, 6) for place in places),
+        tuple(round(float(logit), 6) for logit in logits),
+    )

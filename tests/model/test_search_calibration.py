@@ -1,0 +1,174 @@
+"""Search thresholds from unlabelled searches, on drawn scores."""
+
+import numpy as np
+import pytest
+
+from model.calibration import LikelihoodPoint, ScoringCalibration, TailPoint
+from model.problems import InputProblem
+from model.search_calibration import (
+    FEW_IDENTITIES,
+    RANKS,
+    RATES,
+    SearchCalibration,
+    SearchScores,
+    artefact_search_calibration,
+    fit_searches,
+)
+
+PEOPLE = 200
+
+
+def impostors(random, count, people):
+    """Scores of other people, `(count, people)`: an exponential upper tail with β = 0.05."""
+    return 0.1 + random.exponential(0.05, (count, people))
+
+
+ARTEFACT = ScoringCalibration(
+    slope=25.0,
+    intercept=-10.0,
+    impostor_tail=tuple(
+        TailPoint(share=float(share), score=0.1 - 0.04 * float(np.log(share)))
+        for share in np.geomspace(1.0, 1e-5, 40)
+    ),
+)
+
+
+def searches(count, enrolled, seed=0, people=PEOPLE):
+    """Searches of which a share is for enrolled people, whose own score is higher on the whole."""
+    random = np.random.default_rng(seed)
+    scores = impostors(random, count, people)
+    known = random.random(count) < enrolled
+    scores[known, 0] = random.normal(0.7, 0.15, known.sum())
+    best = -np.sort(-scores, axis=1)[:, :RANKS]
+    return [SearchScores(tuple(row), people, 1000.0 + at) for at, row in enumerate(best.tolist())]
+
+
+def obtained(threshold, people=PEOPLE, count=4000):
+    """The share of strangers' searches that reach a threshold."""
+    random = np.random.default_rng(99)
+    return float((impostors(random, count, people).max(axis=1) >= threshold).mean())
+
+
+@pytest.mark.parametrize("enrolled", [0.0, 0.5, 1.0])
+def test_the_asked_rate_is_obtained_whoever_searches(enrolled):
+    rates = [
+        obtained(fit_searches(searches(256, enrolled, seed), ARTEFACT).threshold(1e-2, PEOPLE))
+        for seed in range(6)
+    ]
+
+    assert 0.004 <= np.mean(rates) <= 0.025
+
+
+def test_the_artefacts_thresholds_are_its_pair_tail_for_as_many_identities():
+    calibration = artefact_search_calibration(ARTEFACT)
+
+    for identities in (0, 1, 2, 5, 10, 100, 1000):
+        expected = ARTEFACT.search_threshold(1e-2, identities)
+        assert calibration.threshold(1e-2, identities) == pytest.approx(expected, abs=2e-3)
+    assert calibration.searches == 0
+
+
+def test_a_stricter_rate_and_more_identities_have_higher_thresholds():
+    for calibration in (
+        artefact_search_calibration(ARTEFACT),
+        fit_searches(searches(100, 0.5), ARTEFACT),
+    ):
+        for identities in (18, 30, 100, 1000, 10_000):
+            by_rate = [calibration.threshold(rate, identities) for rate in RATES]
+            assert by_rate == sorted(by_rate)
+        by_size = [calibration.threshold(1e-2, size) for size in (20, 100, 1000, 100_000)]
+        assert by_size == sorted(by_size)
+
+
+@pytest.mark.parametrize("identities", [0, 1, 2, 5, 10])
+def test_few_identities_are_judged_by_the_artefact(identities):
+    own = fit_searches(searches(100, 0.5), ARTEFACT)
+
+    assert own.reason(identities) == "few_identities"
+    artefact = artefact_search_calibration(ARTEFACT)
+    assert own.threshold(1e-2, identities) == artefact.threshold(1e-2, identities)
+    assert own.reason(FEW_IDENTITIES) is None
+
+
+def test_an_answer_far_beyond_the_searches_is_extrapolated():
+    own = fit_searches(searches(100, 0.5), ARTEFACT)
+
+    assert not own.extrapolated(20)
+    assert not own.extrapolated(10 * PEOPLE)
+    assert own.extrapolated(11 * PEOPLE)
+
+
+def test_probability_rises_strictly_with_the_score():
+    scores = np.linspace(-1.0, 2.0, 500)
+    isotonic = ARTEFACT.model_copy(
+        update={
+            "isotonic": (
+                LikelihoodPoint(score=0.1, log_ratio=-3.0),
+                LikelihoodPoint(score=0.3, log_ratio=2.0),
+                LikelihoodPoint(score=0.5, log_ratio=2.0),
+            )
+        }
+    )
+    for calibration in (
+        artefact_search_calibration(ARTEFACT),
+        artefact_search_calibration(isotonic),
+        fit_searches(searches(60, 0.5), ARTEFACT),
+    ):
+        probability = calibration.probability(scores)
+
+        assert np.all(np.diff(probability) > 0.0)
+        assert 0.0 < probability[0] < 0.1
+        assert 0.8 < probability[-1] < 1.0
+
+
+def test_a_refit_moves_a_threshold_by_half_the_scale_at_most():
+    before = fit_searches(searches(60, 0.0), ARTEFACT)
+    moved = [
+        SearchScores(tuple(score + 0.5 for score in one.scores), one.identities, one.at)
+        for one in searches(60, 0.0, seed=1)
+    ]
+
+    after = fit_searches(moved, ARTEFACT, before)
+
+    assert (
+        fit_searches(moved, ARTEFACT).threshold(1e-2, PEOPLE) > before.threshold(1e-2, PEOPLE) + 0.4
+    )
+    for rate in RATES:
+        change = after.threshold(rate, PEOPLE) - before.threshold(rate, PEOPLE)
+        assert 0.0 < change <= after.scale / 2 + 1e-6
+
+
+def test_kept_searches_survive_as_bytes():
+    one = searches(1, 1.0)[0]
+
+    again = SearchScores.from_bytes(one.to_bytes())
+
+    assert len(one.to_bytes()) == 49
+    assert again.identities == PEOPLE
+    assert again.at == one.at
+    assert again.scores == pytest.approx(one.scores, rel=1e-6)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x02" + bytes(48), b"\x01" + bytes(48), b"\x01" * 50])
+def test_bytes_that_are_no_kept_search_are_refused(data):
+    with pytest.raises(InputProblem, match="kept search"):
+        SearchScores.from_bytes(data)
+
+
+def test_a_published_calibration_is_small_and_survives_as_json():
+    own = fit_searches(searches(256, 0.5), ARTEFACT)
+
+    text = own.model_dump_json()
+
+    assert len(text) < 4096
+    assert SearchCalibration.model_validate_json(text) == own
+
+
+def test_searches_without_spread_and_too_few_are_refused():
+    alike = [SearchScores((0.5,) * RANKS, 100, 0.0)] * 30
+    with pytest.raises(InputProblem, match="no spread"):
+        fit_searches(alike, ARTEFACT)
+    with pytest.raises(InputProblem, match="19 searches"):
+        fit_searches(searches(19, 0.5), ARTEFACT)
+    with pytest.raises(InputProblem, match="identities"):
+        fit_searches(searches(60, 0.5, people=12), ARTEFACT)
