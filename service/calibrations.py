@@ -39,7 +39,7 @@ class Calibrations:
                     model.description.calibration,
                     model.description.artefact_fingerprint[:12],
                     model.identical_mnet,
-                    gallery.settings.recalibration,
+                    gallery.settings.calibration == "on",
                 )
             return self._held[key]
 
@@ -55,7 +55,7 @@ class Calibrations:
         """
         store = self._galleries.store
         record = store.galleries.get(gallery.gallery_id)
-        if record is None or gallery.needs_reindex or not gallery.settings.recalibration:
+        if record is None or gallery.needs_reindex or gallery.settings.calibration != "on":
             return
         kept = store.galleries.calibration(gallery.gallery_id)
         key = self._key(gallery)

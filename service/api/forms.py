@@ -11,7 +11,7 @@ from fastapi import UploadFile
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.calibration import Scoring
-from service.gallery.records import GallerySettings
+from service.gallery.records import CalibrationMode, RetentionFrom, SettingsChanges
 from service.gallery.rows import Filter
 from service.operations.compare import PairOperatingPoint
 from service.operations.enroll import ImageToEnroll
@@ -191,18 +191,38 @@ class GallerySettingsFields(Form):
         None,
         ge=0,
         le=36_500,
-        description="Crops captured (or else enrolled) longer ago are deleted; 0 keeps all.",
+        description="Crops older than that are deleted; 0 keeps all.",
+    )
+    retention_from: RetentionFrom | None = Field(
+        None,
+        description="Whether a crop's age counts from its capture (or else its enrolment), or "
+        "always from its enrolment.",
+    )
+    calibration: CalibrationMode | None = Field(
+        None,
+        description="Whether verdicts follow this gallery's own unlabelled searches (on), stay "
+        "where those have moved them (frozen), or follow the artefact alone (off).",
     )
     recalibration: bool | None = Field(
-        None, description="Whether verdicts follow this gallery's own unlabelled searches."
+        None, description="The same as `calibration`: true for on, false for off."
     )
 
-    def changed(self, settings: GallerySettings) -> GallerySettings:
-        """Settings with what was sent."""
-        days, own = settings.retention_days, settings.recalibration
+    def changes(self) -> SettingsChanges:
+        """The settings that were sent; raises `InvalidField` for two that contradict."""
+        changes: SettingsChanges = {}
         if self.retention_days is not None:
-            days = self.retention_days or None
-        return GallerySettings(days, own if self.recalibration is None else self.recalibration)
+            changes["retention_days"] = self.retention_days or None
+        if self.retention_from is not None:
+            changes["retention_from"] = self.retention_from
+        if self.calibration is not None and self.recalibration is not None:
+            raise InvalidField(
+                "recalibration: is the older name of calibration; send one of the two"
+            )
+        if self.recalibration is not None:
+            changes["calibration"] = "on" if self.recalibration else "off"
+        if self.calibration is not None:
+            changes["calibration"] = self.calibration
+        return changes
 
 
 class NewGalleryFields(GallerySettingsFields, GalleryFields):

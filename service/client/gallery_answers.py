@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import ConfigDict
 
 from service.client.answers import Answer
+
+CalibrationMode = Literal["on", "frozen", "off"]
+RetentionFrom = Literal["captured", "enrolled"]
 
 
 class GalleryCalibration(Answer):
@@ -34,6 +38,8 @@ class Gallery(Answer):
         recall: share of the true nearest that its index finds, 0 to 1; None where it is exact.
         index_bytes, image_bytes: of its vectors in memory, and of the images that are kept.
         retention_days: older crops are deleted; None keeps all.
+        retention_from: whether their age counts from their capture (`captured`) or from their
+            enrolment (`enrolled`).
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -50,6 +56,7 @@ class Gallery(Answer):
     index_bytes: int = 0
     image_bytes: int = 0
     retention_days: int | None = None
+    retention_from: str | None = None
     calibration: GalleryCalibration | None = None
     created_at: datetime | None = None
 

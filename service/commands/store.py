@@ -78,7 +78,7 @@ def recover(
     """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
 
     The damaged directory is not changed. What was deleted stays deleted, as far as the record or
-    the audit log still says so. Jobs are not taken over.
+    the audit log still says so. Jobs and learned calibrations are not taken over.
 
     Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it, from the crops
     that are whole; copy Redis' files first.

@@ -123,9 +123,9 @@ def _rows(changes: Iterable[Change], *kinds: str) -> list[int]:
 
 
 def _apply(delta: GalleryDelta, gallery: Gallery, learner: Learner) -> None:
-    learnt = gallery.settings.recalibration
+    was = gallery.settings.calibration
     gallery.settings = delta.record.settings
-    if gallery.settings.recalibration != learnt:
+    if gallery.settings.calibration != was:
         learner.forget(gallery)
     for change in delta.changes:
         crops = [delta.crops[row] for row in change.row_ids if row in delta.crops]

@@ -35,6 +35,7 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
+    SettingsChanges,
 )
 from service.problems import (
     GalleryConflict,
@@ -168,19 +169,20 @@ class Galleries:
             CREATE_GALLERY, lambda: self._create(name, settings), begin
         )
 
-    async def configure(self, name: str, settings: GallerySettings) -> None:
-        """Replaces a gallery's settings."""
+    async def configure(self, name: str, changes: SettingsChanges) -> None:
+        """Changes the given settings of a gallery."""
         gallery = self.get(name)
 
-        def write() -> None:
-            self._still_there(gallery)
-            self.store.galleries.change(gallery.gallery_id, settings)
-
-        def begin(_: None) -> Future[None]:
+        def begin(settings: GallerySettings) -> Future[None]:
             gallery.settings = settings
             return finished()
 
-        await self._access.commit(CHANGE_GALLERY, write, begin)
+        await self._commit_to(
+            CHANGE_GALLERY,
+            gallery,
+            lambda: self.store.galleries.change(gallery.gallery_id, changes),
+            begin,
+        )
 
     async def delete(self, name: str) -> int:
         """Deletes a gallery and what is in it; answers how many crops that were."""

@@ -21,6 +21,8 @@ class ApiKey:
         scopes: what it may do; `admin` may do everything.
         gallery: the only gallery it may touch; None for all.
         note: whom it was made for.
+        learn: whether its searches count for the calibration of the galleries they search.
+        expires_at: from then on it is refused; None for never.
     """
 
     key_id: str
@@ -29,3 +31,5 @@ class ApiKey:
     gallery: str | None
     note: str
     created_at: datetime
+    learn: bool = True
+    expires_at: datetime | None = None

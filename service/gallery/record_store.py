@@ -24,13 +24,18 @@ from service.gallery.records import (
     IndexedCrop,
     NewCrop,
     Picture,
+    PublishedCalibration,
     Relabelling,
     Removal,
     RequestKey,
+    SettingsChanges,
     Snapshot,
     StoredCrop,
     StrayPicture,
 )
+
+# Searches of one gallery and subject that are kept.
+KEPT_SEARCHES = 256
 
 
 class GalleryRecords(Protocol):
@@ -47,8 +52,12 @@ class GalleryRecords(Protocol):
     ) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
 
-    def change(self, gallery_id: int, settings: GallerySettings) -> None:
-        """Replaces a gallery's settings."""
+    def change(self, gallery_id: int, changes: SettingsChanges) -> GallerySettings:
+        """Changes the given settings in one transaction, and answers all of them.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
 
     def delete(self, gallery_id: int) -> None:
         """Removes a gallery and all that belongs to it."""
@@ -58,6 +67,42 @@ class GalleryRecords(Protocol):
 
     def keep_calibration(self, gallery_id: int, state: str | None) -> None:
         """Keeps, or with None drops, what the gallery learnt."""
+
+
+class CalibrationRecords(Protocol):
+    """What galleries learn from their searches; a gallery's deletion removes its own.
+
+    Rows have no checksum, and writing them leaves the gallery's version as it is. A reindex and a
+    restore drop a gallery's searches and published calibrations.
+    """
+
+    def add_searches(
+        self, gallery_id: int, subject: str, rows: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Adds searches, of which the newest `KEPT_SEARCHES` are kept for each subject.
+
+        Args:
+            gallery_id: where; nothing is added to a gallery that was deleted.
+            subject: what the searches calibrate.
+            rows: a keyed hash of the query and the row itself, oldest first. A row replaces one of
+                the same key and counts as the newest.
+        """
+
+    def searches(self, gallery_id: int, subject: str) -> list[bytes]:
+        """The rows that are kept, oldest first."""
+
+    def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
+        """What every replica answers by, by subject."""
+
+    def publish(self, gallery_id: int, subject: str, body: str, after_version: int) -> bool:
+        """Publishes a calibration as version `after_version + 1`, and announces it to replicas.
+
+        False, and no change, where the published version is not `after_version` (0 for none), and
+        where the gallery was deleted.
+        """
+
+    def drop(self, gallery_id: int) -> None:
+        """Removes a gallery's searches and published calibrations, and announces that."""
 
 
 class CropRecords(Protocol):
@@ -301,6 +346,10 @@ class RecordStore(Protocol):
     @property
     def snapshots(self) -> SnapshotRecords:
         """Which snapshots there are."""
+
+    @property
+    def calibrations(self) -> CalibrationRecords:
+        """What galleries learn from their searches."""
 
     @property
     def changes(self) -> ChangeRecords | None:

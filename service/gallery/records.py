@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,18 +193,46 @@ class Relabelling:
     merged: bool
 
 
+CalibrationMode = Literal["on", "frozen", "off"]
+RetentionFrom = Literal["captured", "enrolled"]
+
+
 @dataclass(frozen=True)
 class GallerySettings:
     """What can be changed of a gallery.
 
     Attributes:
-        retention_days: crops that were captured (or, where that is unknown, enrolled) longer ago
-            are deleted; None keeps them.
-        recalibration: whether verdicts follow this gallery's own unlabelled searches.
+        retention_days: crops older than this are deleted; None keeps them.
+        calibration: whether verdicts follow this gallery's own unlabelled searches (`on`), stay
+            where those have moved them (`frozen`), or follow the artefact alone (`off`).
+        retention_from: whether a crop's age counts from its capture (or, where that is unknown, its
+            enrolment), or always from its enrolment.
     """
 
     retention_days: int | None = None
-    recalibration: bool = True
+    calibration: CalibrationMode = "on"
+    retention_from: RetentionFrom = "captured"
+
+
+class SettingsChanges(TypedDict, total=False):
+    """The settings to change, named as in `GallerySettings`; those left out stay."""
+
+    retention_days: int | None
+    calibration: CalibrationMode
+    retention_from: RetentionFrom
+
+
+@dataclass(frozen=True)
+class PublishedCalibration:
+    """A calibration that every replica answers by.
+
+    Attributes:
+        version: 1 for the first one published under its subject, then one more for each.
+        body: opaque text; it has no checksum, so its reader drops one that it cannot parse.
+    """
+
+    version: int
+    body: str
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.records import NewCrop
+
+log = logging.getLogger(__name__)
 
 
 def as_text(moment: datetime) -> str:
@@ -39,6 +42,16 @@ def said_of(crop: NewCrop) -> dict[str, str | None]:
         "external_id": crop.external_id,
         "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
     }
+
+
+def log_dropped_calibrations(galleries: int) -> None:
+    """Logs that a migration dropped what galleries had learned; nothing where none had."""
+    if galleries:
+        log.warning(
+            "the calibration that %d galleries had learned was dropped; they answer by the "
+            "artefact's and learn anew from their next searches",
+            galleries,
+        )
 
 
 def kept_already(names: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from service.gallery.records import (
     GalleryRecord,
     IdentityCount,
     Picture,
+    RetentionFrom,
     StoredCrop,
 )
 from service.operations.pictures import stored_picture
@@ -42,6 +43,7 @@ class GalleryDescription:
         state: `previous_model` where the model before answers for it, `needs_reindex` where none
             does.
         retention_days: crops older than that are deleted; None keeps them.
+        retention_from: whether their age counts from capture or from enrolment.
         index_bytes: memory of its vectors; 0 where it is not searchable.
         image_bytes: of the stored image files.
     """
@@ -58,6 +60,7 @@ class GalleryDescription:
     recall: float | None
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
+    retention_from: RetentionFrom
     calibration: CalibrationState
     created_at: datetime
 
@@ -144,6 +147,7 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> Gall
         recall=index.recall if index else None,
         state=_state(gallery),
         retention_days=record.settings.retention_days,
+        retention_from=record.settings.retention_from,
         calibration=_calibration(runtime, gallery),
         created_at=record.created_at,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from typing import cast
 
-from service.gallery.records import GallerySettings
+from service.gallery.records import GallerySettings, SettingsChanges
 from service.operations.browse import GalleryDescription, describe_gallery
 from service.operations.snapshot import FOLDER
 from service.runtime import Runtime
@@ -21,22 +22,19 @@ async def create_gallery(
 
 
 async def change_gallery(
-    runtime: Runtime, name: str, settings: GallerySettings
+    runtime: Runtime, name: str, changes: SettingsChanges
 ) -> GalleryDescription:
-    """Changes how a gallery is kept; raises `UnknownGallery`.
+    """Changes the given settings of a gallery; raises `UnknownGallery`.
 
     A gallery that stops learning forgets what it has learnt; a shorter retention deletes at the
     next housekeeping.
     """
     target, store = runtime.galleries.get(name), runtime.galleries.store
-    learnt = target.settings.recalibration
-    details = {
-        "retention_days": settings.retention_days,
-        "recalibration": settings.recalibration,
-    }
+    was_off = target.settings.calibration == "off"
+    details = cast("dict[str, str | int | None]", changes)
     async with runtime.audit.trail("change_gallery", gallery=name, details=details):
-        await runtime.galleries.configure(name, settings)
-        if settings.recalibration != learnt:
+        await runtime.galleries.configure(name, changes)
+        if (target.settings.calibration == "off") != was_off:
             await runtime.galleries.write(
                 lambda: store.galleries.keep_calibration(target.gallery_id, None)
             )

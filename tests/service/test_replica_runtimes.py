@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from service.gallery.records import GallerySettings
 from service.operations import jobs
 from service.operations.background import JOBS
 from service.operations.import_crops import ImportOptions, import_archive
@@ -157,9 +156,8 @@ def test_what_one_has_learnt_both_go_by(runtimes):
 
     eventually(lambda: followed(other).version == version)
     assert followed(other).searches == 60
-    settings = GallerySettings(recalibration=False)
-    asyncio.run(change_gallery(other, "default", settings))
+    asyncio.run(change_gallery(other, "default", {"calibration": "off"}))
     eventually(lambda: followed(one).state == "artefact")
-    asyncio.run(change_gallery(one, "default", GallerySettings()))
+    asyncio.run(change_gallery(one, "default", {"calibration": "on"}))
     eventually(lambda: followed(other).state == "learning")
     assert followed(other).searches == 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from model.artefact import load_artefact
 from service.failpoints import Failpoint
-from service.gallery.records import GallerySettings, NewCrop
+from service.gallery.records import NewCrop
 from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
 
@@ -199,7 +199,7 @@ def _change_meanwhile(world: World, caller: Caller) -> None:
             days = 1000
             while not stop.wait(CHANGES_EVERY_SECONDS):
                 days = 1001 if days == 1000 else 1000
-                record.galleries.change(number, GallerySettings(days))
+                record.galleries.change(number, {"retention_days": days})
 
         writing = threading.Thread(target=write)
         writing.start()

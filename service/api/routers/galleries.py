@@ -36,7 +36,8 @@ async def create(
     if fields.name is None:
         raise InvalidField("name: is missing; send it as a form field or query parameter")
     caller.require_gallery(fields.name)
-    created = await create_gallery(runtime, fields.name, fields.changed(GallerySettings()))
+    settings = GallerySettings(**fields.changes())
+    created = await create_gallery(runtime, fields.name, settings)
     response.headers["Location"] = f"/v1/galleries/{fields.name}"
     return GalleryOut.of(created)
 
@@ -69,8 +70,7 @@ async def change(
 ) -> GalleryOut:
     """Changes how a gallery is kept; what is left out stays."""
     fields = merged(GallerySettingsFields, form, query)
-    settings = fields.changed(runtime.galleries.get(gallery).settings)
-    return GalleryOut.of(await change_gallery(runtime, gallery, settings))
+    return GalleryOut.of(await change_gallery(runtime, gallery, fields.changes()))
 
 
 @router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from service.api.schemas.base import Moment, Schema
+from service.gallery.records import RetentionFrom
 from service.operations.browse import GalleryDescription
 
 
@@ -35,6 +36,7 @@ class GalleryOut(Schema):
     recall: float | None = None
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
+    retention_from: RetentionFrom
     calibration: CalibrationOut
     created_at: Moment
 

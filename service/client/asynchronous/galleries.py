@@ -8,11 +8,13 @@ from service.client.answers import Removal
 from service.client.asynchronous.sender import AsyncSender
 from service.client.calls import gallery_calls
 from service.client.gallery_answers import (
+    CalibrationMode,
     Forgetting,
     Gallery,
     Identity,
     Relabelling,
     Restoration,
+    RetentionFrom,
     Snapshot,
 )
 
@@ -29,21 +31,35 @@ class AsyncGalleryCalls(AsyncSender):
         return await self._send(gallery_calls.read(name or self.gallery_name))
 
     async def create_gallery(
-        self, name: str, *, retention_days: int | None = None, recalibration: bool | None = None
+        self,
+        name: str,
+        *,
+        retention_days: int | None = None,
+        retention_from: RetentionFrom | None = None,
+        calibration: CalibrationMode | None = None,
+        recalibration: bool | None = None,
     ) -> Gallery:
         """Creates a gallery; one of that name is a `RequestRefused` with status 409."""
-        return await self._send(gallery_calls.create(name, retention_days, recalibration))
+        settings = gallery_calls.settings(
+            retention_days, retention_from, calibration, recalibration
+        )
+        return await self._send(gallery_calls.create(name, settings))
 
     async def change_gallery(
         self,
         name: str | None = None,
         *,
         retention_days: int | None = None,
+        retention_from: RetentionFrom | None = None,
+        calibration: CalibrationMode | None = None,
         recalibration: bool | None = None,
     ) -> Gallery:
         """Changes how a gallery is kept, see `create_gallery`; what is left out stays."""
         named = name or self.gallery_name
-        return await self._send(gallery_calls.change(named, retention_days, recalibration))
+        settings = gallery_calls.settings(
+            retention_days, retention_from, calibration, recalibration
+        )
+        return await self._send(gallery_calls.change(named, settings))
 
     async def delete_gallery(self, name: str) -> Removal:
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from service.client.answers import Page, Removal
 from service.client.calls.call import Call, given, path_to
 from service.client.gallery_answers import (
+    CalibrationMode,
     Forgetting,
     Gallery,
     Identity,
     Relabelling,
     Restoration,
+    RetentionFrom,
     Snapshot,
 )
 
 IDENTITIES_PER_PAGE = 1000
+Settings = Mapping[str, str | int | bool | None]
 
 
 def page(cursor: str | None) -> Call[Page[Gallery]]:
@@ -27,16 +32,29 @@ def read(gallery: str) -> Call[Gallery]:
     return Call("GET", path_to("galleries", gallery), Gallery)
 
 
-def create(name: str, retention_days: int | None, recalibration: bool | None) -> Call[Gallery]:
+def settings(
+    retention_days: int | None,
+    retention_from: RetentionFrom | None,
+    calibration: CalibrationMode | None,
+    recalibration: bool | None,
+) -> Settings:
+    """The settings of a gallery as they are sent; None is left out."""
+    return {
+        "retention_days": retention_days,
+        "retention_from": retention_from,
+        "calibration": calibration,
+        "recalibration": recalibration,
+    }
+
+
+def create(name: str, settings: Settings) -> Call[Gallery]:
     """Creates a gallery."""
-    settings = {"retention_days": retention_days, "recalibration": recalibration}
     return Call("POST", path_to("galleries"), Gallery, fields=given({"name": name, **settings}))
 
 
-def change(gallery: str, retention_days: int | None, recalibration: bool | None) -> Call[Gallery]:
+def change(gallery: str, settings: Settings) -> Call[Gallery]:
     """Changes how a gallery is kept."""
-    settings = {"retention_days": retention_days, "recalibration": recalibration}
-    return Call("PATCH", path_to("galleries", gallery), Gallery, fields=given(settings))
+    return Call("PATCH", path_to("galleries", gallery), Gallery, fields=given({**settings}))
 
 
 def delete(gallery: str) -> Call[Removal]:

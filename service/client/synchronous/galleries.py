@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from service.client.answers import Removal
 from service.client.calls import gallery_calls
 from service.client.gallery_answers import (
+    CalibrationMode,
     Forgetting,
     Gallery,
     Identity,
     Relabelling,
     Restoration,
+    RetentionFrom,
     Snapshot,
 )
 from service.client.synchronous.sender import Sender
@@ -29,27 +31,45 @@ class GalleryCalls(Sender):
         return self._send(gallery_calls.read(name or self.gallery_name))
 
     def create_gallery(
-        self, name: str, *, retention_days: int | None = None, recalibration: bool | None = None
+        self,
+        name: str,
+        *,
+        retention_days: int | None = None,
+        retention_from: RetentionFrom | None = None,
+        calibration: CalibrationMode | None = None,
+        recalibration: bool | None = None,
     ) -> Gallery:
         """Creates a gallery; one of that name is a `RequestRefused` with status 409.
 
         Args:
             name: letters, digits, dot, dash and underscore, 64 at most.
-            retention_days: crops captured (or else enrolled) longer ago are deleted; 0 keeps all.
-            recalibration: whether verdicts follow the gallery's own unlabelled searches.
+            retention_days: older crops are deleted; 0 keeps all.
+            retention_from: whether a crop's age counts from its capture (or else its enrolment), or
+                always from its enrolment.
+            calibration: whether verdicts follow the gallery's own unlabelled searches (`on`), stay
+                where those have moved them (`frozen`), or follow the artefact alone (`off`).
+            recalibration: an older name of `calibration`: True for `on`, False for `off`.
         """
-        return self._send(gallery_calls.create(name, retention_days, recalibration))
+        settings = gallery_calls.settings(
+            retention_days, retention_from, calibration, recalibration
+        )
+        return self._send(gallery_calls.create(name, settings))
 
     def change_gallery(
         self,
         name: str | None = None,
         *,
         retention_days: int | None = None,
+        retention_from: RetentionFrom | None = None,
+        calibration: CalibrationMode | None = None,
         recalibration: bool | None = None,
     ) -> Gallery:
         """Changes how a gallery is kept, see `create_gallery`; what is left out stays."""
         named = name or self.gallery_name
-        return self._send(gallery_calls.change(named, retention_days, recalibration))
+        settings = gallery_calls.settings(
+            retention_days, retention_from, calibration, recalibration
+        )
+        return self._send(gallery_calls.change(named, settings))
 
     def delete_gallery(self, name: str) -> Removal:
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""

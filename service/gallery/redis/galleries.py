@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from service.gallery.records import GalleryRecord, GallerySettings
+from service.gallery.records import (
+    CalibrationMode,
+    GalleryRecord,
+    GallerySettings,
+    RetentionFrom,
+    SettingsChanges,
+)
+from service.gallery.redis.calibrations import RedisCalibrations
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
 from service.gallery.stored_values import now
 from service.problems import GalleryConflict, UnknownGallery
+
+LEARNT = "learnt"
 
 
 class RedisGalleries:
@@ -40,7 +49,9 @@ class RedisGalleries:
             name,
             embedding_fingerprint,
             created_at,
-            *(value for _, value in _set(settings)),
+            "" if settings.retention_days is None else settings.retention_days,
+            settings.calibration,
+            settings.retention_from,
         )
         if "refused" in answer:
             raise GalleryConflict(
@@ -59,10 +70,13 @@ class RedisGalleries:
             settings=settings,
         )
 
-    def change(self, gallery_id: int, settings: GallerySettings) -> None:
-        """Replaces a gallery's settings."""
-        pairs = (part for pair in _set(settings) for part in pair)
-        self._change(gallery_id, "gallery_changed", *pairs)
+    def change(self, gallery_id: int, changes: SettingsChanges) -> GallerySettings:
+        """Changes the given settings in one transaction, and answers all of them."""
+        sent: list[Argument] = []
+        for name, value in changes.items():
+            sent += (name, "" if value is None else cast("Argument", value))
+        answer = self._database.write("change_gallery", gallery_id, *sent)
+        return _settings(*answer["settings"])
 
     def delete(self, gallery_id: int) -> None:
         """Removes a gallery and all that belongs to it."""
@@ -72,31 +86,31 @@ class RedisGalleries:
 
     def calibration(self, gallery_id: int) -> str | None:
         """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
-        kept = self._database.command("HGET", f"gmn:g:{gallery_id}", "calibration")
-        return kept.decode() if kept else None
+        published = RedisCalibrations(self._database).published(gallery_id)
+        return published[LEARNT].body if LEARNT in published else None
 
     def keep_calibration(self, gallery_id: int, state: str | None) -> None:
         """Keeps, or with None drops, what the gallery learnt."""
-        self._change(gallery_id, "calibration", "calibration", state or "")
+        calibrations = RedisCalibrations(self._database)
+        if state is None:
+            calibrations.drop(gallery_id)
+        else:
+            past = calibrations.published(gallery_id).get(LEARNT)
+            calibrations.publish(gallery_id, LEARNT, state, past.version if past else 0)
 
-    def _change(self, gallery_id: int, kind: str, *pairs: Argument) -> None:
-        # A gallery that was deleted meanwhile has nothing to be changed.
-        with contextlib.suppress(UnknownGallery):
-            self._database.write("change_gallery", gallery_id, kind, *pairs)
 
-
-def _set(settings: GallerySettings) -> list[tuple[str, Argument]]:
-    days = settings.retention_days
-    return [
-        ("retention_days", "" if days is None else days),
-        ("recalibration", int(settings.recalibration)),
-    ]
+def _settings(days: str, calibration: str, retention_from: str) -> GallerySettings:
+    return GallerySettings(
+        int(days) if days else None,
+        cast("CalibrationMode", calibration),
+        cast("RetentionFrom", retention_from),
+    )
 
 
 def _gallery(found: Sequence[Any]) -> GalleryRecord:
     gallery_id, crops, identities, image_bytes, fields = found
     texts = [field.decode() if field is not None else "" for field in fields]
-    name, embedder, staged, version, created_at, days, recalibration = texts
+    name, embedder, staged, version, created_at, *settings = texts
     return GalleryRecord(
         gallery_id=int(gallery_id),
         name=name,
@@ -107,5 +121,5 @@ def _gallery(found: Sequence[Any]) -> GalleryRecord:
         identities=int(identities),
         image_bytes=int(image_bytes),
         created_at=datetime.fromisoformat(created_at),
-        settings=GallerySettings(int(days) if days else None, recalibration == "1"),
+        settings=_settings(*settings),
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.redis.database import Database
-from service.gallery.stored_values import as_text
+from service.gallery.stored_values import as_text, as_time
 
 
 class RedisKeys:
@@ -24,7 +24,10 @@ class RedisKeys:
 
     def add(self, key: ApiKey) -> None:
         """Keeps a key."""
-        kept = asdict(key) | {"created_at": as_text(key.created_at)}
+        kept = asdict(key) | {
+            "created_at": as_text(key.created_at),
+            "expires_at": as_text(key.expires_at) if key.expires_at else None,
+        }
         self._database.write("keys", key.key_id, json.dumps(kept))
 
     def revoke(self, key_id: str) -> bool:
@@ -36,4 +39,6 @@ def _key(text: bytes) -> ApiKey:
     kept = json.loads(text)
     kept["scopes"] = tuple(scope for scope in SCOPES if scope in kept["scopes"])
     kept["created_at"] = datetime.fromisoformat(kept["created_at"])
+    # Keys of before format 3 have none.
+    kept["expires_at"] = as_time(kept.get("expires_at"))
     return ApiKey(**kept)

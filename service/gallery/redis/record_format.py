@@ -6,10 +6,11 @@ import secrets
 
 from model.problems import InputProblem
 from service.gallery.redis.database import Database
+from service.gallery.stored_values import log_dropped_calibrations
 
-FORMAT = 2
-# Of format 1 crops have no checksums; they are read as they are, and what is written anew has them.
-WITHOUT_CHECKSUMS = b"1"
+FORMAT = 3
+# Crops of format 1 have no checksums; they are read as they are, and crops written later have them.
+OLDER = (b"1", b"2")
 
 
 def adopt_record(database: Database) -> str:
@@ -30,8 +31,8 @@ def adopt_record(database: Database) -> str:
     database.command("SET", "gmn:format", FORMAT, "NX")
     database.command("SET", "gmn:epoch", secrets.token_hex(16), "NX")
     found = database.command("GET", "gmn:format")
-    if found == WITHOUT_CHECKSUMS:
-        database.command("SET", "gmn:format", FORMAT)
+    if found in OLDER:
+        log_dropped_calibrations(int(database.batch("adopt_format_3")))
         found = database.command("GET", "gmn:format")
     if not found.isdigit() or int(found) != FORMAT:
         raise InputProblem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model.problems import InputProblem
+from service.gallery.redis.calibrations import RedisCalibrations
 from service.gallery.redis.changes import RedisChanges
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.crops import RedisCrops
@@ -68,6 +69,7 @@ class RedisStore:
         self.jobs = RedisJobs(self._database)
         self.keys = RedisKeys(self._database)
         self.snapshots = RedisSnapshots(self._database)
+        self.calibrations = RedisCalibrations(self._database)
 
     def others_connected(self) -> bool:
         """Whether another process of this program has a connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.gallery.sqlite.reading import COLUMNS
@@ -18,21 +18,30 @@ SIDES = ("vectors_a", "vectors_b")
 # What a record's checksum is made of: where the crop belongs, and all that is known of it.
 RECORD = f"gallery_id, {COLUMNS}"
 OF_RECORD = f"record_checksum({RECORD})"
-# Small tables, by their keys, of which triggers keep a checksum of every row. Whoever changes these
-# columns, or those of RECORD, has to compute all checksums anew in a migration.
-WATCHED = {
+# Small tables, by their keys, of which triggers keep a checksum of every row. A migration that
+# changes these columns, or those of RECORD, has to compute all checksums anew.
+Watched = Mapping[str, tuple[str, str]]
+WATCHED: Watched = {
     "galleries": (
         "gallery_id",
         "name, embedding_fingerprint, version, created_at, side, staged_fingerprint, "
-        "retention_days, recalibration, calibration",
+        "retention_days, calibration, retention_from",
     ),
     "tombstones": ("crop_id", "gallery_id, removed_at"),
-    "api_keys": ("key_id", "secret_sha256, scopes, gallery, note, created_at"),
+    "api_keys": (
+        "key_id",
+        "secret_sha256, scopes, gallery, note, created_at, learn, expires_at",
+    ),
     "snapshots": (
         "snapshot_id",
         "gallery_id, version, embedding_fingerprint, crops, bytes, sha256, created_at",
     ),
 }
+
+
+def watching(watched: Watched) -> str:
+    """SQL that computes the checksums of these tables, and the triggers that keep them."""
+    return "".join(_watching(table, *named) for table, named in watched.items())
 
 
 def _watching(table: str, key: str, columns: str) -> str:
@@ -51,19 +60,21 @@ def _watching(table: str, key: str, columns: str) -> str:
     )
 
 
-WATCHING = "".join(_watching(table, *named) for table, named in WATCHED.items())
+def differing(table: str, key: str, columns: str) -> str:
+    """SQL that follows SELECT: the rows of a watched table that are not what was written."""
+    return (
+        f"FROM {table} LEFT JOIN row_checksums "
+        f"ON kind = '{table}' AND row_checksums.key = {table}.{key} "
+        f"WHERE checksum IS NOT record_checksum({table}.{key}, "
+        f"{', '.join(f'{table}.{name}' for name in columns.split(', '))})"
+    )
 
 
-def changed_rows(connection: sqlite3.Connection) -> list[str]:
+def changed_rows(connection: sqlite3.Connection, watched: Watched = WATCHED) -> list[str]:
     """Rows of the watched tables that are not what was written, or are gone; a line for each."""
     found = []
-    for table, (key, columns) in WATCHED.items():
-        rows = connection.execute(
-            f"SELECT {table}.{key} FROM {table} LEFT JOIN row_checksums "
-            f"ON kind = '{table}' AND row_checksums.key = {table}.{key} "
-            f"WHERE checksum IS NOT record_checksum({table}.{key}, "
-            f"{', '.join(f'{table}.{name}' for name in columns.split(', '))})"
-        )
+    for table, (key, columns) in watched.items():
+        rows = connection.execute(f"SELECT {table}.{key} {differing(table, key, columns)}")
         found += [f"row {row[0]} of {table} is not what was written" for row in rows]
         rows = connection.execute(
             f"SELECT key FROM row_checksums WHERE kind = '{table}' "

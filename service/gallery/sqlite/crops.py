@@ -24,6 +24,7 @@ from service.gallery.records import (
     StoredCrop,
     StrayPicture,
 )
+from service.gallery.sqlite.calibrations import drop_calibrations
 from service.gallery.sqlite.checked_reading import (
     archived_crops,
     indexed_crops,
@@ -241,10 +242,11 @@ class SqliteCrops:
             note_strays(connection, gallery_id)
             connection.execute("DELETE FROM crops WHERE gallery_id = ?", (gallery_id,))
             connection.execute(
-                "UPDATE galleries SET embedding_fingerprint = ?, staged_fingerprint = NULL, "
-                "calibration = NULL WHERE gallery_id = ?",
+                "UPDATE galleries SET embedding_fingerprint = ?, staged_fingerprint = NULL "
+                "WHERE gallery_id = ?",
                 (embedding_fingerprint, gallery_id),
             )
+            drop_calibrations(connection, gallery_id)
             side = searched_side(connection, gallery_id)
             for crop in crops:
                 removed = connection.execute(

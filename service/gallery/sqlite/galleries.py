@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from service.gallery.records import GalleryRecord, GallerySettings
+from service.gallery.records import GalleryRecord, GallerySettings, SettingsChanges
+from service.gallery.sqlite.calibrations import SqliteCalibrations
 from service.gallery.sqlite.database import Database
 from service.gallery.stored_values import now
-from service.problems import GalleryConflict, NeedsReindex
+from service.problems import GalleryConflict, NeedsReindex, UnknownGallery
 
+LEARNT = "learnt"
 QUERY = """
 SELECT gallery_id, name, embedding_fingerprint, staged_fingerprint, version,
     (SELECT count(*) FROM crops WHERE crops.gallery_id = galleries.gallery_id),
     (SELECT count(DISTINCT identity) FROM crops WHERE crops.gallery_id = galleries.gallery_id),
     (SELECT coalesce(sum(image_bytes), 0) FROM crops
         WHERE crops.gallery_id = galleries.gallery_id),
-    created_at, retention_days, recalibration
+    created_at, retention_days, calibration, retention_from
 FROM galleries
 """
 
@@ -49,13 +51,14 @@ class SqliteGalleries:
             try:
                 connection.execute(
                     "INSERT INTO galleries (name, embedding_fingerprint, created_at, "
-                    "retention_days, recalibration) VALUES (?, ?, ?, ?, ?)",
+                    "retention_days, calibration, retention_from) VALUES (?, ?, ?, ?, ?, ?)",
                     (
                         name,
                         embedding_fingerprint,
                         now(),
                         settings.retention_days,
-                        settings.recalibration,
+                        settings.calibration,
+                        settings.retention_from,
                     ),
                 )
             except sqlite3.IntegrityError as error:
@@ -65,13 +68,19 @@ class SqliteGalleries:
             row = connection.execute(f"{QUERY} WHERE name = ?", (name,)).fetchone()
         return _gallery(row)
 
-    def change(self, gallery_id: int, settings: GallerySettings) -> None:
-        """Replaces a gallery's settings."""
+    def change(self, gallery_id: int, changes: SettingsChanges) -> GallerySettings:
+        """Changes the given settings in one transaction, and answers all of them."""
+        # Of one column at least, so that the statement answers when nothing is to be changed.
+        columns = "".join(f", {name} = :{name}" for name in changes)
         with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE galleries SET retention_days = ?, recalibration = ? WHERE gallery_id = ?",
-                (settings.retention_days, settings.recalibration, gallery_id),
-            )
+            row = connection.execute(
+                f"UPDATE galleries SET name = name{columns} WHERE gallery_id = :gallery "
+                "RETURNING retention_days, calibration, retention_from",
+                {"gallery": gallery_id, **changes},
+            ).fetchone()
+            if row is None:
+                raise UnknownGallery(str(gallery_id))
+        return GallerySettings(*row)
 
     def delete(self, gallery_id: int) -> None:
         """Removes a gallery and all that belongs to it."""
@@ -82,17 +91,17 @@ class SqliteGalleries:
 
     def calibration(self, gallery_id: int) -> str | None:
         """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
-        row = self._database.connection.execute(
-            "SELECT calibration FROM galleries WHERE gallery_id = ?", (gallery_id,)
-        ).fetchone()
-        return row[0] if row else None
+        published = SqliteCalibrations(self._database).published(gallery_id)
+        return published[LEARNT].body if LEARNT in published else None
 
     def keep_calibration(self, gallery_id: int, state: str | None) -> None:
         """Keeps, or with None drops, what the gallery learnt."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE galleries SET calibration = ? WHERE gallery_id = ?", (state, gallery_id)
-            )
+        calibrations = SqliteCalibrations(self._database)
+        if state is None:
+            calibrations.drop(gallery_id)
+        else:
+            past = calibrations.published(gallery_id).get(LEARNT)
+            calibrations.publish(gallery_id, LEARNT, state, past.version if past else 0)
 
 
 def bind(connection: sqlite3.Connection, gallery_id: int, fingerprint: str) -> None:
@@ -150,7 +159,7 @@ def searched_side(connection: sqlite3.Connection, gallery_id: int) -> str:
 
 def _gallery(row: Sequence[Any]) -> GalleryRecord:
     gallery_id, name, embedder, staged, version, crops, identities, image_bytes, *rest = row
-    created_at, retention_days, recalibration = rest
+    created_at, *settings = rest
     return GalleryRecord(
         gallery_id=gallery_id,
         name=name,
@@ -161,5 +170,5 @@ def _gallery(row: Sequence[Any]) -> GalleryRecord:
         identities=identities,
         image_bytes=image_bytes,
         created_at=datetime.fromisoformat(created_at),
-        settings=GallerySettings(retention_days, bool(recalibration)),
+        settings=GallerySettings(*settings),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.sqlite.database import Database
-from service.gallery.stored_values import as_text
+from service.gallery.stored_values import as_text, as_time
 
 
 class SqliteKeys:
@@ -20,8 +20,8 @@ class SqliteKeys:
     def all(self) -> list[ApiKey]:
         """Every key that was not revoked, oldest first."""
         rows = self._database.connection.execute(
-            "SELECT key_id, secret_sha256, scopes, gallery, note, created_at FROM api_keys "
-            "ORDER BY created_at, key_id"
+            "SELECT key_id, secret_sha256, scopes, gallery, note, created_at, learn, expires_at "
+            "FROM api_keys ORDER BY created_at, key_id"
         )
         return [_key(row) for row in rows]
 
@@ -29,7 +29,7 @@ class SqliteKeys:
         """Keeps a key."""
         with self._database.transaction() as connection:
             connection.execute(
-                "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     key.key_id,
                     key.secret_sha256,
@@ -37,6 +37,8 @@ class SqliteKeys:
                     key.gallery,
                     key.note,
                     as_text(key.created_at),
+                    key.learn,
+                    as_text(key.expires_at) if key.expires_at else None,
                 ),
             )
 
@@ -48,6 +50,14 @@ class SqliteKeys:
 
 
 def _key(row: Sequence[Any]) -> ApiKey:
-    key_id, secret, scopes, gallery, note, created_at = row
-    named = tuple(scope for scope in SCOPES if scope in scopes.split(","))
-    return ApiKey(key_id, secret, named, gallery, note, datetime.fromisoformat(created_at))
+    key_id, secret, scopes, gallery, note, created_at, learn, expires_at = row
+    return ApiKey(
+        key_id,
+        secret,
+        tuple(scope for scope in SCOPES if scope in scopes.split(",")),
+        gallery,
+        note,
+        datetime.fromisoformat(created_at),
+        bool(learn),
+        as_time(expires_at),
+    )

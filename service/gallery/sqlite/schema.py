@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.gallery.sqlite.checksums import OF_RECORD, WATCHING
+from service.gallery.sqlite.checksums import OF_RECORD, WATCHED, Watched, differing, watching
+from service.gallery.stored_values import log_dropped_calibrations
 
 # Pictures lie in a table of their own: reading every vector at the start must not page over them.
 VERSION_1 = """
@@ -131,6 +132,21 @@ CREATE TABLE snapshots (
 );
 """
 
+# The watched tables as they were in version 4.
+WATCHED_IN_4: Watched = {
+    "galleries": (
+        "gallery_id",
+        "name, embedding_fingerprint, version, created_at, side, staged_fingerprint, "
+        "retention_days, recalibration, calibration",
+    ),
+    "tombstones": ("crop_id", "gallery_id, removed_at"),
+    "api_keys": ("key_id", "secret_sha256, scopes, gallery, note, created_at"),
+    "snapshots": (
+        "snapshot_id",
+        "gallery_id, version, embedding_fingerprint, crops, bytes, sha256, created_at",
+    ),
+}
+
 # A checksum of everything that is answered, and how many commits there were. Of version 3 there was
 # one without `stray_pictures`.
 VERSION_4 = f"""
@@ -161,11 +177,59 @@ CREATE TABLE row_checksums (
     checksum INTEGER NOT NULL,
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
-{WATCHING}
+{watching(WATCHED_IN_4)}
+"""
+
+# A gallery's calibration leaves its row, whose checksum was computed anew at every change of the
+# gallery. What was learnt by then is dropped: it means nothing to the new estimator. A row that was
+# damaged before gets no checksum that fits, so that it is refused afterwards.
+CHANGED_IN_5 = {table: WATCHED[table] for table in ("galleries", "api_keys")}
+DAMAGED_BEFORE_5 = " UNION ALL ".join(
+    f"SELECT '{table}' AS kind, {table}.{WATCHED_IN_4[table][0]} AS key "
+    f"{differing(table, *WATCHED_IN_4[table])}"
+    for table in CHANGED_IN_5
+)
+UNWATCHED_IN_5 = "".join(
+    f"DELETE FROM row_checksums WHERE kind = '{table}' AND key IN (SELECT {key} FROM {table});\n"
+    + "".join(f"DROP TRIGGER {table}_{event};\n" for event in ("added", "changed", "removed"))
+    for table, (key, _) in CHANGED_IN_5.items()
+)
+VERSION_5 = f"""
+CREATE TEMP TABLE damaged_before AS {DAMAGED_BEFORE_5};
+{UNWATCHED_IN_5}
+ALTER TABLE galleries DROP COLUMN calibration;
+ALTER TABLE galleries ADD COLUMN calibration TEXT NOT NULL DEFAULT 'on';
+UPDATE galleries SET calibration = 'off' WHERE NOT recalibration;
+ALTER TABLE galleries DROP COLUMN recalibration;
+ALTER TABLE galleries ADD COLUMN retention_from TEXT NOT NULL DEFAULT 'captured';
+ALTER TABLE api_keys ADD COLUMN learn INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE api_keys ADD COLUMN expires_at TEXT;
+CREATE INDEX crops_by_enrolment ON crops (gallery_id, created_at);
+CREATE TABLE calibration_searches (
+    place INTEGER PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    subject TEXT NOT NULL,
+    key TEXT NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (gallery_id, subject, key)
+);
+CREATE INDEX calibration_searches_in_order ON calibration_searches (gallery_id, subject, place);
+CREATE TABLE published_calibrations (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    subject TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (gallery_id, subject)
+) WITHOUT ROWID;
+{watching(CHANGED_IN_5)}
+UPDATE row_checksums SET checksum = -1
+    WHERE EXISTS (SELECT 1 FROM damaged_before AS damaged
+        WHERE damaged.kind = row_checksums.kind AND damaged.key = row_checksums.key);
+DROP TABLE damaged_before;
 """
 
 # Migration i turns a file of version i into one of version i + 1.
-MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)
+MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -181,6 +245,11 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             "serve it with the program version that wrote it"
         )
     for number in range(version, len(MIGRATIONS)):
+        dropped = 0
+        if number == 4:
+            learnt = "SELECT count(*) FROM galleries WHERE calibration IS NOT NULL"
+            dropped = int(connection.execute(learnt).fetchone()[0])
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{MIGRATIONS[number]}\nPRAGMA user_version = {number + 1};\nCOMMIT;"
         )
+        log_dropped_calibrations(dropped)

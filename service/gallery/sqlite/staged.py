@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.failpoints import Failpoint, passed
 from service.gallery.records import IndexedCrop, StoredCrop
+from service.gallery.sqlite.calibrations import drop_calibrations
 from service.gallery.sqlite.checked_reading import indexed_crops
 from service.gallery.sqlite.checksums import keep_vector_checksums
 from service.gallery.sqlite.database import Database
@@ -92,9 +93,10 @@ class SqliteStagedVectors:
             # What the old embedder's scores taught is nothing to the new one's.
             connection.execute(
                 "UPDATE galleries SET side = ?, embedding_fingerprint = staged_fingerprint, "
-                "staged_fingerprint = NULL, calibration = NULL WHERE gallery_id = ?",
+                "staged_fingerprint = NULL WHERE gallery_id = ?",
                 (other.removeprefix("vectors_"), gallery_id),
             )
+            drop_calibrations(connection, gallery_id)
             version = gallery_version(connection, gallery_id, raised=True)
         passed(Failpoint.REINDEX__SWITCHED)
         # By now the other side is the old one.

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.gallery.sqlite.calibrations import SqliteCalibrations
 from service.gallery.sqlite.checksums import broken_indexes, changed_rows
 from service.gallery.sqlite.crops import SqliteCrops
 from service.gallery.sqlite.database import Database
@@ -75,6 +76,7 @@ class SqliteStore:
         self.jobs = SqliteJobs(self._database)
         self.keys = SqliteKeys(self._database)
         self.snapshots = SqliteSnapshots(self._database)
+        self.calibrations = SqliteCalibrations(self._database)
 
     def close(self) -> None:
         """Closes every connection."""

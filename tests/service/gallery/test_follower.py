@@ -76,8 +76,9 @@ def test_galleries_come_change_and_go_elsewhere(pair):
     one, other = pair
     asyncio.run(one.galleries.create("lobby", GallerySettings()))
     assert asyncio.run(other.galleries.find("lobby")).name == "lobby"
-    asyncio.run(other.galleries.configure("lobby", GallerySettings(30, recalibration=False)))
-    eventually(lambda: _settings(one, "lobby") == GallerySettings(30, recalibration=False))
+    changes = {"retention_days": 30, "calibration": "off"}
+    asyncio.run(other.galleries.configure("lobby", changes))
+    eventually(lambda: _settings(one, "lobby") == GallerySettings(30, "off"))
     assert "lobby" in one.learned.forgotten
     asyncio.run(one.galleries.delete("lobby"))
     with pytest.raises(UnknownGallery, match="lobby"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import sqlite3
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,12 @@ from model.problems import InputProblem
 from service.gallery.records import CropFilter, GallerySettings
 from service.gallery.redis import record_format
 from service.gallery.redis.store import RedisStore
+from service.gallery.redis.sums import record_sum
 from service.gallery.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
+from service.gallery.sqlite.checksums import register
 from service.gallery.sqlite.schema import MIGRATIONS
 from service.gallery.sqlite.store import SqliteStore
+from service.problems import DamagedRecord, DamagedRedisRecord
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
@@ -108,14 +113,101 @@ def test_a_snapshot_of_an_older_format_is_restored(tmp_path, packed):
 
 @pytest.mark.parametrize("packed", RECORDS, ids=lambda path: path.name)
 def test_a_redis_record_of_an_older_format_opens_answers_and_is_written_on(tmp_path, packed):
+    with _old_record(packed.name) as server, contextlib.closing(RedisStore(server.url)) as store:
+        _check_writes(store, _check_crops(store), tmp_path)
+        assert _format_of(server) == record_format.FORMAT
+
+
+def test_a_store_of_version_4_keeps_its_settings_and_reports_what_it_drops(tmp_path, caplog):
+    path = _unpacked(OLD / "version_4" / "galleries.sqlite3.gz", tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        register(old)
+        old.execute("UPDATE galleries SET recalibration = 0, calibration = '{\"rows\": []}'")
+        old.commit()
+    for dropped in (["the calibration that 1 galleries had learned was dropped"], []):
+        caplog.clear()
+        with (
+            caplog.at_level(logging.WARNING),
+            contextlib.closing(SqliteStore(path)) as store,
+        ):
+            (gallery,) = store.galleries.all()
+            assert gallery.settings == GallerySettings(36_500, "off", "captured")
+            assert store.calibrations.published(gallery.gallery_id) == {}
+            assert [(key.learn, key.expires_at) for key in store.keys.all()] == [(True, None)]
+            assert [message.partition(";")[0] for message in caplog.messages] == dropped
+    assert b'{"rows": []}' not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE galleries SET retention_days = 1", "row 1 of galleries is not what was written"),
+        ("DELETE FROM api_keys", "row door of api_keys is gone"),
+    ],
+)
+def test_a_row_that_was_damaged_before_an_upgrade_is_refused_after_it(tmp_path, damage, named):
+    path = _unpacked(OLD / "version_4" / "galleries.sqlite3.gz", tmp_path)
+    kept = []
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        triggers = old.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        for name, sql in triggers.fetchall():
+            old.execute(f"DROP TRIGGER {name}")
+            kept.append(sql)
+        old.execute(damage)
+        for sql in kept:
+            old.execute(sql)
+        old.commit()
+    for _ in range(2):
+        with pytest.raises(DamagedRecord, match=named):
+            SqliteStore(path)
+
+
+def test_a_redis_record_of_format_2_keeps_its_settings_and_reports_what_it_drops(caplog):
+    with _old_record("redis_format_2.tar.gz") as server:
+        _set_in_format_2(server, "recalibration", "0")
+        server.ask("HSET", "gmn:g:1", "calibration", '{"rows": []}')
+        for dropped in (["the calibration that 1 galleries had learned was dropped"], []):
+            caplog.clear()
+            with (
+                caplog.at_level(logging.WARNING),
+                contextlib.closing(RedisStore(server.url)) as store,
+            ):
+                (gallery,) = store.galleries.all()
+                assert gallery.settings == GallerySettings(36_500, "off", "captured")
+                assert store.calibrations.published(gallery.gallery_id) == {}
+                assert [(key.learn, key.expires_at) for key in store.keys.all()] == [(True, None)]
+                assert [message.partition(";")[0] for message in caplog.messages] == dropped
+
+
+def test_a_gallery_that_was_damaged_before_an_upgrade_is_refused_after_it():
+    with _old_record("redis_format_2.tar.gz") as server:
+        _set_in_format_2(server, "recalibration", "1")
+        server.ask("HSET", "gmn:g:1", "retention_days", "1")
+        with (
+            contextlib.closing(RedisStore(server.url)) as store,
+            pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"),
+        ):
+            store.galleries.all()
+
+
+@contextlib.contextmanager
+def _old_record(name: str) -> Iterator[RedisServer]:
     with redis_server() as server:
         server.kill()
-        with tarfile.open(packed) as file:
+        with tarfile.open(OLD / name) as file:
             file.extractall(server.folder, filter="data")
         server.start()
-        with contextlib.closing(RedisStore(server.url)) as store:
-            _check_writes(store, _check_crops(store), tmp_path)
-            assert _format_of(server) == record_format.FORMAT
+        yield server
+
+
+def _set_in_format_2(server: RedisServer, name: str, value: str) -> None:
+    """Sets a field of the gallery as the program of format 2 did, with its sum."""
+    names = (
+        "generation side name embedder staged staged_side created_at retention_days recalibration"
+    )
+    server.ask("HSET", "gmn:g:1", name, value)
+    values = [server.ask("HGET", "gmn:g:1", one) for one in names.split()]
+    server.ask("HSET", "gmn:g:1", "sum", record_sum(b"1", values))
 
 
 def test_every_format_has_its_file():

@@ -14,7 +14,7 @@ from service.gallery.records import (
     Picture,
     RequestKey,
 )
-from service.problems import GalleryConflict, NeedsReindex, RequestConflict
+from service.problems import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
 EVERYTHING = CropFilter()
@@ -114,14 +114,24 @@ def test_a_name_is_taken_once(store, gallery):
         _create(store, "lobby")
 
 
-def test_settings_and_what_was_learnt_are_kept(reopen, store, gallery):
-    store.galleries.change(gallery, GallerySettings(retention_days=30, recalibration=False))
-    store.galleries.keep_calibration(gallery, '{"searches": 3}')
+def test_settings_are_kept_and_changed_one_by_one(reopen, store, gallery):
+    assert store.galleries.get(gallery).settings == GallerySettings(None, "on", "captured")
+    store.galleries.change(gallery, {"retention_days": 30})
+    changed = store.galleries.change(gallery, {"calibration": "frozen"})
+    assert changed == GallerySettings(30, "frozen", "captured")
     again = reopen()
-    assert again.galleries.get(gallery).settings == GallerySettings(30, False)
-    assert again.galleries.calibration(gallery) == '{"searches": 3}'
-    again.galleries.keep_calibration(gallery, None)
-    assert again.galleries.calibration(gallery) is None
+    assert again.galleries.get(gallery).settings == changed
+    assert again.galleries.change(gallery, {}) == changed
+    everything = {"retention_days": None, "calibration": "off", "retention_from": "enrolled"}
+    assert again.galleries.change(gallery, everything) == GallerySettings(**everything)
+    made = again.galleries.create("yard", EMBEDDER, GallerySettings(7, "off", "enrolled"))
+    assert again.galleries.get(made.gallery_id).settings == GallerySettings(7, "off", "enrolled")
+
+
+def test_the_settings_of_a_deleted_gallery_cannot_be_changed(store, gallery):
+    store.galleries.delete(gallery)
+    with pytest.raises(UnknownGallery):
+        store.galleries.change(gallery, {"retention_days": 3})
 
 
 def test_a_filled_gallery_refuses_another_embedder_and_an_empty_one_takes_it(store, gallery):
@@ -242,7 +252,8 @@ def test_a_restore_that_fails_changes_nothing(store, gallery):
 
 def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reopen, store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)])
-    store.galleries.keep_calibration(gallery, "{}")
+    store.calibrations.add_searches(gallery, "mnet", [("one", b"1")])
+    store.calibrations.publish(gallery, "mnet", "{}", 0)
     store.staged.begin(gallery, OTHER_EMBEDDER)
     first, second = store.staged.missing(gallery, 0, 9)
     store.staged.add(gallery, [(first.row_id, np.full(3, 7, np.float32)), (999, np.ones(3))])
@@ -258,7 +269,8 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
     assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == prepared
     record = again.galleries.get(gallery)
     assert (record.embedding_fingerprint, record.staged_fingerprint) == (OTHER_EMBEDDER, None)
-    assert again.galleries.calibration(gallery) is None
+    assert again.calibrations.searches(gallery, "mnet") == []
+    assert again.calibrations.published(gallery) == {}
     again.staged.begin(gallery, EMBEDDER)
     assert again.staged.count(gallery) == 0
 

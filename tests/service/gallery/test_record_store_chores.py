@@ -1,4 +1,4 @@
-"""What every store of record keeps beside crops: jobs, keys, and which snapshots there are."""
+"""What every store of record keeps beside crops: jobs, keys, snapshots and calibrations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from service.gallery.job_records import JobProblem
 from service.gallery.key_records import ApiKey
-from service.gallery.records import Snapshot
+from service.gallery.record_store import KEPT_SEARCHES
+from service.gallery.records import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 
@@ -68,6 +69,12 @@ def test_keys_are_kept_until_they_are_revoked(reopen, store):
     assert again.keys.all() == []
 
 
+def test_a_key_that_does_not_learn_and_expires_is_kept_so(reopen, store):
+    key = ApiKey("k1", "0" * 64, ("query",), None, "", NOON, False, NOON + timedelta(days=1))
+    store.keys.add(key)
+    assert reopen().keys.all() == [key]
+
+
 def test_snapshots_are_listed_changed_and_forgotten(store, gallery):
     snapshot = Snapshot("s1", gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
     store.snapshots.keep(snapshot)
@@ -76,3 +83,66 @@ def test_snapshots_are_listed_changed_and_forgotten(store, gallery):
     assert store.snapshots.all(gallery) == [smaller]
     assert store.snapshots.remove(gallery, "s1")
     assert not store.snapshots.remove(gallery, "s1")
+
+
+def test_the_newest_searches_are_kept_oldest_first(reopen, store, gallery):
+    kept = store.calibrations
+    kept.add_searches(gallery, "mnet", [("a", b"\xff1"), ("b", b"2")])
+    kept.add_searches(gallery, "cosine", [("a", b"other")])
+    kept.add_searches(gallery, "mnet", [("c", b"3"), ("a", b"4")])
+    again = reopen().calibrations
+    assert again.searches(gallery, "mnet") == [b"2", b"3", b"4"]
+    again.add_searches(gallery, "mnet", [(str(n), b"%d" % n) for n in range(KEPT_SEARCHES - 1)])
+    rows = again.searches(gallery, "mnet")
+    assert (len(rows), rows[0], rows[-1]) == (KEPT_SEARCHES, b"4", b"%d" % (KEPT_SEARCHES - 2))
+    again.add_searches(gallery, "mnet", [(str(n), b"%d" % n) for n in range(1000)])
+    assert again.searches(gallery, "mnet") == [b"%d" % n for n in range(1000)][-KEPT_SEARCHES:]
+    assert again.searches(gallery, "cosine") == [b"other"]
+    assert again.searches(gallery, "fused") == []
+
+
+def test_searches_leave_the_version_of_their_gallery(store, gallery):
+    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
+    store.calibrations.publish(gallery, "mnet", "{}", 0)
+    store.calibrations.drop(gallery)
+    assert store.galleries.get(gallery).version == 0
+
+
+def test_a_calibration_is_published_after_the_version_it_was_made_from(reopen, store, gallery):
+    kept = store.calibrations
+    assert not kept.publish(gallery, "mnet", "too early", 1)
+    assert kept.publish(gallery, "mnet", "größer", 0)
+    assert not kept.publish(gallery, "mnet", "of another process", 0)
+    assert kept.publish(gallery, "cosine", "c", 0)
+    again = reopen().calibrations
+    assert again.published(gallery)["mnet"] == PublishedCalibration(1, "größer")
+    assert again.publish(gallery, "mnet", "1:next", 1)
+    assert again.published(gallery) == {
+        "mnet": PublishedCalibration(2, "1:next"),
+        "cosine": PublishedCalibration(1, "c"),
+    }
+
+
+def test_what_a_gallery_learned_is_dropped_alone_and_goes_with_it(store, gallery):
+    other = store.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
+    kept = store.calibrations
+    for number in (gallery, other):
+        kept.add_searches(number, "mnet", [("a", b"1")])
+        kept.publish(number, "mnet", "{}", 0)
+    kept.drop(gallery)
+    assert (kept.searches(gallery, "mnet"), kept.published(gallery)) == ([], {})
+    assert (kept.searches(other, "mnet"), len(kept.published(other))) == ([b"1"], 1)
+    store.galleries.delete(other)
+    assert (kept.searches(other, "mnet"), kept.published(other)) == ([], {})
+    kept.add_searches(other, "mnet", [("a", b"1")])
+    assert not kept.publish(other, "mnet", "{}", 0)
+    kept.drop(other)
+    assert (kept.searches(other, "mnet"), kept.published(other)) == ([], {})
+
+
+def test_a_restore_drops_what_a_gallery_learned(store, gallery):
+    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
+    store.calibrations.publish(gallery, "mnet", "{}", 0)
+    store.crops.replace(gallery, EMBEDDER, [])
+    assert store.calibrations.searches(gallery, "mnet") == []
+    assert store.calibrations.published(gallery) == {}

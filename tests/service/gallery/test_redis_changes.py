@@ -36,8 +36,10 @@ def test_every_kind_of_change_is_told_in_order(store, gallery):
     rows = tuple(one.label.row_id for one in enrolment.added)
     store.crops.relabel(gallery, "a", "b")
     store.crops.remove(gallery, [enrolment.landed[0].crop_id])
-    store.galleries.change(gallery, GallerySettings(retention_days=3))
-    store.galleries.keep_calibration(gallery, "{}")
+    store.galleries.change(gallery, {"retention_days": 3})
+    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
+    store.calibrations.publish(gallery, "mnet", "{}", 0)
+    store.calibrations.drop(gallery)
     store.crops.replace(gallery, EMBEDDER, [])
     store.keys.add(ApiKey("k1", "0" * 64, ("query",), None, "", NOON))
     store.galleries.delete(gallery)
@@ -48,12 +50,13 @@ def test_every_kind_of_change_is_told_in_order(store, gallery):
         Change(4, "removed", gallery, 3, rows[:1]),
         Change(5, "gallery_changed", gallery, 3),
         Change(6, "calibration", gallery, 3),
-        Change(7, "replaced", gallery, 4),
-        Change(8, "keys", 0, 0),
-        Change(9, "gallery_deleted", gallery, 4),
+        Change(7, "calibration", gallery, 3),
+        Change(8, "replaced", gallery, 4),
+        Change(9, "keys", 0, 0),
+        Change(10, "gallery_deleted", gallery, 4),
     ]
     assert [one.sequence for one in store.changes.after(3, 2, 0)] == [4, 5]
-    assert store.changes.last() == 9
+    assert store.changes.last() == 10
 
 
 def test_a_write_that_changes_nothing_is_not_told(store, gallery):
@@ -78,7 +81,7 @@ def test_a_reader_waits_for_the_next_change(store, gallery):
 def test_who_fell_behind_what_is_kept_is_told(store, gallery):
     # Redis drops changes a hundred at a time.
     for days in range(1, 320):
-        store.galleries.change(gallery, GallerySettings(retention_days=days))
+        store.galleries.change(gallery, {"retention_days": days})
     with pytest.raises(ChangesLost, match="not kept any more"):
         store.changes.after(1, 9, 0)
     assert [one.sequence for one in store.changes.after(310, 3, 0)] == [311, 312, 313]

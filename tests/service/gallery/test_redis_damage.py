@@ -154,7 +154,7 @@ def test_a_gallery_that_is_not_what_was_written_is_told(server, store, gallery, 
         store.galleries.all()
     if "names" not in how[1]:
         with pytest.raises(DamagedRedisRecord, match=said):
-            store.galleries.change(gallery, GallerySettings(retention_days=3))
+            store.galleries.change(gallery, {"retention_days": 3})
 
 
 def test_a_list_of_crops_that_leads_in_a_circle_is_told(server, store, gallery):

@@ -9,6 +9,7 @@ for _, job in ipairs(redis.call('ZRANGE', gallery.key .. ':jobs', 0, -1)) do
   redis.call('ZREM', 'gmn:jobs', job)
   redis.call('ZREM', 'gmn:jobs:open', job)
 end
+drop_calibrations(gallery.key)
 for _, name in ipairs({'', ':jobs', ':snapshots', ':tombstones'}) do
   redis.call('UNLINK', gallery.key .. name)
 end

@@ -26,7 +26,7 @@ for _, id in ipairs(ids) do
       redis.call('HGET', gallery.at .. 'counts', 'image_bytes') or '0',
       redis.call(
         'HMGET', gallery.key, 'name', 'embedder', 'staged', 'version', 'created_at',
-        'retention_days', 'recalibration'
+        unpack(SETTINGS)
       )
     }
   end

@@ -66,8 +66,9 @@ end
 -- What is known of a gallery and changes by its settings or embedder alone.
 local GALLERY = {
   'generation', 'side', 'name', 'embedder', 'staged', 'staged_side', 'created_at', 'retention_days',
-  'recalibration'
+  'calibration', 'retention_from'
 }
+local SETTINGS = {'retention_days', 'calibration', 'retention_from'}
 
 local function damaged(what) error('DAMAGED[' .. what .. ']') end
 
@@ -98,6 +99,14 @@ local function find_gallery(id)
     version = version,
     at = at_generation(id, generation)
   }
+end
+
+-- Removes what a gallery learned from its searches.
+local function drop_calibrations(key)
+  for _, subject in ipairs(redis.call('HKEYS', key .. ':subjects')) do
+    redis.call('UNLINK', key .. ':searches:' .. subject, key .. ':order:' .. subject)
+  end
+  redis.call('UNLINK', key .. ':subjects', key .. ':published')
 end
 
 local function raise_version(gallery) return text(redis.call('HINCRBY', gallery.key, 'version', 1)) end

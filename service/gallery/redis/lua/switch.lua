@@ -5,7 +5,8 @@ local staged, side = unpack(redis.call('HMGET', gallery.key, 'staged', 'staged_s
 local missing = redis.call('ZCARD', gallery.at .. 'rows') - redis.call('ZCARD', gallery.at .. 'staged')
 if not staged or missing > 0 then return refuse('missing') end
 -- What the old embedder's scores taught is nothing to the new one's.
-redis.call('HDEL', gallery.key, 'staged', 'staged_side', 'calibration')
+redis.call('HDEL', gallery.key, 'staged', 'staged_side')
+drop_calibrations(gallery.key)
 redis.call('HSET', gallery.key, 'embedder', staged, 'side', side)
 seal_gallery(gallery.id)
 redis.call('UNLINK', gallery.at .. 'staged')

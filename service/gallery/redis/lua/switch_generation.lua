@@ -19,7 +19,8 @@ for _, crop_id in ipairs(gone) do
     if taken == limit then return answer({more = true}) end
   end
 end
-redis.call('HDEL', gallery.key, 'staged', 'staged_side', 'calibration')
+redis.call('HDEL', gallery.key, 'staged', 'staged_side')
+drop_calibrations(gallery.key)
 redis.call(
   'HSET', gallery.key, 'generation', generation, 'side', argument(3), 'embedder', argument(5)
 )
