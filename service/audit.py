@@ -13,6 +13,8 @@ import hmac
 import logging
 import os
 import secrets
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
-from service.chained_file import BrokenChain, ChainedFile
+from service.chained_file import MAX_BYTES, BrokenChain, ChainedFile, current_file, full_files
 from service.durable import sync
 from service.failpoints import Failpoint, passed
 from service.problems import ServiceProblem, StorageFailed
@@ -31,6 +33,10 @@ Phase = Literal["asked", "done", "failed", "left"]
 Plain = str | int | float | bool | None
 LOG_NAME = "audit.jsonl"
 REPLICAS = "audit-*.jsonl"
+FLUSH_SECONDS = 0.25
+RETRY_SECONDS = 5.0
+# More of them than searches are answered in minutes; what comes beyond is counted.
+MOST_BUFFERED = 50_000
 KEY_NAME = "audit.key"
 KEY_BYTES = 32
 
@@ -72,6 +78,8 @@ class What(TypedDict, total=False):
         identity, new_identity, external_id: written as keyed hashes.
         crop_ids: of the crops that are meant.
         count: how many crops.
+        filters: of a search; `identity` in it is written as a keyed hash.
+        purpose: of a search, in the client's words.
         details: anything else that is neither personal nor secret.
     """
 
@@ -81,6 +89,8 @@ class What(TypedDict, total=False):
     external_id: str | None
     crop_ids: Sequence[str]
     count: int
+    filters: Mapping[str, Any]
+    purpose: str | None
     details: Mapping[str, Plain]
 
 
@@ -94,18 +104,27 @@ class AuditLog:
         InputProblem: where the log or its key cannot be used.
     """
 
-    def __init__(self, data_dir: Path, replica: str | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        replica: str | None = None,
+        max_bytes: int = MAX_BYTES,
+        queries: bool = True,
+    ) -> None:
         """Opens it, or begins it.
 
         Args:
             data_dir: where.
             replica: which of several processes on this directory writes; each has a file of its
                 own. None for the only one, and for commands.
+            max_bytes: of one file; beyond it another is begun.
+            queries: whether searches and views are noted.
         """
+        self.queries = queries
         path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
         try:
             self._key = _key(data_dir / KEY_NAME)
-            self._file = ChainedFile(path)
+            self._file = ChainedFile(path, max_bytes)
         except OSError as error:
             raise InputProblem(
                 f"{path}: the audit log cannot be written ({error.strerror}); name a data "
@@ -116,6 +135,10 @@ class AuditLog:
                 f"{path}: {error}; keep the file elsewhere for whoever has to know, and a new one "
                 "is begun"
             ) from error
+        self._flushing = threading.Lock()
+        self._buffer: deque[dict[str, Any]] = deque()
+        self._dropped = 0
+        self._flusher: asyncio.Task[None] | None = None
 
     def record(
         self, event: str, phase: Phase = "done", durable: bool = True, **what: Unpack[What]
@@ -131,15 +154,66 @@ class AuditLog:
         Raises:
             StorageFailed: where it could not be written.
         """
+        line = self._line(event, phase, what)
+        passed(Failpoint.AUDIT__BEFORE_LINE)
+        self._append([line], durable)
+        passed(Failpoint.AUDIT__LINE_WRITTEN)
+
+    def looked(self, event: str, **what: Unpack[What]) -> None:
+        """Notes a search or a view, which has changed nothing; never raises, never waits.
+
+        The line is in the file within a second. Where the file cannot be written lines wait in
+        memory, `MOST_BUFFERED` of them; how many more there were is noted with the next.
+        To be called on the event loop.
+        """
+        if not self.queries:
+            return
+        if len(self._buffer) < MOST_BUFFERED:
+            self._buffer.append(self._line(event, "done", what))
+        else:
+            self._dropped += 1
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        while self._buffer:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await asyncio.to_thread(self.flush)
+            except StorageFailed as problem:
+                log.error("audit log: %d lines wait: %s", len(self._buffer), problem.detail)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def flush(self) -> None:
+        """Writes the buffered lines, without waiting for the disk.
+
+        Raises:
+            StorageFailed: where they could not be written; they stay in the buffer.
+        """
+        with self._flushing:
+            lines = list(self._buffer)
+            dropped = self._dropped
+            if dropped:
+                lines.append(self._line("dropped_lines", "done", {"count": dropped}))
+            if lines:
+                self._append(lines, durable=False)
+            self._dropped -= dropped
+            for _ in range(len(lines) - bool(dropped)):
+                self._buffer.popleft()
+
+    def _line(self, event: str, phase: Phase, what: What) -> dict[str, Any]:
         told: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
         details = told.pop("details", {})
-        for name in HASHED:
-            if name in told:
-                told[name] = self.hashed(told[name])
-        if "crop_ids" in told:
-            told["crop_ids"] = list(told["crop_ids"])
+        told |= {name: self.hashed(told[name]) for name in HASHED if name in told}
+        if crop_ids := told.pop("crop_ids", None):
+            told["crop_ids"] = list(crop_ids)
+        if filters := told.pop("filters", None):
+            told["filters"] = {
+                name: self.hashed(value) if name in HASHED else value
+                for name, value in filters.items()
+            }
         actor = _actor.get()
-        line = {
+        return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "phase": phase,
@@ -148,15 +222,15 @@ class AuditLog:
             **told,
             **details,
         }
-        passed(Failpoint.AUDIT__BEFORE_LINE)
+
+    def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
         try:
-            self._file.append(line, durable)
+            self._file.append(lines, durable)
         except (OSError, BrokenChain) as error:
             raise StorageFailed(
                 f"the audit log could not be written ({error}), and nothing is done without a "
                 "trace; free space in the data directory, or see what gmn audit verify says"
             ) from error
-        passed(Failpoint.AUDIT__LINE_WRITTEN)
 
     @contextlib.asynccontextmanager
     async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
@@ -210,7 +284,11 @@ class AuditLog:
         return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Writes what is buffered, and closes the file."""
+        try:
+            self.flush()
+        except StorageFailed as problem:
+            log.error("audit log: %d lines are lost: %s", len(self._buffer), problem.detail)
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -221,9 +299,15 @@ class AuditLog:
 
 
 def audit_logs(data_dir: Path) -> list[Path]:
-    """Every log of a data directory, in the order of their names."""
-    logs = [data_dir / LOG_NAME, *data_dir.glob(REPLICAS)]
-    return sorted(path for path in logs if path.exists())
+    """The file that is written, or would be, of every log of a data directory, by name."""
+    found = [data_dir / LOG_NAME, *data_dir.glob("audit.*.jsonl"), *data_dir.glob(REPLICAS)]
+    return sorted({current_file(path) for path in found if path.exists()})
+
+
+def audit_files(data_dir: Path) -> list[Path]:
+    """Every file of every log of a data directory, each log's in the order of its lines."""
+    logs = [[*full_files(path), path] for path in audit_logs(data_dir)]
+    return [path for files in logs for path in files if path.exists()]
 
 
 def _key(path: Path) -> bytes:

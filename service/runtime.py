@@ -88,7 +88,9 @@ class Runtime:
             if not shared:
                 directory.require_record()
             replica = settings.replica if shared else None
-            audit = held.enter_context(AuditLog(directory.path, replica))
+            audit = held.enter_context(
+                AuditLog(directory.path, replica, settings.audit_max_bytes, settings.audit_queries)
+            )
             store = open_store(settings.redis_url, directory.database, settings.redis_password_file)
             held.callback(store.close)
             passed(Failpoint.START__RECORD_OPENED)

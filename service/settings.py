@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem
+from service.chained_file import MAX_BYTES as MAX_AUDIT_BYTES
 from service.failpoints import ENVIRONMENT as FAILPOINT
 
 PREFIX = "GMN_"
@@ -79,6 +80,8 @@ class Settings(BaseSettings):
         max_import_bytes: of an uploaded archive, and of what it unpacks to.
         reserved_disk_bytes: what is kept free on the data directory's disk; where less is left,
             nothing new is stored (507), and deletions still are.
+        audit_queries: whether searches and views of pictures are in the audit log.
+        audit_max_bytes: of one file of the audit log; beyond it another is begun.
         housekeeping_seconds: how often what is past its retention is deleted.
         stall_seconds: a stage that has something to do and gives no sign of life for so long ends
             the process, seconds after `/livez` has said so.
@@ -128,6 +131,8 @@ class Settings(BaseSettings):
     import_dir: Path | None = None
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
     reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    audit_queries: bool = True
+    audit_max_bytes: int = Field(MAX_AUDIT_BYTES, ge=4096)
     housekeeping_seconds: float = Field(3600.0, gt=0.0)
     stall_seconds: float = Field(120.0, gt=0.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

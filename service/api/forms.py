@@ -22,6 +22,14 @@ from service.problems import InvalidField
 
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
+FILTERS = {
+    "cameras",
+    "exclude_cameras",
+    "captured_after",
+    "captured_before",
+    "camera",
+    "camera_disjoint",
+}
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -119,6 +127,15 @@ class QueryFields(Form):
     min_version: int = Field(
         0, ge=0, description="Wait until the gallery shows at least this version."
     )
+    purpose: str | None = Field(
+        None,
+        max_length=256,
+        description="Why it is asked, such as a case number: kept in the audit log as it is.",
+    )
+
+    def filters(self) -> dict[str, Any]:
+        """What was asked for that leaves crops out, for the audit log."""
+        return self.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
 
     def options(self) -> RankingOptions:
         """As the operation takes it."""

@@ -40,8 +40,9 @@ def verify(
     """Follows the chain of hashes through every audit log and names the first line that breaks it.
 
     Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
-    A log whose end was cut off is whole by itself: compare the number of lines and the last hash
-    with those that an earlier check showed.
+    Full files that were taken away, the oldest first, are no break: the number of the first line
+    shows them. A log whose end was cut off is whole by itself: compare the number of the last line
+    and its hash with those that an earlier check showed.
 
     Example: gmn audit verify --data-dir ./gmn-data
     """
@@ -55,7 +56,7 @@ def verify(
         output().print_json(data={**alone, "whole": whole, "logs": logs})
     else:
         for path, one in checked.items():
-            typer.echo(f"{path}: {_said_of(one)}")
+            typer.echo(_said_of(path, one))
     if not whole:
         raise typer.Exit(1)
 
@@ -75,13 +76,15 @@ def _check(path: Path) -> Checked:
 def _as_json(checked: Checked) -> dict[str, str | int | bool | None]:
     return {
         "whole": checked.problem is None,
+        "first_line": checked.first,
         "lines": checked.lines,
         "last_sha256": checked.last_sha256,
         "problem": checked.problem,
     }
 
 
-def _said_of(checked: Checked) -> str:
-    if checked.problem is None:
-        return f"{checked.lines} lines, all as written; last {checked.last_sha256}"
-    return f"line {checked.lines + 1} {checked.problem}"
+def _said_of(path: Path, checked: Checked) -> str:
+    if checked.problem is not None:
+        return f"{checked.file}: line {checked.line} {checked.problem}"
+    since = f" from number {checked.first:,} on" if checked.first > 1 else ""
+    return f"{path}: {checked.lines} lines{since}, all as written; last {checked.last_sha256}"

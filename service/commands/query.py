@@ -79,6 +79,10 @@ def query_command(
             int | None,
             typer.Option("--rerank-depth", min=1, help="How many candidates M-Net scores."),
         ] = None,
+        purpose: Annotated[
+            str | None,
+            typer.Option("--purpose", help="Why, for the service's log of who did what."),
+        ] = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
@@ -100,6 +104,8 @@ def query_command(
             options["rerank_depth"] = rerank_depth
         if top_k is not None:
             options["top_k"] = top_k
+        if purpose is not None:
+            options["purpose"] = purpose
         with connect(url, api_key, gallery) as client:
             if images:
                 options.setdefault("top_k", RESULTS_SHOWN)

@@ -200,10 +200,10 @@ def _as_json(found: StoreFound) -> dict[str, object]:
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:
     """Ids of crops that the audit log says were deleted one by one."""
-    from service.audit import audit_logs
+    from service.audit import audit_files
 
     removed: list[str] = []
-    for path in audit_logs(data_dir):
+    for path in audit_files(data_dir):
         for line in path.read_bytes().splitlines():
             try:
                 said = json.loads(line)

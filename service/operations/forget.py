@@ -125,8 +125,10 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
         ),
         Remainder(
             "audit log",
-            "a keyed hash of the identity, and the ids of crops deleted one by one",
-            "you delete audit.key, which makes the hashes meaningless, or the log",
+            "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
+            "and the purposes that searches were sent with, word for word",
+            "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
+            "for ids and purposes",
         ),
         Remainder(
             "answers to an Idempotency-Key",

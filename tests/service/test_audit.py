@@ -12,9 +12,10 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.audit import Actor, AuditLog, acting
+from service.audit import Actor, AuditLog, acting, audit_files
 from service.chained_file import check_chain
 from service.problems import StorageFailed, UnknownCrop
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -150,14 +151,77 @@ def test_nothing_is_destroyed_without_a_trace(audit, tmp_path):
     assert not destroyed
 
 
-def test_a_log_that_was_taken_away_counts_as_none(audit, tmp_path):
+def test_a_log_that_is_moved_away_while_in_use_goes_on_in_a_new_file(audit, tmp_path):
     audit.record("before")
     (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
-    with pytest.raises(StorageFailed, match="taken away"):
-        audit.record("after")
+    audit.record("after")
+    assert lines(tmp_path)[0]["sequence"] == 2
+    with AuditLog(tmp_path) as another_process:
+        another_process.record("after that")
+    checked = check_chain(tmp_path / "audit.jsonl")
+    assert (checked.first, checked.lines, checked.problem) == (2, 2, None)
+    # Put before it again, it is the chain's beginning.
+    (tmp_path / "elsewhere.jsonl").rename(tmp_path / "audit.000000000001.jsonl")
+    checked = check_chain(tmp_path / "audit.jsonl")
+    assert (checked.first, checked.lines, checked.problem) == (1, 3, None)
+
+
+def test_a_log_that_was_taken_away_before_a_start_is_begun_anew(tmp_path):
+    with AuditLog(tmp_path) as audit:
+        audit.record("before")
+    (tmp_path / "audit.jsonl").unlink()
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
     assert [one["sequence"] for one in lines(tmp_path)] == [1]
+
+
+def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, capsys):
+    where = ["audit", "verify", "--data-dir", str(tmp_path)]
+    for start in range(3):
+        # Two processes, such as the service and gmn keys.
+        with AuditLog(tmp_path, max_bytes=2000) as one, AuditLog(tmp_path, max_bytes=2000) as other:
+            for number in range(10):
+                one.record("first", count=number, durable=start == 0)
+                other.record("second", count=number)
+    files = audit_files(tmp_path)
+    assert len(files) > 3
+    assert all(file.stat().st_size < 3000 for file in files)
+    told = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert [one["sequence"] for one in told] == list(range(1, 61))
+    assert gmn.run(where) == 0
+    assert "60 lines, all as written" in capsys.readouterr().out
+    # The oldest may be taken away, none between.
+    files[0].unlink()
+    assert gmn.run(where) == 0
+    assert "lines from number" in capsys.readouterr().out
+    files[2].rename(tmp_path / "elsewhere")
+    assert gmn.run(where) == 1
+    assert f"{files[3].name}: line 1 has the number" in capsys.readouterr().out
+    (tmp_path / "elsewhere").rename(files[2])
+    files[1].write_text("".join(files[1].read_text().splitlines(True)[1:]))
+    assert gmn.run(where) == 1
+    assert f"{files[1].name}: line 1 has the number" in capsys.readouterr().out
+
+
+def test_a_chain_goes_on_where_a_process_was_killed_between_two_files(tmp_path):
+    with AuditLog(tmp_path) as audit:
+        audit.record("before")
+    (tmp_path / "audit.jsonl").rename(tmp_path / "audit.000000000001.jsonl")
+    with AuditLog(tmp_path) as audit:
+        audit.record("after")
+    checked = check_chain(tmp_path / "audit.jsonl")
+    assert (checked.first, checked.lines, checked.problem) == (1, 2, None)
+
+
+def test_a_start_reads_the_newest_files_only(tmp_path):
+    with AuditLog(tmp_path, max_bytes=2000) as audit:
+        for number in range(30):
+            audit.record("before", count=number)
+    for file in audit_files(tmp_path)[:-2]:
+        file.write_bytes(b"nothing that a start could go on with")
+    with AuditLog(tmp_path, max_bytes=2000) as audit:
+        audit.record("after")
+    assert lines(tmp_path)[-1]["sequence"] == 31
 
 
 def test_a_log_whose_end_is_damaged_keeps_the_service_from_starting(tmp_path):
@@ -193,6 +257,99 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_cro
     deleted = next(one for one in lines(watched.folder) if one["event"] == "delete_crop")
     assert (deleted["request_id"], deleted["crop_ids"]) == ("night-shift", [crop_id])
     assert "Ada" not in (watched.folder / "audit.jsonl").read_text()
+    assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
+
+
+def looked(served, event):
+    """The lines about searches, or views, that a service has written."""
+    return [one for one in lines(served.folder) if one["event"] == event]
+
+
+def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_crops):
+    http, url = watched.http, f"/v1/galleries/{watched.create('searched')}"
+    images = [crop.png for crop in drawn_crops[:3]]
+    said = {"camera": ["east", "east", "west"], "captured_at": "2026-01-01T00:00:00Z"}
+    enrolled = watched.enroll("searched", *images, identity="Ada", **said)
+    crop_id = enrolled.json()["results"][0]["crop_id"]
+    asked = {"cameras": "east", "captured_before": "2030-01-01T00:00:00Z"}
+    watched.query("searched", *images[:2], **asked, purpose="case 7/2026")
+    watched.query("searched", *images[:2], mode="separate", purpose="case 8/2026")
+    watched.query("searched", crop_id=crop_id)
+    http.get(f"{url}/crops?identity=Ada")
+    http.get(f"{url}/crops/{crop_id}/image", headers={"X-Request-ID": "view-1"})
+    eventually(lambda: looked(watched, "view"), 5.0)
+    first, second, third, fourth, by_name = looked(watched, "query")
+    assert (first["gallery"], first["count"], first["purpose"]) == ("searched", 2, "case 7/2026")
+    assert first["filters"] == {"cameras": ["east"], "captured_before": "2030-01-01T00:00:00Z"}
+    assert {"time", "actor", "request_id"} <= first.keys()
+    assert (second["purpose"], third["count"]) == ("case 8/2026", 3)
+    assert (fourth["crop_ids"], "purpose" in fourth) == ([crop_id], False)
+    assert by_name["count"] == 3
+    assert len(by_name["filters"]["identity"]) == 64
+    (view,) = looked(watched, "view")
+    assert (view["crop_ids"], view["request_id"]) == ([crop_id], "view-1")
+    assert "Ada" not in (watched.folder / "audit.jsonl").read_text()
+    assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
+    assert http.get("/v1/galleries").json()["audit_queries"] is True
+    too_long = watched.query("searched", images[0], purpose="x" * 257)
+    assert too_long.status_code == 422
+    remaining = http.delete(f"{url}/identities/Ada").json()["remaining"]
+    assert any("purposes" in one["what"] for one in remaining)
+
+
+def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp_path, drawn_crops):
+    served = start(tmp_path, audit_queries="false")
+    image = drawn_crops[0].png
+    crop_id = served.enroll("default", image).json()["results"][0]["crop_id"]
+    assert served.query("default", image).json()["results"]
+    assert served.http.get(f"/v1/galleries/default/crops/{crop_id}/image").status_code == 200
+    assert served.http.get("/v1/galleries").json()["audit_queries"] is False
+    assert served.stop() == 0
+    assert {one["event"] for one in lines(tmp_path)} == {"enroll"}
+
+
+def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp_path, drawn_crops):
+    served = start(tmp_path)
+    for crop in drawn_crops[:4]:
+        served.query("default", crop.png)
+    assert served.stop() == 0
+    assert [one["event"] for one in lines(tmp_path)] == ["query"] * 4
+    assert check_chain(tmp_path / "audit.jsonl").problem is None
+
+
+def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.audit.MOST_BUFFERED", 3)
+    monkeypatch.setattr("service.audit.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.0)
+    file = tmp_path / "audit.jsonl"
+
+    async def search():
+        with AuditLog(tmp_path) as audit:
+            audit.record("before")
+            whole = file.read_bytes()
+            file.write_bytes(whole + b"somebody else was here\n")
+            for number in range(5):
+                audit.looked("query", gallery="lobby", count=number)
+            with pytest.raises(StorageFailed):
+                audit.flush()
+            file.write_bytes(whole)
+            while len(lines(tmp_path)) < 5:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(search(), 30))
+    told = [(one["event"], one.get("count")) for one in lines(tmp_path)]
+    assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
+    assert check_chain(file).problem is None
+
+
+def test_a_deletion_goes_on_after_the_log_was_moved_away(watched, drawn_crops):
+    gallery = watched.create("rotated")
+    crop_id = watched.enroll(gallery, drawn_crops[0].png).json()["results"][0]["crop_id"]
+    log = watched.folder / "audit.jsonl"
+    log.rename(watched.folder / "audit.jsonl.1")
+    assert watched.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
+    told = [one for one in lines(watched.folder) if one["event"] == "delete_crop"]
+    assert [one["phase"] for one in told] == ["asked", "done"]
     assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
 
 

@@ -79,8 +79,8 @@ PLACES = {
         "except Cancelled",
     ),
     "IMPORT__FILES_REMOVED": ("operations/import_crops.py", "shutil.rmtree, _spool(", "_run("),
-    "AUDIT__BEFORE_LINE": ("audit.py", "line = {", "self._file.append("),
-    "AUDIT__LINE_WRITTEN": ("audit.py", "self._file.append(", "def trail("),
+    "AUDIT__BEFORE_LINE": ("audit.py", "line = self._line(", "self._append("),
+    "AUDIT__LINE_WRITTEN": ("audit.py", "self._append(", "def looked("),
 }
 STEPS = ("before-commit", "committed", "shown")
 

@@ -92,6 +92,10 @@ async def list_crops(
         cursor,
         asked.limit,
     )
+    named = {"identity": asked.identity, "external_id": asked.external_id}
+    if filters := {name: value for name, value in named.items() if value is not None}:
+        # To ask where somebody was seen is a search, by name.
+        runtime.audit.looked("query", gallery=gallery, count=len(page.items), filters=filters)
     return CropsOut(
         results=[CropOut.of(gallery, crop) for crop in page.items], next_cursor=page.next_after
     )
@@ -119,6 +123,7 @@ async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId
 async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
     picture = await browse.read_picture(runtime, gallery, crop_id)
+    runtime.audit.looked("view", gallery=gallery, crop_ids=[crop_id])
     # Never cached: what is deleted here must not live on in a browser or proxy.
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(picture.content, media_type=picture.content_type, headers=headers)

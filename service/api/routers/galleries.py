@@ -47,7 +47,8 @@ async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> GalleriesOut
     """Every gallery that the key is for, by name."""
     galleries = await browse.list_galleries(runtime)
     return GalleriesOut(
-        results=[GalleryOut.of(one) for one in galleries if caller.may_see(one.name)]
+        results=[GalleryOut.of(one) for one in galleries if caller.may_see(one.name)],
+        audit_queries=runtime.settings.audit_queries,
     )
 
 

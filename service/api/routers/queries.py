@@ -25,6 +25,7 @@ from service.api.security import needs
 from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
 from service.operations.versions import wait_for_version
 from service.problems import InvalidField
+from service.runtime import Runtime
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["queries"])
 STALE = {"GMN-Stale": "true"}
@@ -69,12 +70,29 @@ async def query_gallery(
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")
         answer = await query_by_crop(runtime, gallery, fields.crop_id, options)
+        _audit(runtime, gallery, fields, answer)
         return await _one(gallery, answer)
     images = await read_images(runtime, form.images)
     if fields.mode == "separate":
         answers = await query_each(runtime, gallery, images, options)
+        for one in answers:
+            if isinstance(one, QueryAnswer):
+                _audit(runtime, gallery, fields, one)
         return await run_in_threadpool(_separate, request, runtime, gallery, answers)
-    return await _one(gallery, await query_by_images(runtime, gallery, images, options))
+    answer = await query_by_images(runtime, gallery, images, options)
+    _audit(runtime, gallery, fields, answer)
+    return await _one(gallery, answer)
+
+
+def _audit(runtime: Runtime, gallery: str, fields: QueryFields, answer: QueryAnswer) -> None:
+    runtime.audit.looked(
+        "query",
+        gallery=gallery,
+        crop_ids=[fields.crop_id] if fields.crop_id else [],
+        count=len(answer.ranking.results),
+        filters=fields.filters(),
+        purpose=fields.purpose or None,
+    )
 
 
 async def _one(gallery: str, answer: QueryAnswer) -> Response:

@@ -47,10 +47,11 @@ class GalleryOut(Schema):
 
 
 class GalleriesOut(Schema):
-    """Every gallery."""
+    """Every gallery; `audit_queries`: whether searches and views are in the audit log."""
 
     results: list[GalleryOut]
     next_cursor: str | None = None
+    audit_queries: bool
 
 
 class GalleryRemovalOut(Schema):

@@ -29,6 +29,7 @@ class QueryOptions(TypedDict, total=False):
         camera: which camera took the images that are sent.
         camera_disjoint: whether to leave out the query's own camera.
         min_version: the gallery's version that the answer must show at least.
+        purpose: why it is asked, kept in the service's audit log; up to 256 characters.
     """
 
     top_k: int
@@ -43,6 +44,7 @@ class QueryOptions(TypedDict, total=False):
     camera: str
     camera_disjoint: bool
     min_version: int
+    purpose: str
 
 
 def query(gallery: str, images: Sequence[ImageSource], options: QueryOptions) -> Call[Ranking]:

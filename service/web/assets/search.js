@@ -16,7 +16,7 @@ export function startSearch() {
   takeFiles(form.querySelector(".more"), (files) =>
     setShots([...shots.filter((one) => one.blob), ...files.map((blob) => ({ blob }))]));
   form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
-  form.addEventListener("change", (event) => { if (event.target.name) run(); });
+  form.addEventListener("change", (event) => { if (event.target.name && event.target.name !== "purpose") run(); });
   find("#clear").addEventListener("click", () => setShots([]));
   const take = (transfer) => {
     const files = [...transfer.files].filter((file) => file.type.startsWith("image/"));
