@@ -234,19 +234,12 @@ class LazyCommand(TyperCommand):
 class SubCommands(TyperGroup):
     """The table above as a command group, in its order."""
 
-    def list_commands(self, _ctx: Any) -> list[str]:
-        """Names in the order of the table."""
-        return [command.name for command in COMMANDS]
-
-    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        """The named command, not yet loaded; None where there is none."""
-        found = next((command for command in COMMANDS if command.name == cmd_name), None)
-        return LazyCommand(found) if found else None
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": [LazyCommand(command) for command in COMMANDS]})
 
 
 app = typer.Typer(
     cls=SubCommands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -307,7 +300,9 @@ def _report(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gmn"
         if usage():
-            console.print(f"gmn: {usage().rstrip('.')}; see {command} --help")
+            # A suggestion ends with a question mark.
+            message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"
+            console.print(f"gmn: {message} {command} --help")
         return int(getattr(error, "exit_code", BAD_INPUT))
     if isinstance(error, InputProblem):
         console.print(f"gmn: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_bad_usage_and_bad_input_exit_with_2_and_one_line(
     assert finished.stderr.startswith("gmn: ")
     assert len(finished.stderr.strip().splitlines()) == 1
     assert finished.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["enrol"], "enroll"), (["check_data"], "check-data"), (["keys", "crate"], "create")],
+)
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
+    typed: list[str], meant: str
+) -> None:
+    finished = run_gmn(*typed)
+    assert finished.returncode == 2
+    assert f"Did you mean '{meant}'?" in finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("gmn enr", "enroll"), ("gmn enroll --cam", "--camera"), ("gmn keys rev", "revoke")],
+)
+def test_the_shell_completes_commands_and_their_options(typed: str, offered: str) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    finished = run_gmn(env=os.environ | words | {"_GMN_COMPLETE": "complete_bash"})
+    assert finished.stdout.split() == [offered]
 
 
 def test_an_artefact_that_is_not_there_is_named() -> None:

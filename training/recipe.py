@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -271,9 +273,33 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        # What concerns several keys at once has no one value to show.
-        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {first['msg']}{got}") from error
+        if first["type"] == "extra_forbidden":
+            message = f"there is no such setting; {_known_setting(first['loc'])}"
+        else:
+            # What concerns several keys at once has no one value to show.
+            got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+            message = first["msg"] + got
+        raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {message}") from error
+
+
+def _known_setting(place: Sequence[int | str]) -> str:
+    """The setting nearest to one that a recipe has not, or all that its section has.
+
+    Args:
+        place: the unknown setting's keys, from the recipe down.
+    """
+    section: type[BaseModel] = Recipe
+    *parents, last = (str(part) for part in place)
+    for parent in parents:
+        inner = section.model_fields[parent].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "see training/recipe.py for those there are"
+        section = inner
+    known = {name: ".".join((*parents, name)) for name in section.model_fields}
+    close = get_close_matches(last, known, n=1)
+    if close:
+        return f"did you mean {known[close[0]]}?"
+    return f"known are {', '.join(known.values())}"
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

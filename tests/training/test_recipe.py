@@ -43,7 +43,12 @@ def test_perturbation_can_be_switched_off() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("losses.pick=0.3", r"losses\.pick: Extra inputs"),
+        ("losses.pick=0.3", r"losses\.pick: there is no such setting; did you mean losses\.pic\?"),
+        ("optimisation.epoch=2", r"did you mean optimisation\.epochs\?"),
+        ("optimization.epochs=2", r"did you mean optimisation\?"),
+        ("losses.gradient_regulariser.stage=[1]", r"losses\.gradient_regulariser\.stages\?"),
+        ("held_out.zzz=1", r"known are held_out\.fraction, held_out\.seed"),
+        ("distillation.teacher=[]", r"did you mean distillation\.teachers\?"),
         ("losses.pic=-1", r"losses\.pic: .*greater than or equal to 0, got -1"),
         ("embedder.backbone=vgg", r"embedder\.backbone: .*mobilenet_v2"),
         ("losses", "write it as key=value"),

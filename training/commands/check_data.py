@@ -14,7 +14,7 @@ from training.datasets.record import Dataset
 from training.datasets.registry import KINDS, read_datasets
 
 SPEC_HELP = (
-    "KIND:PATH, such as cuhk01:/data/cuhk01, with options such as "
+    "A CSV manifest, or KIND:PATH such as cuhk01:/data/cuhk01, with options such as "
     "cuhk03np:/data/cuhk03-np,boxes=detected. KIND is one of "
     f"{', '.join(kind.kind for kind in KINDS)}."
 )
@@ -27,12 +27,13 @@ def check_data(
     """Reads data sets, counts them, and says what is wrong with them.
 
     Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
-    not person-shaped, counts that are not the published ones, people under one camera only, and
-    pictures that are there more than once: under several names, to train on and to test on, or in
-    several of the sets given. Exits with 1 if a file cannot be read. Notes and poor crops alone are
-    no failure. docs/datasets.md lists every KIND and where to get it.
+    not person-shaped, counts that are not the published ones, people under one camera only, files
+    with the same bytes, and among them and among pictures that were stored again those under
+    several labels, both to train on and to test on, or in several of the sets given. Exits with 1
+    if a file cannot be read. Notes and poor crops alone are no failure. docs/datasets.md lists
+    every KIND and where to get it.
 
-    Example: gmn check-data market1501:/data/Market-1501-v15.09.15 manifest:/data/people.csv
+    Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
     report = _check(read_datasets(specs))
     if as_json:

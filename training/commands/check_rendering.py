@@ -33,10 +33,13 @@ def render_check(report: CheckReport, console: Console) -> None:
         console.print(f"  [yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
     if report.shared:
         console.print(_shared_table(report))
-    _render_duplicates("Same bytes, different label or split", report.duplicates, console)
+    crossing = [each for each in report.duplicates if each.crosses]
+    _render_duplicates("Same bytes, different label or split", crossing, console)
     _render_duplicates(
         "Same picture stored again, different label or split", report.near_duplicates, console
     )
+    repeated = [each for each in report.duplicates if not each.crosses]
+    _render_duplicates("Same bytes, same label and split", repeated, console)
 
 
 def _render_dataset(dataset: DatasetReport, console: Console) -> None:
@@ -101,14 +104,13 @@ def _render_sizes(side: str, sizes: SizeRange, console: Console) -> None:
 
 def _shared_table(report: CheckReport) -> Table:
     table = Table(box=None, padding=(0, 2))
-    table.add_column("one picture, more than once")
-    table.add_column("same bytes", justify="right")
-    table.add_column("stored again", justify="right")
+    table.add_column("pictures in several files", no_wrap=True)
+    for column in ("same bytes", "label differs", "stored again"):
+        table.add_column(column, justify="right")
     for shared in report.shared[:LISTED]:
         within = "within " if len(shared.places) == 1 else ""
-        table.add_row(
-            escape(within + " and ".join(shared.places)), f"{shared.exact:,}", f"{shared.near:,}"
-        )
+        counts = (f"{count:,}" for count in (shared.exact, shared.crossing, shared.near))
+        table.add_row(escape(within + " and ".join(shared.places)), *counts)
     return table
 
 

@@ -214,7 +214,8 @@ def _train_one(
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task("training", total=None)
+        steps = recipe.optimisation.epochs * len(run.sampler.epoch(0))
+        task = progress.add_task("training", total=steps)
 
         def report(done: int, total: int, values: dict[str, float]) -> None:
             loss = f"training, loss {sum(values.values()):.3f}"

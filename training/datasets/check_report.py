@@ -90,14 +90,14 @@ Crossing = Literal["data set", "split", "identity"]
 
 
 class Duplicates(_Frozen):
-    """One picture in several files that are labelled as different people or lie in several splits.
+    """One picture in several files.
 
     Attributes:
         sources: the files.
         people: who the labels say they show, `data set/identity`.
         places: where they lie, `data set` or `data set/split`.
-        crosses: what differs between them. `data set` and `split` are leaks: what is trained on is
-            also tested on.
+        crosses: what differs between them; empty where person and split are the same. `data set`
+            and `split` are leaks: what is trained on is also tested on.
     """
 
     sources: list[str]
@@ -107,16 +107,25 @@ class Duplicates(_Frozen):
 
 
 class NearDuplicates(Duplicates):
-    """The same of files whose bytes differ; `distance` is in bits of 256, 0 to the threshold."""
+    """The same of files whose bytes differ, and which are labelled as different people or lie in
+    several splits; `distance` is in bits of 256, 0 to the threshold."""
 
     distance: int
 
 
 class SharedPictures(_Frozen):
-    """How many pictures two places share, or how many are in one place under several names."""
+    """How many pictures two places share, or how many are in one place under several names.
+
+    Attributes:
+        places: one or two.
+        exact: pictures in several files with the same bytes.
+        crossing: how many of these are labelled as different people or lie in several splits.
+        near: pictures in files with other bytes; they always cross a label or a split.
+    """
 
     places: list[str]
     exact: int
+    crossing: int
     near: int
 
 
@@ -124,8 +133,9 @@ class CheckReport(_Frozen):
     """Every data set checked, and the pictures that are there more than once.
 
     Attributes:
-        duplicates: files with the same bytes.
-        near_duplicates: files with the same picture stored in another way.
+        duplicates: all files with the same bytes.
+        near_duplicates: files with the same picture stored in another way, under another label or
+            in another split.
         shared: both, counted by where they lie.
         notes: what is known of the sets together.
     """

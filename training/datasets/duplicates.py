@@ -1,4 +1,4 @@
-"""One picture under several labels or in several splits: mislabelled people, and leaks."""
+"""One picture in several files: repeated crops, mislabelled people, and leaks between splits."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class Pictures:
         self._by_content[digest].append(record)
 
     def exact(self) -> list[Duplicates]:
-        """Files with the same bytes that differ in person or split."""
-        return [
+        """Files with the same bytes; first those that differ in person or split."""
+        found = [
             Duplicates(**_described(group), crosses=_crosses(group))
             for group in self._by_content.values()
-            if _crosses(group)
+            if len(group) > 1
         ]
+        return sorted(found, key=lambda each: not each.crosses)
 
     def near(self, on_rows: Callable[[int], None] = lambda _: None) -> list[NearDuplicates]:
         """Files with other bytes but one picture, of different people or to train and to test on.
@@ -75,12 +76,17 @@ def shared_pictures(
     exact: Iterable[Duplicates], near: Iterable[NearDuplicates]
 ) -> list[SharedPictures]:
     """Counts duplicates by the places they lie in, most first."""
-    counts = [
-        Counter(key for each in found for key in _pairs(each.places)) for found in (exact, near)
-    ]
+    exact = list(exact)
+    crossing = [each for each in exact if each.crosses]
+    same, marked, again = (
+        Counter(key for each in found for key in _pairs(each.places))
+        for found in (exact, crossing, near)
+    )
     shared = [
-        SharedPictures(places=list(places), exact=counts[0][places], near=counts[1][places])
-        for places in counts[0] | counts[1]
+        SharedPictures(
+            places=list(places), exact=same[places], crossing=marked[places], near=again[places]
+        )
+        for places in same | again
     ]
     return sorted(shared, key=lambda each: (-each.exact - each.near, each.places))
 

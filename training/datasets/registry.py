@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -68,22 +69,27 @@ def kind_of(spec: str) -> DatasetKind:
     name, colon, path = spec.partition(":")
     kind = next((kind for kind in KINDS if kind.kind == name), None)
     if kind is None or not colon:
-        kinds = ", ".join(kind.kind for kind in KINDS)
-        raise DatasetProblem(
-            f"{spec}: is not KIND:PATH with a KIND of {kinds}{_suggestion(named_path(spec))}"
-        )
+        kinds = [kind.kind for kind in KINDS]
+        close = get_close_matches(name, kinds, n=1) if colon else []
+        hint = f"; did you mean {close[0]}:{path}?" if close else ""
+        named = named_path(path if colon else spec)
+        if not hint and named.exists():
+            hint = _suggestion(named)
+        raise DatasetProblem(f"{spec}: is not KIND:PATH with a KIND of {', '.join(kinds)}{hint}")
     if not path:
         raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {kind.path}")
     return kind
 
 
 def read_dataset(spec: str) -> Dataset:
-    """Reads the data set that a `KIND:PATH` names.
+    """Reads the data set that a `KIND:PATH` or the path of a CSV manifest names.
 
     Raises:
         InputProblem: naming the first file, row or folder that is wrong and, where the path holds
             another kind, the spec to write instead.
     """
+    if _is_manifest(spec):
+        spec = f"{manifest.KIND.kind}:{spec}"
     kind = kind_of(spec)
     text = spec.partition(":")[2]
     try:
@@ -132,6 +138,10 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
     overlaps = {kind.kind: kind.overlaps for kind in KINDS}
     second = list(names_b)
     return [(a, b) for a in names_a for b in second if b in overlaps.get(a, ())]
+
+
+def _is_manifest(spec: str) -> bool:
+    return Path(spec).suffix.lower() == ".csv" and Path(spec).is_file()
 
 
 def _path_of(kind: DatasetKind, text: str) -> Path:

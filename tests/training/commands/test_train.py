@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -88,3 +92,24 @@ def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
     assert "stopped by SIGTERM after step" in said
     assert "continue with --resume" in said
     assert (out / "checkpoint.pt").exists()
+
+
+def test_the_progress_bar_shows_its_total_from_the_start(tmp_path: Path) -> None:
+    master, terminal = pty.openpty()
+    settings = ("--set", "optimisation.epochs=2", "--out", str(tmp_path / "run"))
+    process = subprocess.Popen(
+        command("small-gmn", *settings), stdout=subprocess.DEVNULL, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    # Linux reports the closed terminal of a process that has ended as an error.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    os.close(master)
+    assert process.wait(60) == 0
+    counts = re.findall(r"(\d+)/(\d+|\?)", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
+    first, total = counts[0]
+    assert first == "0"
+    assert total != "?"
+    assert (total, total) in counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,21 +126,34 @@ def test_people_under_one_camera_only_are_named(command: typer.Typer, cuhk01_fol
     assert any("1 of 3 identities are under one camera only" in note for note in report["notes"])
 
 
-def test_one_image_of_two_people_is_found_and_of_one_person_is_not(
+def test_every_identical_file_is_counted_and_those_of_two_people_are_marked(
     command: typer.Typer, cuhk01_folder: Path, draw_image: Callable[..., Path]
 ) -> None:
     campus = cuhk01_folder / "campus"
     for name in ("0001001", "0002003", "0010001", "0010002"):
         draw_image(campus / f"{name}.png", seed=3 if name[:4] != "0010" else 4)
-    duplicates = as_json(command, f"cuhk01:{cuhk01_folder}")["duplicates"]
-    assert duplicates == [
+    spec = f"cuhk01:{cuhk01_folder}"
+    report = as_json(command, spec)
+    assert report["duplicates"] == [
         {
             "sources": [str(campus / "0001001.png"), str(campus / "0002003.png")],
             "people": ["cuhk01/0001", "cuhk01/0002"],
             "places": ["cuhk01"],
             "crosses": ["identity"],
-        }
+        },
+        {
+            "sources": [str(campus / "0010001.png"), str(campus / "0010002.png")],
+            "people": ["cuhk01/0010"],
+            "places": ["cuhk01"],
+            "crosses": [],
+        },
     ]
+    assert report["shared"] == [{"places": ["cuhk01"], "exact": 2, "crossing": 1, "near": 0}]
+    page = CliRunner().invoke(command, [spec]).stdout
+    assert re.search(r"within cuhk01 +2 +1 +0\b", page)
+    assert "Same bytes, different label or split: 1" in page
+    assert "Same bytes, same label and split: 1" in page
+    assert f"cuhk01/0010: {campus / '0010001.png'}, {campus / '0010002.png'}" in page
 
 
 def test_one_image_in_two_sets_or_two_splits_is_found(
@@ -157,8 +171,13 @@ def test_one_image_in_two_sets_or_two_splits_is_found(
         (["market1501/0001"], ["split"]),
     ]
     assert report["shared"] == [
-        {"places": ["cuhk01", "people"], "exact": 1, "near": 0},
-        {"places": ["market1501/gallery", "market1501/query"], "exact": 1, "near": 0},
+        {"places": ["cuhk01", "people"], "exact": 1, "crossing": 1, "near": 0},
+        {
+            "places": ["market1501/gallery", "market1501/query"],
+            "exact": 1,
+            "crossing": 1,
+            "near": 0,
+        },
     ]
     page = CliRunner().invoke(command, list(specs)).stdout
     assert "cuhk01 and people" in page
@@ -202,6 +221,12 @@ def test_names_that_look_like_markup_are_printed_as_they_are(
     assert "[/bold] 1" in result.stdout
 
 
+def test_a_manifest_needs_no_kind(command: typer.Typer, manifest_folder: Path) -> None:
+    path = manifest_folder / "manifest.csv"
+    (found,) = as_json(command, str(path))["datasets"]
+    assert found["spec"] == f"manifest:{path}"
+
+
 def test_bad_input_is_left_to_the_command_line_to_report(
     command: typer.Typer, tmp_path: Path
 ) -> None:
@@ -233,7 +258,9 @@ def test_two_sets_that_are_known_to_show_the_same_people_are_noted(
     assert report["notes"] == [
         "cuhk01 and cuhk02 show some of the same people: never train on one and test on the other"
     ]
-    assert report["shared"] == [{"places": ["cuhk01", "cuhk02"], "exact": 1, "near": 0}]
+    assert report["shared"] == [
+        {"places": ["cuhk01", "cuhk02"], "exact": 1, "crossing": 1, "near": 0}
+    ]
     assert report["notes"][0] in CliRunner().invoke(command, list(specs)).stdout
 
 

@@ -34,7 +34,9 @@ def test_real_sets_have_the_counts_they_were_made_with(
 
 def test_no_more_of_real_people_is_flagged_than_is_the_same_picture() -> None:
     report = check_datasets([read_dataset(f"cuhk01:{FOLDER}/cuhk01")])
-    assert report.duplicates == []
+    repeated = [(each.people, each.crosses) for each in report.duplicates]
+    people = ["0258", "0334", "0371", "0375", "0407", "0458"]
+    assert repeated == [([f"cuhk01/{person}"], []) for person in people]
     # Each pair is equal pixel for pixel: the set gives two people two names.
     assert [(each.people, each.distance) for each in report.near_duplicates] == [
         (["cuhk01/0162", "cuhk01/0257"], 0),

@@ -51,6 +51,20 @@ def test_an_unknown_kind_is_told_the_kinds_there_are(spec: str) -> None:
     assert all(kind.kind in message for kind in KINDS)
 
 
+@pytest.mark.parametrize(
+    ("spec", "meant"), [("market:/data", "market1501:/data"), ("sythetic:7", "synthetic:7")]
+)
+def test_a_mistyped_kind_is_answered_with_the_one_that_was_meant(spec: str, meant: str) -> None:
+    assert problem_with(spec).endswith(f"did you mean {meant}?")
+
+
+def test_an_unknown_kind_is_not_taken_for_what_lies_in_the_working_folder(
+    cuhk01_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cuhk01_folder)
+    assert "looks like" not in problem_with("nosuch:1")
+
+
 @pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
 def test_a_spec_without_its_path_is_told_what_the_path_is(kind: str) -> None:
     assert f"lacks its PATH; write {kind}:" in problem_with(f"{kind}:")
