@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import TypeVar
@@ -371,11 +371,8 @@ class Galleries:
     ) -> Change:
         def write_if_there() -> Change:
             self._still_there(gallery)
-            try:
+            with named(gallery):
                 return write()
-            except UnknownGallery as error:
-                # The record knows it by its number.
-                raise UnknownGallery(gallery.name) from error
 
         return await self._access.commit(steps, write_if_there, begin)
 
@@ -386,3 +383,12 @@ class Galleries:
         # Between the request and its turn on the writer thread the gallery may have been deleted.
         if not self._held.has(gallery):
             raise UnknownGallery(gallery.name)
+
+
+@contextlib.contextmanager
+def named(gallery: Gallery) -> Iterator[None]:
+    """Raises `UnknownGallery` by the gallery's name; the record knows it by its number."""
+    try:
+        yield
+    except UnknownGallery as error:
+        raise UnknownGallery(gallery.name) from error

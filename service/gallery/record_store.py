@@ -178,7 +178,11 @@ class CropRecords(Protocol):
         """Which of these crops were removed for good."""
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
-        """The gallery as it is at this moment, whatever is written while it is read."""
+        """The gallery as it is at this moment, whatever is written while it is read.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
 
     def replace(
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
@@ -231,7 +235,7 @@ class JobRecords(Protocol):
     """Long work."""
 
     def create(self, job: Job) -> None:
-        """Keeps a new job."""
+        """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
 
     def get(self, job_id: str) -> Job | None:
         """One job; None where there is no such one."""
@@ -287,7 +291,11 @@ class SnapshotRecords(Protocol):
         """A gallery's snapshots, oldest first."""
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Keeps a snapshot, or what has changed of it."""
+        """Keeps a snapshot, or what has changed of it.
+
+        Raises:
+            UnknownGallery: its gallery was deleted.
+        """
 
     def remove(self, gallery_id: int, snapshot_id: str) -> bool:
         """Forgets a snapshot; False where there is no such one."""

@@ -140,7 +140,7 @@ class RequestKey:
     Attributes:
         key: the client's own word.
         digest: of everything the request says; another one under the same key is a mistake.
-        problems: what the answer says of images that were refused, opaque JSON.
+        problems: what the answer says of images, refused or with faults, opaque JSON.
     """
 
     key: str

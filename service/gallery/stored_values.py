@@ -62,9 +62,10 @@ def kept_already(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def same_image(crop_id: str, identity: str | None, camera: str | None) -> str:
-    """The warning that a new crop's bytes are those of another one."""
-    return (
-        f"the same image is already enrolled as crop {crop_id} under identity "
-        f"{identity or 'unknown'} and camera {camera or 'unknown'}"
-    )
+def same_image(crop_id: str) -> str:
+    """The warning that a new crop's bytes are those of another one.
+
+    It names neither that crop's identity nor its camera: a key that may only enroll must not learn
+    them, and they are not kept with a request's answer, where forgetting would not find them.
+    """
+    return f"the same image is already enrolled as crop {crop_id} under another identity or camera"

@@ -114,7 +114,7 @@ async def _enroll(
         crops = await keep_elsewhere(runtime, target, new)
         passed(Failpoint.ENROLL__PICTURES_KEPT)
         if request is not None:
-            request = replace(request, problems=_problems_as_text(problems))
+            request = replace(request, problems=_outcomes_as_text(embedded))
         try:
             enrolment = await runtime.galleries.enroll(target.name, model.embedder, crops, request)
         except NeedsReindex:
@@ -146,17 +146,28 @@ def _answer(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer
     """What a request that happened answered; who and where is what it says again now."""
     landed = iter(past.landed)
     results: list[Outcome] = []
-    for image, problem in zip(images, json.loads(past.problems), strict=True):
-        if problem is not None:
-            results.append(CropProblem(**problem))
-        else:
-            results.append(replace(next(landed), identity=image.identity, camera=image.camera))
+    for image, outcome in zip(images, json.loads(past.problems), strict=True):
+        if isinstance(outcome, dict):
+            results.append(CropProblem(**outcome))
+            continue
+        one = next(landed)
+        # A program before this one kept null in the place of what is wrong with a usable image.
+        warnings = (*one.warnings, *(outcome or ()))
+        results.append(
+            replace(one, identity=image.identity, camera=image.camera, warnings=warnings)
+        )
     return EnrolmentAnswer(past.version, tuple(results), replayed=True)
 
 
-def _problems_as_text(problems: Sequence[CropProblem | None]) -> str:
+def _outcomes_as_text(embedded: Sequence[EmbeddedImage | CropProblem]) -> str:
+    """Of each image its problem, or the faults that its answer warns of."""
     return json.dumps(
-        [{"code": one.code, "detail": one.detail} if one else None for one in problems]
+        [
+            {"code": one.code, "detail": one.detail}
+            if isinstance(one, CropProblem)
+            else [fault.detail for fault in one.faults]
+            for one in embedded
+        ]
     )
 
 

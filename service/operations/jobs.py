@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from model.problems import InputProblem
 from service.failpoints import Failpoint, passed
+from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
 from service.problems import (
@@ -105,7 +106,7 @@ class Progress:
 async def create_job(
     runtime: Runtime, gallery: Gallery, kind: JobKind, parameters: Mapping[str, Any], job_id: str
 ) -> Job:
-    """Keeps a job and wakes whoever works on jobs."""
+    """Keeps a job and wakes whoever works on jobs; raises `UnknownGallery`."""
     now = datetime.now(UTC)
     job = Job(
         job_id=job_id,
@@ -121,7 +122,8 @@ async def create_job(
         created_at=now,
         updated_at=now,
     )
-    await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
+    with named(gallery):
+        await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
     passed(Failpoint.JOB__CREATED)
     runtime.jobs_wanted.set()
     return job
@@ -137,14 +139,23 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
     job = await runtime.galleries.read(lambda: runtime.galleries.store.jobs.get(job_id))
     if job is None:
         raise UnknownJob(job_id)
+    await _wait_for_galleries(runtime, [job])
     return job
 
 
+async def _wait_for_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
+    """Waits for galleries that another process has just created."""
+    if any(runtime.galleries.by_id(job.gallery_id) is None for job in found):
+        await runtime.galleries.catch_up()
+
+
 async def list_jobs(runtime: Runtime, gallery: str | None, limit: int) -> list[Job]:
-    """The newest jobs, of one gallery or of all."""
+    """The newest jobs, of one gallery or of all, whose gallery is still there."""
     store = runtime.galleries.store
     gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
-    return await runtime.galleries.read(lambda: store.jobs.page(gallery_id, limit))
+    found = await runtime.galleries.read(lambda: store.jobs.page(gallery_id, limit))
+    await _wait_for_galleries(runtime, found)
+    return [job for job in found if runtime.galleries.by_id(job.gallery_id) is not None]
 
 
 async def cancel_job(runtime: Runtime, job_id: str) -> Job:

@@ -123,11 +123,19 @@ async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
         lambda: [stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
     )
     found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
+    without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
+    store, rows = runtime.galleries.store, [crop.row_id for crop in without]
+    # A crop that was deleted meanwhile has lost its picture with it, and needs none.
+    there = await runtime.galleries.read(lambda: store.crops.present(gallery.gallery_id, rows))
     problems = [
-        JobProblem(crop.row_id, crop.crop_id, "unknown_picture", "its picture was not kept")
-        for crop, picture in zip(crops, pictures, strict=True)
-        # One with a picture that is gone by now was deleted meanwhile.
-        if picture is None and crop.content_type is None
+        JobProblem(
+            crop.row_id,
+            crop.crop_id,
+            "unknown_picture",
+            "its picture was not kept" if crop.content_type is None else "its picture is missing",
+        )
+        for crop in without
+        if crop.row_id in there
     ]
     vectors: list[tuple[int, NDArray[np.float32]]] = []
     outcomes = await _embed_patiently(runtime, [picture.content for _, picture in found])

@@ -12,6 +12,7 @@ from secrets import token_hex
 from service.durable import sync
 from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
+from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
 from service.gallery.records import ArchivedCrop, Snapshot
 from service.gallery.snapshot_file import (
@@ -72,9 +73,10 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         runtime.audit.trail("take_snapshot", gallery=gallery) as result,
         runtime.snapshot_files,
     ):
-        snapshot = await asyncio.to_thread(copy)
-        result["snapshot_id"] = snapshot_id
-        await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+        with named(target):
+            snapshot = await asyncio.to_thread(copy)
+            result["snapshot_id"] = snapshot_id
+            await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
         passed(Failpoint.SNAPSHOT__REGISTERED)
         # Somebody may have been forgotten while it was copied.
         await _take_removed_out(runtime, target, snapshot)

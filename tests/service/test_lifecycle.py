@@ -31,8 +31,9 @@ def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_
     assert replayed["crop_id"] == landed["crop_id"]
     assert (replayed["identity"], replayed["duplicate"]) == ("7", False)
     assert still_refused["problem"]["detail"] == refused["problem"]["detail"]
+    assert replayed == landed
     other = served.http.post(url, files=images, data={"identity": "8"}, headers=key)
-    assert (other.status_code, other.json()["type"]) == (409, "urn:gmn:problem:request_conflict")
+    assert (other.status_code, other.json()["type"]) == (422, "urn:gmn:problem:request_conflict")
     assert len(_listed(served, gallery)) == 1
 
 

@@ -64,7 +64,7 @@ class GalleryMachine(ServedGallery):
     def enroll(self, images: list[Said], key: str | None) -> None:
         known = self.requests.get(key) if key else None
         if known and known[0] != images:
-            answer = self.send_images(images, key, 409)
+            answer = self.send_images(images, key, 422)
             assert answer.json()["type"] == "urn:gmn:problem:request_conflict"
         elif known:
             self.replayed(known[1], self.send_images(images, key))

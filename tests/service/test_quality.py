@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from model.problems import InputProblem
 from service.settings import read_settings
+from tests.service.conftest import files
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,22 @@ def _changed(image: bytes, change) -> bytes:
     file = io.BytesIO()
     change(Image.open(io.BytesIO(image))).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_request_that_is_sent_again_is_answered_with_the_warnings_it_had(
+    served, gallery, drawn_crops, blurred
+):
+    url, key = f"/v1/galleries/{gallery}/crops", {"Idempotency-Key": "night-2"}
+    served.enroll(gallery, drawn_crops[1].png, identity="7")
+    images = files(drawn_crops[1].png, blurred, b"no image")
+    answers = [
+        served.http.post(url, files=images, data={"identity": "8"}, headers=key) for _ in range(2)
+    ]
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
+    first, again = (answer.json()["results"] for answer in answers)
+    assert [len(one.get("warnings", [])) for one in first] == [1, 1, 0]
+    assert again[:2] == first[:2]
+    assert again[2]["problem"]["detail"] == first[2]["problem"]["detail"]
 
 
 def test_a_poor_crop_lands_with_a_warning_that_tells_value_and_limit(

@@ -136,6 +136,23 @@ def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
     assert again.query(gallery, drawn_crops[0].png).status_code == 200
 
 
+def test_a_reindex_ends_and_names_a_crop_whose_picture_is_missing(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    gallery = _fill(served, drawn_crops[:3])
+    crop_id = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][1]["crop_id"]
+    served.kill()
+    (lost,) = folder.rglob(crop_id)
+    lost.unlink()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact, images_url=folder.as_uri())
+    job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json(), 20.0)
+    assert (job["state"], job["problems"]) == ("failed", 1)
+    report = again.http.get(f"/v1/jobs/{job['job_id']}/report").text
+    assert f"{crop_id},unknown_picture,its picture is missing" in report
+
+
 def test_thumbnails_are_kept_small_and_embedded_anew(start, tmp_path, drawn_crops, other_artefact):
     import io
 

@@ -21,6 +21,7 @@ from service.runtime import Runtime
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[str, Path(description="A job's id.")]
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
@@ -119,9 +120,9 @@ async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> JobOut:
 
 
 def _row(problem: JobProblem) -> str:
-    # A spreadsheet would run what begins like a formula.
+    # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
     texts = (problem.source, problem.code, problem.detail)
-    safe = [f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in texts]
+    safe = [f"'{text}" if text.startswith(FORMULAS) else text for text in texts]
     return _csv((str(problem.position), *safe))
 
 

@@ -27,7 +27,7 @@ class CropCalls(Sender):
         `idempotency_key` are then answered as they were, for a day, with `replayed`.
 
         Raises:
-            RequestRefused: status 409 where the key stood for other images.
+            RequestRefused: status 422 where the key stood for other images.
         """
         call = crop_calls.enroll(gallery or self.gallery_name, images, idempotency_key)
         return self._send(call)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from service.gallery.records import (
     CropLabel,
@@ -16,7 +15,7 @@ from service.gallery.records import (
 )
 from service.gallery.redis.database import Database
 from service.gallery.redis.values import now_microseconds, sent_crop
-from service.gallery.stored_values import kept_already, said_of, same_image
+from service.gallery.stored_values import kept_already, same_image
 from service.problems import NeedsReindex, RequestConflict
 
 
@@ -44,7 +43,10 @@ def enroll(
         return past_enrolment(request, answer["request"], answer["embedder"])
     landed, added = [], []
     for crop, one in zip(crops, answer["landed"], strict=True):
-        landed.append(_landed(crop, one))
+        warnings = _warnings(one["duplicate"], one["warned_of"])
+        landed.append(
+            LandedCrop(one["crop_id"], crop.identity, crop.camera, one["duplicate"], warnings)
+        )
         if "row" in one:
             label = CropLabel(
                 int(one["row"]), one["crop_id"], crop.identity, crop.camera, crop.captured_at
@@ -63,22 +65,17 @@ def past_enrolment(request: RequestKey, kept: str | bytes, fingerprint: str) -> 
     if past["digest"] != request.digest:
         raise RequestConflict(request.key)
     crops = tuple(
-        LandedCrop(crop_id, None, None, duplicate, ()) for crop_id, duplicate in past["landed"]
+        # A program before this one kept nothing to warn of.
+        LandedCrop(crop_id, None, None, duplicate, _warnings(duplicate, *warned_of))
+        for crop_id, duplicate, *warned_of in past["landed"]
     )
     return Enrolment(
         int(past["version"]), fingerprint, crops, (), replayed=True, problems=past["problems"]
     )
 
 
-def _landed(crop: NewCrop, one: dict[str, Any]) -> LandedCrop:
-    if one["duplicate"]:
-        said = said_of(crop)
-        warnings = kept_already(
-            [name for name in said if said[name] not in (None, one["said"].get(name))]
-        )
-    else:
-        warnings = tuple(
-            same_image(other["crop_id"], other.get("identity"), other.get("camera"))
-            for other in one["others"]
-        )
-    return LandedCrop(one["crop_id"], crop.identity, crop.camera, one["duplicate"], warnings)
+def _warnings(duplicate: bool, warned_of: Iterable[str] = ()) -> tuple[str, ...]:
+    """Warnings of one crop: a duplicate keeps these fields, another one is also these crops."""
+    # Lua's empty list arrives as an empty object.
+    names = list(warned_of)
+    return kept_already(names) if duplicate else tuple(map(same_image, names))

@@ -43,7 +43,7 @@ from service.gallery.sqlite.galleries import (
 from service.gallery.sqlite.reading import COLUMNS, stored_crop
 from service.gallery.sqlite.requests import find_request, keep_request
 from service.gallery.stored_values import as_text, now
-from service.problems import DamagedRecord
+from service.problems import DamagedRecord, UnknownGallery
 
 
 class SqliteCrops:
@@ -226,10 +226,13 @@ class SqliteCrops:
     def archive(self, gallery_id: int) -> Iterator[Archive]:
         """The gallery as it is at this moment, whatever is written while it is read."""
         with self._database.moment() as connection:
-            version, fingerprint = connection.execute(
+            row = connection.execute(
                 "SELECT version, embedding_fingerprint FROM galleries WHERE gallery_id = ?",
                 (gallery_id,),
             ).fetchone()
+            if row is None:
+                raise UnknownGallery(str(gallery_id))
+            version, fingerprint = row
             side = searched_side(connection, gallery_id)
             crops = archived_crops(connection, gallery_id, side)
             yield Archive(version, fingerprint, required(self._database.path, crops))

@@ -50,10 +50,7 @@ def store_crop(
             )
             return LandedCrop(crop_id, identity, camera, duplicate=True, warnings=warnings), None
     crop_id, row_id = insert_crop(connection, gallery_id, side, crop)
-    warnings = tuple(
-        same_image(other, identity, camera)
-        for other, identity, camera, *_ in same_bytes[:NAMED_IN_WARNINGS]
-    )
+    warnings = tuple(same_image(other) for other, *_ in same_bytes[:NAMED_IN_WARNINGS])
     label = CropLabel(row_id, crop_id, crop.identity, crop.camera, crop.captured_at)
     landed = LandedCrop(crop_id, crop.identity, crop.camera, duplicate=False, warnings=warnings)
     return landed, IndexedCrop(label, crop.vector)

@@ -121,6 +121,14 @@ def bind(connection: sqlite3.Connection, gallery_id: int, fingerprint: str) -> N
     )
 
 
+def require_gallery(connection: sqlite3.Connection, gallery_id: int) -> None:
+    """Raises `UnknownGallery`, by its number, where a gallery was deleted."""
+    if not connection.execute(
+        "SELECT 1 FROM galleries WHERE gallery_id = ?", (gallery_id,)
+    ).fetchone():
+        raise UnknownGallery(str(gallery_id))
+
+
 def gallery_version(connection: sqlite3.Connection, gallery_id: int, raised: bool) -> int:
     """A gallery's version, after raising it where the transaction changes its crops."""
     row = connection.execute(

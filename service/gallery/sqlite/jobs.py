@@ -10,6 +10,7 @@ from typing import Any
 
 from service.gallery.job_records import FINISHED, Job, JobKind, JobProblem, JobState
 from service.gallery.sqlite.database import Database
+from service.gallery.sqlite.galleries import require_gallery
 from service.gallery.stored_values import as_text, now
 
 COLUMNS = (
@@ -29,6 +30,7 @@ class SqliteJobs:
     def create(self, job: Job) -> None:
         """Keeps a new job."""
         with self._database.transaction() as connection:
+            require_gallery(connection, job.gallery_id)
             connection.execute(
                 "INSERT INTO jobs (job_id, gallery_id, kind, state, parameters, progress, "
                 "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

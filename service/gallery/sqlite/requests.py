@@ -36,7 +36,9 @@ def find_request(
     if digest != request.digest:
         raise RequestConflict(request.key)
     crops = tuple(
-        LandedCrop(crop_id, None, None, duplicate, ()) for crop_id, duplicate in json.loads(landed)
+        # A program before this one kept no warnings.
+        LandedCrop(crop_id, None, None, duplicate, tuple(*warnings))
+        for crop_id, duplicate, *warnings in json.loads(landed)
     )
     return Enrolment(version, fingerprint, crops, (), replayed=True, problems=problems)
 
@@ -51,7 +53,7 @@ def keep_request(
     """Keeps what a request did, and drops what is older than a day."""
     oldest = as_text(datetime.now(UTC) - KEPT_FOR)
     connection.execute("DELETE FROM requests WHERE happened_at < ?", (oldest,))
-    crops = [[crop.crop_id, crop.duplicate] for crop in landed]
+    crops = [[crop.crop_id, crop.duplicate, crop.warnings] for crop in landed]
     connection.execute(
         "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
         (

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.gallery.records import Snapshot
 from service.gallery.sqlite.database import Database
+from service.gallery.sqlite.galleries import require_gallery
 from service.gallery.stored_values import as_text
 
 COLUMNS = (
@@ -33,6 +34,7 @@ class SqliteSnapshots:
     def keep(self, snapshot: Snapshot) -> None:
         """Keeps a snapshot, or what has changed of it."""
         with self._database.transaction() as connection:
+            require_gallery(connection, snapshot.gallery_id)
             connection.execute(
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (

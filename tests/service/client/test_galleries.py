@@ -55,7 +55,7 @@ def test_a_request_that_its_caller_named_happens_once_however_often_it_is_sent(
     assert again.results[0].crop_id == first.results[0].crop_id
     with pytest.raises(RequestRefused) as refusal:
         client.enroll([Image(drawn_crops[1].png, "b.png")], idempotency_key="night-1")
-    assert refusal.value.problem.status == 409
+    assert refusal.value.problem.status == 422
     with pytest.raises(InputProblem, match="idempotency_key"):
         client.enroll(images, idempotency_key="night 1")
 

@@ -26,7 +26,8 @@ for number = 1, tonumber(argument(7)) do
   crops[number] = {known = crop, vector = argument(first + 1), picture = argument(first + 2)}
 end
 
--- What becomes of a crop whose bytes may be there already: those crops, and whether it is one.
+-- What becomes of a crop whose bytes may be there already. `warned_of` of a duplicate are the fields
+-- that it keeps though the request has others, of a new one the crops with the same bytes.
 local function same_bytes(crop)
   local others = {}
   for _, row in ipairs(rows_by(gallery.at, 'sha256', crop.sha256, 0, -1)) do
@@ -35,18 +36,18 @@ local function same_bytes(crop)
       'crop_id', 'identity', 'camera', 'captured_at', 'external_id', 'metadata'
     ))
     if (identity or nil) == crop.identity and (camera or nil) == crop.camera then
-      local said = {
-        captured_at = captured_at or nil,
-        external_id = external_id or nil,
-        metadata = metadata or nil
-      }
-      return {crop_id = crop_id, duplicate = true, said = said}
+      local kept = {}
+      for _, field in ipairs({
+        {'captured_at', captured_at}, {'external_id', external_id}, {'metadata', metadata}
+      }) do
+        local given = crop[field[1]]
+        if given and given ~= field[2] then kept[#kept + 1] = field[1] end
+      end
+      return {crop_id = crop_id, duplicate = true, warned_of = kept}
     end
-    if #others < NAMED_IN_WARNINGS then
-      others[#others + 1] = {crop_id = crop_id, identity = identity or nil, camera = camera or nil}
-    end
+    if #others < NAMED_IN_WARNINGS then others[#others + 1] = crop_id end
   end
-  return {crop_id = crop.crop_id, duplicate = false, others = others}
+  return {crop_id = crop.crop_id, duplicate = false, warned_of = others}
 end
 
 local landed, rows, kept = {}, {}, {}
@@ -57,7 +58,7 @@ for number, crop in ipairs(crops) do
     rows[#rows + 1] = one.row
   end
   landed[number] = one
-  kept[number] = {one.crop_id, one.duplicate}
+  kept[number] = {one.crop_id, one.duplicate, one.warned_of}
 end
 local version = gallery.version
 if rebound then

@@ -1,0 +1,104 @@
+"""A gallery that another process deletes or creates while a request is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import io
+import zipfile
+
+import httpx
+import pytest
+
+from service.api.app import create_app
+from service.gallery.job_records import JobProblem
+from service.gallery.records import GallerySettings
+from service.runtime import Runtime
+from service.settings import Settings
+from tests.service.gallery.new_crops import EMBEDDER
+from tests.service.gallery.new_jobs import new_job
+
+
+@pytest.fixture
+def asked(tiny_artefact, tmp_path):
+    """Runs calls against an application in this process, whose record they change meanwhile."""
+    settings = Settings(artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu")
+
+    def run(calls):
+        async def within():
+            runtime = await asyncio.to_thread(Runtime.open, settings)
+            app = create_app(settings, runtime)
+            transport = httpx.ASGITransport(app, client=("127.0.0.1", 50_000))
+            async with contextlib.AsyncExitStack() as held:
+                await held.enter_async_context(app.router.lifespan_context(app))
+                http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+                return await calls(await held.enter_async_context(http), runtime)
+
+        return asyncio.run(within())
+
+    return run
+
+
+@pytest.mark.parametrize("call", ["snapshots", "imports"])
+def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, call, drawn_crops):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("1.png", drawn_crops[0].png)
+    sent = {"archive": packed.getvalue()} if call == "imports" else None
+
+    async def calls(http, runtime):
+        await http.post("/v1/galleries", data={"name": "lobby"})
+        number = runtime.galleries.get("lobby").gallery_id
+        await runtime.galleries.write(lambda: runtime.galleries.store.galleries.delete(number))
+        return await http.post(f"/v1/galleries/lobby/{call}", files=sent)
+
+    answer = asked(calls)
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:gmn:problem:unknown_gallery")
+    assert "'lobby'" in answer.json()["detail"]
+
+
+def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked):
+    async def calls(http, runtime):
+        def write():
+            store = runtime.galleries.store
+            other = store.galleries.create("elsewhere", EMBEDDER, GallerySettings()).gallery_id
+            here = runtime.galleries.get("default").gallery_id
+            for job_id, gallery in (("here", here), ("elsewhere", other)):
+                store.jobs.create(dataclasses.replace(new_job(job_id, gallery), state="done"))
+
+        await runtime.galleries.write(write)
+        return await http.get("/v1/jobs"), await http.get("/v1/jobs/elsewhere")
+
+    listed, one = asked(calls)
+    assert [job["job_id"] for job in listed.json()["results"]] == ["here"]
+    assert one.status_code == 404
+
+
+def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
+    async def calls(http, runtime):
+        await http.post("/v1/galleries", data={"name": "lobby"})
+        changes = ({"retention_days": "7"}, {"calibration": "off"}, {"retention_from": "enrolled"})
+        patches = (http.patch("/v1/galleries/lobby", data=change) for change in changes)
+        answers = await asyncio.gather(*patches)
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        number = runtime.galleries.get("lobby").gallery_id
+        return runtime.galleries.store.galleries.get(number).settings
+
+    assert asked(calls) == GallerySettings(7, "off", "enrolled")
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
+    async def calls(http, runtime):
+        store, here = runtime.galleries.store, runtime.galleries.get("default").gallery_id
+        problem = JobProblem(0, f"{begins}cmd|' /C calc'!A0.png", "unreadable", "cannot be read")
+
+        def write():
+            store.jobs.create(dataclasses.replace(new_job("one", here), state="done"))
+            store.jobs.update("one", "done", "{}", [problem])
+
+        await runtime.galleries.write(write)
+        return await http.get("/v1/jobs/one/report")
+
+    assert f"'{begins}cmd" in asked(calls).text.partition("\n")[2]
