@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,19 @@ def create(
         str | None, typer.Option("--gallery", help="The only gallery that it is for.")
     ] = None,
     note: Annotated[str, typer.Option("--note", help="Whom it is for; listed, never sent.")] = "",
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn/--no-learn",
+            help="Whether its searches count for the calibration of the galleries they search.",
+        ),
+    ] = True,
+    expires_days: Annotated[
+        int | None,
+        typer.Option(
+            "--expires-days", min=1, max=36_500, help="Refused after so many days; never if unset."
+        ),
+    ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Makes a key and shows it, this once, as the last word of the output.
@@ -68,18 +82,28 @@ def create(
     from service.security.keys import create_key
 
     scopes = _scopes(scope)
-    key, text = create_key(scopes, gallery, note)
+    expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
+    key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (store, audit):
         named = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
         audit.record("create_key", "asked", gallery=gallery, details=named)
         store.keys.add(key)
         audit.record("create_key", gallery=gallery, details=named)
         known = gallery is None or any(one.name == gallery for one in store.galleries.all())
+        may_administer = _has_admin(store)
+    if not may_administer:
+        typer.echo(
+            "There is no key with the scope admin: as soon as there is a key every call needs one, "
+            "so that nobody can create a gallery, rename or forget over HTTP; make one with "
+            "gmn keys create --scope admin.",
+            err=True,
+        )
     if not known:
         typer.echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
+    until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
     typer.echo(
-        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}, kept as a hash in "
+        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in "
         f"{_kept_in(data_dir)}. It is shown this once: {text}"
     )
 
@@ -101,7 +125,9 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
                 "scopes": list(key.scopes),
                 "gallery": key.gallery,
                 "note": key.note,
+                "learn": key.learn,
                 "created_at": key.created_at.isoformat(),
+                "expires_at": key.expires_at and key.expires_at.isoformat(),
             }
             for key in kept
         ]
@@ -110,14 +136,16 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     if not kept:
         console.print("There is no key; the service answers on loopback only, and asks for none.")
         return
-    table = Table("key", "scopes", "gallery", "created", "note")
+    table = Table("key", "scopes", "gallery", "learns", "created", "expires", "note")
     for key in kept:
-        created = key.created_at.isoformat(timespec="seconds")
+        expires = key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never"
         table.add_row(
             key.key_id,
             ", ".join(key.scopes),
             escape(key.gallery or "every"),
-            created,
+            "yes" if key.learn else "no",
+            key.created_at.isoformat(timespec="minutes"),
+            expires,
             escape(key.note),
         )
     console.print(table)
@@ -150,6 +178,17 @@ def revoke(
             "on another address answers nobody.",
             err=True,
         )
+
+
+def _has_admin(store: RecordStore) -> bool:
+    from service.security.key_file import read_key_file
+
+    kept = list(store.keys.all())
+    if file := os.environ.get("GMN_API_KEYS_FILE"):
+        # A service that reads the file names what is wrong with it.
+        with contextlib.suppress(InputProblem):
+            kept += read_key_file(Path(file)).keys
+    return any("admin" in key.scopes and key.gallery is None for key in kept)
 
 
 def _scopes(named: list[str]) -> list[Scope]:

@@ -17,16 +17,18 @@ class Caller:
         name: the key's id, or `loopback` where no key is asked for.
         scopes: what they may do; `admin` may do everything.
         gallery: the only gallery they may touch; None for all.
+        learn: whether their searches count for the calibration of the galleries they search.
     """
 
     name: str
     scopes: tuple[Scope, ...]
     gallery: str | None
+    learn: bool = True
 
     @classmethod
     def of(cls, key: ApiKey) -> Caller:
         """Whoever holds a key."""
-        return cls(key.key_id, key.scopes, key.gallery)
+        return cls(key.key_id, key.scopes, key.gallery, key.learn)
 
     def require(self, any_of: Collection[Scope]) -> None:
         """Raises `Forbidden` unless they have one of these scopes, or `admin`."""

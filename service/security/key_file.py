@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from model.problems import InputProblem
 from service.gallery.key_records import ApiKey, Scope
@@ -25,6 +25,8 @@ class KeyLine(BaseModel):
         scopes: of `query`, `enroll`, `metrics` and `admin`.
         gallery: the only gallery that it is for.
         note: whom it was made for.
+        learn: whether its searches count for the calibration of the galleries they search.
+        expires_at: from then on it is refused, such as `2027-01-01T00:00:00Z`; null for never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,6 +36,8 @@ class KeyLine(BaseModel):
     scopes: list[Scope] = Field(min_length=1)
     gallery: str | None = None
     note: str = ""
+    learn: bool = True
+    expires_at: AwareDatetime | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,14 @@ def read_key_file(path: Path) -> KeyFile:
 def _key(line: str, written_at: datetime) -> ApiKey:
     read = KeyLine.model_validate_json(line)
     return ApiKey(
-        read.key_id, read.secret_sha256, tuple(read.scopes), read.gallery, read.note, written_at
+        read.key_id,
+        read.secret_sha256,
+        tuple(read.scopes),
+        read.gallery,
+        read.note,
+        written_at,
+        learn=read.learn,
+        expires_at=read.expires_at,
     )
 
 

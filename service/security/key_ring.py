@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -93,6 +94,11 @@ class KeyRing:
             raise Unauthorised(
                 "this key is unknown here or was revoked; send another, or make one with "
                 "gmn keys create"
+            )
+        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+            raise Unauthorised(
+                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another, "
+                "or make one with gmn keys create"
             )
         return Caller.of(found)
 

@@ -23,10 +23,25 @@ KEY_ID_BYTES = 6
 NO_HASH = "0" * 64
 
 
-def create_key(scopes: Sequence[Scope], gallery: str | None, note: str) -> tuple[ApiKey, str]:
+def create_key(
+    scopes: Sequence[Scope],
+    gallery: str | None,
+    note: str,
+    learn: bool = True,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which nobody can make again."""
     key_id, secret = secrets.token_hex(KEY_ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-    kept = ApiKey(key_id, _sha256(secret), tuple(scopes), gallery, note, datetime.now(UTC))
+    kept = ApiKey(
+        key_id,
+        _sha256(secret),
+        tuple(scopes),
+        gallery,
+        note,
+        datetime.now(UTC),
+        learn=learn,
+        expires_at=expires_at,
+    )
     return kept, f"gmn_{key_id}_{secret}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -114,6 +115,65 @@ def test_a_wrong_line_of_the_file_is_named_with_the_remedy(ring_of, tmp_path, wr
         ring_of(file)
     assert "write it like" in str(refused.value) or "rename" in str(refused.value)
     assert "the-secret-itself" not in str(refused.value)
+
+
+def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_path):
+    now, day = datetime.now(UTC), timedelta(days=1)
+    old, old_text = create_key(["query"], None, "", expires_at=now - day)
+    new, new_text = create_key(["query"], None, "", expires_at=now + day)
+    store.keys.add(old)
+    file = tmp_path / "keys.jsonl"
+    secret = "s" * 32
+    file.write_text(line("door", secret, expires_at=(now - day).isoformat()))
+    ring = ring_of(file)
+    for text, key_id in ((old_text, old.key_id), (f"gmn_door_{secret}", "door")):
+        with pytest.raises(Unauthorised, match=rf"key {key_id} expired at .*gmn keys create"):
+            caller(ring, text)
+    # It keeps nobody out who knows no key, and lets nobody in.
+    with pytest.raises(Unauthorised):
+        caller(ring)
+    store.keys.add(new)
+    assert caller(ring, new_text).name == new.key_id
+
+
+def test_a_key_says_whether_its_searches_move_calibrations(store, ring_of, tmp_path):
+    quiet, text = create_key(["query"], None, "", learn=False)
+    store.keys.add(quiet)
+    file = tmp_path / "keys.jsonl"
+    secret = "s" * 32
+    file.write_text(line("door", secret, learn=False) + "\n" + line("gate", secret))
+    ring = ring_of(file)
+    keys = (text, f"gmn_door_{secret}", f"gmn_gate_{secret}")
+    assert [caller(ring, key).learn for key in keys] == [False, False, True]
+
+
+def test_a_first_key_without_admin_is_made_with_a_warning_that_names_the_remedy(
+    tmp_path, capsys, monkeypatch
+):
+    where = ["--data-dir", str(tmp_path / "data")]
+    assert gmn.run(["keys", "create", "--scope", "query", *where]) == 0
+    assert "gmn keys create --scope admin" in capsys.readouterr().err
+    file = tmp_path / "keys.jsonl"
+    file.write_text(line("root", "s" * 32, scopes=["admin"]))
+    monkeypatch.setenv("GMN_API_KEYS_FILE", str(file))
+    assert gmn.run(["keys", "create", "--scope", "query", *where]) == 0
+    assert not capsys.readouterr().err
+    monkeypatch.delenv("GMN_API_KEYS_FILE")
+    assert gmn.run(["keys", "create", "--scope", "admin", *where]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_keys_expiry_is_shown_when_it_is_made_and_listed(tmp_path, capsys):
+    where = ["--data-dir", str(tmp_path / "data")]
+    options = ["--scope", "admin", "--expires-days", "30", "--no-learn"]
+    assert gmn.run(["keys", "create", *options, *where]) == 0
+    day = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+    assert f"until {day}" in capsys.readouterr().out
+    assert gmn.run(["keys", "list", "--json", *where]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["results"]
+    assert listed["expires_at"].startswith(day)
+    assert listed["learn"] is False
+    assert gmn.run(["keys", "create", "--scope", "admin", "--expires-days", "0", *where]) == 2
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
