@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from demo.people import DrawnCrop
-from service.client import Verdict
+from service.client import SearchVerdict, Verdict
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Finding:
 
     query: DrawnCrop
     enrolled: bool
-    verdict: Verdict
+    verdict: SearchVerdict
     ranking: tuple[RankedPicture, ...]
     cosine_right: bool
     milliseconds: float

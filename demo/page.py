@@ -10,7 +10,12 @@ from string import Template
 
 from demo.findings import Finding, Findings, RankedPicture
 
-VERDICT_WORDS = {"match": "match", "uncertain": "uncertain", "no_match": "no match"}
+VERDICT_WORDS = {
+    "match": "match",
+    "uncertain": "uncertain",
+    "no_match": "no match",
+    "nothing_searched": "nothing searched",
+}
 
 
 def render_page(findings: Findings, known: int, strangers: int) -> str:

@@ -12,6 +12,7 @@ from service.client.answers import (
     RankedCrop,
     Ranking,
     Removal,
+    SearchVerdict,
     Verdict,
 )
 from service.client.asynchronous import AsyncClient
@@ -71,6 +72,7 @@ __all__ = [
     "RequestRefused",
     "Restoration",
     "Retries",
+    "SearchVerdict",
     "ServiceFailed",
     "ServiceUnreachable",
     "Snapshot",

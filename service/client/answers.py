@@ -12,6 +12,7 @@ from service.client.problems import Problem
 
 Item = TypeVar("Item")
 Verdict = Literal["match", "uncertain", "no_match"]
+SearchVerdict = Verdict | Literal["nothing_searched"]
 
 
 class Answer(BaseModel):
@@ -86,7 +87,9 @@ class Ranking(Answer):
     """The answer to one query.
 
     Attributes:
-        verdict: whether the best row reaches the operating point's threshold for this gallery.
+        verdict: whether the best row reaches the operating point's threshold for this gallery;
+            `nothing_searched` where no crop passed the filter, as in an empty gallery.
+        warnings: what is poor of the images that were sent, and which of several were left out.
         candidates_scored: how many rows M-Net scored.
         timing_ms: milliseconds of each stage, by its name, and of the whole as `total`.
         stale: the service answered from memory, as its record did not answer.
@@ -95,7 +98,8 @@ class Ranking(Answer):
     gallery_version: int
     calibration_version: int | str | None = None
     model: str | dict[str, Any] | None = None
-    verdict: Verdict
+    verdict: SearchVerdict
+    warnings: list[str] = []
     results: list[RankedCrop]
     candidates_scored: int = 0
     timing_ms: dict[str, float] = {}

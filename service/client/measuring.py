@@ -22,6 +22,7 @@ Label = tuple[str | None, str | None]
 RankFigures = Callable[[str, str, Sequence[Label]], dict[str, float] | None]
 """From a query's identity and camera and the ranked crops' to metrics of 0 to 1, or None."""
 
+VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
 REPORTED = ("rank_1", "rank_5", "rank_10", "mAP")
 
 
@@ -133,7 +134,7 @@ class QuerySummary:
             "queries": self._queries,
             "with_a_true_match": measured,
             **means,
-            "verdicts": {name: self._verdicts[name] for name in ("match", "uncertain", "no_match")},
+            "verdicts": {name: self._verdicts[name] for name in VERDICTS},
             "matches_right": self._right_matches,
             "ms_per_query": self._milliseconds / max(1, self._queries),
             "service_timing_ms": {name: round(mean, 3) for name, mean in stages.items()},

@@ -11,7 +11,13 @@ from rich.table import Table
 
 from service.client import Ranking
 
-VERDICT_STYLES = {"match": "bold green", "uncertain": "yellow", "no_match": "red"}
+VERDICT_STYLES = {
+    "match": "bold green",
+    "uncertain": "yellow",
+    "no_match": "red",
+    "nothing_searched": "yellow",
+}
+NOTHING_SEARCHED = "the gallery is empty, or none of its crops passes the filters"
 STALE = "stale: the service's record does not answer; this is what was known last"
 METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
 
@@ -26,6 +32,10 @@ def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
     for title, ranking in rankings.items():
         style = VERDICT_STYLES[ranking.verdict]
         console.print(f"{escape(title)}: [{style}]{ranking.verdict}[/]")
+        if ranking.verdict == "nothing_searched":
+            console.print(f"[yellow]{NOTHING_SEARCHED}[/]")
+        for warning in ranking.warnings:
+            console.print(f"[yellow]warning:[/] {escape(warning)}")
         if ranking.stale:
             console.print(f"[yellow]{STALE}[/]")
         console.print(_table(ranking))

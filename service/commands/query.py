@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -83,6 +84,32 @@ def query_command(
             str | None,
             typer.Option("--purpose", help="Why, for the service's log of who did what."),
         ] = None,
+        operating_point: Annotated[
+            Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
+            typer.Option(
+                "--operating-point",
+                help="Share of searches for a stranger that may be answered match; far_1e-2.",
+            ),
+        ] = None,
+        group_by: Annotated[
+            Literal["crop", "identity"] | None,
+            typer.Option("--group-by", help="identity: the best crop of each identity only."),
+        ] = None,
+        cameras: Annotated[
+            list[str] | None,
+            typer.Option("--cameras", help="Search crops of this camera only; repeatable."),
+        ] = None,
+        exclude_cameras: Annotated[
+            list[str] | None,
+            typer.Option("--exclude-cameras", help="Search no crop of this camera; repeatable."),
+        ] = None,
+        after: Annotated[
+            str | None,
+            typer.Option("--after", help="Captured at this time or later: 2026-03-01T09:30:00Z."),
+        ] = None,
+        before: Annotated[
+            str | None, typer.Option("--before", help="Captured at this time or earlier.")
+        ] = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
@@ -95,17 +122,34 @@ def query_command(
 
         Example: gmn query suspect.jpg --top-k 5
 
+        Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
+
         Example: gmn query --data cuhk01:/data/cuhk01 --camera 1
         """
         if bool(images) == bool(data):
             raise typer.BadParameter("name either images or --data KIND:PATH")
-        options: QueryOptions = {"scoring": scoring}
-        if rerank_depth is not None:
-            options["rerank_depth"] = rerank_depth
-        if top_k is not None:
-            options["top_k"] = top_k
-        if purpose is not None:
-            options["purpose"] = purpose
+        narrowed = {
+            "group_by": group_by,
+            "cameras": cameras,
+            "exclude_cameras": exclude_cameras,
+            "captured_after": _moment("--after", after),
+            "captured_before": _moment("--before", before),
+        }
+        if data and any(narrowed.values()):
+            raise typer.BadParameter(
+                "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
+                "--data measures whole rankings"
+            )
+        asked = {
+            "scoring": scoring,
+            "rerank_depth": rerank_depth,
+            "top_k": top_k,
+            "operating_point": operating_point,
+            "purpose": purpose,
+            **narrowed,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        options = cast("QueryOptions", given)
         with connect(url, api_key, gallery) as client:
             if images:
                 options.setdefault("top_k", RESULTS_SHOWN)
@@ -120,6 +164,18 @@ def query_command(
             show_summary(output(), summary)
 
     return query
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: write it as 2026-03-01T09:30:00Z") from error
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{option} {text}: needs a time zone, such as {text}Z")
+    return moment
 
 
 def _ask_images(

@@ -9,7 +9,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.own_calibration import CalibrationInForce
 from service.gallery.records import CropLabel
 from service.inference.loaded_model import LoadedModel
-from service.operations.ranking import Ranking, RankingOptions
+from service.operations.ranking import Ranking, RankingOptions, overall_verdict
 from service.problems import UnknownCrop
 from service.runtime import Runtime
 
@@ -70,8 +70,8 @@ async def confirmed(
             raise UnknownCrop(gallery.name, found.asked.crop_id)
         gone |= said.gone
         kept = [one for one in found.ranking.results if one.label.row_id not in gone]
-        verdict = (kept[0].verdict or "no_match") if kept else "no_match"
-        ranking = replace(found.ranking, verdict=verdict, results=tuple(kept[: options.top_k]))
+        results = tuple(kept[: options.top_k])
+        ranking = replace(found.ranking, verdict=overall_verdict(results), results=results)
         if not said.gone:
             break
         places *= DEEPER

@@ -17,7 +17,9 @@ from model.problems import InputProblem
 from service.gallery.gallery import Gallery
 from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
+from service.inference.quality_gate import QualityGate
 from service.operations.confirm import Searched, confirmed
+from service.operations.enroll import quality_gate
 from service.operations.learn import learn_from
 from service.operations.ranking import Ranking, RankingOptions, rank
 from service.problems import UnknownCrop, UnusableImages
@@ -42,6 +44,7 @@ class QueryAnswer:
 
     Attributes:
         stale: it was answered from memory while the record did not answer, or was read again.
+        warnings: what is poor of the images that were sent, and which of several were left out.
     """
 
     gallery_version: int
@@ -50,6 +53,7 @@ class QueryAnswer:
     ranking: Ranking
     timing: Timing
     stale: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class _Switched(InputProblem):
@@ -64,27 +68,30 @@ async def query_by_images(
 ) -> QueryAnswer:
     """One query by one or several images of one person; a score is the mean over the images.
 
+    An image that cannot be used is left out, and `warnings` names it.
+
     Raises:
-        UnusableImages: where any of them is: leaving one out would answer another question.
+        UnusableImages: where every image is.
         UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
     """
     began = time.perf_counter()
-    target = runtime.galleries.get(gallery)
+    target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
     with runtime.admission.places(len(images)):
         while True:
             model = runtime.model_of(target)
-            embedded = await model.pipeline.embed(images)
+            embedded = await model.pipeline.embed(images, gate)
             usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
-            if len(usable) < len(embedded):
-                raise UnusableImages(
-                    [one if isinstance(one, CropProblem) else None for one in embedded]
-                )
+            refused = [one for one in embedded if isinstance(one, CropProblem)]
+            if not usable:
+                raise UnusableImages(refused)
             with contextlib.suppress(_Switched):
                 answer = await _answer(runtime, target, model, usable, options, began)
                 break
-    if len(usable) == 1:
+    if len(images) == 1:
         learn_from(runtime, target, usable[0].vector, options.wanted)
-    return answer
+    for one in refused:
+        runtime.metrics.problems.labels(one.code).inc()
+    return replace(answer, warnings=_warnings(embedded))
 
 
 async def query_each(
@@ -96,21 +103,23 @@ async def query_each(
         UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
     """
     began = time.perf_counter()
-    target = runtime.galleries.get(gallery)
+    target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
     with runtime.admission.places(len(images)):
         while True:
             model = runtime.model_of(target)
-            embedded = await model.pipeline.embed(images)
+            embedded = await model.pipeline.embed(images, gate)
             usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
             with contextlib.suppress(_Switched):
-                answers = iter(
-                    await asyncio.gather(
-                        *(_answer(runtime, target, model, [one], options, began) for one in usable)
-                    )
+                answered = await asyncio.gather(
+                    *(_answer(runtime, target, model, [one], options, began) for one in usable)
                 )
                 break
     for one in usable:
         learn_from(runtime, target, one.vector, options.wanted)
+    answers = (
+        replace(answer, warnings=_warnings([one]))
+        for answer, one in zip(answered, usable, strict=True)
+    )
     return [one if isinstance(one, CropProblem) else next(answers) for one in embedded]
 
 
@@ -145,6 +154,24 @@ async def query_by_crop(
         searched = await confirmed(runtime, target, options, _on_device(runtime, search))
     queue = searched.began - asked
     return _finish(searched, decode=0.0, queue=queue, embed=0.0, began=began)
+
+
+def _warning_gate(runtime: Runtime) -> QualityGate | None:
+    """The gate of an enrolment, but that a query is answered whatever its images look like."""
+    gate = quality_gate(runtime.settings)
+    return replace(gate, refuse=False) if gate else None
+
+
+def _warnings(embedded: Sequence[EmbeddedImage | CropProblem]) -> tuple[str, ...]:
+    """What is poor of images, and which cannot be used; of several each is named by its place."""
+    warnings: list[str] = []
+    for number, one in enumerate(embedded, 1):
+        image = f"image {number}: " if len(embedded) > 1 else ""
+        if isinstance(one, CropProblem):
+            warnings.append(f"{image}left out of the search: {one.detail}")
+        else:
+            warnings.extend(f"{image}{fault.detail}" for fault in one.faults)
+    return tuple(warnings)
 
 
 async def _answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,7 @@ from service.inference.networks import Networks
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
+SearchVerdict = Verdict | Literal["nothing_searched"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ class Ranking:
     """Results, best first, and what it took.
 
     Attributes:
-        verdict: of the best result, against a gallery of the size that was searched.
+        verdict: of the best result, against a gallery of the size that was searched;
+            `nothing_searched` where no crop passed the filter.
         candidates_scored: how many crops the asked scoring scored.
         search_seconds, rerank_seconds: of the index and of M-Net.
     """
 
-    verdict: Verdict
+    verdict: SearchVerdict
     results: tuple[RankedCrop, ...]
     candidates_scored: int
     search_seconds: float
@@ -118,12 +121,17 @@ def rank(
         for place, verdict in zip(places.tolist(), verdicts, strict=True)
     )
     return Ranking(
-        verdict=(results[0].verdict or "no_match") if results else "no_match",
+        verdict=overall_verdict(results),
         results=results,
         candidates_scored=found.searched if options.scoring == "cosine" else len(logits),
         search_seconds=searched - began + deeper,
         rerank_seconds=reranked - searched,
     )
+
+
+def overall_verdict(results: Sequence[RankedCrop]) -> SearchVerdict:
+    """The verdict of an answer: its best result's."""
+    return (results[0].verdict or "no_match") if results else "nothing_searched"
 
 
 def _order(

@@ -72,6 +72,48 @@ def test_a_crop_with_several_faults_is_warned_of_each(served, gallery, drawn_cro
     assert "darker than" in dark
 
 
+@pytest.mark.parametrize(
+    ("image", "fault"),
+    [
+        (Image.new("RGB", (1920, 1080), "grey"), "hardly one upright person"),
+        (Image.new("RGB", (8, 8), "grey"), "8×8 pixels, under the limit"),
+    ],
+)
+def test_a_query_by_a_poor_image_is_answered_with_the_warnings_of_an_enrolment(
+    served, gallery, drawn_crops, image, fault
+):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    served.enroll(gallery, drawn_crops[1].png)
+    answer = served.query(gallery, file.getvalue()).json()
+    (landed,) = served.enroll(gallery, file.getvalue()).json()["results"]
+    assert len(answer["results"]) == 1
+    assert answer["warnings"] == landed["warnings"]
+    assert any(fault in warning for warning in answer["warnings"])
+
+
+def test_of_several_images_of_a_query_the_poor_one_is_named(served, gallery, drawn_crops, blurred):
+    good = drawn_crops[1].png
+    served.enroll(gallery, good)
+    (together,) = served.query(gallery, good, blurred).json()["warnings"]
+    assert together.startswith("image 2: ")
+    assert "sharpness is 0.2" in together
+    separate = served.query(gallery, good, blurred, mode="separate").json()["results"]
+    assert [one["warnings"] for one in separate] == [[], [together.removeprefix("image 2: ")]]
+    assert served.query(gallery, good).json()["warnings"] == []
+
+
+def test_a_service_that_refuses_poor_crops_still_answers_a_query_by_one(
+    refusing, indifferent, drawn_crops, blurred
+):
+    for service, warnings in ((refusing, 1), (indifferent, 0)):
+        service.create("asked")
+        service.enroll("asked", drawn_crops[1].png)
+        answer = service.query("asked", blurred)
+        assert answer.status_code == 200
+        assert len(answer.json()["warnings"]) == warnings
+
+
 def test_the_same_poor_crop_again_is_warned_of_again(served, gallery, blurred):
     served.enroll(gallery, blurred)
     (again,) = served.enroll(gallery, blurred).json()["results"]

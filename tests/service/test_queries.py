@@ -124,10 +124,23 @@ def test_separate_images_have_an_answer_each_and_a_bad_one_its_problem(served, f
     assert last["results"][0]["identity"] == drawn_crops[9].identity
 
 
-def test_a_bad_image_of_one_person_refuses_the_query_and_is_named(served, filled, drawn_crops):
-    answer = served.query(filled, drawn_crops[0].png, b"no image")
+def test_a_bad_image_of_one_person_is_left_out_and_named(served, filled, drawn_crops):
+    images = [drawn_crops[0].png, drawn_crops[2].png]
+    good = served.query(filled, *images).json()
+    answer = served.query(filled, images[0], b"no image", images[1])
+    assert answer.status_code == 200
+    (warning,) = answer.json()["warnings"]
+    assert warning.startswith("image 2: left out of the search: the bytes are not a JPEG")
+    assert [(one["crop_id"], one["pair_logit"]) for one in answer.json()["results"]] == [
+        (one["crop_id"], pytest.approx(one["pair_logit"], abs=1e-4)) for one in good["results"]
+    ]
+
+
+def test_a_query_without_one_usable_image_is_refused(served, filled, drawn_crops):
+    answer = served.query(filled, b"no image", drawn_crops[0].png[:100])
     assert answer.status_code == 422
-    assert "image 2" in answer.json()["detail"]
+    assert "2 of 2 images cannot be used; image 1: " in answer.json()["detail"]
+    assert [one["problem"]["status"] for one in answer.json()["results"]] == [422, 422]
 
 
 def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled, drawn_crops):
@@ -164,10 +177,18 @@ def test_a_small_gallery_knows_its_own_image_and_not_a_stranger(served, gallery,
     assert len(stranger["results"]) == 1
 
 
-def test_an_empty_gallery_has_no_match(served, gallery, drawn_crops):
-    answer = served.query(gallery, drawn_crops[0].png).json()
-    assert answer["results"] == []
-    assert answer["verdict"] == "no_match"
+@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, drawn_crops, scoring):
+    url, image = f"/v1/galleries/{gallery}/queries", drawn_crops[0].png
+    answers = [served.query(gallery, image, scoring=scoring).json()]
+    served.enroll(gallery, image, identity="0000", camera="east")
+    answers.append(served.query(gallery, image, scoring=scoring, cameras="west").json())
+    (only,) = served.query(gallery, image, scoring=scoring).json()["results"]
+    asked = {"crop_id": only["crop_id"], "scoring": scoring, "group_by": "identity"}
+    answers.append(served.http.post(url, data=asked).json())
+    for answer in answers:
+        assert (answer["verdict"], answer["results"]) == ("nothing_searched", [])
+        assert answer["candidates_scored"] == 0
 
 
 @pytest.mark.parametrize(

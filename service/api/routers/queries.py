@@ -60,8 +60,9 @@ async def query_gallery(
 ) -> Response:
     """Ranks the gallery by likeness to one person and says how sure it is.
 
-    Several images are one multi-shot query whose scores are means over the images; with
-    `mode=separate` each has its own answer. By `crop_id` the crop itself is left out.
+    Several images are one multi-shot query whose scores are means over the images; an image that
+    cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
+    answer. By `crop_id` the crop itself is left out.
     """
     fields = merged(QueryFields, form, query)
     options = fields.options()

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from model.calibration import Verdict
 from service.api.schemas.base import CROP_ID, Moment, RefusedOut, Schema, image_url
 from service.operations.query import QueryAnswer
-from service.operations.ranking import RankedCrop
+from service.operations.ranking import RankedCrop, SearchVerdict
 
 
 class RankedOut(Schema):
@@ -60,6 +60,11 @@ class TimingOut(Schema):
 class QueryOut(Schema):
     """A ranking, and how sure it is.
 
+    `verdict` is `nothing_searched` where no crop passed the filter, as in an empty gallery.
+    `warnings` has a sentence for each fault of an image that was sent, as an enrolment's has, and
+    for each of several images that could not be used and was left out; of several images each is
+    named by its place, from 1.
+
     `stale` is there, and true, only where the record did not answer or is being read again: the
     ranking is of what this process knew before, and deletions since may be missing from it.
     """
@@ -71,6 +76,7 @@ class QueryOut(Schema):
                 "calibration_version": "9c1e5d0f7ab2",
                 "model": "9c1e5d0f7ab2",
                 "verdict": "match",
+                "warnings": [],
                 "results": [
                     {
                         "rank": 1,
@@ -101,7 +107,8 @@ class QueryOut(Schema):
     gallery_version: int
     calibration_version: str
     model: str
-    verdict: Verdict
+    verdict: SearchVerdict
+    warnings: list[str]
     results: list[RankedOut]
     candidates_scored: int
     timing_ms: TimingOut
@@ -115,6 +122,7 @@ class QueryOut(Schema):
             calibration_version=answer.calibration_version,
             model=answer.model,
             verdict=answer.ranking.verdict,
+            warnings=list(answer.warnings),
             results=[
                 RankedOut.of(gallery, rank, one)
                 for rank, one in enumerate(answer.ranking.results, 1)

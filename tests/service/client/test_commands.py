@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.client import Client
+from service.client import Client, Image
 from tests.service.client.conftest import run_gmn
 
 
@@ -99,6 +101,59 @@ def test_images_are_one_query_or_one_each(
     assert "00.png: " in table
     assert together["verdict"] in ("match", "uncertain", "no_match")
     assert drawn_crops[0].identity in table
+
+
+def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
+    folder: Path, service_url: str, client: Client, gallery: str, drawn_crops
+) -> None:
+    times = [datetime(2026, 3, 1 + number, tzinfo=UTC) for number in range(len(drawn_crops))]
+    client.enroll(
+        [
+            Image(crop.png, "crop.png", identity=crop.identity, camera=crop.camera, captured_at=time)
+            for crop, time in zip(drawn_crops, times, strict=True)
+        ]
+    )
+
+    def asked(*options: str) -> dict[str, Any]:
+        finished = run_gmn(service_url, gallery, "query", str(folder / "00.png"), *options)
+        assert finished.returncode == 0, finished.stderr
+        return json.loads(finished.stdout)
+
+    whole = ["--json", "--top-k", "24"]
+    west = asked(*whole, "--cameras", "west")["results"]
+    assert {row["camera"] for row in west} == {"west"}
+    assert asked(*whole, "--exclude-cameras", "east")["results"] == west
+    assert len(asked(*whole, "--group-by", "identity")["results"]) == 6
+    late = asked(*whole, "--after", "2026-03-05T00:00:00Z", "--before", "2026-03-07T00:00:00+00:00")
+    assert len(late["results"]) == 3
+    assert asked(*whole, "--cameras", "nowhere")["verdict"] == "nothing_searched"
+    said = run_gmn(service_url, gallery, "query", str(folder / "00.png"), "--cameras", "nowhere")
+    assert "none of its crops passes the filters" in said.stdout
+
+
+def test_an_option_of_a_query_that_cannot_be_used_is_named(
+    folder: Path, manifest: Path, service_url: str, gallery: str
+) -> None:
+    image = str(folder / "00.png")
+    for wrong, words in (
+        ([image, "--after", "yesterday"], "--after yesterday: write it as"),
+        ([image, "--before", "2026-03-01T00:00:00"], "needs a time zone"),
+        ([image, "--operating-point", "far_1"], "far_1e-2"),
+        (["--data", str(manifest), "--cameras", "west"], "go with images"),
+    ):
+        finished = run_gmn(service_url, gallery, "query", *wrong)
+        assert finished.returncode == 2
+        assert words in " ".join(finished.stderr.split())
+
+
+def test_a_query_prints_the_warnings_of_its_images(
+    folder: Path, manifest: Path, service_url: str, gallery: str
+) -> None:
+    run_gmn(service_url, gallery, "enroll", str(manifest))
+    images = [str(folder / "00.png"), str(folder / "broken.png")]
+    finished = run_gmn(service_url, gallery, "query", *images)
+    assert finished.returncode == 0, finished.stderr
+    assert "warning: image 2: left out of the search: the image data is cut" in finished.stdout
 
 
 def test_an_empty_gallery_and_one_that_is_not_there_are_said_to_be(
