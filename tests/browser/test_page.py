@@ -70,15 +70,15 @@ def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery
     ] in first
 
 
-def test_somebody_who_is_not_there_is_nobody_you_know(page, http, gallery, drawn_crops):
+def test_a_person_who_is_not_enrolled_has_no_match_in_the_gallery(page, http, gallery, drawn_crops):
     for crop in drawn_crops:
         http.delete(f"/v1/galleries/{gallery}/identities/{drawn_crops[0].identity}")
         if ask(http, gallery, crop.png)["verdict"] == "no_match":
             search_for(page, crop.png)
-            assert page.locator(".banner h2").inner_text() == "Nobody you know"
+            assert page.locator(".banner h2").inner_text() == "No match in this gallery"
             return
         http.delete(f"/v1/galleries/{gallery}/identities/{crop.identity}")
-    pytest.fail("no drawn person was told to be nobody")
+    pytest.fail("every drawn person matched another one")
 
 
 def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
@@ -240,7 +240,7 @@ def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_pa
         assert tab.locator(".stale").count() == 0
         record.kill()
         search_for(tab, drawn_crops[0].png)
-        tab.locator(".banner .stale").filter(has_text="The record does not answer").wait_for()
+        tab.locator(".banner .stale").filter(has_text="The database does not answer").wait_for()
         served.kill()
 
 

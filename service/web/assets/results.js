@@ -5,12 +5,13 @@ import {
   count, decimal, h, moment, nameOf, percent, picture, pictureOf, problemOf, verdictChip, verdictSign,
 } from "./elements.js";
 
-const STRANGERS = { "far_1e-1": "one in 10 searches", "far_1e-2": "one in 100 searches", "far_1e-3": "one in 1,000 searches" };
-const STALE = "The record does not answer: this is what was known last, and pictures may be missing.";
+const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
+const STALE = "The database does not answer. These results may be out of date, and pictures may be missing.";
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
-  uncertain: (best) => ["Not sure: perhaps ", who(best)],
-  no_match: () => ["Nobody you know"],
+  uncertain: (best) => ["Uncertain: perhaps ", who(best)],
+  no_match: () => ["No match in this gallery"],
+  nothing_searched: () => ["Nothing was searched"],
 };
 
 // `answer` is a ranking, or with mode=separate one for each shot.
@@ -31,13 +32,14 @@ function ranking(answer, shots, point) {
 
 function banner(answer, point) {
   const best = answer.results[0];
-  const told = !best ? "No crop of the gallery passes the filters."
-    : answer.verdict === "no_match" ? "No crop comes near enough. The nearest follow."
+  const told = !best ? "The gallery is empty, or none of its crops passes the filters."
+    : answer.verdict === "no_match" ? "No crop is similar enough. The most similar crops follow."
       : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
     h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, told),
+      answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
       answer.stale && h("p", { class: "stale" }, STALE),
-      h("p", { class: "hint" }, `Set so that ${STRANGERS[point]} for a stranger may say match · `,
+      best && h("p", { class: "hint" }, `Of searches for people who are not enrolled, ${STRANGERS[point]} may be answered “match” · `,
         `${count(answer.candidates_scored, "crop")} scored · ${answer.timing_ms.total.toFixed(0)} ms`)));
 }
 
@@ -54,5 +56,6 @@ function card(one, shots) {
 }
 
 const name = (one) => h("span", { class: "name" }, nameOf(one.identity));
-const who = (one) => (one.identity === null ? "somebody without an identity" : name(one));
+const who = (one) => (one.identity === null ? "a crop without a name" : name(one));
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

@@ -109,7 +109,9 @@ def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
     times = [datetime(2026, 3, 1 + number, tzinfo=UTC) for number in range(len(drawn_crops))]
     client.enroll(
         [
-            Image(crop.png, "crop.png", identity=crop.identity, camera=crop.camera, captured_at=time)
+            Image(
+                crop.png, "crop.png", identity=crop.identity, camera=crop.camera, captured_at=time
+            )
             for crop, time in zip(drawn_crops, times, strict=True)
         ]
     )
