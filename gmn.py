@@ -204,7 +204,7 @@ COMMANDS = (
     ),
     SubCommand(
         "demo",
-        "Draws people, serves, enrols and queries them, and shows the rankings.",
+        "Draws people, serves, enrolls and queries them, and shows the rankings.",
         "demo.command:demo",
         "serve,train",
     ),
@@ -267,7 +267,7 @@ def _gmn(
         bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
     ] = False,
 ) -> None:
-    """Person re-identification across cameras: train, evaluate, serve, enrol and query.
+    """Person re-identification across cameras: train, evaluate, serve, enroll and query.
 
     Example: gmn demo
     """

@@ -1,4 +1,4 @@
-"""`gmn demo`: draws people, serves, enrols, queries, and shows how it went."""
+"""`gmn demo`: draws people, serves, enrolls, queries, and shows the results."""
 
 from __future__ import annotations
 
@@ -34,14 +34,21 @@ def demo(
     people: Annotated[int, typer.Option("--people", min=1, help="How many are enrolled.")] = 60,
     strangers: Annotated[
         int, typer.Option("--strangers", min=0, help="How many are asked for but not enrolled.")
-    ] = 10,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawing.")] = 20_260,
+    ] = 40,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", min=0, help="Of the drawing, the order of the queries, and who is shown."
+        ),
+    ] = 20_260,
     as_json: JsonOption = False,
 ) -> None:
-    """Draws people, serves, enrols and queries them, and shows the rankings.
+    """Draws people, serves, enrolls and queries them, and shows the rankings.
 
-    Needs no network and no data: everybody is drawn. On a terminal the service stays up until
-    Ctrl-C; otherwise it stops at the end. It is gone in either case when the command is.
+    Needs no network and no data: all people are drawn. Known people and strangers are asked for in
+    a mixed order; both errors are counted, and the people shown are chosen at random by the seed.
+    On a terminal the service stays up until Ctrl-C; otherwise it stops at the end. It is gone in
+    either case when the command is.
 
     Example: gmn demo --out demo-output
     """
@@ -55,13 +62,13 @@ def demo(
         command = serve_command(artefact, Path(scratch) / "data")
         with local_service(command, Path(scratch) / "service.log") as url:
             with Client(url) as client:
-                findings = play(client, draw_cast(seed, people, strangers, CAMERAS))
+                findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
             page = _write(findings, out)
             console = output()
             if as_json:
                 console.print_json(data=figures_of(findings) | {"page": str(page)})
                 return
-            show_findings(console, findings, findings.shown(SHOWN_KNOWN, SHOWN_STRANGERS))
+            show_findings(console, findings, SHOWN_KNOWN, SHOWN_STRANGERS)
             console.print(f"page: {page}", soft_wrap=True)
             if sys.stdin.isatty() and sys.stdout.isatty():
                 console.print(f"the service stays up until Ctrl-C: {url}/docs", soft_wrap=True)

@@ -1,7 +1,9 @@
-"""What the demonstration found out: each query's ranking, and the figures over all of them."""
+"""The demonstration's results: each query's ranking, and the figures over all of them."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from demo.people import DrawnCrop
@@ -35,8 +37,10 @@ class Finding:
         query: who was asked for.
         enrolled: whether the gallery knows this person.
         verdict: the service's answer.
-        ranking: M-Net's, best first.
-        cosine_right: whether the best row by cosine shows this person.
+        ranking: the first rows of the service's ranking by M-Net, best first.
+        mnet: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
+        cosine: the same of the candidates ordered by cosine.
+        thresholds: version of the thresholds that gave the verdict.
         milliseconds: the service's own time for the query.
     """
 
@@ -44,7 +48,9 @@ class Finding:
     enrolled: bool
     verdict: SearchVerdict
     ranking: tuple[RankedPicture, ...]
-    cosine_right: bool
+    mnet: Mapping[str, float] | None
+    cosine: Mapping[str, float] | None
+    thresholds: str
     milliseconds: float
 
     @property
@@ -55,11 +61,13 @@ class Finding:
     @property
     def outcome(self) -> str:
         """The answer judged, in a word or two."""
+        if self.verdict == "uncertain":
+            return "unsure"
         if not self.enrolled:
             return "false alarm" if self.verdict == "match" else "right: nobody"
         if self.verdict == "match":
             return "found" if self.right_first else "wrong person"
-        return "unsure" if self.verdict == "uncertain" else "missed"
+        return "missed"
 
     @property
     def good(self) -> bool:
@@ -68,24 +76,45 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All of them, with the counts around them.
+class Calibration:
+    """What the verdicts were made by.
 
     Attributes:
-        findings: one per query.
+        operating_point: such as `far_1e-2`.
+        asked: its rate, the share of strangers who may be answered `match`, 0 to 1.
+        state: of the gallery's calibration after the last query.
+        searches: how many searches the gallery's calibration had seen by then.
+    """
+
+    operating_point: str
+    asked: float
+    state: str
+    searches: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All queries, with the counts around them.
+
+    Attributes:
+        findings: one per query, in the order they were asked.
+        seed: of the drawing, the order and the choice of who is shown.
         crops: how many were enrolled.
         people: of how many people.
         cameras: under how many cameras.
-        enrol_seconds: how long that took.
+        enroll_seconds: how long that took.
+        calibration: what the verdicts were made by.
         model: the embedder's fingerprint.
         device: where the service computes.
     """
 
     findings: tuple[Finding, ...]
+    seed: int
     crops: int
     people: int
     cameras: int
-    enrol_seconds: float
+    enroll_seconds: float
+    calibration: Calibration
     model: str
     device: str
 
@@ -99,25 +128,41 @@ class Findings:
         """Queries for people who are not."""
         return [one for one in self.findings if not one.enrolled]
 
-    @property
-    def rank_1(self) -> float:
-        """Share of the known whose best row by M-Net is right, 0 to 1."""
-        return _share([one.right_first for one in self.known])
+    def metric(self, name: str, by: str) -> float:
+        """Mean of a ranking metric over the known people, 0 to 1.
+
+        Args:
+            name: `rank_1` or `mAP`.
+            by: `mnet` or `cosine`.
+        """
+        figures: Iterable[Mapping[str, float] | None] = (getattr(one, by) for one in self.known)
+        values = [own[name] for own in figures if own is not None]
+        return sum(values) / max(1, len(values))
 
     @property
-    def rank_1_cosine(self) -> float:
-        """The same by cosine."""
-        return _share([one.cosine_right for one in self.known])
+    def unmatched(self) -> int:
+        """How many of the known are not answered `match`."""
+        return sum(one.verdict != "match" for one in self.known)
 
     @property
-    def found(self) -> int:
-        """How many of the known are answered `match` with the right person first."""
-        return sum(one.outcome == "found" for one in self.known)
+    def unsure(self) -> int:
+        """How many of the known are answered `uncertain`."""
+        return sum(one.verdict == "uncertain" for one in self.known)
+
+    @property
+    def wrong_person(self) -> int:
+        """How many of the known are answered `match` with another person first."""
+        return sum(one.outcome == "wrong person" for one in self.known)
 
     @property
     def false_alarms(self) -> int:
         """How many strangers are answered `match`."""
         return sum(one.outcome == "false alarm" for one in self.strangers)
+
+    @property
+    def thresholds(self) -> int:
+        """How many versions of the thresholds gave the verdicts."""
+        return len({one.thresholds for one in self.findings})
 
     @property
     def milliseconds(self) -> float:
@@ -127,12 +172,12 @@ class Findings:
     @property
     def crops_per_second(self) -> float:
         """Enrolment's pace."""
-        return self.crops / max(self.enrol_seconds, 1e-9)
+        return self.crops / max(self.enroll_seconds, 1e-9)
 
     def shown(self, known: int, strangers: int) -> list[Finding]:
-        """A sample for the eye, chosen by order and not by outcome: first the known."""
-        return self.known[:known] + self.strangers[:strangers]
-
-
-def _share(outcomes: list[bool]) -> float:
-    return sum(outcomes) / max(1, len(outcomes))
+        """A sample drawn by the seed without regard to the answers: first the known."""
+        draw = random.Random(self.seed)
+        groups = ((self.known, known), (self.strangers, strangers))
+        return [
+            one for group, count in groups for one in draw.sample(group, min(count, len(group)))
+        ]

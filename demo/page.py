@@ -28,8 +28,10 @@ def render_page(findings: Findings, known: int, strangers: int) -> str:
     template = Template((files("demo") / "page.html").read_text(encoding="utf-8"))
     shown = findings.shown(known, strangers)
     return template.substitute(
-        lead=_lead(findings),
+        lead=escape(" ".join((setting(findings), judging(findings)))),
         figures="".join(_figure(value, name) for value, name in figures(findings)),
+        comparison=escape(comparison(findings)),
+        chosen=escape(chosen(findings, known, strangers)),
         known=_cards(one for one in shown if one.enrolled),
         strangers=_cards(one for one in shown if not one.enrolled),
         footer=f"Embedder {escape(findings.model)}, computed on {escape(findings.device)}.",
@@ -38,24 +40,65 @@ def render_page(findings: Findings, known: int, strangers: int) -> str:
 
 def figures(findings: Findings) -> list[tuple[str, str]]:
     """The headline figures, each with what it counts."""
+    known, strangers = len(findings.known), len(findings.strangers)
     return [
-        (f"{findings.rank_1:.0%}", f"Rank-1 with M-Net, {len(findings.known)} queries"),
-        (f"{findings.rank_1_cosine:.0%}", "Rank-1 with cosine alone"),
-        (f"{findings.found} of {len(findings.known)}", "known people answered match, rightly"),
         (
-            f"{findings.false_alarms} of {len(findings.strangers)}",
-            "strangers answered match (false alarms)",
+            f"{findings.unmatched} of {known}",
+            f"known people not answered match ({findings.unsure} of these uncertain)",
+        ),
+        (f"{findings.wrong_person} of {known}", "known people answered match as another person"),
+        (f"{findings.false_alarms} of {strangers}", "strangers answered match (false alarms)"),
+        *(
+            (f"{findings.metric(name, by):.1%}", f"{title} with {ranked_by}, {known} queries")
+            for name, title in (("rank_1", "Rank-1"), ("mAP", "mAP"))
+            for by, ranked_by in (("mnet", "M-Net"), ("cosine", "cosine alone"))
         ),
         (f"{findings.milliseconds:.0f} ms", "per query, in the service"),
         (f"{findings.crops_per_second:.0f}/s", "crops enrolled"),
     ]
 
 
-def _lead(findings: Findings) -> str:
+def setting(findings: Findings) -> str:
+    """Who was enrolled, and who was asked for in which order."""
     return (
         f"{findings.crops} crops of {findings.people} drawn people from {findings.cameras} cameras "
-        f"were enrolled. Then one more camera asked for {len(findings.known)} of them and for "
-        f"{len(findings.strangers)} strangers: whom does each crop show, and how sure is that?"
+        f"enrolled; one more camera asks for {len(findings.known)} of them and for "
+        f"{len(findings.strangers)} strangers, in a mixed order of seed {findings.seed}."
+    )
+
+
+def judging(findings: Findings) -> str:
+    """What the verdicts were made by."""
+    made = findings.calibration
+    expected = made.asked * len(findings.strangers)
+    versions = "one version" if findings.thresholds == 1 else f"{findings.thresholds} versions"
+    return (
+        f"Operating point {made.operating_point}: {made.asked:.0%} of strangers may be answered "
+        f"match, {expected:.1f} of {len(findings.strangers)}. The verdicts came from {versions} of "
+        f"the thresholds; after the last query the gallery's calibration was '{made.state}', with "
+        f"{made.searches} searches."
+    )
+
+
+def comparison(findings: Findings) -> str:
+    """What the difference between M-Net and cosine is worth."""
+    rank_1, precision = (
+        100 * (findings.metric(name, "mnet") - findings.metric(name, "cosine"))
+        for name in ("rank_1", "mAP")
+    )
+    return (
+        f"M-Net minus cosine: Rank-1 {rank_1:+.1f}, mAP {precision:+.1f} points. One query is "
+        f"{100 / max(1, len(findings.known)):.1f} points of Rank-1, and drawn people show nothing "
+        "of real cameras: docs/results.md has measurements on photographs."
+    )
+
+
+def chosen(findings: Findings, known: int, strangers: int) -> str:
+    """How those who are shown were chosen."""
+    return (
+        f"Shown are {min(known, len(findings.known))} of {len(findings.known)} known people and "
+        f"{min(strangers, len(findings.strangers))} of {len(findings.strangers)} strangers, drawn "
+        f"at random by seed {findings.seed} without regard to the answers."
     )
 
 

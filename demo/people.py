@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from dataclasses import dataclass
 
 from PIL import Image
@@ -28,7 +29,7 @@ class DrawnCrop:
     png: bytes
 
     def as_source(self) -> SourceCrop:
-        """The crop as the client enrols it."""
+        """The crop as the client enrolls it."""
         return SourceCrop(self.name, lambda: self.png, self.identity, self.camera)
 
 
@@ -45,6 +46,16 @@ class Cast:
     gallery: tuple[DrawnCrop, ...]
     known: tuple[DrawnCrop, ...]
     strangers: tuple[DrawnCrop, ...]
+
+    def in_mixed_order(self, seed: int) -> list[DrawnCrop]:
+        """All queries, known people and strangers mixed; the same seed gives the same order.
+
+        A service that fits its thresholds to searches depends on their order, so an order by kind
+        would decide the figures.
+        """
+        queries = [*self.known, *self.strangers]
+        random.Random(seed).shuffle(queries)
+        return queries
 
 
 def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:

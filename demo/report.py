@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from demo.findings import Finding, Findings, RankedPicture
-from demo.page import VERDICT_WORDS, figures
+from demo.findings import Findings, RankedPicture
+from demo.page import VERDICT_WORDS, chosen, comparison, figures, judging, setting
 
 TOP = 5
 
 
-def show_findings(console: Console, findings: Findings, shown: Sequence[Finding]) -> None:
-    """Prints some queries with their best rows, and the figures over all."""
+def show_findings(console: Console, findings: Findings, known: int, strangers: int) -> None:
+    """Prints some queries with their best rows, and the figures over all.
+
+    Args:
+        console: where to.
+        findings: of all queries.
+        known, strangers: how many queries of each to show.
+    """
     table = Table("query", *(f"{rank}." for rank in range(1, TOP + 1)), "answer", "judged")
-    for finding in shown:
+    for finding in findings.shown(known, strangers):
         colour = "green" if finding.good else "red"
         rows = [_row(row) for row in finding.ranking[:TOP]]
         table.add_row(
@@ -27,15 +32,13 @@ def show_findings(console: Console, findings: Findings, shown: Sequence[Finding]
             VERDICT_WORDS[finding.verdict],
             f"[{colour}]{finding.outcome}[/]",
         )
-    console.print(
-        f"{findings.crops} crops of {findings.people} drawn people from {findings.cameras} cameras "
-        f"enrolled; one more camera asks for {len(findings.known)} of them and for "
-        f"{len(findings.strangers)} strangers"
-    )
+    console.print(setting(findings))
     console.print(table)
+    console.print(chosen(findings, known, strangers))
     console.print("✓ and ✗: whether a result shows who was asked for, and its probability\n")
     for value, name in figures(findings):
         console.print(f"[bold]{value:>10}[/]  {name}")
+    console.print(f"\n{judging(findings)}\n{comparison(findings)}", soft_wrap=True)
 
 
 def _row(row: RankedPicture) -> str:
@@ -47,16 +50,26 @@ def _row(row: RankedPicture) -> str:
 def figures_of(findings: Findings) -> dict[str, Any]:
     """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
     return {
+        "seed": findings.seed,
         "crops": findings.crops,
         "people": findings.people,
         "cameras": findings.cameras,
         "queries": len(findings.findings),
-        "rank_1_mnet": findings.rank_1,
-        "rank_1_cosine": findings.rank_1_cosine,
+        **{
+            f"{title}_{by}": findings.metric(name, by)
+            for name, title in (("rank_1", "rank_1"), ("mAP", "map"))
+            for by in ("mnet", "cosine")
+        },
         "known": len(findings.known),
-        "found": findings.found,
+        "known_not_matched": findings.unmatched,
+        "known_uncertain": findings.unsure,
+        "known_matched_as_another": findings.wrong_person,
         "strangers": len(findings.strangers),
         "false_alarms": findings.false_alarms,
+        "operating_point": findings.calibration.operating_point,
+        "threshold_versions": findings.thresholds,
+        "calibration_state": findings.calibration.state,
+        "calibration_searches": findings.calibration.searches,
         "ms_per_query": round(findings.milliseconds, 3),
         "crops_per_second": round(findings.crops_per_second, 1),
     }

@@ -1,24 +1,29 @@
-"""Plays the demonstration against a running service: enrol, query, judge."""
+"""Plays the demonstration against a running service: enroll, query, judge."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from demo.findings import Finding, Findings, RankedPicture
+from demo.findings import Calibration, Finding, Findings, RankedPicture
 from demo.people import Cast, DrawnCrop
+from gmn import rank_figures
 from model.problems import InputProblem
-from service.client import Client, Ranking
+from service.client import Client, RankedCrop
 from service.client.bulk import enroll_crops
-from service.client.in_flight import in_flight
 from service.commands.connection import progress_bar
 
 PICTURES = 8
-AT_ONCE = 2
+OPERATING_POINT, ASKED = "far_1e-2", 0.01
 
 
-def play(client: Client, cast: Cast) -> Findings:
-    """Enrols the gallery and asks for everyone.
+def play(client: Client, cast: Cast, seed: int) -> Findings:
+    """Enrolls the gallery and asks for everyone, known people and strangers mixed.
+
+    Args:
+        client: of an empty gallery.
+        cast: who is enrolled and who is asked for.
+        seed: of the order of the queries.
 
     Raises:
         InputProblem: if the service refuses a drawn crop.
@@ -26,14 +31,21 @@ def play(client: Client, cast: Cast) -> Findings:
     started = time.perf_counter()
     enrolled = _enroll(client, cast.gallery)
     seconds = time.perf_counter() - started
-    findings = _ask(client, cast, enrolled)
-    model = client.model()
+    findings = _ask(client, cast, enrolled, seed)
+    model, fitted = client.model(), client.gallery().calibration
     return Findings(
         findings=findings,
+        seed=seed,
         crops=len(enrolled),
         people=len({crop.identity for crop in cast.gallery}),
         cameras=len({crop.camera for crop in cast.gallery}),
-        enrol_seconds=seconds,
+        enroll_seconds=seconds,
+        calibration=Calibration(
+            OPERATING_POINT,
+            ASKED,
+            fitted.state if fitted else "unknown",
+            fitted.searches if fitted else 0,
+        ),
         model=model.embedding_fingerprint[:12],
         device=model.device or "unknown",
     )
@@ -54,33 +66,43 @@ def _enroll(client: Client, crops: Iterable[DrawnCrop]) -> dict[str, DrawnCrop]:
     return enrolled
 
 
-def _ask(client: Client, cast: Cast, enrolled: dict[str, DrawnCrop]) -> tuple[Finding, ...]:
+def _ask(
+    client: Client, cast: Cast, enrolled: dict[str, DrawnCrop], seed: int
+) -> tuple[Finding, ...]:
     known = {crop.identity for crop in cast.gallery}
-
-    def ask(crop: DrawnCrop) -> Finding:
-        ranking = client.query(crop.png, top_k=PICTURES, scoring="mnet")
-        by_cosine = client.query(crop.png, top_k=1, scoring="cosine").results
-        return Finding(
-            query=crop,
-            enrolled=crop.identity in known,
-            verdict=ranking.verdict,
-            ranking=_pictures(crop, ranking, enrolled),
-            cosine_right=bool(by_cosine) and by_cosine[0].identity == crop.identity,
-            milliseconds=ranking.timing_ms.get("total", 0.0),
-        )
-
-    everyone = (*cast.known, *cast.strangers)
+    queries = cast.in_mixed_order(seed)
+    findings = []
+    # One at a time: which thresholds judge a query then depends on the order alone.
     with progress_bar() as progress:
-        task = progress.add_task("Querying", total=len(everyone))
-        findings = []
-        for finding in in_flight(ask, everyone, AT_ONCE):
-            findings.append(finding)
+        task = progress.add_task("Querying", total=len(queries))
+        for crop in queries:
+            ranking = client.query(
+                crop.png, top_k=len(enrolled), scoring="mnet", operating_point=OPERATING_POINT
+            )
+            by_cosine = sorted(ranking.results, key=lambda row: -row.cosine)
+            findings.append(
+                Finding(
+                    query=crop,
+                    enrolled=crop.identity in known,
+                    verdict=ranking.verdict,
+                    ranking=_pictures(crop, ranking.results[:PICTURES], enrolled),
+                    mnet=_metrics(crop, ranking.results),
+                    cosine=_metrics(crop, by_cosine),
+                    thresholds=str(ranking.calibration_version),
+                    milliseconds=ranking.timing_ms.get("total", 0.0),
+                )
+            )
             progress.advance(task)
     return tuple(findings)
 
 
+def _metrics(query: DrawnCrop, rows: Sequence[RankedCrop]) -> dict[str, float] | None:
+    labels = [(row.identity, row.camera) for row in rows]
+    return rank_figures(query.identity, query.camera, labels)
+
+
 def _pictures(
-    query: DrawnCrop, ranking: Ranking, enrolled: dict[str, DrawnCrop]
+    query: DrawnCrop, rows: Sequence[RankedCrop], enrolled: dict[str, DrawnCrop]
 ) -> tuple[RankedPicture, ...]:
     return tuple(
         RankedPicture(
@@ -90,5 +112,5 @@ def _pictures(
             probability=row.probability,
             verdict=row.verdict,
         )
-        for row in ranking.results
+        for row in rows
     )

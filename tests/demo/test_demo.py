@@ -13,6 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 import gmn
+from demo.findings import Calibration, Finding, Findings
+from demo.people import Cast, DrawnCrop
+from service.client import Verdict
 
 FEW = ["--people", "5", "--strangers", "2"]
 
@@ -27,6 +30,14 @@ def children_of(process_id: int) -> list[int]:
     return [int(child) for child in children.read_text().split()]
 
 
+def crop(identity: str) -> DrawnCrop:
+    return DrawnCrop(identity, identity, "c0", b"")
+
+
+def answered(identity: str, enrolled: bool, verdict: Verdict) -> Finding:
+    return Finding(crop(identity), enrolled, verdict, (), None, None, "1", 1.0)
+
+
 def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     tiny_artefact: Path, tmp_path: Path
 ) -> None:
@@ -36,6 +47,12 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert finished.returncode == 0, finished.stderr
     assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
     assert "Rank-1 with M-Net, 5 queries" in finished.stdout
+    assert "mAP with cosine alone, 5 queries" in finished.stdout
+    assert re.search(r"\d of 5 +known people not answered match", finished.stdout)
+    assert re.search(r"\d of 2 +strangers answered match", finished.stdout)
+    assert "Operating point far_1e-2: 1% of strangers may be answered match" in finished.stdout
+    assert re.search(r"the gallery's calibration was '\w+', with \d+ searches", finished.stdout)
+    assert "Shown are 5 of 5 known people and 2 of 2 strangers" in finished.stdout
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 7 * (1 + 8)
     assert page.count('class="query"') == 7
@@ -54,6 +71,35 @@ def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path
     figures = json.loads(finished.stdout)
     assert (figures["crops"], figures["known"], figures["strangers"]) == (30, 5, 2)
     assert 0.0 <= figures["rank_1_mnet"] <= 1.0
+    assert 0.0 <= figures["map_cosine"] <= 1.0
+    assert 0 <= figures["known_uncertain"] <= figures["known_not_matched"] <= 5
+    assert 0 <= figures["false_alarms"] <= 2
+    assert figures["operating_point"] == "far_1e-2"
+    assert figures["threshold_versions"] >= 1
+
+
+def test_known_people_and_strangers_are_asked_in_a_mixed_order_that_the_seed_gives() -> None:
+    cast = Cast((), tuple(map(crop, "abcdefgh")), tuple(map(crop, "stuvwxyz")))
+    order = [query.identity for query in cast.in_mixed_order(3)]
+    assert order == [query.identity for query in cast.in_mixed_order(3)]
+    assert order != [query.identity for query in cast.in_mixed_order(4)]
+    assert sorted(order) == sorted("abcdefghstuvwxyz")
+    assert {"known" if one < "s" else "stranger" for one in order[:8]} == {"known", "stranger"}
+
+
+def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
+    def shown(seed: int, verdict: Verdict) -> list[str]:
+        findings = tuple(answered(one, one < "s", verdict) for one in "abcdefghstuvwxyz")
+        found = Findings(
+            findings, seed, 16, 8, 3, 1.0, Calibration("far_1e-2", 0.01, "off", 0), "m", "cpu"
+        )
+        return [one.query.identity for one in found.shown(3, 2)]
+
+    chosen = shown(1, "match")
+    assert len(set(chosen)) == 5
+    assert [one < "s" for one in chosen] == [True] * 3 + [False] * 2
+    assert chosen == shown(1, "no_match")
+    assert chosen != shown(2, "match")
 
 
 def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact: Path, tmp_path: Path) -> None:
