@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Unpack
 
 from service.client.answers import Crop, Embeddings, Enrolment, PairScore, Ranking, Removal
 from service.client.asynchronous.sender import AsyncSender
-from service.client.calls import Image, ImageSource, QueryOptions, crop_calls, query_calls
+from service.client.calls import ImageSource, QueryOptions, Scoring, crop_calls, query_calls
 
 
 class AsyncCropCalls(AsyncSender):
@@ -15,7 +15,7 @@ class AsyncCropCalls(AsyncSender):
 
     async def enroll(
         self,
-        images: Sequence[Image],
+        images: Iterable[ImageSource],
         gallery: str | None = None,
         *,
         idempotency_key: str | None = None,
@@ -42,10 +42,17 @@ class AsyncCropCalls(AsyncSender):
         )
 
     async def pairs(
-        self, first: ImageSource, second: ImageSource, explain: bool = False
+        self,
+        first: ImageSource,
+        second: ImageSource,
+        explain: bool = False,
+        *,
+        scoring: Scoring | None = None,
+        operating_point: str | None = None,
     ) -> PairScore:
-        """How alike two images are; with `explain` also which regions spoke for and against."""
-        return await self._send(query_calls.pairs(first, second, explain))
+        """How alike two images are; see `Client.pairs`."""
+        call = query_calls.pairs(first, second, explain, scoring, operating_point)
+        return await self._send(call)
 
     async def embeddings(self, *images: ImageSource) -> Embeddings:
         """The features of images; one that cannot be used is an entry with `problem`."""

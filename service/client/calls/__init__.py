@@ -4,7 +4,7 @@ Both clients send what is built here, so that neither knows a path or a field of
 """
 
 from service.client.calls.call import Call, Upload
-from service.client.calls.crop_calls import Image
-from service.client.calls.query_calls import ImageSource, QueryOptions, Scoring
+from service.client.calls.images import Image, ImageSource
+from service.client.calls.query_calls import QueryOptions, Scoring
 
 __all__ = ["Call", "Image", "ImageSource", "QueryOptions", "Scoring", "Upload"]

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
 from model.problems import InputProblem
 from service.client.answers import Crop, Enrolment, Page, Removal
 from service.client.calls.call import Call, Fields, path_to, text_of
+from service.client.calls.images import ImageSource, images_of, named_bytes
 
 CROPS_PER_PAGE = 1000
 LONGEST_KEY = 255
 
 
-@dataclass(frozen=True)
-class Image:
-    """One image to enrol and what is known of it.
-
-    Attributes:
-        data: the file's bytes.
-        name: what a message calls it.
-        identity, camera: who and where; None where unknown.
-        captured_at: when, with time zone; None where unknown.
-        external_id: your own id of it; None where it has none.
-        metadata: what else to keep with it, as JSON holds it.
-    """
-
-    data: bytes
-    name: str
-    identity: str | None = None
-    camera: str | None = None
-    captured_at: datetime | None = None
-    external_id: str | None = None
-    metadata: Mapping[str, Any] | None = None
-
-
-def enroll(gallery: str, images: Sequence[Image], idempotency_key: str | None) -> Call[Enrolment]:
+def enroll(
+    gallery: str, sources: Iterable[ImageSource], idempotency_key: str | None
+) -> Call[Enrolment]:
     """Enrols images; under its key, made up here where none is given, it happens once."""
+    images = images_of(sources)
     if not images:
         raise InputProblem("enroll: no image was given; give at least one")
     key = uuid4().hex if idempotency_key is None else _key(idempotency_key)
@@ -57,7 +37,7 @@ def enroll(gallery: str, images: Sequence[Image], idempotency_key: str | None) -
         Enrolment,
         fields=fields,
         headers={"Idempotency-Key": key},
-        images=tuple((image.name, image.data) for image in images),
+        images=tuple(named_bytes(image) for image in images),
         partial=True,
         repeatable=True,
     )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Literal, TypedDict
 
 from model.problems import InputProblem
 from service.client.answers import Embeddings, PairScore, Ranking
 from service.client.calls.call import Call, given, path_to
+from service.client.calls.images import ImageSource, named_bytes
 
 Scoring = Literal["mnet", "cosine", "fused"]
-ImageSource = bytes | str | Path
 
 
 class QueryOptions(TypedDict, total=False):
@@ -67,13 +66,21 @@ def query_like(gallery: str, crop_id: str, options: QueryOptions) -> Call[Rankin
     )
 
 
-def pairs(first: ImageSource, second: ImageSource, explain: bool) -> Call[PairScore]:
+def pairs(
+    first: ImageSource,
+    second: ImageSource,
+    explain: bool,
+    scoring: Scoring | None,
+    operating_point: str | None,
+) -> Call[PairScore]:
     """Compares two images."""
     return Call(
         "POST",
         path_to("pairs"),
         PairScore,
-        fields=given({"explain": explain or None}),
+        fields=given(
+            {"explain": explain or None, "scoring": scoring, "operating_point": operating_point}
+        ),
         images=_read([first, second]),
         repeatable=True,
     )
@@ -87,16 +94,4 @@ def embeddings(images: Sequence[ImageSource]) -> Call[Embeddings]:
 def _read(images: Sequence[ImageSource]) -> tuple[tuple[str, bytes], ...]:
     if not images:
         raise InputProblem("query: no image was given; give at least one")
-    return tuple(_named_bytes(source) for source in images)
-
-
-def _named_bytes(source: ImageSource) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        return "image", source
-    path = Path(source)
-    try:
-        return path.name, path.read_bytes()
-    except OSError as error:
-        raise InputProblem(
-            f"{path}: cannot be read ({error.strerror}); name an image file"
-        ) from error
+    return tuple(named_bytes(source) for source in images)

@@ -18,7 +18,7 @@ class Client(CropCalls, GalleryCalls, JobCalls):
 
     Example:
         >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
-        ...     client.enroll([Image(Path("a.jpg").read_bytes(), "a.jpg", identity="7")])
+        ...     client.enroll([Image("a.jpg", identity="7")])
         ...     print(client.query("b.jpg", top_k=5).verdict)
 
     Args:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Unpack
 
 from service.client.answers import Crop, Embeddings, Enrolment, PairScore, Ranking, Removal
-from service.client.calls import Image, ImageSource, QueryOptions, crop_calls, query_calls
+from service.client.calls import ImageSource, QueryOptions, Scoring, crop_calls, query_calls
 from service.client.synchronous.sender import Sender
 
 
@@ -15,12 +15,15 @@ class CropCalls(Sender):
 
     def enroll(
         self,
-        images: Sequence[Image],
+        images: Iterable[ImageSource],
         gallery: str | None = None,
         *,
         idempotency_key: str | None = None,
     ) -> Enrolment:
         """Enrols images; a refused image is an entry with `problem`, never an exception.
+
+        Each is a path, the bytes of an image file, a file opened in binary mode, a PIL image, or an
+        `Image`, which also says who, where and when.
 
         It happens once, also where the client sends it again because the answer was lost. A
         program that may be run again names the request itself: the same images under the same
@@ -47,9 +50,25 @@ class CropCalls(Sender):
         """Ranks the gallery by likeness to one of its own crops."""
         return self._send(query_calls.query_like(gallery or self.gallery_name, crop_id, options))
 
-    def pairs(self, first: ImageSource, second: ImageSource, explain: bool = False) -> PairScore:
-        """How alike two images are; with `explain` also which regions spoke for and against."""
-        return self._send(query_calls.pairs(first, second, explain))
+    def pairs(
+        self,
+        first: ImageSource,
+        second: ImageSource,
+        explain: bool = False,
+        *,
+        scoring: Scoring | None = None,
+        operating_point: str | None = None,
+    ) -> PairScore:
+        """How alike two images are; with `explain` also which regions spoke for and against.
+
+        Args:
+            first, second: the images, as `query` takes them.
+            explain: whether to tell of regions.
+            scoring: what probability and verdict go by; `mnet` unless given.
+            operating_point: such as `pair_far_1e-3`.
+        """
+        call = query_calls.pairs(first, second, explain, scoring, operating_point)
+        return self._send(call)
 
     def embeddings(self, *images: ImageSource) -> Embeddings:
         """The features of images; one that cannot be used is an entry with `problem`."""

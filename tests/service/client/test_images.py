@@ -1,0 +1,128 @@
+"""What the client takes as an image, in every call that takes one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image as PillowImage
+
+from model.problems import InputProblem
+from service.client import AsyncClient, Client, Image
+
+
+@pytest.fixture
+def kinds(drawn_crops, tmp_path):
+    """One picture of one person in every way it can be given."""
+    path = tmp_path / "a.png"
+    path.write_bytes(drawn_crops[0].png)
+    with path.open("rb") as file:
+        yield [
+            str(path),
+            path,
+            drawn_crops[0].png,
+            bytearray(drawn_crops[0].png),
+            file,
+            io.BytesIO(drawn_crops[0].png),
+            PillowImage.open(path),
+            PillowImage.open(path).convert("CMYK"),
+            Image(path),
+        ]
+
+
+def test_enroll_query_and_pairs_take_every_kind_of_image(client: Client, kinds) -> None:
+    enrolled = client.enroll([*kinds[:-1], Image(kinds[0], identity="7", camera="east")])
+    assert all(one.crop_id and one.problem is None for one in enrolled.results)
+    for kind in kinds:
+        if hasattr(kind, "seek"):
+            kind.seek(0)
+        assert client.query(kind, top_k=1).results[0].cosine == pytest.approx(1.0, abs=0.02)
+        if hasattr(kind, "seek"):
+            kind.seek(0)
+        assert client.pairs(kind, kinds[0]).cosine == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_asynchronous_client_takes_them_too(service_url, gallery, kinds) -> None:
+    async def enroll_and_compare():
+        async with AsyncClient(service_url, gallery=gallery) as client:
+            enrolled = await client.enroll(kinds)
+            kinds[4].seek(0)
+            pair = await client.pairs(
+                kinds[4], kinds[6], scoring="cosine", operating_point="pair_far_1e-2"
+            )
+            return enrolled, pair
+
+    enrolled, pair = asyncio.run(enroll_and_compare())
+    assert all(one.crop_id for one in enrolled.results)
+    assert pair.verdict == "match"
+
+
+def test_a_turned_picture_is_turned_as_its_file_would_be(client: Client, drawn_crops) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    turned = PillowImage.open(io.BytesIO(drawn_crops[0].png)).rotate(90, expand=True)
+    file = io.BytesIO()
+    turned.save(file, format="PNG", exif=exif)
+    picture = PillowImage.open(io.BytesIO(file.getvalue()))
+    assert client.pairs(picture, file.getvalue()).cosine == pytest.approx(1.0, abs=1e-4)
+    assert client.pairs(picture, drawn_crops[0].png).cosine == pytest.approx(1.0, abs=0.02)
+
+
+def test_pairs_are_judged_by_the_scoring_and_operating_point_that_are_asked_for(
+    client: Client, drawn_crops
+) -> None:
+    pair = [drawn_crops[0].png, drawn_crops[1].png]
+    asked = client.pairs(*pair, scoring="cosine", operating_point="pair_far_1e-4")
+    assert asked.cosine == client.pairs(*pair).cosine
+    with pytest.raises(Exception, match="operating_point"):
+        client.pairs(*pair, operating_point="sometimes")
+
+
+@pytest.mark.parametrize("call", ["enroll", "query"])
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (7, "a PIL image"),
+        (None, "a PIL image"),
+        ([[0.0]], r"PIL\.Image\.fromarray"),
+        (io.StringIO("text"), "open\\(path, 'rb'\\)"),
+    ],
+)
+def test_what_is_no_image_is_a_type_error_that_names_the_remedy(client, call, wrong, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        client.enroll([wrong]) if call == "enroll" else client.query(wrong)
+
+
+@pytest.mark.parametrize("one", ["a.png", b"bytes", Image(b"bytes"), 7])
+def test_a_single_image_where_a_list_belongs_is_a_type_error(client, one):
+    with pytest.raises(TypeError, match=r"give a list, as in enroll\(\[image\]\)"):
+        client.enroll(one)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(client, drawn_crops, tmp_path):
+    with pytest.raises(InputProblem, match=r"none\.png: cannot be read"):
+        client.enroll([drawn_crops[0].png, tmp_path / "none.png"])
+    assert not list(client.crops())
+
+
+def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    for number, name in enumerate(("other", "east", "west")):
+        (tmp_path / f"{name}.png").write_bytes(drawn_crops[number].png)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://127.0.0.1:8000", service_url), {})
+    assert capsys.readouterr().out.strip() in ("match", "uncertain", "no_match")
+
+
+def test_the_client_loads_neither_torch_nor_pillow() -> None:
+    program = (
+        "import sys; from service.client.calls.images import named_bytes; named_bytes(b'x')\n"
+        "print([name for name in ('torch', 'PIL', 'numpy') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert told.stdout.strip() == "[]", told.stderr
