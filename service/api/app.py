@@ -86,6 +86,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         static_url="/docs/assets",
+        # Operation ids are the names of the functions, which are unique.
+        generate_unique_id_function=lambda route: route.name,
     )
     for module in ROUTERS:
         app.include_router(module.router, dependencies=[WaitsForGallery])

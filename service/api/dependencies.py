@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request, UploadFile
+from fastapi import Depends, Path, Query, Request, UploadFile
 from starlette.exceptions import HTTPException
 
 from service.api.errors import MEDIA_TYPE
@@ -49,6 +49,8 @@ async def _wait_for_gallery(request: Request) -> None:
 
 
 TakesForm = Depends(_refuse_other_bodies)
+# Form fields are accepted as query parameters too; the OpenAPI document lists each field once.
+UNLISTED = Query(include_in_schema=False)
 WaitsForGallery = Depends(_wait_for_gallery)
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]

@@ -1,4 +1,4 @@
-"""What FastAPI cannot say of the calls: errors, links, and what of a body may be left out."""
+"""Completes the OpenAPI document: errors, links, files, and the first examples of form fields."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from typing import Any
 from service.api.links import link_calls
 from service.api.schemas.base import Problem
 
-# Calls whose fields may all be query parameters; the others need an image.
-WITHOUT_A_BODY = (
-    ("/v1/galleries", "post"),
-    ("/v1/galleries/{gallery}", "patch"),
-    ("/v1/galleries/{gallery}/identities/{identity}", "patch"),
-    ("/v1/galleries/{gallery}/imports", "post"),
-    ("/v1/galleries/{gallery}/queries", "post"),
-)
-# Of forms that need images, how many. It is checked where they are read, in words that say what to
-# do, and not by the forms themselves.
+FILE = {"type": "string", "format": "binary"}
+# The call that changes nothing where its form is left out; every other form is needed.
+WITHOUT_A_BODY = ("/v1/galleries/{gallery}", "patch")
+# How many images a form needs. The calls check it, in words that say what to do, and not the forms.
 IMAGES: dict[str, dict[str, int]] = {
     "EnrollForm": {"minItems": 1},
     "ImagesForm": {"minItems": 1},
@@ -33,11 +27,43 @@ def complete_document(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     # Referred to by every error, which no return type mentions.
     schemas["Problem"] = Problem.model_json_schema()
-    for path, method in WITHOUT_A_BODY:
-        document["paths"][path][method]["requestBody"]["required"] = False
     for form, how_many in IMAGES.items():
         schemas[form]["required"] = ["images"]
-        images = schemas[form]["properties"]["images"]
-        images |= how_many
-        images.pop("default", None)
+        schemas[form]["properties"]["images"] |= how_many
+        schemas[form]["properties"]["images"].pop("default", None)
+    for path, calls in document["paths"].items():
+        for method, call in calls.items():
+            if "requestBody" in call:
+                call["requestBody"]["required"] = (path, method) != WITHOUT_A_BODY
+                (content,) = call["requestBody"]["content"].values()
+                _complete_form(schemas[content["schema"]["$ref"].rpartition("/")[2]])
     link_calls(document)
+
+
+def _complete_form(form: dict[str, Any]) -> None:
+    """Makes files file pickers in `/docs`, and leaves empty what may be left out.
+
+    `/docs` starts a field with its first example or its default, and with made-up text where there
+    is neither. It takes for a file what has the format `binary`, which FastAPI leaves out.
+    """
+    fields = form["properties"]
+    for name, field in fields.items():
+        if name == "archive":
+            fields[name] = {**FILE, "description": field["description"]}
+        elif name == "images":
+            field |= {"items": FILE, "examples": [[""] * field.get("minItems", 1)]}
+        elif "anyOf" in field:
+            # A form has no null: such a field is left out.
+            field |= field.pop("anyOf")[0]
+            _start_empty(field, "")
+        elif field["type"] == "array":
+            _start_empty(field, [])
+            _start_empty(field["items"], "")
+    if "images" in fields:
+        form["properties"] = {"images": fields.pop("images"), **fields}
+
+
+def _start_empty(schema: dict[str, Any], empty: Any) -> None:
+    examples = schema.setdefault("examples", [])
+    if empty not in examples:
+        examples.insert(0, empty)

@@ -56,11 +56,18 @@ def _moment(value: Any) -> Any:
     )
 
 
+def _without_empty(value: Any) -> Any:
+    # `/docs` sends an empty text for a picker in which no file was chosen.
+    return [item for item in value if item != ""] if isinstance(value, list) else value
+
+
 # Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Images = Annotated[
-    list[UploadFile], Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes.")
+    list[UploadFile],
+    BeforeValidator(_without_empty),
+    Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes."),
 ]
 
 

@@ -39,7 +39,7 @@ def _snapshot(place: str) -> Address:
 
 
 THIS_JOB = {"path.job_id": "$response.body#/job_id"}
-LIKE_IT = {"path.gallery": HERE, "query.crop_id": "$response.body#/results/0/crop_id"}
+LIKE_IT = {"path.gallery": HERE, "body.crop_id": "$response.body#/results/0/crop_id"}
 FIRST_IDENTITY = {"path.gallery": HERE, "path.identity": "$response.body#/results/0/identity"}
 
 # What was answered with which status, which calls it leads to, and what to put into them.
@@ -67,10 +67,13 @@ def link_calls(document: dict[str, Any]) -> None:
         answer = _call(document, source)["responses"][status]
         for target in targets:
             operation_id = _call(document, target)["operationId"]
-            answer.setdefault("links", {})[operation_id] = {
-                "operationId": operation_id,
-                "parameters": parameters,
-            }
+            link: dict[str, Any] = {"operationId": operation_id, "parameters": {}}
+            for name, value in parameters.items():
+                if name.startswith("body."):
+                    link.setdefault("requestBody", {})[name.removeprefix("body.")] = value
+                else:
+                    link["parameters"][name] = value
+            answer.setdefault("links", {})[operation_id] = link
 
 
 def _call(document: dict[str, Any], call: str) -> dict[str, Any]:

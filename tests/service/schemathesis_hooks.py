@@ -20,18 +20,6 @@ schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_siz
 
 
 @schemathesis.hook
-def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
-    """Says what a file is in OpenAPI 3.0's words, by which the strategy above is found."""
-    file = {"type": "string", "format": "binary"}
-    for schema in raw_schema["components"]["schemas"].values():
-        fields = schema.get("properties", {})
-        if "images" in fields:
-            fields["images"]["items"] = file
-        if "archive" in fields:
-            fields["archive"] = file
-
-
-@schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Lets pass what is no mistake: the fields of a form and of a query are text, of whichever type
     they were made; and a case that was made to be right is not wrong for being accepted."""

@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import schemathesis
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,26 @@ def test_the_openapi_document_describes_every_call_with_its_errors(served):
     assert {"201", "207", "404", "409", "413", "429", "507"} <= enrol["responses"].keys()
     assert "multipart/form-data" in enrol["requestBody"]["content"]
     assert "Problem" in document["components"]["schemas"]
+
+
+def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
+    document = served.http.get("/openapi.json").json()
+    schemathesis.openapi.from_dict(document).validate()
+    calls = [call for calls in document["paths"].values() for call in calls.values()]
+    names = [call["operationId"] for call in calls]
+    assert len(set(names)) == len(names)
+    assert {"enroll_crops", "query_gallery", "create_gallery", "forget_identity"} <= set(names)
+    assert max(map(len, names)) <= 20
+    for call in calls:
+        parameters = {one["name"] for one in call.get("parameters", [])}
+        for content in call.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            assert not parameters & document["components"]["schemas"][name]["properties"].keys()
+
+
+def test_what_the_document_lists_as_a_field_is_taken_as_a_query_parameter_too(served, gallery):
+    url = f"/v1/galleries/{gallery}?retention_days=7"
+    assert served.http.patch(url).json()["retention_days"] == 7
 
 
 def test_the_model_describes_itself(served, tiny_artefact):

@@ -6,11 +6,18 @@ import io
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
-from service.api.dependencies import Responses, RuntimeDep, TakesForm, read_images, refusals
+from service.api.dependencies import (
+    UNLISTED,
+    Responses,
+    RuntimeDep,
+    TakesForm,
+    read_images,
+    refusals,
+)
 from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
 from service.api.schemas.base import RefusedOut
@@ -37,7 +44,7 @@ AS_ASKED: Responses = {
 async def compare_pair(
     runtime: RuntimeDep,
     form: Annotated[PairForm, Form(media_type="multipart/form-data")],
-    query: Annotated[PairFields, Query()],
+    query: Annotated[PairFields, UNLISTED],
 ) -> PairOut:
     """Do two images show one person?"""
     images = await read_images(runtime, form.images)

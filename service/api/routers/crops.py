@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
+    UNLISTED,
     CropId,
     GalleryName,
     Responses,
@@ -56,7 +57,7 @@ async def enroll_crops(
     runtime: RuntimeDep,
     gallery: GalleryName,
     form: Annotated[EnrollForm, Form(media_type="multipart/form-data")],
-    query: Annotated[EnrollFields, Query()],
+    query: Annotated[EnrollFields, UNLISTED],
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Enrols images; what has landed survives a power cut and is found from now on.
@@ -120,7 +121,7 @@ async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId
     responses=refusals(404) | {200: {"content": {"image/*": {}}, "description": "The file."}},
     dependencies=[needs("query")],
 )
-async def read_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
+async def read_crop_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
     picture = await browse.read_picture(runtime, gallery, crop_id)
     runtime.audit.looked("view", gallery=gallery, crop_ids=[crop_id])

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Response
+from fastapi import APIRouter, Form, Response
 
-from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
+from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
 from service.api.schemas.galleries import GalleriesOut, GalleryOut, GalleryRemovalOut
 from service.api.security import CallerDep, needs
 from service.gallery.records import GallerySettings
-from service.operations import browse
-from service.operations.manage import change_gallery, create_gallery, delete_gallery
+from service.operations import browse, manage
 from service.problems import InvalidField
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
@@ -24,12 +23,12 @@ router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
     responses=refusals(400, 409, 413, 415, 507),
     dependencies=[needs("admin"), TakesForm],
 )
-async def create(
+async def create_gallery(
     runtime: RuntimeDep,
     caller: CallerDep,
     response: Response,
     form: Annotated[NewGalleryFields, Form(media_type="multipart/form-data")],
-    query: Annotated[GalleryFields, Query()],
+    query: Annotated[GalleryFields, UNLISTED],
 ) -> GalleryOut:
     """Creates an empty gallery."""
     fields = merged(NewGalleryFields, form, query)
@@ -37,7 +36,7 @@ async def create(
         raise InvalidField("name: is missing; send it as a form field or query parameter")
     caller.require_gallery(fields.name)
     settings = GallerySettings(**fields.changes())
-    created = await create_gallery(runtime, fields.name, settings)
+    created = await manage.create_gallery(runtime, fields.name, settings)
     response.headers["Location"] = f"/v1/galleries/{fields.name}"
     return GalleryOut.of(created)
 
@@ -53,7 +52,7 @@ async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> GalleriesOut
 
 
 @router.get("/{gallery}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def describe(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
+async def read_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
     """What one gallery holds."""
     return GalleryOut.of(await browse.describe_gallery(runtime, gallery))
 
@@ -63,18 +62,18 @@ async def describe(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
     responses=refusals(400, 404, 413, 415, 507),
     dependencies=[needs("admin"), TakesForm],
 )
-async def change(
+async def change_gallery(
     runtime: RuntimeDep,
     gallery: GalleryName,
     form: Annotated[GallerySettingsFields, Form(media_type="multipart/form-data")],
-    query: Annotated[GallerySettingsFields, Query()],
+    query: Annotated[GallerySettingsFields, UNLISTED],
 ) -> GalleryOut:
     """Changes how a gallery is kept; what is left out stays."""
     fields = merged(GallerySettingsFields, form, query)
-    return GalleryOut.of(await change_gallery(runtime, gallery, fields.changes()))
+    return GalleryOut.of(await manage.change_gallery(runtime, gallery, fields.changes()))
 
 
 @router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
-async def delete(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemovalOut:
+async def delete_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemovalOut:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemovalOut(removed=await delete_gallery(runtime, gallery))
+    return GalleryRemovalOut(removed=await manage.delete_gallery(runtime, gallery))

@@ -6,13 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Query
 
-from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
+from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import IdentityFields, PageQuery, merged
 from service.api.schemas.identities import ForgottenOut, IdentitiesOut, IdentityOut, RelabelledOut
 from service.api.security import needs
-from service.operations import browse
-from service.operations.forget import forget_identity
-from service.operations.relabel import relabel_identity
+from service.operations import browse, forget, relabel
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/identities", tags=["identities"])
 Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"])]
@@ -35,22 +33,26 @@ async def list_identities(
     responses=refusals(400, 404, 413, 415, 507),
     dependencies=[needs("admin"), TakesForm],
 )
-async def relabel(
+async def rename_identity(
     runtime: RuntimeDep,
     gallery: GalleryName,
     identity: Identity,
     form: Annotated[IdentityFields, Form(media_type="multipart/form-data")],
-    query: Annotated[IdentityFields, Query()],
+    query: Annotated[IdentityFields, UNLISTED],
 ) -> RelabelledOut:
     """Renames an identity, or merges it into one that is there."""
     name = merged(IdentityFields, form, query).name()
-    return RelabelledOut.model_validate(await relabel_identity(runtime, gallery, identity, name))
+    relabelled = await relabel.relabel_identity(runtime, gallery, identity, name)
+    return RelabelledOut.model_validate(relabelled)
 
 
 @router.delete("/{identity:path}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
-async def forget(runtime: RuntimeDep, gallery: GalleryName, identity: Identity) -> ForgottenOut:
+async def forget_identity(
+    runtime: RuntimeDep, gallery: GalleryName, identity: Identity
+) -> ForgottenOut:
     """Forgets a person: every crop, vector, picture and copy in a snapshot.
 
     The answer says what was removed, and what remains where until when.
     """
-    return ForgottenOut.model_validate(await forget_identity(runtime, gallery, identity))
+    forgotten = await forget.forget_identity(runtime, gallery, identity)
+    return ForgottenOut.model_validate(forgotten)

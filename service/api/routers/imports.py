@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Response
+from fastapi import APIRouter, Form, Response
 
-from service.api.dependencies import GalleryName, RuntimeDep, TakesForm, refusals
+from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import ImportFields, ImportForm, merged
 from service.api.routers.jobs import accepted
 from service.api.schemas.jobs import JobOut
@@ -29,7 +29,7 @@ async def import_crops(
     gallery: GalleryName,
     response: Response,
     form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
-    query: Annotated[ImportFields, Query()],
+    query: Annotated[ImportFields, UNLISTED],
 ) -> JobOut:
     """Enrols an archive of images, or a folder that the service can read, as a job.
 
@@ -53,7 +53,7 @@ async def import_crops(
     responses=refusals(404, 409, 507),
     dependencies=[needs("admin")],
 )
-async def reindex(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> JobOut:
+async def reindex_gallery(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> JobOut:
     """Embeds the gallery's kept crops with the loaded model, and switches once all are.
 
     Until then the model before answers, where it is loaded as GMN_PREVIOUS.

@@ -50,7 +50,7 @@ async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job
     | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
     dependencies=[needs("query", "enroll")],
 )
-async def watch(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
+async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
     await _shown(runtime, caller, job_id)
 
@@ -72,7 +72,9 @@ async def watch(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Stream
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
     dependencies=[needs("query", "enroll")],
 )
-async def report(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
+async def read_job_report(
+    runtime: RuntimeDep, caller: CallerDep, job_id: JobId
+) -> StreamingResponse:
     """What is wrong with which file, as CSV."""
     await _shown(runtime, caller, job_id)
 
@@ -86,7 +88,7 @@ async def report(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Strea
 
 
 @router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
-async def cancel(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
+async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
     """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
 
     A reindex is stopped by whoever may begin one: that takes `admin`.

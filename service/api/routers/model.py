@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["model"])
 
 
 @router.get("/model", responses=refusals(), dependencies=[needs("query")])
-async def describe_model(
+async def read_model(
     runtime: RuntimeDep,
     asked: Annotated[ModelQuery, Query()],
 ) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
+    UNLISTED,
     GalleryName,
     Responses,
     RuntimeDep,
@@ -56,7 +57,7 @@ async def query_gallery(
     runtime: RuntimeDep,
     gallery: GalleryName,
     form: Annotated[QueryForm, Form(media_type="multipart/form-data")],
-    query: Annotated[QueryFields, Query()],
+    query: Annotated[QueryFields, UNLISTED],
 ) -> Response:
     """Ranks the gallery by likeness to one person and says how sure it is.
 

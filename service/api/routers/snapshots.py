@@ -16,7 +16,9 @@ SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
 
 
 @router.post("", status_code=201, responses=refusals(404, 507), dependencies=[needs("admin")])
-async def take(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> SnapshotOut:
+async def take_snapshot(
+    runtime: RuntimeDep, gallery: GalleryName, response: Response
+) -> SnapshotOut:
     """Copies the gallery as it is at this moment, while reads and writes go on."""
     taken = await snapshot.take_snapshot(runtime, gallery)
     response.headers["Location"] = f"/v1/galleries/{gallery}/snapshots/{taken.snapshot_id}"
@@ -31,7 +33,7 @@ async def list_snapshots(runtime: RuntimeDep, gallery: GalleryName) -> Snapshots
 
 
 @router.get("/{snapshot_id}", responses=refusals(404), dependencies=[needs("admin")])
-async def describe(
+async def read_snapshot(
     runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
 ) -> SnapshotOut:
     """One snapshot."""
@@ -42,7 +44,9 @@ async def describe(
 @router.delete(
     "/{snapshot_id}", status_code=204, responses=refusals(404, 507), dependencies=[needs("admin")]
 )
-async def delete(runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId) -> None:
+async def delete_snapshot(
+    runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
+) -> None:
     """Removes a snapshot."""
     await snapshot.delete_snapshot(runtime, gallery, snapshot_id)
 
@@ -50,7 +54,7 @@ async def delete(runtime: RuntimeDep, gallery: GalleryName, snapshot_id: Snapsho
 @router.post(
     "/{snapshot_id}/restore", responses=refusals(404, 409, 507), dependencies=[needs("admin")]
 )
-async def restore(
+async def restore_snapshot(
     runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
 ) -> RestoredOut:
     """Makes the gallery what it was; what was deleted since stays deleted.

@@ -1,0 +1,130 @@
+"""`/docs` in a browser: every call that takes files, from "Try it out" to its answer."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from typing import Any
+
+import pytest
+from PIL import Image
+
+OPTIONAL_FIELDS = {
+    "create_gallery": ("name", "retention_days", "recalibration"),
+    "change_gallery": ("retention_days", "recalibration"),
+    "enroll_crops": ("identity", "camera", "captured_at", "external_id", "metadata"),
+    "query_gallery": ("crop_id", "camera", "cameras", "captured_after", "captured_before"),
+    "import_crops": ("folder", "manifest", "identity", "camera"),
+    "rename_identity": ("new_identity",),
+}
+
+
+@pytest.fixture
+def docs(tab: Any, address: str) -> Any:
+    """The page of the calls."""
+    tab.goto(f"{address}/docs")
+    tab.wait_for_selector(".opblock")
+    return tab
+
+
+def open_call(docs: Any, operation: str, **path: str) -> Any:
+    """Opens a call, presses "Try it out" and fills in the parameters of its path."""
+    call = docs.locator(f"[id$='-{operation}']")
+    call.locator(".opblock-summary-control").click()
+    call.get_by_role("button", name="Try it out").click()
+    for name, value in path.items():
+        call.locator(f"tr[data-param-name='{name}'] input").fill(value)
+    return call
+
+
+def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None:
+    """Chooses a file in each picker of a field."""
+    pickers = call.locator(f"tr[data-property-name='{field}'] input[type=file]")
+    assert pickers.count() == len(files)
+    for picker, content in zip(pickers.all(), files, strict=True):
+        picker.set_input_files(
+            {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        )
+
+
+def execute(call: Any) -> Any:
+    """Presses Execute; the answer, which the page shows too."""
+    with call.page.expect_response(re.compile("/v1/")) as answered:
+        call.get_by_role("button", name="Execute").click()
+    shown = call.locator(".live-responses-table .response .response-col_status")
+    assert shown.inner_text().startswith(str(answered.value.status))
+    return answered.value
+
+
+def new_picture() -> bytes:
+    """A picture that no other test enrols."""
+    file = io.BytesIO()
+    Image.effect_noise((48, 96), 40).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_query_by_a_chosen_file_is_answered(docs, gallery, drawn_crops):
+    call = open_call(docs, "query_gallery", gallery=gallery)
+    choose(call, "images", drawn_crops[0].png)
+    answer = execute(call)
+    assert answer.status == 200
+    assert answer.json()["results"][0]["identity"] == drawn_crops[0].identity
+
+
+def test_a_query_by_a_crop_is_answered_though_no_file_was_chosen(docs, http, gallery):
+    crop = http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
+    call = open_call(docs, "query_gallery", gallery=gallery)
+    call.locator("tr[data-property-name='crop_id'] input[type=text]").fill(crop["crop_id"])
+    assert execute(call).status == 200
+
+
+def test_a_chosen_file_is_enrolled_with_what_was_typed_and_nothing_else(docs, http, gallery):
+    call = open_call(docs, "enroll_crops", gallery=gallery)
+    choose(call, "images", new_picture())
+    identity = call.locator("tr[data-property-name='identity']")
+    identity.get_by_role("button", name="Add").click()
+    assert identity.locator("input[type=text]").input_value() == ""
+    identity.locator("input[type=text]").fill("Ann")
+    assert execute(call).status == 201
+    (crop,) = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
+    assert [crop[name] for name in ("camera", "captured_at", "external_id", "metadata")] == (
+        [None] * 4
+    )
+
+
+def test_two_chosen_files_are_compared(docs, drawn_crops):
+    call = open_call(docs, "compare_pair")
+    choose(call, "images", drawn_crops[0].png, drawn_crops[1].png)
+    answer = execute(call)
+    assert answer.status == 200
+    assert "verdict" in answer.json()
+
+
+def test_a_chosen_file_is_embedded(docs, drawn_crops):
+    call = open_call(docs, "embed_images")
+    choose(call, "images", drawn_crops[0].png)
+    answer = execute(call)
+    assert answer.status == 200
+    assert len(answer.json()["results"]) == 1
+
+
+def test_a_chosen_archive_is_imported(docs, gallery, drawn_crops):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("person.png", drawn_crops[0].png)
+    call = open_call(docs, "import_crops", gallery=gallery)
+    choose(call, "archive", archive.getvalue(), name="people.zip")
+    answer = execute(call)
+    assert answer.status == 202
+    assert answer.json()["kind"] == "import"
+
+
+def test_no_field_of_a_form_begins_with_made_up_text(docs):
+    for operation, fields in OPTIONAL_FIELDS.items():
+        call = open_call(docs, operation)
+        for name in fields:
+            row = call.locator(f"tr[data-property-name='{name}']")
+            assert row.count() == 1, f"{operation}: {name}"
+            texts = row.locator("input[type=text], textarea, select").all()
+            assert [one.input_value() for one in texts] in ([""], []), f"{operation}: {name}"
