@@ -36,12 +36,17 @@ class Packing:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for crop in self.source.crops if self.source.labelled else ():
+        for crop in self.source.crops if self.with_manifest else ():
             if not (crop.identity and crop.camera):
                 raise InputProblem(
-                    f"{crop.name}: an import's manifest says who and under which camera of every "
-                    "image; enrol these without --job"
+                    f"{crop.name}: an import's manifest names identity and camera of every image; "
+                    "give the camera with --camera, or enroll these without --job"
                 )
+
+    @property
+    def with_manifest(self) -> bool:
+        """Whether a manifest goes along: the source names people."""
+        return self.source.labelled or any(crop.identity for crop in self.source.crops)
 
     @property
     def upload(self) -> Upload:
@@ -64,7 +69,7 @@ class Packing:
                 moment = crop.captured_at.isoformat() if crop.captured_at else ""
                 rows.append((name, crop.identity or "", crop.camera or "", moment))
             self.on_crop()
-        if self.source.labelled:
+        if self.with_manifest:
             # At the end: it may name only what could be read.
             yield from _entry(MANIFEST, _csv([COLUMNS, *rows]))
         yield bytes(2 * BLOCK)

@@ -1,4 +1,4 @@
-"""Where images to enrol come from: a folder, a zip archive or a CSV manifest."""
+"""Sources of images to enroll: an image, a folder, a zip archive or a CSV manifest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class Source:
 
     Attributes:
         crops: its images, in a stable order.
-        labelled: whether it says who and under which camera; folders and archives do not.
+        labelled: whether it names people and cameras, as a manifest does; images, folders and
+            archives do not.
         passed_by: how many other files were left aside because their names are no image's.
     """
 
@@ -59,6 +60,22 @@ class Source:
         if self.labelled:
             return self._chosen("camera", camera)
         crops = tuple(replace(crop, camera=camera) for crop in self.crops)
+        return replace(self, crops=crops)
+
+    def showing(self, identity: str | None) -> Source:
+        """The same, all of one person.
+
+        Raises:
+            InputProblem: where the source names people itself.
+        """
+        if identity is None:
+            return self
+        if self.labelled or any(crop.identity for crop in self.crops):
+            raise InputProblem(
+                f"--identity {identity}: the source names the people itself; leave it out, or name "
+                "the folder of one person"
+            )
+        crops = tuple(replace(crop, identity=identity) for crop in self.crops)
         return replace(self, crops=crops)
 
     def in_split(self, split: str | None) -> Source:
@@ -81,7 +98,8 @@ def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     """Finds the images that a SOURCE stands for.
 
     Args:
-        name: a folder of images, a zip archive, a CSV manifest, or `KIND:PATH`.
+        name: an image, a folder of images, a folder with a sub-folder of images for each person, a
+            zip archive, a CSV manifest, or `KIND:PATH`.
         read_spec: reads the last.
 
     Yields:
@@ -91,7 +109,9 @@ def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
     path = Path(name)
-    if path.is_file() and path.suffix.lower() != ".csv":
+    if path.is_file() and is_image_name(path.name):
+        yield Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
+    elif path.is_file() and path.suffix.lower() != ".csv":
         with _opened(path) as archive:
             yield _archive(path, archive)
     elif path.is_file():
@@ -102,23 +122,41 @@ def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         yield Source(tuple(read_spec(name)), labelled=True)
     else:
         raise InputProblem(
-            f"{name}: no such file or folder; name a folder of images, a zip archive, "
+            f"{name}: no such file or folder; name an image, a folder of images, a zip archive, "
             "a CSV manifest, or KIND:PATH"
         )
 
 
 def _folder(folder: Path) -> Source:
+    """The images directly in a folder, or where there is none those of its sub-folders.
+
+    Each sub-folder is one person, named after it.
+    """
+    files = _files(folder)
+    images = [path for path in files if is_image_name(path.name)]
+    if images:
+        crops = tuple(SourceCrop(path.name, path.read_bytes) for path in images)
+        return Source(crops, labelled=False, passed_by=len(files) - len(images))
+    people = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    theirs = [(person.name, path) for person in people for path in _files(person)]
+    crops = tuple(
+        SourceCrop(f"{person}/{path.name}", path.read_bytes, identity=person)
+        for person, path in theirs
+        if is_image_name(path.name)
+    )
+    if not crops:
+        raise InputProblem(
+            f"{folder}: holds no image, neither directly nor in sub-folders named after people; "
+            "name the folder that holds the images"
+        )
+    return Source(crops, labelled=False, passed_by=len(files) + len(theirs) - len(crops))
+
+
+def _files(folder: Path) -> list[Path]:
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise InputProblem(f"{folder}: cannot be read ({error.strerror})") from error
-    images = [path for path in files if is_image_name(path.name)]
-    if not images:
-        raise InputProblem(
-            f"{folder}: holds no image directly in it; name the folder that holds the images"
-        )
-    crops = tuple(SourceCrop(path.name, path.read_bytes) for path in images)
-    return Source(crops, labelled=False, passed_by=len(files) - len(images))
 
 
 def _manifest(path: Path) -> Source:
@@ -141,8 +179,8 @@ def _opened(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputProblem(
-            f"{path}: neither a CSV manifest nor a readable zip archive ({error}); "
-            "pack the images into one, or name their folder"
+            f"{path}: neither an image, a CSV manifest nor a readable zip archive ({error}); "
+            "name an image or a folder of images"
         ) from error
 
 

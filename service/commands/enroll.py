@@ -1,9 +1,10 @@
-"""`gmn enroll`: a folder, archive, manifest or data set into a gallery, over HTTP."""
+"""`gmn enroll`: an image, folder, archive, manifest or data set into a gallery, over HTTP."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from model.problems import InputProblem
 from service.client import Client, RequestRefused
 from service.client.bulk import Outcome, enroll_crops
 from service.client.sources import Source, SourceCrop, open_source
@@ -30,6 +32,7 @@ from service.commands.connection import (
 from service.commands.enroll_job import JobSource, enroll_as_job
 
 PROBLEMS_SHOWN = 20
+DUPLICATES_SHOWN = 10
 
 
 def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable[..., None]:
@@ -39,18 +42,25 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
         source: Annotated[
             str,
             typer.Argument(
-                help="A folder of images, a zip, a CSV manifest or KIND:PATH; with --job a tar too."
+                help="An image, a folder of images or of one sub-folder per person, a zip, a CSV "
+                "manifest, or KIND:PATH; with --job a tar too."
             ),
         ],
+        identity: Annotated[
+            str | None,
+            typer.Option("--identity", help="Whom all images show; for images, folders and zips."),
+        ] = None,
         camera: Annotated[
             str | None,
             typer.Option(
                 "--camera",
-                help="Enrol this camera's images only; for a folder or zip, which camera it was.",
+                help="Enroll this camera's images only; for images, a folder or zip, the camera "
+                "that took them.",
             ),
         ] = None,
         split: Annotated[
-            str | None, typer.Option("--split", help="Enrol this split only: train, query, gallery")
+            str | None,
+            typer.Option("--split", help="Enroll this split only: train, query, gallery"),
         ] = None,
         job: Annotated[
             bool,
@@ -70,25 +80,28 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
     ) -> None:
         """Sends images to a gallery of the service.
 
-        A folder or zip says nothing of who is on an image; a manifest or data set does. An image
-        that is refused is named, and the others are enrolled; the exit status is 1 then. Sending
-        the same images again enrols nothing twice.
+        A manifest or data set names people and cameras. A folder without images, but with
+        sub-folders, names people by its sub-folders. For anything else --identity and --camera name
+        them. An image that is refused is named, and the others are enrolled; the exit status is 1
+        then. Sending the same images again enrolls nothing twice, and names them.
 
         With --job the service does it by itself once all is sent: an archive goes as it is, with
         the manifest in it, and anything else is packed while it is sent.
 
-        Example: gmn enroll cuhk01:/data/cuhk01 --camera 0 --url http://127.0.0.1:8000
+        Example: gmn enroll photo.jpg --identity Ann --camera entrance
+
+        Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
         """
         if report is not None and not job:
             raise typer.BadParameter("--report goes with --job")
-        with connect(url, api_key, gallery) as client:
+        with connect(url, api_key, gallery) as client, _missing_gallery(gallery):
             begin = partial(_create, client, gallery) if create else _nothing
             if job:
-                whole = JobSource(source, camera, split, read_spec)
+                whole = JobSource(source, camera, split, identity, read_spec)
                 summary = enroll_as_job(client, whole, begin, report)
             else:
                 with open_source(source, read_spec) as found:
-                    chosen = found.in_split(split).under(camera)
+                    chosen = found.in_split(split).under(camera).showing(identity)
                     begin()
                     summary = _enroll(client, chosen)
         console = output()
@@ -110,6 +123,18 @@ def _create(client: Client, gallery: str) -> None:
             raise
 
 
+@contextmanager
+def _missing_gallery(gallery: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestRefused as refusal:
+        if refusal.problem.type.endswith(":unknown_gallery"):
+            raise InputProblem(
+                f"--gallery {gallery}: there is no such gallery; add --create to create it"
+            ) from refusal
+        raise
+
+
 def _nothing() -> None:
     """The gallery is there."""
 
@@ -128,12 +153,13 @@ def _summary(
     outcomes: list[Outcome], source: Source, gallery: str, seconds: float
 ) -> dict[str, Any]:
     problems = [outcome for outcome in outcomes if outcome.problem is not None]
-    duplicates = sum(outcome.duplicate for outcome in outcomes)
+    duplicates = [outcome.name for outcome in outcomes if outcome.duplicate]
     return {
         "gallery": gallery,
         "sent": len(outcomes),
-        "enrolled": len(outcomes) - len(problems) - duplicates,
-        "duplicates": duplicates,
+        "enrolled": len(outcomes) - len(problems) - len(duplicates),
+        "duplicates": len(duplicates),
+        "duplicate_names": duplicates,
         "passed_by": source.passed_by,
         "seconds": round(seconds, 3),
         "crops_per_second": round(len(outcomes) / max(seconds, 1e-9), 1),
@@ -152,6 +178,11 @@ def _show(console: Console, summary: dict[str, Any]) -> None:
         console.print(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
     if summary["passed_by"]:
         console.print(f"{summary['passed_by']:,} other files are no images and were passed by")
+    # A job reports their number alone.
+    if names := summary.get("duplicate_names"):
+        rest = len(names) - DUPLICATES_SHOWN
+        more = f" and {rest:,} more; --json names them all" if rest > 0 else ""
+        console.print(f"there already: {escape(', '.join(names[:DUPLICATES_SHOWN]))}{more}")
     for problem in summary["problems"][:PROBLEMS_SHOWN]:
         console.print(f"[red]{escape(problem['name'])}[/]: {escape(problem['problem'])}")
     rest = len(summary["problems"]) - PROBLEMS_SHOWN

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.crops.names import is_image_name
 from model.problems import InputProblem
 from service.client import Client, Job
 from service.client.packing import Packing
@@ -27,14 +28,16 @@ class JobSource:
     """What is sent, and how.
 
     Attributes:
-        name: a folder, zip, tar, CSV manifest, or KIND:PATH.
-        camera, split: which of it, or for a folder or archive under which camera.
+        name: an image, folder, zip, tar, CSV manifest, or KIND:PATH.
+        camera, split: which of it, or for images, a folder or archive under which camera.
+        identity: whom all images show; None where the source names people, or nobody does.
         read_spec: reads KIND:PATH.
     """
 
     name: str
     camera: str | None
     split: str | None
+    identity: str | None
     read_spec: Callable[[str], Iterable[SourceCrop]]
 
 
@@ -72,7 +75,7 @@ def enroll_as_job(
     if report is not None:
         _write_report(report, ())
     path = Path(source.name)
-    archive = path.is_file() and path.suffix.lower() != ".csv"
+    archive = path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
     ended = (_send_archive if archive else _pack)(client, source, begin)
     if report is not None:
         _write_report(report, ended.problems)
@@ -97,6 +100,11 @@ def _send_archive(client: Client, source: JobSource, begin: Callable[[], None]) 
     path = Path(source.name)
     if source.split is not None:
         raise InputProblem(f"--split {source.split}: an archive names none; send its manifest")
+    if source.identity is not None:
+        raise InputProblem(
+            f"--identity {source.identity}: an archive is sent as it is; put a manifest.csv into "
+            "it, or leave --job out"
+        )
     try:
         readable = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except OSError as error:
@@ -117,10 +125,10 @@ def _send_archive(client: Client, source: JobSource, begin: Callable[[], None]) 
 
 def _pack(client: Client, source: JobSource, begin: Callable[[], None]) -> Imported:
     with open_source(source.name, source.read_spec) as found, progress_bar() as progress:
-        chosen = found.in_split(source.split).under(source.camera)
+        chosen = found.in_split(source.split).under(source.camera).showing(source.identity)
         sending = progress.add_task("Sending", total=len(chosen.crops))
         packing = Packing(chosen, lambda: progress.advance(sending))
-        camera = None if chosen.labelled else source.camera
+        camera = None if packing.with_manifest else source.camera
         begin()
         job = client.import_archive(packing.upload, camera=camera)
         progress.remove_task(sending)

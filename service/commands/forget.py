@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from model.problems import InputProblem
 from service.commands.connection import (
     DEFAULT_GALLERY,
     DEFAULT_URL,
@@ -25,14 +27,20 @@ def forget(
     url: UrlOption = DEFAULT_URL,
     gallery: GalleryOption = DEFAULT_GALLERY,
     api_key: ApiKeyOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; needed where no terminal can be asked.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Removes a person from a gallery and its snapshots, and says what remains.
 
-    It cannot be undone: no restore brings them back. The key needs the scope admin.
+    It cannot be undone: no restore brings them back. On a terminal the command asks first; without
+    one it needs --yes. The key needs the scope admin.
 
-    Example: gmn forget 0042 --gallery entrance
+    Example: gmn forget 0042 --gallery entrance --yes
     """
+    if not yes:
+        _confirm(identity, gallery)
     with connect(url, api_key, gallery) as client:
         forgotten = client.forget(identity)
     console = output()
@@ -47,3 +55,13 @@ def forget(
         for one in forgotten.remaining:
             table.add_row(escape(one.what), escape(one.where), escape(one.until))
         console.print(table)
+
+
+def _confirm(identity: str, gallery: str) -> None:
+    if not sys.stdin.isatty():
+        raise InputProblem(
+            f"forget {identity}: it cannot be undone, and there is no terminal to ask on; add --yes"
+        )
+    question = f"Remove {identity} from gallery {gallery} and its snapshots? It cannot be undone."
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)

@@ -124,7 +124,7 @@ def query_command(
 
         Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
 
-        Example: gmn query --data cuhk01:/data/cuhk01 --camera 1
+        Example: gmn query --data cuhk01:/data/cuhk01 --camera B
         """
         if bool(images) == bool(data):
             raise typer.BadParameter("name either images or --data KIND:PATH")

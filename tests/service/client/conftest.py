@@ -84,6 +84,16 @@ def manifest(folder: Path, drawn_crops) -> Path:
 
 
 @pytest.fixture
+def people_folder(tmp_path: Path, drawn_crops) -> Path:
+    """The same people in a folder with one sub-folder for each."""
+    for number, crop in enumerate(drawn_crops):
+        person = tmp_path / "people" / crop.identity
+        person.mkdir(parents=True, exist_ok=True)
+        (person / f"{number:02d}.png").write_bytes(crop.png)
+    return tmp_path / "people"
+
+
+@pytest.fixture
 def archive(folder: Path, tmp_path: Path) -> Path:
     """The folder as a zip, with what another system leaves in one."""
     path = tmp_path / "images.zip"

@@ -36,6 +36,11 @@ def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
     assert first.returncode == 0, first.stderr
     second = json.loads(run_gmn(service_url, gallery, "enroll", str(manifest), "--json").stdout)
     assert (second["enrolled"], second["duplicates"]) == (0, len(drawn_crops))
+    names = [str(manifest.parent / f"{number:02d}.png") for number in range(len(drawn_crops))]
+    assert second["duplicate_names"] == names
+    shown = run_gmn(service_url, gallery, "enroll", str(manifest)).stdout
+    assert all(name in shown for name in names[:10])
+    assert "and 14 more; --json names them all" in shown
     with Client(service_url, gallery=gallery) as client:
         labels = sorted((crop.identity, crop.camera) for crop in client.crops())
     assert labels == sorted((crop.identity, crop.camera) for crop in drawn_crops)
@@ -168,6 +173,55 @@ def test_an_empty_gallery_and_one_that_is_not_there_are_said_to_be(
     assert missing.returncode == 2
     assert "nowhere" in missing.stderr
     assert len(missing.stderr.strip().splitlines()) == 1
+
+
+def test_one_image_is_enrolled_as_the_person_and_camera_that_are_named(
+    folder: Path, service_url: str, gallery: str
+) -> None:
+    asked = ["enroll", str(folder / "00.png"), "--identity", "Ann", "--camera", "door"]
+    finished = run_gmn(service_url, gallery, *asked)
+    assert finished.returncode == 0, finished.stderr
+    with Client(service_url, gallery=gallery) as client:
+        (crop,) = client.crops()
+    assert (crop.identity, crop.camera) == ("Ann", "door")
+
+
+def test_a_folder_is_enrolled_as_one_person(
+    folder: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    (folder / "broken.png").unlink()
+    finished = run_gmn(service_url, gallery, "enroll", str(folder), "--identity", "Ann")
+    assert finished.returncode == 0, finished.stderr
+    with Client(service_url, gallery=gallery) as client:
+        assert [crop.identity for crop in client.crops()] == ["Ann"] * len(drawn_crops)
+
+
+def test_a_folder_with_a_sub_folder_per_person_names_the_people(
+    people_folder: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    finished = run_gmn(service_url, gallery, "enroll", str(people_folder), "--camera", "door")
+    assert finished.returncode == 0, finished.stderr
+    with Client(service_url, gallery=gallery) as client:
+        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
+    assert labels == sorted((crop.identity, "door") for crop in drawn_crops)
+
+
+def test_an_identity_for_a_source_that_names_people_is_refused(
+    manifest: Path, people_folder: Path, service_url: str, gallery: str
+) -> None:
+    for source in (manifest, people_folder):
+        refused = run_gmn(service_url, gallery, "enroll", str(source), "--identity", "Ann")
+        assert refused.returncode == 2
+        assert "names the people itself" in refused.stderr
+
+
+@pytest.mark.parametrize("job", [[], ["--job"]])
+def test_a_missing_gallery_names_the_option_that_creates_it(
+    job: list[str], manifest: Path, service_url: str
+) -> None:
+    missing = run_gmn(service_url, "nowhere", "enroll", str(manifest), *job)
+    assert missing.returncode == 2
+    assert "--gallery nowhere: there is no such gallery; add --create" in missing.stderr
 
 
 def test_create_makes_the_gallery_once(manifest: Path, service_url: str) -> None:

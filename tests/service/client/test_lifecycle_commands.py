@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -49,6 +52,21 @@ def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
     )
 
 
+def test_a_folder_of_people_as_a_job_keeps_their_names(
+    people_folder: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    bare = run_gmn(service_url, gallery, "enroll", str(people_folder), "--job")
+    assert bare.returncode == 2
+    assert "--camera" in bare.stderr
+    finished = run_gmn(
+        service_url, gallery, "enroll", str(people_folder), "--job", "--camera", "door"
+    )
+    assert finished.returncode == 0, finished.stderr
+    with Client(service_url, gallery=gallery) as client:
+        labels = {(crop.identity, crop.camera) for crop in client.crops()}
+    assert labels == {(crop.identity, "door") for crop in drawn_crops}
+
+
 def test_a_tar_as_a_job_goes_with_the_manifest_in_it(
     folder: Path, manifest: Path, service_url: str, gallery: str, drawn_crops, tmp_path
 ) -> None:
@@ -85,16 +103,50 @@ def test_a_snapshot_is_taken_listed_and_restored_without_who_was_forgotten(
         assert taken.returncode == 0, taken.stderr
         snapshot_id = taken.stdout.split()[-1]
         assert snapshot_id in run_gmn(service_url, gallery, "snapshot", "list").stdout
-        forgotten = run_gmn(service_url, gallery, "forget", "0000")
+        forgotten = run_gmn(service_url, gallery, "forget", "0000", "--yes")
         assert f"{theirs} crops removed from gallery" in forgotten.stdout
         assert f"{theirs} crops removed from snapshot {snapshot_id}" in forgotten.stdout
         assert "audit log" in forgotten.stdout
         restored = run_gmn(service_url, gallery, "snapshot", "restore", snapshot_id, "--json")
         assert json.loads(restored.stdout)["crops"] == len(drawn_crops) - theirs
         assert client.gallery().crops == len(drawn_crops) - theirs
-    again = run_gmn(service_url, gallery, "forget", "0000")
+    again = run_gmn(service_url, gallery, "forget", "0000", "--yes")
     assert again.returncode == 2
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
+    service_url: str, gallery: str, drawn_crops
+) -> None:
+    with Client(service_url, gallery=gallery) as client:
+        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+        refused = run_gmn(service_url, gallery, "forget", "0000")
+        assert refused.returncode == 2
+        assert "--yes" in refused.stderr
+        assert client.gallery().crops == len(drawn_crops)
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 24), ("y", 0, 20)])
+def test_forgetting_on_a_terminal_asks_first(
+    answer: str, status: int, left: int, service_url: str, gallery: str, drawn_crops
+) -> None:
+    with Client(service_url, gallery=gallery) as client:
+        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+        keyboard, terminal = pty.openpty()
+        os.write(keyboard, f"{answer}\n".encode())
+        command = [sys.executable, gmn.__file__, "forget", "0000", "--url", service_url]
+        finished = subprocess.run(
+            [*command, "--gallery", gallery],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        os.close(keyboard)
+        os.close(terminal)
+        assert finished.returncode == status, finished.stderr
+        assert "Remove 0000 from gallery" in finished.stderr
+        assert client.gallery().crops == left
 
 
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
