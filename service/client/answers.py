@@ -69,6 +69,7 @@ class RankedCrop(Answer):
         pair_logit: M-Net's score, higher means the same person; None beyond `rerank_depth`.
         probability: that both show one person, 0 to 1; None where the row was not scored.
         verdict: what the operating point makes of this row's score.
+        external_id, metadata: as enrolled; None in an answer that is `stale` too.
     """
 
     rank: int
@@ -76,6 +77,8 @@ class RankedCrop(Answer):
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
+    external_id: str | None = None
+    metadata: dict[str, Any] | None = None
     cosine: float
     pair_logit: float | None = None
     probability: float | None = None

@@ -46,6 +46,9 @@ def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
 
 def _table(ranking: Ranking) -> Table:
     table = Table("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
+    with_ids = any(row.external_id is not None for row in ranking.results)
+    if with_ids:
+        table.add_column("external id")
     for column in ("rank", "cosine", "logit", "probability"):
         next(one for one in table.columns if one.header == column).justify = "right"
     for row in ranking.results:
@@ -59,6 +62,7 @@ def _table(ranking: Ranking) -> Table:
             "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
             "–" if row.probability is None else f"{row.probability:.1%}",
             f"[{style}]{row.verdict}[/]" if style else "–",
+            *([escape(row.external_id or "–")] if with_ids else []),
         )
     return table
 

@@ -135,17 +135,17 @@ class Follower:
     def confirm(self, gallery: Gallery, crops: list[CropLabel]) -> Confirmation:
         """Asks the record for crops that a search found; blocks."""
         store, number = self._store, gallery.gallery_id
-        present = store.crops.present(number, [crop.row_id for crop in crops])
+        present = store.crops.by_row(number, [crop.row_id for crop in crops])
         missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
         if not missing:
-            return Confirmation()
+            return Confirmation(crops=present)
         if store.galleries.get(number) is None:
             raise UnknownGallery(gallery.name)
         # After a restore crops have other rows: those were not deleted, and are shown until the
         # restored gallery is.
         removed = store.crops.removed_among(list(missing))
         gone = frozenset(missing[crop_id] for crop_id in removed)
-        return Confirmation(gone, stale=len(gone) < len(missing))
+        return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
 
     def close(self) -> None:
         """Ends the thread; one that waits for an answer is left to itself after a while."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
@@ -12,7 +12,7 @@ from service.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
 from service.gallery.record_store import RecordStore
-from service.gallery.records import CropLabel
+from service.gallery.records import CropLabel, StoredCrop
 from service.pulse import Stage
 
 
@@ -53,10 +53,12 @@ class Confirmation:
     Attributes:
         gone: row ids of those that were deleted.
         stale: it could not be asked, or the search saw a gallery that was replaced since.
+        crops: the records of those that are there, by row id.
     """
 
     gone: frozenset[int] = frozenset()
     stale: bool = False
+    crops: Mapping[int, StoredCrop] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -143,9 +145,10 @@ class DirectUpdates:
         """Nobody else writes; what is committed is in the device thread's line by then."""
         return self._device.submit(lambda: None)
 
-    def confirm(self, *_: object) -> Confirmation:
-        """A change is shown before it is acknowledged, so that there is nothing to ask."""
-        return Confirmation()
+    def confirm(self, gallery: Gallery, crops: list[CropLabel]) -> Confirmation:
+        """Reads their records; what was deleted is not found, since a change is shown at once."""
+        rows = [crop.row_id for crop in crops]
+        return Confirmation(crops=self._store.crops.by_row(gallery.gallery_id, rows))
 
     def doubt(self) -> None:
         """There is nothing to doubt."""

@@ -7,13 +7,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 from service.failpoints import CommitSteps, passed
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
 from service.gallery.records import CropLabel
-from service.problems import RecordUnavailable, ServiceProblem
+from service.problems import DamagedRecord, DamagedRedisRecord, RecordUnavailable, ServiceProblem
 from service.pulse import Stage, WatchedPool
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class RecordAccess:
             self._writer.submit(logged)
 
     async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        """Asks whether crops that a search found are still there.
+        """Asks whether crops that a search found are still there, and for their records.
 
         Where the record does not answer in time the search is answered from memory.
 
@@ -138,7 +139,10 @@ class RecordAccess:
         except (RecordUnavailable, TimeoutError):
             self._updates.doubt()
             return Confirmation(stale=True)
-        return Confirmation(said.gone, said.stale or state.stale)
+        except (DamagedRecord, DamagedRedisRecord) as damage:
+            log.error("the records of a search's results cannot be read: %s", damage.detail)
+            return Confirmation(stale=True)
+        return replace(said, stale=said.stale or state.stale)
 
     def close(self) -> None:
         """Finishes what is under way."""

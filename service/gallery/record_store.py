@@ -171,8 +171,8 @@ class CropRecords(Protocol):
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
         """Those of these crops that are there, as the index needs them, by `row_id`."""
 
-    def present(self, gallery_id: int, row_ids: Sequence[int]) -> set[int]:
-        """Which of these crops are there now."""
+    def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+        """Those of these crops that are there now, by `row_id`."""
 
     def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops were removed for good."""

@@ -70,7 +70,9 @@ async def confirmed(
             raise UnknownCrop(gallery.name, found.asked.crop_id)
         gone |= said.gone
         kept = [one for one in found.ranking.results if one.label.row_id not in gone]
-        results = tuple(kept[: options.top_k])
+        results = tuple(
+            replace(one, record=said.crops.get(one.label.row_id)) for one in kept[: options.top_k]
+        )
         ranking = replace(found.ranking, verdict=overall_verdict(results), results=results)
         if not said.gone:
             break

@@ -18,7 +18,7 @@ from model.calibration import (
     Verdict,
 )
 from service.gallery.index import Candidates, GalleryIndex, first_of_each
-from service.gallery.records import CropLabel
+from service.gallery.records import CropLabel, StoredCrop
 from service.gallery.rows import Filter
 from service.inference.networks import Networks
 
@@ -52,13 +52,18 @@ class RankingOptions:
 
 @dataclass(frozen=True)
 class RankedCrop:
-    """One result; the last three are None where the asked scoring did not reach it."""
+    """One result; logit, probability and verdict are None where the scoring did not reach it.
+
+    Attributes:
+        record: what the client stored with the crop; None where the record did not answer.
+    """
 
     label: CropLabel
     cosine: float
     pair_logit: float | None
     probability: float | None
     verdict: Verdict | None
+    record: StoredCrop | None = None
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
     without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
     store, rows = runtime.galleries.store, [crop.row_id for crop in without]
     # A crop that was deleted meanwhile has lost its picture with it, and needs none.
-    there = await runtime.galleries.read(lambda: store.crops.present(gallery.gallery_id, rows))
+    there = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
     problems = [
         JobProblem(
             crop.row_id,

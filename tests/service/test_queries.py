@@ -81,6 +81,21 @@ def test_a_filtered_score_is_the_unfiltered_one(served, filled, drawn_crops):
     }
 
 
+def test_results_carry_what_the_client_stored_with_a_crop(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops[:3]]
+    metadata = ['{"shift": "night", "door": 2}', "{}", ""]
+    served.enroll(gallery, *images, external_id=["track 1", "", "track 3"], metadata=metadata)
+    for asked in ({}, {"scoring": "cosine"}, {"mode": "separate"}):
+        answer = served.query(gallery, images[0], **asked).json()
+        results = (answer["results"][0] if "mode" in asked else answer)["results"]
+        for one in results:
+            stored = served.http.get(one["image_url"].removesuffix("/image")).json()
+            assert one["external_id"] == stored["external_id"]
+            assert one["metadata"] == stored["metadata"]
+        first = next(one for one in results if one["external_id"] == "track 1")
+        assert first["metadata"] == {"shift": "night", "door": 2}
+
+
 def test_a_time_filter_leaves_out_what_is_earlier_later_or_unknown(served, gallery, drawn_crops):
     times = ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z", ""]
     images = [crop.png for crop in drawn_crops[:4]]

@@ -116,9 +116,12 @@ def test_while_redis_stands_still_queries_go_on_and_say_so_and_writes_are_503(
 ):
     one, other = replicas
     gallery = one.create("standing")
-    enrolled = one.enroll(gallery, drawn_crops[0].png)
+    enrolled = one.enroll(
+        gallery, drawn_crops[0].png, external_id="track 1", metadata='{"door": 2}'
+    )
     version = enrolled.json()["gallery_version"]
-    other.query(gallery, drawn_crops[0].png, min_version=version)
+    (found,) = other.query(gallery, drawn_crops[0].png, min_version=version).json()["results"]
+    assert (found["external_id"], found["metadata"]) == ("track 1", {"door": 2})
     redis_record.process.send_signal(signal.SIGSTOP)
     try:
         for served in replicas:
@@ -130,6 +133,8 @@ def test_while_redis_stands_still_queries_go_on_and_say_so_and_writes_are_503(
                 assert answer.json()["stale"] is True
                 assert answer.headers[STALE] == "true"
                 assert _crop_ids(answer) == _crop_ids(enrolled)
+                (found,) = answer.json()["results"]
+                assert (found["external_id"], found["metadata"]) == (None, None)
             refused = [
                 served.enroll(gallery, drawn_crops[1].png),
                 served.http.get(f"/v1/galleries/{gallery}/crops"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ConfigDict, Field
 
 from model.calibration import Verdict
@@ -16,6 +18,7 @@ class RankedOut(Schema):
     `probability` is that this crop shows the person asked for, where that person was as likely as
     not among the crops searched. It and `verdict` are null where the asked scoring did not reach
     the crop, which is beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
+    `external_id` and `metadata` are those of the enrolment, and null in an answer that is `stale`.
     """
 
     rank: int
@@ -23,6 +26,8 @@ class RankedOut(Schema):
     identity: str | None
     camera: str | None
     captured_at: Moment | None
+    external_id: str | None
+    metadata: dict[str, Any] | None
     cosine: float
     pair_logit: float | None
     probability: float | None
@@ -32,12 +37,15 @@ class RankedOut(Schema):
     @classmethod
     def of(cls, gallery: str, rank: int, ranked: RankedCrop) -> RankedOut:
         """From what the operation answers."""
+        record = ranked.record
         return cls(
             rank=rank,
             crop_id=ranked.label.crop_id,
             identity=ranked.label.identity,
             camera=ranked.label.camera,
             captured_at=ranked.label.captured_at,
+            external_id=record.external_id if record else None,
+            metadata=dict(record.metadata) if record and record.metadata is not None else None,
             cosine=ranked.cosine,
             pair_logit=ranked.pair_logit,
             probability=ranked.probability,
@@ -84,6 +92,8 @@ class QueryOut(Schema):
                         "identity": "0042",
                         "camera": "east",
                         "captured_at": "2026-03-01T09:30:00Z",
+                        "external_id": "track-17",
+                        "metadata": {"shift": "night"},
                         "cosine": 0.83,
                         "pair_logit": 4.1,
                         "probability": 0.97,

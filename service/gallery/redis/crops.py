@@ -168,9 +168,10 @@ class RedisCrops:
         """Those of these crops that are there, as the index needs them, by `row_id`."""
         return scanning.read_indexed(self._database, gallery_id, row_ids)
 
-    def present(self, gallery_id: int, row_ids: Sequence[int]) -> set[int]:
-        """Which of these crops are there now."""
-        return {int(row) for row in self._database.read("present", gallery_id, *row_ids)}
+    def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+        """Those of these crops that are there now, by `row_id`."""
+        found = self._database.read("by_row", gallery_id, *row_ids)
+        return {int(row): stored_crop(row, values) for row, values in found}
 
     def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops were removed for good."""

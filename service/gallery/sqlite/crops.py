@@ -205,14 +205,14 @@ class SqliteCrops:
         side = searched_side(connection, gallery_id)
         return list(indexed_crops(connection, gallery_id, side, row_ids))
 
-    def present(self, gallery_id: int, row_ids: Sequence[int]) -> set[int]:
-        """Which of these crops are there now."""
+    def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+        """Those of these crops that are there now, by `row_id`."""
         rows = self._database.connection.execute(
-            "SELECT row_id FROM crops WHERE gallery_id = ? "
+            f"SELECT {COLUMNS} FROM crops WHERE gallery_id = ? "
             "AND row_id IN (SELECT value FROM json_each(?))",
             (gallery_id, json.dumps(list(row_ids))),
         )
-        return {row_id for (row_id,) in rows}
+        return {crop.row_id: crop for crop in map(stored_crop, rows)}
 
     def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops were removed for good."""

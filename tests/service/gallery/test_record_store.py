@@ -88,11 +88,15 @@ def test_crops_are_asked_for_by_row(store, gallery):
     added = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2), new_crop(3)]).added
     first, second, third = (one.label.row_id for one in added)
     store.crops.remove(gallery, [added[1].label.crop_id])
-    assert store.crops.present(gallery, [third, second, first, 999]) == {first, third}
+    there = store.crops.by_row(gallery, [third, second, first, 999])
+    assert there == {
+        row: store.crops.get(gallery, one.label.crop_id)
+        for row, one in ((first, added[0]), (third, added[2]))
+    }
     found = store.crops.indexed(gallery, [third, second, first, 999])
     assert [one.label for one in found] == [added[0].label, added[2].label]
     assert [one.vector.tolist() for one in found] == [[1.25] * 4, [3.25] * 4]
-    assert store.crops.present(_create(store, "roof"), [first]) == set()
+    assert store.crops.by_row(_create(store, "roof"), [first]) == {}
     assert store.crops.indexed(gallery, []) == []
 
 
