@@ -8,6 +8,7 @@ import zipfile
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.service.conftest import Served
 from tests.service.redis_server import redis_server
@@ -173,7 +174,7 @@ def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     page.fill("dialog.question input", "Ann")
     confirm(page, "Rename")
     confirm(page, "Merge")
-    page.get_by_text("one with who bore that name").wait_for()
+    page.get_by_text("merged with the identity of that name").wait_for()
     page.get_by_role("button", name="Forget Ann").click()
     confirm(page, "Forget")
     page.get_by_text("Forgotten: 8 crops removed from the gallery.").wait_for()
@@ -202,7 +203,10 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
 
 def test_a_refusal_is_shown_in_the_words_of_the_service(page):
     page.set_input_files("#query .drop input", PNG | {"buffer": b"no image"})
-    page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image").wait_for()
+    alert = page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image")
+    alert.wait_for()
+    assert alert.inner_text().count("not a JPEG") == 1
+    assert page.get_by_text("Drop a picture to begin.").count() == 0
 
 
 def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
@@ -251,4 +255,53 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops, scheme):
     search_for(page, drawn_crops[0].png)
     page.wait_for_selector(".cards .card img")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.locator(".banner").bounding_box()["y"] < 844
+    verdict, asked = (
+        page.locator(f".banner {part}").bounding_box() for part in ("h2", ".asked .crop")
+    )
+    assert 0 <= verdict["y"] < 844 / 2
+    assert 0 <= asked["y"] < 844 / 2
+    assert asked["width"] >= 72
+
+
+def test_the_query_picture_is_large_enough_to_compare(page, drawn_crops):
+    search_for(page, drawn_crops[0].png)
+    assert page.locator(".shots .crop").bounding_box()["width"] >= 120
+    assert page.locator(".banner .asked").is_hidden()
+
+
+def test_where_no_crop_passes_the_filters_the_page_says_that_nothing_was_searched(
+    page, drawn_crops
+):
+    search_for(page, drawn_crops[0].png)
+    page.click("#filters summary")
+    page.fill("#other-camera", "nowhere")
+    page.press("#other-camera", "Enter")
+    page.locator(".banner.nothing_searched h2").filter(has_text="Nothing was searched").wait_for()
+    assert "none of its crops passes the filters" in page.locator(".banner").inner_text()
+    assert page.locator(".cards .card").count() == 0
+
+
+def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
+    scene = io.BytesIO()
+    Image.new("RGB", (640, 360), "grey").save(scene, "PNG")
+    images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image"}, png(scene.getvalue())]
+    page.set_input_files("#query .drop input", images)
+    page.wait_for_selector(".banner")
+    notes = page.locator(".banner .note").all_inner_texts()
+    assert any("Image 2: left out of the search" in note for note in notes)
+    assert any("Image 3: the crop is 0.56 times as high as wide" in note for note in notes)
+    assert page.locator(".banner").get_by_text("left out of the search").count() == 1
+    assert page.get_by_role("alert").count() == 0
+    assert page.locator(".cards .card").count() == 10
+
+
+def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(page, http, gallery, drawn_crops):
+    crop = drawn_crops[0]
+    http.delete(f"/v1/galleries/{gallery}/identities/{crop.identity}")
+    files = [("images", ("crop", crop.png))]
+    fields = {"external_id": "track 17"}
+    assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    page.select_option("[name=scoring]", "cosine")
+    search_for(page, crop.png)
+    assert page.locator(".banner h2").inner_text().endswith("a crop without a name")
+    assert "your id track 17" in page.locator(".cards .card").first.inner_text()

@@ -90,7 +90,7 @@ async function crops(place, identity, cursor = null) {
 }
 
 async function remove(crop, place) {
-  const text = `The crop of ${nameOf(crop.identity)} goes with its features and picture, and is found by no search from then on.`;
+  const text = `The crop of ${nameOf(crop.identity)} is deleted with its features and picture. No search finds it again.`;
   if (!await question("Delete this crop?", text, "Delete", { danger: true })) return;
   await attempt(place, async () => {
     await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "DELETE" });

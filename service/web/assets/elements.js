@@ -17,7 +17,7 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export const find = (selector) => document.querySelector(selector);
-export const nameOf = (identity) => identity ?? "no identity";
+export const nameOf = (identity) => identity ?? "no name";
 export const count = (number, one, many = `${one}s`) =>
   `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
@@ -46,7 +46,9 @@ export function verdictSign(verdict) {
 export function problemOf(error) {
   const lines = (error.results ?? []).map((one, at) =>
     one.problem ? h("li", {}, `Image ${at + 1}: ${one.problem.detail}`) : null);
-  return h("div", { class: "problem", role: "alert" }, h("p", {}, error.message), h("ul", {}, lines));
+  const refused = lines.filter((line) => line !== null);
+  const message = refused.length > 0 ? `${count(refused.length, "image")} cannot be used.` : error.message;
+  return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
 // Does something that may fail, and shows why it did at the head of `place`.

@@ -44,19 +44,19 @@ function rowOf({ identity, crops, cameras }) {
 }
 
 async function rename(identity) {
-  const name = await question(`Rename ${identity}`, "The name of somebody who is there already makes the two one.", "Rename", { label: "New name", input: identity });
+  const name = await question(`Rename ${identity}`, "Renaming to an existing identity merges the two.", "Rename", { label: "New name", input: identity });
   if (name === null || name === identity) return;
   const there = await ask(inGallery(`/crops?${new URLSearchParams({ identity: name, limit: 1 })}`));
-  const merging = `${name} is there already. Made one, the two cannot be told apart again.`;
+  const merging = `${name} exists already. A merge cannot be undone.`;
   if (there.results.length > 0 && !await question(`Merge ${identity} into ${name}?`, merging, "Merge", { danger: true })) return;
   const path = inGallery(`/identities/${segment(identity)}`);
   const answer = await ask(path, { method: "PATCH", body: formOf([["new_identity", name]]) });
-  tell(`${identity} is now ${answer.identity}${answer.merged ? ", one with who bore that name" : ""}: ${count(answer.changed, "crop")}.`);
+  tell(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the identity of that name" : ""}: ${count(answer.changed, "crop")}.`);
 }
 
 async function forget(identity, crops) {
   const path = inGallery(`/identities/${segment(identity)}`);
-  const text = `${count(crops, "crop")} with features and pictures go from the gallery and every snapshot. That cannot be undone.`;
+  const text = `${count(crops, "crop")} are deleted with their features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
   if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
   const answer = await ask(path, { method: "DELETE" });
   tell(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`,

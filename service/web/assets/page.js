@@ -9,8 +9,8 @@ import { addressOf, changed, gallery, panel } from "./place.js";
 import { startSearch } from "./search.js";
 
 const READY = {
-  previous_model: "answered by the model before; reindex it to use the new one",
-  needs_reindex: "filled by another model: it can be read and deleted from, and searched again once it is reindexed",
+  previous_model: "answered by the previous model; reindex the gallery to use the new one",
+  needs_reindex: "filled by another model; reindex the gallery to search it and to enrol",
 };
 const SURE = {
   artefact: () => "verdicts by the model’s own thresholds",
@@ -81,7 +81,7 @@ function askForKey(why) {
 find("#gallery").addEventListener("change", (event) => {
   location.hash = addressOf(event.target.value, panel());
 });
-find("#key").addEventListener("click", () => askForKey("Another key, or none to send none."));
+find("#key").addEventListener("click", () => askForKey("Enter another key. Leave the field empty to send no key."));
 document.addEventListener("key-wanted", (event) => askForKey(event.detail));
 for (const event of ["gallery-changed", "searched"]) document.addEventListener(event, loadGalleries);
 let before = gallery();

@@ -6,6 +6,8 @@ import {
 } from "./elements.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
+// So many query images stand beside the verdict where the form is out of sight.
+const SHOTS_BESIDE = 2;
 const STALE = "The database does not answer. These results may be out of date, and pictures may be missing.";
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
@@ -27,15 +29,17 @@ export function showAnswers(place, answer, shots, point) {
 
 function ranking(answer, shots, point) {
   const cards = answer.results.map((one) => h("li", {}, card(one, shots)));
-  return [banner(answer, point), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+  return [banner(answer, shots, point), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
 }
 
-function banner(answer, point) {
+function banner(answer, shots, point) {
   const best = answer.results[0];
   const told = !best ? "The gallery is empty, or none of its crops passes the filters."
     : answer.verdict === "no_match" ? "No crop is similar enough. The most similar crops follow."
       : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
+    h("div", { class: "asked", "aria-hidden": "true" }, shots.slice(0, SHOTS_BESIDE).map((one) =>
+      one.blob ? pictureOf(one.blob, "") : picture(one.crop.image_url, ""))),
     h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, told),
       answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
       answer.stale && h("p", { class: "stale" }, STALE),
@@ -50,7 +54,8 @@ function card(one, shots) {
     h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
     picture(one.image_url, `Crop of ${nameOf(one.identity)}`),
     h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
-      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)), bar,
+      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
+      one.external_id !== null && h("span", {}, "your id ", h("span", { class: "name" }, one.external_id)), bar,
       h("span", { class: "figures" }, figure("probability", percent(one.probability)),
         figure("cosine", decimal(one.cosine, 3)), figure("logit", decimal(one.pair_logit, 2)))));
 }

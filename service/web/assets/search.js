@@ -40,9 +40,9 @@ function setShots(next) {
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
-    one.blob ? pictureOf(one.blob, `Shot ${at + 1}`) : picture(one.crop.image_url, "The crop asked by"),
+    one.blob ? pictureOf(one.blob, `Query image ${at + 1}`) : picture(one.crop.image_url, "The crop of the query"),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
-    h("button", { type: "button", class: "remove", "aria-label": `Remove shot ${at + 1}`,
+    h("button", { type: "button", class: "remove", "aria-label": `Remove query image ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
   run({ scroll: true });
 }
@@ -62,14 +62,18 @@ async function run({ scroll = false } = {}) {
   if (shots.length === 0) {
     place.removeAttribute("aria-busy");
     place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
-      h("p", {}, "The nearest crops of the gallery appear here, with how sure the answer is.")));
+      h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")));
     return;
   }
   const mine = (running = new AbortController());
   const asked = shots;
   await attempt(place, async () => {
     const options = { method: "POST", body: fields(), signal: mine.signal };
-    const answer = await ask(inGallery("/queries"), options);
+    // A refused search leaves no answer of an earlier one behind.
+    const answer = await ask(inGallery("/queries"), options).catch((error) => {
+      if (error.name !== "AbortError") place.replaceChildren();
+      throw error;
+    });
     showAnswers(place, answer, asked, new FormData(find("#query")).get("operating_point"));
     // On a phone the answer would stay below the form.
     if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
