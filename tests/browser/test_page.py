@@ -295,7 +295,9 @@ def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     assert page.locator(".cards .card").count() == 10
 
 
-def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(page, http, gallery, drawn_crops):
+def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
+    page, http, gallery, drawn_crops
+):
     crop = drawn_crops[0]
     http.delete(f"/v1/galleries/{gallery}/identities/{crop.identity}")
     files = [("images", ("crop", crop.png))]
