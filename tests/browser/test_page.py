@@ -82,6 +82,18 @@ def test_a_person_who_is_not_enrolled_has_no_match_in_the_gallery(page, http, ga
     pytest.fail("every drawn person matched another one")
 
 
+def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
+    # A request with files shows its body to no driver.
+    page.evaluate(
+        "() => { const send = window.fetch; window.fetch = (to, how) => {"
+        " window.purpose = how?.body?.get('purpose'); return send(to, how); }; }"
+    )
+    page.get_by_label("Purpose").fill("case 7/2026")
+    drop(page, "#query .drop", drawn_crops[0].png)
+    page.wait_for_function("window.purpose === 'case 7/2026'")
+    page.wait_for_selector(".cards .card img")
+
+
 def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.click("#filters summary")
