@@ -310,6 +310,14 @@ class PageQuery(Form):
     limit: int = Field(100, ge=1, le=1000, description="Results on one page.")
 
 
+class IdentitiesQuery(PageQuery):
+    """Which identities are listed."""
+
+    query: str = Field(
+        "", max_length=256, description="Only those that contain this, in any case; all if empty."
+    )
+
+
 class CropsQuery(PageQuery):
     """Which crops are listed."""
 

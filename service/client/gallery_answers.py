@@ -69,6 +69,14 @@ class Identity(Answer):
     cameras: int
 
 
+class IdentityDetail(Answer):
+    """How many crops one identity has, and which cameras took them."""
+
+    identity: str
+    crops: int
+    cameras: list[str]
+
+
 class Relabelling(Answer):
     """How many crops bear the new name; `merged` where others bore it before."""
 

@@ -141,6 +141,9 @@ class Galleries:
         try:
             return self._held.get(name)
         except UnknownGallery:
+            if self.store.changes is None:
+                # No other process creates galleries, so that an unknown name waits for nothing.
+                raise
             await self.catch_up()
             return self._held.get(name)
 
@@ -250,7 +253,8 @@ class Galleries:
         """Deletes up to `limit` crops from before a moment; answers how many those were."""
 
         def write() -> Removal | None:
-            return self.store.crops.remove_older(gallery.gallery_id, than, limit)
+            since = gallery.settings.retention_from
+            return self.store.crops.remove_older(gallery.gallery_id, than, limit, since)
 
         def apply(removal: Removal | None) -> None:
             if removal is not None:

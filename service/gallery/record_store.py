@@ -21,6 +21,7 @@ from service.gallery.records import (
     GalleryRecord,
     GallerySettings,
     IdentityCount,
+    IdentityRecord,
     IndexedCrop,
     NewCrop,
     Picture,
@@ -28,6 +29,7 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
+    RetentionFrom,
     SettingsChanges,
     Snapshot,
     StoredCrop,
@@ -138,8 +140,13 @@ class CropRecords(Protocol):
     def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
         """Removes every crop of an identity; None where there is none."""
 
-    def remove_older(self, gallery_id: int, than: datetime, limit: int) -> Removal | None:
-        """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+    def remove_older(
+        self, gallery_id: int, than: datetime, limit: int, since: RetentionFrom = "captured"
+    ) -> Removal | None:
+        """Removes up to `limit` crops captured, or else enrolled, before; None where none is.
+
+        With `since="enrolled"`, crops enrolled before, whenever they were captured.
+        """
 
     def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
         """Gives every crop of an identity another one; None where there is no such crop."""
@@ -150,8 +157,13 @@ class CropRecords(Protocol):
     def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops with a `row_id` above `after`, in that order."""
 
-    def identities(self, gallery_id: int, after: str, limit: int) -> list[IdentityCount]:
-        """Up to `limit` identities that sort after `after`."""
+    def identities(
+        self, gallery_id: int, after: str, limit: int, query: str = ""
+    ) -> list[IdentityCount]:
+        """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
+
+    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+        """One identity; None where no crop bears it."""
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""
@@ -243,8 +255,11 @@ class JobRecords(Protocol):
     def page(self, gallery_id: int | None, limit: int) -> list[Job]:
         """The newest jobs, of one gallery or all."""
 
-    def claim(self, worker: str, now: datetime, lease_seconds: float) -> Job | None:
-        """Takes the oldest job that nobody works on, or whose worker let its lease run out."""
+    def claim(self, worker: str, lease_seconds: float) -> Job | None:
+        """Takes the oldest job without a worker, or whose worker's lease has run out.
+
+        Leases go by the record's clock, since those of its processes may differ.
+        """
 
     def update(
         self,

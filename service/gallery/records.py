@@ -266,6 +266,15 @@ class IdentityCount:
 
 
 @dataclass(frozen=True)
+class IdentityRecord:
+    """How many crops one identity has, and the names of its cameras, in their order."""
+
+    identity: str
+    crops: int
+    cameras: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class CropFilter:
     """Which crops a listing shows; None asks nothing."""
 

@@ -30,6 +30,11 @@ def as_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def contains_text(text: str, part: str) -> bool:
+    """Whether a text contains another, in any case and any script."""
+    return part.casefold() in text.casefold()
+
+
 def vector_bytes(vector: NDArray[np.float32]) -> bytes:
     """A vector as it is stored: float32, little-endian."""
     return np.asarray(vector, "<f4").tobytes()

@@ -12,12 +12,13 @@ from service.gallery.records import (
     CropFilter,
     GalleryRecord,
     IdentityCount,
+    IdentityRecord,
     Picture,
     RetentionFrom,
     StoredCrop,
 )
 from service.operations.pictures import stored_picture
-from service.problems import UnknownCrop, UnknownPicture
+from service.problems import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.runtime import Runtime
 
 Item = TypeVar("Item")
@@ -102,15 +103,24 @@ async def list_crops(
 
 
 async def list_identities(
-    runtime: Runtime, gallery: str, after: str | None, limit: int
+    runtime: Runtime, gallery: str, after: str | None, limit: int, query: str = ""
 ) -> Page[IdentityCount]:
-    """Identities in the order of their names."""
+    """Identities that contain `query`, in any case, in the order of their names."""
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     identities = await runtime.galleries.read(
-        lambda: store.crops.identities(target.gallery_id, after or "", limit + 1)
+        lambda: store.crops.identities(target.gallery_id, after or "", limit + 1, query)
     )
     more = len(identities) > limit
     return Page(tuple(identities[:limit]), identities[limit - 1].identity if more else None)
+
+
+async def read_identity(runtime: Runtime, gallery: str, identity: str) -> IdentityRecord:
+    """One identity with its cameras; raises `UnknownIdentity`."""
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    found = await runtime.galleries.read(lambda: store.crops.identity(target.gallery_id, identity))
+    if found is None:
+        raise UnknownIdentity(gallery, identity)
+    return found
 
 
 async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:

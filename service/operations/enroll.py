@@ -7,15 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from model.crops.decode import CropProblem
 from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import kept_picture
-from service.gallery.records import Enrolment, LandedCrop, NewCrop, RequestKey
-from service.inference.pipeline import EmbeddedImage
+from service.gallery.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
+from service.inference.pipeline import EmbeddedImage, Pipeline
 from service.inference.quality_gate import QualityGate
 from service.operations.pictures import keep_elsewhere
 from service.problems import NeedsReindex
@@ -23,6 +23,7 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 Outcome = LandedCrop | CropProblem
+CLOCKS_DIFFER_BY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,26 @@ async def _enroll(
     gate = quality_gate(runtime.settings)
     while True:
         model = runtime.model_of(target)
-        embedded = await model.pipeline.embed([image.image for image in images], gate)
+        embedded = await _embed(model.pipeline, images, gate)
         passed(Failpoint.ENROLL__EMBEDDED)
         usable = [
             (image, outcome)
             for image, outcome in zip(images, embedded, strict=True)
             if isinstance(outcome, EmbeddedImage)
         ]
-        problems = [one if isinstance(one, CropProblem) else None for one in embedded]
+        # Of each image its problem, or what the answer warns of.
+        outcomes = [
+            one if isinstance(one, CropProblem) else _warnings(target.settings, image, one)
+            for image, one in zip(images, embedded, strict=True)
+        ]
         if not usable:
-            return EnrolmentAnswer(target.version, tuple(one for one in problems if one))
+            problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
+            return EnrolmentAnswer(target.version, problems)
         new = await asyncio.to_thread(_new_crops, runtime.settings, usable)
         crops = await keep_elsewhere(runtime, target, new)
         passed(Failpoint.ENROLL__PICTURES_KEPT)
         if request is not None:
-            request = replace(request, problems=_outcomes_as_text(embedded))
+            request = replace(request, problems=_outcomes_as_text(outcomes))
         try:
             enrolment = await runtime.galleries.enroll(target.name, model.embedder, crops, request)
         except NeedsReindex:
@@ -129,10 +135,50 @@ async def _enroll(
         return EnrolmentAnswer(
             enrolment.version,
             tuple(
-                one if isinstance(one, CropProblem) else _with_faults(next(landed), one)
-                for one in embedded
+                one if isinstance(one, CropProblem) else _with_warnings(next(landed), one)
+                for one in outcomes
             ),
         )
+
+
+async def _embed(
+    pipeline: Pipeline, images: Sequence[ImageToEnroll], gate: QualityGate | None
+) -> list[EmbeddedImage | CropProblem]:
+    """One outcome per image, in order; an image from the future is not embedded."""
+    early = [_in_the_future(image) for image in images]
+    timely = [image.image for image, problem in zip(images, early, strict=True) if problem is None]
+    embedded = iter(await pipeline.embed(timely, gate))
+    return [next(embedded) if problem is None else problem for problem in early]
+
+
+def _in_the_future(image: ImageToEnroll) -> CropProblem | None:
+    """The problem of an image that is captured later than clocks may differ; retention keeps it."""
+    captured = image.captured_at
+    if captured is None or captured <= datetime.now(UTC) + CLOCKS_DIFFER_BY:
+        return None
+    return CropProblem(
+        "captured_in_future",
+        f"captured_at: {captured.isoformat()} is more than an hour in the future; set the camera's "
+        "clock right, or leave the field out",
+    )
+
+
+def _warnings(
+    settings: GallerySettings, image: ImageToEnroll, embedded: EmbeddedImage
+) -> tuple[str, ...]:
+    """What the answer warns of in a usable image: faults, and that it will be deleted soon."""
+    warnings = tuple(fault.detail for fault in embedded.faults)
+    days, captured = settings.retention_days, image.captured_at
+    if days is None or captured is None or settings.retention_from == "enrolled":
+        return warnings
+    if captured > datetime.now(UTC) - timedelta(days=days):
+        return warnings
+    return (
+        *warnings,
+        f"captured_at: {captured.isoformat()} is past the {days} days that this gallery keeps "
+        "crops, so the next housekeeping deletes it; set retention_from=enrolled or a longer "
+        "retention_days to keep it",
+    )
 
 
 def quality_gate(settings: Settings) -> QualityGate | None:
@@ -151,22 +197,17 @@ def _answer(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer
             results.append(CropProblem(**outcome))
             continue
         one = next(landed)
-        # A program before this one kept null in the place of what is wrong with a usable image.
-        warnings = (*one.warnings, *(outcome or ()))
-        results.append(
-            replace(one, identity=image.identity, camera=image.camera, warnings=warnings)
-        )
+        one = replace(one, identity=image.identity, camera=image.camera)
+        # A program before this one kept null for an image without a problem.
+        results.append(_with_warnings(one, outcome or ()))
     return EnrolmentAnswer(past.version, tuple(results), replayed=True)
 
 
-def _outcomes_as_text(embedded: Sequence[EmbeddedImage | CropProblem]) -> str:
-    """Of each image its problem, or the faults that its answer warns of."""
+def _outcomes_as_text(outcomes: Sequence[CropProblem | tuple[str, ...]]) -> str:
     return json.dumps(
         [
-            {"code": one.code, "detail": one.detail}
-            if isinstance(one, CropProblem)
-            else [fault.detail for fault in one.faults]
-            for one in embedded
+            {"code": one.code, "detail": one.detail} if isinstance(one, CropProblem) else one
+            for one in outcomes
         ]
     )
 
@@ -182,9 +223,8 @@ def _digest(images: Sequence[ImageToEnroll]) -> str:
     return digest.hexdigest()
 
 
-def _with_faults(landed: LandedCrop, embedded: EmbeddedImage) -> LandedCrop:
-    warnings = (*landed.warnings, *(fault.detail for fault in embedded.faults))
-    return replace(landed, warnings=warnings)
+def _with_warnings(landed: LandedCrop, warnings: Sequence[str]) -> LandedCrop:
+    return replace(landed, warnings=(*landed.warnings, *warnings))
 
 
 def _new_crops(

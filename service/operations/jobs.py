@@ -210,9 +210,7 @@ async def work_on_jobs(
     while True:
         runtime.jobs_wanted.clear()
         try:
-            job = await runtime.galleries.write(
-                lambda: jobs.claim(runtime.worker, datetime.now(UTC), LEASE_SECONDS)
-            )
+            job = await runtime.galleries.write(lambda: jobs.claim(runtime.worker, LEASE_SECONDS))
         except ServiceProblem as problem:
             log.warning("no job can be taken up: %s", problem.detail)
             job = None

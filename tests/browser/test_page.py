@@ -195,6 +195,23 @@ def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     assert [one["identity"] for one in answer["results"]] == ["0000", "0003", "0004", "0005"]
 
 
+def test_an_identity_beyond_the_first_page_is_found(page, http, gallery, drawn_crops):
+    for first in range(0, 220, 20):
+        files = [
+            ("images", ("crop", drawn_crops[0].png + b"%d" % number))
+            for number in range(first, first + 20)
+        ]
+        identities = [f"p{number:04d}" for number in range(first, first + 20)]
+        fields = {"identity": identities}
+        assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    page.get_by_role("link", name="Identities").click()
+    page.get_by_role("button", name="Show more").wait_for()
+    page.get_by_label("Find").fill("P0219")
+    page.locator("#people li").get_by_text("p0219").wait_for()
+    assert page.locator("#people li").count() == 1
+    assert page.get_by_role("button", name="Show more").is_hidden()
+
+
 def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     crop = drawn_crops[0]
     files = [("images", ("crop", crop.png))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -171,6 +172,20 @@ def test_a_crop_reads_back_as_it_was_sent(served, gallery, drawn_crops):
     assert picture.headers["content-type"] == "image/png"
 
 
+def test_an_image_from_the_future_fails_alone(served, gallery, drawn_crops):
+    moments = [datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (50, 70)]
+    answer = served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops[:3]),
+        captured_at=[*(moment.isoformat() for moment in moments), ""],
+    )
+    first, refused, last = answer.json()["results"]
+    assert answer.status_code == 207
+    assert first["crop_id"] != last["crop_id"]
+    assert refused["problem"]["type"] == "urn:gmn:problem:captured_in_future"
+    assert "camera's clock" in refused["problem"]["detail"]
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
 def test_an_image_keeps_its_own_type(served, gallery, kind):
     image = _encoded(kind)
@@ -201,6 +216,27 @@ def test_identities_are_listed_with_their_counts(served, filled):
     identities = served.http.get(f"/v1/galleries/{filled}/identities").json()["results"]
     assert identities[0] == {"identity": "0000", "crops": 4, "cameras": 2}
     assert len(identities) == 6
+    one = served.http.get(f"/v1/galleries/{filled}/identities/0000").json()
+    assert one == {"identity": "0000", "crops": 4, "cameras": ["east", "west"]}
+    unknown = served.http.get(f"/v1/galleries/{filled}/identities/nobody")
+    assert (unknown.status_code, unknown.json()["type"]) == (
+        404,
+        "urn:gmn:problem:unknown_identity",
+    )
+
+
+def test_identities_are_searched_page_by_page(served, gallery, drawn_crops):
+    names = [f"Guest {number}" for number in range(5)] + ["0042"]
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[:6]), identity=names)
+    found, cursor = [], None
+    while True:
+        asked = {"query": "gUEST", "limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = served.http.get(f"/v1/galleries/{gallery}/identities", params=asked).json()
+        found += [one["identity"] for one in page["results"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == names[:5]
 
 
 @pytest.mark.parametrize("name", [".", ".."])

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import io
+import threading
 import zipfile
 
 import httpx
 import pytest
 
 from service.api.app import create_app
+from service.gallery import galleries
 from service.gallery.job_records import JobProblem
 from service.gallery.records import GallerySettings
 from service.runtime import Runtime
@@ -73,6 +75,21 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked
     listed, one = asked(calls)
     assert [job["job_id"] for job in listed.json()["results"]] == ["here"]
     assert one.status_code == 404
+
+
+def test_an_unknown_gallery_is_not_found_while_the_device_is_busy(asked, monkeypatch):
+    monkeypatch.setattr(galleries, "CAUGHT_UP_WITHIN_SECONDS", 60.0)
+
+    async def calls(http, runtime):
+        free = threading.Event()
+        runtime.device.submit(lambda: free.wait(30))
+        try:
+            async with asyncio.timeout(10):
+                return await http.get("/v1/galleries/nowhere")
+        finally:
+            free.set()
+
+    assert asked(calls).status_code == 404
 
 
 def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):

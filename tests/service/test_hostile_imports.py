@@ -8,6 +8,7 @@ import io
 import json
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_what_cannot_be_imported_fails_with_what_to_do(ended, data):
     assert "; " in job["detail"]
     assert report == []
     assert job["progress"].get("landed", 0) == 0
+
+
+def test_an_image_from_the_future_is_a_line_of_the_report(ended):
+    first, *others = GOOD
+    later = datetime.now(UTC) + timedelta(days=1)
+    rows = [f"{first},1,c1,{later.isoformat()}", *(f"{name},1,c1," for name in others)]
+    manifest = "\n".join(["path,identity,camera,captured_at", *rows]).encode()
+    job, report = ended(zip_of({"manifest.csv": manifest, **GOOD}))
+    assert (job["state"], job["progress"]["landed"]) == ("done", len(others))
+    assert [(row["source"], row["code"]) for row in report] == [(first, "captured_in_future")]
 
 
 @pytest.mark.parametrize("named", ["/etc/passwd", "../../../../etc/passwd", "no.csv", "ü" * 250])

@@ -8,6 +8,7 @@ import sqlite3
 import tarfile
 import time
 import zipfile
+from datetime import UTC, datetime
 
 import pytest
 
@@ -293,7 +294,7 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
     served.enroll(
         gallery,
         *(crop.png for crop in drawn_crops[:3]),
-        captured_at=["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z", ""],
+        captured_at=["2020-01-01T00:00:00Z", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", ""],
     )
     changed = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "30"}).json()
     assert changed["retention_days"] == 30
@@ -301,6 +302,22 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
     assert len(served.query(gallery, drawn_crops[0].png).json()["results"]) == 2
     kept = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "0"}).json()
     assert kept["retention_days"] is None
+
+
+def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, drawn_crops):
+    served = start(housekeeping_seconds=0.1)
+    old = {"captured_at": "2020-01-01T00:00:00Z"}
+    kept, deleted = served.create("kept"), served.create("deleted")
+    for gallery, since in ((kept, "enrolled"), (deleted, "captured")):
+        settings = {"retention_days": "1", "retention_from": since}
+        changed = served.http.patch(f"/v1/galleries/{gallery}", data=settings).json()
+        assert changed["retention_from"] == since
+    (landed,) = served.enroll(kept, drawn_crops[0].png, **old).json()["results"]
+    assert landed["warnings"] == []
+    (landed,) = served.enroll(deleted, drawn_crops[0].png, **old).json()["results"]
+    assert "past the 1 days that this gallery keeps crops" in landed["warnings"][0]
+    eventually(lambda: not _listed(served, deleted))
+    assert len(_listed(served, kept)) == 1
 
 
 def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, filled, drawn_crops):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import zipfile
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -102,7 +102,7 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
     assert not list((one.files / "imports").iterdir())
 
 
-def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
+def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn_crops):
     one, other = runtimes
 
     async def lose():
@@ -121,9 +121,12 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
         async with _working(one, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
-            later = datetime.now(UTC) + timedelta(hours=1)
-            taken = other.galleries.store.jobs.claim(other.worker, later, 60.0)
-            assert taken.job_id == job.job_id
+
+            def take_over():
+                redis_record.ask("HSET", f"gmn:job:{job.job_id}", "lease_until", 0)
+                return other.galleries.store.jobs.claim(other.worker, 60.0)
+
+            eventually(take_over)
             async with asyncio.timeout(WAITED):
                 await stopped.wait()
             await asyncio.sleep(0.2)
@@ -132,6 +135,41 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, drawn_crops):
     lost = asyncio.run(lose())
     assert (lost.state, lost.worker) == ("running", other.worker)
     assert list((one.files / "imports" / lost.job_id / "files").iterdir())
+
+
+def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkeypatch):
+    one, other = runtimes
+    gallery = one.galleries.get("default")
+    done = []
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + timedelta(hours=1)
+
+    async def take_turns():
+        begun = asyncio.Event()
+
+        async def hold(*_):
+            begun.set()
+            await asyncio.sleep(WAITED)
+
+        async def note(_runtime, _gallery, job, _progress):
+            done.append(job.job_id)
+
+        held = await jobs.create_job(one, gallery, "import", {}, jobs.new_job_id())
+        async with _working(one, {"import": hold}):
+            async with asyncio.timeout(WAITED):
+                await begun.wait()
+            monkeypatch.setattr(jobs, "datetime", Ahead)
+            next_one = await jobs.create_job(other, gallery, "import", {}, jobs.new_job_id())
+            async with _working(other, {"import": note}):
+                await _ended(other, next_one.job_id)
+        assert held.job_id not in done
+        store = one.galleries.store
+        await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", "{}"))
+
+    asyncio.run(take_turns())
 
 
 def _remember(number, cosines, logits, memory):

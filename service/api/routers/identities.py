@@ -7,8 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Query
 
 from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
-from service.api.forms import IdentityFields, PageQuery, merged
-from service.api.schemas.identities import ForgottenOut, IdentitiesOut, IdentityOut, RelabelledOut
+from service.api.forms import IdentitiesQuery, IdentityFields, merged
+from service.api.schemas.identities import (
+    ForgottenOut,
+    IdentitiesOut,
+    IdentityDetailOut,
+    IdentityOut,
+    RelabelledOut,
+)
 from service.api.security import needs
 from service.operations import browse, forget, relabel
 
@@ -18,14 +24,22 @@ Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"
 
 @router.get("", responses=refusals(404), dependencies=[needs("query")])
 async def list_identities(
-    runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[PageQuery, Query()]
+    runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[IdentitiesQuery, Query()]
 ) -> IdentitiesOut:
     """Identities in the order of their names; crops without one are not counted."""
-    page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit)
+    page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit, asked.query)
     return IdentitiesOut(
         results=[IdentityOut.model_validate(one) for one in page.items],
         next_cursor=page.next_after,
     )
+
+
+@router.get("/{identity:path}", responses=refusals(404), dependencies=[needs("query")])
+async def read_identity(
+    runtime: RuntimeDep, gallery: GalleryName, identity: Identity
+) -> IdentityDetailOut:
+    """How many crops one identity has, and which cameras took them."""
+    return IdentityDetailOut.model_validate(await browse.read_identity(runtime, gallery, identity))
 
 
 @router.patch(

@@ -13,6 +13,14 @@ class IdentityOut(Schema):
     cameras: int
 
 
+class IdentityDetailOut(Schema):
+    """How many crops one identity has, and which cameras took them."""
+
+    identity: str
+    crops: int
+    cameras: list[str]
+
+
 class IdentitiesOut(Schema):
     """One page of identities, in the order of their names."""
 

@@ -12,6 +12,7 @@ from service.client.gallery_answers import (
     Forgetting,
     Gallery,
     Identity,
+    IdentityDetail,
     Relabelling,
     Restoration,
     RetentionFrom,
@@ -65,10 +66,14 @@ class AsyncGalleryCalls(AsyncSender):
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
         return await self._send(gallery_calls.delete(name))
 
-    def identities(self, gallery: str | None = None) -> AsyncIterator[Identity]:
-        """Every identity, in the order of their names, fetched page by page."""
+    def identities(self, gallery: str | None = None, *, query: str = "") -> AsyncIterator[Identity]:
+        """Identities that contain `query`, in any case, by name, fetched page by page."""
         name = gallery or self.gallery_name
-        return self._pages(lambda cursor: gallery_calls.identities(name, cursor))
+        return self._pages(lambda cursor: gallery_calls.identities(name, cursor, query))
+
+    async def identity(self, identity: str, gallery: str | None = None) -> IdentityDetail:
+        """How many crops one identity has, and which cameras took them."""
+        return await self._send(gallery_calls.identity(gallery or self.gallery_name, identity))
 
     async def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None

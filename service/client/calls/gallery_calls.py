@@ -11,6 +11,7 @@ from service.client.gallery_answers import (
     Forgetting,
     Gallery,
     Identity,
+    IdentityDetail,
     Relabelling,
     Restoration,
     RetentionFrom,
@@ -62,12 +63,19 @@ def delete(gallery: str) -> Call[Removal]:
     return Call("DELETE", path_to("galleries", gallery), Removal, long=True)
 
 
-def identities(gallery: str, cursor: str | None) -> Call[Page[Identity]]:
+def identities(gallery: str, cursor: str | None, query: str = "") -> Call[Page[Identity]]:
     """One page of a gallery's identities."""
     params: dict[str, str | int] = {"limit": IDENTITIES_PER_PAGE}
+    if query:
+        params["query"] = query
     if cursor is not None:
         params["cursor"] = cursor
     return Call("GET", path_to("galleries", gallery, "identities"), Page[Identity], params=params)
+
+
+def identity(gallery: str, name: str) -> Call[IdentityDetail]:
+    """One identity with its cameras."""
+    return Call("GET", path_to("galleries", gallery, "identities", name), IdentityDetail)
 
 
 def rename(gallery: str, identity: str, new_identity: str) -> Call[Relabelling]:

@@ -11,6 +11,7 @@ from service.client.gallery_answers import (
     Forgetting,
     Gallery,
     Identity,
+    IdentityDetail,
     Relabelling,
     Restoration,
     RetentionFrom,
@@ -75,10 +76,14 @@ class GalleryCalls(Sender):
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
         return self._send(gallery_calls.delete(name))
 
-    def identities(self, gallery: str | None = None) -> Iterator[Identity]:
-        """Every identity, in the order of their names, fetched page by page."""
+    def identities(self, gallery: str | None = None, *, query: str = "") -> Iterator[Identity]:
+        """Identities that contain `query`, in any case, by name, fetched page by page."""
         name = gallery or self.gallery_name
-        return self._pages(lambda cursor: gallery_calls.identities(name, cursor))
+        return self._pages(lambda cursor: gallery_calls.identities(name, cursor, query))
+
+    def identity(self, identity: str, gallery: str | None = None) -> IdentityDetail:
+        """How many crops one identity has, and which cameras took them."""
+        return self._send(gallery_calls.identity(gallery or self.gallery_name, identity))
 
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None

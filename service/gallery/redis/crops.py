@@ -13,23 +13,27 @@ from service.gallery.records import (
     CropFilter,
     Enrolment,
     IdentityCount,
+    IdentityRecord,
     IndexedCrop,
     NewCrop,
     Picture,
     Relabelling,
     Removal,
     RequestKey,
+    RetentionFrom,
     StoredCrop,
     StrayPicture,
 )
 from service.gallery.redis import archives, enrolment, restoring, scanning
 from service.gallery.redis.archives import OnDamage
 from service.gallery.redis.database import Argument, Database
-from service.gallery.redis.sums import check_content
+from service.gallery.redis.sums import check_content, check_onwards
 from service.gallery.redis.values import microseconds, now_microseconds, stored_crop
+from service.gallery.stored_values import as_text, contains_text
 
 # So many crops are changed by one script: nobody else is answered meanwhile.
 CROPS_PER_WRITE = 200
+NAMES_LOOKED_AT = 1000
 
 
 class RedisCrops:
@@ -71,8 +75,12 @@ class RedisCrops:
         steps = iter(lambda: self._remove(gallery_id, "identity", identity), None)
         return _as_one(steps)
 
-    def remove_older(self, gallery_id: int, than: datetime, limit: int) -> Removal | None:
+    def remove_older(
+        self, gallery_id: int, than: datetime, limit: int, since: RetentionFrom = "captured"
+    ) -> Removal | None:
         """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+        if since == "enrolled":
+            return self.remove(gallery_id, self._enrolled_before(gallery_id, than, limit))
 
         def steps() -> Iterator[Removal | None]:
             left = limit
@@ -117,10 +125,27 @@ class RedisCrops:
         ]
         return scanning.read_crops(self._database, "page", gallery_id, after, limit, *given)
 
-    def identities(self, gallery_id: int, after: str, limit: int) -> list[IdentityCount]:
-        """Up to `limit` identities that sort after `after`."""
-        found = self._database.read("identities", gallery_id, after, limit)
-        return [IdentityCount(name.decode(), int(crops), int(on)) for name, crops, on in found]
+    def identities(
+        self, gallery_id: int, after: str, limit: int, query: str = ""
+    ) -> list[IdentityCount]:
+        """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
+        found: list[IdentityCount] = []
+        size = NAMES_LOOKED_AT if query else limit
+        while len(found) < limit:
+            names = self._database.read("identities", gallery_id, after, size)
+            page = [IdentityCount(name.decode(), int(crops), int(on)) for name, crops, on in names]
+            found += [one for one in page if contains_text(one.identity, query)]
+            if len(page) < size:
+                break
+            after = page[-1].identity
+        return found[:limit]
+
+    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+        """One identity; None where no crop bears it."""
+        crops, *cameras = self._database.read("identity", gallery_id, identity)
+        if not crops:
+            return None
+        return IdentityRecord(identity, crops, tuple(sorted(one.decode() for one in cameras)))
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""
@@ -201,6 +226,20 @@ class RedisCrops:
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
         return restoring.replace(self._database, gallery_id, embedding_fingerprint, crops)
+
+    def _enrolled_before(self, gallery_id: int, than: datetime, limit: int) -> list[str]:
+        """Ids of up to `limit` crops; restored crops are not in the order of their enrolment."""
+        found: list[str] = []
+        onwards: Argument = 0
+        while onwards != b"" and len(found) < limit:
+            further, *crops = self._database.read("enrolments", gallery_id, onwards)
+            onwards = check_onwards(onwards, further)
+            found += [
+                crop_id.decode()
+                for crop_id, created_at in crops
+                if created_at and created_at.decode() < as_text(than)
+            ]
+        return found[:limit]
 
     def _remove(
         self, gallery_id: int, how: str, *what: Argument, at_most: int = CROPS_PER_WRITE

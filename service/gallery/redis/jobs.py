@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from service.gallery.job_records import Job, JobKind, JobProblem, JobState
 from service.gallery.redis.database import Database
-from service.gallery.redis.values import microseconds, now_microseconds
+from service.gallery.redis.values import microseconds
 from service.gallery.stored_values import as_text, now
 
 
@@ -48,10 +48,10 @@ class RedisJobs:
         key = "gmn:jobs" if gallery_id is None else f"gmn:g:{gallery_id}:jobs"
         return self._newest(key, limit)
 
-    def claim(self, worker: str, now: datetime, lease_seconds: float) -> Job | None:
-        """Takes the oldest job that nobody works on, or whose worker let its lease run out."""
+    def claim(self, worker: str, lease_seconds: float) -> Job | None:
+        """Takes the oldest job without a worker, or whose worker's lease has run out."""
         lease = int(lease_seconds * 1_000_000)
-        return _answered(self._database.write("claim_job", worker, microseconds(now), lease))
+        return _answered(self._database.write("claim_job", worker, lease))
 
     def update(
         self,
@@ -70,7 +70,6 @@ class RedisJobs:
             worker or "",
             state,
             now(),
-            now_microseconds(),
             progress,
             detail or "",
             *(part for pair in texts for part in pair),

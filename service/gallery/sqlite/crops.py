@@ -14,6 +14,7 @@ from service.gallery.records import (
     CropFilter,
     Enrolment,
     IdentityCount,
+    IdentityRecord,
     IndexedCrop,
     LandedCrop,
     NewCrop,
@@ -21,6 +22,7 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
+    RetentionFrom,
     StoredCrop,
     StrayPicture,
 )
@@ -96,11 +98,13 @@ class SqliteCrops:
         """Removes every crop of an identity; None where there is none."""
         return self._remove(gallery_id, "identity = ?", identity)
 
-    def remove_older(self, gallery_id: int, than: datetime, limit: int) -> Removal | None:
+    def remove_older(
+        self, gallery_id: int, than: datetime, limit: int, since: RetentionFrom = "captured"
+    ) -> Removal | None:
         """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+        age = "created_at" if since == "enrolled" else "coalesce(captured_at, created_at)"
         narrowed = (
-            "row_id IN (SELECT row_id FROM crops WHERE gallery_id = ? "
-            "AND coalesce(captured_at, created_at) < ? LIMIT ?)"
+            f"row_id IN (SELECT row_id FROM crops WHERE gallery_id = ? AND {age} < ? LIMIT ?)"
         )
         return self._remove(gallery_id, narrowed, gallery_id, as_text(than), limit)
 
@@ -144,14 +148,35 @@ class SqliteCrops:
         )
         return [stored_crop(row) for row in rows]
 
-    def identities(self, gallery_id: int, after: str, limit: int) -> list[IdentityCount]:
-        """Up to `limit` identities that sort after `after`."""
+    def identities(
+        self, gallery_id: int, after: str, limit: int, query: str = ""
+    ) -> list[IdentityCount]:
+        """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
+        # Once for each identity, not for each of its crops.
+        named = (
+            "AND identity IN (WITH names AS MATERIALIZED (SELECT DISTINCT identity FROM crops "
+            "WHERE gallery_id = ?1 AND identity > ?2) SELECT identity FROM names "
+            "WHERE contains_text(identity, ?4) ORDER BY identity LIMIT ?3)"
+        )
         rows = self._database.connection.execute(
             "SELECT identity, count(*), count(DISTINCT camera) FROM crops "
-            "WHERE gallery_id = ? AND identity > ? GROUP BY identity ORDER BY identity LIMIT ?",
-            (gallery_id, after, limit),
+            f"WHERE gallery_id = ?1 AND identity > ?2 {named if query else ''} "
+            "GROUP BY identity ORDER BY identity LIMIT ?3",
+            (gallery_id, after, limit, *((query,) if query else ())),
         )
         return [IdentityCount(*row) for row in rows]
+
+    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+        """One identity; None where no crop bears it."""
+        rows = self._database.connection.execute(
+            "SELECT camera, count(*) FROM crops WHERE gallery_id = ? AND identity = ? "
+            "GROUP BY camera ORDER BY camera",
+            (gallery_id, identity),
+        ).fetchall()
+        if not rows:
+            return None
+        cameras = tuple(camera for camera, _ in rows if camera is not None)
+        return IdentityRecord(identity, sum(crops for _, crops in rows), cameras)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""

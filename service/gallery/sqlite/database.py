@@ -11,6 +11,7 @@ from pathlib import Path
 from service.failpoints import Failpoint, passed
 from service.gallery.sqlite.checksums import register
 from service.gallery.sqlite.telling import TellingConnection
+from service.gallery.stored_values import contains_text
 from service.high_water import SUFFIX, HighWaterMark
 from service.problems import StorageFailed
 from service.pulse import beat
@@ -121,6 +122,7 @@ class Database:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         register(connection)
+        connection.create_function("contains_text", 2, contains_text, deterministic=True)
         return connection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.gallery.job_records import FINISHED, Job, JobKind, JobProblem, JobState
@@ -59,16 +59,17 @@ class SqliteJobs:
         )
         return [_job(row) for row in rows]
 
-    def claim(self, worker: str, now: datetime, lease_seconds: float) -> Job | None:
-        """Takes the oldest job that nobody works on, or whose worker let its lease run out."""
-        lease = as_text(now + timedelta(seconds=lease_seconds))
+    def claim(self, worker: str, lease_seconds: float) -> Job | None:
+        """Takes the oldest job without a worker, or whose worker's lease has run out."""
+        moment = datetime.now(UTC)
+        lease = as_text(moment + timedelta(seconds=lease_seconds))
         with self._database.transaction() as connection:
             row = connection.execute(
                 "UPDATE jobs SET worker = ?, lease_until = ?, state = 'running' WHERE job_id = ("
                 f"SELECT job_id FROM jobs WHERE {UNFINISHED} "
                 "AND (lease_until IS NULL OR lease_until < ? OR worker = ?) "
                 "ORDER BY created_at, job_id LIMIT 1) RETURNING job_id",
-                (worker, lease, as_text(now), worker),
+                (worker, lease, as_text(moment), worker),
             ).fetchone()
             return _find(connection, row[0]) if row else None
 

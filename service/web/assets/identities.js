@@ -6,39 +6,39 @@ import { attempt, count, find, h, question } from "./elements.js";
 import { changed, gallery, inGallery, panel, segment } from "./place.js";
 
 const PAGE = 200;
+const TYPING_MS = 200;
+let waiting = 0;
 
 export function startIdentities() {
   for (const event of ["panel-shown", "gallery-changed"]) {
     document.addEventListener(event, () => { if (panel() === "identities") load(null); });
   }
   document.addEventListener("gallery-chosen", () => find("#identity-news").replaceChildren());
-  find("#find").addEventListener("input", filter);
+  find("#find").addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => load(null), TYPING_MS);
+  });
 }
 
 async function load(cursor) {
   const name = gallery();
+  const query = find("#find").value;
   const more = find("#more-people");
   await attempt(find("#identities"), async () => {
-    const asked = new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor]]));
+    const asked = new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor], ["query", query]]));
     const page = await ask(inGallery(`/identities?${asked}`));
-    if (gallery() !== name) return;
+    if (gallery() !== name || find("#find").value !== query) return;
     if (cursor === null) find("#people").replaceChildren();
     find("#people").append(...page.results.map(rowOf));
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
-    filter();
   });
-}
-
-function filter() {
-  const wanted = find("#find").value.toLowerCase();
-  for (const row of find("#people").children) row.hidden = !row.dataset.name.toLowerCase().includes(wanted);
 }
 
 function rowOf({ identity, crops, cameras }) {
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, "aria-label": `${label} ${identity}`,
     onclick: () => attempt(find("#identity-news"), () => action(identity, crops)) }, label);
-  return h("li", { "data-name": identity }, h("b", { class: "grow name" }, identity),
+  return h("li", {}, h("b", { class: "grow name" }, identity),
     h("span", { class: "hint" }, `${count(crops, "crop")}, ${count(cameras, "camera")}`),
     button("Crops", openIdentity), button("Rename", rename), button("Forget", forget, "danger quiet"));
 }

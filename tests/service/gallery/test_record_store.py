@@ -11,6 +11,7 @@ import pytest
 from service.gallery.records import (
     CropFilter,
     GallerySettings,
+    IdentityRecord,
     Picture,
     RequestKey,
 )
@@ -167,6 +168,38 @@ def test_crops_are_listed_by_page_and_by_filter(store, gallery):
     assert identities == [("a", 2, 2), ("b", 1, 1)]
 
 
+def test_identities_are_found_by_a_part_of_their_name_in_any_case(store, gallery):
+    names = ["Ann", "anna", "Jörg", "JÖRG 2", "100%", "x_y"]
+    crops = [new_crop(number, name) for number, name in enumerate([*names, "Ann"])]
+    store.crops.enroll(gallery, EMBEDDER, crops)
+
+    def found(query: str, after: str = "", limit: int = 9) -> list[tuple[str, int]]:
+        page = store.crops.identities(gallery, after, limit, query)
+        return [(one.identity, one.crops) for one in page]
+
+    assert found("ANN") == [("Ann", 2), ("anna", 1)]
+    assert found("ANN", limit=1) == [("Ann", 2)]
+    assert found("ANN", after="Ann") == [("anna", 1)]
+    assert found("jörg") == [("JÖRG 2", 1), ("Jörg", 1)]
+    assert (found("%"), found("_"), found("nobody")) == ([("100%", 1)], [("x_y", 1)], [])
+    assert len(found("")) == len(names)
+
+
+def test_an_identity_is_found_behind_many_others(store, gallery):
+    crops = [new_crop(number, f"{number:04d}") for number in range(1200)]
+    for start in range(0, len(crops), 200):
+        store.crops.enroll(gallery, EMBEDDER, crops[start : start + 200])
+    names = [one.identity for one in store.crops.identities(gallery, "", 9, "119")]
+    assert names == [f"{n:04d}" for n in range(1200) if "119" in f"{n:04d}"][:9]
+
+
+def test_an_identity_is_read_with_its_cameras(store, gallery):
+    crops = [new_crop(1, "a", "west"), new_crop(2, "a"), new_crop(3, "a", None), new_crop(4, "b")]
+    store.crops.enroll(gallery, EMBEDDER, crops)
+    assert store.crops.identity(gallery, "a") == IdentityRecord("a", 3, ("east", "west"))
+    assert store.crops.identity(gallery, "nobody") is None
+
+
 def test_a_request_that_happened_happens_once(reopen, store, gallery):
     request = RequestKey("evening", "digest", problems='[null, "bad"]')
     first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
@@ -215,6 +248,27 @@ def test_crops_past_their_time_are_removed_oldest_of_capture_or_enrolment(store,
     assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 9).row_ids) == 1
     assert store.crops.remove_older(gallery, NOON - timedelta(days=1), 9) is None
     assert _numbers(store, gallery) == [2, 4]
+
+
+def test_crops_enrolled_long_ago_are_removed_whenever_they_were_captured(store, gallery):
+    long_ago = NOON - timedelta(days=9)
+    store.crops.enroll(
+        gallery,
+        EMBEDDER,
+        [
+            new_crop(1, captured_at=long_ago),
+            new_crop(2, created_at=long_ago),
+            new_crop(3, captured_at=None, created_at=long_ago),
+            new_crop(4),
+            # As a restore puts it back, behind newer ones.
+            new_crop(5, created_at=long_ago),
+        ],
+    )
+    than = NOON - timedelta(days=1)
+    assert len(store.crops.remove_older(gallery, than, 2, "enrolled").row_ids) == 2
+    assert len(store.crops.remove_older(gallery, than, 9, "enrolled").row_ids) == 1
+    assert store.crops.remove_older(gallery, than, 9, "enrolled") is None
+    assert _numbers(store, gallery) == [1, 4]
 
 
 def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_since(

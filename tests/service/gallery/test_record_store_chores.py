@@ -12,16 +12,18 @@ from service.gallery.records import GallerySettings, PublishedCalibration, Snaps
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 
+ENDS_AT_ONCE = 0.0
+
 
 def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(store, gallery):
     store.jobs.create(new_job("first", gallery, NOON))
     store.jobs.create(new_job("second", gallery, NOON + timedelta(seconds=1)))
-    assert store.jobs.claim("one", NOON, 30).job_id == "first"
-    assert store.jobs.claim("two", NOON, 30).job_id == "second"
-    assert store.jobs.claim("three", NOON + timedelta(seconds=29), 30) is None
-    assert store.jobs.claim("one", NOON + timedelta(seconds=29), 30).job_id == "first"
-    taken = store.jobs.claim("three", NOON + timedelta(seconds=31), 30)
+    assert store.jobs.claim("one", 30).job_id == "first"
+    assert store.jobs.claim("two", ENDS_AT_ONCE).job_id == "second"
+    assert store.jobs.claim("one", 30).job_id == "first"
+    taken = store.jobs.claim("three", 30)
     assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
+    assert store.jobs.claim("four", 30) is None
     done = store.jobs.update("second", "done", '{"landed": 4}')
     assert (done.finished, done.progress) == (True, {"landed": 4})
     assert store.jobs.unfinished(gallery, "import").job_id == "first"
@@ -30,8 +32,8 @@ def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(
 
 def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
     store.jobs.create(new_job("import", gallery, NOON))
-    store.jobs.claim("one", NOON, 30)
-    store.jobs.claim("two", NOON + timedelta(seconds=31), 30)
+    store.jobs.claim("one", ENDS_AT_ONCE)
+    store.jobs.claim("two", 30)
     assert store.jobs.update("import", "running", '{"landed": 1}', worker="one") is None
     assert store.jobs.update("import", "running", '{"landed": 2}', worker="two").worker == "two"
     assert store.jobs.get("import").progress == {"landed": 2}
@@ -50,7 +52,7 @@ def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
     store.jobs.create(new_job("waiting", gallery, NOON))
     assert store.jobs.cancel("waiting").state == "cancelled"
     store.jobs.create(new_job("running", gallery, NOON))
-    store.jobs.claim("one", NOON, 30)
+    store.jobs.claim("one", 30)
     asked = store.jobs.cancel("running")
     assert (asked.state, asked.cancelling) == ("running", True)
     assert store.jobs.cancel("nothing") is None

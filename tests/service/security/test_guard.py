@@ -25,6 +25,7 @@ NEEDED = [
     ("GET", f"{CROPS}/none", {"query"}),
     ("GET", f"{CROPS}/none/image", {"query"}),
     ("GET", "/v1/galleries/lobby/identities", {"query"}),
+    ("GET", "/v1/galleries/lobby/identities/none", {"query"}),
     ("POST", "/v1/galleries/lobby/queries", {"query"}),
     ("POST", "/v1/pairs", {"query"}),
     ("POST", "/v1/embeddings", {"query"}),

@@ -1,6 +1,6 @@
--- Takes the oldest job that nobody works on, or whose worker let its lease run out. Arguments: worker,
--- now and the lease, microseconds.
-local worker, now, lease = argument(1), tonumber(argument(2)), tonumber(argument(3))
+-- Takes the oldest job without a worker, or whose worker's lease has run out by this server's clock.
+-- Arguments: worker, lease in microseconds.
+local worker, now, lease = argument(1), now_us(), tonumber(argument(2))
 for _, id in ipairs(redis.call('ZRANGE', 'gmn:jobs:open', 0, -1)) do
   local held_by, lease_until = unpack(
     redis.call('HMGET', job_key(id), 'worker', 'lease_until')

@@ -18,10 +18,12 @@ local function argument(number) return ARGV[OWN + number] end
 
 local function text(number) return string.format('%.0f', number) end
 
-local function now_ms()
+local function now_us()
   local now = redis.call('TIME')
-  return now[1] * 1000 + math.floor(now[2] / 1000)
+  return now[1] * 1000000 + now[2]
 end
+
+local function now_ms() return math.floor(now_us() / 1000) end
 
 local function answer(reply)
   local said = cjson.encode(reply)

@@ -1,5 +1,5 @@
--- Arguments: job, its worker ('' for whoever it is), state, now as text and in microseconds; then
--- 'progress' and 'detail', '' for none, then positions and texts of problems.
+-- Arguments: job, its worker ('' for any), state, now as text; then 'progress' and 'detail', '' for
+-- none, then positions and texts of problems.
 local id, worker, state = argument(1), argument(2), argument(3)
 local key = job_key(id)
 local held_by, was, lease = unpack(redis.call('HMGET', key, 'worker', 'state', 'lease'))
@@ -8,11 +8,11 @@ if not was then return refuse('nothing') end
 if worker ~= '' and held_by ~= worker then return refuse('nothing') end
 if FINISHED[was] and not FINISHED[state] then return refuse('nothing') end
 redis.call(
-  'HSET', key, 'updated_at', argument(4), 'progress', argument(6), 'detail', argument(7)
+  'HSET', key, 'updated_at', argument(4), 'progress', argument(5), 'detail', argument(6)
 )
-if lease then redis.call('HSET', key, 'lease_until', text(argument(5) + lease)) end
+if lease then redis.call('HSET', key, 'lease_until', text(now_us() + lease)) end
 set_state(id, state)
-for number = 8, #ARGV - OWN, 2 do
+for number = 7, #ARGV - OWN, 2 do
   redis.call('HSET', key .. ':problems', argument(number), argument(number + 1))
   redis.call('ZADD', key .. ':positions', argument(number), argument(number))
 end
