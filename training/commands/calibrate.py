@@ -55,7 +55,7 @@ def calibrate(
     Of a data set that the artefact was trained on only the people held out are used. The weights
     and the embedding fingerprint stay, so that galleries stay usable.
 
-    Example: gmn calibrate bundled --data market1501:/data/Market-1501 --out mine.safetensors
+    Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
     from model.artefact import Artefact, load_artefact, replace_calibration, resolve_artefact
     from model.precision import choose_device
@@ -75,6 +75,15 @@ def calibrate(
     searches = [
         (dataset, unseen_people(dataset, loaded.description)) for dataset in read_datasets(data)
     ]
+    for dataset, search in searches:
+        if search.held_out:
+            Console(stderr=True).print(
+                f"{dataset.name}: the artefact was trained on a set of this name, so only the "
+                "people that its training held out are used; if this set shows other people, "
+                "rename it",
+                markup=False,
+                soft_wrap=True,
+            )
     features = [_embed(on_device, dataset, search) for dataset, search in searches]
     fit = _move if no_labels else _fit
     description = replace_calibration(source, target, fit(on_device, searches, features))
@@ -87,8 +96,9 @@ def calibrate(
 def unseen_people(dataset: Dataset, description: Description) -> Search:
     """A search for people that the artefact's training did not see."""
     from training.evaluation.protocols import held_out_people, whole_set
+    from training.evaluation.unseen import may_be_same_set
 
-    if dataset.name in {trained.name for trained in description.provenance.data}:
+    if any(may_be_same_set(known, dataset) for known in description.provenance.data):
         return held_out_people(dataset, description.provenance.held_out)
     return whole_set(dataset)
 

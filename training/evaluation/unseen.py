@@ -70,11 +70,23 @@ def trained_on(data: Sequence[TrainingData], dataset: Dataset) -> str | None:
     kind = dataset.spec.partition(":")[0]
     for known in data:
         same_kind = known.spec.partition(":")[0] == kind and kind not in NAMED_BY_THEIR_OWNER
-        if known.name == dataset.name or same_kind:
+        if same_kind or may_be_same_set(known, dataset):
             return f"was trained on {known.name}"
         if overlapping([known.name], [dataset.name]):
             return f"was trained on {known.name}, which shows some of the same people"
     return None
+
+
+def may_be_same_set(known: TrainingData, dataset: Dataset) -> bool:
+    """Whether a set may show the people of one that was trained on, by name.
+
+    Contents are not compared; of drawn people the seed is, since another seed draws others.
+    """
+    if known.name != dataset.name:
+        return False
+    seeds = [spec.partition(":")[2].partition(",")[0] for spec in (known.spec, dataset.spec)]
+    drawn = all(spec.startswith("synthetic:") for spec in (known.spec, dataset.spec))
+    return not drawn or seeds[0].strip() == seeds[1].strip()
 
 
 def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
@@ -114,7 +126,7 @@ def may_have_been_seen(data: Sequence[TrainingData], dataset: Dataset, search: S
     """
     if search.held_out or trained_on(data, dataset) is None:
         return False
-    own = [known for known in data if known.name == dataset.name]
+    own = [known for known in data if may_be_same_set(known, dataset)]
     training_split = sum(record.split in (None, "train") for record in dataset.records)
     return (
         not own

@@ -52,6 +52,14 @@ def test_two_manifests_are_two_sets():
     assert trained_on(known, dataset("manifest:elsewhere/mine.csv", "mine"))
 
 
+def test_drawn_people_of_another_seed_are_other_people():
+    known = [training_data("synthetic:7,identities=60")]
+    assert trained_on(known, dataset("synthetic:9,identities=16")) is None
+    assert trained_on(known, dataset("synthetic:7,identities=16"))
+    other = dataset("synthetic:9,identities=16")
+    assert not may_have_been_seen(known, other, whole_set(other))
+
+
 def test_of_several_artefacts_the_one_that_was_trained_without_the_set_is_chosen():
     market, viper = training_data("market1501:x"), training_data("viper:x")
     chosen = choose_unseen(
