@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,17 @@ class DrawnCrop(NamedTuple):
     identity: str
     camera: str
     png: bytes
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts what was skipped where the programs that the tests need are missing."""
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    missing = [name for name in ("redis-server", "chromium") if shutil.which(name) is None]
+    if skipped and missing:
+        terminalreporter.write_line(
+            f"{skipped} tests were skipped; to run those that need {' and '.join(missing)}: "
+            "sudo apt-get install -y redis-server chromium"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,77 @@
+"""A picture of the service's page, with drawn people: `python -m demo.screenshot FILE.png`.
+
+It serves the bundled artefact, enrolls the demonstration's people, asks for one of them, and needs
+Playwright and a `chromium` on the path.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import FilePayload, ViewportSize, sync_playwright
+
+from demo.command import CAMERAS, serve_command
+from demo.people import draw_cast
+from model.problems import InputProblem
+from service.client import Client
+from service.client.bulk import enroll_crops
+from service.client.local import local_service
+
+SEED, PEOPLE = 20_260, 60
+VIEW: ViewportSize = {"width": 1280, "height": 860}
+COLOURS = 256
+
+
+def take_screenshot(artefact: str, file: Path, people: int = PEOPLE, seed: int = SEED) -> None:
+    """Writes the page's answer to one query as a PNG of 256 colours.
+
+    Args:
+        artefact: a file, or the word bundled.
+        file: to write.
+        people: how many are drawn and enrolled.
+        seed: of the drawing, and of the person asked for.
+
+    Raises:
+        InputProblem: where there is no chromium.
+    """
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise InputProblem("chromium is not installed: sudo apt-get install -y chromium")
+    cast = draw_cast(seed, people, 0, CAMERAS)
+    asked = random.Random(seed).choice(cast.known)
+    with tempfile.TemporaryDirectory(prefix="gmn-screenshot-") as scratch:
+        command = serve_command(artefact, Path(scratch) / "data")
+        with local_service(command, Path(scratch) / "service.log") as url:
+            with Client(url) as client:
+                for outcome in enroll_crops(client, (crop.as_source() for crop in cast.gallery)):
+                    if outcome.problem is not None:
+                        raise InputProblem(f"{outcome.name}: {outcome.problem}")
+            shot = _photograph(url, chromium, asked.png)
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+
+
+def _photograph(url: str, chromium: str, query: bytes) -> bytes:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport=VIEW)
+        page.goto(f"{url}/#default/search")
+        page.wait_for_selector("#state .dot.ready")
+        upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": query}
+        page.set_input_files("#query .drop input", upload)
+        page.wait_for_selector(".banner")
+        page.wait_for_load_state("networkidle")
+        shot = page.screenshot()
+        browser.close()
+    return shot
+
+
+if __name__ == "__main__":
+    take_screenshot("bundled", Path(sys.argv[1]))

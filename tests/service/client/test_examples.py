@@ -1,0 +1,132 @@
+"""The example lines of every `--help`, run as they stand on drawn people."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+import gmn
+from service.client import Client, Image
+from service.client.local import local_service
+
+EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
+SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
+KEY = "gmn keys create --scope query"
+# These take minutes or do not end; that their options exist is checked instead.
+PARSED_ONLY = ("gmn serve ", "gmn demo", "gmn bench ", "gmn evaluate runs/all ")
+# These work on the data directory of a service that has stopped.
+AFTERWARDS = ("gmn keys ", "gmn audit ", "gmn store ")
+
+
+def examples() -> Iterator[str]:
+    """Every example line, once, in the order of `gmn --help`."""
+    found = [gmn.app.registered_callback.callback.__doc__ or ""]
+    for command in gmn.COMMANDS:
+        loaded = command.load()
+        if isinstance(loaded, typer.Typer):
+            group = typer.main.get_command(loaded)
+            found += [group.help or "", *(one.help or "" for one in group.commands.values())]
+        else:
+            found.append(loaded.__doc__ or "")
+    yield from dict.fromkeys(
+        line.strip()
+        for text in found
+        for line in EXAMPLE.findall("\n".join(part.strip() for part in text.splitlines()))
+    )
+
+
+def parse(line: str) -> None:
+    """Raises where a command or an option of the line does not exist."""
+    program, *words = shlex.split(line)
+    assert program == "gmn"
+    group = typer.main.get_command(gmn.app)
+    context = group.make_context("gmn", words)
+    name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize("line", list(examples()))
+def test_an_examples_command_and_options_exist(line: str) -> None:
+    parse(line)
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
+    """A working folder with what the examples name, and their `/data` below it."""
+    campus = tmp_path / "data" / "cuhk01" / "campus"
+    market = tmp_path / "data" / "Market-1501-v15.09.15"
+    for folder in (campus, *(market / name for name in ("query", "bounding_box_test"))):
+        folder.mkdir(parents=True)
+    rows = ["path,identity,camera"]
+    for crop in drawn_crops:
+        shots = SHOTS[crop.camera]
+        number = len(list(campus.glob(f"{int(crop.identity) + 1:04d}{shots[0]}*")))
+        name = f"{int(crop.identity) + 1:04d}{shots[number]}.png"
+        (campus / name).write_bytes(crop.png)
+        rows.append(f"cuhk01/campus/{name},{crop.identity},{crop.camera}")
+        camera = 1 if crop.camera == "east" else 2
+        split = "query" if camera == 1 and number == 0 else "bounding_box_test"
+        person = int(crop.identity) + 1
+        (market / split / f"{person:04d}_c{camera}s1_00000{number}_00.jpg").write_bytes(crop.png)
+    shutil.copytree(market / "bounding_box_test", market / "bounding_box_train")
+    (tmp_path / "data" / "people.csv").write_text("\n".join(rows))
+    for name in ("photo.jpg", "suspect.jpg", "front.jpg", "side.jpg"):
+        (tmp_path / name).write_bytes(drawn_crops[0].png)
+    return tmp_path
+
+
+def test_every_example_runs_on_drawn_people(place: Path, tiny_artefact: Path, drawn_crops) -> None:
+    lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]
+    online = [line for line in lines if not line.startswith(AFTERWARDS)]
+    names = {"/data/": f"{place}/data/", "bundled": str(tiny_artefact)}
+    options = ["--artefact", str(tiny_artefact), "--data-dir", str(place / "gmn-data")]
+    command = [sys.executable, gmn.__file__, "serve", *options, "--port", "0"]
+    with local_service(command, place / "service.log") as url, Client(url) as client:
+        names |= {"http://127.0.0.1:8000": url}
+        client.create_gallery("entrance")
+        client.enroll([Image(crop.png, "x.png", "0042") for crop in drawn_crops], "entrance")
+        names["20260301T093000Z-1f0c9a72"] = client.take_snapshot("entrance").snapshot_id
+        for line in online:
+            run(line, place, url, names)
+    (key_id,) = re.findall(r"\b[0-9a-f]{12}\b", run(KEY, place, url, names))
+    names["1f0c9a72be44"] = key_id
+    for line in lines:
+        if line.startswith(AFTERWARDS):
+            run(line, place, url, names)
+
+
+def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
+    """Runs an example and what a reader has to have done before; returns its output."""
+    for written, real in names.items():
+        line = line.replace(written, real)
+    if line.startswith("gmn reindex"):
+        # Its gallery needs none, and the command says so.
+        return ""
+    if line.startswith("gmn train"):
+        line += " --set optimisation.epochs=1"
+    if line.startswith("gmn report"):
+        for name in ("baseline", "full"):
+            shutil.copytree(place / "runs" / "first", place / "runs" / name)
+    if line.startswith("gmn score"):
+        for name in ("a.npz", "b.npz"):
+            shutil.copy(place / "features.npz", place / name)
+    ran = subprocess.run(
+        [sys.executable, gmn.__file__, *shlex.split(line)[1:]],
+        cwd=place,
+        env=os.environ | {"GMN_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ran.returncode == 0, f"{line}\n{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
+    return ran.stdout
