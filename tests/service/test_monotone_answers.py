@@ -1,0 +1,66 @@
+"""Within an answer probability and verdict follow the score, whatever is searched and how."""
+
+from __future__ import annotations
+
+from itertools import count, pairwise
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+NUMBERS = count()
+SURENESS = {"no_match": 0, "uncertain": 1, "match": 2}
+SCORES = {"mnet": "pair_logit", "cosine": "cosine"}
+
+labels = st.tuples(
+    st.sampled_from(("", "Ann", "Bob", "Cem", "Dee")), st.sampled_from(("", "east", "west"))
+)
+galleries = st.lists(labels, min_size=1, max_size=24)
+searches = st.fixed_dictionaries(
+    {
+        "scoring": st.sampled_from(("mnet", "cosine", "fused")),
+        "group_by": st.sampled_from(("crop", "identity")),
+        "operating_point": st.sampled_from(("far_1e-1", "far_1e-2", "far_1e-3")),
+        "rerank_depth": st.sampled_from((1, 3, 8, 100)),
+        "top_k": st.sampled_from((1, 5, 24)),
+    },
+    optional={
+        "cameras": st.sampled_from(("east", "west", "north")),
+        "exclude_cameras": st.sampled_from(("east", "west")),
+    },
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(galleries, st.lists(searches, min_size=1, max_size=6), st.data())
+def test_probability_and_verdict_never_rise_where_the_score_falls(
+    served, drawn_crops, people, asked, data
+):
+    gallery = served.create(f"drawn-{next(NUMBERS)}")
+    enrolled = served.enroll(
+        gallery,
+        *(crop.png for crop in drawn_crops[: len(people)]),
+        identity=[identity for identity, _ in people],
+        camera=[camera for _, camera in people],
+    )
+    assert enrolled.status_code == 201
+    for fields in asked:
+        query = data.draw(st.sampled_from(drawn_crops)).png
+        answer = served.query(gallery, query, **fields).json()
+        _is_monotone(answer, SCORES.get(fields["scoring"]))
+
+
+def _is_monotone(answer: dict[str, Any], score: str | None) -> None:
+    results = answer["results"]
+    scored = [one for one in results if one["probability"] is not None]
+    assert all(one["verdict"] is None for one in results[len(scored) :])
+    assert scored == results[: len(scored)]
+    for better, worse in pairwise(scored):
+        if score is not None:
+            assert better[score] >= worse[score]
+        assert better["probability"] >= worse["probability"]
+        assert SURENESS[better["verdict"]] >= SURENESS[worse["verdict"]]
+        if better["verdict"] != worse["verdict"]:
+            assert better["probability"] > worse["probability"]
+    assert all(0 <= one["probability"] <= 1 for one in scored)
+    assert answer["verdict"] == (scored[0]["verdict"] if scored else "nothing_searched")
