@@ -29,7 +29,7 @@ from service.failpoints import Failpoint, passed
 from service.problems import ServiceProblem, StorageFailed
 
 log = logging.getLogger(__name__)
-Phase = Literal["asked", "done", "failed", "left"]
+Phase = Literal["asked", "done", "failed"]
 Plain = str | int | float | bool | None
 LOG_NAME = "audit.jsonl"
 REPLICAS = "audit-*.jsonl"
@@ -236,9 +236,9 @@ class AuditLog:
     async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
         """Surrounds what destroys something: `asked` is on the disk before the block runs.
 
-        What the block puts into the yielded dictionary is told by the line after it: `done`,
-        `failed` with the problem's code, or `left` where the client left before the answer, so
-        that it may have happened or not.
+        What the block puts into the yielded dictionary is told by the line after it: `done`, or
+        `failed` with the problem's code. To be used in a critical section, which a client that
+        disconnects does not cut off.
 
         Example:
             async with audit.trail("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
@@ -253,9 +253,6 @@ class AuditLog:
         phase: Phase = "done"
         try:
             yield result
-        except asyncio.CancelledError:
-            phase = "left"
-            raise
         except BaseException as error:
             phase = "failed"
             code = error.code if isinstance(error, ServiceProblem) else type(error).__name__

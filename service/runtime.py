@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -15,13 +15,14 @@ from typing import Self
 from model.artefact import Description
 from service.audit import AuditLog
 from service.calibrations import Calibrations
+from service.critical_sections import CriticalSections
 from service.device import DeviceThread
 from service.failpoints import Failpoint, passed
-from service.file_lock import FileLock
 from service.gallery.data_dir import DataDirectory
 from service.gallery.disk_room import DiskRoom
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
+from service.gallery.job_records import Job
 from service.gallery.open_store import open_store
 from service.gallery.picture_folder import PictureFolder
 from service.inference.admission import Admission
@@ -51,9 +52,12 @@ class Runtime:
         pictures: where kept images lie outside the record store; None keeps them in it.
         files: the data directory, where what is no record is kept.
         room: on its disk.
-        snapshot_files: held while one is written, read or rewritten, by whichever process.
+        sections: run what must not be cut off by a client that disconnects.
+        snapshot_lock: the file whose lock is held while a snapshot is written, read or rewritten,
+            in every process.
         watchdog: looks at every part of this once the service runs.
         worker: what this process is called where it works on a job.
+        watched_jobs: by job, its next reading, which all who watch it wait for.
         jobs_wanted: set when there may be work for the job runner.
     """
 
@@ -69,9 +73,11 @@ class Runtime:
     pictures: PictureFolder | None
     files: Path
     room: DiskRoom
-    snapshot_files: FileLock
+    sections: CriticalSections
+    snapshot_lock: Path
     watchdog: Watchdog
     worker: str
+    watched_jobs: dict[str, asyncio.Task[Job]]
     jobs_wanted: asyncio.Event
     _held: contextlib.ExitStack
 
@@ -117,7 +123,7 @@ class Runtime:
             calibrations.load()
             watchdog.watch(
                 Stage("device thread", device.silent_seconds),
-                *(loaded.pipeline.stage for loaded in models.values()),
+                *_decode_stages(models.values()),
                 *galleries.stages,
                 keys.stage,
             )
@@ -136,9 +142,11 @@ class Runtime:
                 PictureFolder(settings.images_url) if settings.images_url else None,
                 directory.path,
                 DiskRoom(directory.path, settings.reserved_disk_bytes),
-                FileLock(directory.path / SNAPSHOT_LOCK),
+                CriticalSections(),
+                directory.path / SNAPSHOT_LOCK,
                 watchdog,
                 _worker(replica),
+                {},
                 asyncio.Event(),
                 held.pop_all(),
             )
@@ -179,6 +187,11 @@ class Runtime:
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+
+def _decode_stages(models: Iterable[LoadedModel]) -> list[Stage]:
+    newest, *previous = (model.pipeline.stage for model in models)
+    return [newest, *(replace(one, name=f"{one.name} of GMN_PREVIOUS") for one in previous)]
 
 
 def _worker(replica: str | None) -> str:

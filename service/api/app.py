@@ -77,6 +77,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
             async with background_work(opened):
                 yield
         finally:
+            await opened.sections.ended()
             await asyncio.to_thread(opened.close)
 
     app = FastAPIOffline(
@@ -107,7 +108,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         max_queued_bytes=settings.max_queued_bytes,
         timeout_s=settings.body_timeout_s,
         min_rate=settings.min_body_rate,
-        max_spooled_bytes=settings.max_import_bytes,
+        max_import_bytes=settings.max_import_bytes,
     )
     app.add_middleware(Guard, routes=app)
     if settings.cors_origins:

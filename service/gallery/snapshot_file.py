@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,9 @@ def write_snapshot(
 
 
 def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
-    beside = path.with_suffix(".part")
+    beside = path.with_suffix(f".{token_hex(8)}.part")
     try:
         make_folder(path.parent)
-        beside.unlink(missing_ok=True)
         with _opened(beside) as file:
             file.executescript(TABLES)
             file.execute("BEGIN")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from model.crops.decode import CropProblem
@@ -80,16 +81,7 @@ async def enroll(
         if past is not None:
             return _answer(images, past)
     with runtime.admission.places(len(images)):
-        enrolment = await _enroll(runtime, target, images, request)
-    landed = [one for one in enrolment.results if isinstance(one, LandedCrop)]
-    if landed and not enrolment.replayed:
-        await runtime.audit.done(
-            "enroll",
-            gallery=gallery,
-            count=len(landed),
-            details={"duplicates": sum(one.duplicate for one in landed)},
-        )
-    return enrolment
+        return await _enroll(runtime, target, images, request)
 
 
 async def _enroll(
@@ -117,12 +109,12 @@ async def _enroll(
             problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
             return EnrolmentAnswer(target.version, problems)
         new = await asyncio.to_thread(_new_crops, runtime.settings, usable)
-        crops = await keep_elsewhere(runtime, target, new)
-        passed(Failpoint.ENROLL__PICTURES_KEPT)
         if request is not None:
             request = replace(request, problems=_outcomes_as_text(outcomes))
         try:
-            enrolment = await runtime.galleries.enroll(target.name, model.embedder, crops, request)
+            enrolment = await runtime.sections.run(
+                partial(_store, runtime, target, model.embedder, new, request)
+            )
         except NeedsReindex:
             await runtime.galleries.catch_up()
             if runtime.model_of(target).embedder == model.embedder:
@@ -179,6 +171,26 @@ def _warnings(
         "crops, so the next housekeeping deletes it; set retention_from=enrolled or a longer "
         "retention_days to keep it",
     )
+
+
+async def _store(
+    runtime: Runtime,
+    target: Gallery,
+    embedder: str,
+    new: Sequence[NewCrop],
+    request: RequestKey | None,
+) -> Enrolment:
+    crops = await keep_elsewhere(runtime, target, new)
+    passed(Failpoint.ENROLL__PICTURES_KEPT)
+    enrolment = await runtime.galleries.enroll(target.name, embedder, crops, request)
+    if not enrolment.replayed:
+        await runtime.audit.done(
+            "enroll",
+            gallery=target.name,
+            count=len(enrolment.landed),
+            details={"duplicates": sum(one.duplicate for one in enrolment.landed)},
+        )
+    return enrolment
 
 
 def quality_gate(settings: Settings) -> QualityGate | None:

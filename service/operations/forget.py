@@ -53,10 +53,14 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Forgotten
         UnknownGallery, UnknownCrop: there is nothing to delete.
         StorageFailed: the crop is still there.
     """
-    async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
-        removal = await runtime.galleries.remove_crop(gallery, crop_id)
-        await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
-    return Forgotten(removal.version, len(removal.row_ids))
+
+    async def section() -> Forgotten:
+        async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
+            removal = await runtime.galleries.remove_crop(gallery, crop_id)
+            await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
+        return Forgotten(removal.version, len(removal.row_ids))
+
+    return await runtime.sections.run(section)
 
 
 async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> ForgottenIdentity:
@@ -71,22 +75,25 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
         DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
     """
     target = runtime.galleries.get(gallery)
-    # Held from before the deletion, so that no restore comes in between.
-    async with (
-        runtime.audit.trail("forget_identity", gallery=gallery, identity=identity) as result,
-        runtime.snapshot_files,
-    ):
-        try:
-            removal = await runtime.galleries.remove_identity(gallery, identity)
-            version, removed = removal.version, len(removal.row_ids)
-            await _remove_pictures(runtime, target, removal.crop_ids)
-        except UnknownIdentity:
-            if not await is_in_snapshots(runtime, target, identity):
-                raise
-            version, removed = target.version, 0
-        result["count"] = removed
-        passed(Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS)
-        taken = await take_removed_out_of_snapshots(runtime, target, identity)
+
+    async def section() -> tuple[int, int, dict[str, int]]:
+        async with runtime.audit.trail(
+            "forget_identity", gallery=gallery, identity=identity
+        ) as result:
+            try:
+                removal = await runtime.galleries.remove_identity(gallery, identity)
+                version, removed = removal.version, len(removal.row_ids)
+                await _remove_pictures(runtime, target, removal.crop_ids)
+            except UnknownIdentity:
+                if not await is_in_snapshots(runtime, target, identity):
+                    raise
+                version, removed = target.version, 0
+            result["count"] = removed
+            passed(Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS)
+            return version, removed, await take_removed_out_of_snapshots(runtime, target, identity)
+
+    # The lock is held from before the deletion, so that no restore comes in between.
+    version, removed, taken = await runtime.sections.run(section, runtime.snapshot_lock)
     remaining = await _remaining(runtime, target)
     return ForgottenIdentity(version, removed, taken, remaining)
 
@@ -97,11 +104,16 @@ async def forget_expired(runtime: Runtime, target: Gallery) -> int:
     if days is None:
         return 0
     oldest = datetime.now(UTC) - timedelta(days=days)
+
+    async def section() -> int:
+        removed = await runtime.galleries.remove_older(target, oldest, CROPS_PER_SWEEP)
+        if removed:
+            await runtime.audit.done("delete_expired", gallery=target.name, count=removed)
+        return removed
+
     total = 0
-    while removed := await runtime.galleries.remove_older(target, oldest, CROPS_PER_SWEEP):
+    while removed := await runtime.sections.run(section):
         total += removed
-    if total:
-        await runtime.audit.done("delete_expired", gallery=target.name, count=total)
     return total
 
 

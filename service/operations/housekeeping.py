@@ -6,9 +6,12 @@ import asyncio
 import logging
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
-from service.file_lock import held_file
+from filelock import Timeout
+
+from service.critical_sections import file_lock
 from service.operations.forget import forget_expired
 from service.operations.import_crops import FOLDER as IMPORTS
 from service.operations.pictures import remove_strays as remove_stray_pictures
@@ -34,9 +37,10 @@ async def keep_house(runtime: Runtime, pulse: Pulse | None = None) -> None:
     pulse = pulse or Pulse()
     while True:
         try:
-            with held_file(runtime.files / LOCK) as free:
-                if free:
-                    await _keep_house_once(runtime)
+            async with file_lock(runtime.files / LOCK, blocking=False):
+                await _keep_house_once(runtime)
+        except Timeout:
+            log.debug("another process does the housekeeping")
         except Exception:
             # What is not kept today is kept next time; requests do not wait for it.
             log.exception("housekeeping was cut off")
@@ -51,9 +55,11 @@ async def remove_strays(runtime: Runtime) -> None:
     hold the lock of snapshots in between.
     """
     try:
-        async with runtime.snapshot_files:
-            await asyncio.to_thread(_remove_stray_snapshots, runtime)
-        await asyncio.to_thread(_remove_stray_spools, runtime)
+        await runtime.sections.run(
+            lambda: asyncio.to_thread(_remove_stray_snapshots, runtime), runtime.snapshot_lock
+        )
+        shared = runtime.settings.shares_record
+        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=shared)
     except ServiceProblem as problem:
         log.error("housekeeping of files that belong to nothing: %s", problem.detail)
 
@@ -65,14 +71,17 @@ async def _keep_house_once(runtime: Runtime) -> None:
             await forget_expired(runtime, gallery)
             # Whoever was deleted leaves the snapshots too, also after a process that died
             # between the two.
-            async with runtime.snapshot_files:
-                await take_removed_out_of_snapshots(runtime, gallery)
+            await runtime.sections.run(
+                partial(take_removed_out_of_snapshots, runtime, gallery), runtime.snapshot_lock
+            )
         except ServiceProblem as problem:
             log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
     try:
+        # Jobs are deleted with their gallery.
+        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
         await remove_stray_pictures(runtime)
     except (OSError, ServiceProblem) as problem:
-        log.error("housekeeping of images kept elsewhere: %s", problem)
+        log.error("housekeeping of imports and of images kept elsewhere: %s", problem)
 
 
 def _remove_stray_snapshots(runtime: Runtime) -> None:
@@ -91,13 +100,13 @@ def _remove_stray_snapshots(runtime: Runtime) -> None:
             file.unlink(missing_ok=True)
 
 
-def _remove_stray_spools(runtime: Runtime) -> None:
+def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
     store = runtime.galleries.store
     for spool in (runtime.files / IMPORTS).glob("*"):
         job = store.jobs.get(spool.name)
-        # Another process may be receiving one for which there is no job yet.
-        receiving = runtime.settings.shares_record and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS
-        if (job is None and not receiving) or (job is not None and job.finished):
+        # An archive may be received now, by this process or another, and has no job yet.
+        young = receiving and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS
+        if (job is None and not young) or (job is not None and job.finished):
             log.warning("removed the files of import %s, which has ended", spool.name)
             shutil.rmtree(spool, ignore_errors=True)
 

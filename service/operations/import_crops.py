@@ -27,7 +27,13 @@ from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
 from service.operations.in_order import in_order
 from service.operations.jobs import CUT_OFF, Cancelled, Progress, create_job, new_job_id
 from service.operations.naming import checked_camera, checked_text
-from service.problems import DeviceFull, InvalidField, QueueFull, StorageFailed
+from service.problems import (
+    DeviceFull,
+    InvalidField,
+    QueueFull,
+    RecordUnavailable,
+    StorageFailed,
+)
 from service.pulse import beat
 from service.runtime import Runtime
 
@@ -102,9 +108,23 @@ async def import_archive(
                 "space in the data directory and send it again"
             ) from error
 
-    await asyncio.to_thread(keep)
+    async def create() -> Job:
+        try:
+            return await create_job(runtime, target, "import", vars(options), job_id)
+        except RecordUnavailable:
+            # The record may have the job; the next start removes the files if it has not.
+            raise
+        except Exception:
+            await _remove_spool(runtime, job_id)
+            raise
+
+    try:
+        await runtime.sections.run(lambda: asyncio.to_thread(keep))
+    except asyncio.CancelledError:
+        await runtime.sections.run(lambda: _remove_spool(runtime, job_id))
+        raise
     passed(Failpoint.IMPORT__ARCHIVE_KEPT)
-    return await create_job(runtime, target, "import", vars(options), job_id)
+    return await runtime.sections.run(create)
 
 
 async def import_folder(runtime: Runtime, gallery: str, folder: str, options: ImportOptions) -> Job:
@@ -135,9 +155,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
         # Whoever goes on needs the same files.
         raise
     except BaseException:
-        await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+        await runtime.sections.run(lambda: _remove_spool(runtime, job.job_id))
         raise
-    await asyncio.to_thread(shutil.rmtree, _spool(runtime, job.job_id), ignore_errors=True)
+    await runtime.sections.run(lambda: _remove_spool(runtime, job.job_id))
     passed(Failpoint.IMPORT__FILES_REMOVED)
 
 
@@ -147,7 +167,9 @@ async def _run(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress)
         # Its process ended between removing the files and saying so.
         return
     with full_disk_told():
-        folder, left_out = await asyncio.to_thread(_files, runtime, job)
+        folder, left_out = await runtime.sections.run(
+            lambda: asyncio.to_thread(_files, runtime, job)
+        )
     items = await asyncio.to_thread(_items, folder, job)
     if not items and not left_out:
         raise InvalidField("archive: holds no image; its files must end in .jpg, .png, .webp, .bmp")
@@ -387,3 +409,7 @@ def _mounted(runtime: Runtime, folder: str) -> Path:
 
 def _spool(runtime: Runtime, job_id: str) -> Path:
     return runtime.files / FOLDER / job_id
+
+
+async def _remove_spool(runtime: Runtime, job_id: str) -> None:
+    await asyncio.to_thread(shutil.rmtree, _spool(runtime, job_id), ignore_errors=True)

@@ -169,15 +169,34 @@ async def cancel_job(runtime: Runtime, job_id: str) -> Job:
 
 async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
     """A job whenever it has changed, until it has ended; raises `UnknownJob`."""
-    seen: Job | None = None
+    job, seen = await find_job(runtime, job_id), None
     while True:
-        job = await find_job(runtime, job_id)
         if job != seen:
             yield job
             seen = job
         if job.finished:
             return
-        await asyncio.sleep(WATCHED_EVERY_SECONDS)
+        job = await _read_again(runtime, job_id)
+
+
+async def _read_again(runtime: Runtime, job_id: str) -> Job:
+    """A job as it is a moment later; one reading serves everyone who watches it."""
+    reading = runtime.watched_jobs.get(job_id)
+    if reading is None:
+
+        async def read() -> Job:
+            await asyncio.sleep(WATCHED_EVERY_SECONDS)
+            return await find_job(runtime, job_id)
+
+        def forget(done: asyncio.Task[Job]) -> None:
+            del runtime.watched_jobs[job_id]
+            # Its watchers may all have left.
+            if not done.cancelled():
+                done.exception()
+
+        reading = runtime.watched_jobs[job_id] = asyncio.create_task(read())
+        reading.add_done_callback(forget)
+    return await asyncio.shield(reading)
 
 
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
@@ -239,8 +258,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     progress = Progress(runtime, job)
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
-        await progress.end(state, detail)
-        passed(Failpoint.JOB__ENDED)
+        await runtime.sections.run(partial(_end, runtime, gallery, job, progress, state, detail))
     except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
         # Its detail may name a file of the import.
         why = cut_off.code if isinstance(cut_off, ServiceProblem) else type(cut_off).__name__
@@ -248,7 +266,18 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         if isinstance(cut_off, StorageFailed | DeviceLost):
             # It goes on once there is room or another process, which takes a while.
             await asyncio.sleep(IDLE_SECONDS)
-        return
+
+
+async def _end(
+    runtime: Runtime,
+    gallery: Gallery,
+    job: Job,
+    progress: Progress,
+    state: JobState,
+    detail: str | None,
+) -> None:
+    await progress.end(state, detail)
+    passed(Failpoint.JOB__ENDED)
     await runtime.audit.done(
         job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
     )

@@ -16,8 +16,12 @@ async def create_gallery(
     runtime: Runtime, name: str, settings: GallerySettings
 ) -> GalleryDescription:
     """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
-    await runtime.galleries.create(name, settings)
-    await runtime.audit.done("create_gallery", gallery=name)
+
+    async def section() -> None:
+        await runtime.galleries.create(name, settings)
+        await runtime.audit.done("create_gallery", gallery=name)
+
+    await runtime.sections.run(section)
     return await describe_gallery(runtime, name)
 
 
@@ -32,13 +36,17 @@ async def change_gallery(
     target, store = runtime.galleries.get(name), runtime.galleries.store
     was_off = target.settings.calibration == "off"
     details = cast("dict[str, str | int | None]", changes)
-    async with runtime.audit.trail("change_gallery", gallery=name, details=details):
-        await runtime.galleries.configure(name, changes)
-        if (target.settings.calibration == "off") != was_off:
-            await runtime.galleries.write(
-                lambda: store.galleries.keep_calibration(target.gallery_id, None)
-            )
-            runtime.calibrations.forget(target)
+
+    async def section() -> None:
+        async with runtime.audit.trail("change_gallery", gallery=name, details=details):
+            await runtime.galleries.configure(name, changes)
+            if (target.settings.calibration == "off") != was_off:
+                await runtime.galleries.write(
+                    lambda: store.galleries.keep_calibration(target.gallery_id, None)
+                )
+                runtime.calibrations.forget(target)
+
+    await runtime.sections.run(section)
     return await describe_gallery(runtime, name)
 
 
@@ -49,11 +57,14 @@ async def delete_gallery(runtime: Runtime, name: str) -> int:
         UnknownGallery, GalleryConflict: nothing was deleted.
     """
     target = runtime.galleries.get(name)
-    async with runtime.audit.trail("delete_gallery", gallery=name) as result:
-        removed = await runtime.galleries.delete(name)
-        result["count"] = removed
-        runtime.calibrations.forget(target)
-        folder = runtime.files / FOLDER / str(target.gallery_id)
-        async with runtime.snapshot_files:
+
+    async def section() -> int:
+        async with runtime.audit.trail("delete_gallery", gallery=name) as result:
+            removed = await runtime.galleries.delete(name)
+            result["count"] = removed
+            runtime.calibrations.forget(target)
+            folder = runtime.files / FOLDER / str(target.gallery_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    return removed
+        return removed
+
+    return await runtime.sections.run(section, runtime.snapshot_lock)

@@ -10,7 +10,8 @@ from functools import partial
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.gallery import Gallery
-from service.gallery.records import ArchivedCrop, NewCrop, Picture, StoredCrop
+from service.gallery.picture_folder import PictureFolder
+from service.gallery.records import ArchivedCrop, NewCrop, Picture, StoredCrop, StrayPicture
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.
@@ -77,10 +78,16 @@ async def remove_strays(runtime: Runtime) -> None:
     while strays := await runtime.galleries.read(
         lambda: store.crops.stray_pictures(now, STRAYS_PER_SWEEP)
     ):
-        crop_ids = [stray.crop_id for stray in strays]
-        for stray in strays:
-            await asyncio.to_thread(folder.remove, stray.gallery_id, [stray.crop_id])
-        await runtime.galleries.write(partial(store.crops.forget_strays, crop_ids))
+        await runtime.sections.run(partial(_remove_batch, runtime, folder, strays))
+
+
+async def _remove_batch(
+    runtime: Runtime, folder: PictureFolder, strays: Sequence[StrayPicture]
+) -> None:
+    for stray in strays:
+        await asyncio.to_thread(folder.remove, stray.gallery_id, [stray.crop_id])
+    crop_ids = [stray.crop_id for stray in strays]
+    await runtime.galleries.write(lambda: runtime.galleries.store.crops.forget_strays(crop_ids))
 
 
 async def remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:

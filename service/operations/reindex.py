@@ -51,9 +51,13 @@ async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
             f"gallery {gallery!r} holds vectors of the loaded model already; serve with another "
             "artefact to embed it anew"
         )
-    async with runtime.audit.trail("begin_reindex", gallery=gallery):
-        parameters = {"from": target.embedding_fingerprint, "to": runtime.model.embedder}
-        return await create_job(runtime, target, "reindex", parameters, new_job_id())
+    parameters = {"from": target.embedding_fingerprint, "to": runtime.model.embedder}
+
+    async def section() -> Job:
+        async with runtime.audit.trail("begin_reindex", gallery=gallery):
+            return await create_job(runtime, target, "reindex", parameters, new_job_id())
+
+    return await runtime.sections.run(section)
 
 
 async def run_reindex(

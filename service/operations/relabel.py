@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.gallery.records import Relabelling
 from service.problems import InvalidField
 from service.runtime import Runtime
 
@@ -30,9 +31,14 @@ async def relabel_identity(
     """
     if new_identity == identity:
         raise InvalidField("new_identity: is the name it has; send another one")
-    async with runtime.audit.trail(
-        "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
-    ) as result:
-        change = await runtime.galleries.relabel(gallery, identity, new_identity)
-        result["count"] = len(change.row_ids)
+
+    async def section() -> Relabelling:
+        async with runtime.audit.trail(
+            "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
+        ) as result:
+            change = await runtime.galleries.relabel(gallery, identity, new_identity)
+            result["count"] = len(change.row_ids)
+        return change
+
+    change = await runtime.sections.run(section)
     return Relabelled(change.version, change.identity, len(change.row_ids), change.merged)

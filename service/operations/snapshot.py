@@ -24,7 +24,7 @@ from service.gallery.snapshot_file import (
     write_snapshot,
 )
 from service.operations.pictures import with_picture
-from service.problems import UnknownSnapshot
+from service.problems import RecordUnavailable, UnknownSnapshot
 from service.runtime import Runtime
 
 RESTORE = CommitSteps.of("restore")
@@ -69,17 +69,24 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
             created_at=datetime.now(UTC),
         )
 
-    async with (
-        runtime.audit.trail("take_snapshot", gallery=gallery) as result,
-        runtime.snapshot_files,
-    ):
-        with named(target):
-            snapshot = await asyncio.to_thread(copy)
-            result["snapshot_id"] = snapshot_id
-            await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
-        passed(Failpoint.SNAPSHOT__REGISTERED)
-        # Somebody may have been forgotten while it was copied.
-        await _take_removed_out(runtime, target, snapshot)
+    async def section() -> None:
+        async with runtime.audit.trail("take_snapshot", gallery=gallery) as result:
+            with named(target):
+                snapshot = await asyncio.to_thread(copy)
+                result["snapshot_id"] = snapshot_id
+                try:
+                    await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+                except RecordUnavailable:
+                    # The record may have it; the next start removes the file if it has not.
+                    raise
+                except Exception:
+                    await asyncio.to_thread(_remove, path)
+                    raise
+            passed(Failpoint.SNAPSHOT__REGISTERED)
+            # A person may have been forgotten while the gallery was copied.
+            await _take_removed_out(runtime, target, snapshot)
+
+    await runtime.sections.run(section, runtime.snapshot_lock)
     return await find_snapshot(runtime, gallery, snapshot_id)
 
 
@@ -101,17 +108,18 @@ async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> N
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     details = {"snapshot_id": snapshot_id}
-    async with (
-        runtime.audit.trail("delete_snapshot", gallery=gallery, details=details),
-        runtime.snapshot_files,
-    ):
-        # A file without a record is removed at the next start; a record without its file would be
-        # listed for ever.
-        await runtime.galleries.write(
-            lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
-        )
-        path = snapshot_path(runtime, target, snapshot.snapshot_id)
-        await asyncio.to_thread(_remove, path)
+
+    async def section() -> None:
+        async with runtime.audit.trail("delete_snapshot", gallery=gallery, details=details):
+            # A file without a record is removed at the next start; a record without its file would
+            # be listed for ever.
+            await runtime.galleries.write(
+                lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
+            )
+            path = snapshot_path(runtime, target, snapshot.snapshot_id)
+            await asyncio.to_thread(_remove, path)
+
+    await runtime.sections.run(section, runtime.snapshot_lock)
 
 
 async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Restored:
@@ -138,12 +146,16 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
         return store.crops.replace(target.gallery_id, fingerprint, crops())
 
     details = {"snapshot_id": snapshot_id}
-    async with (
-        runtime.audit.trail("restore_snapshot", gallery=gallery, details=details) as result,
-        runtime.snapshot_files,
-    ):
-        version = await runtime.galleries.replace(RESTORE, target, write)
-        result["gallery_version"] = version
+
+    async def section() -> int:
+        async with runtime.audit.trail(
+            "restore_snapshot", gallery=gallery, details=details
+        ) as result:
+            version = await runtime.galleries.replace(RESTORE, target, write)
+            result["gallery_version"] = version
+        return version
+
+    version = await runtime.sections.run(section, runtime.snapshot_lock)
     return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
 
 
@@ -152,7 +164,7 @@ async def take_removed_out_of_snapshots(
 ) -> dict[str, int]:
     """Rewrites every snapshot of a gallery that still holds deleted crops.
 
-    To be called while `runtime.snapshot_files` is held.
+    To be called in a section that holds `runtime.snapshot_lock`.
 
     Args:
         runtime: of the service.
@@ -176,7 +188,7 @@ async def take_removed_out_of_snapshots(
 async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> bool:
     """Whether any snapshot of a gallery holds a crop of an identity.
 
-    To be called while `runtime.snapshot_files` is held.
+    To be called in a section that holds `runtime.snapshot_lock`.
 
     Raises:
         DamagedSnapshot: for a file that cannot be read.

@@ -125,13 +125,10 @@ def test_what_destroys_is_asked_before_and_told_after(audit, tmp_path):
         with pytest.raises(UnknownCrop):
             async with audit.trail("delete_crop", gallery="lobby", crop_ids=["c1"]):
                 raise UnknownCrop("lobby", "c1")
-        with pytest.raises(asyncio.CancelledError):
-            async with audit.trail("delete_gallery", gallery="lobby"):
-                raise asyncio.CancelledError
 
     asyncio.run(destroy())
     told = lines(tmp_path)
-    assert [one["phase"] for one in told] == ["asked", "done", "asked", "failed", "asked", "left"]
+    assert [one["phase"] for one in told] == ["asked", "done", "asked", "failed"]
     assert told[1]["crop_ids"] == ["c1"]
     assert told[1]["count"] == 1
     assert told[3]["problem"] == "unknown_crop"

@@ -1,0 +1,349 @@
+"""A client that disconnects at any point: its lock is kept until its threads have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import shutil
+import threading
+import zipfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from service import failpoints
+from service.failpoints import Failpoint
+from service.gallery.records import CropFilter, GallerySettings
+from service.gallery.snapshot_file import read_snapshot, write_snapshot
+from service.operations import housekeeping
+from service.operations.enroll import ImageToEnroll, enroll
+from service.operations.forget import forget_crop, forget_expired, forget_identity
+from service.operations.import_crops import ImportOptions, import_archive
+from service.operations.manage import change_gallery, create_gallery, delete_gallery
+from service.operations.relabel import relabel_identity
+from service.operations.snapshot import (
+    delete_snapshot,
+    restore_snapshot,
+    snapshot_path,
+    take_snapshot,
+)
+from service.runtime import Runtime
+from service.settings import Settings
+from tests.service.locks import is_held
+
+LONGEST_SECONDS = 30.0
+TURNS = 20
+PAUSE_SECONDS = 0.002
+ANSWERED_SECONDS = 0.5
+
+
+class Threads:
+    """Counts the calls that the event loop hands to threads, and holds one of them up."""
+
+    def __init__(self) -> None:
+        self.held: int | None = None
+        self.calls = 0
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+        self.ended = threading.Event()
+
+    def hold(self, call: int | None) -> None:
+        self.held, self.calls = call, 0
+        self.begun.clear()
+        self.let_go.clear()
+        self.ended.clear()
+
+    def watched(self, call):
+        number, self.calls = self.calls, self.calls + 1
+        if number != self.held:
+            return call
+
+        def wait_and_call(*args):
+            self.begun.set()
+            assert self.let_go.wait(LONGEST_SECONDS)
+            try:
+                return call(*args)
+            finally:
+                self.ended.set()
+
+        return wait_and_call
+
+    async def release(self, request: asyncio.Task[object]) -> None:
+        """Lets the thread go on, and waits for its end and the request's."""
+        self.let_go.set()
+        while not self.ended.is_set():
+            await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.gather(request, return_exceptions=True)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    threads = Threads()
+    hand_over = asyncio.BaseEventLoop.run_in_executor
+
+    def run_in_executor(loop, executor, call, *args):
+        return hand_over(loop, executor, threads.watched(call), *args)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", run_in_executor)
+    return threads
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny_artefact, tmp_path_factory):
+    place = tmp_path_factory.mktemp("sections")
+    settings = Settings(
+        artefact=str(tiny_artefact),
+        data_dir=place / "data",
+        device="cpu",
+        images_url=f"file://{place / 'pictures'}",
+    )
+    with contextlib.closing(Runtime.open(settings)) as opened:
+        yield opened
+
+
+class Prepared:
+    """A gallery of two people, with a snapshot, in which one request is cancelled."""
+
+    def __init__(self, runtime: Runtime, crops) -> None:
+        self.runtime = runtime
+        self.crops = crops
+        self.name = f"g-{uuid4().hex[:12]}"
+
+    async def prepare(self) -> None:
+        await create_gallery(self.runtime, self.name, GallerySettings(retention_days=30))
+        long_ago = datetime.now(UTC) - timedelta(days=60)
+        images = [
+            ImageToEnroll(self.crops[0].png, "Ann"),
+            ImageToEnroll(self.crops[1].png, "Ann"),
+            ImageToEnroll(self.crops[2].png, "Ben", captured_at=long_ago),
+        ]
+        landed = (await enroll(self.runtime, self.name, images)).results
+        self.crop_id = landed[0].crop_id
+        self.snapshot_id = (await take_snapshot(self.runtime, self.name)).snapshot_id
+        self.gallery = self.runtime.galleries.get(self.name)
+
+    async def remove(self) -> None:
+        for gallery in self.runtime.galleries.all():
+            if gallery.name.startswith(self.name):
+                await delete_gallery(self.runtime, gallery.name)
+        shutil.rmtree(self.runtime.files / "imports", ignore_errors=True)
+
+    def archive(self) -> io.BytesIO:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("0.png", self.crops[3].png)
+        packed.seek(0)
+        return packed
+
+    def people_in_snapshots(self) -> set[str]:
+        snapshots = self.runtime.galleries.store.snapshots.all(self.gallery.gallery_id)
+        paths = [snapshot_path(self.runtime, self.gallery, one.snapshot_id) for one in snapshots]
+        return {str(crop.record.identity) for path in paths for crop in read_snapshot(path)}
+
+    def people(self) -> set[str]:
+        found = self.runtime.galleries.store.crops.page(
+            self.gallery.gallery_id, CropFilter(), 0, 100
+        )
+        return {str(crop.identity) for crop in found}
+
+
+def _enroll(case: Prepared):
+    return enroll(case.runtime, case.name, [ImageToEnroll(case.crops[4].png, "Cid")])
+
+
+def _import(case: Prepared):
+    return import_archive(case.runtime, case.name, case.archive(), ImportOptions())
+
+
+def _change(case: Prepared):
+    return change_gallery(case.runtime, case.name, {"calibration": "off"})
+
+
+SECTIONS = {
+    "enroll": _enroll,
+    "import": _import,
+    "take snapshot": lambda case: take_snapshot(case.runtime, case.name),
+    "delete snapshot": lambda case: delete_snapshot(case.runtime, case.name, case.snapshot_id),
+    "restore snapshot": lambda case: restore_snapshot(case.runtime, case.name, case.snapshot_id),
+    "forget crop": lambda case: forget_crop(case.runtime, case.name, case.crop_id),
+    "forget identity": lambda case: forget_identity(case.runtime, case.name, "Ann"),
+    "forget expired": lambda case: forget_expired(case.runtime, case.gallery),
+    "rename": lambda case: relabel_identity(case.runtime, case.name, "Ann", "Eve"),
+    "create gallery": lambda case: create_gallery(
+        case.runtime, f"{case.name}-new", GallerySettings()
+    ),
+    "change gallery": _change,
+    "delete gallery": lambda case: delete_gallery(case.runtime, case.name),
+    "housekeeping": lambda case: housekeeping._keep_house_once(case.runtime),
+    "files of nothing": lambda case: housekeeping.remove_strays(case.runtime),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_cancelled_request_keeps_its_lock_until_its_thread_ends_and_leaves_nothing_by_halves(
+    section, runtime, threads, drawn_crops
+):
+    async def cancel_at_every_thread() -> int:
+        call = 0
+        while await _cancelled_at(call, SECTIONS[section], threads, runtime, drawn_crops):
+            call += 1
+        return call
+
+    assert asyncio.run(cancel_at_every_thread()) > 0
+
+
+async def _cancelled_at(call, act, threads, runtime, crops) -> bool:
+    """Cancels a request while its n-th thread works; False where it has fewer."""
+    case = Prepared(runtime, crops)
+    threads.hold(None)
+    await case.prepare()
+    threads.hold(call)
+    request = asyncio.create_task(act(case))
+    while not threads.begun.is_set() and not request.done():
+        await asyncio.sleep(PAUSE_SECONDS)
+    if request.done():
+        request.result()
+        threads.hold(None)
+        await case.remove()
+        return False
+    held = await is_held(runtime.snapshot_lock)
+    request.cancel()
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert await is_held(runtime.snapshot_lock) == held
+    await threads.release(request)
+    assert not await is_held(runtime.snapshot_lock)
+    _assert_nothing_is_left_by_halves(runtime)
+    if runtime.galleries.by_id(case.gallery.gallery_id):
+        _assert_only_known_people_are_in_snapshots(case)
+    threads.hold(None)
+    await case.remove()
+    return True
+
+
+def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
+    store = runtime.galleries.store
+    galleries = [record.gallery_id for record in store.galleries.all()]
+    snapshots = {
+        f"{number}/{snapshot.snapshot_id}.gmn"
+        for number in galleries
+        for snapshot in store.snapshots.all(number)
+    }
+    folder = runtime.files / "snapshots"
+    assert {str(file.relative_to(folder)) for file in folder.glob("*/*")} == snapshots
+    spooled = {place.name for place in (runtime.files / "imports").glob("*")}
+    assert spooled == {job.job_id for job in store.jobs.page(None, 1000)}
+    pictures = Path(runtime.settings.images_url.removeprefix("file://"))
+    kept = {
+        f"{number}/{crop.crop_id}"
+        for number in galleries
+        for crop in store.crops.page(number, CropFilter(), 0, 100)
+    }
+    files = {str(file.relative_to(pictures)) for file in pictures.glob("*/*")}
+    # Housekeeping removes pictures that the record knows to be left over.
+    later = datetime.now(UTC) + timedelta(hours=2)
+    strays = store.crops.stray_pictures(later, 1000)
+    assert kept <= files
+    assert files - kept <= {f"{stray.gallery_id}/{stray.crop_id}" for stray in strays}
+    lines = [json.loads(line) for line in (runtime.files / "audit.jsonl").read_text().splitlines()]
+    phases = Counter(line["event"] for line in lines if line["phase"] == "asked")
+    ended = Counter(line["event"] for line in lines if line["phase"] in ("done", "failed"))
+    assert all(ended[event] >= count for event, count in phases.items())
+
+
+def _assert_only_known_people_are_in_snapshots(case: Prepared) -> None:
+    # Renaming leaves snapshots as they are.
+    if "Eve" not in case.people():
+        assert case.people_in_snapshots() <= case.people() | {"Ben"}
+
+
+class Rewriting:
+    """Holds the first thread that rewrites a snapshot, once it reads the old file."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+
+    def reach(self, point: Failpoint) -> None:
+        if point is Failpoint.SNAPSHOT_REWRITE__BEGUN and not self.begun.is_set():
+            self.begun.set()
+            assert self.let_go.wait(LONGEST_SECONDS)
+
+
+def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request(
+    runtime, monkeypatch, drawn_crops
+):
+    rewriting = Rewriting()
+
+    async def forget_two() -> None:
+        case = Prepared(runtime, drawn_crops)
+        await case.prepare()
+        monkeypatch.setattr(failpoints, "_armed", rewriting)
+        left = asyncio.create_task(forget_identity(runtime, case.name, "Ann"))
+        while not rewriting.begun.is_set():
+            await asyncio.sleep(PAUSE_SECONDS)
+        left.cancel()
+        stays = asyncio.create_task(forget_identity(runtime, case.name, "Ben"))
+        # It would be answered by now, but for the lock.
+        await asyncio.wait({stays}, timeout=ANSWERED_SECONDS)
+        rewriting.let_go.set()
+        assert (await stays).removed == 1
+        await asyncio.gather(left, return_exceptions=True)
+        await runtime.sections.ended()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert case.people_in_snapshots() == set()
+        assert case.people() == set()
+
+    asyncio.run(forget_two())
+
+
+def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_crops):
+    async def cancel_three() -> None:
+        case = Prepared(runtime, drawn_crops)
+        threads.hold(None)
+        await case.prepare()
+        for _ in range(3):
+            threads.hold(0)
+            request = asyncio.create_task(_import(case))
+            while not threads.begun.is_set():
+                await asyncio.sleep(PAUSE_SECONDS)
+            request.cancel()
+            await asyncio.sleep(0)
+            await threads.release(request)
+            assert request.cancelled()
+        assert not runtime.galleries.store.jobs.page(case.gallery.gallery_id, 10)
+        _assert_nothing_is_left_by_halves(runtime)
+
+    asyncio.run(cancel_three())
+
+
+def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypatch, drawn_crops):
+    monkeypatch.setattr(housekeeping, "RECEIVED_WITHIN_SECONDS", 0.0)
+
+    async def delete() -> None:
+        case = Prepared(runtime, drawn_crops)
+        await case.prepare()
+        spool = runtime.files / "imports" / (await _import(case)).job_id
+        await housekeeping._keep_house_once(runtime)
+        assert spool.exists()
+        await delete_gallery(runtime, case.name)
+        await housekeeping._keep_house_once(runtime)
+        assert not spool.exists()
+
+    asyncio.run(delete())
+
+
+def test_two_writers_of_one_snapshot_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "snapshots" / "one.gmn"
+
+    def slowly():
+        assert write_snapshot(path, ()).crops == 0
+        yield from ()
+
+    assert write_snapshot(path, slowly()).crops == 0
+    assert [file.name for file in path.parent.iterdir()] == ["one.gmn"]
