@@ -59,7 +59,8 @@ class Settings(BaseSettings):
         max_image_pixels: width × height of one image; beyond it, that image's problem.
         max_images_per_request: beyond it, 422.
         max_body_bytes: of one request; beyond it, 413.
-        max_queued_bytes: of all requests that are received or answered at once; beyond it, 429.
+        max_queued_bytes: of all bodies in memory, and half of it of those of one caller; beyond it,
+            429.
         body_timeout_s: a body of which nothing more arrives for so long is 408.
         min_body_rate: bytes a second; a body that is awaited for longer, beyond `body_timeout_s`,
             is 408.
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
     max_queued_bytes: int = Field(512 * 1024 * 1024, ge=1)
     body_timeout_s: float = Field(30.0, gt=0.0)
-    min_body_rate: int = Field(16 * 1024, ge=1)
+    min_body_rate: int = Field(64 * 1024, ge=1)
     header_timeout_s: float = Field(10.0, gt=0.0)
     send_timeout_s: float = Field(30.0, gt=0.0)
     # A process may mostly have 1,024 files open, and a proxy sends 500 at once.

@@ -1,12 +1,15 @@
-"""What a body may cost: its size, all bodies' together, and the time it takes. Pure ASGI."""
+"""Limits of request bodies: size of one, bytes in memory of all, and a minimum rate. Pure ASGI."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -20,32 +23,46 @@ from service.runtime import Runtime
 
 RETRY_AFTER = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
-SPOOLED = re.compile("/v1/galleries/[^/]+/imports")
-# What is asked there goes through the device, and is refused while nothing more may.
+IMPORTS = re.compile("/v1/galleries/[^/]+/imports")
+# These requests use the device, and are refused while its queue is full.
 EMBEDDED = re.compile("/v1/(galleries/[^/]+/(crops|queries)|pairs|embeddings)")
+# Of a form, the framework keeps text and a file's first MiB in memory, and the rest on the disk.
+IMPORT_FIELDS = 8
+IMPORT_FIELD_BYTES = 16 * 1024
+IMPORT_MEMORY_BYTES = 1024 * 1024 + IMPORT_FIELDS * IMPORT_FIELD_BYTES
 
 
-class Held:
-    """How many bytes of bodies are held at once, of all requests together."""
+class ByteBudget:
+    """Bytes of bodies in memory, of all callers together and of each; lives on the event loop."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_bytes_of_caller: int) -> None:
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self._max_bytes_of_caller = max_bytes_of_caller
+        self._held: Counter[str] = Counter()
         self.detail = (
-            f"this body and those being received would exceed {max_bytes:,} bytes; send it again "
-            "in 1 s, or raise GMN_MAX_QUEUED_BYTES"
+            f"this body and those being received would exceed {max_bytes:,} bytes, or "
+            f"{max_bytes_of_caller:,} of one caller; send it again in 1 s, or raise "
+            "GMN_MAX_QUEUED_BYTES"
         )
 
-    def take(self, more: int) -> bool:
-        """Holds more; False, holding nothing more, where that would be too many."""
-        if self._bytes + more > self._max_bytes:
-            return False
-        self._bytes += more
-        return True
+    def has_room(self, caller: str, more: int) -> bool:
+        """Whether so many bytes more may be held."""
+        return (
+            self._held.total() + more <= self._max_bytes
+            and self._held[caller] + more <= self._max_bytes_of_caller
+        )
 
-    def let_go(self, held: int) -> None:
+    def acquire(self, caller: str, more: int) -> None:
+        """Holds bytes of a body that have arrived; raises 429 where there is no room for them."""
+        if not self.has_room(caller, more):
+            raise HTTPException(429, self.detail, RETRY_AFTER)
+        self._held[caller] += more
+
+    def release(self, caller: str, held: int) -> None:
         """Holds less."""
-        self._bytes -= held
+        self._held[caller] -= held
+        if not self._held[caller]:
+            del self._held[caller]
 
 
 @dataclass(frozen=True)
@@ -54,20 +71,20 @@ class Rule:
 
     Attributes:
         max_bytes: of the body.
-        detail: what a larger one is told.
-        held: whether it is held in memory, and counts among those that are.
+        max_memory_bytes: as many of its bytes are in memory at most.
+        detail: of the problem that answers a larger body.
     """
 
     max_bytes: int
+    max_memory_bytes: int
     detail: str
-    held: bool
 
 
 class BodyLimit:
-    """Answers 413, 429 or 408: before reading the body wherever its announced length tells enough.
+    """Answers 413, 429 or 408: before reading the body wherever its announced length suffices.
 
-    A body counts as held from its announcement until the answer to it begins. Where the queue of
-    images is full it is not parsed either: refusing has to be quick when there is most of it to do.
+    Bytes count as held from their arrival until the answer begins. While the queue of images is
+    full a body is not parsed: refusing has to be quick when there is most of it to do.
     """
 
     def __init__(
@@ -77,33 +94,33 @@ class BodyLimit:
         max_queued_bytes: int,
         timeout_s: float,
         min_rate: int,
-        max_spooled_bytes: int,
+        max_import_bytes: int,
     ) -> None:
         """Limits the bodies of an application.
 
         Args:
             app: what to call.
             max_bytes: of one body.
-            max_queued_bytes: of all bodies that are held at once.
+            max_queued_bytes: of all bodies in memory at once; half of it, or one whole body if that
+                is more, of those of one caller.
             timeout_s: how long a body may take until more of it arrives.
-            min_rate: bytes a second, without which a body may not be awaited for longer than that.
-            max_spooled_bytes: of a body that goes to the disk as it arrives, and is not held.
+            min_rate: bytes a second; a body that is slower may take `timeout_s` in all.
+            max_import_bytes: of a body that is written to the disk as it arrives.
         """
         self._app = app
-        self._held = Held(max_queued_bytes)
-        self._timeout_s = timeout_s
-        self._min_rate = min_rate
+        self._budget = ByteBudget(max_queued_bytes, max(max_bytes, max_queued_bytes // 2))
+        self._pace = (timeout_s, min_rate)
         self._form = Rule(
+            max_bytes,
             max_bytes,
             f"the request's body is over the limit of {max_bytes:,} bytes; send fewer images in "
             "one request, or raise GMN_MAX_BODY_BYTES",
-            held=True,
         )
-        self._archive = Rule(
-            max_spooled_bytes,
-            f"the archive is over the limit of {max_spooled_bytes:,} bytes; send several, or raise "
+        self._import = Rule(
+            max_import_bytes,
+            min(IMPORT_MEMORY_BYTES, max_bytes),
+            f"the archive is over the limit of {max_import_bytes:,} bytes; send several, or raise "
             "GMN_MAX_IMPORT_BYTES",
-            held=False,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,28 +128,37 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # An import's archive goes to a file as it arrives: it holds no memory.
-        rule = self._archive if SPOOLED.fullmatch(scope["path"]) else self._form
+        rule = self._import if IMPORTS.fullmatch(scope["path"]) else self._form
         text = Headers(scope=scope).get("content-length", "")
         announced = int(text) if text.isdecimal() else 0
+        caller = getattr(scope.get("state", {}).get("caller"), "name", "")
+        body = _Body(receive, rule, partial(self._budget.acquire, caller), self._pace)
         if announced > rule.max_bytes:
             document = problem("body_too_large", rule.detail, 413)
             await self._refuse(document, CLOSE, scope, receive, send)
-        elif rule.held and not self._held.take(announced):
-            document = problem("queue_full", self._held.detail)
+        elif not self._budget.has_room(caller, min(announced, rule.max_memory_bytes)):
+            document = problem("queue_full", self._budget.detail)
             await self._refuse(document, CLOSE | RETRY_AFTER, scope, receive, send)
         else:
-            pace = _Pace(self._timeout_s, self._min_rate)
-            body = _Body(rule, self._held, announced, pace)
+
+            def release() -> None:
+                self._budget.release(caller, body.held)
+                body.held = 0
+
+            async def release_and_send(message: Message) -> None:
+                # A long answer has no more use for the body.
+                if message["type"] == "http.response.start":
+                    release()
+                await send(message)
+
             try:
-                with _door(scope):
-                    await self._app(scope, body.reading(receive), body.answering(send))
+                with _request_slot(scope):
+                    await self._app(scope, body.receive, release_and_send)
             except QueueFull as full:
-                await self._refuse(
-                    problem(full.code, full.detail), RETRY_AFTER, scope, receive, send
-                )
+                document = problem(full.code, full.detail)
+                await self._refuse(document, RETRY_AFTER, scope, receive, send)
             finally:
-                body.let_go()
+                release()
 
     async def _refuse(
         self,
@@ -147,16 +173,12 @@ class BodyLimit:
                 await send(message)
                 return
             # A connection that is closed on unread data is reset, and the client may lose the
-            # answer: so it is sent first, and the rest of a body of moderate size is let pass by.
+            # answer: so it is sent first, and the rest of a body of moderate size is discarded.
             await send({**message, "more_body": True})
-            discarded = 0
-            pace = _Pace(self._timeout_s, self._min_rate)
+            rest = _Body(receive, self._form, lambda _: None, self._pace)
             with contextlib.suppress(HTTPException):
-                while discarded <= self._form.max_bytes:
-                    part = await pace.keep(receive)
-                    discarded += len(part.get("body", b""))
-                    if not part.get("more_body", False):
-                        break
+                while (await rest.receive()).get("more_body", False):
+                    pass
             await send({"type": "http.response.body", "body": b""})
 
         response = answer_problem(Request(scope), document, headers)
@@ -164,90 +186,44 @@ class BodyLimit:
 
 
 class _Body:
-    """One body on its way in."""
+    """One body, received within its limits: some of it every `timeout_s`, later at a minimum rate.
 
-    def __init__(self, rule: Rule, held: Held, announced: int, pace: _Pace) -> None:
-        self._rule = rule
-        self._all_held = held
-        self._pace = pace
-        self._announced = announced
-        self._held = announced if rule.held else 0
-        self._read = 0
-        self._whole = False
-
-    def reading(self, receive: Receive) -> Receive:
-        """Reads it within the limits; 413, 429 and 408 are raised where the body is awaited."""
-
-        async def read() -> Message:
-            if self._whole:
-                return await receive()
-            message = await self._pace.keep(receive)
-            self._whole = not message.get("more_body", False)
-            self._read += len(message.get("body", b""))
-            if self._read > self._rule.max_bytes:
-                raise HTTPException(413, self._rule.detail)
-            if self._rule.held:
-                self._grow()
-            return message
-
-        return read
-
-    def answering(self, send: Send) -> Send:
-        """Lets go of it when the answer begins: a long answer has no more use for it."""
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.let_go()
-            await send(message)
-
-        return answer
-
-    def let_go(self) -> None:
-        """No longer counts among those that are held."""
-        self._all_held.let_go(self._held)
-        self._held = 0
-
-    def _grow(self) -> None:
-        # Only a body whose length was not announced grows beyond what is held for it.
-        more = max(0, self._read - max(self._held, self._announced))
-        if not self._all_held.take(more):
-            raise HTTPException(429, self._all_held.detail, RETRY_AFTER)
-        self._held += more
-
-
-def _door(scope: Scope) -> AbstractContextManager[None]:
-    if scope["method"] != "POST" or not EMBEDDED.fullmatch(scope["path"]):
-        return contextlib.nullcontext()
-    runtime: Runtime = scope["app"].state.runtime
-    return runtime.admission.door()
-
-
-class _Pace:
-    """How fast one body has to arrive: some of it again and again, and all of it at a rate.
-
-    By the first alone a byte now and then would hold what was announced for ever. Only time that
-    is spent waiting counts, not that in which the service itself is busy with what has come.
+    Only time spent waiting counts, not that in which the service works on what has arrived.
     """
 
-    def __init__(self, timeout_s: float, min_rate: int) -> None:
-        self._timeout_s = timeout_s
-        self._min_rate = min_rate
-        self._read = 0
+    def __init__(
+        self, receive: Receive, rule: Rule, acquire: Callable[[int], None], pace: tuple[float, int]
+    ) -> None:
+        self._receive = receive
+        self._rule = rule
+        self._acquire = acquire
+        self._timeout_s, self._min_rate = pace
         self._waited = 0.0
+        self._received = 0
+        self._whole = False
+        self.held = 0
 
-    async def keep(self, receive: Receive) -> Message:
-        """The next piece; 408 is raised where it is too late."""
-        left = self._timeout_s + self._read / self._min_rate - self._waited
-        seconds = max(0.0, min(self._timeout_s, left))
+    async def receive(self) -> Message:
+        """The next piece; 413, 429 and 408 are raised where the body is awaited."""
+        if self._whole:
+            return await self._receive()
+        left = self._timeout_s + self._received / self._min_rate - self._waited
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with asyncio.timeout(seconds):
-                message = await receive()
+            async with asyncio.timeout(max(0.0, min(self._timeout_s, left))):
+                message = await self._receive()
         except TimeoutError as error:
             raise HTTPException(408, self._too_slow(), CLOSE) from error
         self._waited += loop.time() - began
-        self._read += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        before, limit = self._received, self._rule.max_memory_bytes
+        self._received += len(message.get("body", b""))
+        if self._received > self._rule.max_bytes:
+            raise HTTPException(413, self._rule.detail)
+        more = min(self._received, limit) - min(before, limit)
+        self._acquire(more)
+        self.held += more
         return message
 
     def _too_slow(self) -> str:
@@ -258,8 +234,15 @@ class _Pace:
         )
 
 
+def _request_slot(scope: Scope) -> AbstractContextManager[None]:
+    if scope["method"] != "POST" or not EMBEDDED.fullmatch(scope["path"]):
+        return contextlib.nullcontext()
+    runtime: Runtime = scope["app"].state.runtime
+    return runtime.admission.door()
+
+
 class OneLength:
-    """Refuses a body whose length is told in two ways: of those before it each may choose."""
+    """Rejects a request with both Content-Length and Transfer-Encoding (request smuggling)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -16,12 +16,13 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _runtime(request: Request) -> Runtime:
+# The framework runs a dependency that is not async in a thread of its pool.
+async def _runtime(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
 
 
-def _refuse_other_bodies(request: Request) -> None:
+async def _refuse_other_bodies(request: Request) -> None:
     """A body that is no form, or no UTF-8, would be read as something else than was sent.
 
     Raises:
@@ -45,7 +46,7 @@ async def _wait_for_gallery(request: Request) -> None:
     name = request.path_params.get("gallery")
     if name is not None:
         with contextlib.suppress(ServiceProblem):
-            await _runtime(request).galleries.find(name)
+            await (await _runtime(request)).galleries.find(name)
 
 
 TakesForm = Depends(_refuse_other_bodies)

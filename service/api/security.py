@@ -96,7 +96,11 @@ def current_caller(request: Request) -> Caller:
     return caller
 
 
-CallerDep = Annotated[Caller, Depends(current_caller)]
+async def _caller(request: Request) -> Caller:
+    return current_caller(request)
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
 
 
 class Guard:

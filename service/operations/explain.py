@@ -43,8 +43,8 @@ class Explanation:
 
 
 def images_to_explain(runtime: Runtime) -> int:
-    """How many images an explained pair counts as: those it embeds, or else the whole queue."""
-    return min(2 + 2 * VARIANTS, runtime.settings.max_queued_images)
+    """How many images an explained pair counts as: those it embeds, at most half of the queue."""
+    return min(2 + 2 * VARIANTS, max(2, runtime.settings.max_queued_images // 2))
 
 
 async def explain_pair(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.service.raw_http import (
+    CHUNKED,
     CROPS,
     END,
     FORM,
@@ -219,3 +222,57 @@ def test_a_client_that_asks_first_is_told_to_go_on_or_not_to(connect):
         request(b"POST", CROPS.encode(), FORM[:-2], too_long, b"Expect: 100-continue")
     )
     assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_query_is_answered_beside_eight_uploads_that_drip_and_those_are_soon_dropped(
+    start, drawn_crops
+):
+    running = start(body_timeout_s=SECONDS)
+    address = urlsplit(str(running.http.base_url))
+    length = b"Content-Length: %d" % (64 * 1024 * 1024)
+    with contextlib.ExitStack() as opened:
+        dripping = []
+        for _ in range(8):
+            connection = socket.create_connection((address.hostname, address.port), timeout=20)
+            dripping.append(opened.enter_context(connection))
+            connection.sendall(request(b"POST", b"/v1/pairs", FORM[:-2], length) + PART[:-2])
+        began = time.monotonic()
+        left, answered = set(dripping), []
+        while left and time.monotonic() - began < 20 * SECONDS:
+            for connection in list(left):
+                connection.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    if connection.recv(4096).startswith(b"HTTP/1.1 408"):
+                        left.discard(connection)
+                        continue
+                # 16 KiB a second.
+                with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                    connection.send(b"x" * 4096)
+            answered.append(running.query("default", drawn_crops[0].png).status_code)
+            time.sleep(0.25)
+    assert not left
+    assert set(answered) == {200}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'--b\r\nContent-Disposition: form-data; name="x%d"\r\n\r\n',
+        b'--b\r\nContent-Disposition: form-data; name="archive"; filename="%d"\r\n\r\n',
+    ],
+    ids=["fields", "files"],
+)
+def test_a_form_of_an_import_holds_one_file_and_a_few_short_fields(besieged, connect, part):
+    imports = b"/v1/galleries/default/imports"
+    before = held_mb(besieged.process)
+    sent = 0
+    connection = connect()
+    connection.sendall(request(b"POST", imports, FORM[:-2], CHUNKED))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for number in range(150):
+            piece = part % number + b"a" * 1_000_000 + b"\r\n"
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            sent += 1
+        connection.sendall(b"0\r\n\r\n")
+    assert statuses(rest_of(connection)) == [400]
+    assert held_mb(besieged.process) - before < 40

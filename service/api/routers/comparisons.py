@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.concurrency import run_in_threadpool
 
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
@@ -20,7 +20,7 @@ from service.api.dependencies import (
 )
 from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
-from service.api.schemas.base import RefusedOut
+from service.api.schemas.base import RefusedOut, write_results
 from service.api.schemas.comparisons import EmbeddingOut, EmbeddingsOut, PairOut
 from service.api.security import needs
 from service.operations.compare import compare
@@ -80,15 +80,18 @@ async def embed_images(
         file = io.BytesIO()
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
-    body = EmbeddingsOut(
-        embedding_fingerprint=runtime.description.embedding_fingerprint,
-        dimension=runtime.networks.dimension,
-        results=[
-            RefusedOut(problem=image_problem(one))
-            if isinstance(one, CropProblem)
-            else EmbeddingOut(embedding=one.vector.tolist())
-            for one in outcomes
-        ],
+    results = (
+        RefusedOut(problem=image_problem(one))
+        if isinstance(one, CropProblem)
+        else EmbeddingOut(embedding=one.vector.tolist())
+        for one in outcomes
+    )
+    body = await run_in_threadpool(
+        lambda: write_results(
+            (result.model_dump_json(exclude_none=True) for result in results),
+            embedding_fingerprint=runtime.description.embedding_fingerprint,
+            dimension=runtime.networks.dimension,
+        )
     )
     status = 207 if any(problems) else 200
-    return JSONResponse(body.model_dump(mode="json", exclude_none=True), status_code=status)
+    return Response(body, media_type="application/json", status_code=status)

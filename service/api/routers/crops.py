@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from model.crops.decode import CropProblem
@@ -20,7 +21,7 @@ from service.api.dependencies import (
 )
 from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import CropsQuery, EnrollFields, EnrollForm, merged
-from service.api.schemas.base import RefusedOut
+from service.api.schemas.base import RefusedOut, write_results
 from service.api.schemas.crops import CropOut, CropsOut, EnrolmentOut, LandedOut, RemovalOut
 from service.api.security import needs
 from service.failpoints import Failpoint, passed
@@ -76,12 +77,14 @@ async def enroll_crops(
     return response
 
 
-@router.get("/crops", responses=refusals(404), dependencies=[needs("query")])
+@router.get(
+    "/crops", response_model=CropsOut, responses=refusals(404), dependencies=[needs("query")]
+)
 async def list_crops(
     runtime: RuntimeDep,
     gallery: GalleryName,
     asked: Annotated[CropsQuery, Query()],
-) -> CropsOut:
+) -> Response:
     """Crops in the order of their enrolment."""
     cursor = asked.cursor
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
@@ -97,9 +100,13 @@ async def list_crops(
     if filters := {name: value for name, value in named.items() if value is not None}:
         # To ask where somebody was seen is a search, by name.
         runtime.audit.looked("query", gallery=gallery, count=len(page.items), filters=filters)
-    return CropsOut(
-        results=[CropOut.of(gallery, crop) for crop in page.items], next_cursor=page.next_after
+    body = await run_in_threadpool(
+        lambda: write_results(
+            (CropOut.of(gallery, crop).model_dump_json() for crop in page.items),
+            next_cursor=page.next_after,
+        )
     )
+    return Response(body, media_type="application/json")
 
 
 @router.get("/crops/{crop_id}", responses=refusals(404), dependencies=[needs("query")])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.routing import APIRoute
 
+from service.api.bodies import IMPORT_FIELD_BYTES, IMPORT_FIELDS
 from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import ImportFields, ImportForm, merged
 from service.api.routers.jobs import accepted
@@ -15,7 +18,26 @@ from service.operations.import_crops import import_archive, import_folder
 from service.operations.reindex import begin_reindex
 from service.problems import InvalidField
 
-router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["jobs"])
+
+class _ImportRequest(Request):
+    """A form of one file, which is written to the disk as it arrives, and a few short fields."""
+
+    def form(self, **_: Any) -> Any:
+        """The form; 400 is raised for one of more, which would be held in memory."""
+        return super().form(max_files=1, max_fields=IMPORT_FIELDS, max_part_size=IMPORT_FIELD_BYTES)
+
+
+class _ImportRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_import(request: Request) -> Response:
+            return await handle(_ImportRequest(request.scope, request.receive))
+
+        return handle_import
+
+
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["jobs"], route_class=_ImportRoute)
 
 
 @router.post(

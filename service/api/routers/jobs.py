@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
+from sse_starlette import EventSourceResponse
 
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import JobsQuery
@@ -22,6 +23,8 @@ from service.runtime import Runtime
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[str, Path(description="A job's id.")]
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Proxies close a connection on which nothing is sent for a minute or so.
+KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
@@ -50,19 +53,19 @@ async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job
     | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
     dependencies=[needs("query", "enroll")],
 )
-async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> StreamingResponse:
+async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> EventSourceResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
     await _shown(runtime, caller, job_id)
 
-    async def events() -> AsyncIterator[str]:
+    async def events() -> AsyncIterator[dict[str, str]]:
         try:
             async for job in jobs.watch_job(runtime, job_id):
                 shown = JobOut.of(gallery_name(runtime, job), job)
-                yield f"event: progress\ndata: {shown.model_dump_json()}\n\n"
+                yield {"event": "progress", "data": shown.model_dump_json()}
         except UnknownJob as problem:
-            yield f"event: gone\ndata: {problem.detail}\n\n"
+            yield {"event": "gone", "data": problem.detail}
 
-    return StreamingResponse(events(), media_type="text/event-stream")
+    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
 
 
 @router.get(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
@@ -51,6 +53,15 @@ class RefusedOut(Schema):
     """An image that could not be used."""
 
     problem: Problem
+
+
+def write_results(results: Iterable[str], **fields: Any) -> bytes:
+    """A list answer from its results in JSON; to be called in a thread.
+
+    One native call for a large answer would hold the interpreter, and with it the event loop.
+    """
+    parts = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items()]
+    return ("{" + ",".join([*parts, f'"results":[{",".join(results)}]']) + "}").encode()
 
 
 def image_url(gallery: str, crop_id: str) -> str:

@@ -45,7 +45,7 @@ class Guarded:
             data_dir,
             host="0.0.0.0",
             cors_origins=DESK,
-            body_timeout_s=2,
+            body_timeout_s=4,
             min_body_rate=1,
             max_body_bytes=2_000_000,
             max_queued_bytes=3_000_000,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
+
+from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
 START = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 
 
-def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(guarded):
+@contextlib.contextmanager
+def _slow_upload(guarded) -> Iterator[None]:
+    """A body of which 1.8 MB have arrived, and a byte now and then."""
     with guarded.upload(CROPS, 1_900_000, "enroll") as slow:
-        slow.sendall(START)
+        slow.sendall(START + b"x" * 1_800_000)
         stop = threading.Event()
 
         def dribble():
@@ -21,15 +27,21 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(gua
         sending = threading.Thread(target=dribble)
         sending.start()
         try:
-            with guarded.upload(CROPS, 1_900_000, "enroll") as second:
-                answer = second.recv(4096).decode()
-            chunks = iter([START, *[b"x" * 200_000] * 7])
-            form = {"Content-Type": "multipart/form-data; boundary=b"}
-            unannounced = guarded.ask("POST", CROPS, "enroll", content=chunks, headers=form)
-            small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
+            yield
         finally:
             stop.set()
             sending.join()
+
+
+def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(guarded):
+    with _slow_upload(guarded):
+        eventually(lambda: _refused_before_it_is_read(guarded, 1_900_000))
+        with guarded.upload(CROPS, 1_900_000, "enroll") as second:
+            answer = second.recv(4096).decode()
+        chunks = iter([START, *[b"x" * 200_000] * 7])
+        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        unannounced = guarded.ask("POST", CROPS, "enroll", content=chunks, headers=form)
+        small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
     assert answer.startswith("HTTP/1.1 429")
     assert "retry-after: 1" in answer.lower()
     assert unannounced.status_code == 429
@@ -38,10 +50,34 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(gua
     assert small.status_code == 422
 
 
-def test_what_a_client_that_left_had_announced_is_free_again(guarded):
+def _refused_before_it_is_read(guarded, length: int) -> bool:
+    with guarded.upload(CROPS, length, "enroll") as upload:
+        upload.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            return upload.recv(4096).startswith(b"HTTP/1.1 429")
+    return False
+
+
+def test_an_announced_length_holds_nothing_until_the_bytes_arrive(guarded):
+    with contextlib.ExitStack() as opened:
+        for _ in range(8):
+            slow = opened.enter_context(guarded.upload(CROPS, 1_900_000, "enroll"))
+            slow.sendall(START)
+        small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
+    assert small.status_code == 422
+
+
+def test_one_caller_leaves_room_for_the_others(guarded):
+    body = [("images", ("a", b"x" * 900_000))]
+    with _slow_upload(guarded):
+        eventually(lambda: guarded.ask("POST", CROPS, "enroll", files=body).status_code == 429)
+        assert guarded.ask("POST", CROPS, "lobby", files=body).status_code == 422
+
+
+def test_what_a_client_that_left_had_sent_is_free_again(guarded):
     for _ in range(3):
         with guarded.upload(CROPS, 1_900_000, "enroll") as left:
-            left.sendall(START)
+            left.sendall(START + b"x" * 1_000_000)
     deadline = time.monotonic() + 20
     body = [("images", ("a", b"x" * 1_800_000))]
     while (status := guarded.ask("POST", CROPS, "enroll", files=body).status_code) == 429:

@@ -1,0 +1,193 @@
+"""What large answers, dependencies and long streams cost the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import fastapi.dependencies.utils
+import httpx
+import numpy as np
+import pytest
+
+from service.api.app import create_app
+from service.api.routers import comparisons, crops, jobs
+from service.gallery.records import StoredCrop
+from service.inference.pipeline import EmbeddedImage
+from service.operations import jobs as job_operations
+from service.operations.browse import Page
+from service.operations.compare import compare
+from service.operations.jobs import create_job, new_job_id
+from service.problems import QueueFull
+from service.runtime import Runtime
+from service.security.callers import WHOEVER_IS_HERE
+from service.settings import Settings
+
+LONGEST_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny_artefact, other_artefact, tmp_path_factory):
+    settings = Settings(
+        artefact=str(tiny_artefact),
+        previous=str(other_artefact),
+        data_dir=tmp_path_factory.mktemp("loop"),
+        device="cpu",
+        max_queued_images=8,
+        max_images_per_request=4,
+    )
+    with contextlib.closing(Runtime.open(settings)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(runtime):
+    app = create_app(runtime.settings, runtime)
+    app.state.runtime, app.state.metrics = runtime, runtime.metrics
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+
+
+async def _turns_meanwhile(answering) -> int:
+    """How often the event loop gets to other work before an answer is there."""
+    turns = 0
+    answer = asyncio.ensure_future(answering)
+    while not answer.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await answer
+    return turns
+
+
+def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime, monkeypatch):
+    vector = np.random.default_rng(0).normal(size=2048).astype(np.float32)
+    outcomes = [EmbeddedImage(vector, 0.0, 0.0, 0.0)] * 128
+
+    async def embedded(*_):
+        return outcomes
+
+    async def read(*_):
+        return []
+
+    monkeypatch.setattr(comparisons, "embed", embedded)
+    monkeypatch.setattr(comparisons, "read_images", read)
+    request = SimpleNamespace(headers={})
+    form = SimpleNamespace(images=[])
+    turns = asyncio.run(_turns_meanwhile(comparisons.embed_images(request, runtime, form)))
+    assert turns > 10
+
+
+def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime, monkeypatch):
+    crop = StoredCrop(
+        row_id=1,
+        crop_id="c" * 32,
+        identity=None,
+        camera=None,
+        captured_at=None,
+        external_id=None,
+        metadata={f"k{number}": "x" * 100 for number in range(140)},
+        sha256="0" * 64,
+        content_type="image/png",
+        image_bytes=1,
+        created_at=datetime.now(UTC),
+    )
+
+    async def page(*_):
+        return Page((crop,) * 1000, "1000")
+
+    monkeypatch.setattr(crops.browse, "list_crops", page)
+    asked = SimpleNamespace(cursor=None, limit=1000, identity=None, camera=None, external_id=None)
+    turns = asyncio.run(_turns_meanwhile(crops.list_crops(runtime, "default", asked)))
+    assert turns > 10
+
+
+def test_no_dependency_of_a_request_takes_a_thread(client, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a dependency was handed to a thread")
+
+    monkeypatch.setattr(fastapi.dependencies.utils, "run_in_threadpool", refuse)
+
+    async def ask() -> list[int]:
+        async with client:
+            answers = [
+                await client.get("/v1/model"),
+                await client.get("/v1/galleries"),
+                await client.patch("/v1/galleries/default", data={"retention_days": "0"}),
+            ]
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(ask()) == [200, 200, 200]
+
+
+def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
+    one, other = drawn_crops[0].png, drawn_crops[1].png
+
+    async def explain_beside(others: int):
+        with runtime.admission.places(others):
+            return await compare(runtime, one, other, explain=True)
+
+    assert asyncio.run(explain_beside(4)).explanation is not None
+    with pytest.raises(QueueFull):
+        asyncio.run(explain_beside(5))
+
+
+def test_stages_of_two_models_have_names_of_their_own(runtime):
+    names = [stage.name for stage in runtime.watchdog.stages]
+    assert len(names) == len(set(names))
+    assert "decode threads of GMN_PREVIOUS" in names
+
+
+def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeypatch):
+    monkeypatch.setattr(jobs, "KEEP_ALIVE_SECONDS", 0.05)
+
+    async def watch() -> bytes:
+        gallery = runtime.galleries.get("default")
+        job = await create_job(runtime, gallery, "import", {}, new_job_id())
+        response = await jobs.watch_job(runtime, WHOEVER_IS_HERE, job.job_id)
+        sent, kept_alive = b"", asyncio.Event()
+
+        async def send(message):
+            nonlocal sent
+            sent += message.get("body", b"")
+            if sent.count(b": ping") > 1:
+                kept_alive.set()
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        streaming = asyncio.create_task(response({"type": "http", "method": "GET"}, receive, send))
+        await asyncio.wait_for(kept_alive.wait(), LONGEST_SECONDS)
+        streaming.cancel()
+        await asyncio.gather(streaming, return_exceptions=True)
+        return sent
+
+    sent = asyncio.run(watch())
+    assert sent.startswith(b"event: progress\ndata: {")
+
+
+def test_a_job_is_read_once_for_all_who_watch_it(runtime, monkeypatch):
+    monkeypatch.setattr(job_operations, "WATCHED_EVERY_SECONDS", 0.02)
+    watchers, reads, find_job = 10, 0, job_operations.find_job
+
+    async def counted(*asked):
+        nonlocal reads
+        reads += 1
+        job = await find_job(*asked)
+        return replace(job, state="done") if reads >= watchers + 3 else job
+
+    async def watch(job_id: str) -> str:
+        states = [job.state async for job in job_operations.watch_job(runtime, job_id)]
+        return states[-1]
+
+    async def watch_together() -> list[str]:
+        gallery = runtime.galleries.get("default")
+        job = await create_job(runtime, gallery, "import", {}, new_job_id())
+        monkeypatch.setattr(job_operations, "find_job", counted)
+        return await asyncio.gather(*(watch(job.job_id) for _ in range(watchers)))
+
+    assert set(asyncio.run(watch_together())) == {"done"}
+    # The first of each watcher, and then one at a time.
+    assert reads <= watchers + 5
+    assert not runtime.watched_jobs
