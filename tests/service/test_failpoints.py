@@ -32,7 +32,7 @@ PLACES = {
     "FOLLOWER__CHANGES_READ": ("gallery/follower.py", "read_changes(self._store", "changes.apply"),
     "FOLLOWER__CHANGES_APPLIED": ("gallery/follower.py", "changes.apply", "_waiting.show(part"),
     "ENROLL__BODY_READ": ("api/routers/crops.py", "await read_images(", "await enroll("),
-    "ENROLL__EMBEDDED": ("operations/enroll.py", "pipeline.embed(", "partial(_store,"),
+    "ENROLL__EMBEDDED": ("operations/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
     "ENROLL__PICTURES_KEPT": ("operations/enroll.py", "keep_elsewhere(", "galleries.enroll("),
     "ENROLL__CROP_WRITTEN": ("gallery/sqlite/crops.py", "store_crop(conn", "landed.append("),
     "SQLITE__BEFORE_COMMIT": ("gallery/sqlite/database.py", "yield connection", '"COMMIT"'),
