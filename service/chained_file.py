@@ -114,14 +114,15 @@ class ChainedFile:
             if self._size > self._max_bytes:
                 self._rotate()
             number, last = self._number, self._last
-            content = b""
+            written: list[bytes] = []
             for fields in lines:
                 chained: dict[str, Any] = {"sequence": number + 1, "previous": last}
-                if number and not self._size and not content:
+                if number and not self._size and not written:
                     chained["begins_file"] = True
                 line = json.dumps({**chained, **fields}).encode()
                 number, last = number + 1, hashlib.sha256(line).hexdigest()
-                content += line + b"\n"
+                written.append(line + b"\n")
+            content = b"".join(written)
             try:
                 self._write(content)
                 if durable:
