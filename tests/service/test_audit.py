@@ -273,9 +273,12 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_c
     watched.query("searched", *images[:2], mode="separate", purpose="case 8/2026")
     watched.query("searched", crop_id=crop_id)
     http.get(f"{url}/crops?identity=Ada")
+    http.get(f"{url}/identities/Ada")
+    http.get(f"{url}/identities?query=Ad")
+    http.get(f"{url}/identities")
     http.get(f"{url}/crops/{crop_id}/image", headers={"X-Request-ID": "view-1"})
     eventually(lambda: looked(watched, "view"), 5.0)
-    first, second, third, fourth, by_name = looked(watched, "query")
+    first, second, third, fourth, by_name, of_one, by_part = looked(watched, "query")
     assert (first["gallery"], first["count"], first["purpose"]) == ("searched", 2, "case 7/2026")
     assert first["filters"] == {"cameras": ["east"], "captured_before": "2030-01-01T00:00:00Z"}
     assert {"time", "actor", "request_id"} <= first.keys()
@@ -283,6 +286,8 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_c
     assert (fourth["crop_ids"], "purpose" in fourth) == ([crop_id], False)
     assert by_name["count"] == 3
     assert len(by_name["filters"]["identity"]) == 64
+    assert of_one["filters"] == by_name["filters"] != by_part["filters"]
+    assert by_part["count"] == 1
     (view,) = looked(watched, "view")
     assert (view["crop_ids"], view["request_id"]) == ([crop_id], "view-1")
     assert "Ada" not in (watched.folder / "audit.jsonl").read_text()

@@ -28,6 +28,9 @@ async def list_identities(
 ) -> IdentitiesOut:
     """Identities in the order of their names; crops without one are not counted."""
     page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit, asked.query)
+    if asked.query:
+        searched = {"identity": asked.query}
+        runtime.audit.looked("query", gallery=gallery, count=len(page.items), filters=searched)
     return IdentitiesOut(
         results=[IdentityOut.model_validate(one) for one in page.items],
         next_cursor=page.next_after,
@@ -39,7 +42,9 @@ async def read_identity(
     runtime: RuntimeDep, gallery: GalleryName, identity: Identity
 ) -> IdentityDetailOut:
     """How many crops one identity has, and which cameras took them."""
-    return IdentityDetailOut.model_validate(await browse.read_identity(runtime, gallery, identity))
+    found = await browse.read_identity(runtime, gallery, identity)
+    runtime.audit.looked("query", gallery=gallery, count=1, filters={"identity": identity})
+    return IdentityDetailOut.model_validate(found)
 
 
 @router.patch(
