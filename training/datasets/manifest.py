@@ -40,7 +40,12 @@ def read_manifest_dataset(path: str) -> Dataset:
         )
         for row in rows
     )
-    return Dataset(name=name, spec=f"manifest:{path}", terms=_terms(manifest), records=records)
+    return Dataset(
+        name=name,
+        spec=f"manifest:{path}",
+        terms=stated_terms(manifest.parent, TERMS),
+        records=records,
+    )
 
 
 def looks_like_manifest(path: Path) -> bool:
@@ -53,15 +58,20 @@ def dataset_name(manifest: Path) -> str:
     return manifest.stem if manifest.stem != "manifest" else manifest.resolve().parent.name
 
 
-def _terms(manifest: Path) -> str:
-    file = manifest.with_name(TERMS_FILE)
+def stated_terms(folder: Path, unstated: str) -> str:
+    """The first line of the `TERMS.txt` in a folder; `unstated` where there is none.
+
+    Raises:
+        ManifestProblem: if the file cannot be read.
+    """
+    file = folder / TERMS_FILE
     if not file.is_file():
-        return TERMS
+        return unstated
     try:
         lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestProblem(f"{file}: cannot be read ({error}); save it as UTF-8 text") from error
-    return lines[0].strip() if lines else TERMS
+    return lines[0].strip() if lines else unstated
 
 
 KIND = DatasetKind(

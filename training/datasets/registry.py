@@ -20,6 +20,7 @@ from training.datasets import (
     manifest,
     market1501,
     msmt17,
+    people_folder,
     prid2011,
     randperson,
     viper,
@@ -53,6 +54,7 @@ KINDS: tuple[DatasetKind, ...] = (
     randperson.KIND,
     dukemtmc.KIND,
     manifest.KIND,
+    people_folder.KIND,
     SYNTHETIC,
 )
 

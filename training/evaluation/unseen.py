@@ -13,7 +13,7 @@ from training.datasets.registry import overlapping
 from training.evaluation.protocols import Search
 
 FILE_NAME = "model.safetensors"
-NAMED_BY_THEIR_OWNER = ("manifest", "synthetic")
+NAMED_BY_THEIR_OWNER = ("manifest", "folder", "synthetic")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from model.problems import InputProblem
 from training.datasets.cuhk01 import read_cuhk01
 from training.datasets.manifest import read_manifest_dataset
 from training.datasets.market1501 import DISTRACTOR, JUNK, read_market1501
+from training.datasets.registry import read_dataset
 
 DrawImage = Callable[..., Path]
 
@@ -129,3 +130,23 @@ def test_market1501_takes_its_further_distractors_where_asked(
         (DISTRACTOR, "c3"),
     ]
     assert {record.split for record in further} == {"gallery"}
+
+
+def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(
+    tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    for name in ("ann/1.png", "ann/2.png", "bob/a.png"):
+        draw_image(tmp_path / "shop" / name)
+    (tmp_path / "shop" / "TERMS.txt").write_text("Staff, by consent.")
+    dataset = read_dataset(f"folder:{tmp_path / 'shop'}")
+    found = [(record.identity, record.camera) for record in dataset.records]
+    assert found == [("ann", "shot1"), ("ann", "shot2"), ("bob", "shot1")]
+    assert (dataset.name, dataset.terms) == ("shop", "Staff, by consent.")
+
+
+def test_a_folder_without_sub_folders_names_the_layout(
+    tmp_path: Path, draw_image: Callable[..., Path]
+) -> None:
+    draw_image(tmp_path / "1.png")
+    with pytest.raises(InputProblem, match="put the images of each person into a sub-folder"):
+        read_dataset(f"folder:{tmp_path}")
