@@ -120,7 +120,7 @@ def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
     try:
         made = CliRunner().invoke(keys, ["create", "--scope", "query"])
         listed = CliRunner().invoke(keys, ["list"])
-        key_id = made.output.split()[1].rstrip(":")
+        key_id = made.stdout.split()[1].rstrip(":")
         revoked = CliRunner().invoke(keys, ["revoke", key_id])
     finally:
         monkeypatch.undo()
