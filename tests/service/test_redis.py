@@ -118,7 +118,7 @@ def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
     monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
     redis_record.ask("CONFIG", "SET", "requirepass", "pass")
     try:
-        made = CliRunner().invoke(keys, ["create", "--scope", "query"])
+        made = CliRunner().invoke(keys, ["create", "--scope", "admin"])
         listed = CliRunner().invoke(keys, ["list"])
         key_id = made.stdout.split()[1].rstrip(":")
         revoked = CliRunner().invoke(keys, ["revoke", key_id])
