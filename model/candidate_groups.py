@@ -9,17 +9,15 @@ from model.calibration import ScoringCalibration
 from model.search_calibration import RANKS
 
 UNNAMED = -1
-HIGHEST_JOINING_COSINE = 0.6
+JOINING_SHARE = 1e-3
 
 
 def joining_cosine(cosine: ScoringCalibration) -> float:
     """τ, the cosine from which an unnamed crop is taken for one more of the same person.
 
-    The artefact's equal-error cosine, where either kind of pair is as likely; at most 0.6.
+    One pair of different people in a thousand reaches it. docs/calibration.md has other choices.
     """
-    places = np.linspace(-1.0, 1.0, 2001)
-    likelier = places[cosine.log_likelihood_ratios(places) >= 0.0]
-    return min(HIGHEST_JOINING_COSINE, float(likelier[0])) if len(likelier) else 1.0
+    return cosine.pair_threshold(JOINING_SHARE)
 
 
 def leading_scores(

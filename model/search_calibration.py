@@ -223,14 +223,18 @@ def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
 # --- the fit ---------------------------------------------------------------------------------
 
 PRIOR_SEARCHES = 20.0
-# What ξ = 0 is worth: the tail's shape and the share of enrolled searches resemble each other.
-PRIOR_ON_SHAPE = 60.0
+# The shape of the tail and the share of enrolled searches resemble each other: ξ is held near
+# that of a bounded score by as much as this many searches show of it.
+TAIL_SHAPE = -0.05
+PRIOR_ON_SHAPE = 300.0
+# What the artefact's γ is worth, in searches with a separated best.
+PRIOR_ON_EXCESS = 5.0
 LEAST_SHARE = 0.02
 LEAST_SEPARATION = 2.0
 LEAST_SCALE = 0.1
 STEEPEST, FLATTEST = -0.3, 0.15
-ROUNDS = 60
-BISECTIONS = 40
+ROUNDS = 40
+BISECTIONS = 36
 
 
 @dataclass(frozen=True)
@@ -347,22 +351,22 @@ def _fit(
         )
         rises = np.concatenate([levels - floors[:, None]] * 2)
         shifts = np.concatenate([np.broadcast_to(spread[:, None], levels.shape)] * 2)
-        columns = np.stack([np.ones_like(values), rises, shifts])
+        columns = np.stack([np.ones_like(values), rises, shifts]).reshape(3, -1)
         precision = weights / np.concatenate([beta, beta]) ** 2
-        normal = np.einsum("inr,nr,jnr->ij", columns, precision, columns)
-        target = np.einsum("inr,nr,nr->i", columns, precision, values)
+        weighted = columns * precision.ravel()
+        normal = weighted @ columns.T
+        target = weighted @ values.ravel()
         pseudo = prior_count / fitted.base**2
         normal[0, 0] += pseudo
         target[0] += pseudo * prior_base
-        normal[1, 1] += (
-            PRIOR_ON_SHAPE
-            / len(scores)
-            * (np.where(used, rises[: len(scores)] / beta, 0.0) ** 2).sum()
-        )
+        seen = np.where(used, rises[: len(scores)] / beta, 0.0)
+        lean = PRIOR_ON_SHAPE / len(scores) * float((seen**2).sum())
+        normal[1, 1] += lean
+        target[1] += lean * TAIL_SHAPE
         base, shape, slope = _bounded(normal, target)
         base = max(base, 1e-9)
-        mass = separated.sum() + PRIOR_SEARCHES
-        excess = float(((separated * gaps[:, 0]).sum() + PRIOR_SEARCHES * prior_excess) / mass)
+        mass = separated.sum() + PRIOR_ON_EXCESS
+        excess = float(((separated * gaps[:, 0]).sum() + PRIOR_ON_EXCESS * prior_excess) / mass)
         excess = max(excess, LEAST_SEPARATION * base)
         fitted = _Fitted(base, shape, slope, floors, excess, separated)
     return fitted
@@ -397,10 +401,10 @@ def _log_density(
 
 
 def _survival(
-    fitted: _Fitted, threshold: float, levels: NDArray[np.float64]
+    fitted: _Fitted, thresholds: NDArray[np.float64], levels: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """S(t | m) of the generalised Pareto tail above each level."""
-    rise = np.maximum(threshold - levels, 0.0) / fitted.scale(levels)
+    """S(t | m) above each level `(n,)`: `(k, n)` for thresholds `(k, 1)`."""
+    rise = np.maximum(thresholds - levels, 0.0) / fitted.scale(levels)
     if abs(fitted.shape) < 1e-6:
         return np.asarray(np.exp(-rise), dtype=np.float64)
     inside = np.maximum(1.0 + fitted.shape * rise, 0.0)
@@ -427,27 +431,37 @@ def _table(
 ) -> NDArray[np.float64]:
     """Thresholds for every rate and size; beyond a factor of 10 they grow as the artefact's do."""
     fewest, most = sizes.min() / FAR_EXTRAPOLATION, sizes.max() * FAR_EXTRAPOLATION
-    table = np.empty((len(RATES), len(SIZES)))
-    for column, size in enumerate(SIZES):
-        nearest = float(np.clip(size, fewest, most))
-        ratios = nearest / sizes
-        second, third = (_shifted(fitted, scores[:, place], ratios) for place in (1, 2))
-        for row, rate in enumerate(RATES):
-            grown = artefact.threshold(rate, round(size)) - artefact.threshold(rate, round(nearest))
-            table[row, column] = grown + _solve(fitted, second, third, rate)
+    nearest = np.clip(SIZES, fewest, most)
+    solved = {
+        size: _solve(fitted, *(_shifted(fitted, scores[:, at], size / sizes) for at in (1, 2)))
+        for size in np.unique(nearest).tolist()
+    }
+    table = np.array([solved[size] for size in nearest.tolist()]).T
+    for row, rate in enumerate(RATES):
+        table[row] += [
+            artefact.threshold(rate, round(size)) - artefact.threshold(rate, round(near))
+            for size, near in zip(SIZES, nearest.tolist(), strict=True)
+        ]
     return np.maximum.accumulate(np.maximum.accumulate(table, axis=1), axis=0)
 
 
 def _solve(
-    fitted: _Fitted, second: NDArray[np.float64], third: NDArray[np.float64], rate: float
-) -> float:
-    """The threshold that the best impostor exceeds in a share `rate` of such searches."""
-    low, high = float(third.min()), float(second.max()) + 40.0 * fitted.base
+    fitted: _Fitted, second: NDArray[np.float64], third: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The thresholds, one for each of `RATES`, that the best impostor exceeds in that share.
+
+    Args:
+        second, third: levels of every search, `(n,)`, that the best impostor of a stranger and of
+            an enrolled person exceeds.
+    """
+    low = np.full(len(RATES), float(third.min()))
+    high = np.full(len(RATES), float(second.max()) + 40.0 * fitted.base)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        exceeded = (1.0 - fitted.separated) * _survival(fitted, middle, second)
-        exceeded = exceeded + fitted.separated * _survival(fitted, middle, third)
-        low, high = (middle, high) if float(exceeded.mean()) > rate else (low, middle)
+        exceeded = (1.0 - fitted.separated) * _survival(fitted, middle[:, None], second)
+        exceeded = exceeded + fitted.separated * _survival(fitted, middle[:, None], third)
+        more = exceeded.mean(axis=1) > np.array(RATES)
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
     return high
 
 

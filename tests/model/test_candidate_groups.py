@@ -43,10 +43,7 @@ def test_no_more_leaders_than_ranks_and_none_of_nothing():
     assert leading_scores(scores[:0], names[:0], np.ones((0, 2)), 0.6) == ()
 
 
-def test_crops_join_at_the_equal_error_cosine_but_no_higher_than_0_6():
-    even_at = [
-        ScoringCalibration(slope=10.0, intercept=-10.0 * place, impostor_tail=TAIL)
-        for place in (0.2, 0.8)
-    ]
+def test_crops_join_from_the_cosine_that_one_pair_of_two_people_in_a_thousand_reaches():
+    calibration = ScoringCalibration(slope=10.0, intercept=-1.0, impostor_tail=TAIL)
 
-    assert [joining_cosine(one) for one in even_at] == pytest.approx([0.2, 0.6], abs=2e-3)
+    assert joining_cosine(calibration) == pytest.approx(0.5)

@@ -40,13 +40,6 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    no_labels: Annotated[
-        bool,
-        typer.Option(
-            "--no-labels",
-            help="Only move the impostor tails to these searches, as if nobody knew who is who.",
-        ),
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -85,8 +78,7 @@ def calibrate(
                 soft_wrap=True,
             )
     features = [_embed(on_device, dataset, search) for dataset, search in searches]
-    fit = _move if no_labels else _fit
-    description = replace_calibration(source, target, fit(on_device, searches, features))
+    description = replace_calibration(source, target, _fit(on_device, searches, features))
     if as_json:
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
@@ -126,22 +118,6 @@ def _fit(
         for dataset, search in searches
     )
     return fit_from_pairs(domains, data)
-
-
-def _move(
-    artefact: Artefact,
-    searches: Sequence[tuple[Dataset, Search]],
-    features: Sequence[SearchFeatures],
-) -> Calibration:
-    from training.evaluation.recalibrating import recalibrated
-    from training.evaluation.scoring import cosine_rows
-
-    if len(searches) > 1:
-        raise InputProblem(
-            f"--no-labels moves the tails to one set of searches; got {len(searches)} data sets, "
-            "name one"
-        )
-    return recalibrated(artefact, features[0], cosine_rows(*features[0]), searches[0][1].labels())
 
 
 def _show(console: Console, path: Path, description: Description) -> None:

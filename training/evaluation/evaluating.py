@@ -30,7 +30,6 @@ from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
 from training.evaluation.ranking import QueryMetrics
-from training.evaluation.recalibrating import recalibrated_if_enough
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -107,7 +106,6 @@ def evaluate_search(
     with open_rankings(
         artefact, search, labels, features, scorings, progress_bar, watch.seconds
     ) as rankings:
-        moved = recalibrated_if_enough(artefact, features, rankings.pair_scores["cosine"], labels)
         for scoring in scorings:
             with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
                 metrics[scoring] = rankings.rank(scoring)
@@ -119,7 +117,6 @@ def evaluate_search(
                 labels,
                 metrics[scoring],
                 calibration.scorings[cast(Scoring, scoring)],
-                moved.scorings[cast(Scoring, scoring)] if moved else None,
             )
         if "mnet" in scorings:
             depths = time_depths(

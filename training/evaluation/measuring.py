@@ -41,23 +41,18 @@ def calibrated_result(
     labels: PairLabels,
     metrics: QueryMetrics,
     calibration: ScoringCalibration,
-    recalibrated: ScoringCalibration | None = None,
 ) -> ScoringResult:
     """A pair score's metrics, and what its calibration promises against what it holds.
 
     Args:
         rows, labels, metrics: of the search.
         calibration: the artefact's own.
-        recalibrated: the same, moved without labels to this search; None where it shows no tail.
     """
     extremes = search_extremes(rows, labels)
     rates, detected = detection_curve(extremes)
     return plain_result(metrics, labels).model_copy(
         update={
             "operating_points": _operating_points(extremes, calibration),
-            "recalibrated_operating_points": (
-                _operating_points(extremes, recalibrated) if recalibrated else []
-            ),
             "detection_curve": list(zip(rates.tolist(), detected.tolist(), strict=True)),
             "distribution": score_distribution(rows, labels),
             "expected_calibration_error": expected_calibration_error(rows, labels, calibration),

@@ -80,8 +80,6 @@ class ScoringResult(BaseModel):
         metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1.
         cmc: share of queries with a true match at rank 1, 2, … or better.
         operating_points: of searches; empty for a peer, which has no calibration.
-        recalibrated_operating_points: the same after the calibration was moved, without labels, to
-            the searches evaluated; empty where they are too few to show a tail.
         detection_curve: pairs of false-alarm rate and detection rate.
         distribution: of scores; None for a peer.
         expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
@@ -97,7 +95,6 @@ class ScoringResult(BaseModel):
     metrics: dict[str, Figure]
     cmc: list[float]
     operating_points: list[OperatingPointResult] = []
-    recalibrated_operating_points: list[OperatingPointResult] = []
     detection_curve: list[tuple[float, float]] = []
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None

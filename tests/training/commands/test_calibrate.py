@@ -49,23 +49,6 @@ def test_without_out_the_artefact_itself_is_replaced(app, tiny_artefact, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["own.safetensors"]
 
 
-def test_without_labels_only_the_tails_move(app, tiny_artefact, tmp_path) -> None:
-    out = tmp_path / "moved.safetensors"
-    people = "synthetic:3,identities=25,domains=1,cameras=2,crops=2"
-    answer = run(app, tiny_artefact, "--data", people, "--no-labels", "--out", out)
-    assert answer.exit_code == 0, answer.output
-    old, new = (load_artefact(path).description.calibration for path in (tiny_artefact, out))
-    assert new.fusion == old.fusion
-    assert "impostor tails moved to 50 unlabelled searches of 50 crops" in new.data
-
-
 def test_the_bundled_artefact_is_not_overwritten(app) -> None:
     with pytest.raises(InputProblem, match="stays as it ships; name a file with --out"):
         CliRunner().invoke(app, ["bundled", "--data", PEOPLE], catch_exceptions=False)
-
-
-def test_too_few_unlabelled_searches_leave_the_file_alone(app, tiny_artefact, tmp_path) -> None:
-    out = tmp_path / "moved.safetensors"
-    answer = run(app, tiny_artefact, "--data", PEOPLE, "--no-labels", "--out", out)
-    assert isinstance(answer.exception, InputProblem)
-    assert not out.exists()

@@ -1,0 +1,232 @@
+"""Galleries and searches drawn from stored features: what bench.calibration measures on.
+
+Every draw splits the cameras into those that enroll and those that ask, and the people into
+enrolled ones and strangers. Of either half search first, without labels; the searches of the others
+are judged. So no person of the judged strangers' searches took part in the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.artefact import Artefact, load_artefact, resolve_artefact
+from model.calibration import Calibration, Scoring
+from model.candidate_groups import UNNAMED, joining_cosine, leading_scores
+from model.pair_scoring import score_listed_pairs
+from model.problems import InputProblem
+from model.search_calibration import RANKS, SearchScores
+from training.evaluation.calibrating import collect_pairs, fit_from_pairs
+from training.evaluation.ranking import PairLabels
+from training.evaluation.scoring import unit_length
+
+# What M-Net scores of a search, half of the service's default.
+RERANKED = 50
+HISTORY, STRANGERS, MEMBERS = 256, 400, 250
+CROPS_PER_PERSON = 3
+PEOPLE_TO_CALIBRATE = 200
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A feature file, and how its pairs are scored.
+
+    Attributes:
+        name: of the file.
+        units: features of unit length, `(n, d)` float32.
+        people, cameras: codes, `(n,)`.
+        calibration: of the artefact, or of a ready-made model on other people.
+        artefact: for M-Net's scores; None for a ready-made model, which has none.
+    """
+
+    name: str
+    units: NDArray[np.float32]
+    people: NDArray[np.int64]
+    cameras: NDArray[np.int64]
+    calibration: Calibration
+    artefact: Artefact | None
+
+    @property
+    def scorings(self) -> tuple[Scoring, ...]:
+        """What it can be searched by."""
+        return ("cosine", "mnet", "fused") if self.artefact else ("cosine",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One kind of gallery.
+
+    Attributes:
+        fitted, used: how many people were enrolled when the searches were kept, and are when the
+            judged ones come; fewer is a filter.
+        unnamed: the share of crops without a name.
+    """
+
+    fitted: int
+    used: int
+    unnamed: float = 0.0
+
+    def __str__(self) -> str:
+        change = "" if self.fitted == self.used else f" → {self.used:,}"
+        names = {0.0: "", 1.0: ", unnamed"}.get(self.unnamed, ", half-named")
+        return f"{self.fitted:,}{change}{names}"
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Searches of one gallery.
+
+    Attributes:
+        best: the nine best identity scores of each, `(n, 9)`, descending.
+        people: who was searched for, `(n,)`.
+        right: whether the first result shows that person, `(n,)`.
+        identities: K.
+    """
+
+    best: NDArray[np.float64]
+    people: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    identities: int
+
+    def kept(self, rows: NDArray[np.int64]) -> list[SearchScores]:
+        """Some of them, as a service keeps them."""
+        return [SearchScores(tuple(self.best[row].tolist()), self.identities, 0.0) for row in rows]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Unlabelled searches by strangers and by enrolled people, and the judged ones, by scoring."""
+
+    history: dict[Scoring, tuple[Searches, Searches]]
+    strangers: dict[Scoring, Searches]
+    members: dict[Scoring, Searches]
+
+
+def read_crops(features: Path, calibrated_by: str) -> Crops:
+    """A feature file of `gmn embed`.
+
+    Args:
+        features: where it is.
+        calibrated_by: the artefact that made it; for a ready-made model the feature file of other
+            people that its calibration is fitted on.
+    """
+    units, people, cameras = _arrays(features)
+    if calibrated_by.endswith(".npz"):
+        calibration, artefact = _calibrated_on(Path(calibrated_by)), None
+    else:
+        artefact = load_artefact(resolve_artefact(calibrated_by))
+        calibration = artefact.description.calibration
+    if artefact is not None and units.shape[1] != artefact.embedder.config.dimension:
+        raise InputProblem(f"{features}: not of {calibrated_by}; name the artefact that made it")
+    return Crops(features.stem, units, people, cameras, calibration, artefact)
+
+
+def _arrays(
+    path: Path,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        vectors, names, views = (arrays[key] for key in ("features", "identities", "cameras"))
+    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return unit_length(vectors), people, np.unique(views, return_inverse=True)[1].astype(np.int64)
+
+
+def _calibrated_on(path: Path) -> Calibration:
+    """A calibration of the cosine alone, on 200 people at most."""
+    units, people, cameras = _arrays(path)
+    some = np.flatnonzero(people < PEOPLE_TO_CALIBRATE)
+    units, people, cameras = units[some], people[some], cameras[some]
+    cosine = units @ units.T
+    labels = PairLabels(people, cameras, people, cameras)
+    return fit_from_pairs([collect_pairs(cosine, cosine, labels)], path.stem)
+
+
+def draws(crops: Crops, plan: Plan, number: int, seed: int = 0) -> Iterator[Draw]:
+    """Random draws; none where the file has too few people."""
+    random = np.random.default_rng([seed, plan.fitted, plan.used])
+    everyone = max(plan.fitted, plan.used)
+    for _ in range(number):
+        views = random.permutation(np.unique(crops.cameras))
+        asking = np.isin(crops.cameras, views[: len(views) // 2])
+        able = np.intersect1d(crops.people[asking], crops.people[~asking])
+        order = random.permutation(able)
+        if len(order) < everyone + max(40, everyone // 4):
+            return
+        first, then = order[: plan.fitted], order[: plan.used]
+        strangers, both = order[everyone:], order[: min(plan.fitted, plan.used)]
+        nameless = random.random(len(crops.people)) < plan.unnamed
+        galleries = [
+            _limited(random, crops, np.isin(crops.people, people) & ~asking)
+            for people in (first, then)
+        ]
+        asks = [
+            random.permutation(np.flatnonzero(asking & np.isin(crops.people, people)))[:most]
+            for people, most in (
+                (strangers[: len(strangers) // 2], HISTORY),
+                (both[: len(both) // 2] if len(both) == len(first) else first, HISTORY),
+                (strangers[len(strangers) // 2 :], STRANGERS),
+                (both[len(both) // 2 :] if len(both) == len(first) else both, MEMBERS),
+            )
+        ]
+        tables = [
+            _search(crops, rows, gallery, nameless)
+            for rows, gallery in zip(asks, [galleries[0]] * 2 + [galleries[1]] * 2, strict=True)
+        ]
+        yield Draw(
+            {name: (tables[0][name], tables[1][name]) for name in crops.scorings},
+            tables[2],
+            tables[3],
+        )
+
+
+def _limited(
+    random: np.random.Generator, crops: Crops, chosen: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """At most three crops of every chosen person."""
+    rows = random.permutation(np.flatnonzero(chosen))
+    order = rows[np.argsort(crops.people[rows], kind="stable")]
+    people = crops.people[order]
+    starts = np.searchsorted(people, people)
+    return np.asarray(order[np.arange(len(order)) - starts < CROPS_PER_PERSON], dtype=np.int64)
+
+
+def _search(
+    crops: Crops,
+    queries: NDArray[np.int64],
+    gallery: NDArray[np.int64],
+    nameless: NDArray[np.bool_],
+) -> dict[Scoring, Searches]:
+    """Searches by every scoring, of the nearest crops by cosine."""
+    people = crops.people[gallery]
+    names = np.where(nameless[gallery], UNNAMED, people)
+    identities = len(np.unique(names[names >= 0])) + int((names < 0).sum())
+    cosine = crops.units[queries] @ crops.units[gallery].T
+    depth = min(RERANKED, len(gallery))
+    near = np.argsort(-cosine, axis=1)[:, :depth]
+    cosines = np.take_along_axis(cosine, near, axis=1)
+    scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
+    if crops.artefact is not None:
+        rows = np.repeat(np.arange(len(queries)), depth)
+        pairs = torch.from_numpy(np.stack([rows, near.ravel()], axis=1))
+        first, second = (torch.from_numpy(crops.units[some]) for some in (queries, gallery))
+        learnt = score_listed_pairs(crops.artefact.metric_network, first, second, pairs)
+        scores["mnet"] = learnt.cpu().numpy().reshape(near.shape)
+        scores["fused"] = crops.calibration.fusion.fuse(cosines, scores["mnet"])
+    joins_at = joining_cosine(crops.calibration.scorings["cosine"])
+    found: dict[Scoring, Searches] = {}
+    for name, values in scores.items():
+        best, right = [], []
+        for row, candidates, one in zip(queries, near, values, strict=True):
+            units = crops.units[gallery[candidates]]
+            leaders = leading_scores(one, names[candidates], units, joins_at)
+            # A candidate list of fewer people than nine ends with its last score.
+            best.append((leaders + (leaders[-1],) * RANKS)[:RANKS])
+            right.append(people[candidates[one.argmax()]] == crops.people[row])
+        found[name] = Searches(
+            np.array(best, dtype=np.float64), crops.people[queries], np.array(right), identities
+        )
+    return found
