@@ -1,103 +1,245 @@
-"""Every gallery's own calibration, made when it is first asked for and kept with the gallery."""
+"""Which calibration is in force: for each gallery and scoring the artefact's, or its own."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, cast
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.calibration import Fusion, Scoring
+from model.candidate_groups import joining_cosine
+from model.search_calibration import SearchCalibration, artefact_search_calibration
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.gallery.own_calibration import OwnCalibration
-from service.gallery.records import GalleryRecord
 from service.inference.loaded_model import LoadedModel
 
-Key = tuple[int, str]
+log = logging.getLogger(__name__)
+State = Literal["artefact", "own", "frozen", "off"]
+Reason = Literal["few_searches", "few_identities", "extrapolated", "shallow_search"]
+VERSION_DIGITS = 8
+
+
+class Publication(BaseModel):
+    """A calibration as it is stored for every process on the record.
+
+    Attributes:
+        fitted_at: seconds since 1970.
+        calibration: fitted to the searches that were stored by then.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fitted_at: float
+    calibration: SearchCalibration
+
+
+@dataclass(frozen=True)
+class CalibrationState:
+    """What the verdicts of one answer, or of a gallery, are made by.
+
+    Attributes:
+        state: `artefact`: the artefact's thresholds; `own`: fitted to this gallery's searches;
+            `frozen`: no search changes them; `off`: the artefact's, and no search is kept.
+        reason: why they are the artefact's, or less certain than usual; None for neither.
+        searches: how many searches they are fitted to; before the first fit, how many are kept.
+        version: equal versions give equal verdicts; None where no loaded model answers.
+        date: of the fit; None where there was none.
+    """
+
+    state: State
+    reason: Reason | None = None
+    searches: int = 0
+    version: str | None = None
+    date: datetime | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationInForce:
+    """One scoring's calibration of a gallery at one moment.
+
+    Attributes:
+        calibration: gives thresholds and probabilities.
+        version: names it; equal versions are equal calibrations.
+    """
+
+    calibration: SearchCalibration
+    version: str
+    state: State
+    searches: int
+    date: datetime | None = None
+
+    def for_search(self, identities: int, shallow: bool = False) -> CalibrationState:
+        """What is told with one search's verdicts.
+
+        Args:
+            identities: K, how many the search covered.
+            shallow: it was judged by the artefact for its small depth.
+        """
+        state, reason = self.state, self._reason(identities, shallow)
+        if state == "own" and reason in ("few_identities", "shallow_search"):
+            state = "artefact"
+        return CalibrationState(state, reason, self.searches, self.version, self.date)
+
+    def _reason(self, identities: int, shallow: bool) -> Reason | None:
+        if shallow:
+            return "shallow_search"
+        if self.calibration.reason(identities) == "few_identities":
+            return "few_identities"
+        if self.date is None:
+            return None if self.state == "off" else "few_searches"
+        return "extrapolated" if self.calibration.extrapolated(identities) else None
+
+
+@dataclass(frozen=True)
+class SearchJudge:
+    """What the verdicts of one search are made by.
+
+    Attributes:
+        subject: what its scores are stored under.
+        in_force: the gallery's.
+        artefacts: what judges a search of small depth, whose best scores are not the gallery's.
+        fusion: makes the fused score.
+        joins_at: the cosine from which a crop without a name is taken for the same person.
+    """
+
+    subject: str
+    in_force: CalibrationInForce
+    artefacts: CalibrationInForce
+    fusion: Fusion
+    joins_at: float
 
 
 class Calibrations:
-    """Own calibrations by gallery and embedder: another embedder's scores teach nothing here."""
+    """The published calibrations of every gallery, by the artefact whose scores they are of.
+
+    May be read from any thread. A gallery without a publication takes no memory here.
+    """
 
     def __init__(self, galleries: Galleries, model_of: Callable[[Gallery], LoadedModel]) -> None:
         self._galleries = galleries
         self._model_of = model_of
         self._lock = threading.Lock()
-        self._held: dict[Key, OwnCalibration] = {}
-        self._kept: dict[Key, str] = {}
+        self._artefacts: dict[tuple[str, Scoring], SearchCalibration] = {}
+        self._joining: dict[str, float] = {}
+        self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
+        self._kept: dict[int, dict[str, int]] = {}
 
-    def of(self, gallery: Gallery) -> OwnCalibration:
-        """A gallery's own.
+    def of(self, gallery: Gallery, scoring: Scoring) -> CalibrationInForce:
+        """What judges a gallery's searches by one scoring.
 
         Raises:
             NeedsReindex: where no loaded model answers for it.
         """
-        model = self._model_of(gallery)
-        key = self._key(gallery)
-        with self._lock:
-            if key not in self._held:
-                self._held[key] = OwnCalibration(
-                    model.description.calibration,
-                    model.description.artefact_fingerprint[:12],
-                    model.identical_mnet,
-                    gallery.settings.calibration == "on",
-                )
-            return self._held[key]
+        setting = gallery.settings.calibration
+        subject = self.subject(gallery, scoring)
+        found = self._published.get(gallery.gallery_id, {}).get(subject)
+        if found is None or setting == "off":
+            state: State = "artefact" if setting == "on" else setting
+            kept = self._kept.get(gallery.gallery_id, {}).get(subject, 0)
+            return self._artefacts_own(gallery, scoring, state, kept)
+        version, published = found
+        return CalibrationInForce(
+            published.calibration,
+            f"{self._artefact_version(gallery)}+{version}",
+            "own" if setting == "on" else "frozen",
+            published.calibration.searches,
+            datetime.fromtimestamp(published.fitted_at, UTC),
+        )
+
+    def judge(self, gallery: Gallery, scoring: Scoring) -> SearchJudge:
+        """What one search of a gallery is judged by from its beginning to its end.
+
+        Raises:
+            NeedsReindex: where no loaded model answers for it.
+        """
+        description = self._model_of(gallery).description
+        fingerprint = description.artefact_fingerprint
+        if fingerprint not in self._joining:
+            cosine = description.calibration.scorings["cosine"]
+            self._joining[fingerprint] = joining_cosine(cosine)
+        return SearchJudge(
+            self.subject(gallery, scoring),
+            self.of(gallery, scoring),
+            self._artefacts_own(gallery, scoring, "artefact", 0),
+            description.calibration.fusion,
+            self._joining[fingerprint],
+        )
+
+    def subject(self, gallery: Gallery, scoring: Scoring) -> str:
+        """What kept searches and publications are stored under.
+
+        Raises:
+            NeedsReindex: where no loaded model answers for it.
+        """
+        return f"{scoring}:{self._model_of(gallery).description.artefact_fingerprint}"
 
     def load(self) -> None:
-        """Takes up what earlier processes learnt; blocks."""
+        """Reads what is published for every gallery; blocks."""
         for gallery in self._galleries.all():
             self.follow(gallery)
 
     def follow(self, gallery: Gallery) -> None:
-        """Takes up what another process learnt of a gallery, in the place of what this one did.
-
-        What this one has kept itself, and what it gathered since, stays. Blocks.
-        """
-        store = self._galleries.store
-        record = store.galleries.get(gallery.gallery_id)
-        if record is None or gallery.needs_reindex or gallery.settings.calibration != "on":
-            return
-        kept = store.galleries.calibration(gallery.gallery_id)
-        key = self._key(gallery)
-        if kept is None:
-            if key in self._kept:
-                self.forget(gallery)
-        elif self._kept.get(key) != _digest(kept):
-            self._kept[key] = _digest(kept)
-            self.of(gallery).restore(kept, record.crops, crops_per_person(record))
-
-    def fit(self, gallery: Gallery) -> None:
-        """Moves a gallery's calibration to its searches and keeps them; on the writer thread."""
-        store = self._galleries.store
-        record = store.galleries.get(gallery.gallery_id)
-        if record is None or gallery.needs_reindex:
-            return
-        own = self.of(gallery)
-        if own.fit(record.crops, crops_per_person(record)):
-            text = own.to_json()
-            self._kept[self._key(gallery)] = _digest(text)
-            store.galleries.keep_calibration(gallery.gallery_id, text)
-
-    def fit_later(self, gallery: Gallery) -> None:
-        """Has `fit` done without anybody waiting for it."""
-        self._galleries.write_later(lambda: self.fit(gallery))
+        """Takes what is published for a gallery now, whichever process did; blocks."""
+        read: dict[str, tuple[str, Publication]] = {}
+        published = self._galleries.store.calibrations.published(gallery.gallery_id)
+        for subject, one in published.items():
+            publication = read_publication(one.body)
+            if publication is None:
+                log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
+            else:
+                read[subject] = (_digest(one.body), publication)
+        with self._lock:
+            if read:
+                self._published[gallery.gallery_id] = read
+            else:
+                self._published.pop(gallery.gallery_id, None)
+                self._kept.pop(gallery.gallery_id, None)
 
     def forget(self, gallery: Gallery) -> None:
-        """Drops what was learnt of a gallery, from memory alone."""
+        """Drops what is known of a gallery, from memory alone."""
         with self._lock:
-            for held in (self._held, self._kept):
-                for key in [key for key in held if key[0] == gallery.gallery_id]:
-                    held.pop(key, None)
+            self._published.pop(gallery.gallery_id, None)
+            self._kept.pop(gallery.gallery_id, None)
 
-    def _key(self, gallery: Gallery) -> Key:
-        artefact = self._model_of(gallery).description.artefact_fingerprint
-        return gallery.gallery_id, artefact
+    def note_kept(self, gallery: Gallery, subject: str, searches: int) -> None:
+        """Notes how many searches are stored for a subject, to be shown before the first fit."""
+        with self._lock:
+            self._kept.setdefault(gallery.gallery_id, {})[subject] = searches
+
+    def _artefacts_own(
+        self, gallery: Gallery, scoring: Scoring, state: State, kept: int
+    ) -> CalibrationInForce:
+        description = self._model_of(gallery).description
+        key = (description.artefact_fingerprint, scoring)
+        if key not in self._artefacts:
+            scorings = description.calibration.scorings
+            self._artefacts[key] = artefact_search_calibration(scorings[scoring])
+        return CalibrationInForce(
+            self._artefacts[key], self._artefact_version(gallery), state, kept
+        )
+
+    def _artefact_version(self, gallery: Gallery) -> str:
+        return self._model_of(gallery).description.artefact_fingerprint[:12]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def scoring_of(subject: str) -> Scoring:
+    """The scoring that a subject is of."""
+    return cast(Scoring, subject.partition(":")[0])
 
 
-def crops_per_person(record: GalleryRecord) -> float | None:
-    """How many crops show one person, on average; None where nobody has a name."""
-    return record.crops / record.identities if record.identities else None
+def read_publication(body: str) -> Publication | None:
+    """What a process published; None where this one cannot read it."""
+    try:
+        return Publication.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:VERSION_DIGITS]

@@ -31,6 +31,7 @@ from service.inference.loaded_model import LoadedModel, load_model
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
 from service.inference.torch_rows import device_rows
+from service.kept_searches import KeptSearches
 from service.metrics import Metrics
 from service.pulse import Stage
 from service.security.key_ring import KeyRing
@@ -47,6 +48,8 @@ class Runtime:
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the newest first.
         admission: lives on the event loop.
+        calibrations: what verdicts are made by.
+        kept_searches: whose scores are to be stored for them; lives on the event loop.
         keys: who may do what; lives on the event loop.
         audit: told of whatever is destroyed, before and after.
         pictures: where kept images lie outside the record store; None keeps them in it.
@@ -67,6 +70,7 @@ class Runtime:
     admission: Admission
     galleries: Galleries
     calibrations: Calibrations
+    kept_searches: KeptSearches
     metrics: Metrics
     keys: KeyRing
     audit: AuditLog
@@ -136,6 +140,7 @@ class Runtime:
                 Admission(settings.max_queued_images, metrics),
                 galleries,
                 calibrations,
+                KeptSearches(),
                 metrics,
                 keys,
                 audit,

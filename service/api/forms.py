@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from model.calibration import Scoring
 from service.gallery.records import CalibrationMode, RetentionFrom, SettingsChanges
 from service.gallery.rows import Filter
-from service.operations.compare import PairOperatingPoint
+from service.operations.compare import ComparisonOptions, PairOperatingPoint
 from service.operations.enroll import ImageToEnroll
 from service.operations.import_crops import ImportOptions
 from service.operations.naming import checked_camera, checked_text
@@ -179,10 +179,19 @@ class PairFields(Form):
     """How a pair is judged."""
 
     scoring: Scoring = "mnet"
-    operating_point: PairOperatingPoint = "pair_far_1e-3"
+    operating_point: PairOperatingPoint | OperatingPoint | None = Field(
+        None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
+    )
+    gallery: str | None = Field(
+        None, description="Judge as a result of a search of this gallery, by its calibration."
+    )
     explain: bool = Field(
         False, description="Also tell which regions spoke for one person and which against."
     )
+
+    def options(self) -> ComparisonOptions:
+        """As the operation takes it."""
+        return ComparisonOptions(self.scoring, self.operating_point, self.gallery, self.explain)
 
 
 class PairForm(PairFields):
@@ -222,10 +231,11 @@ class GallerySettingsFields(Form):
         description="Whether a crop's age counts from its capture (or else its enrolment), or "
         "always from its enrolment.",
     )
-    calibration: CalibrationMode | None = Field(
+    calibration: CalibrationMode | Literal["reset"] | None = Field(
         None,
-        description="Whether verdicts follow this gallery's own unlabelled searches (on), stay "
-        "where those have moved them (frozen), or follow the artefact alone (off).",
+        description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
+        "stay as they are (frozen), or are the artefact's (off); reset drops what was learnt and "
+        "begins anew.",
     )
     recalibration: bool | None = Field(
         None, description="The same as `calibration`: true for on, false for off."
@@ -245,8 +255,13 @@ class GallerySettingsFields(Form):
         if self.recalibration is not None:
             changes["calibration"] = "on" if self.recalibration else "off"
         if self.calibration is not None:
-            changes["calibration"] = self.calibration
+            changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
         return changes
+
+    @property
+    def resets(self) -> bool:
+        """Whether what was learnt of the gallery's searches is to be dropped."""
+        return self.calibration == "reset"
 
 
 class NewGalleryFields(GallerySettingsFields, GalleryFields):

@@ -1,6 +1,7 @@
 """The service's client: `Client` and `AsyncClient`; needs neither torch nor numpy."""
 
 from service.client.answers import (
+    CalibrationState,
     Crop,
     Embedding,
     Embeddings,
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_GALLERY",
     "DEFAULT_URL",
     "AsyncClient",
+    "CalibrationState",
     "Client",
     "Crop",
     "Embedding",

@@ -60,6 +60,25 @@ class Enrolment(Answer):
     replayed: bool = False
 
 
+class CalibrationState(Answer):
+    """What verdicts and probabilities are made by.
+
+    Attributes:
+        state: `artefact`, `own` (fitted to the gallery's own searches), `frozen` or `off`.
+        reason: why they are the artefact's (`few_searches`, `few_identities`, `shallow_search`) or
+            less certain (`extrapolated`); None for neither.
+        searches: how many they are fitted to, or are kept before the first fit.
+        version: changes whenever verdicts may; None where nothing is loaded for the gallery.
+        date: of the fit.
+    """
+
+    state: str
+    reason: str | None = None
+    searches: int = 0
+    version: str | None = None
+    date: datetime | None = None
+
+
 class RankedCrop(Answer):
     """One row of a ranking.
 
@@ -67,8 +86,9 @@ class RankedCrop(Answer):
         rank: from 1.
         cosine: similarity of the two features, −1 to 1.
         pair_logit: M-Net's score, higher means the same person; None beyond `rerank_depth`.
-        probability: that both show one person, 0 to 1; None where the row was not scored.
-        verdict: what the operating point makes of this row's score.
+        probability: of one person at even odds, 0 to 1, rising with the score alone; None where the
+            row was not scored.
+        verdict: what the operating point makes of this row's score: an interval of `probability`.
         external_id, metadata: as enrolled; None in an answer that is `stale` too.
     """
 
@@ -92,6 +112,7 @@ class Ranking(Answer):
     Attributes:
         verdict: whether the best row reaches the operating point's threshold for this gallery;
             `nothing_searched` where no crop passed the filter, as in an empty gallery.
+        calibration: what verdicts and probabilities are made by.
         warnings: what is poor of the images that were sent, and which of several were left out.
         candidates_scored: how many rows M-Net scored.
         timing_ms: milliseconds of each stage, by its name, and of the whole as `total`.
@@ -100,6 +121,7 @@ class Ranking(Answer):
 
     gallery_version: int
     calibration_version: int | str | None = None
+    calibration: CalibrationState | None = None
     model: str | dict[str, Any] | None = None
     verdict: SearchVerdict
     warnings: list[str] = []
@@ -188,7 +210,9 @@ class PairScore(Answer):
     Attributes:
         cosine: −1 to 1.
         logit: M-Net's score, higher means the same person.
-        probability: that both show one person, 0 to 1.
+        probability: of one person at even odds, 0 to 1.
+        judged_as: `pair`, or with a gallery `search`: as a result of a search of it.
+        calibration: the gallery's; None for a pair.
         explanation: which regions spoke for and against, in units of `logit`; None unless asked.
     """
 
@@ -196,6 +220,8 @@ class PairScore(Answer):
     logit: float
     probability: float
     verdict: Verdict
+    judged_as: str = "pair"
+    calibration: CalibrationState | None = None
     explanation: Explanation | None = None
 
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from service.client.answers import Answer
+from service.client.answers import Answer, CalibrationState
 
-CalibrationMode = Literal["on", "frozen", "off"]
+CalibrationMode = Literal["on", "frozen", "off", "reset"]
 RetentionFrom = Literal["captured", "enrolled"]
 
 
-class GalleryCalibration(Answer):
-    """What a gallery's verdicts are made by.
+class GalleryCalibration(CalibrationState):
+    """What a gallery's verdicts are made by, by the default scoring, and in `scorings` by each."""
 
-    Attributes:
-        version: changes whenever verdicts may; None where nothing is loaded for the gallery.
-        state: `artefact`, `learning` (the artefact's until there are enough searches), or `own`.
-        searches: how many of its own searches it goes by.
-    """
-
-    version: str | None = None
-    state: str
-    searches: int = 0
+    scorings: dict[str, CalibrationState] = Field(default_factory=dict)
 
 
 class Gallery(Answer):

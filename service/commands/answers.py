@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.client import Ranking
+from service.client import CalibrationState, Ranking
 
 VERDICT_STYLES = {
     "match": "bold green",
@@ -41,7 +41,16 @@ def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
         console.print(_table(ranking))
         total = ranking.timing_ms.get("total")
         timing = "" if total is None else f", {total:.1f} ms"
-        console.print(f"{ranking.candidates_scored:,} candidates scored by M-Net{timing}\n")
+        console.print(f"{ranking.candidates_scored:,} candidates scored{timing}")
+        console.print(f"thresholds: {_thresholds(ranking.calibration)}\n")
+
+
+def _thresholds(calibration: CalibrationState | None) -> str:
+    if calibration is None:
+        return "unknown"
+    why = f" ({calibration.reason})" if calibration.reason else ""
+    fitted = f", {calibration.searches:,} searches" if calibration.searches else ""
+    return f"{calibration.state}{why}{fitted}"
 
 
 def _table(ranking: Ranking) -> Table:

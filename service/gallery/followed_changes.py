@@ -125,7 +125,7 @@ def _rows(changes: Iterable[Change], *kinds: str) -> list[int]:
 def _apply(delta: GalleryDelta, gallery: Gallery, learner: Learner) -> None:
     was = gallery.settings.calibration
     gallery.settings = delta.record.settings
-    if gallery.settings.calibration != was:
+    if "off" in (was, gallery.settings.calibration) and gallery.settings.calibration != was:
         learner.forget(gallery)
     for change in delta.changes:
         crops = [delta.crops[row] for row in change.row_ids if row in delta.crops]

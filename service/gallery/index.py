@@ -65,6 +65,10 @@ class Candidates:
     cosines: NDArray[np.float32]
     searched: int
 
+    def first(self, count: int) -> Candidates:
+        """The best of them."""
+        return Candidates(self.rows[:count], self.cosines[:count], self.searched)
+
 
 class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
@@ -209,6 +213,16 @@ class GalleryIndex:
         order = np.lexsort((self.table.row_ids[rows], -cosines))
         first = first_of_each(self.table.groups[rows[order]])[:limit]
         return Candidates(rows[order][first], cosines[order][first], len(passing))
+
+    def identities(self, wanted: Filter) -> int:
+        """How many identities a search covers; a crop without one counts by itself.
+
+        Single crops that are left out are counted still.
+        """
+        wanted = replace(wanted, without=frozenset())
+        if wanted.passes_all:
+            return self.table.identities
+        return len(np.unique(self.table.groups[self.table.select(wanted)]))
 
     def compaction(self) -> CompactionPlan | None:
         """What is to be rewritten beside this index, on whichever thread; None: nothing."""

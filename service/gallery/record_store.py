@@ -36,9 +36,6 @@ from service.gallery.records import (
     StrayPicture,
 )
 
-# Searches of one gallery and subject that are kept.
-KEPT_SEARCHES = 256
-
 
 class GalleryRecords(Protocol):
     """The galleries themselves."""
@@ -63,12 +60,6 @@ class GalleryRecords(Protocol):
 
     def delete(self, gallery_id: int) -> None:
         """Removes a gallery and all that belongs to it."""
-
-    def calibration(self, gallery_id: int) -> str | None:
-        """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
-
-    def keep_calibration(self, gallery_id: int, state: str | None) -> None:
-        """Keeps, or with None drops, what the gallery learnt."""
 
 
 class CalibrationRecords(Protocol):

@@ -69,6 +69,8 @@ class RowTable:
         self._camera_codes: dict[str, int] = {}
         self._labels: list[CropLabel | None] = []
         self._row_of_crop: dict[str, int] = {}
+        self._changes = 0
+        self._counted = (0, 0)
 
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops, or, where memory is short, changes nothing."""
@@ -101,6 +103,7 @@ class RowTable:
             self._row_of_crop[label.crop_id] = row
             self.size += 1
             self.live += 1
+            self._changes += 1
 
     def kill(self, row_id: int) -> int | None:
         """Marks a crop as deleted and answers its row; an unknown id is no error."""
@@ -114,6 +117,7 @@ class RowTable:
         self._labels[row] = None
         del self._row_of_crop[label.crop_id]
         self.live -= 1
+        self._changes += 1
         return row
 
     def relabel(self, row_ids: Iterable[int], identity: str | None) -> None:
@@ -124,6 +128,21 @@ class RowTable:
                 label = replace(self.label(row), identity=identity)
                 self._labels[row] = label
                 self.groups[row] = _group(label)
+                self._changes += 1
+
+    @property
+    def identities(self) -> int:
+        """How many the living rows show, counted once a change; unnamed ones count each.
+
+        May be asked on any thread: amid a change it is of before or after.
+        """
+        changes, counted = self._counted
+        if changes != self._changes:
+            changes = self._changes
+            living = self.alive[: self.size]
+            counted = len(np.unique(self.groups[: len(living)][living]))
+            self._counted = (changes, counted)
+        return counted
 
     @property
     def newest(self) -> int:
@@ -217,6 +236,7 @@ class RowTable:
             self.kill(int(self.row_ids[row]))
         self._labels = [old._labels[row] for row in rows.tolist()]
         self.groups[: len(rows)] = old.groups[rows]
+        self._changes += 1
         self._camera_codes = old._camera_codes
         self.append(old.living(size))
         return deleted, added

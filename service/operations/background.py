@@ -1,4 +1,4 @@
-"""What goes on beside the requests: jobs, keeping house, and the watch over all of it."""
+"""What goes on beside the requests: jobs, housekeeping, calibrations, and the watch over it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from service.gallery.job_records import JobKind
 from service.operations.housekeeping import keep_house, remove_strays
 from service.operations.import_crops import run_import
 from service.operations.jobs import DoJob, work_on_jobs
+from service.operations.refit import refit_calibrations
 from service.operations.reindex import run_reindex
 from service.pulse import DEAD, Pulse, Stage
 from service.runtime import Runtime
@@ -24,7 +25,9 @@ PATIENCE = 30.0
 
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
-    """Works on jobs and keeps house while the block runs; what is cut off goes on at next start.
+    """Works on jobs, keeps house and calibrates while the block runs.
+
+    What is cut off goes on at the next start.
 
     Whatever of the service ends or gets stuck meanwhile ends the process.
     """
@@ -34,6 +37,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "event loop", lambda pulse: _beat(pulse, pause), patience=1.0),
         _watched(runtime, "job runner", lambda pulse: work_on_jobs(runtime, JOBS, pulse)),
         _watched(runtime, "housekeeping", lambda pulse: keep_house(runtime, pulse)),
+        _watched(runtime, "calibration", lambda pulse: refit_calibrations(runtime, pulse)),
     ]
     runtime.watchdog.start()
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
+from model.calibration import SCORINGS, Scoring
+from service.calibrations import CalibrationState
 from service.gallery.gallery import Gallery
 from service.gallery.index_kinds import HOST_KINDS
 from service.gallery.records import (
@@ -18,6 +21,7 @@ from service.gallery.records import (
     StoredCrop,
 )
 from service.operations.pictures import stored_picture
+from service.operations.ranking import RankingOptions
 from service.problems import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.runtime import Runtime
 
@@ -25,12 +29,10 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class CalibrationState:
-    """What a gallery's verdicts are made by; `version` is None where nothing is loaded for it."""
+class GalleryCalibration(CalibrationState):
+    """That of the default scoring, and in `scorings` that of each."""
 
-    version: str | None
-    state: Literal["artefact", "learning", "own"]
-    searches: int
+    scorings: Mapping[Scoring, CalibrationState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class GalleryDescription:
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
     retention_from: RetentionFrom
-    calibration: CalibrationState
+    calibration: GalleryCalibration
     created_at: datetime
 
 
@@ -76,14 +78,20 @@ class Page(Generic[Item]):
 
 async def describe_gallery(runtime: Runtime, name: str) -> GalleryDescription:
     """One gallery; raises `UnknownGallery`."""
-    return _describe(runtime, await runtime.galleries.record(name), runtime.galleries.get(name))
+    record, gallery = await runtime.galleries.record(name), runtime.galleries.get(name)
+    # On a reader thread: where a gallery has changed its identities are counted.
+    return await runtime.galleries.read(lambda: _describe(runtime, record, gallery))
 
 
 async def list_galleries(runtime: Runtime) -> list[GalleryDescription]:
     """Every gallery, by name."""
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
-    records = await runtime.galleries.read(runtime.galleries.store.galleries.all)
-    return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
+
+    def described() -> list[GalleryDescription]:
+        records = runtime.galleries.store.galleries.all()
+        return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
+
+    return await runtime.galleries.read(described)
 
 
 async def list_crops(
@@ -169,8 +177,13 @@ def _state(gallery: Gallery) -> Literal["ready", "previous_model", "needs_reinde
     return "previous_model" if gallery.outdated else "ready"
 
 
-def _calibration(runtime: Runtime, gallery: Gallery) -> CalibrationState:
+def _calibration(runtime: Runtime, gallery: Gallery) -> GalleryCalibration:
     if gallery.needs_reindex:
-        return CalibrationState(None, "artefact", 0)
-    in_force = runtime.calibrations.of(gallery).in_force
-    return CalibrationState(in_force.version, in_force.state, in_force.searches)
+        states = dict.fromkeys(SCORINGS, CalibrationState("artefact"))
+    else:
+        identities = gallery.index.table.identities
+        states = {
+            scoring: runtime.calibrations.of(gallery, scoring).for_search(identities)
+            for scoring in SCORINGS
+        }
+    return GalleryCalibration(**vars(states[RankingOptions.scoring]), scorings=states)

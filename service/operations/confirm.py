@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from service.gallery.gallery import Gallery
-from service.gallery.own_calibration import CalibrationInForce
 from service.gallery.records import CropLabel
 from service.inference.loaded_model import LoadedModel
 from service.operations.ranking import Ranking, RankingOptions, overall_verdict
@@ -30,7 +29,6 @@ class Searched:
 
     version: int
     model: LoadedModel
-    calibration: CalibrationInForce
     ranking: Ranking
     began: float
     asked: CropLabel | None = None

@@ -15,6 +15,7 @@ from model.calibration import Scoring
 from model.crops.decode import CropProblem
 from model.explanation import Grid, Scores, explain, variants
 from service.inference.device_faults import with_room
+from service.inference.loaded_model import LoadedModel
 from service.problems import UnusableImages
 from service.runtime import Runtime
 
@@ -48,7 +49,11 @@ def images_to_explain(runtime: Runtime) -> int:
 
 
 async def explain_pair(
-    runtime: Runtime, images: Sequence[bytes], scoring: Scoring, scores: Scores
+    runtime: Runtime,
+    model: LoadedModel,
+    images: Sequence[bytes],
+    scoring: Scoring,
+    scores: Scores,
 ) -> Explanation:
     """Hides each region of both images in turn and scores what is left.
 
@@ -57,6 +62,7 @@ async def explain_pair(
 
     Args:
         runtime: the caller holds places for `images_to_explain`.
+        model: whose features are compared.
         images: two that could be embedded.
         scoring: what `scores` are.
         scores: called on the device thread.
@@ -64,8 +70,8 @@ async def explain_pair(
     Raises:
         UnusableImages: where the model has no finite vector for a variant.
     """
-    crops = await runtime.pipeline.resize(images)
-    features = [await _embed_variants(runtime, crop) for crop in crops]
+    crops = await model.pipeline.resize(images)
+    features = [await _embed_variants(runtime, model, crop) for crop in crops]
     usable = [bool(np.isfinite(one).all()) for one in features]
     if not all(usable):
         problem = CropProblem(
@@ -84,7 +90,9 @@ async def explain_pair(
     )
 
 
-async def _embed_variants(runtime: Runtime, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+async def _embed_variants(
+    runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]
+) -> NDArray[np.float32]:
     """Features `(VARIANTS, d)` of one crop's variants, pass after pass."""
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts = []
@@ -92,7 +100,7 @@ async def _embed_variants(runtime: Runtime, crop: NDArray[np.uint8]) -> NDArray[
         batch = await asyncio.to_thread(
             variants, crop, range(number * size, (number + 1) * size), GRID
         )
-        embed = partial(runtime.networks.embed, batch)
+        embed = partial(model.networks.embed, batch)
         parts.append(await asyncio.wrap_future(runtime.device.submit(partial(with_room, embed))))
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

@@ -26,24 +26,24 @@ async def create_gallery(
 
 
 async def change_gallery(
-    runtime: Runtime, name: str, changes: SettingsChanges
+    runtime: Runtime, name: str, changes: SettingsChanges, reset_calibration: bool = False
 ) -> GalleryDescription:
     """Changes the given settings of a gallery; raises `UnknownGallery`.
 
-    A gallery that stops learning forgets what it has learnt; a shorter retention deletes at the
-    next housekeeping.
+    A calibration that is reset or switched off is dropped with the searches behind it; a shorter
+    retention deletes at the next housekeeping.
     """
     target, store = runtime.galleries.get(name), runtime.galleries.store
-    was_off = target.settings.calibration == "off"
     details = cast("dict[str, str | int | None]", changes)
+    if reset_calibration:
+        details = {**details, "calibration": "reset"}
 
     async def section() -> None:
         async with runtime.audit.trail("change_gallery", gallery=name, details=details):
             await runtime.galleries.configure(name, changes)
-            if (target.settings.calibration == "off") != was_off:
-                await runtime.galleries.write(
-                    lambda: store.galleries.keep_calibration(target.gallery_id, None)
-                )
+            if reset_calibration or changes.get("calibration") == "off":
+                runtime.kept_searches.drop(target.gallery_id)
+                await runtime.galleries.write(lambda: store.calibrations.drop(target.gallery_id))
                 runtime.calibrations.forget(target)
 
     await runtime.sections.run(section)
@@ -62,6 +62,7 @@ async def delete_gallery(runtime: Runtime, name: str) -> int:
         async with runtime.audit.trail("delete_gallery", gallery=name) as result:
             removed = await runtime.galleries.delete(name)
             result["count"] = removed
+            runtime.kept_searches.drop(target.gallery_id)
             runtime.calibrations.forget(target)
             folder = runtime.files / FOLDER / str(target.gallery_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
+from model.search_calibration import SearchScores
+from service.calibrations import CalibrationState, SearchJudge
 from service.gallery.gallery import Gallery
 from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
 from service.inference.quality_gate import QualityGate
 from service.operations.confirm import Searched, confirmed
 from service.operations.enroll import quality_gate
-from service.operations.learn import learn_from
 from service.operations.ranking import Ranking, RankingOptions, rank
 from service.problems import UnknownCrop, UnusableImages
 from service.runtime import Runtime
@@ -43,12 +44,13 @@ class QueryAnswer:
     """A ranking and what it was made with.
 
     Attributes:
+        calibration: what its verdicts are made by.
         stale: it was answered from memory while the record did not answer, or was read again.
         warnings: what is poor of the images that were sent, and which of several were left out.
     """
 
     gallery_version: int
-    calibration_version: str
+    calibration: CalibrationState
     model: str
     ranking: Ranking
     timing: Timing
@@ -64,11 +66,22 @@ class _Switched(InputProblem):
 
 
 async def query_by_images(
-    runtime: Runtime, gallery: str, images: Sequence[bytes], options: RankingOptions
+    runtime: Runtime,
+    gallery: str,
+    images: Sequence[bytes],
+    options: RankingOptions,
+    learn: bool = True,
 ) -> QueryAnswer:
     """One query by one or several images of one person; a score is the mean over the images.
 
     An image that cannot be used is left out, and `warnings` names it.
+
+    Args:
+        runtime: of the service.
+        gallery: what is searched.
+        images: whole files.
+        options: what is asked.
+        learn: whether the caller's searches count for the gallery's calibration.
 
     Raises:
         UnusableImages: where every image is.
@@ -85,19 +98,25 @@ async def query_by_images(
             if not usable:
                 raise UnusableImages(refused)
             with contextlib.suppress(_Switched):
-                answer = await _answer(runtime, target, model, usable, options, began)
+                judge = runtime.calibrations.judge(target, options.scoring)
+                keep = learn and len(images) == 1
+                answer = await _answer(
+                    runtime, target, model, judge, usable, options, began, keep=keep
+                )
                 break
-    if len(images) == 1:
-        learn_from(runtime, target, usable[0].vector, options.wanted)
     for one in refused:
         runtime.metrics.problems.labels(one.code).inc()
     return replace(answer, warnings=_warnings(embedded))
 
 
 async def query_each(
-    runtime: Runtime, gallery: str, images: Sequence[bytes], options: RankingOptions
+    runtime: Runtime,
+    gallery: str,
+    images: Sequence[bytes],
+    options: RankingOptions,
+    learn: bool = True,
 ) -> list[QueryAnswer | CropProblem]:
-    """One answer per image, in order; a bad image is its own problem.
+    """One answer per image, in order, by one calibration; a bad image is its own problem.
 
     Raises:
         UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
@@ -110,12 +129,10 @@ async def query_each(
             embedded = await model.pipeline.embed(images, gate)
             usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
             with contextlib.suppress(_Switched):
-                answered = await asyncio.gather(
-                    *(_answer(runtime, target, model, [one], options, began) for one in usable)
-                )
+                judge = runtime.calibrations.judge(target, options.scoring)
+                ask = partial(_answer, runtime, target, model, judge, keep=learn)
+                answered = await asyncio.gather(*(ask([one], options, began) for one in usable))
                 break
-    for one in usable:
-        learn_from(runtime, target, one.vector, options.wanted)
     answers = (
         replace(answer, warnings=_warnings([one]))
         for answer, one in zip(answered, usable, strict=True)
@@ -147,7 +164,9 @@ async def query_by_crop(
         vector = index.table.vectors[row : row + 1].copy()
         model = runtime.model_of(target)
         options = replace(options, wanted=wanted)
-        return replace(_search(runtime, target, model, vector, options, started), asked=label)
+        judge = runtime.calibrations.judge(target, options.scoring)
+        found = _search(target, model, judge, vector, options, started)
+        return replace(found, asked=label)
 
     with runtime.admission.places(1):
         asked = time.perf_counter()
@@ -178,20 +197,28 @@ async def _answer(
     runtime: Runtime,
     target: Gallery,
     model: LoadedModel,
+    judge: SearchJudge,
     images: Sequence[EmbeddedImage],
     options: RankingOptions,
     began: float,
+    *,
+    keep: bool,
 ) -> QueryAnswer:
     vectors = np.stack([image.vector for image in images])
+    keep = keep and target.settings.calibration == "on"
 
     def search(options: RankingOptions) -> Searched:
         started = time.perf_counter()
         if target.embedder != model.embedder:
             raise _Switched
-        return _search(runtime, target, model, vectors, options, started)
+        return _search(target, model, judge, vectors, options, started, keep=keep)
 
     asked = time.perf_counter()
     searched = await confirmed(runtime, target, options, _on_device(runtime, search))
+    people = searched.ranking.people
+    if people is not None:
+        scores = SearchScores(people, searched.ranking.identities, time.time())
+        runtime.kept_searches.keep(target.gallery_id, judge.subject, vectors[0], scores)
     return _finish(
         searched,
         decode=max(image.decode for image in images),
@@ -208,16 +235,17 @@ def _on_device(
 
 
 def _search(
-    runtime: Runtime,
     target: Gallery,
     model: LoadedModel,
+    judge: SearchJudge,
     vectors: NDArray[np.float32],
     options: RankingOptions,
     began: float,
+    *,
+    keep: bool = False,
 ) -> Searched:
-    calibration = runtime.calibrations.of(target).in_force
-    ranking = rank(target.index, model.networks, calibration.calibration, vectors, options)
-    return Searched(target.version, model, calibration, ranking, began)
+    ranking = rank(target.index, model.networks, judge, vectors, options, keep)
+    return Searched(target.version, model, ranking, began)
 
 
 def _finish(
@@ -233,7 +261,7 @@ def _finish(
     )
     return QueryAnswer(
         searched.version,
-        searched.calibration.version,
+        searched.ranking.calibration,
         searched.model.description.artefact_fingerprint,
         searched.ranking,
         timing,

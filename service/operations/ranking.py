@@ -10,21 +10,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import (
-    SEARCH_OPERATING_POINTS,
-    Calibration,
-    Scoring,
-    ScoringCalibration,
-    Verdict,
-)
+from model.calibration import SEARCH_OPERATING_POINTS, Scoring, Verdict
+from model.search_calibration import FEW_IDENTITIES, RANKS, SearchCalibration
+from service.calibrations import CalibrationState, SearchJudge
 from service.gallery.index import Candidates, GalleryIndex, first_of_each
 from service.gallery.records import CropLabel, StoredCrop
 from service.gallery.rows import Filter
 from service.inference.networks import Networks
+from service.operations.best_scores import People, with_nine_people
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 SearchVerdict = Verdict | Literal["nothing_searched"]
+# The default depth. A search of less is judged by the artefact, and not kept.
+RERANK_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RankingOptions:
     """
 
     top_k: int = 10
-    rerank_depth: int = 100
+    rerank_depth: int = RERANK_DEPTH
     scoring: Scoring = "mnet"
     group_by: GroupBy = "crop"
     operating_point: OperatingPoint = "far_1e-2"
@@ -71,17 +70,24 @@ class Ranking:
     """Results, best first, and what it took.
 
     Attributes:
-        verdict: of the best result, against a gallery of the size that was searched;
+        verdict: of the best result, for the number of identities that were searched;
             `nothing_searched` where no crop passed the filter.
+        calibration: what the verdicts and probabilities are made by.
         candidates_scored: how many crops the asked scoring scored.
         search_seconds, rerank_seconds: of the index and of M-Net.
+        identities: K, how many passed the filter; a crop without a name counts by itself.
+        people: the nine best scores of different people, descending; None where the search does
+            not serve the calibration.
     """
 
     verdict: SearchVerdict
     results: tuple[RankedCrop, ...]
+    calibration: CalibrationState
     candidates_scored: int
     search_seconds: float
     rerank_seconds: float
+    identities: int
+    people: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,40 +103,63 @@ class _Ordered:
 def rank(
     index: GalleryIndex,
     networks: Networks,
-    calibration: Calibration,
+    judge: SearchJudge,
     queries: NDArray[np.float32],
     options: RankingOptions,
+    keep: bool = False,
 ) -> Ranking:
-    """Ranks a gallery against the features `(m, d)` of one person."""
-    depth = 0 if options.scoring == "cosine" else options.rerank_depth
-    limit = max(options.top_k, depth)
+    """Ranks a gallery against the features `(m, d)` of one person.
+
+    Args:
+        index: what is searched.
+        networks: score the pairs.
+        judge: gives thresholds and probabilities.
+        queries: the features.
+        options: what is asked.
+        keep: whether the scores of nine people are wanted for the calibration, where the search is
+            deep enough to have them.
+    """
+    cosine = options.scoring == "cosine"
+    depth = 0 if cosine else options.rerank_depth
     began = time.perf_counter()
+    limit = max(options.top_k, depth or RERANK_DEPTH)
     found = index.search(queries, limit, options.wanted)
+    identities = index.identities(options.wanted)
+    shallow = not cosine and depth < min(RERANK_DEPTH, found.searched)
+    people = None
+    if keep and not shallow and identities >= FEW_IDENTITIES:
+        scored = found if cosine else found.first(depth)
+        people = with_nine_people(index, queries, options.wanted, scored, judge.joins_at)
+    rows = people.rows if people and not cosine else found.rows[:depth]
     searched = time.perf_counter()
-    logits = networks.pair_scores_or_none(queries, index.table.vectors[found.rows[:depth]])
+    scores = networks.pair_scores_or_none(queries, index.table.vectors[rows])
     reranked = time.perf_counter()
-    ordered = _order(index, found, logits, calibration, options.scoring)
+    # Those that were scored for the calibration alone are no results.
+    logits = scores[: len(found.rows[:depth])]
+    ordered = _order(index, found, logits, judge, options.scoring)
     places = _choose(index, ordered, options)
     if len(places) < options.top_k and len(found.rows) < found.searched:
         # The candidates belong to too few identities. They keep their scores and stay the head.
         leaders = index.search_groups(queries, options.top_k, options.wanted)
-        ordered = _order(
-            index, _extended(found, depth, leaders), logits, calibration, options.scoring
-        )
+        ordered = _order(index, _extended(found, depth, leaders), logits, judge, options.scoring)
         places = _choose(index, ordered, options)
     deeper = time.perf_counter() - reranked
-    verdicts = _verdicts(ordered.scores[places], found.searched, calibration, options)
-    one = calibration.scorings[options.scoring]
+    in_force = judge.artefacts if shallow else judge.in_force
+    verdicts = _verdicts(ordered.scores[places], identities, in_force.calibration, options)
+    probabilities = in_force.calibration.probability(ordered.scores[places]).tolist()
     results = tuple(
-        _result(index, ordered, place, verdict, found.searched, one)
-        for place, verdict in zip(places.tolist(), verdicts, strict=True)
+        _result(index, ordered, *one)
+        for one in zip(places.tolist(), verdicts, probabilities, strict=True)
     )
     return Ranking(
         verdict=overall_verdict(results),
         results=results,
-        candidates_scored=found.searched if options.scoring == "cosine" else len(logits),
+        calibration=in_force.for_search(identities, shallow),
+        candidates_scored=found.searched if cosine else len(logits),
         search_seconds=searched - began + deeper,
         rerank_seconds=reranked - searched,
+        identities=identities,
+        people=None if people is None else _people(people, scores, judge, options.scoring),
     )
 
 
@@ -139,11 +168,21 @@ def overall_verdict(results: Sequence[RankedCrop]) -> SearchVerdict:
     return (results[0].verdict or "no_match") if results else "nothing_searched"
 
 
+def _people(
+    people: People, logits: NDArray[np.float32], judge: SearchJudge, scoring: Scoring
+) -> tuple[float, ...] | None:
+    scores = people.cosines if scoring == "cosine" else logits
+    if scoring == "fused":
+        scores = judge.fusion.fuse(people.cosines, logits)
+    leaders = people.leaders(scores)
+    return leaders if len(leaders) == RANKS else None
+
+
 def _order(
     index: GalleryIndex,
     found: Candidates,
     logits: NDArray[np.float32],
-    calibration: Calibration,
+    judge: SearchJudge,
     scoring: Scoring,
 ) -> _Ordered:
     """What was scored comes first: a pair's logit and a bare cosine cannot be compared."""
@@ -153,7 +192,7 @@ def _order(
         return _Ordered(found.rows, found.cosines, all_logits, found.cosines)
     scores = all_logits
     if scoring == "fused":
-        scores = calibration.fusion.fuse(found.cosines, all_logits)
+        scores = judge.fusion.fuse(found.cosines, all_logits)
     head = slice(0, len(logits))
     order = np.arange(len(found.rows))
     # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
@@ -182,22 +221,24 @@ def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> 
 
 def _verdicts(
     scores: NDArray[np.float32],
-    gallery_size: int,
-    calibration: Calibration,
+    identities: int,
+    calibration: SearchCalibration,
     options: RankingOptions,
 ) -> list[Verdict | None]:
     far = SEARCH_OPERATING_POINTS[options.operating_point]
-    verdicts: list[Verdict | None] = []
-    for score in scores.tolist():
-        if np.isnan(score):
-            verdicts.append(None)
-        elif verdicts and verdicts[-1] == "no_match":
-            # Scores descend: nothing below the first refusal needs its threshold looked up.
-            verdicts.append("no_match")
-        else:
-            one = calibration.scorings[options.scoring]
-            verdicts.append(one.verdict(score, far, gallery_size))
-    return verdicts
+    uncertain_far = max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
+    match = calibration.threshold(far, identities)
+    uncertain = min(match, calibration.threshold(uncertain_far, identities))
+    return [
+        None
+        if np.isnan(score)
+        else "match"
+        if score >= match
+        else "uncertain"
+        if score >= uncertain
+        else "no_match"
+        for score in scores.tolist()
+    ]
 
 
 def _result(
@@ -205,14 +246,13 @@ def _result(
     ordered: _Ordered,
     place: int,
     verdict: Verdict | None,
-    gallery_size: int,
-    calibration: ScoringCalibration,
+    probability: float,
 ) -> RankedCrop:
-    score, logit = float(ordered.scores[place]), float(ordered.logits[place])
+    logit = float(ordered.logits[place])
     return RankedCrop(
         label=index.table.label(int(ordered.rows[place])),
         cosine=float(ordered.cosines[place]),
         pair_logit=None if np.isnan(logit) else logit,
-        probability=None if np.isnan(score) else calibration.probability(score, gallery_size),
+        probability=None if verdict is None else probability,
         verdict=verdict,
     )

@@ -146,7 +146,9 @@ def test_others_are_served_between_the_passes_of_an_explanation(device):
     runtime = StandIn(device)
 
     async def explain_among_others():
-        explaining = asyncio.ensure_future(explain_pair(runtime, [b"", b""], "cosine", _scores))
+        explaining = asyncio.ensure_future(
+            explain_pair(runtime, runtime, [b"", b""], "cosine", _scores)
+        )
         await asyncio.to_thread(runtime.entered.wait, 10)
         other = device.submit(lambda: runtime.done.append("another request"))
         runtime.go_on.set()
@@ -161,7 +163,9 @@ def test_nothing_more_is_computed_for_a_client_that_left(device):
     runtime = StandIn(device)
 
     async def leave():
-        explaining = asyncio.ensure_future(explain_pair(runtime, [b"", b""], "cosine", _scores))
+        explaining = asyncio.ensure_future(
+            explain_pair(runtime, runtime, [b"", b""], "cosine", _scores)
+        )
         await asyncio.to_thread(runtime.entered.wait, 10)
         explaining.cancel()
         runtime.go_on.set()
@@ -177,4 +181,4 @@ def test_a_model_without_a_finite_vector_explains_nothing(device):
     runtime = StandIn(device, value=float("nan"))
     runtime.go_on.set()
     with pytest.raises(UnusableImages, match="without explain"):
-        asyncio.run(explain_pair(runtime, [b"", b""], "cosine", _scores))
+        asyncio.run(explain_pair(runtime, runtime, [b"", b""], "cosine", _scores))

@@ -279,20 +279,3 @@ def test_embeddings_come_as_json_and_as_an_array(served, drawn_crops):
     assert array.shape == (2, listed["dimension"])
     assert array.dtype == np.float32
     assert np.allclose(array, [one["embedding"] for one in listed["results"]])
-
-
-def test_a_crop_found_by_searching_is_less_likely_than_the_same_pair_alone(
-    served, filled, drawn_crops
-):
-    asked, found = drawn_crops[0], drawn_crops[2]
-    answer = served.query(filled, asked.png, top_k=24).json()
-    searched = next(
-        result
-        for result in answer["results"]
-        if (result["identity"], result["camera"]) == (found.identity, found.camera)
-    )
-    image = served.http.get(searched["image_url"]).content
-    files = [("images", ("a", asked.png)), ("images", ("b", image))]
-    alone = served.http.post("/v1/pairs", files=files).json()["probability"]
-    odds = searched["probability"] / (1 - searched["probability"])
-    assert odds == pytest.approx(alone / (1 - alone) / (2 * len(drawn_crops) - 1), rel=1e-2)

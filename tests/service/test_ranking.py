@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from model.calibration import Fusion, ScoringCalibration, TailPoint
+from model.search_calibration import artefact_search_calibration
+from service.calibrations import CalibrationInForce, SearchJudge
 from service.gallery.index import GalleryIndex
 from service.gallery.index_kinds import IndexKind, UpkeepLimits
 from service.gallery.records import CropLabel, IndexedCrop
@@ -18,8 +21,13 @@ KINDS = (IndexKind("flat_ip", "float32", 0), IndexKind("ivf_flat", "float16", 10
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores_or_none=lambda _, candidates: candidates.sum(axis=1))
-SCORING = SimpleNamespace(probability=lambda *_: 0.5, verdict=lambda *_: "match")
-CALIBRATION = SimpleNamespace(scorings={"mnet": SCORING})
+TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
+CALIBRATION = artefact_search_calibration(
+    ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
+)
+IN_FORCE = CalibrationInForce(CALIBRATION, "a", "artefact", 0)
+FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
+JUDGE = SearchJudge("mnet:a", IN_FORCE, IN_FORCE, FUSION, 0.6)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def clustered():
 
 
 def _rank(index, query, **options):
-    return rank(index, NETWORKS, CALIBRATION, query, RankingOptions(**options))
+    return rank(index, NETWORKS, JUDGE, query, RankingOptions(**options))
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):

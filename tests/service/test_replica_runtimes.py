@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import time
 import zipfile
 from datetime import datetime, timedelta
-from functools import partial
 
 import numpy as np
 import pytest
 
+from model.search_calibration import SearchScores
+from service.gallery.records import GallerySettings
 from service.operations import jobs
 from service.operations.background import JOBS
 from service.operations.import_crops import ImportOptions, import_archive
 from service.operations.jobs import work_on_jobs
 from service.operations.manage import change_gallery
+from service.operations.refit import Later, store_and_refit
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.waiting import eventually
@@ -172,30 +175,39 @@ def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkey
     asyncio.run(take_turns())
 
 
-def _remember(number, cosines, logits, memory):
-    memory.remember(number, cosines, logits)
-
-
-def test_what_one_has_learnt_both_go_by(runtimes):
+def test_both_answer_by_what_one_has_learnt(runtimes):
     one, other = runtimes
-    gallery = one.galleries.get("default")
-    own = one.calibrations.of(gallery)
+    asyncio.run(one.galleries.create("learnt", GallerySettings()))
+    galleries = [asyncio.run(runtime.galleries.find("learnt")) for runtime in runtimes]
+
+    def in_force(runtime, gallery):
+        return runtime.calibrations.of(gallery, "cosine")
+
     chance = np.random.default_rng(5)
-    for number in range(60):
-        cosines = chance.normal(0.1, 0.1, 256).astype(np.float32)
-        logits = chance.normal(-4.0, 1.0, 128).astype(np.float32)
-        own.remember(partial(_remember, number, cosines, logits))
-    asyncio.run(one.galleries.write(lambda: one.calibrations.fit(gallery)))
-    version = own.in_force.version
-    assert own.in_force.state == "own"
+    subject = one.calibrations.subject(galleries[0], "cosine")
+    for _ in range(40):
+        scores = np.sort(chance.gumbel(0.4, 0.05, 60))[::-1][:9]
+        row = SearchScores(tuple(scores.tolist()), 60, time.time())
+        query = chance.normal(size=64).astype(np.float32)
+        one.kept_searches.keep(galleries[0].gallery_id, subject, query, row)
+    asyncio.run(store_and_refit(one, Later()))
+    first = in_force(one, galleries[0])
+    assert (first.state, first.searches) == ("own", 40)
+    eventually(lambda: in_force(other, galleries[1]).version == first.version)
+    assert in_force(other, galleries[1]).calibration == first.calibration
+    asyncio.run(change_gallery(other, "learnt", {"calibration": "frozen"}))
+    eventually(lambda: in_force(one, galleries[0]).state == "frozen")
+    assert in_force(one, galleries[0]).version == first.version
+    asyncio.run(change_gallery(other, "learnt", {"calibration": "on"}, reset_calibration=True))
+    eventually(lambda: in_force(one, galleries[0]).state == "artefact")
+    asyncio.run(change_gallery(other, "learnt", {"calibration": "off"}))
+    eventually(lambda: in_force(one, galleries[0]).state == "off")
 
-    def followed(runtime):
-        return runtime.calibrations.of(runtime.galleries.get("default")).in_force
 
-    eventually(lambda: followed(other).version == version)
-    assert followed(other).searches == 60
-    asyncio.run(change_gallery(other, "default", {"calibration": "off"}))
-    eventually(lambda: followed(one).state == "artefact")
-    asyncio.run(change_gallery(one, "default", {"calibration": "on"}))
-    eventually(lambda: followed(other).state == "learning")
-    assert followed(other).searches == 0
+def test_of_two_fits_at_once_the_record_takes_one(runtimes):
+    number = asyncio.run(runtimes[0].galleries.create("raced", GallerySettings())).gallery_id
+    published = [
+        runtime.galleries.store.calibrations.publish(number, "cosine:a", "{}", 0)
+        for runtime in runtimes
+    ]
+    assert published == [True, False]

@@ -22,7 +22,7 @@ from service.api.errors import image_problem
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
 from service.api.schemas.base import RefusedOut, write_results
 from service.api.schemas.comparisons import EmbeddingOut, EmbeddingsOut, PairOut
-from service.api.security import needs
+from service.api.security import CallerDep, needs
 from service.operations.compare import compare
 from service.operations.embed import embed
 from service.problems import InvalidField, UnusableImages
@@ -37,23 +37,27 @@ AS_ASKED: Responses = {
 
 @router.post(
     "/pairs",
-    responses=refusals(400, 413, 415, 429),
+    responses=refusals(400, 404, 409, 413, 415, 429),
     response_model_exclude_none=True,
     dependencies=[needs("query"), TakesForm],
 )
 async def compare_pair(
     runtime: RuntimeDep,
+    caller: CallerDep,
     form: Annotated[PairForm, Form(media_type="multipart/form-data")],
     query: Annotated[PairFields, UNLISTED],
 ) -> PairOut:
-    """Do two images show one person?"""
+    """Do two images show one person?
+
+    Judged as a pair, or with `gallery` as a result of a search of that gallery.
+    """
     images = await read_images(runtime, form.images)
     if len(images) != 2:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     fields = merged(PairFields, form, query)
-    answer = await compare(
-        runtime, images[0], images[1], fields.scoring, fields.operating_point, fields.explain
-    )
+    if fields.gallery is not None:
+        caller.require_gallery(fields.gallery)
+    answer = await compare(runtime, images[0], images[1], fields.options())
     return PairOut.model_validate(answer)
 
 

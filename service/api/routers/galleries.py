@@ -70,7 +70,8 @@ async def change_gallery(
 ) -> GalleryOut:
     """Changes how a gallery is kept; what is left out stays."""
     fields = merged(GallerySettingsFields, form, query)
-    return GalleryOut.of(await manage.change_gallery(runtime, gallery, fields.changes()))
+    changed = await manage.change_gallery(runtime, gallery, fields.changes(), fields.resets)
+    return GalleryOut.of(changed)
 
 
 @router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])

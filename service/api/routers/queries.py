@@ -22,7 +22,7 @@ from service.api.errors import answer_problem, image_problem, problem
 from service.api.forms import QueryFields, QueryForm, merged
 from service.api.schemas.base import RefusedOut
 from service.api.schemas.queries import QueryOut, SeparateOut
-from service.api.security import needs
+from service.api.security import CallerDep, needs
 from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
 from service.operations.versions import wait_for_version
 from service.problems import InvalidField
@@ -55,6 +55,7 @@ ANSWERED: Responses = {
 async def query_gallery(
     request: Request,
     runtime: RuntimeDep,
+    caller: CallerDep,
     gallery: GalleryName,
     form: Annotated[QueryForm, Form(media_type="multipart/form-data")],
     query: Annotated[QueryFields, UNLISTED],
@@ -76,12 +77,12 @@ async def query_gallery(
         return await _one(gallery, answer)
     images = await read_images(runtime, form.images)
     if fields.mode == "separate":
-        answers = await query_each(runtime, gallery, images, options)
+        answers = await query_each(runtime, gallery, images, options, caller.learn)
         for one in answers:
             if isinstance(one, QueryAnswer):
                 _audit(runtime, gallery, fields, one)
         return await run_in_threadpool(_separate, request, runtime, gallery, answers)
-    answer = await query_by_images(runtime, gallery, images, options)
+    answer = await query_by_images(runtime, gallery, images, options, caller.learn)
     _audit(runtime, gallery, fields, answer)
     return await _one(gallery, answer)
 

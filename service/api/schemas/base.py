@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from service.calibrations import Reason, State
+
 
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -22,6 +24,25 @@ class Schema(BaseModel):
     """Base of every answer."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class CalibrationOut(Schema):
+    """What verdicts and probabilities are made by.
+
+    `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
+    gallery's own unlabelled searches; `frozen`, as they were when searches stopped changing them;
+    `off`, the artefact's, and no search is kept. `reason` says why they are the artefact's:
+    `few_searches`, `few_identities`, `shallow_search` (a `rerank_depth` below the default); or that
+    they are `extrapolated` to more than ten times as many or as few identities as the searches
+    covered. `searches` counts those that they are fitted to, or that are kept before the first fit.
+    Equal `version`s give equal verdicts. `date` is that of the fit.
+    """
+
+    state: State
+    reason: Reason | None
+    searches: int
+    version: str | None
+    date: Moment | None
 
 
 class Problem(BaseModel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict
 
 from model.calibration import Scoring, Verdict
-from service.api.schemas.base import RefusedOut, Schema
+from service.api.schemas.base import CalibrationOut, RefusedOut, Schema
 
 
 class EmbeddingOut(Schema):
@@ -40,7 +42,13 @@ class ExplanationOut(Schema):
 
 
 class PairOut(Schema):
-    """How alike two images are; `explanation` is there where it was asked for."""
+    """How alike two images are; `explanation` is there where it was asked for.
+
+    `judged_as` says what `probability` and `verdict` are of: `pair`, two images that nobody
+    searched for, at even odds and by the rates of pairs of different people; with a `gallery`
+    `search`, as if one were a result of a search of the whole gallery by the other. `calibration`
+    is there with a gallery.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -49,6 +57,7 @@ class PairOut(Schema):
                 "logit": 4.1,
                 "probability": 0.97,
                 "verdict": "match",
+                "judged_as": "pair",
                 "calibration_version": "9c1e5d0f7ab2",
                 "model": "9c1e5d0f7ab2",
             }
@@ -59,6 +68,8 @@ class PairOut(Schema):
     logit: float
     probability: float
     verdict: Verdict
+    judged_as: Literal["pair", "search"]
     calibration_version: str
+    calibration: CalibrationOut | None = None
     model: str
     explanation: ExplanationOut | None = None

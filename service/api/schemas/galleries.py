@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from service.api.schemas.base import Moment, Schema
+from model.calibration import Scoring
+from service.api.schemas.base import CalibrationOut, Moment, Schema
 from service.gallery.records import RetentionFrom
 from service.operations.browse import GalleryDescription
 
 
-class CalibrationOut(Schema):
-    """What a gallery's verdicts are made by.
+class GalleryCalibrationOut(CalibrationOut):
+    """What a search of a whole gallery is judged by: the default scoring's, and each one's."""
 
-    `artefact`: by the artefact's own thresholds, corrected for the gallery's size; `learning`: the
-    same, until there are enough searches; `own`: by the impostor tail of its own searches.
-    """
-
-    version: str | None
-    state: Literal["artefact", "learning", "own"]
-    searches: int
+    scorings: dict[Scoring, CalibrationOut]
 
 
 class GalleryOut(Schema):
@@ -37,7 +32,7 @@ class GalleryOut(Schema):
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
     retention_from: RetentionFrom
-    calibration: CalibrationOut
+    calibration: GalleryCalibrationOut
     created_at: Moment
 
     @classmethod

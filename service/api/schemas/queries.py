@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from model.calibration import Verdict
-from service.api.schemas.base import CROP_ID, Moment, RefusedOut, Schema, image_url
+from service.api.schemas.base import CROP_ID, CalibrationOut, Moment, RefusedOut, Schema, image_url
 from service.operations.query import QueryAnswer
 from service.operations.ranking import RankedCrop, SearchVerdict
 
@@ -15,10 +15,11 @@ from service.operations.ranking import RankedCrop, SearchVerdict
 class RankedOut(Schema):
     """One result.
 
-    `probability` is that this crop shows the person asked for, where that person was as likely as
-    not among the crops searched. It and `verdict` are null where the asked scoring did not reach
-    the crop, which is beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
-    `external_id` and `metadata` are those of the enrolment, and null in an answer that is `stale`.
+    `probability` is that of the same person at even odds: it rises with the score alone, and
+    `verdict` is an interval of it, the same for all results of a search. Both are null where the
+    asked scoring did not reach the crop, which is beyond `rerank_depth`; `pair_logit` is null there
+    and with `scoring=cosine`. `external_id` and `metadata` are those of the enrolment, and null in
+    an answer that is `stale`.
     """
 
     rank: int
@@ -81,7 +82,14 @@ class QueryOut(Schema):
         json_schema_extra={
             "example": {
                 "gallery_version": 7,
-                "calibration_version": "9c1e5d0f7ab2",
+                "calibration_version": "9c1e5d0f7ab2+5b0c61fe",
+                "calibration": {
+                    "state": "own",
+                    "reason": None,
+                    "searches": 64,
+                    "version": "9c1e5d0f7ab2+5b0c61fe",
+                    "date": "2026-03-01T09:00:00Z",
+                },
                 "model": "9c1e5d0f7ab2",
                 "verdict": "match",
                 "warnings": [],
@@ -116,6 +124,7 @@ class QueryOut(Schema):
 
     gallery_version: int
     calibration_version: str
+    calibration: CalibrationOut
     model: str
     verdict: SearchVerdict
     warnings: list[str]
@@ -129,7 +138,8 @@ class QueryOut(Schema):
         """From what the operation answers."""
         return cls(
             gallery_version=answer.gallery_version,
-            calibration_version=answer.calibration_version,
+            calibration_version=str(answer.calibration.version),
+            calibration=CalibrationOut.model_validate(answer.calibration),
             model=answer.model,
             verdict=answer.ranking.verdict,
             warnings=list(answer.warnings),

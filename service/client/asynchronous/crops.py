@@ -49,9 +49,10 @@ class AsyncCropCalls(AsyncSender):
         *,
         scoring: Scoring | None = None,
         operating_point: str | None = None,
+        gallery: str | None = None,
     ) -> PairScore:
         """How alike two images are; see `Client.pairs`."""
-        call = query_calls.pairs(first, second, explain, scoring, operating_point)
+        call = query_calls.pairs(first, second, explain, scoring, operating_point, gallery)
         return await self._send(call)
 
     async def embeddings(self, *images: ImageSource) -> Embeddings:

@@ -72,6 +72,7 @@ def pairs(
     explain: bool,
     scoring: Scoring | None,
     operating_point: str | None,
+    gallery: str | None,
 ) -> Call[PairScore]:
     """Compares two images."""
     return Call(
@@ -79,7 +80,12 @@ def pairs(
         path_to("pairs"),
         PairScore,
         fields=given(
-            {"explain": explain or None, "scoring": scoring, "operating_point": operating_point}
+            {
+                "explain": explain or None,
+                "scoring": scoring,
+                "operating_point": operating_point,
+                "gallery": gallery,
+            }
         ),
         images=_read([first, second]),
         repeatable=True,

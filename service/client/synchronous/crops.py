@@ -58,16 +58,18 @@ class CropCalls(Sender):
         *,
         scoring: Scoring | None = None,
         operating_point: str | None = None,
+        gallery: str | None = None,
     ) -> PairScore:
-        """How alike two images are; with `explain` also which regions spoke for and against.
+        """How alike two images are.
 
         Args:
             first, second: the images, as `query` takes them.
-            explain: whether to tell of regions.
+            explain: also tell which regions spoke for and against.
             scoring: what probability and verdict go by; `mnet` unless given.
-            operating_point: such as `pair_far_1e-3`.
+            operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
+            gallery: judge as a result of a search of it; as a pair by default.
         """
-        call = query_calls.pairs(first, second, explain, scoring, operating_point)
+        call = query_calls.pairs(first, second, explain, scoring, operating_point, gallery)
         return self._send(call)
 
     def embeddings(self, *images: ImageSource) -> Embeddings:

@@ -47,8 +47,9 @@ class GalleryCalls(Sender):
             retention_days: older crops are deleted; 0 keeps all.
             retention_from: whether a crop's age counts from its capture (or else its enrolment), or
                 always from its enrolment.
-            calibration: whether verdicts follow the gallery's own unlabelled searches (`on`), stay
-                where those have moved them (`frozen`), or follow the artefact alone (`off`).
+            calibration: whether thresholds are fitted to the gallery's own unlabelled searches
+                (`on`), stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops
+                what was learnt and begins anew.
             recalibration: an older name of `calibration`: True for `on`, False for `off`.
         """
         settings = gallery_calls.settings(

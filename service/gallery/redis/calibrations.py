@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.gallery.record_store import KEPT_SEARCHES
+from model.search_calibration import KEPT_SEARCHES
 from service.gallery.records import PublishedCalibration
 from service.gallery.redis.database import Database
 

@@ -14,13 +14,10 @@ from service.gallery.records import (
     RetentionFrom,
     SettingsChanges,
 )
-from service.gallery.redis.calibrations import RedisCalibrations
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
 from service.gallery.stored_values import now
 from service.problems import GalleryConflict, UnknownGallery
-
-LEARNT = "learnt"
 
 
 class RedisGalleries:
@@ -83,20 +80,6 @@ class RedisGalleries:
         with contextlib.suppress(UnknownGallery):
             self._database.write("delete_gallery", gallery_id)
         do_chores(self._database)
-
-    def calibration(self, gallery_id: int) -> str | None:
-        """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
-        published = RedisCalibrations(self._database).published(gallery_id)
-        return published[LEARNT].body if LEARNT in published else None
-
-    def keep_calibration(self, gallery_id: int, state: str | None) -> None:
-        """Keeps, or with None drops, what the gallery learnt."""
-        calibrations = RedisCalibrations(self._database)
-        if state is None:
-            calibrations.drop(gallery_id)
-        else:
-            past = calibrations.published(gallery_id).get(LEARNT)
-            calibrations.publish(gallery_id, LEARNT, state, past.version if past else 0)
 
 
 def _settings(days: str, calibration: str, retention_from: str) -> GallerySettings:

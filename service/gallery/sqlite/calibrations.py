@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from service.gallery.record_store import KEPT_SEARCHES
+from model.search_calibration import KEPT_SEARCHES
 from service.gallery.records import PublishedCalibration
 from service.gallery.sqlite.database import Database
 

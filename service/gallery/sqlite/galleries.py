@@ -8,12 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from service.gallery.records import GalleryRecord, GallerySettings, SettingsChanges
-from service.gallery.sqlite.calibrations import SqliteCalibrations
 from service.gallery.sqlite.database import Database
 from service.gallery.stored_values import now
 from service.problems import GalleryConflict, NeedsReindex, UnknownGallery
 
-LEARNT = "learnt"
 QUERY = """
 SELECT gallery_id, name, embedding_fingerprint, staged_fingerprint, version,
     (SELECT count(*) FROM crops WHERE crops.gallery_id = galleries.gallery_id),
@@ -88,20 +86,6 @@ class SqliteGalleries:
             note_strays(connection, gallery_id)
             connection.execute("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         self._database.empty_log()
-
-    def calibration(self, gallery_id: int) -> str | None:
-        """What the gallery learnt from its searches, JSON; None where it has learnt nothing."""
-        published = SqliteCalibrations(self._database).published(gallery_id)
-        return published[LEARNT].body if LEARNT in published else None
-
-    def keep_calibration(self, gallery_id: int, state: str | None) -> None:
-        """Keeps, or with None drops, what the gallery learnt."""
-        calibrations = SqliteCalibrations(self._database)
-        if state is None:
-            calibrations.drop(gallery_id)
-        else:
-            past = calibrations.published(gallery_id).get(LEARNT)
-            calibrations.publish(gallery_id, LEARNT, state, past.version if past else 0)
 
 
 def bind(connection: sqlite3.Connection, gallery_id: int, fingerprint: str) -> None:

@@ -44,7 +44,7 @@ function record(crop, shots, ranked) {
       h("dl", {}, rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", { class: "name" }, value)])),
       h("div", { class: "actions" },
         button("More like this", () => moreLike(crop), "main"),
-        shots.length > 0 && button("Compare with the query", () => compareWith(detail, crop, shots)),
+        ranked && button("Compare with the query", () => compareWith(detail, crop, shots, ranked)),
         crop.identity !== null && button("All crops of this identity", () => crops(detail, crop.identity)),
         button("Delete…", () => remove(crop, detail), "danger quiet"))),
     detail);
@@ -56,14 +56,14 @@ function moreLike(crop) {
   document.dispatchEvent(new CustomEvent("more-like", { detail: crop }));
 }
 
-async function compareWith(place, crop, shots) {
+async function compareWith(place, crop, shots, ranked) {
   const scoring = find("#query").elements.scoring.value;
   await attempt(place, async () => {
     place.replaceChildren(h("p", { class: "hint" }, "Comparing, cell by cell…"));
     const other = await blobOf(crop.image_url ?? inGallery(`/crops/${crop.crop_id}/image`));
     const show = async (shot) => {
       const mine = shot.blob ?? await blobOf(shot.crop.image_url);
-      place.replaceChildren(...await compare(mine, other, scoring));
+      place.replaceChildren(...await compare(mine, other, ranked, scoring, gallery()));
       place.scrollIntoView({ block: "nearest" });
     };
     await show(shots[0]);

@@ -43,6 +43,26 @@ export function verdictSign(verdict) {
   return h("i", { "aria-hidden": "true" }, VERDICTS[verdict]?.[0] ?? "–");
 }
 
+const WHY = {
+  few_searches: (searches) => searches > 0 ? `, until there are enough searches here (${searches.toLocaleString()} so far)` : "",
+  few_identities: () => ": there are too few identities for a calibration of its own",
+  shallow_search: () => ": fewer candidates were scored than usual",
+  extrapolated: () => ", which covered a very different number of identities",
+};
+
+// What an answer's, or a gallery's, verdicts are made by; continues a sentence.
+export function thresholdsOf({ state, reason, searches }) {
+  const own = searches > 0 && reason !== "few_searches" ? `thresholds fitted to ${count(searches, "search", "searches")} of this gallery` : null;
+  const base = {
+    own,
+    frozen: own ? `${own}, frozen` : "the model’s own thresholds, frozen",
+    off: "the model’s own thresholds",
+    artefact: "the model’s own thresholds",
+  }[state];
+  const told = reason && (state === "artefact" || reason !== "few_searches");
+  return base + (told ? WHY[reason](searches) : "");
+}
+
 export function problemOf(error) {
   const lines = (error.results ?? []).map((one, at) =>
     one.problem ? h("li", {}, `Image ${at + 1}: ${one.problem.detail}`) : null);

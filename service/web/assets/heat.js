@@ -6,8 +6,9 @@ import { decimal, h, percent, pictureOf, verdictChip } from "./elements.js";
 // Below this share of the strongest a cell has no sign of its own.
 const FAINT = 0.12;
 
-export async function compare(mine, other, scoring) {
-  const body = formOf([["images", mine], ["images", other], ["scoring", scoring], ["explain", "true"]]);
+// The verdict is that of the search that `ranked` is a result of: the pair has none of its own here.
+export async function compare(mine, other, ranked, scoring, gallery) {
+  const body = formOf([["images", mine], ["images", other], ["scoring", scoring], ["gallery", gallery], ["explain", "true"]]);
   const pair = await ask("/v1/pairs", { method: "POST", body });
   const { grid, first, second } = pair.explanation;
   const most = Math.max(...first.flat(), ...second.flat().map(Math.abs), ...first.flat().map(Math.abs), 1e-9);
@@ -15,8 +16,9 @@ export async function compare(mine, other, scoring) {
     h("figure", {}, h("div", { class: "heat" }, pictureOf(blob, ""), cells(label, grid, values, most)),
       h("figcaption", {}, label)));
   return [
-    h("p", { class: "row" }, verdictChip(pair.verdict), h("span", {}, `${percent(pair.probability)} as a pair at even odds`),
-      h("span", {}, `cosine ${decimal(pair.cosine, 3)}`), h("span", {}, `logit ${decimal(pair.logit, 2)}`)),
+    h("p", { class: "row" }, verdictChip(ranked.verdict),
+      h("span", {}, ranked.verdict === null ? "beyond the search’s rerank depth" : `${percent(ranked.probability)} in this search`),
+      h("span", {}, `these two pictures: cosine ${decimal(pair.cosine, 3)}`), h("span", {}, `logit ${decimal(pair.logit, 2)}`)),
     h("div", { class: "heats" }, figures),
     h("p", { class: "legend" }, h("span", { class: "for" }, "+"), " spoke for one person ",
       h("span", { class: "against" }, "−"), " spoke against. The stronger the colour, the more the score moves when the region is hidden."),

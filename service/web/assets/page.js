@@ -1,7 +1,7 @@
 // Puts the page together: galleries, panels, and the key where the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
-import { attempt, count, find, h } from "./elements.js";
+import { attempt, count, find, h, thresholdsOf } from "./elements.js";
 import { startEnrolment } from "./enrol.js";
 import { startIdentities } from "./identities.js";
 import { startImports } from "./imports.js";
@@ -11,11 +11,6 @@ import { startSearch } from "./search.js";
 const READY = {
   previous_model: "answered by the previous model; reindex the gallery to use the new one",
   needs_reindex: "filled by another model; reindex the gallery to search it and to enrol",
-};
-const SURE = {
-  artefact: () => "verdicts by the model’s own thresholds",
-  learning: (searches) => `verdicts by the model’s own thresholds while it learns from searches here (${searches.toLocaleString()} so far)`,
-  own: (searches) => `verdicts adjusted to this gallery by ${count(searches, "search", "searches")}`,
 };
 let galleries = [];
 
@@ -44,12 +39,11 @@ function show() {
 }
 
 function stateOf(chosen) {
-  const { state, searches } = chosen.calibration;
   return [
     h("span", { class: `dot ${chosen.state}` }, chosen.state === "ready" ? "ready" : READY[chosen.state]),
     h("span", {}, count(chosen.crops, "crop")),
     h("span", {}, count(chosen.identities, "identity", "identities")),
-    h("span", {}, SURE[state](searches)),
+    h("span", {}, `verdicts by ${thresholdsOf(chosen.calibration)}`),
     chosen.retention_days && h("span", {}, `kept for ${count(chosen.retention_days, "day")}`),
   ].filter(Boolean);
 }

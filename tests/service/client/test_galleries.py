@@ -74,13 +74,13 @@ def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
     made = client.create_gallery("lobby", retention_days=30, recalibration=False)
     assert (made.retention_days, made.state, made.crops) == (30, "ready", 0)
     assert made.calibration is not None
-    assert made.calibration.state == "artefact"
+    assert made.calibration.state == "off"
     changed = client.change_gallery("lobby", retention_days=0)
     assert changed.retention_days is None
     assert changed.calibration == made.calibration
     own = client.change_gallery("lobby", recalibration=True).calibration
     assert own is not None
-    assert own.state == "learning"
+    assert own.state == "artefact"
     assert client.delete_gallery("lobby").removed == 0
     assert "lobby" not in {gallery.name for gallery in client.galleries()}
 

@@ -124,7 +124,7 @@ def test_what_another_process_learnt_is_told(pair):
     one, other = pair
     number = one.galleries.get(HERE).gallery_id
     told = len(other.learned.followed)
-    one.store.galleries.keep_calibration(number, "{}")
+    assert one.store.calibrations.publish(number, "mnet:a", "{}", 0)
     eventually(lambda: len(other.learned.followed) > told)
 
 
@@ -234,7 +234,7 @@ def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair
 
     monkeypatch.setattr(other.store.crops, "vectors", read_slowly)
     waiting = _reading_slowly(other, monkeypatch)
-    one.store.galleries.keep_calibration(gallery.gallery_id, "{}")
+    assert one.store.calibrations.publish(gallery.gallery_id, "mnet:a", "{}", 0)
     one.store.changes._database.command("XTRIM", "gmn:changes", "MAXLEN", 0)
     waiting.set()
     eventually(lambda: other.galleries.record_state.state == "reading_again")

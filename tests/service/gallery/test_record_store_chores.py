@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+from model.search_calibration import KEPT_SEARCHES
 from service.gallery.job_records import JobProblem
 from service.gallery.key_records import ApiKey
-from service.gallery.record_store import KEPT_SEARCHES
 from service.gallery.records import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job

@@ -1,0 +1,217 @@
+"""What is kept of searches, when a calibration is fitted to it, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sqlite3
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from model.search_calibration import LEAST_SEARCHES, REFIT_AFTER_SEARCHES, SearchScores
+from service.gallery.data_dir import DATABASE_NAME
+from service.gallery.records import GallerySettings
+from service.kept_searches import KeptSearches
+from service.operations import refit
+from service.operations.browse import describe_gallery, list_galleries
+from service.operations.enroll import ImageToEnroll, enroll
+from service.operations.query import query_by_images
+from service.operations.ranking import RankingOptions
+from service.operations.refit import Later, store_and_refit
+from service.runtime import Runtime
+from service.settings import Settings
+from tests.service.test_search_calibration import draw
+
+SCORES = SearchScores(tuple(float(9 - rank) for rank in range(9)), 50, 1.0)
+COSINE = RankingOptions(scoring="cosine")
+
+
+@pytest.fixture
+def runtime(tiny_artefact, tmp_path):
+    settings = Settings(artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu")
+    with contextlib.closing(Runtime.open(settings)) as opened:
+        yield opened
+
+
+async def fill(runtime, people=range(80)) -> None:
+    for person in people:
+        image = ImageToEnroll(draw(person, 0), str(person), None, None, None, None)
+        await enroll(runtime, "default", [image])
+
+
+async def ask(runtime, people) -> list[str]:
+    answers = [
+        await query_by_images(runtime, "default", [draw(person, 7)], COSINE) for person in people
+    ]
+    return [answer.ranking.verdict for answer in answers]
+
+
+def kept(runtime) -> list[bytes]:
+    gallery = runtime.galleries.get("default")
+    subject = runtime.calibrations.subject(gallery, "cosine")
+    return list(runtime.galleries.store.calibrations.searches(gallery.gallery_id, subject))
+
+
+def version(runtime) -> str:
+    return str(runtime.calibrations.of(runtime.galleries.get("default"), "cosine").version)
+
+
+def test_enrolled_people_match_after_sixty_searches_for_enrolled_people(runtime):
+    async def search() -> tuple[list[str], list[str]]:
+        await fill(runtime)
+        await ask(runtime, range(60))
+        await store_and_refit(runtime, Later())
+        return await ask(runtime, range(60, 80)), await ask(runtime, range(200, 240))
+
+    enrolled, strangers = asyncio.run(search())
+    assert enrolled.count("match") >= 15
+    assert enrolled.count("no_match") == 0
+    assert strangers.count("match") <= 2
+
+
+def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch):
+    later = Later()
+
+    async def search() -> list[str]:
+        await fill(runtime)
+        seen = []
+        people = iter(range(300, 400))
+        for count in (LEAST_SEARCHES - 1, 1, REFIT_AFTER_SEARCHES - 1, 1):
+            await ask(runtime, [next(people) for _ in range(count)])
+            await store_and_refit(runtime, later)
+            seen.append(version(runtime))
+        return seen
+
+    before, first, fewer, too_soon = asyncio.run(search())
+    assert before != first
+    assert first == fewer == too_soon
+    (due,) = later.due.values()
+    monkeypatch.setattr(refit.time, "time", lambda: due + 1.0)
+    asyncio.run(store_and_refit(runtime, later))
+    assert version(runtime) != first
+
+
+def test_a_search_is_kept_as_numbers_alone(runtime):
+    async def search() -> None:
+        await fill(runtime, range(20))
+        await ask(runtime, [3])
+        await store_and_refit(runtime, Later())
+
+    asyncio.run(search())
+    (row,) = kept(runtime)
+    assert len(row) < 100
+    read = SearchScores.from_bytes(row)
+    assert (len(read.scores), read.identities) == (9, 20)
+
+
+def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_path):
+    async def learn() -> None:
+        await fill(runtime, range(40))
+        await ask(runtime, range(300, 300 + 3 * LEAST_SEARCHES))
+        await store_and_refit(runtime, Later())
+
+    def logged(person: int) -> int:
+        """Bytes that one enrolment writes into the database's log."""
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        asyncio.run(fill(runtime, [person]))
+        return (tmp_path / f"{DATABASE_NAME}-wal").stat().st_size
+
+    before = logged(900)
+    asyncio.run(learn())
+    assert "+" in version(runtime)
+    assert logged(901) <= before + 8 * 4096
+
+
+def test_listing_galleries_keeps_nothing(runtime):
+    async def measure() -> int:
+        for number in range(300):
+            await runtime.galleries.create(f"g{number}", GallerySettings())
+        await list_galleries(runtime)
+        gc.collect()
+        tracemalloc.start()
+        await list_galleries(runtime)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return held
+
+    assert asyncio.run(measure()) < 200_000
+
+
+def test_a_first_listing_keeps_little(runtime):
+    async def measure() -> int:
+        for number in range(300):
+            await runtime.galleries.create(f"g{number}", GallerySettings())
+        await describe_gallery(runtime, "default")
+        gc.collect()
+        tracemalloc.start()
+        await list_galleries(runtime)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return held
+
+    assert asyncio.run(measure()) < 200_000
+
+
+def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, monkeypatch):
+    networks, scored = runtime.networks, []
+    score = networks.pair_scores
+
+    def counting(queries, candidates):
+        scored.append(len(candidates))
+        return score(queries, candidates)
+
+    async def search() -> int:
+        # Twenty-two people of ten crops each: the hundred nearest show too few of them.
+        for person in range(22):
+            images = [
+                ImageToEnroll(draw(person, shot), str(person), None, None, None, None)
+                for shot in range(10)
+            ]
+            await enroll(runtime, "default", images)
+        monkeypatch.setattr(networks, "pair_scores", counting)
+        options = RankingOptions(rerank_depth=100)
+        answer = await query_by_images(runtime, "default", [draw(0, 20)], options)
+        return len(answer.ranking.people or ())
+
+    assert asyncio.run(search()) == 9
+    assert len(scored) == 1
+    assert 100 <= scored[0] <= 164
+
+
+def test_a_near_repeat_takes_the_place_of_the_search_before():
+    waiting, random = KeptSearches(), np.random.default_rng(0)
+    first = random.normal(size=64).astype(np.float32)
+    for query in (first, 2 * first, first + 0.1, -first):
+        waiting.keep(1, "cosine:a", query.astype(np.float32), SCORES)
+    waiting.keep(2, "cosine:a", first, SCORES)
+    held = {place: len(rows) for place, rows in waiting.take()}
+    assert held == {(1, "cosine:a"): 2, (2, "cosine:a"): 1}
+    assert not list(waiting.take())
+
+
+def test_sixteen_waiting_searches_are_stored_at_once():
+    waiting, random = KeptSearches(), np.random.default_rng(0)
+    for count in range(REFIT_AFTER_SEARCHES):
+        assert waiting.ready.is_set() == (count == REFIT_AFTER_SEARCHES)
+        waiting.keep(1, "a", random.normal(size=64).astype(np.float32), SCORES)
+    assert waiting.ready.is_set()
+
+
+def test_what_waits_is_stored_when_the_service_stops(runtime):
+    async def stop_amid_searches() -> None:
+        await fill(runtime, range(20))
+        working = asyncio.create_task(refit.refit_calibrations(runtime))
+        await asyncio.sleep(0)
+        await ask(runtime, range(3))
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await runtime.galleries.write(lambda: None)
+
+    asyncio.run(stop_amid_searches())
+    assert len(kept(runtime)) == 3

@@ -1,0 +1,254 @@
+"""A gallery's thresholds follow its own searches, through the running service."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.conftest import files
+from tests.waiting import eventually
+
+BANDS = 8
+ENROLLED = range(80)
+STRANGERS = range(200, 240)
+LEAST = 20
+
+
+def draw(person: int, shot: int) -> bytes:
+    """A person in eight stripes of their own colours, with the noise of one shot."""
+    colours, noise = np.random.default_rng((9, person)), np.random.default_rng((9, person, shot))
+    pixels = np.full((96, 48, 3), 118, np.float64)
+    edges = np.linspace(4, 92, BANDS + 1).astype(int)
+    for top, bottom in itertools.pairwise(edges):
+        pixels[top:bottom, 8:40] = colours.integers(20, 236, 3)
+    file = io.BytesIO()
+    noisy = np.clip(pixels + noise.normal(0, 4, pixels.shape), 0, 255)
+    Image.fromarray(noisy.astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def fill(served, gallery: str, people=ENROLLED, shots=(0,), named: bool = True) -> str:
+    crops = [(person, shot) for person in people for shot in shots]
+    for first in range(0, len(crops), 20):
+        part = crops[first : first + 20]
+        names = {"identity": [str(person) for person, _ in part]} if named else {}
+        answer = served.enroll(gallery, *(draw(*crop) for crop in part), **names)
+        assert answer.status_code == 201, answer.text
+    return gallery
+
+
+def ask(served, gallery: str, person: int, shot: int = 7, scoring: str = "cosine", **fields):
+    answer = served.query(gallery, draw(person, shot), scoring=scoring, **fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def verdicts(served, gallery: str, people, **fields) -> Counter:
+    return Counter(ask(served, gallery, person, **fields)["verdict"] for person in people)
+
+
+def state(served, gallery: str, scoring: str = "cosine") -> dict:
+    described = served.http.get(f"/v1/galleries/{gallery}").json()
+    return described["calibration"]["scorings"][scoring]
+
+
+def fitted(served, gallery: str, scoring: str = "cosine") -> dict:
+    eventually(lambda: state(served, gallery, scoring)["state"] == "own")
+    return state(served, gallery, scoring)
+
+
+def change(served, gallery: str, **fields) -> dict:
+    answer = served.http.patch(f"/v1/galleries/{gallery}", data=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["calibration"]["scorings"]["cosine"]
+
+
+@pytest.fixture(scope="module")
+def bundled(start):
+    """A service of the bundled artefact, whose own scores tell drawn people apart."""
+    return start(artefact="bundled")
+
+
+@pytest.mark.parametrize("asked", [range(60), range(300, 360)], ids=["enrolled", "strangers"])
+def test_enrolled_people_are_found_whoever_was_searched_for(bundled, asked):
+    gallery = fill(bundled, bundled.create(f"after.{asked[0]}"))
+    verdicts(bundled, gallery, asked)
+    fitted(bundled, gallery)
+    found = verdicts(bundled, gallery, range(60, 80))
+    assert found["no_match"] == 0, found
+    strangers = verdicts(bundled, gallery, STRANGERS)
+    assert strangers["match"] <= 2, strangers
+
+
+def test_a_gallery_without_names_finds_its_people_too(served, gallery):
+    fill(served, gallery, range(120), named=False)
+    verdicts(served, gallery, range(60))
+    assert fitted(served, gallery)["reason"] is None
+    found = verdicts(served, gallery, range(60, 80))
+    assert found["no_match"] <= 1, found
+
+
+def test_a_picture_keeps_its_verdict_while_one_version_is_in_force(served, gallery):
+    fill(served, gallery)
+    seen: dict[str, set] = {}
+    for person in range(45):
+        ask(served, gallery, person)
+        again = ask(served, gallery, 70)
+        best = again["results"][0]
+        told = (again["verdict"], best["verdict"], best["probability"])
+        seen.setdefault(again["calibration_version"], set()).add(told)
+        assert again["calibration"]["version"] == again["calibration_version"]
+    assert all(len(told) == 1 for told in seen.values()), seen
+
+
+def test_the_order_of_the_first_searches_does_not_matter(served, gallery):
+    other = served.create(f"{gallery[:40]}.2")
+    for one in (gallery, other):
+        fill(served, one)
+    people = [*range(10), *range(200, 209)]
+    there = {person: ask(served, gallery, person)["verdict"] for person in people}
+    back = {person: ask(served, other, person)["verdict"] for person in reversed(people)}
+    assert there == back
+
+
+def test_before_twenty_searches_an_answer_names_the_artefacts_thresholds(served, gallery):
+    fill(served, gallery)
+    told = ask(served, gallery, 0)["calibration"]
+    model = served.http.get("/v1/model").json()
+    assert (told["state"], told["reason"], told["date"]) == ("artefact", "few_searches", None)
+    assert told["version"] == model["calibration_version"]
+
+
+def test_too_few_people_are_judged_by_the_artefact(served, gallery):
+    fill(served, gallery, range(10))
+    for person in range(25):
+        told = ask(served, gallery, person)["calibration"]
+        assert (told["state"], told["reason"]) == ("artefact", "few_identities")
+    assert state(served, gallery)["reason"] == "few_identities"
+
+
+def test_a_shallow_search_is_judged_by_the_artefact(served, gallery):
+    fill(served, gallery)
+    told = ask(served, gallery, 0, scoring="mnet", rerank_depth=5)["calibration"]
+    assert (told["state"], told["reason"]) == ("artefact", "shallow_search")
+    # With every crop scored no search is shallow.
+    deep = ask(served, gallery, 0, scoring="mnet", rerank_depth=80)["calibration"]
+    assert deep["reason"] == "few_searches"
+
+
+@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+def test_a_verdict_is_an_interval_of_probability(served, gallery, scoring):
+    fill(served, gallery)
+    order = ["match", "uncertain", "no_match"]
+    for person in [*range(25), 200, 201]:
+        results = ask(served, gallery, person, scoring=scoring, top_k=80)["results"]
+        falling = [(-one["probability"], order.index(one["verdict"])) for one in results]
+        assert falling == sorted(falling)
+        assert [place for _, place in falling] == sorted(place for _, place in falling)
+
+
+@pytest.mark.parametrize("scoring", ["mnet", "cosine"])
+def test_a_pair_judged_by_a_gallery_agrees_with_its_search(served, gallery, scoring):
+    fill(served, gallery)
+    verdicts(served, gallery, range(25), scoring=scoring)
+    fitted(served, gallery, scoring)
+    change(served, gallery, calibration="frozen")
+    for person in (3, 210):
+        best = ask(served, gallery, person, scoring=scoring)["results"][0]
+        image = served.http.get(best["image_url"]).content
+        pair = served.http.post(
+            "/v1/pairs",
+            files=files(draw(person, 7), image),
+            data={"scoring": scoring, "gallery": gallery},
+        ).json()
+        assert pair["judged_as"] == "search"
+        assert pair["verdict"] == best["verdict"]
+        assert pair["probability"] == pytest.approx(best["probability"], abs=1e-4)
+        assert pair["calibration"]["state"] == "frozen"
+
+
+def test_a_pair_without_a_gallery_is_judged_as_a_pair(served, gallery):
+    images = files(draw(0, 0), draw(0, 1))
+    pair = served.http.post("/v1/pairs", files=images).json()
+    assert (pair["judged_as"], "calibration" in pair) == ("pair", False)
+    for fields in ({"operating_point": "far_1e-2"}, {"gallery": "nowhere"}):
+        assert served.http.post("/v1/pairs", files=images, data=fields).status_code in (404, 422)
+
+
+def test_freeze_reset_and_off(served, gallery):
+    fill(served, gallery)
+    verdicts(served, gallery, range(LEAST))
+    own = fitted(served, gallery)
+    frozen = change(served, gallery, calibration="frozen")
+    assert (frozen["state"], frozen["version"]) == ("frozen", own["version"])
+    verdicts(served, gallery, STRANGERS)
+    assert change(served, gallery, calibration="on")["searches"] == own["searches"]
+    reset = change(served, gallery, calibration="reset")
+    assert (reset["state"], reset["searches"]) == ("artefact", 0)
+    assert reset["version"] != own["version"]
+    verdicts(served, gallery, STRANGERS)
+    assert fitted(served, gallery)["version"] != own["version"]
+    off = change(served, gallery, recalibration="false")
+    assert (off["state"], off["reason"], off["searches"]) == ("off", None, 0)
+    verdicts(served, gallery, range(40))
+    assert state(served, gallery) == off
+    on = change(served, gallery, recalibration="true")
+    assert (on["state"], on["searches"]) == ("artefact", 0)
+
+
+def test_the_pictures_of_one_passage_count_once(served, gallery):
+    fill(served, gallery)
+    for shot in range(LEAST + 5):
+        ask(served, gallery, 0, shot)
+    for person in range(1, LEAST):
+        ask(served, gallery, person)
+    assert fitted(served, gallery)["searches"] == LEAST
+
+
+def test_other_ways_of_asking_are_answered_and_not_kept(served, gallery):
+    crop = fill(served, gallery) and ask(served, gallery, 0)["results"][0]["crop_id"]
+    change(served, gallery, calibration="reset")
+    for person in range(1, LEAST + 5):
+        served.query(gallery, draw(person, 7), draw(person, 8), scoring="cosine")
+    form = {"crop_id": crop, "scoring": "cosine"}
+    assert served.http.post(f"/v1/galleries/{gallery}/queries", data=form).status_code == 200
+    verdicts(served, gallery, range(LEAST))
+    assert fitted(served, gallery)["searches"] == LEAST
+
+
+def test_what_was_learnt_survives_a_kill(start, tmp_path):
+    served = start(data_dir=tmp_path / "data")
+    gallery = fill(served, served.create("lobby"))
+    verdicts(served, gallery, range(LEAST))
+    before = fitted(served, gallery)
+    served.kill()
+    again = start(data_dir=tmp_path / "data")
+    assert state(again, gallery) == before
+
+
+def test_a_key_that_does_not_learn_is_answered_and_changes_nothing(start, tmp_path):
+    secret = "s" * 40
+    keys = [
+        {"key_id": name, "secret_sha256": hashlib.sha256(secret.encode()).hexdigest(), **fields}
+        for name, fields in (
+            ("admin", {"scopes": ["admin"]}),
+            ("guest", {"scopes": ["query"], "learn": False}),
+        )
+    ]
+    file = tmp_path / "keys"
+    file.write_text("\n".join(map(json.dumps, keys)))
+    served = start(api_keys_file=file)
+    served.http.headers["Authorization"] = f"Bearer gmn_admin_{secret}"
+    gallery = fill(served, served.create("lobby"))
+    served.http.headers["Authorization"] = f"Bearer gmn_guest_{secret}"
+    verdicts(served, gallery, range(300, 300 + 2 * LEAST))
+    served.http.headers["Authorization"] = f"Bearer gmn_admin_{secret}"
+    verdicts(served, gallery, range(LEAST))
+    assert fitted(served, gallery)["searches"] == LEAST
