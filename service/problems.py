@@ -33,9 +33,19 @@ class Forbidden(ServiceProblem):
 
 
 class InvalidField(ServiceProblem):
-    """A field whose value cannot be used."""
+    """A field whose value cannot be used.
+
+    Args:
+        detail: begins with the field's name and a colon.
+        also: further fields that the problem concerns.
+    """
 
     code = "invalid_field"
+
+    def __init__(self, detail: str, *also: str) -> None:
+        super().__init__(detail)
+        field, _, message = detail.partition(": ")
+        self.errors = [{"field": one, "message": message} for one in (field, *also)]
 
 
 class UnusableImages(ServiceProblem):

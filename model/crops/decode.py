@@ -98,7 +98,7 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
         )
     if (many := too_many_parts(data)) is not None:
         raise CropProblem("too_many_parts", f"{many}; save the picture anew and send that")
-    image = _open(data)
+    image = _open(data, limits)
     _check_size(image, limits)
     try:
         check_whole(data, image.format)
@@ -111,12 +111,14 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
         ) from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, limits: CropLimits) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CropProblem(
-            "too_many_pixels", f"the header announces too many pixels ({error}); send a crop"
+            "too_many_pixels",
+            f"the header announces more pixels than the limit of {limits.max_pixels:,}; "
+            "send the person's crop, not the whole frame",
         ) from error
     except DAMAGE as error:
         if has_known_signature(data):

@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api.bodies import BodyLimit, OneLength
-from service.api.dependencies import WaitsForGallery
+from service.api.dependencies import KnowsParameters, WaitsForGallery
 from service.api.document import complete_document
 from service.api.errors import handle_errors
 from service.api.headers import SecurityHeaders
@@ -91,7 +91,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     for module in ROUTERS:
-        app.include_router(module.router, dependencies=[WaitsForGallery])
+        app.include_router(module.router, dependencies=[KnowsParameters, WaitsForGallery])
     handle_errors(app)
     _surround(app, settings)
     _complete_document(app)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, UploadFile
 from starlette.exceptions import HTTPException
 
-from service.api.errors import MEDIA_TYPE
+from service.api.errors import MEDIA_TYPE, names_of, unknown_name
 from service.problems import InvalidField, ServiceProblem
 from service.runtime import Runtime
 
@@ -38,6 +38,18 @@ async def _refuse_other_bodies(request: Request) -> None:
         )
 
 
+async def _refuse_unknown_parameters(request: Request) -> None:
+    """Refuses a query parameter that the call does not have, as a misspelt filter would widen it.
+
+    Raises:
+        InvalidField: for the first of them.
+    """
+    known = names_of(request.scope["route"].dependant.query_params)
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidField(f"{name}: {unknown_name(request, name)}")
+
+
 async def _wait_for_gallery(request: Request) -> None:
     """A gallery that another process has just created is waited for.
 
@@ -53,6 +65,7 @@ TakesForm = Depends(_refuse_other_bodies)
 # Form fields are accepted as query parameters too; the OpenAPI document lists each field once.
 UNLISTED = Query(include_in_schema=False)
 WaitsForGallery = Depends(_wait_for_gallery)
+KnowsParameters = Depends(_refuse_unknown_parameters)
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
 CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]

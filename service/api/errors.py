@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +18,7 @@ from service.api.schemas.base import Problem
 from service.problems import (
     DeviceFull,
     DeviceLost,
+    InvalidField,
     QueueFull,
     RecordUnavailable,
     ServiceProblem,
@@ -127,7 +130,9 @@ def answer_service_problem(request: Request, error: ServiceProblem) -> JSONRespo
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}
     more: dict[str, Any] = {}
-    if isinstance(error, UnusableImages):
+    if isinstance(error, InvalidField):
+        more["errors"] = error.errors
+    elif isinstance(error, UnusableImages):
         more["results"] = [
             {"problem": image_problem(one).model_dump(exclude_none=True)} if one else {}
             for one in error.outcomes
@@ -141,8 +146,7 @@ async def _service_problem(request: Request, error: ServiceProblem) -> JSONRespo
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
     fields = [
-        {"field": _field(one["loc"]), "message": _message(str(one["msg"]))}
-        for one in error.errors()
+        {"field": _field(one["loc"]), "message": _message(request, one)} for one in error.errors()
     ]
     detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
@@ -174,12 +178,30 @@ def _methods_of(request: Request) -> list[str]:
     )
 
 
-def _message(message: str) -> str:
+def _message(request: Request, error: dict[str, Any]) -> str:
+    message = str(error["msg"])
     if "Expected UploadFile" in message:
         return "is text; send each image as a file part, with a file name"
-    if message == "Extra inputs are not permitted":
-        return "this call has no such field; see /docs for those it has"
+    if error["type"] == "extra_forbidden":
+        return unknown_name(request, str(error["loc"][-1]))
     return message.removeprefix("Value error, ")
+
+
+def unknown_name(request: Request, name: str) -> str:
+    """What is wrong with a field or query parameter that the called route does not have."""
+    dependant = request.scope["route"].dependant
+    known = names_of([*dependant.query_params, *dependant.body_params])
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
+    return f"this call has no such field; {hint}"
+
+
+def names_of(parameters: Sequence[Any]) -> set[str]:
+    """The names that a route's parameters stand for, those of a form's fields among them."""
+    names: set[str] = set()
+    for one in parameters:
+        names |= set(getattr(one.field_info.annotation, "model_fields", (one.alias,)))
+    return names
 
 
 def _field(location: tuple[int | str, ...]) -> str:

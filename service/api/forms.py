@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import UploadFile
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from model.calibration import Scoring
 from service.gallery.records import CalibrationMode, RetentionFrom, SettingsChanges
@@ -20,6 +21,7 @@ from service.operations.naming import checked_camera, checked_text
 from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.problems import InvalidField
 
+GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
 FILTERS = {
@@ -146,6 +148,13 @@ class QueryFields(Form):
 
     def options(self) -> RankingOptions:
         """As the operation takes it."""
+        after, before = self.captured_after, self.captured_before
+        if after is not None and before is not None and after > before:
+            raise InvalidField(
+                "captured_after: is later than captured_before, so that no crop could pass; "
+                "exchange the two",
+                "captured_before",
+            )
         excluded = self.exclude_cameras
         if self.camera_disjoint and self.crop_id is None:
             if self.camera is None:
@@ -211,10 +220,20 @@ class GalleryFields(Form):
 
     name: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Letters, digits, dot, dash and underscore, 64 at most.",
         examples=["lobby"],
+        json_schema_extra={"pattern": GALLERY_NAME.pattern},
     )
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not GALLERY_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name[:80]!r} cannot name a gallery; use up to 64 letters, digits, dots, dashes "
+                "and underscores, beginning with a letter or a digit"
+            )
+        return name
 
 
 class GallerySettingsFields(Form):

@@ -48,7 +48,8 @@ class SameOrigin:
         if self._only_loopback and not is_loopback(_name(f"//{host}") or ""):
             return (
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "
-                "ask for it as localhost, or let the proxy in front send that as Host"
+                "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
+                "set GMN_HOST to the address that the proxy connects to"
             )
         if origin is None or origin in self._welcome:
             return None

@@ -26,8 +26,9 @@ from service.security.keys import redacted
 
 # What shows nothing, and has to be seen by those who have no key yet.
 OPEN = frozenset({"/livez", "/readyz", "/", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-# Behind a proxy on this machine everybody comes from loopback.
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+# Behind a proxy on this machine every request comes from loopback. A proxy adds one of these, or
+# speaks HTTP/1.0, as nginx does by default.
+FORWARDED = ("forwarded", "x-real-ip", "via")
 BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="api_key",
@@ -141,7 +142,7 @@ class Guard:
         if all(one.loopback_may for one in declared) and _is_here(scope, headers):
             return WHOEVER_IS_HERE
         runtime: Runtime = scope["app"].state.runtime
-        return await runtime.keys.caller(_bearer(headers))
+        return await runtime.keys.caller(_bearer(headers), _is_here(scope, headers))
 
     def _needed(self, scope: Scope) -> tuple[list[Needs], Mapping[str, str]] | None:
         """What the route that will be taken declares; None where everybody may take it."""
@@ -164,7 +165,9 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _is_here(scope: Scope, headers: Headers) -> bool:
-    if any(name in headers for name in FORWARDED):
+    if scope["http_version"] == "1.0":
+        return False
+    if any(name in FORWARDED or name.startswith("x-forwarded-") for name in headers):
         return False
     try:
         address = ipaddress.ip_address((scope.get("client") or ("",))[0])

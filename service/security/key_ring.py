@@ -67,7 +67,10 @@ class KeyRing:
                 "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
             )
         if not self._keys and file is None:
-            log.warning("there is no API key: whoever is on this machine may do everything")
+            log.warning(
+                "there is no API key: every program on this machine may do everything; a proxy in "
+                "front needs keys, so make one with gmn keys create"
+            )
         self._reader = WatchedPool(1, "keys")
 
     @property
@@ -75,15 +78,25 @@ class KeyRing:
         """Its thread, for the watchdog."""
         return Stage("key reader", self._reader.silent_seconds, READING_SECONDS)
 
-    async def caller(self, key: str | None) -> Caller:
+    async def caller(self, key: str | None, local: bool = True) -> Caller:
         """Who sends this key, or none.
+
+        Args:
+            key: as it was sent.
+            local: whether the request comes from this machine itself and through no proxy.
 
         Raises:
             Unauthorised: where a key is asked for, and this is none that counts.
         """
         await self._refresh()
         if not self._keys and self._loopback and self._file is None:
-            return WHOEVER_IS_HERE
+            if local:
+                return WHOEVER_IS_HERE
+            raise Unauthorised(
+                "this service has no key yet, and without one it answers this machine only; the "
+                "request came through a proxy, or by HTTP/1.0 as a proxy's does: make a key with "
+                "gmn keys create"
+            )
         if key is None:
             raise Unauthorised(
                 "this service asks for a key; send one as 'Authorization: Bearer <key>', or make "

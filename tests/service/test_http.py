@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 import schemathesis
@@ -225,3 +227,111 @@ def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
     assert {"default", "lobby"} <= set(names)
     assert served.http.delete("/v1/galleries/lobby").json() == {"removed": 1}
     assert served.query("lobby", drawn_crops[0].png).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "named"),
+    [
+        ("/crops", {"metadata": "no JSON"}, {"metadata"}),
+        ("/crops", {"captured_at": "yesterday"}, {"captured_at"}),
+        ("/crops", {"camera": "a,b"}, {"camera"}),
+        ("/crops", {"identity": ["Ann", "Bob"]}, {"identity"}),
+        ("/queries", {"crop_id": "x"}, {"crop_id"}),
+        ("/queries", {"camera_disjoint": "true"}, {"camera_disjoint"}),
+        (
+            "/queries",
+            {
+                "captured_after": "2026-03-02T00:00:00Z",
+                "captured_before": "2026-03-01T00:00:00Z",
+            },
+            {"captured_after", "captured_before"},
+        ),
+    ],
+)
+def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, fields, named):
+    images = [("images", ("crop", drawn_crops[0].png))]
+    url = f"/v1/galleries/{gallery}{path}"
+    problem = served.http.post(url, files=images, data=fields).json()
+    assert problem["type"] == "urn:gmn:problem:invalid_field"
+    assert {one["field"] for one in problem["errors"]} == named
+    assert all(one["message"] in problem["detail"] for one in problem["errors"])
+
+
+def test_a_request_without_images_names_the_field(served, gallery):
+    problem = served.http.post(f"/v1/galleries/{gallery}/crops").json()
+    assert [one["field"] for one in problem["errors"]] == ["images"]
+
+
+def test_an_inverted_time_is_refused_also_where_one_end_is_a_query_parameter(served, gallery):
+    url = f"/v1/galleries/{gallery}/queries?captured_before=2026-03-01T00:00:00Z"
+    fields = {"crop_id": "x", "captured_after": "2026-03-02T00:00:00Z"}
+    assert served.http.post(url, data=fields).status_code == 422
+
+
+def test_a_name_that_cannot_name_a_gallery_is_refused_in_a_sentence(served):
+    problem = served.http.post("/v1/galleries", data={"name": "a/b"}).json()
+    assert "letters, digits, dots" in problem["detail"]
+    assert "pattern" not in problem["detail"]
+    assert [one["field"] for one in problem["errors"]] == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "meant"),
+    [
+        ("/crops", {"identiy": "Ann"}, "identity"),
+        ("/queries", {"image": "x"}, "images"),
+        ("/queries?topk=3", {}, "top_k"),
+        ("/crops?cameras=east", {}, "camera"),
+    ],
+)
+def test_a_misspelt_field_is_answered_with_the_one_that_was_meant(
+    served, gallery, path, fields, meant
+):
+    problem = served.http.post(f"/v1/galleries/{gallery}{path}", data=fields).json()
+    assert f"did you mean {meant}?" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/galleries",
+        "/v1/galleries/default",
+        "/v1/galleries/default/crops/none/image",
+        "/v1/model",
+        "/readyz",
+    ],
+)
+def test_an_unknown_query_parameter_is_refused_on_every_call(served, path):
+    answer = served.http.get(f"{path}?foo=1")
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == ["foo"]
+
+
+def test_milliseconds_are_rounded_and_new_crops_have_a_location(served, gallery, drawn_crops):
+    url = f"/v1/galleries/{gallery}/crops"
+    one = served.enroll(gallery, drawn_crops[0].png)
+    assert one.headers["location"] == f"{url}/{one.json()['results'][0]['crop_id']}"
+    assert served.http.get(one.headers["location"]).status_code == 200
+    several = served.enroll(gallery, drawn_crops[1].png, drawn_crops[2].png)
+    assert several.headers["location"] == url
+    timing = served.query(gallery, drawn_crops[0].png).json()["timing_ms"]
+    assert all(value == round(value, 2) for value in timing.values())
+
+
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Via"]
+)
+@pytest.mark.parametrize("path", ["/v1/galleries", "/metrics"])
+def test_without_keys_a_forwarded_request_is_nobodys(served, path, header):
+    assert served.http.get(path).status_code == 200
+    answer = served.http.get(path, headers={header: "203.0.113.9"})
+    assert answer.status_code == 401
+    assert "gmn keys create" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/galleries", "/metrics"])
+def test_without_keys_a_proxy_that_speaks_http_1_0_is_nobodys(served, path):
+    address = urlsplit(str(served.http.base_url))
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert connection.recv(4096).split(b" ", 2)[1] == b"401"

@@ -25,7 +25,7 @@ from service.api.schemas.base import RefusedOut, write_results
 from service.api.schemas.crops import CropOut, CropsOut, EnrolmentOut, LandedOut, RemovalOut
 from service.api.security import needs
 from service.failpoints import Failpoint, passed
-from service.gallery.records import CropFilter
+from service.gallery.records import CropFilter, LandedCrop
 from service.operations import browse
 from service.operations.enroll import EnrolmentAnswer, enroll
 from service.operations.forget import forget_crop
@@ -72,6 +72,8 @@ async def enroll_crops(
     name = None if idempotency_key is None else f"client:{idempotency_key}"
     answer = await enroll(runtime, gallery, described, name)
     response = _enrolment(request, runtime, answer)
+    if response.status_code == 201:
+        response.headers["Location"] = _location(gallery, answer)
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -135,6 +137,13 @@ async def read_crop_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: Cr
     # Never cached: what is deleted here must not live on in a browser or proxy.
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(picture.content, media_type=picture.content_type, headers=headers)
+
+
+def _location(gallery: str, answer: EnrolmentAnswer) -> str:
+    """Where a single crop is, or else the list that the crops are in."""
+    crops = [one for one in answer.results if isinstance(one, LandedCrop)]
+    url = f"/v1/galleries/{gallery}/crops"
+    return f"{url}/{crops[0].crop_id}" if len(crops) == 1 else url
 
 
 def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> JSONResponse:

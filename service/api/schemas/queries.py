@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from model.calibration import Verdict
 from service.api.schemas.base import CROP_ID, CalibrationOut, Moment, RefusedOut, Schema, image_url
@@ -55,15 +55,18 @@ class RankedOut(Schema):
         )
 
 
+Milliseconds = Annotated[float, AfterValidator(lambda value: round(value, 2))]
+
+
 class TimingOut(Schema):
     """Where the time went, milliseconds."""
 
-    decode: float
-    queue: float
-    embed: float
-    search: float
-    rerank: float
-    total: float
+    decode: Milliseconds
+    queue: Milliseconds
+    embed: Milliseconds
+    search: Milliseconds
+    rerank: Milliseconds
+    total: Milliseconds
 
 
 class QueryOut(Schema):

@@ -279,3 +279,10 @@ def test_the_message_says_what_to_do() -> None:
         decode_crop(png_that_announces(5_000, 5_000))
     with pytest.raises(CropProblem, match="convert the file"):
         decode_crop(encoded(noise(), "GIF"))
+
+
+def test_a_header_that_announces_too_much_is_refused_by_the_limit_of_this_project():
+    with pytest.raises(CropProblem) as refused:
+        decode_crop(png_that_announces(60_000, 60_000))
+    assert "16,000,000" in refused.value.detail
+    assert "178956970" not in refused.value.detail
