@@ -47,7 +47,7 @@ def test_a_wrong_method_is_told_every_right_one(served):
     assert served.http.put("/v1/galleries").headers["allow"] == "GET, POST"
     assert served.http.put("/v1/galleries/default").headers["allow"] == "DELETE, GET, PATCH"
     assert served.http.put("/v1/galleries/default/identities/a/b").headers["allow"] == (
-        "DELETE, PATCH"
+        "DELETE, GET, PATCH"
     )
 
 
