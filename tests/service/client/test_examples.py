@@ -98,7 +98,8 @@ def test_every_example_runs_on_drawn_people(place: Path, tiny_artefact: Path, dr
         for line in online:
             run(line, place, url, names)
     (key_id,) = re.findall(r"\b[0-9a-f]{12}\b", run(KEY, place, url, names))
-    names["1f0c9a72be44"] = key_id
+    (written,) = re.findall(r"^gmn keys revoke (\w+)$", "\n".join(lines), re.MULTILINE)
+    names[written] = key_id
     for line in lines:
         if line.startswith(AFTERWARDS):
             run(line, place, url, names)
