@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import sqlite3
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +72,34 @@ def test_enrolled_people_match_after_sixty_searches_for_enrolled_people(runtime)
     assert enrolled.count("match") >= 15
     assert enrolled.count("no_match") == 0
     assert strangers.count("match") <= 2
+
+
+@pytest.mark.skipif("REID_TEST_DATA" not in os.environ, reason="needs $REID_TEST_DATA")
+def test_photographed_people_are_found_after_searches_for_other_enrolled_people(tmp_path):
+    crops = Path(os.environ["REID_TEST_DATA"]) / "cuhk01" / "campus"
+
+    def image(person: int, shot: int) -> bytes:
+        return (crops / f"{person:04d}{shot:03d}.png").read_bytes()
+
+    async def search(runtime) -> list[str]:
+        for person in range(1, 61):
+            for shot in (1, 2):
+                crop = ImageToEnroll(image(person, shot), str(person), "a", None, None, None)
+                await enroll(runtime, "default", [crop])
+        answers, later = [], Later()
+        for number, person in enumerate(range(1, 61)):
+            for shot in (3, 4):
+                asked = [image(person, shot)]
+                answers.append(await query_by_images(runtime, "default", asked, RankingOptions()))
+            if number % 8 == 7:
+                await store_and_refit(runtime, later)
+        return [answer.ranking.verdict for answer in answers[60:]]
+
+    settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu")
+    with contextlib.closing(Runtime.open(settings)) as runtime:
+        later_people = asyncio.run(search(runtime))
+    assert later_people.count("no_match") <= 20
+    assert later_people.count("match") >= 10
 
 
 def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch):
