@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-import numpy as np
-
 from model.artefact import Description, load_artefact, resolve_artefact
 from model.crops.decode import CropLimits
 from service.device import DeviceThread
@@ -24,13 +22,11 @@ class LoadedModel:
     Attributes:
         description: the artefact's own.
         networks: to be called on the device thread only.
-        identical_mnet: M-Net's score of a crop with itself, whichever crop.
     """
 
     description: Description
     networks: Networks
     pipeline: Pipeline
-    identical_mnet: float
 
     @property
     def embedder(self) -> str:
@@ -73,6 +69,4 @@ def load_model(
         artefact.description.preprocessing, limits, batcher, settings.decode_threads
     )
     held.callback(pipeline.close)
-    anything = np.ones((1, networks.dimension), np.float32)
-    identical = device.submit(lambda: networks.pair_scores(anything, anything)).result()
-    return LoadedModel(artefact.description, networks, pipeline, float(identical[0]))
+    return LoadedModel(artefact.description, networks, pipeline)
