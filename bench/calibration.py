@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ import typer
 from numpy.typing import NDArray
 
 from bench.search_draws import Crops, Draw, Plan, Searches, draws, read_crops
-from model.calibration import Scoring, ScoringCalibration
+from model.calibration import Scoring
 from model.search_calibration import (
     SearchCalibration,
     SearchScores,
@@ -51,7 +52,7 @@ PLANS = (
     Plan(100, 100, 0.5),
     Plan(100, 100, 1.0),
 )
-Fit = Callable[[Sequence[SearchScores], ScoringCalibration], SearchCalibration]
+Fit = Callable[[Sequence[SearchScores]], SearchCalibration]
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,11 @@ def measure(
         for scoring in crops.scorings:
             artefact = crops.calibration.scorings[scoring]
             before = artefact_search_calibration(artefact)
-            yield _row(crops, plan, scoring, "none", 0, drawn, lambda *_, one=before: one)
+            yield _row(crops, plan, scoring, "none", 0, drawn, lambda _, one=before: one)
+            own = partial(fit_searches, artefact=artefact, scoring=scoring)
             for mix in MIXES:
                 for searches in sizes:
-                    yield _row(crops, plan, scoring, mix, searches, drawn, fit_searches)
+                    yield _row(crops, plan, scoring, mix, searches, drawn, own)
 
 
 def _row(
@@ -141,12 +143,12 @@ def _row(
     mix: str,
     number: int,
     drawn: Sequence[Draw],
-    fit: Callable[..., SearchCalibration],
+    fit: Fit,
 ) -> dict[str, Any]:
     tallies = []
     for draw in drawn:
         kept = some_searches(draw, scoring, mix, number) if number else []  # type: ignore[arg-type]
-        calibration = fit(kept, crops.calibration.scorings[scoring])
+        calibration = fit(kept)
         tallies.append(tally(calibration, draw.strangers[scoring], draw.members[scoring]))
     alarms, people = (
         np.concatenate([getattr(one, name) for one in tallies]) for name in ("alarms", "people")

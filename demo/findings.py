@@ -41,6 +41,7 @@ class Finding:
         mnet: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
         cosine: the same of the candidates ordered by cosine.
         thresholds: version of the thresholds that gave the verdict.
+        calibration: what made them: `artefact`, the model's own calibration, or `own`.
         milliseconds: the service's own time for the query.
     """
 
@@ -51,6 +52,7 @@ class Finding:
     mnet: Mapping[str, float] | None
     cosine: Mapping[str, float] | None
     thresholds: str
+    calibration: str
     milliseconds: float
 
     @property
@@ -163,6 +165,21 @@ class Findings:
     def thresholds(self) -> int:
         """How many versions of the thresholds gave the verdicts."""
         return len({one.thresholds for one in self.findings})
+
+    def by_calibration(self) -> list[tuple[str, list[Finding], list[Finding]]]:
+        """Known people's and strangers' queries by the state of the calibration that judged them.
+
+        In the order in which the states first came up.
+        """
+        states = dict.fromkeys(one.calibration for one in self.findings)
+        return [
+            (
+                state,
+                [one for one in self.known if one.calibration == state],
+                [one for one in self.strangers if one.calibration == state],
+            )
+            for state in states
+        ]
 
     @property
     def milliseconds(self) -> float:

@@ -71,12 +71,17 @@ def judging(findings: Findings) -> str:
     """What the verdicts were made by."""
     made = findings.calibration
     expected = made.asked * len(findings.strangers)
-    versions = "one version" if findings.thresholds == 1 else f"{findings.thresholds} versions"
+    phases = "; ".join(
+        f"{'the model' if state == 'artefact' else 'the gallery'}'s thresholds: "
+        f"{sum(one.verdict == 'match' for one in known)} of {len(known)} known people and "
+        f"{sum(one.verdict == 'match' for one in strangers)} of {len(strangers)} strangers matched"
+        for state, known, strangers in findings.by_calibration()
+    )
     return (
         f"Operating point {made.operating_point}: {made.asked:.0%} of strangers may be answered "
-        f"match, {expected:.1f} of {len(findings.strangers)}. The verdicts came from {versions} of "
-        f"the thresholds; after the last query the gallery's calibration was '{made.state}', with "
-        f"{made.searches} searches."
+        f"match, {expected:.1f} of {len(findings.strangers)}. By {phases}. The model's thresholds "
+        "do not fit every camera; a gallery gets its own from about 20 searches on. After the last "
+        f"query the gallery's calibration was '{made.state}', with {made.searches} searches."
     )
 
 

@@ -66,6 +66,15 @@ def figures_of(findings: Findings) -> dict[str, Any]:
         "known_matched_as_another": findings.wrong_person,
         "strangers": len(findings.strangers),
         "false_alarms": findings.false_alarms,
+        "by_calibration": {
+            state: {
+                "known": len(known),
+                "known_matched": sum(one.verdict == "match" for one in known),
+                "strangers": len(strangers),
+                "strangers_matched": sum(one.verdict == "match" for one in strangers),
+            }
+            for state, known, strangers in findings.by_calibration()
+        },
         "operating_point": findings.calibration.operating_point,
         "threshold_versions": findings.thresholds,
         "calibration_state": findings.calibration.state,

@@ -89,6 +89,7 @@ def _ask(
                     mnet=_metrics(crop, ranking.results),
                     cosine=_metrics(crop, by_cosine),
                     thresholds=str(ranking.calibration_version),
+                    calibration=ranking.calibration.state if ranking.calibration else "artefact",
                     milliseconds=ranking.timing_ms.get("total", 0.0),
                 )
             )

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.calibration import Scoring
 from model.problems import InputProblem
 
 PRIOR_SEARCHES = 20.0
-# The shape of the tail and the share of enrolled searches resemble each other: ξ is held near
-# that of a bounded score by as much as this many searches show of it.
-TAIL_SHAPE = -0.05
+# The shape of the tail and the share of enrolled searches resemble each other: ξ is held near one
+# value for each scoring by as much as this many searches show of it. M-Net's score saturates.
+TAIL_SHAPES: dict[Scoring, float] = {"cosine": -0.05, "mnet": -0.15, "fused": -0.15}
 PRIOR_ON_SHAPE = 300.0
 # What the artefact's γ is worth, in searches with a separated best.
 PRIOR_ON_EXCESS = 5.0
@@ -61,6 +62,7 @@ def fit_mixture(
     count: NDArray[np.int64],
     prior_base: float,
     prior_excess: float,
+    prior_shape: float,
 ) -> Mixture:
     """Expectation maximisation over the share of separated searches, σ(m) and γ.
 
@@ -68,6 +70,7 @@ def fit_mixture(
         scores: the nine best of every search, `(n, 9)`, descending.
         count: r of every search, `(n,)`, 3 to 8.
         prior_base, prior_excess: β and γ that the artefact expects.
+        prior_shape: the ξ that the fit leans on, one of `TAIL_SHAPES`.
 
     Raises:
         InputProblem: for scores without spread.
@@ -116,7 +119,7 @@ def fit_mixture(
         seen = np.where(used, rises[: len(scores)] / beta, 0.0)
         lean = PRIOR_ON_SHAPE / len(scores) * float((seen**2).sum())
         normal[1, 1] += lean
-        target[1] += lean * TAIL_SHAPE
+        target[1] += lean * prior_shape
         base, shape, slope = _bounded(normal, target)
         base = max(base, 1e-9)
         mass = separated.sum() + PRIOR_ON_EXCESS

@@ -18,8 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
-from model.order_statistics import Mixture, fit_mixture, probability_line, shifted, solve
+from model.calibration import SEARCH_OPERATING_POINTS, Scoring, ScoringCalibration
+from model.order_statistics import (
+    TAIL_SHAPES,
+    Mixture,
+    fit_mixture,
+    probability_line,
+    shifted,
+    solve,
+)
 from model.problems import InputProblem
 
 RANKS = 9
@@ -225,6 +232,7 @@ def fit_searches(
     searches: Sequence[SearchScores],
     artefact: ScoringCalibration,
     previous: SearchCalibration | None = None,
+    scoring: Scoring = "cosine",
 ) -> SearchCalibration:
     """Thresholds and probability from unlabelled searches.
 
@@ -232,6 +240,7 @@ def fit_searches(
         searches: 20 at least, the latest last; of more than 256 the latest count.
         artefact: the artefact's calibration of the scoring; worth 20 searches on the scales.
         previous: what was in force; a threshold that its searches made moves by at most β/2.
+        scoring: which score it is; its tail's shape depends on that.
 
     Raises:
         InputProblem: for too few searches, searches that cover too few identities, or scores
@@ -252,6 +261,7 @@ def fit_searches(
         np.minimum(RANKS - 1, sizes // IDENTITIES_PER_SPACING).astype(np.int64),
         _pair_scale(artefact, typical),
         _genuine_excess(artefact, typical),
+        TAIL_SHAPES[scoring],
     )
     base = artefact_search_calibration(artefact)
     table = _table(fitted, scores, sizes, base)

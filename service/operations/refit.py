@@ -126,11 +126,12 @@ async def _refit(runtime: Runtime, place: Place) -> float | None:
             return None
         if time.time() < since + REFIT_AFTER_SECONDS:
             return since + REFIT_AFTER_SECONDS
-    artefact = runtime.model_of(gallery).description.calibration.scorings[scoring_of(subject)]
+    scoring = scoring_of(subject)
+    artefact = runtime.model_of(gallery).description.calibration.scorings[scoring]
     now = time.time()
     try:
         previous = kept.published.calibration if kept.published else None
-        fitted = await asyncio.to_thread(fit_searches, kept.searches, artefact, previous)
+        fitted = await asyncio.to_thread(fit_searches, kept.searches, artefact, previous, scoring)
     except InputProblem as problem:
         log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
         return None

@@ -14,6 +14,7 @@ from PIL import Image
 
 import gmn
 from demo.findings import Calibration, Finding, Findings
+from demo.page import judging
 from demo.people import Cast, DrawnCrop
 from service.client import Verdict
 
@@ -34,8 +35,10 @@ def crop(identity: str) -> DrawnCrop:
     return DrawnCrop(identity, identity, "c0", b"")
 
 
-def answered(identity: str, enrolled: bool, verdict: Verdict) -> Finding:
-    return Finding(crop(identity), enrolled, verdict, (), None, None, "1", 1.0)
+def answered(
+    identity: str, enrolled: bool, verdict: Verdict, calibration: str = "artefact"
+) -> Finding:
+    return Finding(crop(identity), enrolled, verdict, (), None, None, "1", calibration, 1.0)
 
 
 def test_the_demo_ends_with_a_page_that_shows_every_ranking(
@@ -100,6 +103,24 @@ def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
     assert [one < "s" for one in chosen] == [True] * 3 + [False] * 2
     assert chosen == shown(1, "no_match")
     assert chosen != shown(2, "match")
+
+
+def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
+    findings = (
+        answered("a", True, "match"),
+        answered("s", False, "match"),
+        answered("b", True, "no_match", "own"),
+        answered("t", False, "no_match", "own"),
+        answered("u", False, "uncertain", "own"),
+    )
+    found = Findings(
+        findings, 1, 16, 8, 3, 1.0, Calibration("far_1e-2", 0.01, "own", 32), "m", "cpu"
+    )
+    assert judging(found).startswith(
+        "Operating point far_1e-2: 1% of strangers may be answered match, 0.0 of 3. By the model's "
+        "thresholds: 1 of 1 known people and 1 of 1 strangers matched; the gallery's thresholds: 0 "
+        "of 1 known people and 0 of 2 strangers matched."
+    )
 
 
 def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact: Path, tmp_path: Path) -> None:
