@@ -129,11 +129,15 @@ def measure(
         for scoring in crops.scorings:
             artefact = crops.calibration.scorings[scoring]
             before = artefact_search_calibration(artefact)
-            yield _row(crops, plan, scoring, "none", 0, drawn, lambda _, one=before: one)
+            yield _row(crops, plan, scoring, "none", 0, drawn, _always(before))
             own = partial(fit_searches, artefact=artefact, scoring=scoring)
             for mix in MIXES:
                 for searches in sizes:
                     yield _row(crops, plan, scoring, mix, searches, drawn, own)
+
+
+def _always(calibration: SearchCalibration) -> Fit:
+    return lambda _: calibration
 
 
 def _row(

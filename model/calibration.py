@@ -101,17 +101,9 @@ class ScoringCalibration(BaseModel):
         ratios = [point.log_ratio for point in self.isotonic]
         return np.asarray(np.interp(scores, places, ratios), dtype=np.float64)
 
-    def probability(self, score: float, gallery_size: int = 1) -> float:
-        """Probability that a pair with this score shows one person, 0 to 1.
-
-        Args:
-            score: of the pair.
-            gallery_size: N, how many crops the pair was found among. As likely as not the person is
-                among them, and as likely one as another: a crop's odds before looking are
-                1 : 2N − 1. For two crops that nobody searched for, N = 1, they are even.
-        """
-        prior = -math.log(2 * max(1, gallery_size) - 1)
-        logit = float(self.log_likelihood_ratios(np.array(score))) + prior
+    def probability(self, score: float) -> float:
+        """Probability that a pair with this score shows one person, 0 to 1, at even odds."""
+        logit = float(self.log_likelihood_ratios(np.array(score)))
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
 
     def pair_threshold(self, far: float) -> float:
@@ -138,15 +130,6 @@ class ScoringCalibration(BaseModel):
         """
         per_pair = -math.expm1(math.log1p(-far) / max(1, gallery_size))
         return self.pair_threshold(per_pair)
-
-    def verdict(self, top_score: float, far: float, gallery_size: int) -> Verdict:
-        """The answer to a search whose best score is `top_score`."""
-        if top_score >= self.search_threshold(far, gallery_size):
-            return "match"
-        uncertain_far = max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
-        if top_score >= self.search_threshold(uncertain_far, gallery_size):
-            return "uncertain"
-        return "no_match"
 
 
 class Calibration(BaseModel):

@@ -89,11 +89,3 @@ def score_listed_pairs(
 def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
     return unit_features(queries) @ unit_features(gallery).T
-
-
-@torch.inference_mode()
-def identical_score(metric_network: MetricNetwork) -> float:
-    """M-Net's score of a crop with itself: that of a pair feature of zeros."""
-    device = next(metric_network.parameters()).device
-    nothing_apart = torch.zeros(1, metric_network.dimension, device=device)
-    return float(metric_network.scores(nothing_apart))

@@ -31,14 +31,6 @@ def test_probability_is_one_half_where_slope_and_intercept_cancel() -> None:
     assert calibration.probability(-1e9) == pytest.approx(0.0)
 
 
-def test_a_crop_found_among_many_starts_from_the_odds_of_being_the_one() -> None:
-    calibration = exponential_tail()
-    assert calibration.probability(0.0, gallery_size=1) == pytest.approx(1 / 2)
-    assert calibration.probability(0.0, gallery_size=500) == pytest.approx(1 / 1000)
-    even = math.log(999)
-    assert calibration.probability(even, gallery_size=500) == pytest.approx(1 / 2)
-
-
 @pytest.mark.parametrize("far", [0.5, 1e-2, 1e-3, 1e-4])
 def test_a_pair_threshold_is_reached_by_the_asked_share(far: float) -> None:
     assert exponential_tail().pair_threshold(far) == pytest.approx(-math.log(far) / 2, rel=1e-3)
@@ -63,15 +55,6 @@ def test_a_search_threshold_holds_for_the_best_of_a_gallery(size: int) -> None:
 def test_a_larger_gallery_never_lowers_the_threshold(far: float, size: int) -> None:
     calibration = exponential_tail()
     assert calibration.search_threshold(far, size + 1) >= calibration.search_threshold(far, size)
-
-
-def test_the_verdict_runs_from_no_match_over_uncertain_to_match() -> None:
-    calibration = exponential_tail()
-    sure = calibration.search_threshold(1e-2, 500)
-    perhaps = calibration.search_threshold(1e-1, 500)
-    assert calibration.verdict(sure, 1e-2, 500) == "match"
-    assert calibration.verdict((sure + perhaps) / 2, 1e-2, 500) == "uncertain"
-    assert calibration.verdict(perhaps - 0.01, 1e-2, 500) == "no_match"
 
 
 def test_a_tail_in_disorder_is_refused() -> None:
