@@ -176,6 +176,40 @@ def test_an_import_is_followed_to_its_end(page, drawn_crops):
     assert "broken.png" in download.value.path().read_text()
 
 
+def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
+    page.get_by_role("link", name="Enrol").click()
+    page.get_by_text("No jobs yet.").wait_for()
+    sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
+    failed = {
+        "job_id": "7",
+        "kind": "import",
+        "state": "failed",
+        "created_at": "2026-01-01T00:00:00Z",
+        "progress": {},
+        "problems": 0,
+        "detail": "the archive cannot be read",
+    }
+    page.route(re.compile("/imports$"), lambda route: route.fulfill(json=failed))
+    page.set_input_files("#import [name=archive]", sent)
+    page.get_by_role("button", name="Import").click()
+    job = page.locator("#jobs li").filter(has_text="the archive cannot be read")
+    job.wait_for()
+    assert page.get_by_text("No jobs yet.").count() == 0
+    assert job.locator("progress, button").count() == 0
+    assert "0 of 0" not in job.inner_text()
+
+
+def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
+    page.set_viewport_size({"width": 390, "height": 500})
+    search_for(page, drawn_crops[0].png)
+    page.locator(".cards .card").first.click()
+    page.get_by_role("button", name="All crops of this identity").click()
+    page.locator("#sheet .cards .card").first.wait_for()
+    page.evaluate("document.querySelector('#sheet').scrollTo(0, 10000)")
+    assert page.evaluate("document.querySelector('#sheet').scrollTop") > 0
+    assert page.locator("#sheet .close").bounding_box()["y"] >= 0
+
+
 def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     page.get_by_role("link", name="Identities").click()
     page.get_by_role("button", name="Rename 0001").click()
@@ -241,7 +275,12 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(page):
 def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     address, key = keyed
     tab.goto(address)
-    tab.locator("dialog.question input").fill("gmn_wrong_key")
+    asked = tab.locator("dialog.question")
+    asked.filter(has_text="This service needs an API key.").wait_for()
+    tab.get_by_role("button", name="Cancel").click()
+    asked.wait_for(state="detached")
+    tab.reload()
+    asked.locator("input").fill("gmn_wrong_key")
     tab.get_by_role("button", name="Use it").click()
     tab.locator("dialog.question").filter(has_text="this key is unknown").wait_for()
     tab.locator("dialog.question input").fill(key)

@@ -14,6 +14,7 @@ export function startImports() {
     attempt(form, async () => {
       const job = await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) });
       form.reset();
+      find("#jobs .hint.none")?.remove();
       find("#jobs").prepend(rowOf(job));
     });
   });
@@ -25,7 +26,9 @@ async function list() {
   if (panel() !== "enrol") return;
   await attempt(find("#jobs"), async () => {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
-    find("#jobs").replaceChildren(...(await ask(`/v1/jobs?${asked}`)).results.map(rowOf));
+    const { results } = await ask(`/v1/jobs?${asked}`);
+    const none = h("li", { class: "hint none" }, "No jobs yet. An import shows its progress here.");
+    find("#jobs").replaceChildren(...(results.length > 0 ? results.map(rowOf) : [none]));
   });
 }
 
@@ -53,14 +56,16 @@ function draw(row, job) {
   const { total = 0, done = 0, landed = 0, duplicates = 0, refused = 0 } = job.progress;
   const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
   const going = GOING.includes(job.state);
+  // A job that failed before its first image has no progress to show.
+  const began = going || total > 0;
   const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
   if (!going || total > 0) bar.value = going ? done : bar.max;
   row.replaceChildren(...[h("div", { class: "grow" },
-    h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), bar,
-    h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} landed, `
+    h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
+    began && h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} landed, `
       + `${duplicates.toLocaleString()} were there, ${refused.toLocaleString()} refused`),
     job.detail && h("p", { class: "note" }, job.detail)),
-  h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
+  job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));
 }
 

@@ -59,7 +59,9 @@ function askForKey(why) {
       h("h2", {}, "API key"),
       h("p", {}, why), h("label", {}, "API key", field),
       h("p", { class: "hint" }, "It stays in this tab until the tab is closed."),
-      h("div", { class: "row end" }, h("button", { class: "main" }, "Use it"))));
+      h("div", { class: "row end" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: "main" }, "Use it"))));
   dialog.addEventListener("close", () => {
     dialog.remove();
     asking = false;
@@ -76,7 +78,7 @@ find("#gallery").addEventListener("change", (event) => {
   location.hash = addressOf(event.target.value, panel());
 });
 find("#key").addEventListener("click", () => askForKey("Enter another key. Leave the field empty to send no key."));
-document.addEventListener("key-wanted", (event) => askForKey(event.detail));
+document.addEventListener("key-wanted", (event) => askForKey(hasKey() ? event.detail : "This service needs an API key."));
 for (const event of ["gallery-changed", "searched"]) document.addEventListener(event, loadGalleries);
 let before = gallery();
 window.addEventListener("hashchange", () => {
