@@ -73,7 +73,8 @@ def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
         images_url=f"file://{disk}/pictures",
         device="cpu",
     )
-    with TestClient(create_app(settings), base_url="http://localhost") as client:
+    app, here = create_app(settings), ("127.0.0.1", 50000)
+    with TestClient(app, base_url="http://localhost", client=here) as client:
         yield client
 
 

@@ -32,6 +32,13 @@ class Wanted:
     captured_after: str | None = None
     captured_before: str | None = None
 
+    @property
+    def is_inverted(self) -> bool:
+        earliest, latest = self.captured_after, self.captured_before
+        if not (earliest and latest):
+            return False
+        return datetime.fromisoformat(earliest) > datetime.fromisoformat(latest)
+
     def passes(self, crop: Said) -> bool:
         if self.cameras and crop.camera not in self.cameras:
             return False

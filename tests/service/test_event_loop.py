@@ -19,7 +19,7 @@ from service.gallery.records import StoredCrop
 from service.inference.pipeline import EmbeddedImage
 from service.operations import jobs as job_operations
 from service.operations.browse import Page
-from service.operations.compare import compare
+from service.operations.compare import ComparisonOptions, compare
 from service.operations.jobs import create_job, new_job_id
 from service.problems import QueueFull
 from service.runtime import Runtime
@@ -126,7 +126,7 @@ def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
 
     async def explain_beside(others: int):
         with runtime.admission.places(others):
-            return await compare(runtime, one, other, explain=True)
+            return await compare(runtime, one, other, ComparisonOptions(explain=True))
 
     assert asyncio.run(explain_beside(4)).explanation is not None
     with pytest.raises(QueueFull):

@@ -17,6 +17,7 @@ from tests.service.conftest import Served
 
 STALL = 1.5
 STAGES = {
+    "calibration",
     "device thread",
     "event loop",
     "decode threads",

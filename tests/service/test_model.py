@@ -43,7 +43,7 @@ wanted = st.builds(
     exclude_cameras=st.sampled_from([(), (), ("west",), ("north",)]),
     captured_after=st.sampled_from([None, None, *MOMENTS]),
     captured_before=st.sampled_from([None, None, *MOMENTS]),
-)
+).filter(lambda one: not one.is_inverted)
 how = st.fixed_dictionaries(
     {
         "scoring": st.sampled_from(["mnet", "cosine", "fused"]),

@@ -227,7 +227,8 @@ def _background(monkeypatch, watchdog, **replaced):
         with others[-1].resting():
             await asyncio.sleep(60)
 
-    work = {"remove_strays": nothing, "work_on_jobs": idle, "keep_house": idle, **replaced}
+    work = {"remove_strays": nothing, "work_on_jobs": idle, "keep_house": idle}
+    work |= {"refit_calibrations": idle, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=SimpleNamespace(stall_seconds=STALL))
@@ -242,7 +243,8 @@ def _background(monkeypatch, watchdog, **replaced):
 def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
-    assert [one.name for one in watchdog.stages] == ["event loop", "job runner", "housekeeping"]
+    names = [one.name for one in watchdog.stages]
+    assert names == ["event loop", "job runner", "housekeeping", "calibration"]
 
 
 @pytest.mark.parametrize(

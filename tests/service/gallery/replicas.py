@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from service.calibrations import CalibrationState
 from service.device import DeviceThread
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
@@ -85,8 +86,10 @@ class Replica:
                 RankedCrop(index.table.label(int(row)), float(cosine), None, None, "match")
                 for row, cosine in zip(found.rows, found.cosines, strict=True)
             )
-            ranking = Ranking("match", results, found.searched, 0.0, 0.0)
-            return Searched(held.version, *([None] * 2), ranking, 0.0)  # type: ignore[arg-type]
+            ranking = Ranking(
+                "match", results, CalibrationState("artefact"), found.searched, 0.0, 0.0, 1
+            )
+            return Searched(held.version, None, ranking, 0.0)  # type: ignore[arg-type]
 
         searched = await confirmed(
             runtime,

@@ -93,7 +93,10 @@ def test_the_papers_own_settings_on_more_images_than_one_block_holds(monkeypatch
     expected = published(dense_cosine(images), 60, 20, 6, 0.3)[:, 60:]
     rows = k_reciprocal_rows(CosineDistances(images[:60], images[60:], scores_per_block=5_000))
     np.testing.assert_allclose(1 - rows(slice(0, 60)), expected, atol=2e-6)
-    np.testing.assert_array_equal(rows(slice(0, 60))[13:29], rows(slice(13, 29)))
+    # A matrix product may round its last bit by the number of rows, on some processors.
+    np.testing.assert_allclose(
+        rows(slice(0, 60))[13:29], rows(slice(13, 29)), rtol=0, atol=2.0**-23
+    )
 
 
 def test_where_every_crop_queries_all_others_each_is_there_once():
