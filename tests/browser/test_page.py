@@ -90,8 +90,8 @@ def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
     )
     page.get_by_label("Purpose").fill("case 7/2026")
     drop(page, "#query .drop", drawn_crops[0].png)
-    page.wait_for_function("window.purpose === 'case 7/2026'")
     page.wait_for_selector(".cards .card img")
+    assert page.evaluate("window.purpose") == "case 7/2026"
 
 
 def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
@@ -128,6 +128,23 @@ def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
     assert signs <= {"+", "−", ""}
     assert signs & {"+", "−"}
     assert "Strongest: row" in page.locator(".cells").first.get_attribute("aria-label")
+    shapes = """images => images.map(one => [
+        one.clientWidth / one.clientHeight, one.naturalWidth / one.naturalHeight])"""
+    for shown, natural in page.locator(".heat img").evaluate_all(shapes):
+        assert shown == pytest.approx(natural, abs=0.02)
+    cells, picture = (page.locator(one).first.bounding_box() for one in (".cells", ".heat img"))
+    assert cells == pytest.approx(picture, abs=1)
+
+
+def test_an_address_of_an_unknown_gallery_is_reported_until_another_is_chosen(
+    tab, address, gallery
+):
+    tab.goto(f"{address}/#nosuch/search")
+    tab.get_by_text("There is no gallery “nosuch”. Choose one above.").wait_for()
+    assert tab.evaluate("location.hash") == "#nosuch/search"
+    tab.select_option("#gallery", gallery)
+    tab.wait_for_selector("#state .dot.ready")
+    tab.get_by_text("There is no gallery").wait_for(state="detached")
 
 
 def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crops):

@@ -19,10 +19,11 @@ async function loadGalleries() {
     galleries = (await ask("/v1/galleries")).results;
     find("#key").hidden = !hasKey();
     find("#gallery").replaceChildren(...galleries.map((one) => h("option", {}, one.name)));
-    if (!galleries.some((one) => one.name === gallery()) && galleries.length > 0) {
-      location.replace(addressOf(galleries[0].name, panel()));
-    }
+    if (!gallery() && galleries.length > 0) location.replace(addressOf(galleries[0].name, panel()));
     show();
+    if (gallery() && !galleries.some((one) => one.name === gallery())) {
+      throw new Error(`There is no gallery “${gallery()}”. Choose one above.`);
+    }
   });
 }
 
@@ -79,7 +80,7 @@ find("#gallery").addEventListener("change", (event) => {
 });
 find("#key").addEventListener("click", () => askForKey("Enter another key. Leave the field empty to send no key."));
 document.addEventListener("key-wanted", (event) => askForKey(hasKey() ? event.detail : "This service needs an API key."));
-for (const event of ["gallery-changed", "searched"]) document.addEventListener(event, loadGalleries);
+for (const event of ["gallery-changed", "gallery-chosen", "searched"]) document.addEventListener(event, loadGalleries);
 let before = gallery();
 window.addEventListener("hashchange", () => {
   show();
