@@ -86,7 +86,7 @@ def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
     # A request with files shows its body to no driver.
     page.evaluate(
         "() => { const send = window.fetch; window.fetch = (to, how) => {"
-        " window.purpose = how?.body?.get('purpose'); return send(to, how); }; }"
+        " window.purpose ??= how?.body?.get('purpose'); return send(to, how); }; }"
     )
     page.get_by_label("Purpose").fill("case 7/2026")
     drop(page, "#query .drop", drawn_crops[0].png)

@@ -44,7 +44,7 @@ export function verdictSign(verdict) {
 }
 
 const WHY = {
-  few_searches: (searches) => searches > 0 ? `, until there are enough searches here (${searches.toLocaleString()} so far)` : "",
+  few_searches: (searches) => `, until there are enough searches here (${searches.toLocaleString()} so far)`,
   few_identities: () => ": there are too few identities for a calibration of its own",
   shallow_search: () => ": fewer candidates were scored than usual",
   extrapolated: () => ", which covered a very different number of identities",
