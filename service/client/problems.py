@@ -48,7 +48,7 @@ class KeyRefused(RequestRefused):
     """A 401 or 403 answer about the API key: none, an unknown one, or one that may not do this."""
 
     def __init__(self, problem: Problem) -> None:
-        hint = "the client takes one from GMN_API_KEY or --api-key"
+        hint = "give the client a key with the scope it needs (gmn reads GMN_API_KEY)"
         super().__init__(
             problem.model_copy(update={"detail": f"{problem.detail or problem.title}; {hint}"})
         )
@@ -81,8 +81,8 @@ def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Ser
     """What a failed connection means to whoever named the URL."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return ServiceUnreachable(
-            f"{url}: no service answers there ({error}); start one with gmn serve, or name the "
-            "right address with --url"
+            f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
+            "right address (gmn reads GMN_URL)"
         )
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
         return ServiceUnreachable(

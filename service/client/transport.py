@@ -105,7 +105,7 @@ def headers(api_key: str | None) -> dict[str, str]:
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise InputProblem(
             "the API key holds a character that no key has, such as a space or the end of a line; "
-            "give the whole key and nothing else, in GMN_API_KEY or --api-key"
+            "give the whole key and nothing else (gmn reads GMN_API_KEY)"
         )
     return {"Authorization": f"Bearer {key}"}
 
