@@ -64,7 +64,8 @@ class CriticalSections:
         if cancelled is None:
             return task.result()
         if not task.cancelled() and (failure := task.exception()) is not None:
-            log.error("a cancelled request's section failed: %r", failure)
+            # As a traceback, of which the log leaves out messages that may name a person.
+            log.error("a cancelled request's section failed", exc_info=failure)
         raise cancelled
 
     async def ended(self) -> None:

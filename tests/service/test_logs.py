@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -9,7 +10,9 @@ import zipfile
 
 import pytest
 
+from service.critical_sections import CriticalSections
 from service.logs import JsonFormatter
+from service.problems import UnknownIdentity
 from tests.service.conftest import START
 from tests.waiting import eventually
 
@@ -122,3 +125,26 @@ def test_forgetting_names_the_imports_and_the_storage_that_may_hold_the_person(s
     named = " ".join(one["where"] for one in remaining)
     assert "list of jobs" in named
     assert "GMN_IMAGES_URL" in named
+
+
+def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog) -> None:
+    async def cancel_a_failing_section() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def fail() -> None:
+            begun.set()
+            await go_on.wait()
+            raise UnknownIdentity("street", PERSON)
+
+        request = asyncio.create_task(CriticalSections().run(fail))
+        await begun.wait()
+        request.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(cancel_a_failing_section())
+    (record,) = [one for one in caplog.records if "section failed" in one.getMessage()]
+    line = JsonFormatter().format(record)
+    assert "UnknownIdentity" in line
+    assert PERSON not in line
