@@ -8,6 +8,8 @@ from pathlib import Path
 from model.problems import InputProblem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
+"""Folders that archivers and network drives add, lower case; no person and no crop is in them."""
 
 
 class DatasetProblem(InputProblem):
@@ -30,35 +32,54 @@ def descend(folder: Path, *names: str) -> Path:
     return folder
 
 
+def sub_folders(folder: Path) -> list[Path]:
+    """Every folder directly in `folder`, sorted by name, without hidden and archivers' folders.
+
+    Raises:
+        DatasetProblem: if the folder is missing, is a file or cannot be read.
+    """
+    return [
+        place
+        for place in _listed(folder)
+        if place.is_dir() and place.name.lower() not in ARCHIVE_FOLDERS
+    ]
+
+
 def image_files(folder: Path) -> list[Path]:
-    """Every image file directly in `folder`, sorted by name; hidden files and others are passed by.
+    """Every image file directly in `folder`, sorted by name.
+
+    Passed over are hidden files (`.DS_Store`, `._0001.jpg`) and what is no image by its suffix,
+    such as the `Thumbs.db` and `readme.txt` of the official releases.
 
     Raises:
         DatasetProblem: if the folder is missing, is a file, cannot be read or holds no image.
     """
-    if not folder.exists():
-        raise DatasetProblem(f"{folder}: no such folder; correct the path")
-    if not folder.is_dir():
-        raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
-    try:
-        files = sorted(
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not file.name.startswith(".")
-            and file.is_file()
-        )
-    except OSError as error:
-        raise DatasetProblem(
-            f"{folder}: cannot be read ({error.strerror}); make it readable"
-        ) from error
+    files = [
+        file for file in _listed(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    ]
     if not files:
         raise DatasetProblem(f"{folder}: holds no image; name the data set's folder")
     return files
 
 
+def _listed(folder: Path) -> list[Path]:
+    """What lies in `folder`, sorted by name, without what is hidden."""
+    if not folder.exists():
+        raise DatasetProblem(f"{folder}: no such folder; correct the path")
+    if not folder.is_dir():
+        raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
+    try:
+        return sorted(place for place in folder.iterdir() if not place.name.startswith("."))
+    except OSError as error:
+        raise DatasetProblem(
+            f"{folder}: cannot be read ({error.strerror}); make it readable"
+        ) from error
+
+
 def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> re.Match[str]:
-    """The parts of a file's name.
+    """The parts of a file's name; a suffix given twice counts once.
+
+    Market-1501 as published holds 24 files like `1488_c1s6_023021_00.jpg.jpg`.
 
     Args:
         file: an image of the data set.
@@ -68,7 +89,7 @@ def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> re.Match[st
     Raises:
         DatasetProblem: naming the file whose name does not match.
     """
-    match = pattern.fullmatch(file.name)
+    match = pattern.fullmatch(_with_one_suffix(file))
     if match is None:
         raise DatasetProblem(f"{file}: the name is not {form}; rename or remove the file")
     return match
@@ -77,6 +98,11 @@ def matched_name(file: Path, pattern: re.Pattern[str], form: str) -> re.Match[st
 def has_image_named(folder: Path, pattern: re.Pattern[str]) -> bool:
     """Whether the folder's first image, by name, matches `pattern`; False where there is none."""
     try:
-        return pattern.fullmatch(image_files(folder)[0].name) is not None
+        return pattern.fullmatch(_with_one_suffix(image_files(folder)[0])) is not None
     except DatasetProblem:
         return False
+
+
+def _with_one_suffix(file: Path) -> str:
+    repeated = Path(file.stem).suffix.lower() == file.suffix.lower()
+    return file.stem if repeated else file.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.datasets.folder import DatasetProblem, image_files, named_path
+from training.datasets.folder import DatasetProblem, image_files, named_path, sub_folders
 from training.datasets.kind import DatasetKind
 from training.datasets.manifest import stated_terms
 from training.datasets.record import Dataset, crop_in_file
@@ -24,9 +24,7 @@ def read_people_folder(path: str) -> Dataset:
         DatasetProblem: for a folder without sub-folders, or a sub-folder without an image.
     """
     folder = named_path(path)
-    if not folder.is_dir():
-        raise DatasetProblem(f"{folder}: no such folder; correct the path")
-    people = sorted(place for place in folder.iterdir() if place.is_dir() and place.name[0] != ".")
+    people = sub_folders(folder)
     if not people:
         raise DatasetProblem(
             f"{folder}: has no sub-folder; put the images of each person into a sub-folder named "

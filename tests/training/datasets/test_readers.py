@@ -92,6 +92,28 @@ def test_market1501_names_the_file_whose_name_is_wrong(market1501_folder: Path, 
         read_market1501(str(market1501_folder))
 
 
+def test_market1501_reads_the_official_names_whose_suffix_is_given_twice(
+    market1501_folder: Path, draw_image: DrawImage
+) -> None:
+    for name in ("query/1488_c1s6_023021_00", "bounding_box_test/-1_c4s6_022316_11"):
+        draw_image(market1501_folder / f"{name}.jpg.jpg")
+    records = read_dataset(f"market1501:{market1501_folder}").records
+    doubled = [record for record in records if record.source.endswith(".jpg.jpg")]
+    assert [(record.identity, record.camera, record.split) for record in doubled] == [
+        ("1488", "c1", "query"),
+        (JUNK, "c4", "gallery"),
+    ]
+    assert all(record.decode().shape == (48, 24, 3) for record in doubled)
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "._0001001.png", "readme.txt"])
+def test_what_operating_systems_and_authors_leave_in_a_folder_is_passed_over(
+    cuhk01_folder: Path, name: str
+) -> None:
+    (cuhk01_folder / "campus" / name).write_bytes(b"no crop")
+    assert len(read_cuhk01(str(cuhk01_folder)).records) == 12
+
+
 def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder: Path) -> None:
     assert read_manifest_dataset(str(manifest_folder)).name == "shop"
     assert read_manifest_dataset(str(manifest_folder / "manifest.csv")).name == "shop"
@@ -142,6 +164,16 @@ def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(
     found = [(record.identity, record.camera) for record in dataset.records]
     assert found == [("ann", "shot1"), ("ann", "shot2"), ("bob", "shot1")]
     assert (dataset.name, dataset.terms) == ("shop", "Staff, by consent.")
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".git"])
+def test_a_folder_that_an_archiver_added_is_no_person(
+    tmp_path: Path, draw_image: Callable[..., Path], name: str
+) -> None:
+    draw_image(tmp_path / "ann" / "1.png")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "._1.png").write_bytes(b"no crop")
+    assert read_dataset(f"folder:{tmp_path}").identities == ["ann"]
 
 
 def test_a_folder_without_sub_folders_names_the_layout(

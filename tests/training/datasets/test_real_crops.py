@@ -1,8 +1,10 @@
-"""Real crops, where `REID_TEST_DATA` names the folder of `cuhk01` and `cuhk03_p1`."""
+"""Real crops, where `REID_TEST_DATA` names the folder of `cuhk01`, `cuhk03_p1`, `market1501`."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,30 @@ def test_real_sets_have_the_counts_they_were_made_with(
     assert len(dataset.identities) == identities
     assert dataset.cameras == ["A", "B"]
     assert dataset.records[0].decode().shape[2] == 3
+
+
+@pytest.mark.skipif(
+    not (Path(FOLDER) / "market1501").is_dir(), reason="REID_TEST_DATA holds no market1501"
+)
+def test_market1501_as_published_is_read_whole() -> None:
+    records = read_dataset(f"market1501:{FOLDER}/market1501").records
+    assert Counter(record.split for record in records) == {
+        "train": 12_936,
+        "query": 3_368,
+        "gallery": 19_732,
+    }
+    people = {
+        split: {record.identity for record in records if record.split == split} - {"-1", "0000"}
+        for split in ("train", "query", "gallery")
+    }
+    assert {split: len(found) for split, found in people.items()} == {
+        "train": 751,
+        "query": 750,
+        "gallery": 750,
+    }
+    assert not people["train"] & people["gallery"]
+    nobody = Counter(record.identity for record in records if record.identity in ("-1", "0000"))
+    assert nobody == {"-1": 3_819, "0000": 2_798}
 
 
 def test_no_more_of_real_people_is_flagged_than_is_the_same_picture() -> None:
