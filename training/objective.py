@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from model.backbones import split_stages
 from model.embedder import Embedder, Features
 from model.metric_network import MetricNetwork
 from model.pair_features import batch_pairs, unit_features
@@ -30,6 +31,11 @@ class TrainedNetworks(nn.Module):
     """What a run trains: embedder and M-Net, and what only training has.
 
     That is the identity classifier and, per teacher, a projection to its features.
+
+    Attributes:
+        frozen_stages: how many of the backbone's stages are not trained, from the first on; they
+            stay in evaluation mode, so that their BatchNorm statistics stay, too.
+        starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
     """
 
     def __init__(
@@ -38,6 +44,8 @@ class TrainedNetworks(nn.Module):
         metric_network: MetricNetwork,
         identities: int,
         teacher_dimensions: Sequence[int] = (),
+        frozen_stages: int = 0,
+        starts_learnt: bool = False,
     ) -> None:
         super().__init__()
         self.embedder = embedder
@@ -47,6 +55,26 @@ class TrainedNetworks(nn.Module):
         self.projections = nn.ModuleList(
             nn.Linear(embedder.config.dimension, size, bias=False) for size in teacher_dimensions
         )
+        self.frozen_stages, self.starts_learnt = frozen_stages, starts_learnt
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def backbone_stages(self) -> list[list[nn.Module]]:
+        """The modules of each of the backbone's stages; the first has the stem with it."""
+        return split_stages(self.embedder.config.backbone, self.embedder.backbone)
+
+    def train(self, mode: bool = True) -> TrainedNetworks:
+        """Puts everything but the frozen stages into training mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        # Asked for anew: several processes replace a backbone's BatchNorms by their own.
+        return [
+            module for stage in self.backbone_stages()[: self.frozen_stages] for module in stage
+        ]
 
 
 @dataclass(frozen=True)

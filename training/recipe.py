@@ -132,6 +132,15 @@ class Optimisation(_Section):
     """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%.
 
     Attributes:
+        optimiser: `adamw` decays weights beside the gradient, except in norms and biases;
+            `adam` and `sgd` add the decay of every weight to its gradient.
+        head_multiplier: of the rate of what starts from random weights.
+        backbone_multiplier: of the rate of the backbone, and of the embedder's other parts where
+            the initial weights hold them.
+        layer_decay: stage k of the backbone (1 to 4, the stem counts to 1) has the last stage's
+            rate times layer_decay^(4 − k).
+        frozen_stages: how many of the backbone's stages keep their weights and BatchNorm
+            statistics, from the first on.
         micro_batch: how many crops go through the network at a time, so that a batch fits into less
             memory; null takes all. Every loss still sees the whole batch. The network embeds each
             crop twice, and its BatchNorm has the statistics of a micro-batch.
@@ -139,9 +148,12 @@ class Optimisation(_Section):
             then written from; 0 switches it off.
     """
 
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(3.5e-4, gt=0)
     head_multiplier: float = Field(1.0, gt=0)
+    backbone_multiplier: float = Field(1.0, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    frozen_stages: int = Field(0, ge=0, le=3)
     weight_decay: float = Field(5e-4, ge=0)
     epochs: int = Field(60, ge=1)
     warm_up_epochs: float = Field(10.0, ge=0)

@@ -82,6 +82,7 @@ def prepare_run(
         MetricNetwork(recipe.embedder.dimension, recipe.metric_network),
         len(people),
         [teacher.dimension for teacher in teachers],
+        recipe.optimisation.frozen_stages,
     )
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:

@@ -91,7 +91,7 @@ def assemble(run: Run, report: Report = lambda *_: None) -> Training:
     """What a run's steps need; nothing is written and no checkpoint read."""
     recipe = run.recipe
     average = recipe.optimisation.weight_average
-    late = run.device.type == "cuda" and recipe.optimisation.optimiser == "adam"
+    late = run.device.type == "cuda" and recipe.optimisation.optimiser != "sgd"
     scaled = autocast_type(recipe, run.device) is torch.float16
     return Training(
         run=run,

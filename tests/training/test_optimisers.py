@@ -1,0 +1,117 @@
+"""The optimisers: which rate and which decay each part of the networks has, and what is frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.datasets.synthetic import draw_people
+from training.recipe import Recipe, read_recipe
+from training.run import Run, prepare_run
+from training.trainer import train
+
+RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
+SETTINGS = (
+    "initial_weights=none",
+    "embedder.backbone=resnet18",
+    "embedder.last_stride=2",
+    "preprocessing.height=32",
+    "preprocessing.width=32",
+    "sampling.identities=4",
+    "sampling.images=2",
+    "optimisation.epochs=1",
+    "optimisation.warm_up_epochs=0",
+)
+
+
+def recipe(*settings: str) -> Recipe:
+    return read_recipe("small-gmn", [*SETTINGS, *settings])
+
+
+def rates(run: Run) -> dict[str, float]:
+    """The multiplier of every parameter that is trained."""
+    names = {id(parameter): name for name, parameter in run.networks.named_parameters()}
+    return {
+        names[id(parameter)]: group["multiplier"]
+        for group in run.optimiser.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_as_delivered_there_are_two_rates_as_there_were(tmp_path: Path) -> None:
+    run = prepare_run(recipe("optimisation.head_multiplier=5"), RECORDS, tmp_path)
+    assert [group["multiplier"] for group in run.optimiser.param_groups] == [1.0, 5.0]
+    names = [name for name, p in run.networks.named_parameters() if p.requires_grad]
+    backbone = [name for name in names if name.startswith("embedder.backbone.")]
+    assert list(rates(run)) == [*backbone, *(name for name in names if name not in backbone)]
+
+
+def test_deeper_stages_learn_faster(tmp_path: Path) -> None:
+    settings = ("backbone_multiplier=0.5", "layer_decay=0.1", "head_multiplier=2")
+    run = prepare_run(recipe(*(f"optimisation.{word}" for word in settings)), RECORDS, tmp_path)
+    found = rates(run)
+    assert found["embedder.backbone.conv1.weight"] == pytest.approx(0.5e-3)
+    assert found["embedder.backbone.layer1.0.conv1.weight"] == pytest.approx(0.5e-3)
+    assert found["embedder.backbone.layer3.0.conv1.weight"] == pytest.approx(0.05)
+    assert found["embedder.backbone.layer4.0.conv1.weight"] == pytest.approx(0.5)
+    assert found["embedder.neck.weight"] == 2.0
+    assert found["metric_network.classifier.0.weight"] == 2.0
+
+
+def test_adamw_decays_neither_norms_nor_biases(tmp_path: Path) -> None:
+    settings = ("optimisation.optimiser=adamw", "optimisation.weight_decay=0.1")
+    run = prepare_run(recipe(*settings), RECORDS, tmp_path)
+    assert isinstance(run.optimiser, torch.optim.AdamW)
+    for group in run.optimiser.param_groups:
+        matrices = {parameter.ndim > 1 for parameter in group["params"]}
+        assert len(matrices) == 1
+        assert group["weight_decay"] == (0.1 if matrices == {True} else 0.0)
+
+
+def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path) -> None:
+    run = prepare_run(recipe("optimisation.frozen_stages=2"), RECORDS, tmp_path)
+    before = {name: tensor.clone() for name, tensor in run.networks.state_dict().items()}
+    train(run, lambda *_: None)
+    after = run.networks.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    frozen = tuple(f"embedder.backbone.{part}." for part in ("conv1", "bn1", "layer1", "layer2"))
+    assert not {name for name in changed if name.startswith(frozen)}
+    assert "embedder.backbone.layer3.0.bn1.running_mean" in changed
+    assert "embedder.backbone.layer3.0.conv1.weight" in changed
+    assert "embedder.neck.weight" in changed
+    assert run.networks.embedder.backbone.layer3.training
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("optimisation.optimiser=adamw", "optimisation.layer_decay=0.5"),
+        ("optimisation.optimiser=adamw", "optimisation.frozen_stages=1"),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_weights(
+    settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    chosen = recipe(*settings, "checkpoint_every_steps=1")
+    digests = []
+    for stops in (False, True):
+        folder = tmp_path / str(stops)
+        folder.mkdir()
+
+        def stop(done: int, *_: object) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                train(prepare_run(chosen, RECORDS, folder), stop)
+        run = prepare_run(chosen, RECORDS, folder)
+        train(run, lambda *_: None)
+        digest = hashlib.sha256()
+        for tensor in run.networks.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        digests.append(digest.hexdigest())
+    assert digests[0] == digests[1]
