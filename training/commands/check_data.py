@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from training.commands.check_rendering import render_check
-from training.datasets.check_report import CheckReport
+from training.datasets.check_report import EXAMPLES, CheckReport
 from training.datasets.record import Dataset
 from training.datasets.registry import KINDS, read_datasets
 
@@ -22,6 +22,9 @@ SPEC_HELP = (
 
 def check_data(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC_HELP)],
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="How many findings of a kind are named.")
+    ] = EXAMPLES,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Reads data sets, counts them, and says what is wrong with them.
@@ -29,13 +32,13 @@ def check_data(
     Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
     not person-shaped, counts that are not the published ones, people under one camera only, files
     with the same bytes, and among them and among pictures that were stored again those under
-    several labels, both to train on and to test on, or in several of the sets given. Exits with 1
-    if a file cannot be read. Notes and poor crops alone are no failure. docs/datasets.md lists
-    every KIND and where to get it.
+    several labels, both to train on and to test on, or in several of the sets given. Every finding
+    is counted, --examples of each kind are named. Exits with 1 if a file cannot be read. Notes and
+    poor crops alone are no failure. docs/datasets.md lists every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
-    report = _check(read_datasets(specs))
+    report = _check(read_datasets(specs), examples)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -44,7 +47,7 @@ def check_data(
         raise typer.Exit(1)
 
 
-def _check(datasets: list[Dataset]) -> CheckReport:
+def _check(datasets: list[Dataset], examples: int) -> CheckReport:
     # Imported here, since comparing pictures needs libraries that --help should not wait for.
     from training.datasets.check import check_datasets
 
@@ -55,6 +58,7 @@ def _check(datasets: list[Dataset]) -> CheckReport:
         comparing = progress.add_task("Comparing pictures", total=total)
         return check_datasets(
             datasets,
+            examples,
             on_file=lambda: progress.advance(reading),
             on_compared=lambda pictures: progress.advance(comparing, pictures),
         )

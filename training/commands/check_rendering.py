@@ -1,8 +1,6 @@
-"""The report of `gmn check-data` on a terminal: the same figures as its JSON, lists cut short."""
+"""The report of `gmn check-data` on a terminal: the same figures as its JSON."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,11 +11,13 @@ from training.datasets.check_report import (
     DatasetReport,
     Duplicates,
     FileFinding,
+    Findings,
+    NearDuplicates,
     SizeRange,
 )
 
 LISTED = 10
-"""How many of a kind the page names; `--json` names them all."""
+"""How many cameras and pairs of places are listed; `--json` has them all."""
 
 BAR = 30
 """Length of a histogram's longest bar, characters."""
@@ -33,13 +33,11 @@ def render_check(report: CheckReport, console: Console) -> None:
         console.print(f"  [yellow]Note:[/yellow] {escape(note)}", soft_wrap=True)
     if report.shared:
         console.print(_shared_table(report))
-    crossing = [each for each in report.duplicates if each.crosses]
-    _render_duplicates("Same bytes, different label or split", crossing, console)
+    _render_duplicates("Same bytes, different label or split", report.crossing_duplicates, console)
     _render_duplicates(
         "Same picture stored again, different label or split", report.near_duplicates, console
     )
-    repeated = [each for each in report.duplicates if not each.crosses]
-    _render_duplicates("Same bytes, same label and split", repeated, console)
+    _render_duplicates("Same bytes, same label and split", report.duplicates, console)
 
 
 def _render_dataset(dataset: DatasetReport, console: Console) -> None:
@@ -60,7 +58,7 @@ def _render_dataset(dataset: DatasetReport, console: Console) -> None:
             _render_sizes(side, sizes, console)
     _render_files("Unreadable files", "red", dataset.unreadable, console)
     for fault in dataset.quality:
-        share = f"{fault.images / dataset.images:.2%} of the images"
+        share = f"{fault.files.count / dataset.images:.2%} of the images"
         _render_files(
             f"{fault.code.replace('_', ' ').capitalize()}, {share}", "yellow", fault.files, console
         )
@@ -114,28 +112,33 @@ def _shared_table(report: CheckReport) -> Table:
     return table
 
 
-def _render_duplicates(title: str, found: Sequence[Duplicates], console: Console) -> None:
-    if not found:
+def _render_duplicates(
+    title: str, found: Findings[Duplicates] | Findings[NearDuplicates], console: Console
+) -> None:
+    if not found.count:
         return
-    console.print(f"\n[yellow]{title}: {len(found):,}[/yellow]")
-    for duplicate in found[:LISTED]:
+    console.print(f"\n[yellow]{title}: {found.count:,}[/yellow]")
+    for duplicate in found.examples:
         people = escape(", ".join(duplicate.people))
-        console.print(f"  {people}: {escape(', '.join(duplicate.sources))}", soft_wrap=True)
-    _render_rest(len(found), console)
+        unnamed = duplicate.files - len(duplicate.sources)
+        rest = f" and {unnamed:,} more files" if unnamed else ""
+        files = escape(", ".join(duplicate.sources))
+        console.print(f"  {people}: {files}{rest}", soft_wrap=True)
+    _render_rest(found.count, len(found.examples), console)
 
 
-def _render_files(title: str, colour: str, files: list[FileFinding], console: Console) -> None:
-    if not files:
+def _render_files(title: str, colour: str, files: Findings[FileFinding], console: Console) -> None:
+    if not files.count:
         return
-    console.print(f"  [{colour}]{title}: {len(files):,}[/{colour}]")
-    for file in files[:LISTED]:
+    console.print(f"  [{colour}]{title}: {files.count:,}[/{colour}]")
+    for file in files.examples:
         console.print(f"    {escape(file.source)}: {escape(file.detail)}", soft_wrap=True)
-    _render_rest(len(files), console)
+    _render_rest(files.count, len(files.examples), console)
 
 
-def _render_rest(count: int, console: Console) -> None:
-    if count > LISTED:
-        console.print(f"    and {count - LISTED:,} more; --json names them all")
+def _render_rest(count: int, named: int, console: Console) -> None:
+    if count > named:
+        console.print(f"    and {count - named:,} more; --examples {count} names them all")
 
 
 def _or_dash(count: int | None) -> str:

@@ -12,9 +12,11 @@ from model.crops.decode import CropProblem, decode_crop
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
 from training.datasets.check_report import (
+    EXAMPLES,
     CheckReport,
     DatasetReport,
     FileFinding,
+    Findings,
     QualityCount,
     SizeBin,
     SizeRange,
@@ -47,6 +49,7 @@ class _Files:
 
 def check_datasets(
     datasets: Sequence[Dataset],
+    examples: int = EXAMPLES,
     on_file: Callable[[], None] = lambda: None,
     on_compared: Callable[[int], None] = lambda _: None,
 ) -> CheckReport:
@@ -54,6 +57,7 @@ def check_datasets(
 
     Args:
         datasets: as read by the registry.
+        examples: how many findings of a kind are named; all of them are counted.
         on_file: called after each file, to show progress.
         on_compared: called with a number of pictures after so many were compared with all others.
     """
@@ -64,13 +68,14 @@ def check_datasets(
         for record in dataset.records:
             _check_file(record, files, pictures)
             on_file()
-        reports.append(_report(dataset, kind_of(dataset.spec), files))
-    exact, near = pictures.exact(), pictures.near(on_compared)
+        reports.append(_report(dataset, kind_of(dataset.spec), files, examples))
+    exact, near = pictures.exact(examples), pictures.near(examples, on_compared)
     names = [dataset.name for dataset in datasets]
     return CheckReport(
         datasets=reports,
-        duplicates=exact,
-        near_duplicates=near,
+        crossing_duplicates=Findings.of([each for each in exact if each.crosses], examples),
+        duplicates=Findings.of([each for each in exact if not each.crosses], examples),
+        near_duplicates=Findings.of(near, examples),
         shared=shared_pictures(exact, near),
         notes=[
             f"{a} and {b} show some of the same people: never train on one and test on the other"
@@ -110,7 +115,7 @@ def _unreadable(record: CropRecord, problem: Exception) -> FileFinding:
     return FileFinding(source=record.source, code="unreadable", detail=str(problem))
 
 
-def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport:
+def _report(dataset: Dataset, kind: DatasetKind, files: _Files, examples: int) -> DatasetReport:
     people = [record for record in dataset.records if record.identity not in kind.not_people]
     cameras_of: dict[str, set[str]] = defaultdict(set)
     for record in people:
@@ -128,12 +133,12 @@ def _report(dataset: Dataset, kind: DatasetKind, files: _Files) -> DatasetReport
         identities=len(cameras_of),
         images_by_camera=dict(sorted(cameras.items())),
         splits=splits,
-        unreadable=files.unreadable,
+        unreadable=Findings.of(files.unreadable, examples),
         quality=[
-            QualityCount(code=code, images=len(found), files=found)
+            QualityCount(code=code, files=Findings.of(found, examples))
             for code, found in sorted(files.poor.items(), key=lambda item: -len(item[1]))
         ],
-        one_camera_identities=alone,
+        one_camera_identities=Findings.of(alone, examples),
         width=_size_range(files.widths),
         height=_size_range(files.heights),
         notes=[

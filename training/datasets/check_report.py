@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+EXAMPLES = 10
+"""How many findings of a kind a report names, unless it is asked for more."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+Found = TypeVar("Found")
+
+
+class Findings(_Frozen, Generic[Found]):
+    """All findings of one kind, counted; `examples` are the first of them."""
+
+    count: int
+    examples: list[Found]
+
+    @classmethod
+    def of(cls, found: Sequence[Found], most: int) -> Findings[Found]:
+        """Counts findings and keeps at most so many."""
+        return cls(count=len(found), examples=list(found[:most]))
 
 
 class SplitCount(_Frozen):
@@ -33,8 +52,7 @@ class QualityCount(_Frozen):
     """The readable crops of a set that pass one quality limit, by the fault's `code`."""
 
     code: str
-    images: int
-    files: list[FileFinding]
+    files: Findings[FileFinding]
 
 
 class SizeBin(_Frozen):
@@ -78,9 +96,9 @@ class DatasetReport(_Frozen):
     identities: int
     images_by_camera: dict[str, int]
     splits: list[SplitCount]
-    unreadable: list[FileFinding]
+    unreadable: Findings[FileFinding]
     quality: list[QualityCount]
-    one_camera_identities: list[str]
+    one_camera_identities: Findings[str]
     width: SizeRange | None
     height: SizeRange | None
     notes: list[str]
@@ -93,13 +111,15 @@ class Duplicates(_Frozen):
     """One picture in several files.
 
     Attributes:
-        sources: the files.
-        people: who the labels say they show, `data set/identity`.
+        files: how many.
+        sources: the first of them.
+        people: who the labels say they show, `data set/identity`; of many, the first.
         places: where they lie, `data set` or `data set/split`.
         crosses: what differs between them; empty where person and split are the same. `data set`
             and `split` are leaks: what is trained on is also tested on.
     """
 
+    files: int
     sources: list[str]
     people: list[str]
     places: list[str]
@@ -133,7 +153,8 @@ class CheckReport(_Frozen):
     """Every data set checked, and the pictures that are there more than once.
 
     Attributes:
-        duplicates: all files with the same bytes.
+        duplicates: files with the same bytes, under one label and in one split.
+        crossing_duplicates: those under several labels or in several splits.
         near_duplicates: files with the same picture stored in another way, under another label or
             in another split.
         shared: both, counted by where they lie.
@@ -141,12 +162,13 @@ class CheckReport(_Frozen):
     """
 
     datasets: list[DatasetReport]
-    duplicates: list[Duplicates]
-    near_duplicates: list[NearDuplicates]
+    crossing_duplicates: Findings[Duplicates]
+    duplicates: Findings[Duplicates]
+    near_duplicates: Findings[NearDuplicates]
     shared: list[SharedPictures]
     notes: list[str]
 
     @property
     def readable(self) -> bool:
         """Whether every file can be read."""
-        return not any(dataset.unreadable for dataset in self.datasets)
+        return not any(dataset.unreadable.count for dataset in self.datasets)

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,22 +37,28 @@ class Pictures:
             self._hashes.append(perceptual_hash(pixels))
         self._by_content[digest].append(record)
 
-    def exact(self) -> list[Duplicates]:
-        """Files with the same bytes; first those that differ in person or split."""
-        found = [
-            Duplicates(**_described(group), crosses=_crosses(group))
+    def exact(self, named: int) -> list[Duplicates]:
+        """Every picture that is in several files with the same bytes.
+
+        Args:
+            named: how many files of a picture are named at most.
+        """
+        return [
+            Duplicates(**_described(group, named), crosses=_crosses(group))
             for group in self._by_content.values()
             if len(group) > 1
         ]
-        return sorted(found, key=lambda each: not each.crosses)
 
-    def near(self, on_rows: Callable[[int], None] = lambda _: None) -> list[NearDuplicates]:
+    def near(
+        self, named: int, on_rows: Callable[[int], None] = lambda _: None
+    ) -> list[NearDuplicates]:
         """Files with other bytes but one picture, of different people or to train and to test on.
 
         Query and gallery crops of one person may look alike: often they are neighbouring frames of
         one camera, which evaluation leaves out.
 
         Args:
+            named: how many files of a picture are named at most.
             on_rows: called with a number of pictures whenever so many were compared.
         """
         if not self._hashes:
@@ -66,7 +73,7 @@ class Pictures:
             records = [shown[row] for row in group.rows]
             found.append(
                 NearDuplicates(
-                    **_described(records), crosses=_crosses(records), distance=group.distance
+                    **_described(records, named), crosses=_crosses(records), distance=group.distance
                 )
             )
         return found
@@ -99,10 +106,11 @@ def _trains(record: CropRecord) -> str | None:
     return "test" if record.split in ("query", "gallery") else record.split
 
 
-def _described(group: Sequence[CropRecord]) -> dict[str, list[str]]:
+def _described(group: Sequence[CropRecord], named: int) -> dict[str, Any]:
     return {
-        "sources": [record.source for record in group],
-        "people": sorted({"/".join(record.person) for record in group}),
+        "files": len(group),
+        "sources": [record.source for record in group[:named]],
+        "people": sorted({"/".join(record.person) for record in group})[:named],
         "places": sorted({_place(record) for record in group}),
     }
 

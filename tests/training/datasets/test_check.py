@@ -53,7 +53,7 @@ def test_junk_and_distractors_are_images_but_nobody(
 ) -> None:
     report = as_json(command, f"market1501:{market1501_folder}")["datasets"][0]
     assert (report["images"], report["identities"]) == (7, 3)
-    assert report["one_camera_identities"] == ["0007"]
+    assert report["one_camera_identities"] == {"count": 1, "examples": ["0007"]}
 
 
 def test_an_unreadable_file_is_named_and_fails_the_command(
@@ -63,7 +63,7 @@ def test_an_unreadable_file_is_named_and_fails_the_command(
     whole.write_bytes(whole.read_bytes()[:-200])
     empty.write_bytes(b"")
     report = as_json(command, f"cuhk01:{cuhk01_folder}", status=1)["datasets"][0]
-    found = {(finding["source"], finding["code"]) for finding in report["unreadable"]}
+    found = {(finding["source"], finding["code"]) for finding in report["unreadable"]["examples"]}
     assert found == {(str(whole), "truncated"), (str(empty), "empty")}
     result = CliRunner().invoke(command, [f"cuhk01:{cuhk01_folder}"])
     assert result.exit_code == 1
@@ -78,9 +78,9 @@ def test_poor_crops_are_counted_by_fault_named_and_no_failure(
     Image.new("RGB", (24, 48)).save(black)
     spec = f"cuhk01:{cuhk01_folder}"
     faults = {fault["code"]: fault for fault in as_json(command, spec)["datasets"][0]["quality"]}
-    assert [file["source"] for file in faults["not_person_shaped"]["files"]] == [str(lying)]
-    assert [file["source"] for file in faults["dark"]["files"]] == [str(black)]
-    assert faults["dark"]["images"] == 1
+    for code, crop in (("not_person_shaped", lying), ("dark", black)):
+        files = faults[code]["files"]
+        assert (files["count"], files["examples"][0]["source"]) == (1, str(crop))
     page = CliRunner().invoke(command, [spec])
     assert page.exit_code == 0
     assert "Dark, 8.33% of the images: 1" in page.stdout
@@ -94,7 +94,7 @@ def test_crops_too_small_to_recognise_a_person_by_are_named(
     report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
     (fault,) = report["quality"]
     assert fault["code"] == "low_resolution"
-    assert [file["source"] for file in fault["files"]] == [str(tiny)]
+    assert [file["source"] for file in fault["files"]["examples"]] == [str(tiny)]
     width, height = report["width"], report["height"]
     assert (width["smallest"], width["median"], width["largest"]) == (12, 24, 24)
     assert (height["smallest"], height["median"], height["largest"]) == (30, 48, 48)
@@ -118,11 +118,44 @@ def test_sizes_are_counted_in_bins_that_hold_every_readable_file(
     assert "512 or more" in page
 
 
+def test_every_finding_is_counted_and_a_few_of_each_kind_are_named(
+    command: typer.Typer, tmp_path: Path
+) -> None:
+    rows = ["path,identity,camera"]
+    for number in range(30):
+        (tmp_path / f"{number:02d}.png").write_bytes(b"no image")
+        Image.new("RGB", (24, 48)).save(tmp_path / f"black{number:02d}.png")
+        rows += [f"{number:02d}.png,{number},A", f"black{number:02d}.png,{number},A"]
+    (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
+    spec = str(tmp_path / "shop.csv")
+    report = as_json(command, spec, status=1)
+    found = report["datasets"][0]
+    kinds = (found["unreadable"], found["quality"][0]["files"], found["one_camera_identities"])
+    assert [(kind["count"], len(kind["examples"])) for kind in kinds] == [(30, 10)] * 3
+    (picture,) = report["crossing_duplicates"]["examples"]
+    assert (picture["files"], len(picture["sources"]), len(picture["people"])) == (30, 10, 10)
+
+    page = CliRunner().invoke(command, [spec]).stdout
+    assert page.count("no image") == 0
+    assert page.count("the bytes are not") == 10
+    assert "Unreadable files: 30" in page
+    assert "and 20 more; --examples 30 names them all" in page
+    assert "and 20 more files" in page
+    assert (
+        len(
+            as_json(command, spec, "--examples", "30", status=1)["datasets"][0]["unreadable"][
+                "examples"
+            ]
+        )
+        == 30
+    )
+
+
 def test_people_under_one_camera_only_are_named(command: typer.Typer, cuhk01_folder: Path) -> None:
     for shot in ("003", "004"):
         (cuhk01_folder / "campus" / f"0010{shot}.png").unlink()
     report = as_json(command, f"cuhk01:{cuhk01_folder}")["datasets"][0]
-    assert report["one_camera_identities"] == ["0010"]
+    assert report["one_camera_identities"] == {"count": 1, "examples": ["0010"]}
     assert any("1 of 3 identities are under one camera only" in note for note in report["notes"])
 
 
@@ -134,14 +167,18 @@ def test_every_identical_file_is_counted_and_those_of_two_people_are_marked(
         draw_image(campus / f"{name}.png", seed=3 if name[:4] != "0010" else 4)
     spec = f"cuhk01:{cuhk01_folder}"
     report = as_json(command, spec)
-    assert report["duplicates"] == [
+    assert report["crossing_duplicates"]["examples"] == [
         {
+            "files": 2,
             "sources": [str(campus / "0001001.png"), str(campus / "0002003.png")],
             "people": ["cuhk01/0001", "cuhk01/0002"],
             "places": ["cuhk01"],
             "crosses": ["identity"],
         },
+    ]
+    assert report["duplicates"]["examples"] == [
         {
+            "files": 2,
             "sources": [str(campus / "0010001.png"), str(campus / "0010002.png")],
             "people": ["cuhk01/0010"],
             "places": ["cuhk01"],
@@ -165,7 +202,10 @@ def test_one_image_in_two_sets_or_two_splits_is_found(
     copy.write_text("path,identity,camera\ncampus/0001001.png,7,A\n", encoding="utf-8")
     specs = f"cuhk01:{cuhk01_folder}", f"market1501:{market1501_folder}", f"manifest:{copy}"
     report = as_json(command, *specs)
-    found = [(duplicate["people"], duplicate["crosses"]) for duplicate in report["duplicates"]]
+    found = [
+        (duplicate["people"], duplicate["crosses"])
+        for duplicate in report["crossing_duplicates"]["examples"]
+    ]
     assert found == [
         (["cuhk01/0001", "people/7"], ["data set"]),
         (["market1501/0001"], ["split"]),

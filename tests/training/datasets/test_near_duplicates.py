@@ -43,7 +43,8 @@ def check(tmp_path: Path, people: tuple[CropRecord, ...]) -> Callable[..., list[
             rows.append((name, identity, "elsewhere", split))
         with (tmp_path / "shop.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("path", "identity", "camera", "split"), *rows])
-        return check_datasets([read_dataset(f"manifest:{tmp_path / 'shop.csv'}")]).near_duplicates
+        report = check_datasets([read_dataset(f"manifest:{tmp_path / 'shop.csv'}")])
+        return report.near_duplicates.examples
 
     return write
 
