@@ -195,7 +195,8 @@ class Recipe(_Section):
     """Everything that decides a run, but its data.
 
     Attributes:
-        initial_weights: `torchvision`, `none` or a file, for the backbone.
+        initial_weights: `torchvision`, `none` or a file of a state dict, for the backbone; an
+            artefact by its name or file, or a run's checkpoint, for the embedder and M-Net.
         terms: under what terms the weights may be used, where the data sets do not say it all.
         precision: what the network computes in; `float16` scales the loss.
         workers: threads that prepare batches ahead; 0 prepares each when it is needed.
@@ -265,6 +266,9 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         overrides: `key=value` with dotted keys, such as `losses.pic=0.3`; values as TOML writes
             them, and anything else taken as text; `section={a=1, b=2}` sets several of a section.
 
+    Where it starts from an artefact or a checkpoint, the sections `embedder`, `preprocessing` and
+    `metric_network` that the file leaves out are taken from there.
+
     Raises:
         InputProblem: naming the recipe, the key and what it may be.
     """
@@ -276,8 +280,10 @@ def read_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputProblem(f"recipe {path}: not valid TOML ({error})") from error
+    own = set(content)
     for override in overrides or []:
         _apply(content, override)
+    _continue_from_start(content, own)
     _settle_nones(content)
     content.setdefault("name", path.stem)
     try:
@@ -332,6 +338,23 @@ def _apply(content: dict[str, Any], override: str) -> None:
         # Several settings of one section; those that are not named stay.
         value = section[last] | value
     section[last] = value
+
+
+def _continue_from_start(content: dict[str, Any], own: set[str]) -> None:
+    """Adds the sections that a recipe leaves to what it starts from.
+
+    Args:
+        content: of the recipe, changed in place.
+        own: the keys of its file; settings of the command line are added to what it starts from.
+    """
+    from training.initial_weights import read_start
+
+    weights = content.get("initial_weights")
+    start = read_start(weights) if isinstance(weights, str) else None
+    for name, section in start.sections.items() if start else ():
+        changed = content.get(name, {})
+        if name not in own and isinstance(changed, dict):
+            content[name] = section | changed
 
 
 def _settle_nones(section: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
 from training.distributed import Processes
+from training.initial_weights import starting_networks
 from training.loader import BatchMaker
 from training.objective import TrainedNetworks
 from training.recipe import Recipe
@@ -27,7 +27,11 @@ from training.teachers import Teacher, ask_teachers
 
 @dataclass
 class Run:
-    """One training run and everything that its steps share."""
+    """One training run and everything that its steps share.
+
+    Attributes:
+        notes: what was taken over from the initial weights and what was not, a line each.
+    """
 
     recipe: Recipe
     records: Sequence[CropRecord]
@@ -39,6 +43,7 @@ class Run:
     batches: BatchMaker
     teachers: Sequence[Teacher] = ()
     processes: Processes = field(default_factory=Processes)
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> RunIdentity:
@@ -77,12 +82,14 @@ def prepare_run(
     cache = Path(recipe.distillation.cache) if recipe.distillation.cache else folder / "teachers"
     teachers = ask_teachers(recipe.distillation.teachers, records, cache, together)
     torch.manual_seed(recipe.seed)
+    start = starting_networks(recipe)
     networks = TrainedNetworks(
-        Embedder(recipe.embedder, recipe.initial_weights),
-        MetricNetwork(recipe.embedder.dimension, recipe.metric_network),
+        start.embedder,
+        start.metric_network,
         len(people),
         [teacher.dimension for teacher in teachers],
         recipe.optimisation.frozen_stages,
+        start.is_whole,
     )
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
@@ -90,7 +97,17 @@ def prepare_run(
     batches = BatchMaker(records, labels, recipe, device)
     optimiser = build_optimiser(networks, recipe.optimisation)
     return Run(
-        recipe, records, folder, device, networks, optimiser, sampler, batches, teachers, together
+        recipe,
+        records,
+        folder,
+        device,
+        networks,
+        optimiser,
+        sampler,
+        batches,
+        teachers,
+        together,
+        start.notes,
     )
 
 

@@ -203,6 +203,8 @@ def _train_one(
     records, held_out = _split(recipe, datasets)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
     run = prepare_run(recipe, records, out, processes)
+    for note in run.notes:
+        console.print(note, markup=False, soft_wrap=True)
     if processes.leads:
         out.mkdir(exist_ok=True)
         _write_recipe(out, recipe)

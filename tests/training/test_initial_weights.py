@@ -1,0 +1,161 @@
+"""A run starts from an artefact or from another run's checkpoint, and names what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artefact import Artefact, load_artefact
+from model.problems import InputProblem
+from training.datasets.synthetic import draw_people
+from training.recipe import Recipe, read_recipe
+from training.run import prepare_run
+from training.trainer import train
+
+RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
+RECIPE = """
+description = "goes on from an artefact"
+
+[sampling]
+identities = 4
+images = 2
+
+[optimisation]
+epochs = 1
+warm_up_epochs = 0
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    """A recipe that leaves its networks to what it starts from."""
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture
+def start(tiny_artefact: Path) -> Artefact:
+    return load_artefact(tiny_artefact)
+
+
+def recipe(name: str, weights: Path | str, *settings: str) -> Recipe:
+    return read_recipe(name, [f"initial_weights={weights}", *settings])
+
+
+def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    wanted = expected.state_dict()
+    for name, tensor in found.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, wanted[name]), name
+
+
+def test_a_recipe_without_networks_takes_those_of_the_artefact(
+    mine: str, tiny_artefact: Path, start: Artefact, tmp_path: Path
+) -> None:
+    chosen = recipe(mine, tiny_artefact)
+    assert chosen.embedder == start.description.embedder
+    assert chosen.preprocessing == start.description.preprocessing
+    run = prepare_run(chosen, RECORDS, tmp_path)
+    assert_equal(run.networks.embedder, start.embedder)
+    assert_equal(run.networks.metric_network, start.metric_network)
+    assert run.notes == ("initial weights from tiny.safetensors: embedder and M-Net",)
+
+
+def test_the_artefact_that_ships_can_be_started_from(mine: str, tmp_path: Path) -> None:
+    run = prepare_run(recipe(mine, "bundled"), RECORDS, tmp_path)
+    assert run.notes[0].endswith("embedder and M-Net")
+
+
+def test_the_parts_that_are_taken_over_learn_at_the_backbones_rate(
+    mine: str, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    settings = ("optimisation.backbone_multiplier=0.5", "optimisation.head_multiplier=3")
+    run = prepare_run(recipe(mine, tiny_artefact, *settings), RECORDS, tmp_path)
+    rates = {
+        id(parameter): group["multiplier"]
+        for group in run.optimiser.param_groups
+        for parameter in group["params"]
+    }
+    assert rates[id(run.networks.embedder.neck.weight)] == 0.5
+    assert rates[id(run.networks.classifier.weight)] == 3.0
+
+
+def test_an_m_net_of_another_kind_is_named_and_left(
+    mine: str, tiny_artefact: Path, start: Artefact, tmp_path: Path
+) -> None:
+    chosen = recipe(mine, tiny_artefact, "metric_network.hidden=8")
+    run = prepare_run(chosen, RECORDS, tmp_path)
+    assert_equal(run.networks.embedder, start.embedder)
+    assert run.networks.metric_network.config.hidden == 8
+    assert run.notes[1] == (
+        "not taken over from tiny.safetensors: M-Net (metric_network.hidden is 16 there, 8 here)"
+    )
+
+
+def test_an_embedder_of_another_kind_is_refused_with_the_settings(
+    mine: str, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(
+        mine,
+        tiny_artefact,
+        "embedder.last_stride=2",
+        "embedder.head={dimension=8}",
+        "preprocessing.height=96",
+    )
+    with pytest.raises(InputProblem) as refused:
+        prepare_run(chosen, RECORDS, tmp_path)
+    for part in (
+        "tiny.safetensors",
+        "embedder.last_stride is 1 there, 2 here",
+        "embedder.head is none there, {dimension=8, neck=false} here",
+        "--set embedder.last_stride=1",
+        "--set preprocessing.height=64",
+    ):
+        assert part in str(refused.value)
+
+
+def test_a_recipe_with_networks_of_its_own_is_not_changed_behind_its_back(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    chosen = recipe("small-gmn", tiny_artefact)
+    with pytest.raises(InputProblem, match=r"preprocessing\.height is 64 there, 128 here"):
+        prepare_run(chosen, RECORDS, tmp_path)
+
+
+def test_a_run_goes_on_from_another_runs_checkpoint(
+    mine: str, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    done = prepare_run(recipe(mine, tiny_artefact), RECORDS, first)
+    train(done, lambda *_: None)
+    chosen = recipe(mine, first / "checkpoint.pt", "seed=5")
+    assert chosen.embedder == done.recipe.embedder
+    run = prepare_run(chosen, RECORDS[:16], tmp_path)
+    assert_equal(run.networks.embedder, done.networks.embedder)
+    assert_equal(run.networks.metric_network, done.networks.metric_network)
+    assert run.notes == (
+        "initial weights from first/checkpoint.pt: embedder and M-Net",
+        "not taken over from first/checkpoint.pt: classifier, which knows the people or the "
+        "teachers of that run",
+    )
+
+
+def test_averaged_weights_are_what_a_checkpoint_gives(
+    mine: str, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    average = "optimisation.weight_average=0.9"
+    done = prepare_run(recipe(mine, tiny_artefact, average), RECORDS, first)
+    train(done, lambda *_: None)
+    run = prepare_run(recipe(mine, first / "checkpoint.pt"), RECORDS, tmp_path)
+    assert_equal(run.networks.embedder, done.networks.embedder)
+
+
+def test_an_artefact_that_is_not_there_is_named(mine: str, tmp_path: Path) -> None:
+    with pytest.raises(InputProblem, match=r"gone\.safetensors: no such file"):
+        recipe(mine, tmp_path / "gone.safetensors")
