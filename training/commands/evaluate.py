@@ -111,7 +111,7 @@ def evaluate(
         typer.Option(
             "--people",
             min=2,
-            help="Measure at most so many people of each set, always the same ones.",
+            help="Search for at most so many people of each set, always the same ones.",
             show_default=False,
         ),
     ] = None,
@@ -130,7 +130,6 @@ def evaluate(
     """
     from model.artefact import load_artefact
     from model.precision import choose_device
-    from training.datasets.fewer import fewer_people
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
@@ -147,11 +146,12 @@ def evaluate(
         page=out is not None,
         pictures=out is not None and not no_pictures,
         device=choose_device(device),
+        people=people,
     )
     files = artefact_files(artefacts)
     if out is not None:
         make_folder(out)
-    datasets = [fewer_people(dataset, people) for dataset in read_datasets(data)]
+    datasets = read_datasets(data)
     console = Console()
     if protocol is not ProtocolName.SINGLE:
         _protocol(request, protocol, files, datasets, out, None if as_json else console)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from training.datasets.folder import DatasetProblem
+from training.datasets.held_out import split_held_out
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
 
@@ -39,16 +40,31 @@ def limit_identities(
     return [record for record in records if record.person in kept]
 
 
-def fewer_people(dataset: Dataset, most: int | None) -> Dataset:
-    """The set with at most so many of its people; what shows nobody, as distractors do, stays.
+def fewer_people(
+    dataset: Dataset, most: int | None, held_out: Mapping[str, float] | None = None
+) -> Dataset:
+    """The set with at most so many of the people who are searched for.
+
+    Where a set has a query split, these are the people of that split. What shows nobody, as
+    distractors do, stays.
 
     Args:
         dataset: as read by the registry.
         most: how many people stay, chosen as `limit_identities` does; None keeps everybody.
+        held_out: `fraction` and `seed` of a training, where the people that it held out are
+            searched for; None is everybody.
     """
+    if most is None:
+        return dataset
     nobody = kind_of(dataset.spec).not_people
     people = [record for record in dataset.records if record.identity not in nobody]
-    kept = {record.person for record in limit_identities(people, most, seed=0)}
+    if held_out is not None:
+        searched = split_held_out(
+            [dataset], held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
+        )[1]
+    else:
+        searched = [record for record in people if record.split == "query"] or people
+    kept = {record.person for record in limit_identities(searched, most, seed=0)}
     records = tuple(
         record for record in dataset.records if record.identity in nobody or record.person in kept
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from model.artefact import Artefact
+from training.datasets.fewer import fewer_people
 from training.datasets.record import Dataset
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluating import build_report, evaluate_search
@@ -33,6 +34,7 @@ class EvaluationRequest:
         page: a page will be written.
         pictures: it shows crops.
         device: where the networks run.
+        people: search for at most so many people of each set; None is everybody.
     """
 
     scorings: Sequence[str]
@@ -43,6 +45,7 @@ class EvaluationRequest:
     page: bool
     pictures: bool
     device: torch.device
+    people: int | None = None
 
     def measure(
         self, name: str, loaded: Artefact, datasets: Sequence[Dataset], progress_bar: ProgressBar
@@ -58,6 +61,8 @@ class EvaluationRequest:
         Raises:
             InputProblem: where a set cannot be searched, or has nobody held out.
         """
+        held_out = loaded.description.provenance.held_out if self.held_out else None
+        datasets = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
         searches = [(dataset, self._search(dataset, loaded)) for dataset in datasets]
         artefact = Artefact(
             loaded.description,

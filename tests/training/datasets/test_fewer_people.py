@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from training.datasets.fewer import fewer_people
+from training.datasets.held_out import is_held_out
 from training.datasets.market1501 import DISTRACTOR
 from training.datasets.synthetic import draw_people
 
@@ -20,6 +22,30 @@ def test_so_many_people_stay_with_all_their_crops_and_more_hold_the_fewer() -> N
 
 def test_no_number_keeps_everybody() -> None:
     assert fewer_people(DRAWN, None) == DRAWN
+
+
+def test_where_a_set_has_a_query_split_its_people_are_the_ones_counted() -> None:
+    train, test = DRAWN.identities[:3], DRAWN.identities[3:]
+    splits = dict.fromkeys(train, ("train", "train", "train"))
+    splits |= dict.fromkeys(test, ("query", "gallery", "gallery"))
+    seen: Counter[str] = Counter()
+    records = []
+    for record in DRAWN.records:
+        records.append(replace(record, split=splits[record.identity][seen[record.identity]]))
+        seen[record.identity] += 1
+    market = replace(DRAWN, spec="market1501:here", records=tuple(records))
+    for most in (1, 2, 3):
+        few = fewer_people(market, most)
+        assert len(few.identities) == most
+        assert set(few.identities) <= set(test)
+
+
+def test_of_people_held_out_of_training_so_many_stay() -> None:
+    drawn = draw_people(seed=2, domains=1, identities_per_domain=40, crops_per_camera=1)
+    held_out = {"fraction": 0.3, "seed": 0}
+    few = fewer_people(drawn, 5, held_out)
+    assert len(few.identities) == 5
+    assert all(is_held_out(drawn.name, name, 0.3, 0) for name in few.identities)
 
 
 def test_distractors_are_nobody_and_stay() -> None:
