@@ -18,6 +18,7 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from training.metric_start import can_start_at_cosine, start_at_cosine
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -100,19 +101,21 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
     start = read_start(recipe.initial_weights)
     embedder = Embedder(recipe.embedder, recipe.initial_weights if start is None else "none")
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
+    if recipe.metric_network_start == "cosine":
+        start_at_cosine(metric_network)
     if start is None:
         return StartingNetworks(embedder, metric_network)
     _refuse_another_embedder(start, recipe)
     embedder.load_state_dict(start.embedder_state)
     taken, left = ["embedder"], list(start.left_behind)
-    if start.metric_network is None:
-        left.append("M-Net, which it lacks")
-    elif start.metric_network == recipe.metric_network:
+    reason = _why_no_metric_network(start, recipe)
+    if reason:
+        left.append(f"M-Net: {reason}")
+        if recipe.metric_network_start == "initial" and can_start_at_cosine(recipe.metric_network):
+            start_at_cosine(metric_network)
+    else:
         metric_network.load_state_dict(start.metric_network_state)
         taken.append("M-Net")
-    else:
-        differing = _differences("metric_network", start.metric_network, recipe.metric_network)
-        left.append(f"M-Net ({'; '.join(text for _, text in differing)})")
     notes = [f"initial weights from {start.name}: {' and '.join(taken)}"]
     notes += [f"not taken over from {start.name}: {part}" for part in left]
     return StartingNetworks(embedder, metric_network, True, tuple(notes))
@@ -168,6 +171,16 @@ def _part(networks: State, name: str) -> State:
     return {
         key.removeprefix(start): tensor for key, tensor in networks.items() if key.startswith(start)
     }
+
+
+def _why_no_metric_network(start: Start, recipe: Recipe) -> str:
+    """Why M-Net is not taken over; empty where it is."""
+    if recipe.metric_network_start != "initial":
+        return f"metric_network_start is {recipe.metric_network_start}"
+    if start.metric_network is None:
+        return "there is none"
+    differing = _differences("metric_network", start.metric_network, recipe.metric_network)
+    return "; ".join(text for _, text in differing)
 
 
 def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:

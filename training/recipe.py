@@ -197,6 +197,10 @@ class Recipe(_Section):
     Attributes:
         initial_weights: `torchvision`, `none` or a file of a state dict, for the backbone; an
             artefact by its name or file, or a run's checkpoint, for the embedder and M-Net.
+        metric_network_start: M-Net's first weights: `random`; `cosine`, where its score is an
+            affine function of the cosine; or `initial`, those of an artefact or a checkpoint, or
+            the cosine where it holds none that fits, and random ones without artefact and
+            checkpoint.
         terms: under what terms the weights may be used, where the data sets do not say it all.
         precision: what the network computes in; `float16` scales the loss.
         workers: threads that prepare batches ahead; 0 prepares each when it is needed.
@@ -210,6 +214,7 @@ class Recipe(_Section):
     terms: str = ""
     initial_weights: str = "torchvision"
     metric_network: MetricNetworkConfig = MetricNetworkConfig()
+    metric_network_start: Literal["initial", "random", "cosine"] = "initial"
     preprocessing: Preprocessing = Preprocessing()
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()

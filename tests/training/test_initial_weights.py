@@ -91,7 +91,7 @@ def test_an_m_net_of_another_kind_is_named_and_left(
     assert_equal(run.networks.embedder, start.embedder)
     assert run.networks.metric_network.config.hidden == 8
     assert run.notes[1] == (
-        "not taken over from tiny.safetensors: M-Net (metric_network.hidden is 16 there, 8 here)"
+        "not taken over from tiny.safetensors: M-Net: metric_network.hidden is 16 there, 8 here"
     )
 
 

@@ -1,0 +1,127 @@
+"""An M-Net that begins at the cosine ranks as the cosine does, before anything is learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artefact import load_artefact
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.pair_features import batch_pairs, unit_features
+from model.pair_scoring import cosine_similarities, score_pairs
+from model.problems import InputProblem
+from training.datasets.synthetic import draw_people
+from training.metric_start import start_at_cosine
+from training.recipe import read_recipe
+from training.run import prepare_run
+
+PEOPLE, CROPS, SIZE = 12, 4, 96
+
+
+def draw_features(seed: int, likeness: float = 1.0) -> torch.Tensor:
+    """Features `(48, 96)` of twelve people; their crops are alike, and one is there twice."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(PEOPLE, 1, SIZE, generator=generator)
+    spread = torch.randn(PEOPLE, CROPS, SIZE, generator=generator) / likeness
+    features = (centres + spread).flatten(0, 1)
+    features[1] = features[0]
+    return features
+
+
+def estimate_statistics(network: MetricNetwork, features: torch.Tensor) -> None:
+    """BatchNorm's statistics of all pairs, without training."""
+    units = unit_features(features)
+    first, second = batch_pairs(len(units))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.momentum = None
+    network.train()(network.pair_features(units[first], units[second]))
+    network.eval()
+
+
+@pytest.mark.parametrize("layers", ["two", "linear"])
+@pytest.mark.parametrize("likeness", [0.5, 2.0, 20.0])
+def test_it_ranks_as_the_cosine_does(layers, likeness: float) -> None:
+    torch.manual_seed(3)
+    network = MetricNetwork(SIZE, MetricNetworkConfig(layers=layers, hidden=32))
+    start_at_cosine(network)
+    estimate_statistics(network, draw_features(1, likeness))
+    queries, gallery = draw_features(2, likeness), draw_features(3, likeness)
+    gallery[7] = 2.5 * queries[7]
+    cosines, scores = cosine_similarities(queries, gallery), score_pairs(network, queries, gallery)
+    slope = (scores.max() - scores.min()) / (cosines.max() - cosines.min())
+    assert slope > 0
+    line = scores.min() + slope * (cosines - cosines.min())
+    torch.testing.assert_close(scores, line, atol=1e-3, rtol=1e-4)
+    # Cosines that float32 tells apart only just are not looked at.
+    for cosine, score in zip(cosines, scores, strict=True):
+        ordered = cosine[score.argsort()]
+        assert bool((ordered.diff() > -1e-5).all())
+
+
+def test_its_other_units_learn_a_correction() -> None:
+    torch.manual_seed(3)
+    network = MetricNetwork(SIZE, MetricNetworkConfig(hidden=32))
+    start_at_cosine(network)
+    before = network.classifier[0].weight.detach().clone()
+    units = unit_features(draw_features(1))
+    first, second = batch_pairs(len(units))
+    pairs = network.pair_features(units[first], units[second])
+    same = (first // CROPS == second // CROPS).long()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(pairs), same).backward()
+        optimiser.step()
+    changed = (network.classifier[0].weight - before).abs().amax(dim=1)
+    assert bool((changed > 0).all())
+    # After a few steps the score is the cosine still, but for a little.
+    estimate_statistics(network, draw_features(1))
+    queries, gallery = draw_features(2), draw_features(3)
+    scores, cosines = score_pairs(network, queries, gallery), cosine_similarities(queries, gallery)
+    both = torch.stack((scores.flatten(), cosines.flatten()))
+    assert float(torch.corrcoef(both)[0, 1]) > 0.98
+
+
+def test_an_m_net_on_absolute_differences_is_refused() -> None:
+    network = MetricNetwork(SIZE, MetricNetworkConfig(pair_feature="abs"))
+    with pytest.raises(InputProblem, match=r"pair_feature=square, or metric_network_start=random"):
+        start_at_cosine(network)
+
+
+RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_cosine"),
+    [
+        ((), False),
+        (("metric_network_start=cosine",), True),
+        (("metric_network_start=random",), False),
+        (("metric_network.hidden=24",), True),
+        (("metric_network.hidden=24", "metric_network.pair_feature=abs"), False),
+        (("metric_network.hidden=24", "metric_network_start=random"), False),
+    ],
+)
+def test_an_artefacts_m_net_is_kept_or_replaced_by_one_at_the_cosine(
+    settings: tuple[str, ...], is_cosine: bool, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[sampling]\nidentities = 4\nimages = 2\n")
+    chosen = read_recipe(str(path), [f"initial_weights={tiny_artefact}", *settings])
+    networks = prepare_run(chosen, RECORDS, tmp_path).networks
+    output = networks.metric_network.classifier[-1].weight
+    assert (int((output[1] != 0).sum()) == 1) == is_cosine
+    kept = load_artefact(tiny_artefact).metric_network
+    same = kept is not None and torch.equal(
+        networks.metric_network.classifier[-1].bias, kept.classifier[-1].bias
+    )
+    assert same == (not settings)
+
+
+def test_weights_of_a_backbone_leave_m_net_as_random_as_it_was(tmp_path: Path) -> None:
+    settings = ["initial_weights=none", "sampling.identities=4", "preprocessing.height=64"]
+    networks = prepare_run(read_recipe("small-gmn", settings), RECORDS, tmp_path).networks
+    assert bool((networks.metric_network.classifier[-1].weight != 0).all())

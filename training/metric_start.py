@@ -1,0 +1,66 @@
+"""An M-Net that begins at the cosine: its score grows with it, and it learns a correction of it.
+
+Pair features d·(z_p − z_q)² are not negative and sum to 2d·(1 − cos), so that a weighted sum with
+equal weights is the cosine but for its scale and sign.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import nn
+
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.problems import InputProblem
+
+# Of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS / SCALE standard
+# deviations under the mean; the mean itself is some 7 of them away from the sum's least value, 0.
+SCALE, BIAS = 0.25, 10.0
+# The score of a pair n standard deviations above the mean is −n − OFFSET: most pairs of a batch are
+# of two people and lie near the mean.
+OFFSET = 2.0
+# The score of a linear M-Net is AT_ONE at cosine 1, and 0 at cosine 0.6.
+AT_ONE = 4.0
+
+
+@torch.no_grad()
+def start_at_cosine(metric_network: MetricNetwork) -> None:
+    """Sets an M-Net's weights so that its score is an increasing affine function of the cosine.
+
+    One hidden unit sums a pair feature, and is all that the output reads; the other units keep
+    their weights, from which they learn.
+
+    Raises:
+        InputProblem: for an M-Net on absolute differences, whose sum is no function of the cosine.
+    """
+    if not can_start_at_cosine(metric_network.config):
+        raise InputProblem(
+            "metric_network_start=cosine: an M-Net on absolute differences cannot begin at the "
+            "cosine; set metric_network.pair_feature=square, or metric_network_start=random"
+        )
+    layers = metric_network.classifier
+    first, last = cast(nn.Linear, layers[0]), cast(nn.Linear, layers[-1])
+    if first is last:
+        _set_score(last, slice(None), -AT_ONE / (0.8 * metric_network.dimension), AT_ONE)
+        return
+    norm = cast(nn.BatchNorm1d, layers[1])
+    # As large as the other units' weights, or Adam's first steps would undo it.
+    first.weight[0] = 1.0 / math.sqrt(metric_network.dimension)
+    first.bias[0] = 0.0
+    norm.weight[0], norm.bias[0] = SCALE, BIAS
+    _set_score(last, 0, -1.0 / SCALE, BIAS / SCALE - OFFSET)
+
+
+def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
+    """Whether a sum of the pair features is a function of the cosine."""
+    return config.pair_feature == "square"
+
+
+def _set_score(output: nn.Linear, units: int | slice, slope: float, offset: float) -> None:
+    """Lets logit₁ − logit₀ be slope · (sum of units) + offset."""
+    output.weight.zero_()
+    for row, sign in ((0, -0.5), (1, 0.5)):
+        output.weight[row, units] = sign * slope
+        output.bias[row] = sign * offset
