@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from model.artefact import (
-    BUNDLED,
+    FIRST_BUNDLED,
     Artefact,
     Description,
     Provenance,
     load_artefact,
+    resolve_artefact,
     save_artefact,
 )
 from model.crops.decode import decode_crop
@@ -32,7 +33,7 @@ class BareModel:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._embedder = artefact.embedder.to(self._device)
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._metric_network = artefact.metric_network.to(self._device)
+        self._metric_network = artefact.on(self._device).metric_network
         self._preprocessing = artefact.description.preprocessing
         self._gallery = torch.empty(0)
 
@@ -54,9 +55,12 @@ class BareModel:
 
     @torch.inference_mode()
     def query(self, images: Sequence[bytes], depth: int) -> None:
-        """Ranks the gallery for each image, embedded together, and scores the nearest pairs."""
+        """Ranks the gallery for each image, embedded together; M-Net scores the nearest pairs."""
         features = self.embed(images)
         nearest = cosine_similarities(features, self._gallery).topk(depth).indices
+        if self._metric_network is None:
+            nearest.cpu()
+            return
         for feature, rows in zip(features, nearest, strict=True):
             score_pairs(self._metric_network, feature[None], self._gallery[rows]).cpu()
 
@@ -64,7 +68,7 @@ class BareModel:
 def write_resnet50(path: Path) -> Path:
     """An artefact of the papers' architecture, ResNet-50 at 256×128, with random weights.
 
-    It ranks nothing; it costs what a trained one costs. Its calibration is the bundled one's.
+    It ranks nothing; it costs what a trained one costs. Its calibration is the first bundled one's.
     """
     torch.manual_seed(0)
     embedder = Embedder(EmbedderConfig(backbone="resnet50")).eval()
@@ -73,7 +77,7 @@ def write_resnet50(path: Path) -> Path:
         embedder=embedder.config,
         metric_network=metric_network.config,
         preprocessing=Preprocessing(height=256, width=128),
-        calibration=load_artefact(BUNDLED).description.calibration,
+        calibration=load_artefact(resolve_artefact(FIRST_BUNDLED)).description.calibration,
         provenance=Provenance(
             data=(),
             terms="Free of any: the weights are random.",

@@ -54,7 +54,7 @@ class Crops:
     @property
     def scorings(self) -> tuple[Scoring, ...]:
         """What it can be searched by."""
-        return ("cosine", "mnet", "fused") if self.artefact else ("cosine",)
+        return self.artefact.description.scorings if self.artefact else ("cosine",)
 
 
 @dataclass(frozen=True)
@@ -209,13 +209,15 @@ def _search(
     near = np.argsort(-cosine, axis=1)[:, :depth]
     cosines = np.take_along_axis(cosine, near, axis=1)
     scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
-    if crops.artefact is not None:
+    fusion = crops.calibration.fusion
+    if crops.artefact is not None and fusion is not None:
         rows = np.repeat(np.arange(len(queries)), depth)
         pairs = torch.from_numpy(np.stack([rows, near.ravel()], axis=1))
         first, second = (torch.from_numpy(crops.units[some]) for some in (queries, gallery))
-        learnt = score_listed_pairs(crops.artefact.metric_network, first, second, pairs)
+        network = crops.artefact.require_metric_network()
+        learnt = score_listed_pairs(network, first, second, pairs)
         scores["mnet"] = learnt.cpu().numpy().reshape(near.shape)
-        scores["fused"] = crops.calibration.fusion.fuse(cosines, scores["mnet"])
+        scores["fused"] = fusion.fuse(cosines, scores["mnet"])
     joins_at = joining_cosine(crops.calibration.scorings["cosine"])
     found: dict[Scoring, Searches] = {}
     for name, values in scores.items():

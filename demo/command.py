@@ -26,7 +26,7 @@ CAMERAS = 4
 
 def demo(
     artefact: Annotated[
-        str, typer.Option("--artefact", help="A file, or the word bundled.")
+        str, typer.Option("--artefact", help="A shipped name such as bundled, or a file.")
     ] = "bundled",
     out: Annotated[Path, typer.Option("--out", help="Folder for the page and the picture.")] = Path(
         "demo-output"

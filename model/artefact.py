@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from model.calibration import Calibration
+from model.calibration import SCORINGS, Calibration, Scoring
 from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
@@ -24,7 +32,9 @@ from model.problems import InputProblem
 
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
-BUNDLED = Path(__file__).parent / "artefacts" / "bundled.safetensors"
+SHIPPED = Path(__file__).parent / "artefacts"
+# `bundled` until a newer one is shipped; it filled the galleries of earlier versions.
+FIRST_BUNDLED = "bundled@1"
 
 
 class ArtefactProblem(InputProblem):
@@ -73,34 +83,88 @@ class Provenance(BaseModel):
 
 
 class Description(BaseModel):
-    """What an artefact says of itself; everything in it but the tensors."""
+    """What an artefact says of itself; everything in it but the tensors.
+
+    Attributes:
+        metric_network: M-Net's architecture; None for an artefact that scores by cosine alone.
+        best: the scoring that ranks best on held-out people; None in older artefacts, whose
+            default is M-Net.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = FORMAT_VERSION
     embedder: EmbedderConfig
-    metric_network: MetricNetworkConfig
+    metric_network: MetricNetworkConfig | None
     preprocessing: Preprocessing
     calibration: Calibration
     provenance: Provenance
+    best: Scoring | None = None
     embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+    @model_validator(mode="after")
+    def _scorings_that_can_be_computed(self) -> Description:
+        if (self.metric_network is None) != (self.calibration.fusion is None):
+            raise ValueError("metric_network and the calibration's fusion go together")
+        if self.best is not None and self.best not in self.calibration.scorings:
+            raise ValueError(f"best is {self.best}, which has no calibration")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An artefact's fingerprint is over what is written: what older ones lack stays away.
+        written: dict[str, Any] = write(self)
+        if self.best is None:
+            written.pop("best", None)
+        return written
+
+    @property
+    def scorings(self) -> tuple[Scoring, ...]:
+        """The scorings that this artefact offers: `cosine` alone without M-Net."""
+        return tuple(name for name in SCORINGS if name in self.calibration.scorings)
+
+    @property
+    def default_scoring(self) -> Scoring:
+        """The scoring that ranks where none is asked for."""
+        return self.best or ("cosine" if self.metric_network is None else "mnet")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded artefact; both networks are in evaluation mode and float32, on the CPU."""
+    """A loaded artefact; its networks are in evaluation mode and float32, on the CPU."""
 
     description: Description
     embedder: Embedder
-    metric_network: MetricNetwork
+    metric_network: MetricNetwork | None
+
+    def on(self, device: torch.device) -> Artefact:
+        """The same artefact with its networks moved to a device."""
+        network = self.metric_network
+        return Artefact(self.description, self.embedder.to(device), network and network.to(device))
+
+    def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
+        """M-Net.
+
+        Args:
+            name: what the artefact is called, for the error.
+
+        Raises:
+            ArtefactProblem: for an artefact that has none.
+        """
+        if self.metric_network is None:
+            raise ArtefactProblem(
+                f"{name} has no M-Net and offers the scoring cosine alone; ask for cosine, or name "
+                "an artefact with M-Net"
+            )
+        return self.metric_network
 
 
 def save_artefact(
     path: Path,
     description: Description,
     embedder: Embedder,
-    metric_network: MetricNetwork,
+    metric_network: MetricNetwork | None,
     half: bool = True,
 ) -> Description:
     """Writes an artefact atomically.
@@ -108,16 +172,16 @@ def save_artefact(
     Args:
         path: where to; a file that is there is replaced only once the new one is on disk.
         description: its fingerprints are computed here and need not be set.
-        embedder, metric_network: the weights.
+        embedder, metric_network: the weights; no M-Net where the description has none.
         half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
             variance does not survive the narrow range.
 
     Returns:
         The description with both fingerprints.
     """
-    tensors = _tensors("embedder", embedder, half) | _tensors(
-        "metric_network", metric_network, half
-    )
+    tensors = _tensors("embedder", embedder, half)
+    if metric_network is not None:
+        tensors |= _tensors("metric_network", metric_network, half)
     return _write(path, description, tensors)
 
 
@@ -174,9 +238,28 @@ def _write(path: Path, description: Description, tensors: dict[str, torch.Tensor
     return description
 
 
+def shipped_artefacts() -> dict[str, Path]:
+    """The files of the artefacts that ship with this project, by name; `bundled` is the default."""
+    files = {file.stem: file for file in sorted(SHIPPED.glob("*.safetensors"))}
+    return {"bundled": files[FIRST_BUNDLED], **files} if FIRST_BUNDLED in files else files
+
+
 def resolve_artefact(name: str) -> Path:
-    """The file that ARTEFACT on a command line means: a path, or the word `bundled`."""
-    return BUNDLED if name == "bundled" else Path(name)
+    """The file that ARTEFACT on a command line means: the name of a shipped artefact, or a file.
+
+    Raises:
+        ArtefactProblem: for a word that is neither a known name nor looks like a file.
+    """
+    shipped = shipped_artefacts()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    raise ArtefactProblem(
+        f"{name}: there is no shipped artefact of this name, and no such file; known are "
+        f"{', '.join(shipped)}"
+    )
 
 
 def load_artefact(path: Path) -> Artefact:
@@ -201,8 +284,10 @@ def load_artefact(path: Path) -> Artefact:
                 "or was edited, copy or train it again"
             )
     embedder = Embedder(description.embedder)
-    metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
     _fill(path, "embedder", embedder, tensors)
+    if description.metric_network is None:
+        return Artefact(description, embedder.eval(), None)
+    metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
     _fill(path, "metric_network", metric_network, tensors)
     return Artefact(description, embedder.eval(), metric_network.eval())
 
@@ -218,7 +303,10 @@ def _read(path: Path) -> tuple[Description, dict[str, torch.Tensor]]:
 
 def _unreadable(path: Path, error: Exception) -> ArtefactProblem:
     if not path.is_file():
-        return ArtefactProblem(f"{path}: no such file; name an artefact or the word bundled")
+        return ArtefactProblem(
+            f"{path}: no such file; name one of the shipped artefacts, "
+            f"{', '.join(shipped_artefacts())}, or another file"
+        )
     return ArtefactProblem(
         f"{path}: not a readable artefact ({error}); it is truncated, damaged or of another kind, "
         "copy it again or make one with gmn train"

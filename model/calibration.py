@@ -133,21 +133,27 @@ class ScoringCalibration(BaseModel):
 
 
 class Calibration(BaseModel):
-    """Every scoring's calibration, the fusion, and what they were measured on."""
+    """Every scoring's calibration, the fusion, and what they were measured on.
+
+    Of an artefact without M-Net there is the cosine's alone, and no fusion.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scorings: dict[Scoring, ScoringCalibration]
-    fusion: Fusion
+    fusion: Fusion | None
     genuine_pairs: int = Field(ge=1)
     impostor_pairs: int = Field(ge=1)
     data: str
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
-        missing = [name for name in SCORINGS if name not in self.scorings]
+        needed: tuple[Scoring, ...] = ("cosine",) if self.fusion is None else SCORINGS
+        missing = [name for name in needed if name not in self.scorings]
         if missing:
             raise ValueError(f"no calibration for {', '.join(missing)}")
+        if self.fusion is None and len(self.scorings) > 1:
+            raise ValueError("without a fusion there is a calibration for cosine alone")
         return self
 
     def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:

@@ -101,17 +101,19 @@ class SearchJudge:
     """What the verdicts of one search are made by.
 
     Attributes:
+        scoring: the one that orders the results.
         subject: what its scores are stored under.
         in_force: the gallery's.
         artefacts: what judges a search of small depth, whose best scores are not the gallery's.
-        fusion: makes the fused score.
+        fusion: makes the fused score; None of an artefact without M-Net.
         joins_at: the cosine from which a crop without a name is taken for the same person.
     """
 
+    scoring: Scoring
     subject: str
     in_force: CalibrationInForce
     artefacts: CalibrationInForce
-    fusion: Fusion
+    fusion: Fusion | None
     joins_at: float
 
 
@@ -152,18 +154,25 @@ class Calibrations:
             datetime.fromtimestamp(published.fitted_at, UTC),
         )
 
-    def judge(self, gallery: Gallery, scoring: Scoring) -> SearchJudge:
+    def judge(self, gallery: Gallery, asked: Scoring | None) -> SearchJudge:
         """What one search of a gallery is judged by from its beginning to its end.
+
+        Args:
+            gallery: what is searched.
+            asked: the scoring; None for the default of the artefact that answers.
 
         Raises:
             NeedsReindex: where no loaded model answers for it.
+            InvalidField: the artefact does not offer the scoring.
         """
-        description = self._model_of(gallery).description
+        model = self._model_of(gallery)
+        scoring, description = model.chosen_scoring(asked), model.description
         fingerprint = description.artefact_fingerprint
         if fingerprint not in self._joining:
             cosine = description.calibration.scorings["cosine"]
             self._joining[fingerprint] = joining_cosine(cosine)
         return SearchJudge(
+            scoring,
             self.subject(gallery, scoring),
             self.of(gallery, scoring),
             self._artefacts_own(gallery, scoring, "artefact", 0),

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`.
 
     Attributes:
-        artefact: the model to serve, a file or `bundled`.
+        artefact: the model to serve, the name of a shipped one or a file.
         previous: the model that galleries were filled by before; it answers for them until they
             are reindexed.
         data_dir: where galleries are kept, or with `redis_url` what is no record of them; one

@@ -198,3 +198,19 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
         impostor_pairs=int(impostor.sum()),
         data="drawn people of the tests",
     )
+
+
+@pytest.fixture(scope="session")
+def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
+    """The tiny artefact's embedder without M-Net, which scores by cosine alone."""
+    from model.artefact import load_artefact, save_artefact
+
+    whole = load_artefact(tiny_artefact)
+    known = whole.description
+    calibration = known.calibration.model_copy(
+        update={"scorings": {"cosine": known.calibration.scorings["cosine"]}, "fusion": None}
+    )
+    path: Path = tmp_path_factory.mktemp("cosine") / "cosine.safetensors"
+    description = known.model_copy(update={"metric_network": None, "calibration": calibration})
+    save_artefact(path, description, whole.embedder, None)
+    return path

@@ -122,7 +122,9 @@ class QueryFields(Form):
     )
     top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
     rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
-    scoring: Scoring = "mnet"
+    scoring: Scoring | None = Field(
+        None, description="The artefact's default unless given; /v1/model lists those it offers."
+    )
     group_by: GroupBy = "crop"
     operating_point: OperatingPoint = "far_1e-2"
     cameras: Names = Field((), description="Only these; repeated or comma-separated.")
@@ -187,7 +189,9 @@ class QueryForm(QueryFields):
 class PairFields(Form):
     """How a pair is judged."""
 
-    scoring: Scoring = "mnet"
+    scoring: Scoring | None = Field(
+        None, description="The artefact's default unless given; /v1/model lists those it offers."
+    )
     operating_point: PairOperatingPoint | OperatingPoint | None = Field(
         None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
     )

@@ -110,6 +110,7 @@ class Ranking(Answer):
     """The answer to one query.
 
     Attributes:
+        scoring: what orders the results; None from an older service.
         verdict: whether the best row reaches the operating point's threshold for this gallery;
             `nothing_searched` where no crop passed the filter, as in an empty gallery.
         calibration: what verdicts and probabilities are made by.
@@ -123,6 +124,7 @@ class Ranking(Answer):
     calibration_version: int | str | None = None
     calibration: CalibrationState | None = None
     model: str | dict[str, Any] | None = None
+    scoring: str | None = None
     verdict: SearchVerdict
     warnings: list[str] = []
     results: list[RankedCrop]
@@ -209,15 +211,15 @@ class PairScore(Answer):
 
     Attributes:
         cosine: −1 to 1.
-        logit: M-Net's score, higher means the same person.
+        logit: M-Net's score, higher means the same person; None where the artefact has no M-Net.
         probability: of one person at even odds, 0 to 1.
         judged_as: `pair`, or with a gallery `search`: as a result of a search of it.
         calibration: the gallery's; None for a pair.
-        explanation: which regions spoke for and against, in units of `logit`; None unless asked.
+        explanation: which regions spoke for and against, in the score's units; None unless asked.
     """
 
     cosine: float
-    logit: float
+    logit: float | None = None
     probability: float
     verdict: Verdict
     judged_as: str = "pair"
@@ -226,11 +228,18 @@ class PairScore(Answer):
 
 
 class ModelDescription(Answer):
-    """The served artefact's own description, with every field that the service gives."""
+    """The served artefact's own description, with every field that the service gives.
+
+    Attributes:
+        scorings: those that the artefact offers.
+        default_scoring: what ranks where none is asked for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     embedding_fingerprint: str
     artefact_fingerprint: str
+    scorings: tuple[str, ...] = ()
+    default_scoring: str | None = None
     device: str | None = None
     dtype: str | None = None

@@ -14,8 +14,9 @@ RetentionFrom = Literal["captured", "enrolled"]
 
 
 class GalleryCalibration(CalibrationState):
-    """What a gallery's verdicts are made by, by the default scoring, and in `scorings` by each."""
+    """What a gallery's verdicts are made by: by the default `scoring`, in `scorings` by each."""
 
+    scoring: str | None = None
     scorings: dict[str, CalibrationState] = Field(default_factory=dict)
 
 

@@ -77,7 +77,7 @@ def _across_cameras(crop: SourceCrop, ranking: Ranking) -> tuple[RankedCrop, ...
 
 
 class QuerySummary:
-    """Adds up answered queries, one at a time; holds numbers, never the answers."""
+    """Adds up answered queries, all by one scoring; holds numbers, never the answers."""
 
     def __init__(self, rank_figures: RankFigures, gallery: Sequence[Label] | None = None) -> None:
         """Prepares to count.
@@ -90,6 +90,7 @@ class QuerySummary:
         self._rank_figures = rank_figures
         self._gallery = None if gallery is None else Counter(gallery)
         self._queries = 0
+        self._scoring: str | None = None
         self._milliseconds = 0.0
         self._stages: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
@@ -99,6 +100,7 @@ class QuerySummary:
     def add(self, query: AnsweredQuery) -> None:
         """Takes one answered query into account."""
         self._queries += 1
+        self._scoring = query.ranking.scoring
         self._milliseconds += query.milliseconds
         self._stages.update(query.ranking.timing_ms)
         self._verdicts[query.ranking.verdict] += 1
@@ -131,6 +133,7 @@ class QuerySummary:
         }
         stages = {name: total / self._queries for name, total in self._stages.items()}
         return {
+            "scoring": self._scoring,
             "queries": self._queries,
             "with_a_true_match": measured,
             **means,

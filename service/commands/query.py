@@ -74,8 +74,11 @@ def query_command(
             ),
         ] = None,
         scoring: Annotated[
-            Scoring, typer.Option("--scoring", help="What the results are ranked by.")
-        ] = "mnet",
+            Scoring | None,
+            typer.Option(
+                "--scoring", help="What the results are ranked by; else the artefact's default."
+            ),
+        ] = None,
         rerank_depth: Annotated[
             int | None,
             typer.Option("--rerank-depth", min=1, help="How many candidates M-Net scores."),

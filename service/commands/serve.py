@@ -19,7 +19,8 @@ DRAIN_SECONDS = 25
 
 def serve(
     artefact: Annotated[
-        str | None, typer.Option(help="The model to serve: a file, or the word bundled.")
+        str | None,
+        typer.Option(help="The model to serve: bundled, another shipped name, or a file."),
     ] = None,
     previous: Annotated[
         str | None,

@@ -6,12 +6,14 @@ import contextlib
 from dataclasses import dataclass
 
 from model.artefact import Description, load_artefact, resolve_artefact
+from model.calibration import Scoring
 from model.crops.decode import CropLimits
 from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
 from service.metrics import Metrics
+from service.problems import InvalidField
 from service.settings import Settings
 
 
@@ -33,6 +35,20 @@ class LoadedModel:
         """Fingerprint of what makes its features."""
         return self.description.embedding_fingerprint
 
+    def chosen_scoring(self, asked: Scoring | None) -> Scoring:
+        """The scoring that is asked for; where none is, the artefact's default.
+
+        Raises:
+            InvalidField: the artefact does not offer it.
+        """
+        offered = self.description.scorings
+        if asked is not None and asked not in offered:
+            raise InvalidField(
+                f"scoring: {asked} needs M-Net, which this artefact does not have; it offers "
+                f"{', '.join(offered)}"
+            )
+        return asked or self.description.default_scoring
+
 
 def load_model(
     name: str,
@@ -44,7 +60,7 @@ def load_model(
     """Loads an artefact and probes it on the device.
 
     Args:
-        name: a file, or `bundled`.
+        name: of a shipped artefact, or a file.
         settings: how to compute.
         device: the thread that owns the device.
         metrics: counts batches.

@@ -1,4 +1,4 @@
-"""The artefact's two networks on one device; called from the device thread alone."""
+"""The artefact's networks on one device; called from the device thread alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.embedder import Embedder
 from model.folding import folded
+from model.metric_network import MetricNetwork
 from model.pair_scoring import score_pairs
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
@@ -28,10 +29,10 @@ PAIRS_PER_PASS = 128
 
 
 class Networks:
-    """Embeds crops and scores pairs.
+    """Embeds crops and scores pairs; an artefact without M-Net only embeds.
 
     Attributes:
-        device: where both networks live.
+        device: where the networks live.
         dtype: what the embedder computes in; M-Net computes in float32.
 
     Raises:
@@ -49,7 +50,8 @@ class Networks:
         self._embedder = embedder.to(self.device)
         # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._metric_network = artefact.metric_network.to(self.device).requires_grad_(False)
+        network = artefact.metric_network
+        self._metric_network = network and network.to(self.device).requires_grad_(False)
 
     @property
     def dimension(self) -> int:
@@ -81,6 +83,8 @@ class Networks:
         Raises:
             DeviceFull: there is no room for one pass.
         """
+        if self._metric_network is None:
+            raise RuntimeError("an artefact without M-Net scores no pairs")
         asked = with_room(lambda: torch.from_numpy(queries).to(self.device))
         scores = np.empty(len(candidates), np.float32)
         for start in range(0, len(candidates), PAIRS_PER_PASS):
@@ -88,7 +92,7 @@ class Networks:
             padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
             padded[: len(part)] = part
             # Never in smaller passes: a pass that has no room is one of 128 pairs.
-            block = with_room(partial(self._pass, asked, padded))
+            block = with_room(partial(self._pass, self._metric_network, asked, padded))
             scores[start : start + len(part)] = block[: len(part)]
         return scores
 
@@ -115,21 +119,25 @@ class Networks:
             log.error("%d candidates cannot be scored", len(failed), exc_info=failed[0])
         return scores
 
-    def _pass(self, queries: torch.Tensor, padded: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _pass(
+        self, network: MetricNetwork, queries: torch.Tensor, padded: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
         gallery = torch.from_numpy(padded).to(self.device)
-        block = score_pairs(self._metric_network, queries, gallery, PAIRS_PER_PASS)
+        block = score_pairs(network, queries, gallery, PAIRS_PER_PASS)
         return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
 
     def probe(self) -> None:
-        """Embeds and scores a grey crop.
+        """Embeds a grey crop, and scores it where there is M-Net.
 
         Raises:
             InputProblem: where the outcome is not finite; such an artefact cannot be served.
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.embed(np.full(shape, 128, np.uint8))
-        score = self.pair_scores(feature, feature)
-        if not (np.isfinite(feature).all() and np.isfinite(score).all()):
+        found = [feature]
+        if self._metric_network is not None:
+            found.append(self.pair_scores(feature, feature))
+        if not all(np.isfinite(one).all() for one in found):
             raise InputProblem(
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "
                 "or serve with GMN_DTYPE=float32"

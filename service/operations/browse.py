@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
-from model.calibration import SCORINGS, Scoring
+from model.calibration import Scoring
 from service.calibrations import CalibrationState
 from service.gallery.gallery import Gallery
 from service.gallery.index_kinds import HOST_KINDS
@@ -21,7 +21,6 @@ from service.gallery.records import (
     StoredCrop,
 )
 from service.operations.pictures import stored_picture
-from service.operations.ranking import RankingOptions
 from service.problems import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.runtime import Runtime
 
@@ -30,8 +29,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class GalleryCalibration(CalibrationState):
-    """That of the default scoring, and in `scorings` that of each."""
+    """That of the default scoring, `scoring`, and in `scorings` that of each that is offered."""
 
+    scoring: Scoring = "cosine"
     scorings: Mapping[Scoring, CalibrationState] = field(default_factory=dict)
 
 
@@ -178,12 +178,14 @@ def _state(gallery: Gallery) -> Literal["ready", "previous_model", "needs_reinde
 
 
 def _calibration(runtime: Runtime, gallery: Gallery) -> GalleryCalibration:
+    model = runtime.model if gallery.needs_reindex else runtime.model_of(gallery)
+    default, offered = model.description.default_scoring, model.description.scorings
     if gallery.needs_reindex:
-        states = dict.fromkeys(SCORINGS, CalibrationState("artefact"))
+        states = dict.fromkeys(offered, CalibrationState("artefact"))
     else:
         identities = gallery.index.table.identities
         states = {
             scoring: runtime.calibrations.of(gallery, scoring).for_search(identities)
-            for scoring in SCORINGS
+            for scoring in offered
         }
-    return GalleryCalibration(**vars(states[RankingOptions.scoring]), scorings=states)
+    return GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

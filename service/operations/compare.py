@@ -34,6 +34,7 @@ class Comparison:
     """How alike two images are; probability and verdict are those of the asked scoring.
 
     Attributes:
+        logit: M-Net's; None of an artefact without it.
         judged_as: `pair`: by the artefact's pairs of two images that nobody searched for; `search`:
             as a result of a search of a whole gallery.
         calibration: what the gallery's searches are judged by; None for a pair.
@@ -41,7 +42,7 @@ class Comparison:
     """
 
     cosine: float
-    logit: float
+    logit: float | None
     probability: float
     verdict: Verdict
     judged_as: Literal["pair", "search"]
@@ -56,12 +57,13 @@ class ComparisonOptions:
     """How two images are compared.
 
     Attributes:
+        scoring: None for the default of the artefact that answers.
         operating_point: of pairs, or with a gallery of searches; None for the usual one.
         gallery: whose calibration judges; None judges them as a pair.
         explain: also tell which regions spoke for one person and which against.
     """
 
-    scoring: Scoring = "mnet"
+    scoring: Scoring | None = None
     operating_point: PairOperatingPoint | OperatingPoint | None = None
     gallery: str | None = None
     explain: bool = False
@@ -73,14 +75,16 @@ async def compare(
     """Compares two images; the order does not matter.
 
     Raises:
-        InvalidField: the operating point is of the other kind.
+        InvalidField: the operating point is of the other kind, or the artefact does not offer the
+            scoring.
         UnusableImages: where either is.
         UnknownGallery, NeedsReindex: the gallery cannot judge.
         QueueFull: nothing was compared.
     """
     target = None if options.gallery is None else runtime.galleries.get(options.gallery)
     model = runtime.model if target is None else runtime.model_of(target)
-    judged = _judge(runtime, model, target, options)
+    scoring = model.chosen_scoring(options.scoring)
+    judged = _judge(runtime, model, target, scoring, options)
     with runtime.admission.places(images_to_explain(runtime) if options.explain else 2):
         embedded = await model.pipeline.embed([first, second])
         usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
@@ -97,13 +101,13 @@ async def compare(
                 runtime,
                 model,
                 [first, second],
-                options.scoring,
-                lambda one, others: _scores(model, one, others)[options.scoring],
+                scoring,
+                lambda one, others: _scores(model, one, others)[scoring],
             )
-    score = float(compared[options.scoring][0])
+    score = float(compared[scoring][0])
     return Comparison(
         cosine=float(compared["cosine"][0]),
-        logit=float(compared["mnet"][0]),
+        logit=float(compared["mnet"][0]) if "mnet" in compared else None,
         probability=judged.probability(score),
         verdict=judged.verdict(score),
         judged_as="pair" if target is None else "search",
@@ -131,7 +135,11 @@ class _Judged:
 
 
 def _judge(
-    runtime: Runtime, model: LoadedModel, target: Gallery | None, options: ComparisonOptions
+    runtime: Runtime,
+    model: LoadedModel,
+    target: Gallery | None,
+    scoring: Scoring,
+    options: ComparisonOptions,
 ) -> _Judged:
     kinds: Mapping[str, float] = (
         PAIR_OPERATING_POINTS if target is None else SEARCH_OPERATING_POINTS
@@ -147,14 +155,14 @@ def _judge(
     # Below the asked rate but above the most permissive one: somebody should look.
     permissive = max(kinds.values())
     if target is None:
-        one = model.description.calibration.scorings[options.scoring]
+        one = model.description.calibration.scorings[scoring]
         return _Judged(
             one.probability,
             one.pair_threshold(far),
             one.pair_threshold(permissive),
             calibration_version(model),
         )
-    in_force = runtime.calibrations.of(target, options.scoring)
+    in_force = runtime.calibrations.of(target, scoring)
     identities = target.index.table.identities
     calibration = in_force.calibration
     match = calibration.threshold(far, identities)
@@ -170,11 +178,13 @@ def _judge(
 def _scores(
     model: LoadedModel, one: NDArray[np.float32], others: NDArray[np.float32]
 ) -> dict[Scoring, NDArray[np.float32]]:
-    """Every score `(n,)` of one feature `(d,)` with others `(n, d)`; on the device thread."""
+    """Every offered score `(n,)` of a feature `(d,)` with others `(n, d)`; on the device thread."""
     cosine = np.array([_cosine(one, other) for other in others], np.float32)
+    fusion = model.description.calibration.fusion
+    if fusion is None:
+        return {"cosine": cosine}
     logits = model.networks.pair_scores(one[None], others)
-    fused = model.description.calibration.fusion.fuse(cosine, logits)
-    return {"cosine": cosine, "mnet": logits, "fused": fused}
+    return {"cosine": cosine, "mnet": logits, "fused": fusion.fuse(cosine, logits)}
 
 
 def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

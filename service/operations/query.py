@@ -85,20 +85,20 @@ async def query_by_images(
 
     Raises:
         UnusableImages: where every image is.
-        UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
+        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     began = time.perf_counter()
     target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
     with runtime.admission.places(len(images)):
         while True:
             model = runtime.model_of(target)
+            judge = runtime.calibrations.judge(target, options.scoring)
             embedded = await model.pipeline.embed(images, gate)
             usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
             refused = [one for one in embedded if isinstance(one, CropProblem)]
             if not usable:
                 raise UnusableImages(refused)
             with contextlib.suppress(_Switched):
-                judge = runtime.calibrations.judge(target, options.scoring)
                 keep = learn and len(images) == 1
                 answer = await _answer(
                     runtime, target, model, judge, usable, options, began, keep=keep
@@ -119,17 +119,17 @@ async def query_each(
     """One answer per image, in order, by one calibration; a bad image is its own problem.
 
     Raises:
-        UnknownGallery, NeedsReindex, QueueFull: nothing was searched.
+        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     began = time.perf_counter()
     target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
     with runtime.admission.places(len(images)):
         while True:
             model = runtime.model_of(target)
+            judge = runtime.calibrations.judge(target, options.scoring)
             embedded = await model.pipeline.embed(images, gate)
             usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
             with contextlib.suppress(_Switched):
-                judge = runtime.calibrations.judge(target, options.scoring)
                 ask = partial(_answer, runtime, target, model, judge, keep=learn)
                 answered = await asyncio.gather(*(ask([one], options, began) for one in usable))
                 break
@@ -146,7 +146,8 @@ async def query_by_crop(
     """More like a crop of this gallery, which is itself left out.
 
     Raises:
-        UnknownGallery, UnknownCrop, NeedsReindex, QueueFull: nothing was searched.
+        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was
+            searched.
     """
     began = time.perf_counter()
     target = runtime.galleries.get(gallery)

@@ -33,7 +33,7 @@ class RankingOptions:
     Attributes:
         top_k: how many results; groups, where grouped.
         rerank_depth: how many of the nearest by cosine M-Net scores.
-        scoring: what orders them.
+        scoring: what orders them; None for the default of the artefact that answers.
         group_by: `identity` keeps the best crop of each; a crop without one stands for itself.
         operating_point: the share of searches for a stranger that may be answered `match`.
         wanted: which crops may be returned.
@@ -42,7 +42,7 @@ class RankingOptions:
 
     top_k: int = 10
     rerank_depth: int = RERANK_DEPTH
-    scoring: Scoring = "mnet"
+    scoring: Scoring | None = None
     group_by: GroupBy = "crop"
     operating_point: OperatingPoint = "far_1e-2"
     wanted: Filter = field(default_factory=Filter)
@@ -70,6 +70,7 @@ class Ranking:
     """Results, best first, and what it took.
 
     Attributes:
+        scoring: what orders them.
         verdict: of the best result, for the number of identities that were searched;
             `nothing_searched` where no crop passed the filter.
         calibration: what the verdicts and probabilities are made by.
@@ -80,6 +81,7 @@ class Ranking:
             not serve the calibration.
     """
 
+    scoring: Scoring
     verdict: SearchVerdict
     results: tuple[RankedCrop, ...]
     calibration: CalibrationState
@@ -113,13 +115,13 @@ def rank(
     Args:
         index: what is searched.
         networks: score the pairs.
-        judge: gives thresholds and probabilities.
+        judge: gives the scoring, thresholds and probabilities.
         queries: the features.
         options: what is asked.
         keep: whether the scores of nine people are wanted for the calibration, where the search is
             deep enough to have them.
     """
-    cosine = options.scoring == "cosine"
+    cosine = judge.scoring == "cosine"
     depth = 0 if cosine else options.rerank_depth
     began = time.perf_counter()
     limit = max(options.top_k, depth or RERANK_DEPTH)
@@ -136,12 +138,12 @@ def rank(
     reranked = time.perf_counter()
     # Those that were scored for the calibration alone are no results.
     logits = scores[: len(found.rows[:depth])]
-    ordered = _order(index, found, logits, judge, options.scoring)
+    ordered = _order(index, found, logits, judge)
     places = _choose(index, ordered, options)
     if len(places) < options.top_k and len(found.rows) < found.searched:
         # The candidates belong to too few identities. They keep their scores and stay the head.
         leaders = index.search_groups(queries, options.top_k, options.wanted)
-        ordered = _order(index, _extended(found, depth, leaders), logits, judge, options.scoring)
+        ordered = _order(index, _extended(found, depth, leaders), logits, judge)
         places = _choose(index, ordered, options)
     deeper = time.perf_counter() - reranked
     in_force = judge.artefacts if shallow else judge.in_force
@@ -152,6 +154,7 @@ def rank(
         for one in zip(places.tolist(), verdicts, probabilities, strict=True)
     )
     return Ranking(
+        scoring=judge.scoring,
         verdict=overall_verdict(results),
         results=results,
         calibration=in_force.for_search(identities, shallow),
@@ -159,7 +162,7 @@ def rank(
         search_seconds=searched - began + deeper,
         rerank_seconds=reranked - searched,
         identities=identities,
-        people=None if people is None else _people(people, scores, judge, options.scoring),
+        people=None if people is None else _people(people, scores, judge),
     )
 
 
@@ -169,13 +172,21 @@ def overall_verdict(results: Sequence[RankedCrop]) -> SearchVerdict:
 
 
 def _people(
-    people: People, logits: NDArray[np.float32], judge: SearchJudge, scoring: Scoring
+    people: People, logits: NDArray[np.float32], judge: SearchJudge
 ) -> tuple[float, ...] | None:
-    scores = people.cosines if scoring == "cosine" else logits
-    if scoring == "fused":
-        scores = judge.fusion.fuse(people.cosines, logits)
-    leaders = people.leaders(scores)
+    leaders = people.leaders(_scores(people.cosines, logits, judge))
     return leaders if len(leaders) == RANKS else None
+
+
+def _scores(
+    cosines: NDArray[np.float32], logits: NDArray[np.float32], judge: SearchJudge
+) -> NDArray[np.float32]:
+    """What the asked scoring makes of cosines and logits, `(n,)` each."""
+    if judge.scoring == "cosine":
+        return cosines
+    if judge.scoring == "fused" and judge.fusion is not None:
+        return judge.fusion.fuse(cosines, logits)
+    return logits
 
 
 def _order(
@@ -183,16 +194,13 @@ def _order(
     found: Candidates,
     logits: NDArray[np.float32],
     judge: SearchJudge,
-    scoring: Scoring,
 ) -> _Ordered:
     """What was scored comes first: a pair's logit and a bare cosine cannot be compared."""
     all_logits = np.full(len(found.rows), np.nan, np.float32)
     all_logits[: len(logits)] = logits
-    if scoring == "cosine":
-        return _Ordered(found.rows, found.cosines, all_logits, found.cosines)
-    scores = all_logits
-    if scoring == "fused":
-        scores = judge.fusion.fuse(found.cosines, all_logits)
+    scores = _scores(found.cosines, all_logits, judge)
+    if judge.scoring == "cosine":
+        return _Ordered(found.rows, found.cosines, all_logits, scores)
     head = slice(0, len(logits))
     order = np.arange(len(found.rows))
     # M-Net may saturate on near copies: among equals the nearer comes first, then the older.

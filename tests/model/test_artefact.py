@@ -13,6 +13,7 @@ from model.artefact import (
     ArtefactProblem,
     Description,
     load_artefact,
+    resolve_artefact,
     save_artefact,
 )
 
@@ -163,3 +164,53 @@ def test_saving_leaves_no_half_written_file(artefact: Artefact, tmp_path: Path) 
 def test_the_description_says_what_it_was_trained_on(artefact: Artefact) -> None:
     assert isinstance(artefact.description, Description)
     assert artefact.description.provenance.terms
+
+
+def test_the_artefact_of_earlier_versions_keeps_its_fingerprints() -> None:
+    first = load_artefact(resolve_artefact("bundled@1")).description
+    assert first.embedding_fingerprint.startswith("835a38390b14e98e")
+    assert first.artefact_fingerprint.startswith("2e2662a33360a2e8")
+    assert (first.scorings, first.default_scoring) == (("cosine", "mnet", "fused"), "mnet")
+
+
+def test_an_artefact_without_a_metric_network_offers_cosine_alone(
+    cosine_artefact: Path, tmp_path: Path
+) -> None:
+    loaded = load_artefact(cosine_artefact)
+    assert (loaded.description.scorings, loaded.description.default_scoring) == (
+        ("cosine",),
+        "cosine",
+    )
+    with pytest.raises(ArtefactProblem, match="mine has no M-Net and offers the scoring cosine"):
+        loaded.require_metric_network("mine")
+    path = tmp_path / "claims.safetensors"
+    rewrite(cosine_artefact, path, {"best": "mnet"})
+    with pytest.raises(ArtefactProblem, match="damaged"):
+        load_artefact(path)
+
+
+def test_the_default_scoring_is_the_one_that_the_artefact_names(
+    artefact: Artefact, tmp_path: Path
+) -> None:
+    path = tmp_path / "fused.safetensors"
+    best = artefact.description.model_copy(update={"best": "fused"})
+    saved = save_artefact(path, best, artefact.embedder, artefact.metric_network)
+    assert load_artefact(path).description.default_scoring == "fused"
+    assert saved.embedding_fingerprint == artefact.description.embedding_fingerprint
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ArtefactProblem, match=r"smal: there is no.*known are bundled, bundled@1"):
+        resolve_artefact("smal")
+
+
+def test_a_newer_bundled_artefact_is_the_default(
+    tiny_artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.artefact.SHIPPED", tmp_path)
+    for name in ("bundled@1", "small"):
+        (tmp_path / f"{name}.safetensors").write_bytes(tiny_artefact.read_bytes())
+    assert resolve_artefact("bundled") == tmp_path / "bundled@1.safetensors"
+    (tmp_path / "bundled.safetensors").write_bytes(tiny_artefact.read_bytes())
+    assert resolve_artefact("bundled") == tmp_path / "bundled.safetensors"
+    assert resolve_artefact("small") == tmp_path / "small.safetensors"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model.artefact import BUNDLED, Artefact, load_artefact, save_artefact
+from model.artefact import Artefact, load_artefact, resolve_artefact, save_artefact
 from model.backbones import BACKBONES, BackboneName
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.metric_network import MetricNetwork
@@ -140,7 +140,7 @@ def test_an_embedder_without_the_parts_describes_itself_as_it_always_did() -> No
 
 
 def test_an_artefact_from_before_the_parts_still_matches_its_fingerprints() -> None:
-    assert load_artefact(BUNDLED).description.embedder.multiscale is None
+    assert load_artefact(resolve_artefact("bundled@1")).description.embedder.multiscale is None
 
 
 def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ CALIBRATION = artefact_search_calibration(
 )
 IN_FORCE = CalibrationInForce(CALIBRATION, "a", "artefact", 0)
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
-JUDGE = SearchJudge("mnet:a", IN_FORCE, IN_FORCE, FUSION, 0.6)
+JUDGE = SearchJudge("mnet", "mnet:a", IN_FORCE, IN_FORCE, FUSION, 0.6)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ SHOWN = ("far_1e-2", "far_1e-3")
 
 def calibrate(
     artefact: Annotated[
-        str, typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or the word bundled.")
+        str,
+        typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or a name such as bundled."),
     ],
     data: Annotated[
         list[str],
@@ -50,21 +51,24 @@ def calibrate(
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
-    from model.artefact import Artefact, load_artefact, replace_calibration, resolve_artefact
+    from model.artefact import (
+        load_artefact,
+        replace_calibration,
+        resolve_artefact,
+        shipped_artefacts,
+    )
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
 
     source = resolve_artefact(artefact)
-    if out is None and artefact == "bundled":
-        raise InputProblem("the bundled artefact stays as it ships; name a file with --out")
+    if out is None and artefact in shipped_artefacts():
+        raise InputProblem(f"{artefact} stays as it ships; name a file with --out")
     loaded = load_artefact(source)
     target = out or source
     make_folder(target.parent)
     chosen = choose_device(device)
-    on_device = Artefact(
-        loaded.description, loaded.embedder.to(chosen), loaded.metric_network.to(chosen)
-    )
+    on_device = loaded.on(chosen)
     searches = [
         (dataset, unseen_people(dataset, loaded.description)) for dataset in read_datasets(data)
     ]

@@ -24,7 +24,7 @@ def embed(
         str,
         typer.Argument(
             metavar="ARTEFACT",
-            help="A .safetensors file, the word bundled, or a ready-made model, .xml or .onnx.",
+            help="A .safetensors file, a name such as bundled, or a .xml or .onnx model.",
         ),
     ],
     data: Annotated[

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from model.calibration import SCORINGS
 from model.problems import InputProblem
 from training.commands.progress import progress_bar
 from training.commands.protocol_rendering import render_protocol
@@ -53,7 +52,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="ARTEFACT",
-            help="A .safetensors file, a run's folder, or the word bundled; for a protocol "
+            help="A .safetensors file, a run's folder, or a name such as bundled; for a protocol "
             "several, or the folder that gmn train --protocol lodo wrote.",
         ),
     ],
@@ -73,12 +72,13 @@ def evaluate(
         typer.Option(help="All people, or those that the artefact's training held out."),
     ] = Split.ALL,
     scoring: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
-            "neighbours, k_reciprocal_mnet M-Net's scores."
+            "neighbours, k_reciprocal_mnet M-Net's scores. Without it those of the artefact.",
+            show_default=False,
         ),
-    ] = ",".join(SCORINGS),
+    ] = None,
     multi_shot: Annotated[
         MultiShot | None,
         typer.Option(
@@ -138,7 +138,7 @@ def evaluate(
     from training.evaluation.unseen import artefact_files
 
     request = EvaluationRequest(
-        scorings=_scorings(scoring),
+        scorings=None if scoring is None else _scorings(scoring),
         held_out=split is Split.HELD_OUT,
         multi_shot=multi_shot.value if multi_shot else None,
         peers=[Peer(file) for file in peer or []],
@@ -180,7 +180,7 @@ def _protocol(
     console: Console | None,
 ) -> None:
     """Every set by the artefact that has not seen it; JSON where there is no console."""
-    from model.artefact import load_artefact
+    from model.artefact import load_artefact, shipped_artefacts
     from training.datasets.generalisation import PROTOCOLS
     from training.evaluation.protocol_page import write_protocol_report
     from training.evaluation.protocol_report import run_protocol
@@ -198,7 +198,7 @@ def _protocol(
 
     def measure(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
         # By its file's name a report finds its artefact again.
-        named = candidate.name if candidate.name == "bundled" else str(candidate.path)
+        named = candidate.name if candidate.name in shipped_artefacts() else str(candidate.path)
         report, own = request.measure(named, load_artefact(candidate.path), [dataset], progress_bar)
         pictures.extend(own)
         return report

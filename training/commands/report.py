@@ -70,7 +70,6 @@ def report(
 
 
 def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> str:
-    from model.artefact import Artefact
     from model.precision import choose_device
     from training.datasets.registry import read_dataset
     from training.evaluation.activation_maps import choose_crops, draw_maps
@@ -82,6 +81,5 @@ def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> str:
     for group in groups:
         # Seeds of one recipe look alike; the first stands for them.
         loaded = group.models[0].folders[0].load_artefact()
-        on_device = Artefact(loaded.description, loaded.embedder.to(chosen), loaded.metric_network)
-        drawn[group.name] = draw_maps(on_device, records)
+        drawn[group.name] = draw_maps(loaded.on(chosen), records)
     return map_section(records, drawn)

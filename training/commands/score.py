@@ -13,7 +13,8 @@ from training.commands.progress import progress_bar
 
 def score(
     artefact: Annotated[
-        str, typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or the word bundled.")
+        str,
+        typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or a name such as bundled."),
     ],
     query: Annotated[Path, typer.Option(metavar="A.npz", help="Features, from gmn embed.")],
     gallery: Annotated[Path, typer.Option(metavar="B.npz", help="Features, from gmn embed.")],
@@ -31,6 +32,7 @@ def score(
     from training.evaluation.scoring import write_mnet_scores
 
     loaded = load_artefact(resolve_artefact(artefact))
+    network = loaded.require_metric_network(artefact)
     files = read_features(query), read_features(gallery)
     for file in files:
         file.check_against(loaded)
@@ -38,7 +40,7 @@ def score(
     with progress_bar("Scoring", len(queries)) as progress, replacing(out) as beside:
         write_mnet_scores(
             beside,
-            loaded.metric_network.to(choose_device(device)),
+            network.to(choose_device(device)),
             queries,
             candidates,
             progress,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,23 +36,27 @@ class PairScores:
 
     Attributes:
         genuine_cosine, genuine_mnet: of pairs of one person, `(n,)` float32.
-        impostor_cosine, impostor_mnet: of pairs of two people, `(m,)` float32.
+        impostor_cosine, impostor_mnet: of pairs of two people, `(m,)` float32. M-Net's are None
+            for an artefact without it.
         genuine_people: whose, `(n,)`; numbers of this domain.
         impostor_people: the two of every pair, `(m, 2)`.
     """
 
     genuine_cosine: NDArray[np.float32]
-    genuine_mnet: NDArray[np.float32]
+    genuine_mnet: NDArray[np.float32] | None
     impostor_cosine: NDArray[np.float32]
-    impostor_mnet: NDArray[np.float32]
+    impostor_mnet: NDArray[np.float32] | None
     genuine_people: NDArray[np.int64]
     impostor_people: NDArray[np.int64]
 
 
 def score_search(
-    metric_network: MetricNetwork, features: SearchFeatures, labels: PairLabels
+    metric_network: MetricNetwork | None, features: SearchFeatures, labels: PairLabels
 ) -> PairScores:
-    """Both scores of every cross-camera pair of a search, by a network on any device."""
+    """The scores of every cross-camera pair of a search, by a network on any device."""
+    if metric_network is None:
+        cosine = cosine_similarities(*(torch.from_numpy(array) for array in features))
+        return collect_pairs(cosine.numpy(), None, labels)
     device = next(metric_network.parameters()).device
     queries, gallery = (torch.from_numpy(array).to(device) for array in features)
     mnet = score_pairs(metric_network.eval(), queries, gallery).cpu().numpy()
@@ -60,7 +64,7 @@ def score_search(
 
 
 def collect_pairs(
-    cosine: NDArray[np.float32], mnet: NDArray[np.float32], labels: PairLabels
+    cosine: NDArray[np.float32], mnet: NDArray[np.float32] | None, labels: PairLabels
 ) -> PairScores:
     """Sorts the scores of every query and gallery image, `(Q, G)`, into genuine and impostor.
 
@@ -76,7 +80,7 @@ def collect_pairs(
         if one_list:
             above = np.arange(len(cosine))[rows, None] < np.arange(len(cosine))[None, :]
             genuine, impostor = genuine & above, impostor & above
-        near, learnt = cosine[rows], mnet[rows]
+        near, learnt = cosine[rows], (cosine if mnet is None else mnet)[rows]
         people = labels.query_identities[rows]
         first, second = np.nonzero(impostor)
         both = np.stack([people[first], labels.gallery_identities[second]], axis=1)
@@ -92,7 +96,8 @@ def collect_pairs(
         )
     if not parts:
         raise InputProblem("a calibration needs queries; name data with people in it")
-    return PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    found = PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return found if mnet is not None else replace(found, genuine_mnet=None, impostor_mnet=None)
 
 
 def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> Calibration:
@@ -102,6 +107,8 @@ def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> C
     weighing one half each: `probability` is that of a pair that was as likely to be one person as
     two. They see all genuine pairs and at most 200,000 impostor pairs. The ratio is Platt's, or
     isotonic where that is the likelier on people who are not in the fit.
+
+    Without M-Net's scores there is no fusion, and the calibration is of the cosine alone.
 
     The tails see every pair. Of several domains each has a tail of its own, and the one that is
     kept is the highest score at every share: the rate asked for is not exceeded in any of them.
@@ -124,13 +131,9 @@ def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> C
     random = np.random.default_rng(seed)
     size = min(impostors, IMPOSTORS_TO_FIT)
     some = np.sort(random.choice(impostors, size, replace=False))
-    weights, offset = fit_logistic(
-        _columns(pairs.genuine_cosine, pairs.genuine_mnet),
-        _columns(pairs.impostor_cosine[some], pairs.impostor_mnet[some]),
-    )
-    fusion = Fusion(cosine_weight=float(weights[0]), mnet_weight=float(weights[1]), offset=offset)
+    fusion = _fit_fusion(pairs, some)
     fitted: dict[Scoring, ScoringCalibration] = {}
-    for scoring in SCORINGS:
+    for scoring in SCORINGS if fusion else SCORINGS[:1]:
         ours, others = _scores(pairs, fusion, scoring)
         tails = [impostor_tail(_scores(one, fusion, scoring)[1]) for one in domains]
         fitted[scoring] = _calibrate(
@@ -185,13 +188,24 @@ def _calibrate(scores: OneScoring, tail: tuple[TailPoint, ...], seed: int) -> Sc
     )
 
 
+def _fit_fusion(pairs: PairScores, some: NDArray[np.int64]) -> Fusion | None:
+    """The fused score's weights from all genuine pairs and some impostors; None without M-Net."""
+    if pairs.genuine_mnet is None or pairs.impostor_mnet is None:
+        return None
+    weights, offset = fit_logistic(
+        _columns(pairs.genuine_cosine, pairs.genuine_mnet),
+        _columns(pairs.impostor_cosine[some], pairs.impostor_mnet[some]),
+    )
+    return Fusion(cosine_weight=float(weights[0]), mnet_weight=float(weights[1]), offset=offset)
+
+
 def _scores(
-    pairs: PairScores, fusion: Fusion, scoring: Scoring
+    pairs: PairScores, fusion: Fusion | None, scoring: Scoring
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Genuine and impostor scores of one scoring."""
-    if scoring == "cosine":
+    if scoring == "cosine" or pairs.genuine_mnet is None or pairs.impostor_mnet is None:
         return pairs.genuine_cosine, pairs.impostor_cosine
-    if scoring == "mnet":
+    if scoring == "mnet" or fusion is None:
         return pairs.genuine_mnet, pairs.impostor_mnet
     return (
         fusion.fuse(pairs.genuine_cosine, pairs.genuine_mnet),
@@ -204,12 +218,17 @@ def _join(domains: Sequence[PairScores]) -> PairScores:
     offsets = np.cumsum([0, *(_people(one) for one in domains)])[:-1].tolist()
     return PairScores(
         np.concatenate([one.genuine_cosine for one in domains]),
-        np.concatenate([one.genuine_mnet for one in domains]),
+        _joined([one.genuine_mnet for one in domains]),
         np.concatenate([one.impostor_cosine for one in domains]),
-        np.concatenate([one.impostor_mnet for one in domains]),
+        _joined([one.impostor_mnet for one in domains]),
         np.concatenate([one.genuine_people + o for one, o in zip(domains, offsets, strict=True)]),
         np.concatenate([one.impostor_people + o for one, o in zip(domains, offsets, strict=True)]),
     )
+
+
+def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _people(pairs: PairScores) -> int:

@@ -26,12 +26,13 @@ def network_cost(description: Description, results: Sequence[DatasetResult]) -> 
         results: of the evaluation; times come from their `seconds`.
     """
     embedder = embedder_cost(description.embedder, description.preprocessing)
-    metric_network = pair_cost(description.embedder.dimension, description.metric_network)
+    network = description.metric_network
+    pair = None if network is None else pair_cost(description.embedder.dimension, network)
     return CostResult(
         embedder_parameters=embedder.parameters,
         embedder_multiply_adds=embedder.multiply_adds,
-        metric_network_parameters=metric_network.parameters,
-        pair_multiply_adds=metric_network.multiply_adds,
+        metric_network_parameters=pair.parameters if pair else 0,
+        pair_multiply_adds=pair.multiply_adds if pair else 0,
         crops_per_second=_rate(
             [
                 (result.crops, result.seconds["embedding"])

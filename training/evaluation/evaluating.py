@@ -120,7 +120,7 @@ def evaluate_search(
             )
         if "mnet" in scorings:
             depths = time_depths(
-                by_depth(search, labels, rankings), artefact.metric_network, *features
+                by_depth(search, labels, rankings), artefact.require_metric_network(), *features
             )
         compared = {name: own for name, own in metrics.items() if name not in RE_RANKED}
         own_rows = {name: rankings.pair_scores[name] for name in compared}

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
+from model.metric_network import MetricNetworkConfig
 from model.pair_features import PairFeatureKind, pair_features
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
@@ -80,7 +81,8 @@ def measure_premise(
     """The gap of every two domains in both spaces, and both spaces as pictures.
 
     Args:
-        artefact: its embedder makes the instances; its M-Net says which kind pair features are.
+        artefact: its embedder makes the instances; its M-Net says which kind pair features are;
+            without it they are squares.
         couples: what `sample_couples` gives.
         seed: of permutations, folds and pictures.
         progress: told how many crops are embedded.
@@ -93,7 +95,7 @@ def measure_premise(
             f"a domain gap needs two domains with {2 * FEWEST_COUPLES} people each, every one "
             "under two cameras; name a further data set, or leave --premise out"
         )
-    kind = artefact.description.metric_network.pair_feature
+    kind = (artefact.description.metric_network or MetricNetworkConfig()).pair_feature
     spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
     for domain, own in couples.items():
         records = [record for couple in own for record in couple]

@@ -112,11 +112,17 @@ def cost_section(cost: CostResult | None) -> str:
                         count(cost.embedder_parameters),
                         count(cost.embedder_multiply_adds),
                     ],
-                    [
-                        "M-Net, one pair",
-                        count(cost.metric_network_parameters),
-                        count(cost.pair_multiply_adds),
-                    ],
+                    *(
+                        [
+                            [
+                                "M-Net, one pair",
+                                count(cost.metric_network_parameters),
+                                count(cost.pair_multiply_adds),
+                            ]
+                        ]
+                        if cost.metric_network_parameters
+                        else []
+                    ),
                 ],
                 "a multiplication with its addition counts once, as the papers count FLOPs",
             ),

@@ -19,6 +19,7 @@ from training.evaluation.premise import measure_premise, sample_couples
 from training.evaluation.protocols import Search, held_out_people
 from training.evaluation.random_splits import usual_search
 from training.evaluation.results import EvaluationReport, PremiseResult
+from training.evaluation.searching import needs_metric_network
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class EvaluationRequest:
     """What to measure of an artefact on data sets.
 
     Attributes:
-        scorings: which rankings, of `searching.RANKINGS`.
+        scorings: which rankings, of `searching.RANKINGS`; None for those that the artefact offers.
         held_out: search for the people that the artefact's training held out, not for all.
         multi_shot: how multi-shot queries pool their scores; None measures single crops alone.
         peers: models to stand beside.
@@ -37,7 +38,7 @@ class EvaluationRequest:
         people: search for at most so many people of each set; None is everybody.
     """
 
-    scorings: Sequence[str]
+    scorings: Sequence[str] | None
     held_out: bool
     multi_shot: Pooling | None
     peers: Sequence[Peer]
@@ -59,22 +60,22 @@ class EvaluationRequest:
             progress_bar: shows how far the long steps are.
 
         Raises:
-            InputProblem: where a set cannot be searched, or has nobody held out.
+            InputProblem: where a set cannot be searched, or has nobody held out, or where the
+                artefact has no M-Net for a scoring that needs it.
         """
         held_out = loaded.description.provenance.held_out if self.held_out else None
         datasets = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
+        scorings = self.scorings or loaded.description.scorings
+        if needs_metric_network(scorings):
+            loaded.require_metric_network(name)
         searches = [(dataset, self._search(dataset, loaded)) for dataset in datasets]
-        artefact = Artefact(
-            loaded.description,
-            loaded.embedder.to(self.device),
-            loaded.metric_network.to(self.device),
-        )
+        artefact = loaded.on(self.device)
         results = [
             evaluate_search(
                 artefact,
                 dataset,
                 search,
-                self.scorings,
+                scorings,
                 self.peers,
                 progress_bar,
                 multi_shot=self.multi_shot,

@@ -50,7 +50,7 @@ class Rankings:
         pair_scores: dict[str, ScoreRows],
     ) -> None:
         self.pair_scores = pair_scores
-        self._network = artefact.metric_network
+        self._artefact = artefact
         self._search, self._labels, self._features = search, labels, features
 
     def rank(self, name: str) -> QueryMetrics:
@@ -69,7 +69,13 @@ class Rankings:
         if RE_RANKED[name] == "cosine":
             return k_reciprocal_rows(distances)
         mnet = rows_of_split(self.pair_scores["mnet"], split)
-        return k_reciprocal_rows(MetricNetworkDistances(distances, self._network, mnet))
+        network = self._artefact.require_metric_network()
+        return k_reciprocal_rows(MetricNetworkDistances(distances, network, mnet))
+
+
+def needs_metric_network(names: Sequence[str]) -> bool:
+    """Whether any of these rankings is of M-Net's scores."""
+    return bool({"mnet", "fused", "k_reciprocal_mnet"} & set(names))
 
 
 @contextmanager
@@ -94,17 +100,19 @@ def open_rankings(
     """
     queries, gallery = features
     scores = {"cosine": cosine_rows(queries, gallery)}
-    if not {"mnet", "fused", "k_reciprocal_mnet"} & set(names):
+    if not needs_metric_network(names):
         yield Rankings(artefact, search, labels, features, scores)
         return
     start = time.perf_counter()
     with (
         progress_bar(f"Scoring {search.queries[0].dataset}", len(queries)) as bar,
-        mnet_rows(artefact.metric_network, queries, gallery, bar) as learnt,
+        mnet_rows(artefact.require_metric_network(), queries, gallery, bar) as learnt,
     ):
         seconds["scoring"] = time.perf_counter() - start
         fusion = artefact.description.calibration.fusion
-        scores |= {"mnet": learnt, "fused": fused_rows(fusion, scores["cosine"], learnt)}
+        scores["mnet"] = learnt
+        if fusion is not None:
+            scores["fused"] = fused_rows(fusion, scores["cosine"], learnt)
         yield Rankings(artefact, search, labels, features, scores)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.artefact import BUNDLED, Description, TrainingData
+from model.artefact import Description, TrainingData, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
@@ -34,7 +34,7 @@ class Candidate:
 def artefact_files(names: Sequence[str]) -> dict[str, Path]:
     """The artefacts that words of a command line name, by what to call them.
 
-    A word is `bundled`, a file, a run's folder, or a folder of runs such as
+    A word is the name of a shipped artefact, a file, a run's folder, or a folder of runs such as
     `gmn train … --protocol lodo` writes.
 
     Raises:
@@ -43,10 +43,8 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for name in names:
         place = Path(name)
-        if name == "bundled":
-            files[name] = BUNDLED
-        elif not place.is_dir():
-            files[name] = place
+        if name in shipped_artefacts() or not place.is_dir():
+            files[name] = resolve_artefact(name)
         elif (place / FILE_NAME).is_file():
             files[name] = place / FILE_NAME
         else:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from model.calibration import SCORINGS
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import ModelQuery
 from service.api.security import needs
@@ -23,9 +22,12 @@ async def read_model(
     description = runtime.description
     calibration = description.calibration
     points: dict[str, Any] = {
-        name: calibration.operating_points(name, asked.gallery_size) for name in SCORINGS
+        name: calibration.operating_points(name, asked.gallery_size)
+        for name in description.scorings
     }
     return description.model_dump(mode="json") | {
+        "scorings": description.scorings,
+        "default_scoring": description.default_scoring,
         "calibration_version": runtime.calibration_version,
         "device": str(runtime.networks.device),
         "dtype": str(runtime.networks.dtype).removeprefix("torch."),

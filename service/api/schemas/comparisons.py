@@ -44,6 +44,7 @@ class ExplanationOut(Schema):
 class PairOut(Schema):
     """How alike two images are; `explanation` is there where it was asked for.
 
+    `logit` is M-Net's score, and not there where the artefact has no M-Net.
     `judged_as` says what `probability` and `verdict` are of: `pair`, two images that nobody
     searched for, at even odds and by the rates of pairs of different people; with a `gallery`
     `search`, as if one were a result of a search of the whole gallery by the other. `calibration`
@@ -65,7 +66,7 @@ class PairOut(Schema):
     )
 
     cosine: float
-    logit: float
+    logit: float | None = None
     probability: float
     verdict: Verdict
     judged_as: Literal["pair", "search"]

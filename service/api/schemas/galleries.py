@@ -11,8 +11,12 @@ from service.operations.browse import GalleryDescription
 
 
 class GalleryCalibrationOut(CalibrationOut):
-    """What a search of a whole gallery is judged by: the default scoring's, and each one's."""
+    """What a search of a whole gallery is judged by: the default's, `scoring`, and each one's.
 
+    `scorings` has those that the gallery's artefact offers.
+    """
+
+    scoring: Scoring
     scorings: dict[Scoring, CalibrationOut]
 
 

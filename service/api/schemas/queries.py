@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from model.calibration import Verdict
+from model.calibration import Scoring, Verdict
 from service.api.schemas.base import CROP_ID, CalibrationOut, Moment, RefusedOut, Schema, image_url
 from service.operations.query import QueryAnswer
 from service.operations.ranking import RankedCrop, SearchVerdict
@@ -72,6 +72,7 @@ class TimingOut(Schema):
 class QueryOut(Schema):
     """A ranking, and how sure it is.
 
+    `scoring` is what orders the results: the one asked for, or the artefact's default.
     `verdict` is `nothing_searched` where no crop passed the filter, as in an empty gallery.
     `warnings` has a sentence for each fault of an image that was sent, as an enrolment's has, and
     for each of several images that could not be used and was left out; of several images each is
@@ -94,6 +95,7 @@ class QueryOut(Schema):
                     "date": "2026-03-01T09:00:00Z",
                 },
                 "model": "9c1e5d0f7ab2",
+                "scoring": "mnet",
                 "verdict": "match",
                 "warnings": [],
                 "results": [
@@ -129,6 +131,7 @@ class QueryOut(Schema):
     calibration_version: str
     calibration: CalibrationOut
     model: str
+    scoring: Scoring
     verdict: SearchVerdict
     warnings: list[str]
     results: list[RankedOut]
@@ -144,6 +147,7 @@ class QueryOut(Schema):
             calibration_version=str(answer.calibration.version),
             calibration=CalibrationOut.model_validate(answer.calibration),
             model=answer.model,
+            scoring=answer.ranking.scoring,
             verdict=answer.ranking.verdict,
             warnings=list(answer.warnings),
             results=[

@@ -20,7 +20,7 @@ class QueryOptions(TypedDict, total=False):
     Attributes:
         top_k: how many results.
         rerank_depth: how many of them, from the top, M-Net scores.
-        scoring: `mnet`, `cosine` or `fused`.
+        scoring: `mnet`, `cosine` or `fused`, as far as the artefact offers it.
         group_by: `crop`, or `identity` to count each person once.
         cameras, exclude_cameras: only, or not, crops of these cameras.
         captured_after, captured_before: only crops of this time, with time zone.

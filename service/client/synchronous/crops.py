@@ -65,7 +65,7 @@ class CropCalls(Sender):
         Args:
             first, second: the images, as `query` takes them.
             explain: also tell which regions spoke for and against.
-            scoring: what probability and verdict go by; `mnet` unless given.
+            scoring: what probability and verdict go by; the artefact's default unless given.
             operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
             gallery: judge as a result of a search of it; as a pair by default.
         """

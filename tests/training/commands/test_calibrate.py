@@ -52,3 +52,14 @@ def test_without_out_the_artefact_itself_is_replaced(app, tiny_artefact, tmp_pat
 def test_the_bundled_artefact_is_not_overwritten(app) -> None:
     with pytest.raises(InputProblem, match="stays as it ships; name a file with --out"):
         CliRunner().invoke(app, ["bundled", "--data", PEOPLE], catch_exceptions=False)
+
+
+def test_an_artefact_without_a_metric_network_is_calibrated_for_cosine_alone(
+    app, cosine_artefact, tmp_path
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    answer = run(app, cosine_artefact, "--data", PEOPLE, "--out", out)
+    assert answer.exit_code == 0, answer.output
+    calibration = load_artefact(out).description.calibration
+    assert (list(calibration.scorings), calibration.fusion) == (["cosine"], None)
+    assert calibration.genuine_pairs == 48

@@ -88,3 +88,8 @@ def test_a_place_that_cannot_be_written_is_named(tiny_artefact, manifest, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(InputProblem, match="cannot be written"):
         embed(str(tiny_artefact), f"manifest:{manifest}", tmp_path / "file" / "features.npz")
+
+
+def test_an_artefact_without_a_metric_network_scores_no_pairs(features, cosine_artefact, tmp_path):
+    with pytest.raises(InputProblem, match=r"cosine\.safetensors has no M-Net and offers"):
+        score(str(cosine_artefact), features, features, tmp_path / "scores.npy")

@@ -102,3 +102,32 @@ def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
 def test_a_peer_of_another_kind_is_refused(tiny_artefact, manifest, tmp_path):
     with pytest.raises(InputProblem, match=r"peer\.pt: is no peer"):
         evaluate([str(tiny_artefact)], [f"manifest:{manifest}"], peer=[tmp_path / "peer.pt"])
+
+
+def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
+    app, cosine_artefact, manifest, tmp_path
+):
+    spec = f"manifest:{manifest}"
+    answer = run(app, cosine_artefact, "--data", spec, "--out", tmp_path, "--json")
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert list(found["datasets"][0]["scorings"]) == ["cosine"]
+    assert found["cost"]["metric_network_parameters"] == 0
+    page = tmp_path / "shown"
+    shown = run(report_app(), tmp_path, "--out", page)
+    assert shown.exit_code == 0, shown.output
+    assert "M-Net, one pair" not in (page / "report.html").read_text()
+    with pytest.raises(InputProblem, match="offers the scoring cosine alone"):
+        CliRunner().invoke(
+            app,
+            [str(cosine_artefact), "--data", spec, "--scoring", "fused"],
+            catch_exceptions=False,
+        )
+
+
+def report_app() -> typer.Typer:
+    from training.commands.report import report
+
+    single = typer.Typer(pretty_exceptions_enable=False)
+    single.command()(report)
+    return single
