@@ -9,20 +9,20 @@ import torch
 from torch import nn
 
 from model.backbones import split_stages
-from model.embedder import Embedder, Features
-from model.metric_network import MetricNetwork
+from model.embedder import Features
 from model.pair_features import batch_pairs, unit_features
 from training.distributed import Processes
+from training.initial_weights import StartingNetworks
 from training.losses.distillation import (
     feature_distillation_loss,
     pair_distillation_loss,
     relation_distillation_loss,
 )
 from training.losses.generalizable_metric import generalizable_metric_loss
-from training.losses.identity import identity_loss
+from training.losses.identity import identity_loss, margin_identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
 from training.losses.triplet import triplet_loss
-from training.recipe import Distillation, Losses
+from training.recipe import Distillation, Losses, Recipe
 
 INACTIVE_SHARE = 0.01
 
@@ -40,22 +40,23 @@ class TrainedNetworks(nn.Module):
 
     def __init__(
         self,
-        embedder: Embedder,
-        metric_network: MetricNetwork,
+        start: StartingNetworks,
+        recipe: Recipe,
         identities: int,
         teacher_dimensions: Sequence[int] = (),
-        frozen_stages: int = 0,
-        starts_learnt: bool = False,
     ) -> None:
         super().__init__()
-        self.embedder = embedder
-        self.metric_network = metric_network
-        self.classifier = nn.Linear(embedder.config.dimension, identities, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        self.embedder, self.metric_network = start.embedder, start.metric_network
+        dimension = recipe.embedder.dimension
+        self.classifier = nn.Linear(dimension, identities, bias=False)
+        # Directions whose length is of no account should not turn round in a few of Adam's steps.
+        spread = 0.01 if recipe.losses.identity_form == "margin" else 0.001
+        nn.init.normal_(self.classifier.weight, std=spread)
         self.projections = nn.ModuleList(
-            nn.Linear(embedder.config.dimension, size, bias=False) for size in teacher_dimensions
+            nn.Linear(dimension, size, bias=False) for size in teacher_dimensions
         )
-        self.frozen_stages, self.starts_learnt = frozen_stages, starts_learnt
+        self.frozen_stages = recipe.optimisation.frozen_stages
+        self.starts_learnt = start.is_whole
         for module in self._frozen():
             module.requires_grad_(False)
 
@@ -91,22 +92,30 @@ def loss_terms(
     labels: torch.Tensor,
     settings: Losses,
     lesson: Lesson | None = None,
+    anchor: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The weighted terms that are switched on, by name.
 
-    `identity`, `triplet`, `gmn` and `pic`; with a lesson also `distilled_feature`,
-    `distilled_relation` and `distilled_pair`.
+    Args:
+        networks: what is trained.
+        features: of the batch.
+        labels: `(B,)`.
+        settings: which terms, and their weights.
+        lesson: adds `distilled_feature`, `distilled_relation` and `distilled_pair`.
+        anchor: what the initial weights make of the batch's crops, `(B, d)`; adds `anchor`.
+
+    Returns:
+        Of `identity`, `triplet`, `gmn` and `pic` those that are on, and those that were added.
     """
     terms: dict[str, torch.Tensor] = {}
     pair_logits = None
     if settings.identity:
-        logits = networks.classifier(features.after_neck)
-        terms["identity"] = settings.identity * identity_loss(
-            logits, labels, settings.label_smoothing
+        terms["identity"] = settings.identity * _identity_loss(
+            networks.classifier, features.after_neck, labels, settings
         )
     if settings.triplet:
         terms["triplet"] = settings.triplet * triplet_loss(
-            features.before_neck, labels, settings.margin
+            features.before_neck, labels, settings.margin, settings.triplet_form
         )
     if settings.gmn or settings.pic:
         first, second = batch_pairs(len(labels), labels.device)
@@ -124,9 +133,20 @@ def loss_terms(
             terms["pic"] = settings.pic * pair_identity_center_loss(
                 pairs, labels[first], labels[second]
             )
+    if anchor is not None:
+        terms["anchor"] = settings.anchor * feature_distillation_loss(features.after_neck, anchor)
     if lesson is not None and lesson.teachers:
         terms |= _lesson_terms(networks, features.after_neck, pair_logits, lesson)
     return terms
+
+
+def _identity_loss(
+    classifier: nn.Linear, features: torch.Tensor, labels: torch.Tensor, settings: Losses
+) -> torch.Tensor:
+    if settings.identity_form == "margin":
+        margin, scale = settings.identity_margin, settings.identity_scale
+        return margin_identity_loss(features, classifier.weight, labels, margin, scale)
+    return identity_loss(classifier(features), labels, settings.label_smoothing)
 
 
 def _lesson_terms(

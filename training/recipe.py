@@ -23,6 +23,7 @@ from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from training.losses.triplet import TripletForm
 from training.published import Published
 
 TrainingPrecision = Precision | Literal["float16"]
@@ -115,6 +116,14 @@ class Losses(_Section):
     """Weights of the terms (0 switches one off) and their own settings.
 
     Attributes:
+        identity_form: `softmax` classifies by a linear layer; `margin` by cosines to class weights,
+            of which the right one is lowered by `identity_margin` and all are multiplied by
+            `identity_scale` (CosFace).
+        label_smoothing: of the softmax form.
+        triplet_form: what L_tri compares: `euclidean` distances of features, or 1 − `cosine`.
+        margin: of L_tri, in units of its distance.
+        anchor: weight of 1 − cosine between a crop's embedding and the one that the initial
+            weights give it; they must be of a whole embedder.
         perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
     """
 
@@ -122,7 +131,12 @@ class Losses(_Section):
     triplet: float = Field(1.0, ge=0)
     gmn: float = Field(1.0, ge=0)
     pic: float = Field(0.1, ge=0)
+    anchor: float = Field(0.0, ge=0)
+    identity_form: Literal["softmax", "margin"] = "softmax"
+    identity_scale: float = Field(30.0, gt=0)
+    identity_margin: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    triplet_form: TripletForm = "euclidean"
     margin: float = Field(0.3, ge=0)
     perturbation_from_epoch: int | None = Field(10, ge=0)
     gradient_regulariser: GradientRegulariser = GradientRegulariser()

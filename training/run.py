@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from model.embedder import Embedder
+from model.folding import folded
 from model.precision import choose_device
+from model.problems import InputProblem
 from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
 from training.distributed import Processes
-from training.initial_weights import starting_networks
+from training.initial_weights import StartingNetworks, starting_networks
 from training.loader import BatchMaker
 from training.objective import TrainedNetworks
 from training.recipe import Recipe
@@ -31,6 +35,7 @@ class Run:
 
     Attributes:
         notes: what was taken over from the initial weights and what was not, a line each.
+        anchor: the embedder as it starts, in evaluation mode; None where no loss compares with it.
     """
 
     recipe: Recipe
@@ -44,6 +49,7 @@ class Run:
     teachers: Sequence[Teacher] = ()
     processes: Processes = field(default_factory=Processes)
     notes: tuple[str, ...] = ()
+    anchor: nn.Module | None = None
 
     @property
     def identity(self) -> RunIdentity:
@@ -84,13 +90,9 @@ def prepare_run(
     torch.manual_seed(recipe.seed)
     start = starting_networks(recipe)
     networks = TrainedNetworks(
-        start.embedder,
-        start.metric_network,
-        len(people),
-        [teacher.dimension for teacher in teachers],
-        recipe.optimisation.frozen_stages,
-        start.is_whole,
+        start, recipe, len(people), [teacher.dimension for teacher in teachers]
     )
+    anchor = _anchor(recipe, start, device)
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together.count > 1:
         _share_statistics(networks.embedder, recipe, together, device)
@@ -108,6 +110,7 @@ def prepare_run(
         teachers,
         together,
         start.notes,
+        anchor,
     )
 
 
@@ -117,6 +120,23 @@ def data_digest(records: Sequence[CropRecord]) -> str:
     for record in records:
         digest.update(f"{record.source}\0{record.identity}\0{record.camera}\n".encode())
     return digest.hexdigest()
+
+
+def _anchor(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module | None:
+    """The starting embedder, made to be run only."""
+    if not recipe.losses.anchor:
+        return None
+    if not start.is_whole:
+        raise InputProblem(
+            f"losses.anchor keeps embeddings near those of initial_weights, and "
+            f"{recipe.initial_weights} gives none; set initial_weights to an artefact or to a "
+            "run's checkpoint, or losses.anchor=0"
+        )
+    size = recipe.preprocessing
+    embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
+    example = torch.randn(1, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
+    anchor: nn.Module = folded(embedder, example).to(device)
+    return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _share_statistics(

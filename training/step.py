@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -111,18 +111,19 @@ class GradientStep:
         with_norms: bool,
     ) -> tuple[Terms, dict[str, float]]:
         regulariser = self._run.recipe.losses.gradient_regulariser
+        anchor = self._anchor([images])
         perturbations: tuple[torch.Tensor, ...] = ()
         if regulariser.weight and regulariser.form == "adversarial":
             with kept_statistics(self._run.networks), self._unshared():
                 torch.manual_seed(seed)
                 features = self._features(*self._embed(images))
-                loss = total(self._terms(features, batch))
+                loss = total(self._terms(features, batch, anchor))
                 perturbations = adversarial_perturbations(
                     loss, features.stages, regulariser.norm, regulariser.weight
                 )
         torch.manual_seed(seed)
         features = self._features(*self._embed(images, perturbations))
-        terms = self._terms(features, batch)
+        terms = self._terms(features, batch, anchor)
         if regulariser.weight and regulariser.form == "penalty":
             terms["msgr"] = regulariser.weight * gradient_regulariser(
                 total(terms), features.stages, regulariser.norm, regulariser.exponent
@@ -151,7 +152,7 @@ class GradientStep:
         found.requires_grad_()
         torch.manual_seed(seed)
         features = self._features(found, ())
-        terms = self._terms(features, batch)
+        terms = self._terms(features, batch, self._anchor(parts))
         norms = self._norms(terms, features) if with_norms else {}
         torch.autograd.backward(total(terms) * factor)
         gradients = torch.zeros_like(found) if found.grad is None else found.grad
@@ -174,12 +175,24 @@ class GradientStep:
         gathered = self._run.processes.gather(before)
         return Features(gathered, self._run.networks.embedder.after_neck(gathered), stages)
 
-    def _terms(self, features: Features, batch: Batch) -> Terms:
+    def _anchor(self, parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """What the embedder made of the whole batch before the first step."""
+        embedder, device = self._run.anchor, self._run.device
+        if embedder is None:
+            return None
+        number_format = autocast_type(self._run.recipe, device)
+        cast = number_format is not torch.float32
+        with torch.no_grad(), torch.autocast(device.type, dtype=number_format, enabled=cast):
+            own = torch.cat([embedder(part) for part in parts])
+        return self._run.processes.gather(own.float())
+
+    def _terms(self, features: Features, batch: Batch, anchor: torch.Tensor | None) -> Terms:
         device = self._run.device
         labels = batch.labels.to(device, non_blocking=True)
         taught = [teacher.features[batch.rows].to(device) for teacher in self._run.teachers]
         lesson = Lesson(taught, self._run.recipe.distillation)
-        return loss_terms(self._run.networks, features, labels, self._run.recipe.losses, lesson)
+        settings = self._run.recipe.losses
+        return loss_terms(self._run.networks, features, labels, settings, lesson, anchor)
 
     def _norms(self, terms: Terms, features: Features) -> dict[str, float]:
         return gradient_norms(terms, features.before_neck, self._run.processes)

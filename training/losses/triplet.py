@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch.nn import functional
 
+TripletForm = Literal["euclidean", "cosine"]
 
-def triplet_loss(features: torch.Tensor, labels: torch.Tensor, margin: float = 0.3) -> torch.Tensor:
+
+def triplet_loss(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    margin: float = 0.3,
+    form: TripletForm = "euclidean",
+) -> torch.Tensor:
     """mean over anchors of max(0, farthest positive − nearest negative + margin).
 
     Args:
-        features: `(B, d)` before the BNNeck; distances are Euclidean.
+        features: `(B, d)` before the BNNeck.
         labels: `(B,)`.
-        margin: in units of that distance.
+        margin: in units of the distance.
+        form: which distance: Euclidean, or 1 − cosine.
 
     Returns:
         A scalar; an anchor without a positive or without a negative counts 0.
     """
-    distances = _euclidean(features.float())
+    if form == "cosine":
+        units = functional.normalize(features.float())
+        distances = 1.0 - units @ units.T
+    else:
+        distances = _euclidean(features.float())
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives, negatives = same & ~itself, ~same

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from training.losses.generalizable_metric import generalizable_metric_loss
-from training.losses.identity import identity_loss
+from training.losses.identity import identity_loss, margin_identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
 from training.losses.triplet import triplet_loss
 
@@ -17,6 +17,25 @@ def test_identity_loss_smooths_the_label_over_all_classes() -> None:
     log_probabilities = [2.0 - math.log(math.e**2 + 2), -math.log(math.e**2 + 2)]
     expected = -(0.9 + 0.1 / 3) * log_probabilities[0] - 2 * (0.1 / 3) * log_probabilities[1]
     assert float(identity_loss(logits, torch.tensor([0]), 0.1)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_margin_identity_loss_lowers_the_cosine_to_the_own_class_alone() -> None:
+    features = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
+    classes = torch.tensor([[0.1, 0.0], [0.0, 7.0], [-1.0, 0.0]])
+    labels = torch.tensor([0, 2])
+    logits = 10.0 * torch.tensor([[1.0 - 0.3, 0.0, -1.0], [0.0, 1.0, 0.0 - 0.3]])
+    expected = functional.cross_entropy(logits, labels)
+    found = margin_identity_loss(features, classes, labels, margin=0.3, scale=10.0)
+    assert found == pytest.approx(float(expected))
+
+
+def test_a_cosine_triplet_knows_no_length() -> None:
+    features = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 9.0]])
+    labels = torch.tensor([0, 0, 1])
+    # Anchors 0 and 1: 1 − 0.6 to the positive; 1 − 0 and 1 − 0.8 to the negative.
+    expected = (max(0.0, 0.4 - 1.0 + 0.3) + max(0.0, 0.4 - 0.2 + 0.3) + 0.0) / 3
+    assert triplet_loss(features, labels, 0.3, "cosine") == pytest.approx(expected)
+    assert triplet_loss(5.0 * features, labels, 0.3, "cosine") == pytest.approx(expected)
 
 
 def test_triplet_loss_takes_the_farthest_positive_and_the_nearest_negative() -> None:
