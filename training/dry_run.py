@@ -48,7 +48,9 @@ class Estimate(BaseModel):
         device, precision: where and in what the steps were computed.
         processes: how many train together.
         domains: what is trained on.
-        steps_per_epoch, epochs, steps: the run's length; epochs differ by a few steps.
+        steps_per_epoch, epochs, steps: the run's length.
+        crops_in_epoch: how many of the crops an epoch shows; the next one shows others.
+        single_crop_identities: people with one crop, who are left out.
         embedder, metric_network: their cost; M-Net's is for one pair.
         published: rows of a paper with the costs that it reports, to stand beside.
         seconds_per_step: the median of a few steps after a first one, whose memory is set up.
@@ -68,6 +70,8 @@ class Estimate(BaseModel):
     steps_per_epoch: int
     epochs: int
     steps: int
+    crops_in_epoch: int
+    single_crop_identities: int
     embedder: NetworkCost
     metric_network: NetworkCost
     published: tuple[Published, ...]
@@ -116,6 +120,8 @@ def estimate_run(run: Run) -> Estimate:
         steps_per_epoch=len(order),
         epochs=epochs,
         steps=len(order) * epochs,
+        crops_in_epoch=run.sampler.shown(0),
+        single_crop_identities=run.sampler.alone,
         embedder=NetworkCost(**vars(embedder)),
         metric_network=NetworkCost(**vars(pair)),
         published=tuple(row for row in recipe.published if row.parameters_millions is not None),

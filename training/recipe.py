@@ -52,6 +52,8 @@ class Sampling(_Section):
     """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed.
 
     Attributes:
+        order: what an epoch is made of. `crops`: each identity's crops, K at a time. `identities`:
+            each identity once, its batch filled up with others at random, as MSFL's paper has it.
         identities_per_set: how many people of each data set take part in training at most, chosen
             by a hash with the seed of `held_out`; null takes everybody. Nobody held out is touched.
         recombined: how many people are added to each photographed set, put together of the upper
@@ -60,6 +62,7 @@ class Sampling(_Section):
 
     identities: int = Field(16, ge=2)
     images: int = Field(4, ge=2)
+    order: Literal["crops", "identities"] = "crops"
     identities_per_set: int | None = Field(None, ge=2)
     recombined: int = Field(0, ge=0)
 

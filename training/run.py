@@ -79,8 +79,9 @@ def prepare_run(
     """
     device, together = choose_device(device_name), processes or Processes()
     together.share(recipe.sampling.identities * recipe.sampling.images)
+    sampling = recipe.sampling
     sampler = PKSampler(
-        records, recipe.sampling.identities, recipe.sampling.images, seed=recipe.seed
+        records, sampling.identities, sampling.images, seed=recipe.seed, order=sampling.order
     )
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}

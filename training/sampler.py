@@ -1,29 +1,46 @@
-"""PK sampling: P identities × K crops a batch, every domain in every batch by its share."""
+"""PK sampling: batches of P identities × K crops, in which each domain has its share on average."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from math import ceil
+from typing import Literal
 
 import numpy as np
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 
-Chunk = list[int]
+Person = tuple[str, str]
+
+LONGEST = 2
+"""By how many times an epoch may grow so that the person with the most crops is shown whole."""
 
 
 class PKSampler:
-    """Batches of row numbers for one epoch after another.
+    """Batches of row numbers for one epoch after another; they depend on (seed, epoch) alone.
 
-    Within an epoch an identity comes up once for every K crops it has (at least once), each time
-    with other crops; one with fewer than K gives some twice, one with a single crop is left out,
-    since it has no positive pair. Domains are interleaved in proportion, so a batch mixes them all.
-    The order depends on (seed, epoch) alone.
+    By `crops`, an identity comes up once for every K crops it has (at least once), each time with
+    other crops and spread over the epoch; one with fewer than K crops gives some twice. The crops
+    that do not fill a K are others in every epoch. Where a batch would lack people, some come up
+    once more. A person with more crops than the epoch has room for shows others of them in the
+    next one. Domains are interleaved in proportion to their crops, so a batch mixes them; one with
+    less than a place per batch is in some batches only.
+
+    By `identities`, the epoch has as many batches as there are identities: each one has its batch,
+    in random order, and the other P − 1 are drawn at random, as are the crops of all.
+
+    An identity with a single crop has no positive pair and is left out.
     """
 
     def __init__(
-        self, records: Sequence[CropRecord], identities: int, images: int, seed: int = 0
+        self,
+        records: Sequence[CropRecord],
+        identities: int,
+        images: int,
+        seed: int = 0,
+        order: Literal["crops", "identities"] = "crops",
     ) -> None:
         """Prepares the sampler.
 
@@ -32,69 +49,121 @@ class PKSampler:
             identities: P.
             images: K.
             seed: of the order.
+            order: what an epoch is made of.
 
         Raises:
             InputProblem: when fewer than P identities have two crops.
         """
-        self.identities, self.images, self.seed = identities, images, seed
-        self._domains: dict[str, dict[tuple[str, str], list[int]]] = defaultdict(dict)
+        self.identities, self.images, self.seed, self.order = identities, images, seed, order
+        people: dict[Person, list[int]] = defaultdict(list)
         for row, record in enumerate(records):
-            self._domains[record.domain].setdefault(record.person, []).append(row)
-        for people in self._domains.values():
-            for person in [person for person, rows in people.items() if len(rows) < 2]:
-                del people[person]
-        usable = sum(len(people) for people in self._domains.values())
-        if usable < identities:
+            people[record.person].append(row)
+        self._people = {person: rows for person, rows in people.items() if len(rows) > 1}
+        self._domain_of = {person: records[rows[0]].domain for person, rows in self._people.items()}
+        self.alone = len(people) - len(self._people)
+        if len(self._people) < identities:
             raise InputProblem(
-                f"only {usable} identities have two crops or more, a batch needs {identities}; "
-                "give more data or lower sampling.identities"
+                f"only {len(self._people)} identities have two crops or more, a batch needs "
+                f"{identities}; give more data or lower sampling.identities"
             )
 
     def epoch(self, number: int) -> list[list[int]]:
         """All batches of one epoch, each P·K row numbers, an identity's K side by side."""
         random = np.random.default_rng((self.seed, number))
-        positioned: list[tuple[float, tuple[str, str], Chunk]] = []
-        for domain in sorted(self._domains):
-            chunks = list(self._domain_chunks(self._domains[domain], random))
-            positioned += [
-                ((index + random.random()) / len(chunks), person, chunk)
-                for index, (person, chunk) in enumerate(chunks)
+        if self.order == "identities":
+            return list(self._batch_of_each(random))
+        turns, batches = self._turns(random)
+        chunks = {
+            person: self._chunks(self._people[person], count, random)
+            for person, count in turns.items()
+        }
+        return [
+            [row for person in batch for row in next(chunks[person])]
+            for batch in self._fill(self._interleaved(turns, random), turns, batches)
+        ]
+
+    def shown(self, number: int) -> int:
+        """How many different crops an epoch shows."""
+        return len({row for batch in self.epoch(number) for row in batch})
+
+    def _turns(self, random: np.random.Generator) -> tuple[dict[Person, int], int]:
+        """How often each person comes up, and in how many batches; together they fill them."""
+        wanted = {person: max(len(rows) // self.images, 1) for person, rows in self._people.items()}
+        needed = ceil(sum(wanted.values()) / self.identities)
+        batches = min(max(needed, *wanted.values()), LONGEST * needed)
+        turns = {person: min(count, batches) for person, count in wanted.items()}
+        missing = batches * self.identities - sum(turns.values())
+        while missing:
+            people = [person for person, count in turns.items() if count < batches]
+            fewest = min(turns[person] for person in people)
+            people = [person for person in people if turns[person] == fewest]
+            for pick in random.permutation(len(people))[:missing]:
+                turns[people[pick]] += 1
+            missing -= min(missing, len(people))
+        return turns, batches
+
+    def _interleaved(self, turns: dict[Person, int], random: np.random.Generator) -> list[Person]:
+        """Every turn of everybody: a person's spread over the epoch, and so each domain's."""
+        domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
+        for person, count in turns.items():
+            for index, offset in enumerate(random.random(count)):
+                domains[self._domain_of[person]].append(((index + offset) / count, person))
+        placed: list[tuple[float, Person]] = []
+        for domain in sorted(domains):
+            own = sorted(domains[domain])
+            offsets = random.random(len(own))
+            placed += [
+                ((index + offset) / len(own), person)
+                for index, (offset, (_, person)) in enumerate(zip(offsets, own, strict=True))
             ]
-        positioned.sort(key=lambda entry: entry[0])
-        return list(self._batches([(person, chunk) for _, person, chunk in positioned]))
+        return [person for _, person in sorted(placed)]
 
-    def _domain_chunks(
-        self, people: dict[tuple[str, str], list[int]], random: np.random.Generator
-    ) -> Iterator[tuple[tuple[str, str], Chunk]]:
-        queues = {person: self._chunks(rows, random) for person, rows in people.items()}
-        while queues:
-            waiting = list(queues)
-            for pick in random.permutation(len(waiting)):
-                person = waiting[pick]
-                yield person, queues[person].pop()
-                if not queues[person]:
-                    del queues[person]
+    def _fill(
+        self, waiting: list[Person], turns: dict[Person, int], batches: int
+    ) -> Iterator[list[Person]]:
+        """Batches of P people each, in the order they wait; nobody is in one twice.
 
-    def _chunks(self, rows: list[int], random: np.random.Generator) -> list[Chunk]:
-        order = [rows[index] for index in random.permutation(len(rows))]
-        if len(order) < self.images:
-            extra = random.choice(order, self.images - len(order), replace=True)
-            return [order + [int(row) for row in extra]]
-        whole = len(order) // self.images
-        return [order[part * self.images : (part + 1) * self.images] for part in range(whole)]
-
-    def _batches(self, chunks: list[tuple[tuple[str, str], Chunk]]) -> Iterator[list[int]]:
-        pending = deque(chunks)
-        remaining = Counter(person for person, _ in chunks)
-        while len(remaining) >= self.identities:
-            batch: dict[tuple[str, str], Chunk] = {}
-            deferred: list[tuple[tuple[str, str], Chunk]] = []
+        Who has as many turns left as there are batches must be in every one of them.
+        """
+        queue, left, ahead = deque(waiting), dict(turns), Counter[Person]()
+        for rest in range(batches, 0, -1):
+            batch = {person: None for person, count in left.items() if count == rest}
+            ahead.update(batch.keys())
+            deferred: list[Person] = []
             while len(batch) < self.identities:
-                person, chunk = pending.popleft()
-                if person in batch:
-                    deferred.append((person, chunk))
+                person = queue.popleft()
+                if ahead[person]:
+                    ahead[person] -= 1
+                elif person in batch:
+                    deferred.append(person)
                 else:
-                    batch[person] = chunk
-            pending.extendleft(reversed(deferred))
-            remaining -= Counter(batch.keys())
-            yield [row for chunk in batch.values() for row in chunk]
+                    batch[person] = None
+            queue.extendleft(reversed(deferred))
+            for person in batch:
+                left[person] -= 1
+            yield list(batch)
+
+    def _chunks(
+        self, rows: list[int], count: int, random: np.random.Generator
+    ) -> Iterator[list[int]]:
+        """K crops for each turn; none twice before all were shown, nor in one turn if they last."""
+        order: list[int] = []
+        for _ in range(count):
+            if len(order) < self.images:
+                others = [row for row in rows if row not in order]
+                order += [others[index] for index in random.permutation(len(others))]
+            if len(order) < self.images:
+                order += random.choice(rows, self.images - len(order)).tolist()
+            yield order[: self.images]
+            order = order[self.images :]
+
+    def _batch_of_each(self, random: np.random.Generator) -> Iterator[list[int]]:
+        people = list(self._people)
+        for pick in random.permutation(len(people)):
+            others = random.choice(len(people) - 1, self.identities - 1, replace=False)
+            batch = [pick, *(other + (other >= pick) for other in others)]
+            yield [
+                row
+                for person in batch
+                for row in next(self._chunks(self._people[people[person]], 1, random))
+            ]

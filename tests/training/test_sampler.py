@@ -60,6 +60,52 @@ def test_an_epoch_uses_an_identitys_crops_once_while_they_last() -> None:
     assert len(rows) == len(set(rows)) == 8 * 2 * 4
 
 
+@settings(max_examples=40, deadline=None)
+@given(crops=st.lists(st.integers(2, 60), min_size=4, max_size=20), seed=st.integers(0, 99))
+def test_people_with_few_and_with_many_crops_fill_every_batch(crops: list[int], seed: int) -> None:
+    records = [
+        record for place, count in enumerate(crops) for record in people(str(place), 1, count)
+    ]
+    batches = PKSampler(records, identities=4, images=4, seed=seed).epoch(1)
+    for batch in batches:
+        counts = Counter(records[row].person for row in batch)
+        assert len(counts) == 4
+        assert set(counts.values()) == {4}
+    shown = Counter(records[row].person for row in {row for batch in batches for row in batch})
+    for person, count in Counter(record.person for record in records).items():
+        assert shown[person] >= min(count - count % 4, 4 * len(batches))
+
+
+def test_an_epoch_shows_all_crops_though_a_few_people_have_most_of_them() -> None:
+    records = people("busy", 12, 400) + people("quiet", 20, 4)
+    sampler = PKSampler(records, identities=16, images=4)
+    assert sampler.shown(0) == len(records)
+    assert len(sampler.epoch(0)) == 100
+
+
+def test_a_person_with_nearly_all_crops_at_most_doubles_the_epoch() -> None:
+    records = people("staff", 1, 1000) + people("visitors", 50, 4)
+    sampler = PKSampler(records, identities=16, images=4)
+    assert len(sampler.epoch(0)) == 2 * 19
+    assert sampler.shown(0) == 200 + 2 * 19 * 4
+    assert {row for batch in sampler.epoch(0) for row in batch} != {
+        row for batch in sampler.epoch(1) for row in batch
+    }
+
+
+def test_by_identities_each_one_has_a_batch_that_others_fill_at_random() -> None:
+    records = people("one", 20, 5) + people("two", 10, 2)
+    sampler = PKSampler(records, identities=4, images=4, seed=1, order="identities")
+    batches = sampler.epoch(0)
+    assert Counter(records[batch[0]].person for batch in batches) == Counter(
+        {record.person: 1 for record in records}
+    )
+    for batch in batches:
+        assert set(Counter(records[row].person for row in batch).values()) == {4}
+        assert len({records[row].person for row in batch}) == 4
+    assert batches == sampler.epoch(0) != sampler.epoch(1)
+
+
 def test_the_same_epoch_is_the_same_again_and_the_next_is_another() -> None:
     records = people("one", 20, 5)
     sampler = PKSampler(records, identities=4, images=4, seed=5)

@@ -32,11 +32,14 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
     memory = f"{estimate.memory_bytes / 1e9:.2f} GB"
     if estimate.gpu_memory_bytes is not None:
         memory += f", {estimate.gpu_memory_bytes / 1e9:.2f} GB of the GPU's"
+    crops = sum(size.crops for size in estimate.domains.values())
+    alone = estimate.single_crop_identities
     for name, value in (
         (
             "steps",
             f"{estimate.steps_per_epoch:,} an epoch × {estimate.epochs:,} = {estimate.steps:,}",
         ),
+        ("an epoch shows", crops_shown(crops, estimate.crops_in_epoch, alone)),
         ("memory", memory),
         ("a step", f"{estimate.seconds_per_step:.3g} s"),
         (
@@ -47,6 +50,22 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
     ):
         facts.add_row(name, value)
     console.print(facts)
+
+
+def crops_shown(crops: int, in_epoch: int, alone: int) -> str:
+    """How much of the training crops an epoch shows, a sentence.
+
+    Args:
+        crops: the training crops.
+        in_epoch: how many of them an epoch shows.
+        alone: people who have one crop only.
+    """
+    shown = f"all {crops:,} crops"
+    if in_epoch < crops:
+        shown = f"{in_epoch:,} of {crops:,} crops, and others in the next"
+    if alone:
+        shown += f"; {alone:,} people with a single crop are left out"
+    return shown
 
 
 def _cost_table(estimate: Estimate) -> Table:

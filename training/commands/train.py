@@ -195,6 +195,7 @@ def _train_one(
     console: Console,
     processes: Processes,
 ) -> None:
+    from training.commands.dry_run_rendering import crops_shown
     from training.finish import finish_run, without_folders
     from training.run import prepare_run
     from training.stopping import TrainingStopped
@@ -203,6 +204,8 @@ def _train_one(
     records, held_out = _split(recipe, datasets)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
     run = prepare_run(recipe, records, out, processes)
+    shown = crops_shown(len(records), run.sampler.shown(0), run.sampler.alone)
+    console.print(f"An epoch shows {shown}")
     for note in run.notes:
         console.print(note, markup=False, soft_wrap=True)
     if processes.leads:

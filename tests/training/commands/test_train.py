@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import gmn
 
@@ -49,6 +50,28 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) ->
     assert answer["embedder"]["parameters"] == pytest.approx(2.2e6, rel=0.05)
     assert answer["seconds"] > answer["steps"] * answer["seconds_per_step"] > 0
     assert answer["memory_bytes"] > 100e6
+
+
+def test_a_dry_run_and_a_run_say_what_an_epoch_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,identity,camera"]
+    # Person 0 has 39 crops, 1 has 11, and ten others have one each.
+    for number in range(60):
+        person, camera = (number, "b") if number < 12 else (0 if number < 50 else 1, "a")
+        Image.new("RGB", (32, 64), (number, 2 * number, 50)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{person},{camera}")
+    (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
+    words = command("small-gmn", "--dry-run", "--json")
+    words[words.index(DATA)] = f"manifest:{tmp_path / 'shop.csv'}"
+    words += ["--set", "sampling.identities=2", "--set", "held_out.fraction=0.0001"]
+    assert gmn.run(words[3:]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
+    assert gmn.run([word for word in words[3:] if word != "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert "47 of 60 crops" in shown
+    assert "10 people with a single crop are left out" in shown
 
 
 def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
