@@ -12,7 +12,6 @@ from model.artefact import (
     FIRST_BUNDLED,
     Artefact,
     Description,
-    Provenance,
     load_artefact,
     resolve_artefact,
     save_artefact,
@@ -22,6 +21,7 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.pair_scoring import cosine_similarities, score_pairs
 from model.preprocessing import Preprocessing
+from model.provenance import Provenance
 
 CROPS_PER_BATCH = 32
 

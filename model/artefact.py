@@ -7,7 +7,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from model.provenance import Provenance, TrainingFingerprints
 
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
@@ -39,47 +40,6 @@ FIRST_BUNDLED = "bundled@1"
 
 class ArtefactProblem(InputProblem):
     """A file that is not a usable artefact: names the file, what is wrong, what to do."""
-
-
-class TrainingData(BaseModel):
-    """One data set that went into the weights or the calibration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    spec: str
-    terms: str
-    crops: int
-    identities: int
-    cameras: int
-
-
-class Provenance(BaseModel):
-    """Where an artefact comes from.
-
-    Attributes:
-        data: what it was trained on; the held-out identities are not counted in it.
-        terms: under what terms the weights may be used, as its data demands.
-        recipe: the resolved recipe.
-        command: the command line that made it.
-        commit: the project's commit, or None outside a checkout.
-        created_at: RFC 3339.
-        held_out: fraction of identities kept out of training, and the seed that chose them.
-        initial_weights: what the backbone started from.
-        metrics: figures measured on the held-out identities, by name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: tuple[TrainingData, ...]
-    terms: str
-    recipe: dict[str, Any]
-    command: str
-    commit: str | None
-    created_at: str
-    held_out: dict[str, float]
-    initial_weights: str
-    metrics: dict[str, Any]
 
 
 class Description(BaseModel):
@@ -132,16 +92,25 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded artefact; its networks are in evaluation mode and float32, on the CPU."""
+    """A loaded artefact; its networks are in evaluation mode and float32, on the CPU.
+
+    Attributes:
+        training: which crops and people it was trained on; empty in older artefacts.
+    """
 
     description: Description
     embedder: Embedder
     metric_network: MetricNetwork | None
+    training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
 
     def on(self, device: torch.device) -> Artefact:
         """The same artefact with its networks moved to a device."""
         network = self.metric_network
-        return Artefact(self.description, self.embedder.to(device), network and network.to(device))
+        return replace(
+            self,
+            embedder=self.embedder.to(device),
+            metric_network=network and network.to(device),
+        )
 
     def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
         """M-Net.
@@ -166,6 +135,7 @@ def save_artefact(
     embedder: Embedder,
     metric_network: MetricNetwork | None,
     half: bool = True,
+    training: TrainingFingerprints | None = None,
 ) -> Description:
     """Writes an artefact atomically.
 
@@ -175,6 +145,7 @@ def save_artefact(
         embedder, metric_network: the weights; no M-Net where the description has none.
         half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
             variance does not survive the narrow range.
+        training: fingerprints of the training crops and people.
 
     Returns:
         The description with both fingerprints.
@@ -182,6 +153,8 @@ def save_artefact(
     tensors = _tensors("embedder", embedder, half)
     if metric_network is not None:
         tensors |= _tensors("metric_network", metric_network, half)
+    if training is not None:
+        tensors |= training.tensors()
     return _write(path, description, tensors)
 
 
@@ -285,11 +258,12 @@ def load_artefact(path: Path) -> Artefact:
             )
     embedder = Embedder(description.embedder)
     _fill(path, "embedder", embedder, tensors)
+    training = TrainingFingerprints.from_tensors(tensors)
     if description.metric_network is None:
-        return Artefact(description, embedder.eval(), None)
+        return Artefact(description, embedder.eval(), None, training)
     metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
     _fill(path, "metric_network", metric_network, tensors)
-    return Artefact(description, embedder.eval(), metric_network.eval())
+    return Artefact(description, embedder.eval(), metric_network.eval(), training)
 
 
 def _read(path: Path) -> tuple[Description, dict[str, torch.Tensor]]:

@@ -67,12 +67,13 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
 
-    from model.artefact import Description, Provenance, save_artefact
+    from model.artefact import Description, save_artefact
     from model.crops.decode import decode_crop
     from model.embedder import Embedder, EmbedderConfig
     from model.metric_network import MetricNetwork, MetricNetworkConfig
     from model.pair_features import unit_features
     from model.preprocessing import Preprocessing
+    from model.provenance import Provenance
 
     preprocessing = Preprocessing(height=64, width=32)
     with torch.random.fork_rng():

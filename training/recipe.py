@@ -31,6 +31,7 @@ TrainingPrecision = Precision | Literal["float16"]
 INDECISIVE = {
     *("name", "description", "terms", "published", "workers", "cache_megabytes"),
     *("log_every_steps", "checkpoint_every_steps"),
+    *("initial_weights_data", "initial_weights_terms"),
 }
 RECIPES = Path(__file__).parent / "recipes"
 # Keys for which the word none means that there is no such thing; elsewhere it is a text.
@@ -218,6 +219,9 @@ class Recipe(_Section):
             affine function of the cosine; or `initial`, those of an artefact or a checkpoint, or
             the cosine where it holds none that fits, and random ones without artefact and
             checkpoint.
+        initial_weights_data: data sets that the publisher of the initial weights names, such as
+            `["ImageNet", "MSMT17"]`; empty where they are not known, or an artefact states them.
+        initial_weights_terms: under what terms the initial weights may be used.
         terms: under what terms the weights may be used, where the data sets do not say it all.
         precision: what the network computes in; `float16` scales the loss.
         workers: threads that prepare batches ahead; 0 prepares each when it is needed.
@@ -230,6 +234,8 @@ class Recipe(_Section):
     embedder: EmbedderConfig = EmbedderConfig()
     terms: str = ""
     initial_weights: str = "torchvision"
+    initial_weights_data: tuple[str, ...] = ()
+    initial_weights_terms: str = ""
     metric_network: MetricNetworkConfig = MetricNetworkConfig()
     metric_network_start: Literal["initial", "random", "cosine"] = "initial"
     preprocessing: Preprocessing = Preprocessing()

@@ -13,9 +13,11 @@ from model.artefact import (
     ArtefactProblem,
     Description,
     load_artefact,
+    replace_calibration,
     resolve_artefact,
     save_artefact,
 )
+from model.provenance import TrainingFingerprints
 
 
 @pytest.fixture
@@ -214,3 +216,25 @@ def test_a_newer_bundled_artefact_is_the_default(
     (tmp_path / "bundled.safetensors").write_bytes(tiny_artefact.read_bytes())
     assert resolve_artefact("bundled") == tmp_path / "bundled.safetensors"
     assert resolve_artefact("small") == tmp_path / "small.safetensors"
+
+
+def test_an_older_artefact_keeps_its_fingerprints_when_it_is_written_again(tmp_path: Path) -> None:
+    first = resolve_artefact("bundled@1")
+    bundled = load_artefact(first)
+    again = replace_calibration(
+        first, tmp_path / "again.safetensors", bundled.description.calibration
+    )
+    assert again == bundled.description
+    assert not len(bundled.training.crops)
+
+
+def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
+    artefact: Artefact, tmp_path: Path
+) -> None:
+    path, known = tmp_path / "new.safetensors", TrainingFingerprints.of([5, -3], [7])
+    save_artefact(
+        path, artefact.description, artefact.embedder, artefact.metric_network, training=known
+    )
+    replace_calibration(path, path, artefact.description.calibration)
+    assert load_artefact(path).training.crops.tolist() == [-3, 5]
+    assert load_artefact(path).training.people.tolist() == [7]

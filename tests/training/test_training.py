@@ -17,7 +17,7 @@ from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.divergence import DivergenceWatch
-from training.finish import without_folders
+from training.provenance import without_folders
 from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.trainer import train

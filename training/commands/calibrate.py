@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,8 +47,8 @@ def calibrate(
 ) -> None:
     """Fits an artefact's probabilities and operating points anew, and writes them into it.
 
-    Of a data set that the artefact was trained on only the people held out are used. The weights
-    and the embedding fingerprint stay, so that galleries stay usable.
+    People that the artefact was trained on are left out, as their crops show. The weights and the
+    embedding fingerprint stay, so that galleries stay usable.
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
@@ -69,15 +70,12 @@ def calibrate(
     make_folder(target.parent)
     chosen = choose_device(device)
     on_device = loaded.on(chosen)
-    searches = [
-        (dataset, unseen_people(dataset, loaded.description)) for dataset in read_datasets(data)
-    ]
+    searches = [(dataset, unseen_people(dataset, loaded)) for dataset in read_datasets(data)]
     for dataset, search in searches:
         if search.held_out:
             Console(stderr=True).print(
-                f"{dataset.name}: the artefact was trained on a set of this name, so only the "
-                "people that its training held out are used; if this set shows other people, "
-                "rename it",
+                f"{dataset.name}: the artefact was trained on some of these people, so only the "
+                f"other {len({record.identity for record in search.records}):,} are used",
                 markup=False,
                 soft_wrap=True,
             )
@@ -89,14 +87,29 @@ def calibrate(
         _show(Console(), target, description)
 
 
-def unseen_people(dataset: Dataset, description: Description) -> Search:
-    """A search for people that the artefact's training did not see."""
-    from training.evaluation.protocols import held_out_people, whole_set
-    from training.evaluation.unseen import may_be_same_set
+def unseen_people(dataset: Dataset, artefact: Artefact) -> Search:
+    """A search for people that the artefact was not trained on.
 
-    if any(may_be_same_set(known, dataset) for known in description.provenance.data):
-        return held_out_people(dataset, description.provenance.held_out)
-    return whole_set(dataset)
+    Raises:
+        InputProblem: where it was trained on all of them.
+    """
+    from training.evaluation.protocols import across_cameras, whole_set
+    from training.evaluation.unseen import seen_people
+
+    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
+    if not seen.identities:
+        return whole_set(dataset)
+    others = [
+        record
+        for record in dataset.records
+        if record.split in (None, "train") and record.identity not in seen.identities
+    ]
+    if not others:
+        raise InputProblem(
+            f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, which leaves no people "
+            "to calibrate on; name a set that it was not trained on"
+        )
+    return replace(across_cameras(dataset.spec, others), held_out=True)
 
 
 def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatures:

@@ -191,8 +191,10 @@ def _protocol(
             f"--protocol {name}: measures people that an artefact has never seen; leave out "
             f"--split {Split.HELD_OUT}"
         )
+    loaded = {named: load_artefact(file) for named, file in files.items()}
     candidates = [
-        Candidate(named, file, load_artefact(file).description) for named, file in files.items()
+        Candidate(named, files[named], own.description, own.training)
+        for named, own in loaded.items()
     ]
     pictures: list[SearchPictures] = []
 

@@ -26,10 +26,8 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
         )
         if result.seen_in_training:
             console.print(
-                "  [yellow]The artefact was trained on a set of this name: some of these people "
-                "may have been in its training. Contents are not compared: if it shows other "
-                "people, rename the set, else --split held-out measures those it has not "
-                "seen.[/yellow]",
+                f"  [yellow]{escape(result.seen_sentence)} --split held-out measures people "
+                "that its training held out.[/yellow]",
                 soft_wrap=True,
             )
         console.print(_metrics_table(result))

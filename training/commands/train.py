@@ -196,7 +196,8 @@ def _train_one(
     processes: Processes,
 ) -> None:
     from training.commands.dry_run_rendering import crops_shown
-    from training.finish import finish_run, without_folders
+    from training.finish import finish_run
+    from training.provenance import without_folders
     from training.run import prepare_run
     from training.stopping import TrainingStopped
     from training.trainer import train as train_networks

@@ -106,4 +106,10 @@ def _as_training(dataset: Dataset, test_images: bool) -> Dataset:
         for record in dataset.records
         if record.identity not in nobody and (test_images or record.split in (None, "train"))
     )
-    return replace(dataset, records=records)
+    splits = ("train", "query", "gallery") if test_images else ("train",)
+    present = {record.split for record in dataset.records}
+    return replace(
+        dataset,
+        records=records,
+        training_splits=tuple(name for name in splits if name in present) or None,
+    )

@@ -94,6 +94,8 @@ class Dataset:
             two versions do not compare; empty where there is one only.
         training_people: the identities that each of the authors' own random trials trains on
             (`DatasetKind.trials`), one set a trial; empty where the authors ship none.
+        training_splits: of which splits the crops are that a run may train on; None where the set
+            has none.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Dataset:
     records: tuple[CropRecord, ...]
     version: str = ""
     training_people: tuple[frozenset[str], ...] = ()
+    training_splits: tuple[str, ...] | None = None
 
     @property
     def identities(self) -> list[str]:

@@ -45,7 +45,7 @@ from training.evaluation.searching import (
     rank_search,
     rows_of_split,
 )
-from training.evaluation.unseen import may_have_been_seen
+from training.evaluation.unseen import seen_people
 
 
 class Stopwatch:
@@ -138,6 +138,7 @@ def evaluate_search(
         metrics[peer.name] = rank_search(search, labels, partial(rows_of_split, cosine))
         peer_results[peer.name] = plain_result(metrics[peer.name], labels)
     some = next(iter(metrics.values()))
+    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
     return DatasetResult(
         name=dataset.name,
         spec=dataset.spec,
@@ -146,7 +147,9 @@ def evaluate_search(
         queries=len(search.queries),
         gallery=len(search.gallery),
         identities=len({record.identity for record in records}),
-        seen_in_training=may_have_been_seen(artefact.description.provenance.data, dataset, search),
+        seen_in_training=bool(seen.of(search)),
+        seen_identities=len(seen.of(search)),
+        seen_because=list(seen.reasons),
         used_to_calibrate=search.held_out,
         not_counted=some.not_counted,
         scorings=results,

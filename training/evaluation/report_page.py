@@ -170,9 +170,8 @@ def _warnings(result: DatasetResult) -> list[str]:
     if result.seen_in_training:
         found.append(
             paragraph(
-                "The artefact was trained on a set of this name: some of these people may have "
-                "been in its training. Contents are not compared: if it shows other people, rename "
-                "the set, else <code>--split held-out</code> measures the others.",
+                f"{escape(result.seen_sentence)} <code>--split held-out</code> measures people "
+                "that its training held out.",
                 "warning",
             )
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
-from model.artefact import Provenance
+from model.provenance import Provenance
 from training.evaluation.intervals import Interval, mean_interval
 from training.evaluation.query_values import QueryValues
 
@@ -267,6 +267,9 @@ class DatasetResult(BaseModel):
 
     Attributes:
         seen_in_training: some of these people may have been in the artefact's training.
+        seen_identities: how many of the people searched for.
+        seen_because: why, a clause each, such as "was trained on 20 of its 24 crops"; they are of
+            the whole set, not only of the people searched for.
         used_to_calibrate: the people are those held out, on whom the artefact was calibrated.
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries.
@@ -301,8 +304,19 @@ class DatasetResult(BaseModel):
     splits: int = 1
     version: str = ""
     crops: int = 0
+    seen_identities: int = 0
+    seen_because: list[str] = []
     rank_lists: list[RankList] = []
     query_values: InstanceOf[QueryValues] | None = Field(None, exclude=True, repr=False)
+
+    @property
+    def seen_sentence(self) -> str:
+        """Why some people were in the artefact's training, and how many of those searched for."""
+        reasons = "; it ".join(self.seen_because) or "may have been trained on this set"
+        return (
+            f"The artefact {reasons}. So {self.seen_identities:,} of the people searched for may "
+            "have been in its training."
+        )
 
 
 class EvaluationReport(BaseModel):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.artefact import Description, TrainingData, resolve_artefact, shipped_artefacts
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
+from model.provenance import Provenance, TrainingData, TrainingFingerprints
+from training.datasets.held_out import is_held_out
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.protocols import Search
+from training.provenance import crop_fingerprint, known_source, person_fingerprints
 
 FILE_NAME = "model.safetensors"
-NAMED_BY_THEIR_OWNER = ("manifest", "folder", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,13 @@ class Candidate:
         name: as it was given, or the folder of its run.
         path: its file.
         description: what it says of itself.
+        training: fingerprints of its training crops and people.
     """
 
     name: str
     path: Path
     description: Description
+    training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
 
 
 def artefact_files(names: Sequence[str]) -> dict[str, Path]:
@@ -58,33 +66,140 @@ def artefact_files(names: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def trained_on(data: Sequence[TrainingData], dataset: Dataset) -> str | None:
-    """Why some people of a data set may have been trained on; None where that cannot be.
+@dataclass(frozen=True)
+class SeenPeople:
+    """Which people of a data set an artefact may have been trained on.
+
+    Attributes:
+        identities: of the data set.
+        crops: how many of the data set's crops are among the artefact's training crops.
+        reasons: why, a clause each, such as "was trained on 20 of its 24 crops".
+    """
+
+    identities: frozenset[str] = frozenset()
+    crops: int = 0
+    reasons: tuple[str, ...] = ()
+
+    def of(self, search: Search) -> frozenset[str]:
+        """Those who are searched for."""
+        return self.identities & {record.identity for record in search.queries}
+
+
+def seen_people(
+    provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
+) -> SeenPeople:
+    """Which people of a data set an artefact, or a source of its weights, was trained on.
+
+    Crops decide: a person counts as seen where one of the person's crops was trained on. People of
+    a public set are compared by their identities, too. An artefact of an older version stores
+    neither, and its data sets are compared by their names.
 
     Args:
-        data: from an artefact's provenance.
+        provenance, training: the artefact's.
+        dataset: to be tested on or calibrated on, with all its crops.
+
+    Raises:
+        InputProblem: naming a crop that cannot be read.
+    """
+    identities, crops, reasons = _seen_contents(training, dataset)
+    everyone = frozenset(record.identity for record in dataset.records)
+    for known in provenance.all_data:
+        if known.name != dataset.name and overlapping([known.name], [dataset.name]):
+            identities |= everyone
+            reasons.append(f"was trained on {known.name}, which shows some of the same people")
+        elif known.fingerprints is None and _has_name_of(known, dataset):
+            own = provenance.held_out if known in provenance.data else {}
+            identities |= _trained_by_name(known, dataset, own)
+            reasons.append(
+                f"was trained on a set named {known.name}; it stores no fingerprints of its "
+                "training crops, so contents cannot be compared"
+            )
+    for source in provenance.all_sources:
+        for name in source.documented_data:
+            if _same_name(name, dataset):
+                identities |= everyone
+                reasons.append(f"has weights from {source.name}, which was trained on {name}")
+    return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons)))
+
+
+def trained_on(
+    provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
+) -> str | None:
+    """Why an artefact knows a data set's people or cameras; None where it does not.
+
+    Args:
+        provenance, training: the artefact's.
         dataset: to be tested on.
     """
-    kind = dataset.spec.partition(":")[0]
-    for known in data:
-        same_kind = known.spec.partition(":")[0] == kind and kind not in NAMED_BY_THEIR_OWNER
-        if same_kind or may_be_same_set(known, dataset):
+    source = known_source(dataset.spec)
+    for known in provenance.all_data:
+        if source is not None and known_source(known.spec) == source:
             return f"was trained on {known.name}"
-        if overlapping([known.name], [dataset.name]):
-            return f"was trained on {known.name}, which shows some of the same people"
-    return None
+    seen = seen_people(provenance, training, dataset)
+    return "; it ".join(seen.reasons) or None
 
 
-def may_be_same_set(known: TrainingData, dataset: Dataset) -> bool:
-    """Whether a set may show the people of one that was trained on, by name.
+def _seen_contents(
+    training: TrainingFingerprints, dataset: Dataset
+) -> tuple[set[str], int, list[str]]:
+    """Identities that crops or public identities show to be trained on, and the reasons."""
+    if not len(training.crops):
+        return set(), 0, []
+    reasons = []
+    seen = [
+        record for record in dataset.records if _holds(training.crops, crop_fingerprint(record))
+    ]
+    identities = {record.identity for record in seen}
+    if seen:
+        least = "at least " if training.is_sample else ""
+        reasons.append(f"was trained on {least}{len(seen):,} of its {len(dataset.records):,} crops")
+    by_name = person_fingerprints(dataset, {record.identity for record in dataset.records})
+    people = {name for value, name in by_name.items() if _holds(training.people, value)}
+    if people - identities:
+        reasons.append(f"was trained on {len(people):,} of its {len(by_name):,} people")
+    return identities | people, len(seen), reasons
 
-    Contents are not compared; of drawn people the seed is, since another seed draws others.
+
+def _holds(ascending: NDArray[np.int64], value: int) -> bool:
+    place = int(np.searchsorted(ascending, value))
+    return place < len(ascending) and int(ascending[place]) == value
+
+
+def _has_name_of(known: TrainingData, dataset: Dataset) -> bool:
+    """Whether a set may be one that was trained on, by kind and name; another seed is another."""
+    source = known_source(dataset.spec)
+    if source is not None:
+        return source == known_source(known.spec)
+    return known.name == dataset.name and known_source(known.spec) is None
+
+
+def _same_name(documented: str, dataset: Dataset) -> bool:
+    """Whether a publisher's name of a set, such as Market-1501, is that of a data set."""
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (documented, dataset.name))
+    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+
+
+def _trained_by_name(
+    known: TrainingData, dataset: Dataset, held_out: Mapping[str, float]
+) -> set[str]:
+    """People that an older artefact may have been trained on, by what it says of a set.
+
+    Those of the test splits were not, unless the training had more crops of the set than its
+    training split holds.
+
+    Args:
+        known: what the artefact says.
+        dataset: of that name.
+        held_out: `fraction` and `seed` of the people held out; empty where they are not known.
     """
-    if known.name != dataset.name:
-        return False
-    seeds = [spec.partition(":")[2].partition(",")[0] for spec in (known.spec, dataset.spec)]
-    drawn = all(spec.startswith("synthetic:") for spec in (known.spec, dataset.spec))
-    return not drawn or seeds[0].strip() == seeds[1].strip()
+    training = [record for record in dataset.records if record.split in (None, "train")]
+    candidates = dataset.records if known.crops > len(training) else training
+    fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
+    return {
+        record.identity
+        for record in candidates
+        if not is_held_out(dataset.name, record.identity, fraction, seed)
+    }
 
 
 def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidate:
@@ -93,12 +208,15 @@ def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidat
     Raises:
         InputProblem: where every artefact was trained on them, or several were not.
     """
-    reasons = {own.name: trained_on(own.description.provenance.data, dataset) for own in candidates}
+    reasons = {
+        own.name: trained_on(own.description.provenance, own.training, dataset)
+        for own in candidates
+    }
     unseen = [own for own in candidates if reasons[own.name] is None]
     if not unseen:
-        told = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        reported = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
         raise InputProblem(
-            f"{dataset.spec}: no artefact was trained without it ({told}); train one with "
+            f"{dataset.spec}: no artefact was trained without it ({reported}); train one with "
             f"gmn train … --leave-out {dataset.name}, or leave this set out of --data"
         )
     if len(unseen) > 1:
@@ -109,25 +227,3 @@ def choose_unseen(candidates: Sequence[Candidate], dataset: Dataset) -> Candidat
             "give one of them"
         )
     return unseen[0]
-
-
-def may_have_been_seen(data: Sequence[TrainingData], dataset: Dataset, search: Search) -> bool:
-    """Whether people who are searched for may have been in an artefact's training.
-
-    Those of a query and a gallery split were not, unless the training had more crops of the set
-    than its training split holds.
-
-    Args:
-        data: from the artefact's provenance.
-        dataset: to be tested on.
-        search: of it.
-    """
-    if search.held_out or trained_on(data, dataset) is None:
-        return False
-    own = [known for known in data if may_be_same_set(known, dataset)]
-    training_split = sum(record.split in (None, "train") for record in dataset.records)
-    return (
-        not own
-        or any(record.split in (None, "train") for record in search.records)
-        or any(known.crops > training_split for known in own)
-    )

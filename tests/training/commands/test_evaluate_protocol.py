@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from model.artefact import TrainingData, load_artefact, save_artefact
+from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
+from model.provenance import TrainingData
 from training.commands.evaluate import ProtocolName, evaluate
 from training.commands.protocol_rendering import render_protocol
 from training.evaluation.protocol_page import protocol_page

@@ -1,21 +1,30 @@
 """An artefact is measured on people that it was not trained on, or is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from model.artefact import TrainingData
 from model.problems import InputProblem
+from model.provenance import (
+    MOST_FINGERPRINTS,
+    Provenance,
+    TrainingData,
+    TrainingFingerprints,
+    WeightSource,
+)
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.protocols import whole_set
 from training.evaluation.unseen import (
     Candidate,
     artefact_files,
     choose_unseen,
-    may_have_been_seen,
+    seen_people,
     trained_on,
 )
+
+NOTHING_STORED = TrainingFingerprints()
 
 
 def training_data(spec: str, name: str = "", crops: int = 100) -> TrainingData:
@@ -33,31 +42,62 @@ def dataset(spec: str, name: str = "", splits: tuple[str | None, ...] = (None,))
     return Dataset(named, spec, "", records)
 
 
+def provenance(
+    *data: TrainingData,
+    held_out: dict[str, float] | None = None,
+    sources: tuple[WeightSource, ...] | None = None,
+    recipe: dict[str, object] | None = None,
+) -> Provenance:
+    return Provenance(
+        data=data,
+        terms="",
+        recipe=recipe or {},
+        command="",
+        commit=None,
+        created_at="",
+        held_out=held_out or {},
+        initial_weights="none",
+        metrics={},
+        sources=sources,
+    )
+
+
+def why_known(data: TrainingData, tested: Dataset) -> str | None:
+    """Of an older artefact, which stores no fingerprints."""
+    return trained_on(provenance(data), NOTHING_STORED, tested)
+
+
+def is_seen(data: TrainingData, tested: Dataset) -> bool:
+    found = seen_people(provenance(data), NOTHING_STORED, tested)
+    return bool(found.of(whole_set(tested)))
+
+
 def candidate(name: str, *data: TrainingData) -> Candidate:
     """Only the provenance of a description is read."""
-    description = SimpleNamespace(provenance=SimpleNamespace(data=data))
+    description = SimpleNamespace(provenance=provenance(*data))
     return Candidate(name, Path(name), description)  # type: ignore[arg-type]
 
 
 def test_a_set_that_shows_the_same_people_counts_as_trained_on():
-    assert "same people" in trained_on([training_data("cuhk02:x")], dataset("cuhk01:y"))
-    assert "same people" in trained_on([training_data("cuhk01:x")], dataset("cuhk02:y"))
-    assert trained_on([training_data("cuhk01:x")], dataset("cuhk01:elsewhere"))
-    assert trained_on([training_data("market1501:x")], dataset("cuhk01:y")) is None
+    assert "same people" in why_known(training_data("cuhk02:x"), dataset("cuhk01:y"))
+    assert "same people" in why_known(training_data("cuhk01:x"), dataset("cuhk02:y"))
+    assert why_known(training_data("cuhk01:x"), dataset("cuhk01:elsewhere"))
+    assert why_known(training_data("market1501:x"), dataset("cuhk01:y")) is None
 
 
 def test_two_manifests_are_two_sets():
-    known = [training_data("manifest:mine.csv", "mine")]
-    assert trained_on(known, dataset("manifest:other.csv", "other")) is None
-    assert trained_on(known, dataset("manifest:elsewhere/mine.csv", "mine"))
+    known = training_data("manifest:mine.csv", "mine")
+    assert why_known(known, dataset("manifest:other.csv", "other")) is None
+    assert "contents cannot be compared" in why_known(
+        known, dataset("manifest:elsewhere/mine.csv", "mine")
+    )
 
 
 def test_drawn_people_of_another_seed_are_other_people():
-    known = [training_data("synthetic:7,identities=60")]
-    assert trained_on(known, dataset("synthetic:9,identities=16")) is None
-    assert trained_on(known, dataset("synthetic:7,identities=16"))
-    other = dataset("synthetic:9,identities=16")
-    assert not may_have_been_seen(known, other, whole_set(other))
+    known = training_data("synthetic:7,identities=60")
+    assert why_known(known, dataset("synthetic:9,identities=16")) is None
+    assert why_known(known, dataset("synthetic:7,identities=16"))
+    assert not is_seen(known, dataset("synthetic:9,identities=16"))
 
 
 def test_of_several_artefacts_the_one_that_was_trained_without_the_set_is_chosen():
@@ -94,15 +134,50 @@ def test_a_folder_of_runs_stands_for_its_artefacts(tmp_path):
         artefact_files([str(empty)])
 
 
-def test_a_query_split_is_unseen_unless_the_training_had_more_than_the_training_split():
-    split = dataset("market1501:x", splits=("train", "query", "gallery"))
-    search = whole_set(split)
-    assert not may_have_been_seen([training_data("market1501:y", crops=2)], split, search)
-    assert may_have_been_seen([training_data("market1501:y", crops=5)], split, search)
-    assert not may_have_been_seen([training_data("viper:y")], split, search)
+def test_an_older_artefacts_query_split_is_unseen_unless_it_had_more_than_the_training_split():
+    split = replace(
+        dataset("market1501:x", splits=("query", "gallery")),
+        records=(
+            *dataset("market1501:x", splits=("query", "gallery")).records,
+            *(CropRecord(camera, "market1501", "2", camera, "m", split="train") for camera in "ab"),
+        ),
+    )
+    assert not is_seen(training_data("market1501:y", crops=2), split)
+    assert is_seen(training_data("market1501:y", crops=5), split)
+    assert not is_seen(training_data("viper:y"), split)
 
 
 def test_a_set_without_splits_is_seen_where_it_was_trained_on():
     plain = dataset("cuhk01:x")
-    assert may_have_been_seen([training_data("cuhk01:y", crops=2)], plain, whole_set(plain))
-    assert may_have_been_seen([training_data("cuhk02:y", crops=2)], plain, whole_set(plain))
+    assert is_seen(training_data("cuhk01:y", crops=2), plain)
+    assert is_seen(training_data("cuhk02:y", crops=2), plain)
+
+
+def test_people_held_out_of_an_older_artefact_are_unseen():
+    plain = dataset("cuhk01:x")
+    known = provenance(training_data("cuhk01:y"), held_out={"fraction": 0.999999, "seed": 0})
+    assert not seen_people(known, NOTHING_STORED, plain).identities
+
+
+def test_data_that_a_publisher_names_count_as_trained_on():
+    weights = WeightSource(
+        role="initial weights", name="osnet.pth", documented_data=("ImageNet", "Market-1501")
+    )
+    known = provenance(sources=(weights,))
+    why = "has weights from osnet.pth, which was trained on Market-1501"
+    assert trained_on(known, NOTHING_STORED, dataset("market1501:x")) == why
+    assert trained_on(known, NOTHING_STORED, dataset("cuhk01:x")) is None
+
+
+def test_an_older_student_names_the_teachers_of_its_recipe():
+    known = provenance(recipe={"distillation": {"teachers": ["elsewhere.xml"]}})
+    (source,) = known.all_sources
+    assert (source.role, source.name, source.is_documented) == ("teacher", "elsewhere.xml", False)
+
+
+def test_fingerprints_are_bounded_and_stay_a_sample_when_joined():
+    many = TrainingFingerprints.of(range(MOST_FINGERPRINTS))
+    joined = many.joined([TrainingFingerprints.of([-1])])
+    assert joined.is_sample
+    assert joined.crops[0] == -1
+    assert len(joined.tensors()["training.crops"]) == MOST_FINGERPRINTS

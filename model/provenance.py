@@ -1,0 +1,195 @@
+"""Where an artefact comes from: training data, inherited weights, and fingerprints of the crops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+MOST_FINGERPRINTS = 65_536
+"""How many fingerprints of crops an artefact holds at most, 8 bytes each."""
+
+CROPS_TENSOR, PEOPLE_TENSOR = "training.crops", "training.people"
+
+
+class _Described(BaseModel):
+    """A description whose later fields are not written where they are absent.
+
+    An artefact's fingerprint is over what is written, so those of older artefacts must stay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_absent_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {"splits", "fingerprints", "sources"}
+        written: dict[str, Any] = write(self)
+        return {
+            key: value for key, value in written.items() if value is not None or key not in later
+        }
+
+
+class TrainingData(_Described):
+    """One data set that went into the weights or the calibration.
+
+    Attributes:
+        splits: of which of the set's splits the crops are, such as `train`; None where the set
+            has none, and in older artefacts.
+        fingerprints: how many of the crops have their fingerprint in the artefact; None in older
+            artefacts, which can be compared with a data set by its name alone.
+    """
+
+    name: str
+    spec: str
+    terms: str
+    crops: int
+    identities: int
+    cameras: int
+    splits: tuple[str, ...] | None = None
+    fingerprints: int | None = None
+
+
+class WeightSource(_Described):
+    """Weights that went into an artefact: what it started from, or a teacher of it.
+
+    Attributes:
+        role: what they were to the artefact, or to another source of it.
+        name: the file's name, or a word such as `torchvision`.
+        sha256: of the file; None where there was none, or an older artefact does not say.
+        data: what the project's own training put into an artefact.
+        documented_data: data sets that the weights' publisher names, such as `MSMT17`.
+        terms: under what terms the weights may be used; empty where not known.
+    """
+
+    role: Literal["initial weights", "teacher"]
+    name: str
+    sha256: str | None = None
+    data: tuple[TrainingData, ...] = ()
+    documented_data: tuple[str, ...] = ()
+    terms: str = ""
+
+    @property
+    def is_documented(self) -> bool:
+        """Whether it is known what the weights were trained on."""
+        return bool(self.data or self.documented_data)
+
+
+class Provenance(_Described):
+    """Where an artefact comes from.
+
+    Attributes:
+        data: what it was trained on; the held-out identities are not counted in it.
+        terms: under what terms the weights may be used, as its data and its sources demand.
+        recipe: the resolved recipe.
+        command: the command line that made it.
+        commit: the project's commit, with `-dirty` where files differed from it, or None outside a
+            checkout.
+        created_at: RFC 3339.
+        held_out: fraction of identities kept out of training, and the seed that chose them.
+        initial_weights: what the backbone started from.
+        metrics: figures measured on the held-out identities, by name.
+        sources: starting weights and teachers, with those that they came from; None in older
+            artefacts.
+    """
+
+    data: tuple[TrainingData, ...]
+    terms: str
+    recipe: dict[str, Any]
+    command: str
+    commit: str | None
+    created_at: str
+    held_out: dict[str, float]
+    initial_weights: str
+    metrics: dict[str, Any]
+    sources: tuple[WeightSource, ...] | None = None
+
+    @property
+    def all_sources(self) -> tuple[WeightSource, ...]:
+        """The sources; those of an older artefact are only known by the names in its recipe."""
+        if self.sources is not None:
+            return self.sources
+        distillation = self.recipe.get("distillation")
+        teachers = distillation.get("teachers", ()) if isinstance(distillation, Mapping) else ()
+        started = () if self.initial_weights in ("", "none") else (self.initial_weights,)
+        documented = {"torchvision": ("ImageNet",)}
+        return (
+            *(
+                WeightSource(
+                    role="initial weights", name=name, documented_data=documented.get(name, ())
+                )
+                for name in started
+            ),
+            *(WeightSource(role="teacher", name=str(name)) for name in teachers),
+        )
+
+    @property
+    def all_data(self) -> tuple[TrainingData, ...]:
+        """Every data set that went into the weights, those of its sources among them."""
+        inherited = (data for source in self.all_sources for data in source.data)
+        return tuple(dict.fromkeys((*self.data, *inherited)))
+
+
+@dataclass(frozen=True)
+class TrainingFingerprints:
+    """Which crops and people an artefact was trained on, in 8 bytes each.
+
+    Attributes:
+        crops: fingerprints of training crops, `(n,)` int64, ascending; the lowest
+            `MOST_FINGERPRINTS` where there were more, which is a random sample of the crops.
+        people: the same of people of data sets whose identities are the same for everybody.
+    """
+
+    crops: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    people: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def of(cls, crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
+        """Sorts and bounds fingerprints."""
+        return cls(_lowest(crops), _lowest(people))
+
+    def joined(self, others: Collection[TrainingFingerprints]) -> TrainingFingerprints:
+        """These and others, within the same bound."""
+        everything = (self, *others)
+        return TrainingFingerprints(
+            _lowest(np.concatenate([one.crops for one in everything])),
+            _lowest(np.concatenate([one.people for one in everything])),
+        )
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the crops are a sample of those trained on."""
+        return len(self.crops) == MOST_FINGERPRINTS
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """As an artefact's file holds them; nothing where there are none."""
+        named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
+        return {name: torch.from_numpy(values) for name, values in named.items() if len(values)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TrainingFingerprints:
+        """What a file holds; an older one holds none."""
+        empty = torch.empty(0, dtype=torch.int64)
+        return cls(
+            tensors.get(CROPS_TENSOR, empty).numpy(), tensors.get(PEOPLE_TENSOR, empty).numpy()
+        )
+
+
+def fingerprint(content: bytes) -> int:
+    """The first 8 bytes of the SHA-256, as a signed integer."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
+
+
+def _lowest(values: Iterable[int]) -> NDArray[np.int64]:
+    found = np.unique(np.fromiter(values, np.int64))
+    return found[:MOST_FINGERPRINTS]

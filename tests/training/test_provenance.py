@@ -1,0 +1,65 @@
+"""What an artefact stores of its origin."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.artefact import load_artefact, resolve_artefact
+from training.datasets.synthetic import draw_people
+from training.provenance import current_commit, describe_training, weight_sources
+from training.recipe import read_recipe
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_a_commit_is_marked_where_files_differ_from_it(tmp_path: Path) -> None:
+    assert current_commit(tmp_path) is None
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("one")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    clean = current_commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "code.py").write_text("two")
+    assert current_commit(tmp_path) == f"{clean}-dirty"
+
+
+def test_starting_weights_are_hashed_and_state_the_data_that_the_recipe_names(tmp_path) -> None:
+    file = tmp_path / "osnet.pth"
+    file.write_bytes(b"weights")
+    settings = [
+        f"initial_weights={file}",
+        'initial_weights_data=["ImageNet", "MSMT17"]',
+        "initial_weights_terms=MIT; MSMT17 is for research.",
+    ]
+    drawn = replace(draw_people(1, 1, 2), terms="Free of any.")
+    known, _ = describe_training(read_recipe("small-gmn", settings), [drawn], drawn.records, "")
+    (source,) = known.sources
+    assert source.name == "osnet.pth"
+    assert source.sha256.startswith("9a129038d9a00aed")
+    assert source.documented_data == ("ImageNet", "MSMT17")
+    assert known.terms == "Free of any. MIT; MSMT17 is for research."
+
+
+def test_an_artefact_to_start_from_passes_on_its_data_terms_and_sources() -> None:
+    (own, *further), _ = weight_sources(read_recipe("small-gmn", ["initial_weights=bundled@1"]))
+    known = load_artefact(resolve_artefact("bundled@1")).description.provenance
+    assert own.data == known.data
+    assert own.terms == known.terms
+    assert [source.name for source in further] == [
+        "mobilenet_v2_imagenet.pth",
+        "person-reidentification-retail-0286.xml",
+        "person-reidentification-retail-0277.xml",
+    ]
+    assert not any(source.is_documented for source in further)
+
+
+@pytest.mark.parametrize(("word", "data"), [("torchvision", ("ImageNet",)), ("none", None)])
+def test_known_words_for_starting_weights(word: str, data: tuple[str, ...] | None) -> None:
+    sources, _ = weight_sources(read_recipe("small-gmn", [f"initial_weights={word}"]))
+    assert [source.documented_data for source in sources] == ([] if data is None else [data])

@@ -1,0 +1,251 @@
+"""What an artefact stores of its origin: data, terms, inherited weights, fingerprints of crops."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from model.artefact import load_artefact, resolve_artefact
+from model.problems import InputProblem
+from model.provenance import (
+    Provenance,
+    TrainingData,
+    TrainingFingerprints,
+    WeightSource,
+    fingerprint,
+)
+from training.datasets.record import CropRecord, Dataset
+from training.recipe import Recipe
+
+NAMED_BY_THEIR_OWNER = ("manifest", "folder")
+"""Kinds whose names and identities mean something within one site only."""
+
+
+def describe_training(
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
+    records: Sequence[CropRecord],
+    command: str,
+) -> tuple[Provenance, TrainingFingerprints]:
+    """Where an artefact comes from; its metrics are measured later.
+
+    Args:
+        recipe: of the run.
+        datasets: what it trains on, as read.
+        records: the training crops.
+        command: the command line, its paths cut.
+
+    Raises:
+        InputProblem: naming a crop, starting weights or a teacher that cannot be read.
+    """
+    sources, inherited = weight_sources(recipe)
+    data = []
+    crops: set[int] = set()
+    people: set[int] = set()
+    for dataset in datasets:
+        own = [record for record in records if record.dataset == dataset.name]
+        found = {crop_fingerprint(record) for record in own}
+        crops |= found
+        people |= person_fingerprints(dataset, {record.identity for record in own}).keys()
+        data.append(
+            TrainingData(
+                name=dataset.name,
+                spec=without_folders(dataset.spec) + _version(dataset),
+                terms=dataset.terms,
+                crops=len(own),
+                identities=len({record.identity for record in own}),
+                cameras=len({(record.domain, record.camera) for record in own}),
+                splits=dataset.training_splits or _splits(own),
+                fingerprints=len(found),
+            )
+        )
+    stored = recipe.model_dump(mode="json")
+    # The folder of a file is of one machine; its name is kept.
+    stored["initial_weights"] = Path(recipe.initial_weights).name
+    stored["distillation"]["teachers"] = [Path(file).name for file in recipe.distillation.teachers]
+    stored["distillation"]["cache"] = ""
+    own_terms = [recipe.terms] if recipe.terms else [dataset.terms for dataset in datasets]
+    provenance = Provenance(
+        data=tuple(data),
+        terms=joined_terms([*own_terms, *(source.terms for source in sources)]),
+        recipe=stored,
+        command=command,
+        commit=current_commit(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        held_out=recipe.held_out.model_dump(),
+        initial_weights=Path(recipe.initial_weights).name,
+        metrics={},
+        sources=sources,
+    )
+    return provenance, TrainingFingerprints.of(crops, people).joined(inherited)
+
+
+def weight_sources(
+    recipe: Recipe,
+) -> tuple[tuple[WeightSource, ...], tuple[TrainingFingerprints, ...]]:
+    """What a run's weights come from: its starting weights and teachers, and their own sources.
+
+    Returns:
+        The sources, and the fingerprints of the crops that each artefact among them was trained on.
+
+    Raises:
+        InputProblem: naming starting weights or a teacher that cannot be read.
+    """
+    found = [inherited_weights("teacher", word) for word in recipe.distillation.teachers]
+    if recipe.initial_weights != "none":
+        started = inherited_weights(
+            "initial weights",
+            recipe.initial_weights,
+            recipe.initial_weights_data,
+            recipe.initial_weights_terms,
+        )
+        found.insert(0, started)
+    sources = [source for own, _ in found for source in own]
+    return tuple(dict.fromkeys(sources)), tuple(fingerprints for _, fingerprints in found)
+
+
+def inherited_weights(
+    role: Literal["initial weights", "teacher"],
+    word: str,
+    documented_data: tuple[str, ...] = (),
+    terms: str = "",
+) -> tuple[tuple[WeightSource, ...], TrainingFingerprints]:
+    """What is inherited from one file of weights.
+
+    Args:
+        role: what it is to the artefact.
+        word: `torchvision`, an artefact's name or file, or any other file of weights; a checkpoint
+            inherits what the artefact in its folder does.
+        documented_data: data sets that the publisher of the weights names.
+        terms: of the weights, where they are no artefact, which states its own.
+
+    Returns:
+        The source and, of an artefact, the sources that it names; and the fingerprints of the
+        crops that an artefact was trained on.
+
+    Raises:
+        InputProblem: naming a file that cannot be read.
+    """
+    if word == "torchvision":
+        data = documented_data or ("ImageNet",)
+        own = WeightSource(role=role, name=word, documented_data=data, terms=terms)
+        return (own,), TrainingFingerprints()
+    file = resolve_artefact(word)
+    own = WeightSource(
+        role=role,
+        name=file.name,
+        sha256=file_digest(file),
+        documented_data=documented_data,
+        terms=terms,
+    )
+    of_run = file.with_name("model.safetensors")
+    if file.name.startswith("checkpoint") and of_run.is_file():
+        file = of_run
+    if file.suffix != ".safetensors":
+        return (own,), TrainingFingerprints()
+    artefact = load_artefact(file)
+    known = artefact.description.provenance
+    own = own.model_copy(update={"data": known.data, "terms": joined_terms([known.terms, terms])})
+    return (own, *known.all_sources), artefact.training
+
+
+def crop_fingerprint(record: CropRecord) -> int:
+    """Of the file's bytes; of the pixels where the crop has no file of its own.
+
+    Raises:
+        InputProblem: naming the file that cannot be read.
+    """
+    if record.path is not None and record.load is None and record.pixels is None:
+        try:
+            return fingerprint(record.path.read_bytes())
+        except OSError as error:
+            raise InputProblem(
+                f"{record.source}: cannot be read ({error.strerror}); complete the data set"
+            ) from error
+    pixels = record.decode()
+    return fingerprint(repr(pixels.shape).encode() + pixels.tobytes())
+
+
+def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int, str]:
+    """Fingerprints of people by what their data set calls them, and the identity of each.
+
+    Empty for a data set that its owner named: its identities mean other people elsewhere.
+    """
+    source = known_source(dataset.spec)
+    if source is None:
+        return {}
+    return {fingerprint(f"{source}\0{identity}".encode()): identity for identity in identities}
+
+
+def known_source(spec: str) -> str | None:
+    """What names a data set's people everywhere: its kind, and the seed of drawn people.
+
+    None for a set that its owner named.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind in NAMED_BY_THEIR_OWNER:
+        return None
+    return f"{kind}:{rest.partition(',')[0].strip()}" if kind == "synthetic" else kind
+
+
+def joined_terms(terms: Iterable[str]) -> str:
+    """Several terms as one text, each once."""
+    found: list[str] = []
+    for one in terms:
+        if one and not any(one in known for known in found):
+            found.append(one)
+    return " ".join(found)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file of weights; an OpenVINO model's is over its `.xml` and `.bin`.
+
+    Raises:
+        InputProblem: naming the file that cannot be read.
+    """
+    weights = [file.with_suffix(".bin")] if file.suffix == ".xml" else []
+    digest = hashlib.sha256()
+    try:
+        for part in (file, *weights):
+            digest.update(part.read_bytes())
+    except OSError as error:
+        raise InputProblem(
+            f"{part}: cannot be read ({error.strerror}); name the weights' own file"
+        ) from error
+    return digest.hexdigest()
+
+
+def without_folders(word: str) -> str:
+    """A word of a command line with paths cut to their last two names.
+
+    Where data lay on somebody's disk does not belong into an artefact that travels.
+    """
+    # An option behind a spec's path also has "=", but no path behind it.
+    marks = [mark for mark in "=:" if mark in word and "/" in word.rpartition(mark)[2]]
+    if not marks and ("/" not in word or "=" in word or ":" in word):
+        return word
+    head, separator, path = word.rpartition(marks[0]) if marks else ("", "", word)
+    return f"{head}{separator}{'/'.join(Path(path).parts[-2:]).lstrip('/')}"
+
+
+def current_commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of a checkout, with `-dirty` where tracked files differ; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _splits(records: Sequence[CropRecord]) -> tuple[str, ...] | None:
+    return tuple(sorted({record.split for record in records if record.split})) or None
+
+
+def _version(dataset: Dataset) -> str:
+    """Which version of a set it is, since a spec does not always say."""
+    return f" ({dataset.version})" if dataset.version else ""
