@@ -55,6 +55,11 @@ class Sampling(_Section):
     Attributes:
         order: what an epoch is made of. `crops`: each identity's crops, K at a time. `identities`:
             each identity once, its batch filled up with others at random, as MSFL's paper has it.
+        hard: share of the batches that hold people who look alike: somebody, and P − 1 of the
+            2(P − 1) people of the same domain with the nearest features.
+        hard_every: after how many epochs the features are taken anew; with 0 those of the starting
+            networks decide throughout.
+        across_cameras: whether a person's K crops are of as many cameras as there are.
         identities_per_set: how many people of each data set take part in training at most, chosen
             by a hash with the seed of `held_out`; null takes everybody. Nobody held out is touched.
         recombined: how many people are added to each photographed set, put together of the upper
@@ -64,6 +69,9 @@ class Sampling(_Section):
     identities: int = Field(16, ge=2)
     images: int = Field(4, ge=2)
     order: Literal["crops", "identities"] = "crops"
+    hard: float = Field(0.0, ge=0, le=1)
+    hard_every: int = Field(0, ge=0)
+    across_cameras: bool = False
     identities_per_set: int | None = Field(None, ge=2)
     recombined: int = Field(0, ge=0)
 

@@ -19,6 +19,7 @@ from model.problems import InputProblem
 from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
 from training.distributed import Processes
+from training.hard_sampler import build_sampler
 from training.initial_weights import StartingNetworks, starting_networks
 from training.loader import BatchMaker
 from training.objective import TrainedNetworks
@@ -79,10 +80,7 @@ def prepare_run(
     """
     device, together = choose_device(device_name), processes or Processes()
     together.share(recipe.sampling.identities * recipe.sampling.images)
-    sampling = recipe.sampling
-    sampler = PKSampler(
-        records, sampling.identities, sampling.images, seed=recipe.seed, order=sampling.order
-    )
+    sampler = build_sampler(records, recipe)
     people = sorted({record.person for record in records})
     index = {person: label for label, person in enumerate(people)}
     labels = np.array([index[record.person] for record in records], dtype=np.int64)

@@ -151,11 +151,14 @@ class PKSampler:
         for _ in range(count):
             if len(order) < self.images:
                 others = [row for row in rows if row not in order]
-                order += [others[index] for index in random.permutation(len(others))]
+                order += self._shuffled(others, random)
             if len(order) < self.images:
                 order += random.choice(rows, self.images - len(order)).tolist()
             yield order[: self.images]
             order = order[self.images :]
+
+    def _shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
+        return [rows[index] for index in random.permutation(len(rows))]
 
     def _batch_of_each(self, random: np.random.Generator) -> Iterator[list[int]]:
         people = list(self._people)

@@ -15,6 +15,7 @@ from model.problems import InputProblem
 from training.averaging import WeightAverage
 from training.checkpoint import Progress, Stateful, load_checkpoint, save_checkpoint
 from training.divergence import DivergenceWatch, WatchedStep
+from training.hard_sampler import HardSampler, refresh_neighbours
 from training.loader import Batch, load_batches, step_seed
 from training.objective import inactive_terms
 from training.run import Run
@@ -56,6 +57,8 @@ class Training:
             parts["average"] = self.average
         if self.scaler is not None:
             parts["scaler"] = self.scaler
+        if isinstance(self.run.sampler, HardSampler):
+            parts["sampler"] = self.run.sampler
         return parts
 
 
@@ -113,6 +116,8 @@ def _open_log(run: Run, progress: Progress) -> RunLog:
 def _train_epoch(training: Training, begin: Progress) -> Progress:
     """Trains from a step to the end of its epoch, and returns where the next one begins."""
     run, recipe = training.run, training.run.recipe
+    if begin.step == 0:
+        refresh_neighbours(run, begin.epoch)
     order = run.sampler.epoch(begin.epoch)
     run.networks.train()
     start = recipe.losses.perturbation_from_epoch
