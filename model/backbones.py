@@ -1,11 +1,14 @@
-"""torchvision's backbones as feature maps: ResNets (the papers' is ResNet-50) and MobileNetV2."""
+"""Backbones by name: torchvision's, OSNet, and what other packages register."""
 
 from __future__ import annotations
 
+import difflib
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +18,11 @@ import torchvision
 from torch import nn
 
 from model.depthwise import replace_strided_depthwise
+from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
 
-BackboneName = Literal["resnet50", "resnet18", "resnet34", "resnet101", "mobilenet_v2"]
+LastStride = Literal[1, 2]
+ENTRY_POINTS = "gmn.backbones"
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,17 @@ class BackboneKind:
     """What one name stands for.
 
     Attributes:
-        build: makes the network with its classifier, with torchvision's weights or none.
-        weights: torchvision's.
-        stage_channels: channels of the maps of stages 1 to 4 (strides 4, 8, 16 and 32).
-        stage_ends: the name of each stage's last child in what `build_backbone` returns.
+        build: makes the network without its classifier, `(B, 3, H, W)` to maps, from the last
+            stage's stride and the initial weights: `none`, `torchvision`, or a state dict's file.
+        stage_channels: channels of the maps of stages 1 to 4.
+        stage_ends: the name of each stage's last child in what `build` returns.
+        last_strides: the last stage's strides that it can be built with.
     """
 
-    build: Callable[[Any], nn.Module]
-    weights: Any
+    build: Callable[[LastStride, str], nn.Sequential]
     stage_channels: tuple[int, int, int, int]
     stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4")
+    last_strides: tuple[LastStride, ...] = (1, 2)
 
     @property
     def channels(self) -> int:
@@ -42,43 +48,48 @@ class BackboneKind:
         return self.stage_channels[-1]
 
 
+BACKBONES: dict[str, BackboneKind] = {}
 NAMED_TENSORS = 5
-BASIC_BLOCKS = (64, 128, 256, 512)
-BOTTLENECK_BLOCKS = (256, 512, 1024, 2048)
 
 
-BACKBONES: dict[BackboneName, BackboneKind] = {
-    "resnet50": BackboneKind(
-        lambda weights: torchvision.models.resnet50(weights=weights),
-        torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
-        BOTTLENECK_BLOCKS,
-    ),
-    "resnet18": BackboneKind(
-        lambda weights: torchvision.models.resnet18(weights=weights),
-        torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-        BASIC_BLOCKS,
-    ),
-    "resnet34": BackboneKind(
-        lambda weights: torchvision.models.resnet34(weights=weights),
-        torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
-        BASIC_BLOCKS,
-    ),
-    "resnet101": BackboneKind(
-        lambda weights: torchvision.models.resnet101(weights=weights),
-        torchvision.models.ResNet101_Weights.IMAGENET1K_V2,
-        BOTTLENECK_BLOCKS,
-    ),
-    "mobilenet_v2": BackboneKind(
-        lambda weights: torchvision.models.mobilenet_v2(weights=weights),
-        torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2,
-        (24, 32, 96, 1280),
-        ("3", "6", "13", "18"),
-    ),
-}
+def register_backbone(name: str, kind: BackboneKind) -> None:
+    """Adds a backbone, so that recipes and artefacts can name it.
+
+    A package that is installed beside this one names a function without arguments that calls this
+    as an entry point of the group `gmn.backbones`, so that every process finds its backbones.
+
+    Raises:
+        ValueError: where another kind has the name.
+    """
+    if BACKBONES.setdefault(name, kind) is not kind:
+        raise ValueError(f"there is a backbone {name} already")
+
+
+def find_backbone(name: str) -> BackboneKind:
+    """The backbone of a name.
+
+    Raises:
+        InputProblem: for an unknown name; it says which are known.
+    """
+    if name not in BACKBONES:
+        _load_entry_points()
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputProblem(
+            f"there is no backbone {name}; {meant}known are {', '.join(sorted(BACKBONES))}"
+        )
+    return BACKBONES[name]
+
+
+def _load_entry_points() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name not in BACKBONES:
+            point.load()()
 
 
 def build_backbone(
-    name: BackboneName, last_stride: Literal[1, 2] = 1, initial_weights: str = "none"
+    name: str, last_stride: LastStride = 1, initial_weights: str = "none"
 ) -> nn.Sequential:
     """Builds a backbone without its classifier.
 
@@ -86,17 +97,34 @@ def build_backbone(
         name: which one.
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
         initial_weights: `none`, `torchvision` for its own ImageNet download, or a file holding a
-            state dict with torchvision's names; a file may lack the last stage and the classifier.
+            state dict with the names of torchvision or of torchreid; a file may lack the last stage
+            and the classifier.
 
     Returns:
         A module from `(B, 3, H, W)` to `(B, channels, H / stride, W / stride)`.
 
     Raises:
-        InputProblem: when the weights cannot be had or do not fit; it names the tensors.
+        InputProblem: when the backbone is unknown, or when the weights cannot be had or do not fit;
+            it names the tensors.
     """
-    kind = BACKBONES[name]
-    network = kind.build(_download(name, kind) if initial_weights == "torchvision" else None)
-    if initial_weights not in ("none", "torchvision"):
+    return find_backbone(name).build(last_stride, initial_weights)
+
+
+def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
+    """The children of each of a backbone's four stages; the first has the stem with it."""
+    children = dict(backbone.named_children())
+    ends = [list(children).index(end) + 1 for end in find_backbone(name).stage_ends]
+    modules = list(children.values())
+    return [modules[start:end] for start, end in pairwise((0, *ends))]
+
+
+def _torchvision(
+    name: str, weights: Any, last_stride: LastStride, initial_weights: str
+) -> nn.Sequential:
+    network = getattr(torchvision.models, name)()
+    if initial_weights == "torchvision":
+        network.load_state_dict(_download(name, weights))
+    elif initial_weights != "none":
         _load_file(network, Path(initial_weights))
     if name == "mobilenet_v2":
         features = network.get_submodule("features")
@@ -108,12 +136,21 @@ def build_backbone(
     return nn.Sequential(OrderedDict(stages))
 
 
-def split_stages(name: BackboneName, backbone: nn.Sequential) -> list[list[nn.Module]]:
-    """The children of each of a backbone's four stages; the first has the stem with it."""
-    children = dict(backbone.named_children())
-    ends = [list(children).index(end) + 1 for end in BACKBONES[name].stage_ends]
-    modules = list(children.values())
-    return [modules[start:end] for start, end in pairwise((0, *ends))]
+def _osnet(form: OSNetForm, last_stride: LastStride, initial_weights: str) -> nn.Sequential:
+    del last_stride  # It has one.
+    if initial_weights == "torchvision":
+        raise InputProblem(
+            "torchvision has no weights for OSNet; set initial_weights to a torchreid state dict, "
+            "to an artefact that gmn import-weights made, or to none"
+        )
+    network = build_osnet(form)
+    if initial_weights != "none":
+        from model.osnet_weights import load_torchreid_backbone
+
+        load_torchreid_backbone(
+            network, form, read_state_dict(Path(initial_weights)), initial_weights
+        )
+    return network
 
 
 def _set_last_stride(stage: nn.Module, stride: int) -> None:
@@ -122,40 +159,98 @@ def _set_last_stride(stage: nn.Module, stride: int) -> None:
             module.stride = (stride, stride)
 
 
-def _download(name: str, kind: BackboneKind) -> Any:
+def _download(name: str, weights: Any) -> Any:
     try:
-        kind.weights.get_state_dict(progress=False)
+        return weights.get_state_dict(progress=False)
     except OSError as error:
         raise InputProblem(
             f"torchvision's weights for {name} could not be downloaded ({error}); "
             "set initial_weights to a local file or to none"
         ) from error
-    return kind.weights
 
 
-def _load_file(network: nn.Module, path: Path) -> None:
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch state dict.
+
+    Raises:
+        InputProblem: where there is no such file, or where it is something else.
+    """
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise InputProblem(f"{path}: not a PyTorch state dict ({type(error).__name__})") from error
-    own = network.state_dict()
     if not isinstance(state, dict):
         raise InputProblem(f"{path}: holds a {type(state).__name__}, not a state dict")
-    foreign = sorted(set(state) - set(own))
-    misfits = sorted(key for key in set(state) & set(own) if state[key].shape != own[key].shape)
+    return state
+
+
+def _load_file(network: nn.Module, path: Path) -> None:
+    state = read_state_dict(path)
+    own = network.state_dict()
     absent = sorted(key for key in set(own) - set(state) if not key.endswith("num_batches_tracked"))
-    unexpected = [key for key in absent if not key.startswith(("layer4.", "fc.", "classifier."))]
+    refuse_misfits(
+        str(path),
+        unknown=sorted(set(state) - set(own)),
+        misshapen=sorted(
+            key for key in set(state) & set(own) if state[key].shape != own[key].shape
+        ),
+        missing=[key for key in absent if not key.startswith(("layer4.", "fc.", "classifier."))],
+    )
+    network.load_state_dict(state, strict=False)
+
+
+def refuse_misfits(
+    source: str, *, unknown: list[str], misshapen: list[str], missing: list[str]
+) -> None:
+    """Refuses weights that do not fit a network.
+
+    Args:
+        source: what the message calls the weights.
+        unknown: tensors that the network has not.
+        misshapen: tensors of another shape than the network's.
+        missing: tensors that the network has and the weights have not.
+
+    Raises:
+        InputProblem: naming the first of the tensors.
+    """
     for what, keys in (
-        ("unknown", foreign),
-        ("of another shape", misfits),
-        ("missing", unexpected),
+        ("unknown", unknown),
+        ("of another shape", misshapen),
+        ("missing", missing),
     ):
         if keys:
             more = ", …" if len(keys) > NAMED_TENSORS else ""
             raise InputProblem(
-                f"{path}: does not fit this backbone; {len(keys)} tensors are {what}: "
+                f"{source}: does not fit this backbone; {len(keys)} tensors are {what}: "
                 f"{', '.join(keys[:NAMED_TENSORS])}{more}; name weights of the same architecture"
             )
-    network.load_state_dict(state, strict=False)
+
+
+_BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+for _name, _weights, _channels, _ends in (
+    ("resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V2, _BOTTLENECK, _LAYERS),
+    ("resnet18", torchvision.models.ResNet18_Weights.IMAGENET1K_V1, _BASIC, _LAYERS),
+    ("resnet34", torchvision.models.ResNet34_Weights.IMAGENET1K_V1, _BASIC, _LAYERS),
+    ("resnet101", torchvision.models.ResNet101_Weights.IMAGENET1K_V2, _BOTTLENECK, _LAYERS),
+    (
+        "mobilenet_v2",
+        torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2,
+        (24, 32, 96, 1280),
+        ("3", "6", "13", "18"),
+    ),
+):
+    register_backbone(_name, BackboneKind(partial(_torchvision, _name, _weights), _channels, _ends))
+for _name, _form in osnet_forms().items():
+    _, _first, _second, _third = _form.channels
+    register_backbone(
+        _name,
+        BackboneKind(
+            partial(_osnet, _form),
+            (_first, _second, _third, _third),
+            ("conv2", "conv3", "conv4", "conv5"),
+            (1,),
+        ),
+    )

@@ -17,47 +17,83 @@ from pydantic import (
 )
 from torch import nn
 
-from model.backbones import BACKBONES, BackboneName, build_backbone, split_stages
+from model.backbones import build_backbone, find_backbone, split_stages
 from model.multiscale import MultiscaleConfig, MultiscaleFusion
-from model.pooling import AveragePooling, GeneralizedMeanPooling
+from model.pooling import AveragePooling, DepthwisePooling, GeneralizedMeanPooling
+from model.problems import InputProblem
+
+HeadLayers = Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"]
 
 
 class HeadConfig(BaseModel):
-    """MSFL's head on the pooled feature: BN-FC-ReLU.
+    """A head that makes the embedding of the pooled feature.
 
     Attributes:
+        layers: in their order; MSFL's head is BN-FC-ReLU, OSNet's FC-BN-ReLU, of which FC-ReLU is
+            left where BatchNorm was folded.
         dimension: size of the embedding.
         neck: whether a BNNeck follows; without one every loss reads the embedding itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    layers: HeadLayers = "bn-fc-relu"
     dimension: int = Field(512, ge=1)
     neck: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Artefacts of earlier versions have fingerprints of a head without this setting.
+        values: dict[str, Any] = serialise(self)
+        if self.layers == "bn-fc-relu":
+            del values["layers"]
+        return values
 
 
 class EmbedderConfig(BaseModel):
     """The embedder's architecture, as stored in an artefact.
 
     Attributes:
+        backbone: its name in the registry of backbones.
+        pooling: `depthwise` is a depthwise convolution as large as the last map.
+        map_size: height and width of the last map; set where the pooling is depthwise.
         multiscale: fuses several stages' maps (MSFL); None reads the last map alone.
-        head: MSFL's 512-d head; None leaves the pooled feature as it is, with a BNNeck.
+        head: None leaves the pooled feature as it is, with a BNNeck.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: BackboneName = "resnet50"
+    backbone: str = "resnet50"
     last_stride: Literal[1, 2] = 1
-    pooling: Literal["gem", "average"] = "gem"
+    pooling: Literal["gem", "average", "depthwise"] = "gem"
+    map_size: tuple[int, int] | None = None
     multiscale: MultiscaleConfig | None = None
     head: HeadConfig | None = None
 
     @model_validator(mode="after")
-    def _pools_what_it_can(self) -> EmbedderConfig:
-        if self.multiscale is not None and self.pooling == "gem":
+    def _is_a_backbone_that_can_be_built(self) -> EmbedderConfig:
+        try:
+            kind = find_backbone(self.backbone)
+        except InputProblem as problem:
+            raise ValueError(str(problem)) from problem
+        if self.last_stride not in kind.last_strides:
             raise ValueError(
-                "multiscale maps hold negative values, which GeM cuts off; set "
-                "embedder.pooling=average"
+                f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
+                f"{' or '.join(map(str, kind.last_strides))}"
+            )
+        if (self.map_size is None) == (self.pooling == "depthwise"):
+            raise ValueError(
+                "pooling=depthwise needs map_size, the last map's height and width; no other "
+                "pooling has one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pools_what_it_can(self) -> EmbedderConfig:
+        if self.multiscale is not None and self.pooling != "average":
+            raise ValueError(
+                "multiscale maps hold negative values, which GeM cuts off, and have several "
+                "sizes; set embedder.pooling=average"
             )
         return self
 
@@ -70,7 +106,7 @@ class EmbedderConfig(BaseModel):
     @property
     def pooled_dimension(self) -> int:
         """Size of the pooled feature, before the head."""
-        kind = BACKBONES[self.backbone]
+        kind = find_backbone(self.backbone)
         if self.multiscale is None:
             return kind.channels
         return sum(self.multiscale.widths(kind.stage_channels))
@@ -108,12 +144,12 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.last_stride, initial_weights)
-        self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
+        self.pooling = _pooling(config)
         if config.multiscale is not None:
-            channels = BACKBONES[config.backbone].stage_channels
+            channels = find_backbone(config.backbone).stage_channels
             self.multiscale = MultiscaleFusion(channels, config.multiscale)
         if config.head is not None:
-            self.head = embedding_head(config.pooled_dimension, config.head.dimension)
+            self.head = embedding_head(config.pooled_dimension, config.head)
         if config.head is not None and not config.head.neck:
             self.neck = nn.Identity()
         else:
@@ -188,13 +224,27 @@ class Embedder(nn.Module):
         return self.features(crops).after_neck
 
 
-def embedding_head(inputs: int, dimension: int) -> nn.Sequential:
-    """BN-FC-ReLU from a pooled feature to an embedding, which has no negative entries."""
-    linear = nn.Linear(inputs, dimension)
+def _pooling(config: EmbedderConfig) -> nn.Module:
+    if config.map_size is not None:
+        return DepthwisePooling(config.pooled_dimension, config.map_size)
+    return GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
+
+
+def embedding_head(inputs: int, config: HeadConfig) -> nn.Sequential:
+    """From a pooled feature `(B, inputs)` to an embedding `(B, dimension)`."""
+    linear = nn.Linear(inputs, config.dimension)
     # Keeps the variance. An embedding that starts small leaves a short run's classifier standing.
     nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.BatchNorm1d(inputs), linear, nn.ReLU())
+    match config.layers:
+        case "bn-fc-relu":
+            return nn.Sequential(nn.BatchNorm1d(inputs), linear, nn.ReLU())
+        case "fc-bn-relu":
+            return nn.Sequential(linear, nn.BatchNorm1d(config.dimension), nn.ReLU())
+        case "fc-relu":
+            return nn.Sequential(linear, nn.ReLU())
+        case "fc-prelu":
+            return nn.Sequential(linear, nn.PReLU())
 
 
 def _traced(maps: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Embedders over torchvision's backbones."""
+"""Embedders over the registered backbones."""
 
 from pathlib import Path
 
@@ -6,21 +6,23 @@ import pytest
 import torch
 import torchvision
 
-from model.backbones import BACKBONES, BackboneName, build_backbone
+from model.backbones import BACKBONES, build_backbone
 from model.embedder import Embedder, EmbedderConfig
 from model.pooling import GeneralizedMeanPooling
 from model.problems import InputProblem
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_backbone_gives_features_of_its_size(name: BackboneName) -> None:
+def test_every_backbone_gives_features_of_its_size(name: str) -> None:
     config = EmbedderConfig(backbone=name)
     features = Embedder(config).eval()(torch.rand(2, 3, 64, 32))
     assert features.shape == (2, config.dimension)
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_last_stride_one_doubles_the_last_map(name: BackboneName) -> None:
+@pytest.mark.parametrize(
+    "name", sorted(n for n in BACKBONES if BACKBONES[n].last_strides == (1, 2))
+)
+def test_last_stride_one_doubles_the_last_map(name: str) -> None:
     crops = torch.rand(1, 3, 64, 32)
     assert build_backbone(name, last_stride=2)(crops).shape[2:] == (2, 1)
     assert build_backbone(name, last_stride=1)(crops).shape[2:] == (4, 2)

@@ -1,14 +1,14 @@
 """MSFL: which maps are fused, what informs what, and what an artefact keeps of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from model.artefact import Artefact, load_artefact, resolve_artefact, save_artefact
-from model.backbones import BACKBONES, BackboneName
+from model.backbones import BACKBONES
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.metric_network import MetricNetwork
 from model.multiscale import CrossScalePropagation, MultiscaleConfig, MultiscaleFusion
@@ -21,10 +21,12 @@ def stage_outputs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
     return [torch.rand(2, width, *size) for width, size in zip(WIDTHS, sizes, strict=True)]
 
 
-def msfl(backbone: BackboneName = "resnet18", **multiscale: Any) -> EmbedderConfig:
+def msfl(
+    backbone: str = "resnet18", last_stride: Literal[1, 2] = 2, **multiscale: Any
+) -> EmbedderConfig:
     return EmbedderConfig(
         backbone=backbone,
-        last_stride=2,
+        last_stride=last_stride,
         pooling="average",
         multiscale=MultiscaleConfig(**{"channels": 16, **multiscale}),
         head=HeadConfig(dimension=24),
@@ -93,11 +95,18 @@ def test_every_top_down_convolution_keeps_the_maps_sizes(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_backbone_carries_multiscale_features(name: BackboneName) -> None:
-    embedder = Embedder(msfl(name)).eval()
+def test_every_backbone_carries_multiscale_features(name: str) -> None:
+    stride = BACKBONES[name].last_strides[-1]
+    embedder = Embedder(msfl(name, stride)).eval()
     features = embedder.features(torch.rand(2, 3, 64, 32), stages=(1, 2, 3, 4))
     assert features.after_neck.shape == (2, embedder.config.dimension) == (2, 24)
-    assert [tuple(maps.shape[2:]) for maps in features.stages] == [(16, 8), (8, 4), (4, 2), (2, 1)]
+    last = 4 // stride
+    assert [tuple(maps.shape[2:]) for maps in features.stages] == [
+        (16, 8),
+        (8, 4),
+        (4, 2),
+        (last, last // 2),
+    ]
     assert tuple(m.shape[1] for m in features.stages) == BACKBONES[name].stage_channels
 
 
@@ -140,7 +149,7 @@ def test_an_embedder_without_the_parts_describes_itself_as_it_always_did() -> No
 
 
 def test_an_artefact_from_before_the_parts_still_matches_its_fingerprints() -> None:
-    assert load_artefact(resolve_artefact("bundled@1")).description.embedder.multiscale is None
+    assert load_artefact(resolve_artefact("bundled")).description.embedder.multiscale is None
 
 
 def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact: Path, tmp_path: Path) -> None:
