@@ -124,7 +124,7 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(variant: str, folder: Path, processes: Processes) -> Run:
-    records = draw_people(3, 1, 10, cameras_per_domain=2, crops_per_camera=1).records
+    records = draw_people(3, 1, 8, cameras_per_domain=2, crops_per_camera=1).records
     return prepare_run(recipe(variant), records, folder, processes)
 
 

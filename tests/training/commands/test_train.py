@@ -69,7 +69,7 @@ def test_a_dry_run_and_a_run_say_what_an_epoch_leaves_out(
     answer = json.loads(capsys.readouterr().out)
     assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
     assert gmn.run([word for word in words[3:] if word != "--json"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "47 of 60 crops" in shown
     assert "10 people with a single crop are left out" in shown
 
