@@ -149,7 +149,7 @@ def test_an_embedder_without_the_parts_describes_itself_as_it_always_did() -> No
 
 
 def test_an_artefact_from_before_the_parts_still_matches_its_fingerprints() -> None:
-    assert load_artefact(resolve_artefact("bundled")).description.embedder.multiscale is None
+    assert load_artefact(resolve_artefact("bundled@1")).description.embedder.multiscale is None
 
 
 def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact: Path, tmp_path: Path) -> None:
