@@ -152,6 +152,12 @@ COMMANDS = (
         "train",
     ),
     SubCommand(
+        "import-weights",
+        "Makes an artefact of published OSNet weights.",
+        "training.commands.import_weights:import_weights",
+        "train",
+    ),
+    SubCommand(
         "embed", "Writes the features of a data set.", "training.commands.embed:embed", "train"
     ),
     SubCommand(
