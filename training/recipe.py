@@ -55,6 +55,7 @@ class Sampling(_Section):
     Attributes:
         order: what an epoch is made of. `crops`: each identity's crops, K at a time. `identities`:
             each identity once, its batch filled up with others at random, as MSFL's paper has it.
+            `domains`: each batch of one domain, the domains by turns.
         hard: share of the batches that hold people who look alike: somebody, and P − 1 of the
             2(P − 1) people of the same domain with the nearest features.
         hard_every: after how many epochs the features are taken anew; with 0 those of the starting
@@ -68,7 +69,7 @@ class Sampling(_Section):
 
     identities: int = Field(16, ge=2)
     images: int = Field(4, ge=2)
-    order: Literal["crops", "identities"] = "crops"
+    order: Literal["crops", "identities", "domains"] = "crops"
     hard: float = Field(0.0, ge=0, le=1)
     hard_every: int = Field(0, ge=0)
     across_cameras: bool = False

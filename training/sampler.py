@@ -31,6 +31,10 @@ class PKSampler:
     By `identities`, the epoch has as many batches as there are identities: each one has its batch,
     in random order, and the other P − 1 are drawn at random, as are the crops of all.
 
+    By `domains`, a batch is of one domain and the domains take turns, so that each weighs the same
+    whatever its size; within one nobody comes up again before all others did. An epoch has as many
+    batches as by `crops`.
+
     An identity with a single crop has no positive pair and is left out.
     """
 
@@ -40,7 +44,7 @@ class PKSampler:
         identities: int,
         images: int,
         seed: int = 0,
-        order: Literal["crops", "identities"] = "crops",
+        order: Literal["crops", "identities", "domains"] = "crops",
     ) -> None:
         """Prepares the sampler.
 
@@ -73,6 +77,8 @@ class PKSampler:
         if self.order == "identities":
             return list(self._batch_of_each(random))
         turns, batches = self._turns(random)
+        if self.order == "domains":
+            return list(self._domain_by_domain(batches, random))
         chunks = {
             person: self._chunks(self._people[person], count, random)
             for person, count in turns.items()
@@ -159,6 +165,30 @@ class PKSampler:
 
     def _shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
         return [rows[index] for index in random.permutation(len(rows))]
+
+    def _domain_by_domain(self, batches: int, random: np.random.Generator) -> Iterator[list[int]]:
+        domains: dict[str, list[Person]] = defaultdict(list)
+        for person, domain in self._domain_of.items():
+            domains[domain].append(person)
+        names = sorted(domains)
+        waiting: dict[str, list[Person]] = {name: [] for name in names}
+        for number in range(batches):
+            name = names[number % len(names)]
+            batch: list[Person] = []
+            while len(batch) < min(self.identities, len(domains[name])):
+                if not waiting[name]:
+                    rest = [person for person in domains[name] if person not in batch]
+                    waiting[name] = [rest[pick] for pick in random.permutation(len(rest))]
+                batch.append(waiting[name].pop())
+            # A domain may have fewer people than a batch.
+            others = [person for person in self._people if person not in batch]
+            missing = self.identities - len(batch)
+            batch += [others[pick] for pick in random.permutation(len(others))[:missing]]
+            yield [
+                row
+                for person in batch
+                for row in next(self._chunks(self._people[person], 1, random))
+            ]
 
     def _batch_of_each(self, random: np.random.Generator) -> Iterator[list[int]]:
         people = list(self._people)

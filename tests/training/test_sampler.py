@@ -127,3 +127,19 @@ def test_a_person_with_one_crop_is_left_out() -> None:
 def test_too_few_people_for_a_batch_are_refused_with_the_remedy() -> None:
     with pytest.raises(InputProblem, match=r"only 3 identities.*sampling\.identities"):
         PKSampler(people("one", 3, 4), identities=4, images=4)
+
+
+def test_by_domains_every_batch_is_of_one_domain_and_each_domain_has_as_many() -> None:
+    records = people("large", 40, 6) + people("small", 9, 4)
+    batches = PKSampler(records, 4, 2, seed=3, order="domains").epoch(0)
+    domains = [{records[row].domain for row in batch} for batch in batches]
+    assert all(len(found) == 1 for found in domains)
+    counts = Counter(next(iter(found)) for found in domains)
+    assert abs(counts["large"] - counts["small"]) <= 1
+    assert all(len({records[row].person for row in batch}) == 4 for batch in batches)
+
+
+def test_by_domains_a_domain_smaller_than_a_batch_is_filled_up() -> None:
+    records = people("large", 12, 4) + people("small", 2, 4)
+    for batch in PKSampler(records, 4, 2, order="domains").epoch(0):
+        assert len({records[row].person for row in batch}) == 4

@@ -18,7 +18,7 @@ def import_weights(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A torchreid state dict (.pth), an OpenVINO IR (.xml) or an ONNX file of an OSNet.",
+            help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Where to write.")],
