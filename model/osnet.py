@@ -131,12 +131,29 @@ class SqueezeGate(nn.Module):
         return maps * torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
 
 
+class GroupedNorm(nn.Module):
+    """Group normalisation of one value for each channel; a group may be a single channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = math.gcd(CONTEXT_GROUPS, channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        """`(B, C, 1, 1)` to the same."""
+        channels = context.shape[1]
+        grouped = context.reshape(-1, self.groups, channels // self.groups)
+        normed = nn.functional.layer_norm(grouped, grouped.shape[2:]).reshape(context.shape)
+        return normed * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
 class ContextGate(nn.Module):
     """Weighs channels by their means, normalised in groups, times a learnt factor each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(math.gcd(CONTEXT_GROUPS, channels), channels)
+        self.norm = GroupedNorm(channels)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` to the same, weighed."""
