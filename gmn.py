@@ -134,6 +134,12 @@ COMMANDS = (
         "train",
     ),
     SubCommand(
+        "finish",
+        "Makes an artefact and its report from a checkpoint of a run.",
+        "training.commands.finish:finish",
+        "train",
+    ),
+    SubCommand(
         "evaluate",
         "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
         "training.commands.evaluate:evaluate",

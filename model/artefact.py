@@ -308,13 +308,24 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
         ) from error
 
 
+@torch.no_grad()
+def round_as_stored(network: torch.nn.Module) -> None:
+    """Rounds a network's matrices and kernels to float16, as `save_artefact` stores them."""
+    for tensor in network.state_dict().values():
+        if _narrow(tensor):
+            tensor.copy_(tensor.to(torch.float16))
+
+
+def _narrow(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim >= 2
+
+
 def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        narrow = half and tensor.is_floating_point() and tensor.ndim >= 2
-        kept = tensor.detach().cpu().to(torch.float16 if narrow else tensor.dtype)
+        kept = tensor.detach().cpu().to(torch.float16 if half and _narrow(tensor) else tensor.dtype)
         tensors[f"{prefix}.{name}"] = kept.contiguous(memory_format=torch.contiguous_format)
     return tensors
 

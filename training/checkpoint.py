@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,11 @@ from training.recipe import Recipe
 
 FILE_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
+BEST_NAME = "best.pt"
+DAMAGES = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
+    *(zipfile.BadZipFile, AttributeError, TypeError),
+)
 # The names are those of the parts of a run that change from step to step.
 State = dict[str, Any]
 
@@ -73,9 +78,92 @@ def save_checkpoint(
     Raises:
         InputProblem: when it cannot be written; those that were there still are.
     """
-    beside, newest = run / f".{FILE_NAME}.tmp", run / FILE_NAME
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= asdict(progress)
+    _write(run, FILE_NAME, state | asdict(progress), identity)
+
+
+def save_best(
+    run: Path,
+    networks: Stateful,
+    progress: Progress,
+    validation: Mapping[str, Any],
+    identity: RunIdentity,
+) -> None:
+    """Replaces the run's best weights once the new ones are on disk.
+
+    Args:
+        run: the run's folder.
+        networks: what is kept; averaged weights where the recipe averages.
+        progress: where the run stands.
+        validation: the figures that made these the best.
+        identity: of the run.
+
+    Raises:
+        InputProblem: when they cannot be written; those that were there still are.
+    """
+    state = {"networks": networks.state_dict(), "validation": dict(validation)}
+    _write(run, BEST_NAME, state | asdict(progress), identity)
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """The weights in a checkpoint or in `best.pt`, averaged ones where the recipe averages.
+
+    Attributes:
+        path: the file.
+        networks: tensors by the names of `TrainedNetworks`.
+        done: steps that were done.
+        recipe: the recipe that they were trained by.
+        data: a digest of the training crops.
+        validation: the figures in `best.pt`; empty for another checkpoint.
+    """
+
+    path: Path
+    networks: Mapping[str, torch.Tensor]
+    done: int
+    recipe: Recipe
+    data: str
+    validation: Mapping[str, Any]
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        """One network's tensors, such as those of `embedder`, by its own names."""
+        start = f"{name}."
+        return {
+            key.removeprefix(start): tensor
+            for key, tensor in self.networks.items()
+            if key.startswith(start)
+        }
+
+
+def read_weights(path: Path) -> SavedWeights:
+    """Reads the weights of a checkpoint.
+
+    Raises:
+        InputProblem: when there is no such file, or it is damaged or no checkpoint.
+    """
+    if not path.is_file():
+        raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
+    try:
+        state = _read(path)
+        recipe = Recipe.model_validate(state["identity"]["recipe"])
+        return SavedWeights(
+            path,
+            {**state["networks"], **state.get("average", {})},
+            state["done"],
+            recipe,
+            state["identity"]["data"],
+            state.get("validation", {}),
+        )
+    except (*DAMAGES, ValidationError) as error:
+        raise InputProblem(
+            f"{path}: damaged, or no checkpoint of a run ({type(error).__name__}); name another "
+            f"with --checkpoint, such as {PREVIOUS_NAME}"
+        ) from error
+
+
+def _write(run: Path, name: str, state: State, identity: RunIdentity) -> None:
+    """Writes a file of the run atomically; of the checkpoint, the one it replaces is kept."""
+    beside, newest = run / f".{name}.tmp", run / name
     state["identity"] = {
         "recipe": identity.recipe.model_dump(mode="json"),
         "data": identity.data,
@@ -85,7 +173,7 @@ def save_checkpoint(
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        if newest.exists():
+        if name == FILE_NAME and newest.exists():
             newest.replace(run / PREVIOUS_NAME)
         beside.replace(newest)
         _sync_folder(run)
@@ -122,10 +210,7 @@ def load_checkpoint(
             continue
         try:
             state = _read(path)
-        except (
-            *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError),
-            *(zipfile.BadZipFile, AttributeError),
-        ) as error:
+        except DAMAGES as error:
             damaged.append(f"{path}: damaged ({type(error).__name__})")
             continue
         _compare(path, state["identity"], identity)

@@ -2,91 +2,253 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from model.artefact import Artefact, Description, save_artefact
-from model.calibration import SCORINGS
-from training.datasets.record import Dataset
+import numpy as np
+import torch
+
+from model.artefact import Artefact, Description, round_as_stored, save_artefact
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork
+from model.precision import choose_device
+from model.problems import InputProblem
+from training.checkpoint import BEST_NAME, SavedWeights, read_weights
+from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
+from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import fit_from_pairs, score_search
 from training.evaluation.embedding import ProgressBar, embed_search
 from training.evaluation.evaluating import build_report, evaluate_search
-from training.evaluation.protocols import held_out_people
+from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
+from training.evaluation.unseen import unseen_people
+from training.loader import BatchMaker
 from training.provenance import describe_training
-from training.recalibration import recalibrate_metric_network
-from training.run import Run
+from training.recalibration import recalibrate_metric_network, training_batches
+from training.recipe import Recipe
+from training.validation import DRAWN, best_scoring
 
 FILE_NAME = "model.safetensors"
-DRAWN = "synthetic"
+HELD_OUT_REMEDY = (
+    "give more people, raise held_out.fraction, choose another held_out.seed, or set "
+    "held_out.fraction=0 and calibrate the run by gmn finish --data"
+)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has trained, and the data that its artefact is made with.
+
+    Attributes:
+        recipe: of the run.
+        folder: gets the artefact and its report.
+        datasets: what it was trained on, with the people that were held out.
+        records: the training crops.
+        command: the command line, for the provenance.
+    """
+
+    recipe: Recipe
+    folder: Path
+    datasets: Sequence[Dataset]
+    records: Sequence[CropRecord]
+    command: str
 
 
 def finish_run(
-    run: Run, datasets: Sequence[Dataset], command: str, progress_bar: ProgressBar
+    run: FinishedRun,
+    weights: SavedWeights,
+    others: Sequence[Dataset],
+    progress_bar: ProgressBar,
+    device_name: str = "auto",
 ) -> EvaluationReport:
     """Settles M-Net's statistics, calibrates, measures, writes the artefact and its report.
 
     The calibration is fitted on photographed people where there are any: drawn ones are easier.
+    Figures and calibration are of the weights as the artefact stores them.
 
     Args:
-        run: with trained networks.
-        datasets: what it was trained on, with the people that were held out.
-        command: the command line, for the provenance.
+        run: what was trained.
+        weights: of one of its checkpoints.
+        others: data sets to measure and calibrate on in place of the people held out.
         progress_bar: shows how far the long steps are.
+        device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputProblem: where a data set has nobody held out under two cameras, or a crop, starting
-            weights or a teacher can no longer be read.
+        InputProblem: where the weights are of another run, there are no people to measure on, or a
+            crop, starting weights or a teacher can no longer be read.
     """
-    recalibrate_metric_network(run)
-    held_out = run.recipe.held_out.model_dump()
-    searches = {dataset.name: held_out_people(dataset, held_out) for dataset in datasets}
+    recipe, device = run.recipe, choose_device(device_name)
+    if not others and not recipe.held_out.fraction:
+        raise InputProblem(
+            f"{run.folder}: its training held nobody out; name people whom it was not trained on "
+            "with gmn finish --data"
+        )
+    provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
+    if others:
+        datasets = list(others)
+        searches = {
+            dataset.name: unseen_people(dataset, provenance, fingerprints) for dataset in others
+        }
+    else:
+        datasets, searches = list(run.datasets), held_out_searches(recipe, run.datasets)
+    embedder, metric_network = _load_networks(run, weights, device)
     photographed = [name for name in searches if name != DRAWN] or list(searches)
     features = {
-        name: embed_search(run.networks.embedder, run.recipe.preprocessing, search)
+        name: embed_search(embedder, recipe.preprocessing, search)
         for name, search in searches.items()
     }
     pairs = [
-        score_search(run.networks.metric_network, features[name], searches[name].labels())
+        score_search(metric_network, features[name], searches[name].labels())
         for name in photographed
     ]
-    provenance, fingerprints = describe_training(run.recipe, datasets, run.records, command)
+    who = "identities of" if others else "held-out identities of"
     description = Description(
-        embedder=run.recipe.embedder,
-        metric_network=run.recipe.metric_network,
-        preprocessing=run.recipe.preprocessing,
-        calibration=fit_from_pairs(pairs, "held-out identities of " + ", ".join(photographed)),
+        embedder=recipe.embedder,
+        metric_network=recipe.metric_network if metric_network else None,
+        preprocessing=recipe.preprocessing,
+        calibration=fit_from_pairs(pairs, f"{who} {', '.join(photographed)}"),
         provenance=provenance,
     )
-    artefact = Artefact(
-        description, run.networks.embedder, run.networks.metric_network, fingerprints
-    )
-    # Without L_gmn nothing trains M-Net, and its figures would be noise.
-    scorings = SCORINGS if run.recipe.losses.gmn else ("cosine",)
+    artefact = Artefact(description, embedder, metric_network, fingerprints)
     results = [
         evaluate_search(
             artefact,
             dataset,
             searches[dataset.name],
-            scorings,
+            tuple(description.calibration.scorings),
             (),
             progress_bar,
             features[dataset.name],
         )
         for dataset in datasets
     ]
-    measured = description.provenance.model_copy(update={"metrics": brief_metrics(results)})
+    figures = {
+        result.name: {
+            name: {"mAP": scoring.metrics["mAP"].mean} for name, scoring in result.scorings.items()
+        }
+        for result in results
+    }
+    measured = provenance.model_copy(update={"metrics": brief_metrics(results)})
     description = save_artefact(
         run.folder / FILE_NAME,
-        description.model_copy(update={"provenance": measured}),
-        run.networks.embedder,
-        run.networks.metric_network,
+        description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
+        embedder,
+        metric_network,
         training=fingerprints,
     )
-    report = build_report(FILE_NAME, description, "held-out", results, run.device)
+    split = "all" if others else "held-out"
+    report = build_report(FILE_NAME, description, split, results, device)
+    report = report.model_copy(update={"checkpoint": describe_checkpoint(recipe, weights)})
     write_report(run.folder, report)
     return report
+
+
+def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
+    """By data set, the people held out, of whom an artefact can be measured and calibrated.
+
+    Raises:
+        InputProblem: where nobody of a set is held out, or too few under two cameras.
+    """
+    searches = {}
+    for dataset in datasets:
+        try:
+            searches[dataset.name] = held_out_people(dataset, recipe.held_out.model_dump())
+        except InputProblem as problem:
+            raise InputProblem(f"{problem}; {HELD_OUT_REMEDY}") from problem
+        genuine, impostor = pairs_across_cameras(searches[dataset.name].records)
+        if genuine < 1 or impostor < 2:
+            people = len({record.identity for record in searches[dataset.name].records})
+            raise InputProblem(
+                f"{dataset.spec}: {people} of its people are held out, with {genuine} pairs of "
+                f"crops of one person under two cameras and {impostor} of two people; to measure "
+                f"and calibrate takes 1 and 2; {HELD_OUT_REMEDY}"
+            )
+    return searches
+
+
+def pairs_across_cameras(records: Sequence[CropRecord]) -> tuple[int, int]:
+    """How many pairs of crops under two cameras show one person, and how many show two."""
+    cameras = Counter(camera_name(record) for record in records)
+    people = Counter(record.identity for record in records)
+    both = Counter((record.identity, camera_name(record)) for record in records)
+    genuine = _square_sum(people) - _square_sum(both)
+    every = len(records) ** 2 - _square_sum(cameras)
+    return genuine // 2, (every - genuine) // 2
+
+
+def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
+    """Reads the weights of a run's checkpoint.
+
+    Args:
+        folder: the run's.
+        checkpoint: `best`, `last` or a file; None is the best where the run was validated, else
+            the last.
+
+    Raises:
+        InputProblem: when there is no such checkpoint, or it is damaged.
+    """
+    if checkpoint is None:
+        checkpoint = "best" if (folder / BEST_NAME).exists() else "last"
+    named = {"best": folder / BEST_NAME, "last": folder / CHECKPOINT_NAME}
+    return read_weights(named.get(checkpoint, Path(checkpoint)))
+
+
+def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
+    """Which of a run's weights they are, in a sentence."""
+    epochs, found = recipe.optimisation.epochs, weights.validation
+    if not found:
+        return f"The weights of {weights.path.name}, after {weights.done:,} steps."
+    return (
+        f"The best weights of {epochs} epochs, after epoch {found['epoch']:g}: "
+        f"{found['scoring']} has mAP {100 * found['score']:.1f}% in the validation. They were "
+        "chosen by held-out people, whose figures are a little better for it."
+    )
+
+
+def _load_networks(
+    run: FinishedRun, weights: SavedWeights, device: torch.device
+) -> tuple[Embedder, MetricNetwork | None]:
+    """The networks with the weights as an artefact stores them, M-Net's statistics estimated.
+
+    There is no M-Net where no L_gmn trained it: its scores would be noise.
+    """
+    recipe = run.recipe
+    people = {record.person for record in run.records}
+    if weights.recipe.decisive != recipe.decisive:
+        raise InputProblem(
+            f"{weights.path}: was made with another recipe than {run.folder}; name a checkpoint "
+            "of this run"
+        )
+    if len(weights.networks["classifier.weight"]) != len(people):
+        raise InputProblem(
+            f"{weights.path}: was trained on {len(weights.networks['classifier.weight']):,} "
+            f"people, and the data of {run.folder} hold {len(people):,}; restore the data that it "
+            "was trained on"
+        )
+    embedder = Embedder(recipe.embedder)
+    embedder.load_state_dict(weights.part("embedder"))
+    round_as_stored(embedder)
+    embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if not recipe.losses.gmn:
+        return embedder, None
+    metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
+    metric_network.load_state_dict(weights.part("metric_network"))
+    round_as_stored(metric_network)
+    # No label is read.
+    labels = np.zeros(len(run.records), dtype=np.int64)
+    batches = BatchMaker(run.records, labels, recipe, device)
+    recalibrate_metric_network(
+        embedder, metric_network.to(device), training_batches(recipe, run.records, batches)
+    )
+    return embedder, metric_network
+
+
+def _square_sum(counts: Counter[Any]) -> int:
+    return sum(count * count for count in counts.values())
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:

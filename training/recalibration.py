@@ -6,35 +6,63 @@ variance is lower, and every score would shift.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import torch
 from torch import nn
 
+from model.embedder import Embedder
+from model.metric_network import MetricNetwork
 from model.pair_features import batch_pairs, unit_features
-from training.loader import load_batches
-from training.run import Run
+from training.datasets.record import CropRecord
+from training.loader import BatchMaker, load_batches
+from training.recipe import Recipe
+from training.sampler import PKSampler
 
 BATCHES = 50
 
 
 @torch.no_grad()
-def recalibrate_metric_network(run: Run) -> None:
-    """Averages M-Net's BatchNorm statistics over some batches, without DP, all else fixed."""
-    metric_network = run.networks.metric_network
+def recalibrate_metric_network(
+    embedder: Embedder, metric_network: MetricNetwork, batches: Iterable[torch.Tensor]
+) -> None:
+    """Averages M-Net's BatchNorm statistics over some batches, without DP, all else fixed.
+
+    Args:
+        embedder, metric_network: on one device; both are left in evaluation mode.
+        batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
+    """
+    embedder.eval()
+    metric_network.eval()
+    metric_network.perturb(False)
     norms = [module for module in metric_network.modules() if isinstance(module, nn.BatchNorm1d)]
     if not norms:
         return
-    run.networks.eval()
-    metric_network.perturb(False)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    epoch = run.recipe.optimisation.epochs
-    order = run.sampler.epoch(epoch)[:BATCHES]
-    for batch in load_batches(run.batches, epoch, order, 0, run.recipe.workers):
-        units = unit_features(run.networks.embedder(run.batches.images(batch)))
-        first, second = batch_pairs(len(units), run.device)
+    for images in batches:
+        units = unit_features(embedder(images))
+        first, second = batch_pairs(len(units), units.device)
         metric_network(metric_network.pair_features(units[first], units[second]))
     for norm in norms:
         norm.momentum = 0.1
-    run.networks.eval()
+        norm.eval()
+
+
+def training_batches(
+    recipe: Recipe, records: Sequence[CropRecord], batches: BatchMaker, count: int = BATCHES
+) -> Iterator[torch.Tensor]:
+    """The first batches of P × K crops of the epoch after the last one, as the network takes them.
+
+    Args:
+        recipe: of the run.
+        records: the training crops.
+        batches: makes batches of them.
+        count: at most so many batches.
+    """
+    sampling, epoch = recipe.sampling, recipe.optimisation.epochs
+    sampler = PKSampler(records, sampling.identities, sampling.images, recipe.seed)
+    for batch in load_batches(batches, epoch, sampler.epoch(epoch)[:count], 0, recipe.workers):
+        yield batches.images(batch)

@@ -30,7 +30,7 @@ TrainingPrecision = Precision | Literal["float16"]
 # What may differ between a run and its continuation, since no weight depends on it.
 INDECISIVE = {
     *("name", "description", "terms", "published", "workers", "cache_megabytes"),
-    *("log_every_steps", "checkpoint_every_steps"),
+    *("log_every_steps", "checkpoint_every_steps", "validation"),
     *("initial_weights_data", "initial_weights_terms"),
 }
 RECIPES = Path(__file__).parent / "recipes"
@@ -39,6 +39,7 @@ OPTIONAL = (
     "perturbation_from_epoch",
     "identities_per_set",
     "micro_batch",
+    "every_steps",
     "multiscale",
     "head",
     "resize",
@@ -212,10 +213,31 @@ class Distillation(_Section):
 
 
 class HeldOut(_Section):
-    """Identities kept out of training, chosen by a seeded hash of (data set, identity)."""
+    """Identities kept out of training, chosen by a seeded hash of (data set, identity).
 
-    fraction: float = Field(0.15, gt=0, lt=1)
+    Attributes:
+        fraction: share of each data set's people. With 0 everybody is trained on, as papers do:
+            the run ends with a checkpoint, which `gmn finish --data` calibrates on other people.
+    """
+
+    fraction: float = Field(0.15, ge=0, lt=1)
     seed: int = 0
+
+
+class Validation(_Section):
+    """Figures on held-out people while training; the best weights are kept, no weight changes.
+
+    Attributes:
+        every_epochs: measure after every so many epochs and after the last one; 0 never does.
+        every_steps: measure after every so many steps as well; null does not.
+        identities: at most so many held-out people of each data set, chosen by a hash.
+        crops: at most so many crops of a person under a camera.
+    """
+
+    every_epochs: int = Field(1, ge=0)
+    every_steps: int | None = Field(None, ge=1)
+    identities: int = Field(100, ge=2)
+    crops: int = Field(2, ge=1)
 
 
 class Recipe(_Section):
@@ -254,6 +276,7 @@ class Recipe(_Section):
     distillation: Distillation = Distillation()
     optimisation: Optimisation = Optimisation()
     held_out: HeldOut = HeldOut()
+    validation: Validation = Validation()
     precision: TrainingPrecision = "auto"
     seed: int = 0
     workers: int = Field(0, ge=0)

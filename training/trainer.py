@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch.amp.grad_scaler import GradScaler
@@ -15,6 +16,7 @@ from model.problems import InputProblem
 from training.averaging import WeightAverage
 from training.checkpoint import Progress, Stateful, load_checkpoint, save_checkpoint
 from training.divergence import DivergenceWatch, WatchedStep
+from training.evaluation.protocols import Search
 from training.hard_sampler import HardSampler, refresh_neighbours
 from training.loader import Batch, load_batches, step_seed
 from training.objective import inactive_terms
@@ -24,10 +26,15 @@ from training.run_log import RunLog, SilentLog
 from training.schedule import learning_rate, set_learning_rate
 from training.step import GradientStep, autocast_type
 from training.stopping import StopRequest, TrainingStopped, stop_requests
+from training.validation import Validation
 
 Report = Callable[[int, int, dict[str, float]], None]
 NAMED_CROPS = 4
 SMALLEST_SCALE = 1e-6
+POINTS = 20
+"""At least so many steps are logged of every run that has as many."""
+
+NO_SEARCHES: Mapping[str, Search] = MappingProxyType({})
 
 
 @dataclass
@@ -42,6 +49,7 @@ class Training:
     log: RunLog
     stop: StopRequest
     report: Report
+    validation: Validation
 
     def save(self, progress: Progress) -> None:
         """Writes the run's checkpoint; the process that leads does."""
@@ -62,7 +70,12 @@ class Training:
         return parts
 
 
-def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: None) -> None:
+def train(
+    run: Run,
+    report: Report,
+    notice: Callable[[str], None] = lambda _: None,
+    searches: Mapping[str, Search] = NO_SEARCHES,
+) -> None:
     """Trains to the recipe's last epoch, from the run's checkpoint where there is one.
 
     Args:
@@ -70,13 +83,15 @@ def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: No
             weights at the end where the recipe asks for an average.
         report: called after every step with steps done, steps in all, and the loss terms as they
             were last logged: to read them at every step would make a GPU wait.
-        notice: is told what a person should know, such as of a damaged checkpoint.
+        notice: is told what a person should know, such as of a damaged checkpoint, and given
+            the figures of each validation.
+        searches: the held-out people that are measured while training; with none nobody is.
 
     Raises:
         InputProblem: when the loss or a gradient is not finite, naming crops of the batch.
         TrainingStopped: when SIGINT or SIGTERM asked for it; the run can be resumed.
     """
-    training = assemble(run, report)
+    training = assemble(run, report, searches, notice)
     progress = load_checkpoint(run.folder, training.parts, run.identity, notice)
     if not progress.done:
         # A checkpoint older than this count has it from the length of an epoch.
@@ -90,22 +105,29 @@ def train(run: Run, report: Report, notice: Callable[[str], None] = lambda _: No
         training.average.copy_to(run.networks)
 
 
-def assemble(run: Run, report: Report = lambda *_: None) -> Training:
+def assemble(
+    run: Run,
+    report: Report = lambda *_: None,
+    searches: Mapping[str, Search] = NO_SEARCHES,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Training:
     """What a run's steps need; nothing is written and no checkpoint read."""
     recipe = run.recipe
-    average = recipe.optimisation.weight_average
+    decay = recipe.optimisation.weight_average
+    average = WeightAverage(run.networks, decay) if decay else None
     late = run.device.type == "cuda" and recipe.optimisation.optimiser != "sgd"
     scaled = autocast_type(recipe, run.device) is torch.float16
     return Training(
         run=run,
         gradients=GradientStep(run),
         scaler=GradScaler(run.device.type) if scaled else None,
-        average=WeightAverage(run.networks, average) if average else None,
+        average=average,
         # What averages or scales must know at once that a step is lost.
-        watch=DivergenceWatch(run.networks, run.device, late and not scaled and not average),
+        watch=DivergenceWatch(run.networks, run.device, late and not scaled and not decay),
         log=SilentLog(),
         stop=StopRequest(),
         report=report,
+        validation=Validation(run, searches, average, notice),
     )
 
 
@@ -126,13 +148,15 @@ def _train_epoch(training: Training, begin: Progress) -> Progress:
         run.batches, begin.epoch, order, begin.step, recipe.workers, run.processes
     )
     values: dict[str, float] = {}
+    # A short run has a curve of some points, too.
+    every = max(1, min(recipe.log_every_steps, recipe.optimisation.epochs * len(order) // POINTS))
     began = time.perf_counter()
     now = begin
     for batch in loader:
         moment = now.epoch + now.step / len(order)
         rate = learning_rate(recipe.optimisation, moment)
         set_learning_rate(run.optimiser, rate)
-        logged = now.done % recipe.log_every_steps == 0
+        logged = now.done % every == 0
         terms, norms = train_step(training, batch, now, logged)
         if logged:
             values = {name: float(term) for name, term in terms.items()}
@@ -150,6 +174,10 @@ def _train_epoch(training: Training, begin: Progress) -> Progress:
         now = Progress(now.epoch, now.step + 1, now.done + 1)
         later = (recipe.optimisation.epochs - now.epoch) * len(order) - now.step
         training.report(now.done, now.done + later, values)
+        # What has diverged is noticed before it is measured.
+        if training.validation.due(now, len(order)):
+            _end_if(training, training.watch.last())
+            training.validation.measure(now, len(order), training.log)
         _pause(training, now, len(order))
     _end_if(training, training.watch.last())
     return Progress(now.epoch + 1, 0, now.done)

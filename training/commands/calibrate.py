@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +60,7 @@ def calibrate(
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
+    from training.evaluation.unseen import unseen_people
 
     source = resolve_artefact(artefact)
     if out is None and artefact in shipped_artefacts():
@@ -70,7 +70,10 @@ def calibrate(
     make_folder(target.parent)
     chosen = choose_device(device)
     on_device = loaded.on(chosen)
-    searches = [(dataset, unseen_people(dataset, loaded)) for dataset in read_datasets(data)]
+    searches = [
+        (dataset, unseen_people(dataset, loaded.description.provenance, loaded.training))
+        for dataset in read_datasets(data)
+    ]
     for dataset, search in searches:
         if search.held_out:
             Console(stderr=True).print(
@@ -85,31 +88,6 @@ def calibrate(
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
         _show(Console(), target, description)
-
-
-def unseen_people(dataset: Dataset, artefact: Artefact) -> Search:
-    """A search for people that the artefact was not trained on.
-
-    Raises:
-        InputProblem: where it was trained on all of them.
-    """
-    from training.evaluation.protocols import across_cameras, whole_set
-    from training.evaluation.unseen import seen_people
-
-    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
-    if not seen.identities:
-        return whole_set(dataset)
-    others = [
-        record
-        for record in dataset.records
-        if record.split in (None, "train") and record.identity not in seen.identities
-    ]
-    if not others:
-        raise InputProblem(
-            f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, which leaves no people "
-            "to calibrate on; name a set that it was not trained on"
-        )
-    return replace(across_cameras(dataset.spec, others), held_out=True)
 
 
 def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatures:

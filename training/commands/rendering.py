@@ -41,6 +41,8 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
             console.print(_operating_points_table(result))
         if any(scoring.verification for scoring in result.scorings.values()):
             console.print(_verification_table(result))
+    if report.checkpoint:
+        console.print(f"\n{escape(report.checkpoint)}", highlight=False, soft_wrap=True)
     if out is not None:
         console.print(f"\nReport: {escape(str(out / 'report.html'))}", soft_wrap=True)
 

@@ -18,9 +18,10 @@ from training.commands.progress import progress_bar
 from training.commands.rendering import render_report
 
 if TYPE_CHECKING:
-    from training.datasets.record import CropRecord, Dataset
+    from training.datasets.record import Dataset
     from training.distributed import Processes
     from training.recipe import Recipe
+    from training.run_data import RunData
 
 REPORT_FILE = "report.html"
 
@@ -107,31 +108,35 @@ def train(
             return
         if processes.leads:
             _open_folder(out, resume)
-        for folder, datasets in _runs(data, out, left_out, protocol):
+        for folder, source, datasets in _runs(data, out, left_out, protocol):
             if folder != out:
                 console.rule(folder.name, align="left")
             if folder != out and (folder / REPORT_FILE).exists():
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
-            _train_one(resolved, datasets, folder, console, processes)
+            _train_one(resolved, source, datasets, folder, console, processes)
 
 
 def _runs(
     data: list[str], out: Path, left_out: str | None, protocol: ProtocolName | None
-) -> list[tuple[Path, list[Dataset]]]:
-    """Each run's folder and what it trains on."""
-    from training.datasets.fewer import leave_out
-    from training.datasets.generalisation import PROTOCOLS, training_sets
+) -> list[tuple[Path, RunData, list[Dataset]]]:
+    """Each run's folder, where its data come from, and what it trains on."""
+    from training.datasets.generalisation import PROTOCOLS
     from training.datasets.registry import read_datasets
+    from training.provenance import without_folders
+    from training.run_data import RunData
 
     datasets = read_datasets(data)
-    if left_out:
-        return [(out, leave_out(datasets, left_out))]
-    if protocol is None:
-        return [(out, datasets)]
+    command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
+    source = RunData(
+        specs=tuple(data),
+        left_out=left_out,
+        protocol=protocol.value if protocol else None,
+        command=command,
+    )
+    if protocol is None or not PROTOCOLS[protocol.value].leave_one_out:
+        return [(out, source, source.training_sets(datasets))]
     chosen = PROTOCOLS[protocol.value]
-    if not chosen.leave_one_out:
-        return [(out, training_sets(datasets, chosen))]
     targets = [
         dataset.name for dataset in datasets if not chosen.targets or dataset.name in chosen.targets
     ]
@@ -140,27 +145,35 @@ def _runs(
             f"--protocol {protocol}: tests on none of --data; give one of "
             f"{', '.join(chosen.targets)}"
         )
-    return [(out / f"without-{name}", training_sets(datasets, chosen, name)) for name in targets]
+    sources = {name: source.model_copy(update={"left_out": name}) for name in targets}
+    return [
+        (out / f"without-{name}", own, own.training_sets(datasets)) for name, own in sources.items()
+    ]
 
 
 def _estimate(
     recipe: Recipe,
-    runs: list[tuple[Path, list[Dataset]]],
+    runs: list[tuple[Path, RunData, list[Dataset]]],
     as_json: bool,
     processes: Processes,
 ) -> None:
     from training.commands.dry_run_rendering import render_estimate
     from training.dry_run import estimate_run
+    from training.finish import held_out_searches
     from training.recipe import Distillation
     from training.run import prepare_run
+    from training.run_data import split_people
 
     # Teachers are asked once, and what they say would be written: the steps go without them.
     recipe = recipe.model_copy(update={"distillation": Distillation()})
+    for _, _, datasets in runs:
+        if recipe.held_out.fraction:
+            held_out_searches(recipe, datasets)
     estimates = {
         folder.name: estimate_run(
-            prepare_run(recipe, _split(recipe, datasets)[0], folder, processes)
+            prepare_run(recipe, split_people(recipe, datasets)[0], folder, processes)
         )
-        for folder, datasets in runs
+        for folder, _, datasets in runs
     }
     console = Console(quiet=not processes.leads)
     if as_json:
@@ -173,37 +186,28 @@ def _estimate(
         render_estimate(estimate, console)
 
 
-def _split(
-    recipe: Recipe, datasets: Sequence[Dataset]
-) -> tuple[list[CropRecord], list[CropRecord]]:
-    """The crops to train on, and those held out."""
-    from training.datasets.fewer import limit_identities
-    from training.datasets.held_out import split_held_out
-    from training.datasets.recombined import recombine
-
-    chosen = recipe.held_out
-    records, held_out = split_held_out(datasets, chosen.fraction, chosen.seed)
-    sampling = recipe.sampling
-    records = limit_identities(records, sampling.identities_per_set, chosen.seed)
-    return records + recombine(records, sampling.recombined, chosen.seed), held_out
-
-
 def _train_one(
     recipe: Recipe,
+    source: RunData,
     datasets: Sequence[Dataset],
     out: Path,
     console: Console,
     processes: Processes,
 ) -> None:
     from training.commands.dry_run_rendering import crops_shown
-    from training.finish import finish_run
-    from training.provenance import without_folders
+    from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
     from training.run import prepare_run
+    from training.run_data import split_people, write_run
     from training.stopping import TrainingStopped
     from training.trainer import train as train_networks
+    from training.validation import validation_searches
 
-    records, held_out = _split(recipe, datasets)
+    records, held_out = split_people(recipe, datasets)
     console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
+    if recipe.held_out.fraction:
+        # What the end of the run needs is asked for before its first step.
+        held_out_searches(recipe, datasets)
+    searches = validation_searches(recipe, datasets)
     run = prepare_run(recipe, records, out, processes)
     shown = crops_shown(len(records), run.sampler.shown(0), run.sampler.alone)
     console.print(f"An epoch shows {shown}")
@@ -211,7 +215,7 @@ def _train_one(
         console.print(note, markup=False, soft_wrap=True)
     if processes.leads:
         out.mkdir(exist_ok=True)
-        _write_recipe(out, recipe)
+        write_run(out, recipe, source)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -227,17 +231,26 @@ def _train_one(
             loss = f"training, loss {sum(values.values()):.3f}"
             progress.update(task, completed=done, total=total, description=loss)
 
+        def notice(text: str) -> None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
         try:
-            train_networks(
-                run, report, lambda text: console.print(text, markup=False, soft_wrap=True)
-            )
+            train_networks(run, report, notice, searches)
         except TrainingStopped as stopped:
             console.print(f"{out}: {stopped}", markup=False, soft_wrap=True)
             raise typer.Exit(128 + stopped.signal_number) from stopped
     if not processes.leads:
         return
-    command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
-    measured = finish_run(run, datasets, command, progress_bar)
+    if not recipe.held_out.fraction:
+        console.print(
+            f"{out}: nobody was held out; gmn finish {out} --data SPEC makes the artefact, "
+            "calibrated on people whom it was not trained on",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    finished = FinishedRun(recipe, out, datasets, records, source.command)
+    measured = finish_run(finished, choose_weights(out, None), (), progress_bar)
     render_report(measured, Console(), out)
     console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)
 
@@ -252,7 +265,3 @@ def _open_folder(out: Path, resume: bool) -> None:
         raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
     if not resume and any(out.iterdir()):
         raise InputProblem(f"--out {out}: is not empty; name a new folder, or add --resume")
-
-
-def _write_recipe(out: Path, recipe: Recipe) -> None:
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")

@@ -126,6 +126,18 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
     return list(datasets.values())
 
 
+def absolute_spec(spec: str) -> str:
+    """The spec with an absolute path, which means the same data in every working folder."""
+    if _is_manifest(spec):
+        spec = f"{manifest.KIND.kind}:{spec}"
+    kind = kind_of(spec)
+    text = spec.partition(":")[2]
+    if kind is SYNTHETIC:
+        return spec
+    path = split_options(kind.kind, text, kind.options)[0]
+    return f"{kind.kind}:{named_path(path).absolute()}{text[len(path) :]}"
+
+
 def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
     """Which data sets show some of the same people, although their names differ.
 

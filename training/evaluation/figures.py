@@ -250,6 +250,26 @@ def curve_figure(
     return canvas.drawing
 
 
+def validation_figure(name: str, series: Mapping[str, tuple[list[float], list[float]]]) -> Drawing:
+    """mAP or Rank-1 on held-out people over the epochs, by data set and scoring."""
+    last = ", ".join(f"{one} {100 * values[-1]:.1f}%" for one, (_, values) in series.items())
+    with chart(
+        f"{name} on held-out people", "epoch", name, f"{name} while training; at the end: {last}"
+    ) as canvas:
+        for number, (one, (epochs, values)) in enumerate(series.items()):
+            canvas.axes.plot(
+                epochs,
+                values,
+                label=one,
+                color=colour_of(number),
+                linestyle=dash_of(number),
+                marker="o" if len(values) < 3 else "",
+            )
+        canvas.axes.yaxis.set_major_formatter(PERCENT)
+        canvas.axes.legend()
+    return canvas.drawing
+
+
 def _end_at_one(
     limits: Callable[[], tuple[float, float]], set_limits: Callable[[float, float], object]
 ) -> None:

@@ -93,7 +93,7 @@ def report_page(
         *more,
         papers_section([(report.artefact, report.provenance.recipe, report.datasets)]),
         cost_section(report.cost),
-        training_section(log),
+        training_section(log, report.checkpoint),
         artefact_section(report),
     ]
     return page(

@@ -131,10 +131,10 @@ def cost_section(cost: CostResult | None) -> str:
     )
 
 
-def training_section(log: TrainingLog | None) -> str:
-    """A run's learning curves."""
+def training_section(log: TrainingLog | None, checkpoint: str = "") -> str:
+    """A run's learning curves, and which of its weights were measured."""
     if log is None or not log.losses:
-        return ""
+        return paragraph(escape(checkpoint)) if checkpoint else ""
     drawings = [
         figures.curve_figure("Loss terms", "loss", log.losses, "Every loss term over the epochs")
     ]
@@ -147,7 +147,38 @@ def training_section(log: TrainingLog | None) -> str:
                 "The norm of every loss term's gradient over the epochs",
             )
         )
-    return section("Training", [charts(drawings)])
+    drawings += [
+        figures.validation_figure(name, curves)
+        for name, curves in (("mAP", log.mean_average_precision), ("Rank-1", log.rank_1))
+        if curves
+    ]
+    return section(
+        "Training", [paragraph(escape(checkpoint)), charts(drawings), _validation_table(log)]
+    )
+
+
+def _validation_table(log: TrainingLog) -> str:
+    """Every validation's figures, a row an epoch that was measured."""
+    if not log.mean_average_precision:
+        return ""
+    epochs = next(iter(log.mean_average_precision.values()))[0]
+    columns = [
+        (f"{name} {metric}", values)
+        for name in log.mean_average_precision
+        for metric, (_, values) in (
+            ("mAP", log.mean_average_precision[name]),
+            ("Rank-1", log.rank_1[name]),
+        )
+    ]
+    return table(
+        "Held-out people while training, %",
+        ["epoch", *(escape(name) for name, _ in columns)],
+        [
+            [f"{epoch:g}", *(f"{100 * values[row]:.1f}" for _, values in columns)]
+            for row, epoch in enumerate(epochs)
+        ],
+        "a part of the people held out",
+    )
 
 
 def artefact_section(report: EvaluationReport) -> str:

@@ -325,6 +325,7 @@ class EvaluationReport(BaseModel):
     Attributes:
         cost: None in reports of older versions.
         premise: where it was measured.
+        checkpoint: which weights of its run were measured; empty for an evaluation.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -341,3 +342,4 @@ class EvaluationReport(BaseModel):
     datasets: list[DatasetResult]
     cost: CostResult | None = None
     premise: PremiseResult | None = None
+    checkpoint: str = ""

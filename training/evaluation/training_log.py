@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,16 @@ class TrainingLog:
     Attributes:
         losses: by term, its value over the epochs.
         gradient_norms: by term, the norm of its gradient at the embedding.
+        mean_average_precision, rank_1: on held-out people, by `data set/scoring`, 0 to 1; empty
+            where the run was not validated.
         crops_per_second: the speed when the last step was logged, or None.
     """
 
     losses: Mapping[str, Curve]
     gradient_norms: Mapping[str, Curve]
     crops_per_second: float | None = None
+    mean_average_precision: Mapping[str, Curve] = field(default_factory=dict)
+    rank_1: Mapping[str, Curve] = field(default_factory=dict)
 
 
 def read_training_log(path: Path) -> TrainingLog:
@@ -36,6 +40,7 @@ def read_training_log(path: Path) -> TrainingLog:
     Where a run was resumed and logged a step twice, its later line counts.
     """
     steps: dict[int, Mapping[str, Any]] = {}
+    validations: dict[int, Mapping[str, Any]] = {}
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -44,10 +49,17 @@ def read_training_log(path: Path) -> TrainingLog:
                 continue
             if isinstance(line, dict) and line.get("event") == "step":
                 steps[int(line.get("step", 0))] = line
+            elif isinstance(line, dict) and line.get("event") == "validation":
+                validations[int(line.get("step", 0))] = line
     ordered = [steps[step] for step in sorted(steps)]
     speeds = [line["crops_per_second"] for line in ordered if "crops_per_second" in line]
+    measured = [validations[step] for step in sorted(validations)]
     return TrainingLog(
-        _curves(ordered, "loss"), _curves(ordered, "gradient_norm"), speeds[-1] if speeds else None
+        _curves(ordered, "loss"),
+        _curves(ordered, "gradient_norm"),
+        speeds[-1] if speeds else None,
+        _curves(measured, "mAP"),
+        _curves(measured, "rank_1"),
     )
 
 

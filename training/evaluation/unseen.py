@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from model.provenance import Provenance, TrainingData, TrainingFingerprints
 from training.datasets.held_out import is_held_out
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
-from training.evaluation.protocols import Search
+from training.evaluation.protocols import Search, across_cameras, whole_set
 from training.provenance import crop_fingerprint, known_source, person_fingerprints
 
 FILE_NAME = "model.safetensors"
@@ -120,6 +120,34 @@ def seen_people(
                 identities |= everyone
                 reasons.append(f"has weights from {source.name}, which was trained on {name}")
     return SeenPeople(frozenset(identities), crops, tuple(dict.fromkeys(reasons)))
+
+
+def unseen_people(
+    dataset: Dataset, provenance: Provenance, training: TrainingFingerprints
+) -> Search:
+    """A search for people that an artefact was not trained on.
+
+    Args:
+        dataset: to be measured or calibrated on.
+        provenance, training: the artefact's.
+
+    Raises:
+        InputProblem: where it was trained on all of them.
+    """
+    seen = seen_people(provenance, training, dataset)
+    if not seen.identities:
+        return whole_set(dataset)
+    others = [
+        record
+        for record in dataset.records
+        if record.split in (None, "train") and record.identity not in seen.identities
+    ]
+    if not others:
+        raise InputProblem(
+            f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, which leaves no people "
+            "to calibrate on; name a set that it was not trained on"
+        )
+    return replace(across_cameras(dataset.spec, others), held_out=True)
 
 
 def trained_on(

@@ -1,0 +1,233 @@
+"""Figures on held-out people while a run trains, and the best weights kept beside it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.metric_network import MetricNetwork
+from model.pair_scoring import score_pairs
+from model.problems import InputProblem
+from training.averaging import WeightAverage
+from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
+from training.datasets.fewer import limit_identities
+from training.datasets.record import CropRecord, Dataset
+from training.evaluation.embedding import SearchFeatures, embed_search
+from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
+from training.evaluation.ranking import ScoreRows, rank_queries
+from training.evaluation.scoring import cosine_rows
+from training.objective import TrainedNetworks
+from training.recalibration import recalibrate_metric_network, training_batches
+from training.recipe import Recipe
+from training.run import Run
+from training.run_log import RunLog
+
+DRAWN = "synthetic"
+BATCHES = 8
+"""Training batches that M-Net's BatchNorm statistics are estimated on for a validation."""
+
+Figures = dict[str, dict[str, dict[str, float]]]
+"""By data set and scoring, `mAP` and `rank_1`, 0 to 1."""
+
+
+def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
+    """By data set, the held-out people to measure on; empty where the recipe measures nobody.
+
+    Raises:
+        InputProblem: where nobody of a data set is held out under two cameras.
+    """
+    if not recipe.validation.every_epochs or not recipe.held_out.fraction:
+        return {}
+    return {dataset.name: _search(recipe, dataset) for dataset in datasets}
+
+
+def _search(recipe: Recipe, dataset: Dataset) -> Search:
+    """At most so many people who are seen by two cameras, and so many crops of each in one."""
+    settings = recipe.validation
+    held_out = held_out_people(dataset, recipe.held_out.model_dump()).records
+    cameras: dict[str, set[str]] = defaultdict(set)
+    for record in held_out:
+        cameras[record.identity].add(camera_name(record))
+    seen_twice = [record for record in held_out if len(cameras[record.identity]) > 1]
+    if not seen_twice:
+        raise InputProblem(
+            f"{dataset.spec}: nobody of those held out is seen by two cameras; raise "
+            "held_out.fraction, or set validation.every_epochs=0"
+        )
+    taken: Counter[tuple[str, str]] = Counter()
+    chosen: list[CropRecord] = []
+    for record in limit_identities(seen_twice, settings.identities, recipe.held_out.seed):
+        place = (record.identity, camera_name(record))
+        taken[place] += 1
+        if taken[place] <= settings.crops:
+            chosen.append(record)
+    return across_cameras(dataset.spec, chosen)
+
+
+def _mnet_rows(
+    metric_network: MetricNetwork, features: SearchFeatures, device: torch.device
+) -> ScoreRows:
+    queries, gallery = (torch.from_numpy(part).to(device) for part in features)
+
+    def rows_of(rows: slice) -> NDArray[np.float32]:
+        return np.asarray(score_pairs(metric_network, queries[rows], gallery).cpu().numpy())
+
+    return rows_of
+
+
+def best_scoring(figures: Figures) -> tuple[str, float]:
+    """The scoring with the highest mean mAP over the photographed data sets, and that mean.
+
+    Drawn people are easier, and count only where there is no other data set.
+    """
+    counted = [name for name in figures if name != DRAWN] or list(figures)
+    means = {
+        scoring: float(np.mean([figures[name][scoring]["mAP"] for name in counted]))
+        for scoring in figures[counted[0]]
+    }
+    best = max(means, key=lambda scoring: means[scoring])
+    return best, means[best]
+
+
+class Validation:
+    """The validations of one run: measured, logged, and the best weights kept."""
+
+    def __init__(
+        self,
+        run: Run,
+        searches: Mapping[str, Search],
+        average: WeightAverage | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        """Reads which score the best weights in the run's folder have.
+
+        Args:
+            run: its recipe says when to measure.
+            searches: as `validation_searches` chose them; with none nothing is measured.
+            average: of the run's weights, measured in their stead.
+            notice: is given a line for every validation.
+        """
+        self._run, self._average, self._notice = run, average, notice
+        self._searches, self._people = searches, _digest(searches)
+        self._best = self._kept_score()
+
+    def due(self, now: Progress, steps: int) -> bool:
+        """Whether to measure after a step, in the process that leads.
+
+        Args:
+            now: the next step.
+            steps: of this epoch.
+        """
+        settings, epochs = self._run.recipe.validation, self._run.recipe.optimisation.epochs
+        if not self._searches or not self._run.processes.leads:
+            return False
+        if now.step == steps:
+            return (now.epoch + 1) % settings.every_epochs == 0 or now.epoch + 1 == epochs
+        return settings.every_steps is not None and now.done % settings.every_steps == 0
+
+    def measure(self, now: Progress, steps: int, log: RunLog) -> None:
+        """Measures, logs and keeps the weights if they are the best; the run stays as it is.
+
+        Args:
+            now: the next step.
+            steps: of this epoch.
+            log: of the run.
+        """
+        began = time.perf_counter()
+        # A copy: neither statistics nor modes of the networks that train may change.
+        networks = copy.deepcopy(self._run.networks)
+        if self._average is not None:
+            self._average.copy_to(networks)
+        figures = self._figures(networks)
+        scoring, score = best_scoring(figures)
+        best = self._best is None or score > self._best
+        epoch = round(now.epoch + now.step / steps, 4)
+        if best:
+            self._best = score
+            kept = {"epoch": epoch, "scoring": scoring, "score": score, "figures": figures}
+            kept["people"] = self._people
+            save_best(self._run.folder, networks, now, kept, self._run.identity)
+        # By the step that it follows: a resumed run drops what it logged of steps it does again.
+        log.write(
+            "validation",
+            now.done - 1,
+            epoch=epoch,
+            mAP=_flat(figures, "mAP"),
+            rank_1=_flat(figures, "rank_1"),
+            scoring=scoring,
+            score=round(score, 4),
+            best=best,
+            seconds=round(time.perf_counter() - began, 1),
+        )
+        self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else ''}")
+
+    def _figures(self, networks: TrainedNetworks) -> Figures:
+        recipe, metric_network = self._run.recipe, None
+        networks.eval()
+        if recipe.losses.gmn:
+            metric_network = networks.metric_network
+            batches = training_batches(recipe, self._run.records, self._run.batches, BATCHES)
+            # While DP is on, its statistics are of perturbed pairs, which no test pair is.
+            recalibrate_metric_network(networks.embedder, metric_network, batches)
+        figures: Figures = {}
+        for name, search in self._searches.items():
+            features = embed_search(networks.embedder, recipe.preprocessing, search)
+            rows = {"cosine": cosine_rows(*features)}
+            if metric_network is not None:
+                rows["mnet"] = _mnet_rows(metric_network, features, self._run.device)
+            labels = search.labels()
+            means = {scoring: rank_queries(own, labels).means() for scoring, own in rows.items()}
+            figures[name] = {
+                scoring: {metric: found[metric] for metric in ("mAP", "rank_1")}
+                for scoring, found in means.items()
+            }
+        return figures
+
+    def _kept_score(self) -> float | None:
+        """That of the best weights an earlier start of this run kept, on the same people."""
+        path = self._run.folder / BEST_NAME
+        if not self._searches or not self._run.processes.leads or not path.exists():
+            return None
+        try:
+            kept = read_weights(path).validation
+        except InputProblem as problem:
+            self._notice(f"{problem}; the next validation replaces it")
+            return None
+        return float(kept["score"]) if kept.get("people") == self._people else None
+
+
+def summary(figures: Figures) -> str:
+    """Figures in a line: `cuhk01 cosine mAP 71.2 Rank-1 69.0, mnet mAP 72.0 Rank-1 70.1`."""
+    return "; ".join(
+        f"{name} "
+        + ", ".join(
+            f"{scoring} mAP {100 * found['mAP']:.1f} Rank-1 {100 * found['rank_1']:.1f}"
+            for scoring, found in scorings.items()
+        )
+        for name, scorings in figures.items()
+    )
+
+
+def _digest(searches: Mapping[str, Search]) -> str:
+    """Of the crops: figures on other crops do not compare."""
+    digest = hashlib.sha256()
+    for name, search in sorted(searches.items()):
+        for record in search.records:
+            label = (name, record.identity, record.camera, record.domain)
+            digest.update("\0".join(label).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _flat(figures: Figures, metric: str) -> dict[str, float]:
+    return {
+        f"{name}/{scoring}": round(found[metric], 4)
+        for name, scorings in figures.items()
+        for scoring, found in scorings.items()
+    }
