@@ -23,6 +23,7 @@ from training.metric_start import can_start_at_cosine, start_at_cosine
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
+NO_FILE = ("none", "torchvision")
 State = Mapping[str, torch.Tensor]
 
 
@@ -45,16 +46,6 @@ class Start:
     embedder_state: State
     metric_network_state: State
     left_behind: tuple[str, ...] = ()
-
-    @property
-    def sections(self) -> dict[str, dict[str, Any]]:
-        """The sections of a recipe that continues from here."""
-        held = {"embedder": self.embedder, "preprocessing": self.preprocessing}
-        return {name: section.model_dump(mode="json") for name, section in held.items()} | (
-            {"metric_network": self.metric_network.model_dump(mode="json")}
-            if self.metric_network
-            else {}
-        )
 
 
 @dataclass(frozen=True)
@@ -86,10 +77,33 @@ def read_start(initial_weights: str) -> Start | None:
     Raises:
         InputProblem: for an artefact or a checkpoint that cannot be read.
     """
-    if initial_weights in ("none", "torchvision"):
+    if initial_weights in NO_FILE:
         return None
     path = resolve_artefact(initial_weights)
     return _from_artefact(path) if path.suffix == ".safetensors" else _from_checkpoint(path)
+
+
+def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe that continues from an artefact or a checkpoint.
+
+    Empty for what is of a backbone, and for a file that is not there: a recipe can be read without
+    the files that its run needs.
+
+    Raises:
+        InputProblem: for an artefact or a checkpoint that cannot be read.
+    """
+    if initial_weights in NO_FILE or not resolve_artefact(initial_weights).exists():
+        return {}
+    start = read_start(initial_weights)
+    if start is None:
+        return {}
+    held: dict[str, BaseModel] = {
+        "embedder": start.embedder,
+        "preprocessing": start.preprocessing,
+    }
+    if start.metric_network:
+        held["metric_network"] = start.metric_network
+    return {name: section.model_dump(mode="json") for name, section in held.items()}
 
 
 def starting_networks(recipe: Recipe) -> StartingNetworks:

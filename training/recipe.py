@@ -407,11 +407,11 @@ def _continue_from_start(content: dict[str, Any], own: set[str]) -> None:
         content: of the recipe, changed in place.
         own: the keys of its file; settings of the command line are added to what it starts from.
     """
-    from training.initial_weights import read_start
+    from training.initial_weights import sections_of
 
     weights = content.get("initial_weights")
-    start = read_start(weights) if isinstance(weights, str) else None
-    for name, section in start.sections.items() if start else ():
+    sections = sections_of(weights) if isinstance(weights, str) else {}
+    for name, section in sections.items():
         changed = content.get(name, {})
         if name not in own and isinstance(changed, dict):
             content[name] = section | changed

@@ -157,5 +157,6 @@ def test_averaged_weights_are_what_a_checkpoint_gives(
 
 
 def test_an_artefact_that_is_not_there_is_named(mine: str, tmp_path: Path) -> None:
+    chosen = recipe(mine, tmp_path / "gone.safetensors")
     with pytest.raises(InputProblem, match=r"gone\.safetensors: no such file"):
-        recipe(mine, tmp_path / "gone.safetensors")
+        prepare_run(chosen, RECORDS, tmp_path)
