@@ -50,7 +50,7 @@ def test_perturbation_can_be_switched_off() -> None:
         ("held_out.zzz=1", r"known are held_out\.fraction, held_out\.seed"),
         ("distillation.teacher=[]", r"did you mean distillation\.teachers\?"),
         ("losses.pic=-1", r"losses\.pic: .*greater than or equal to 0, got -1"),
-        ("embedder.backbone=vgg", r"embedder\.backbone: .*mobilenet_v2"),
+        ("embedder.backbone=vgg", r"embedder: .*no backbone vgg; known are mobilenet_v2"),
         ("losses", "write it as key=value"),
         ("seed.deep=1", r"seed.*|.*deep.*"),
     ],
