@@ -235,6 +235,24 @@ def resolve_artefact(name: str) -> Path:
     )
 
 
+def artefact_name(path: Path) -> str:
+    """What an artefact is called: a shipped one by its name, another one by its file's."""
+    return path.stem if path.parent == SHIPPED else path.name
+
+
+def read_description(path: Path) -> Description:
+    """What an artefact's file says of itself; its tensors are not read, and nothing is verified.
+
+    Raises:
+        ArtefactProblem: for a file that is missing, foreign or of another format version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return _parse_header(path, file.metadata())
+    except (SafetensorError, OSError, struct.error) as error:
+        raise _unreadable(path, error) from error
+
+
 def load_artefact(path: Path) -> Artefact:
     """Reads an artefact and verifies both fingerprints.
 

@@ -36,6 +36,7 @@ from service.metrics import Metrics
 from service.pulse import Stage
 from service.security.key_ring import KeyRing
 from service.settings import Settings, is_loopback
+from service.upgrade import shipped_fillers
 from service.watchdog import Watchdog
 
 SNAPSHOT_LOCK = "snapshots.lock"
@@ -46,7 +47,7 @@ class Runtime:
     """What the operations work with.
 
     Attributes:
-        models: the loaded ones by the fingerprints of their embedders, the newest first.
+        models: the loaded ones by the fingerprints of their embedders, the served one first.
         admission: lives on the event loop.
         calibrations: what verdicts are made by.
         kept_searches: whose scores are to be stored for them; lives on the event loop.
@@ -110,16 +111,22 @@ class Runtime:
             watchdog = Watchdog(settings.stall_seconds)
             device = DeviceThread(explained, partial(watchdog.give_up, "device thread"))
             held.callback(device.close)
-            names = [settings.artefact, *([settings.previous] if settings.previous else [])]
             models: dict[str, LoadedModel] = {}
-            for name in names:
+
+            def load(name: str) -> None:
                 loaded = load_model(name, settings, device, metrics, held)
                 models.setdefault(loaded.embedder, loaded)
+
+            load(settings.artefact)
+            if settings.previous:
+                load(settings.previous)
+            for name in shipped_fillers(store.galleries.all(), models):
+                load(name)
             galleries = Galleries(
                 store,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
-                device_rows(loaded.networks.device),
+                device_rows(next(iter(models.values())).networks.device),
             )
             held.callback(galleries.close)
             calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
@@ -195,8 +202,14 @@ class Runtime:
 
 
 def _decode_stages(models: Iterable[LoadedModel]) -> list[Stage]:
-    newest, *previous = (model.pipeline.stage for model in models)
-    return [newest, *(replace(one, name=f"{one.name} of GMN_PREVIOUS") for one in previous)]
+    newest, *previous = models
+    return [
+        newest.pipeline.stage,
+        *(
+            replace(one.pipeline.stage, name=f"{one.pipeline.stage.name} of {one.name}")
+            for one in previous
+        ),
+    ]
 
 
 def _worker(replica: str | None) -> str:

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     Attributes:
         artefact: the model to serve, the name of a shipped one or a file.
         previous: the model that galleries were filled by before; it answers for them until they
-            are reindexed.
+            are reindexed. A shipped one is found without being named.
         data_dir: where galleries are kept, or with `redis_url` what is no record of them; one
             process at a time.
         redis_url: the Redis that holds the record, as `redis://user:password@host:6379/0`; None

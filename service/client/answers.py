@@ -231,6 +231,8 @@ class ModelDescription(Answer):
     """The served artefact's own description, with every field that the service gives.
 
     Attributes:
+        artefact: its name.
+        previous: artefacts that answer for galleries until they are reindexed.
         scorings: those that the artefact offers.
         default_scoring: what ranks where none is asked for.
     """
@@ -239,6 +241,8 @@ class ModelDescription(Answer):
 
     embedding_fingerprint: str
     artefact_fingerprint: str
+    artefact: str | None = None
+    previous: tuple[str, ...] = ()
     scorings: tuple[str, ...] = ()
     default_scoring: str | None = None
     device: str | None = None

@@ -28,26 +28,38 @@ def reindex(
     wait: Annotated[bool, typer.Option("--wait", help="Until it is done; 1 if it fails.")] = False,
     url: UrlOption = DEFAULT_URL,
     gallery: GalleryOption = DEFAULT_GALLERY,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every gallery that another model filled.")
+    ] = False,
     api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Embeds a gallery anew with the model that is served.
+    """Embeds a gallery anew with the model that is served, or every one that needs it.
 
-    The service does it by itself; one that was begun already is gone on with. Until it is done, a
-    service that was started with --previous answers with the model before.
+    The service does it by itself; one that was begun already is gone on with. Until it is done the
+    model before answers, where it is a shipped one or the service was started with --previous.
 
     Example: gmn reindex --gallery entrance --wait
+
+    Example: gmn reindex --all --wait
     """
     with connect(url, api_key, gallery) as client:
-        job = client.reindex()
+        names = [gallery]
+        if everything:
+            names = [one.name for one in client.galleries() if one.state != "ready"]
+        jobs = [client.reindex(name) for name in names]
         if wait:
             with progress_bar() as progress:
-                job = follow(client, job, "Embedding", progress)
+                jobs = [follow(client, job, job.gallery, progress) for job in jobs]
         if as_json:
-            output().print_json(job.model_dump_json())
+            found = [job.model_dump(mode="json") for job in jobs]
+            output().print_json(data={"results": found} if everything else found[0])
         else:
-            _show(client, job)
-    if wait and job.state != "done":
+            for job in jobs:
+                _show(client, job)
+            if not jobs:
+                output().print("every gallery holds vectors of the served model already")
+    if wait and any(job.state != "done" for job in jobs):
         raise typer.Exit(1)
 
 

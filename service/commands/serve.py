@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import signal
 import socket
 from pathlib import Path
@@ -12,9 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from service.inference.loaded_model import LoadedModel
     from service.settings import Settings
 
+log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
+OPEN = "open"
+"""The shipped artefact for products of companies."""
 
 
 def serve(
@@ -24,7 +30,10 @@ def serve(
     ] = None,
     previous: Annotated[
         str | None,
-        typer.Option(help="The model before, for galleries that are not reindexed yet."),
+        typer.Option(
+            help="The model before, for galleries that are not reindexed yet; a shipped one is "
+            "found without being named."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
     port: Annotated[int | None, typer.Option(help="Where to listen; 0 takes a free port.")] = None,
@@ -55,19 +64,38 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
     from service.api.app import create_app
     from service.api.connections import bounded_connections
+    from service.client import DEFAULT_URL
     from service.failpoints import arm_failpoint
     from service.logs import configure_logging
+    from service.problems import ServiceProblem
     from service.runtime import Runtime
+    from service.upgrade import upgrade_advice
 
     configure_logging(settings.log_level)
     arm_failpoint()
     address = _url(settings.host, listening)
+    runtime = Runtime.open(settings)
+
+    async def advise() -> None:
+        try:
+            options = "" if address == DEFAULT_URL else f"--url {address}"
+            for line in await upgrade_advice(runtime, options):
+                typer.echo(line)
+        except ServiceProblem as problem:
+            log.warning("galleries of another artefact were not looked for: %s", problem.detail)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 typer.echo(f"Serving on {address} (docs at {address}/docs)")
+                for line in _about(runtime.model):
+                    typer.echo(line)
+                self.advising = asyncio.create_task(advise())
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.advising.cancel()
+            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
             # Uvicorn would raise the signal again once it has drained, and a supervisor would take
@@ -76,7 +104,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             self.should_exit = True
 
     config = uvicorn.Config(
-        create_app(settings, Runtime.open(settings)),
+        create_app(settings, runtime),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -87,6 +115,17 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt
+
+
+def _about(model: LoadedModel) -> list[str]:
+    """Which artefact is served, and under which terms."""
+    from model.artefact import shipped_artefacts
+
+    terms = " ".join(model.description.provenance.terms.split())
+    lines = [f"Artefact {model.name}: {terms}"]
+    if "research only" in terms.lower() and OPEN in shipped_artefacts():
+        lines.append(f"An artefact with other terms is there too: gmn serve --artefact {OPEN}")
+    return lines
 
 
 def _listen(settings: Settings) -> socket.socket:

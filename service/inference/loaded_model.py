@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from model.artefact import Description, load_artefact, resolve_artefact
+from model.artefact import Description, artefact_name, load_artefact, resolve_artefact
 from model.calibration import Scoring
 from model.crops.decode import CropLimits
 from service.device import DeviceThread
@@ -22,10 +22,12 @@ class LoadedModel:
     """What one artefact needs to answer.
 
     Attributes:
+        name: of a shipped artefact, or of the file.
         description: the artefact's own.
         networks: to be called on the device thread only.
     """
 
+    name: str
     description: Description
     networks: Networks
     pipeline: Pipeline
@@ -69,7 +71,8 @@ def load_model(
     Raises:
         InputProblem: for an artefact or device that cannot be used.
     """
-    artefact = load_artefact(resolve_artefact(name))
+    path = resolve_artefact(name)
+    artefact = load_artefact(path)
     networks = device.submit(lambda: Networks(artefact, settings.device, settings.dtype)).result()
     device.submit(networks.probe).result()
     batcher = MicroBatcher(
@@ -85,4 +88,4 @@ def load_model(
         artefact.description.preprocessing, limits, batcher, settings.decode_threads
     )
     held.callback(pipeline.close)
-    return LoadedModel(artefact.description, networks, pipeline)
+    return LoadedModel(artefact_name(path), artefact.description, networks, pipeline)

@@ -136,7 +136,7 @@ def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
 def test_stages_of_two_models_have_names_of_their_own(runtime):
     names = [stage.name for stage in runtime.watchdog.stages]
     assert len(names) == len(set(names))
-    assert "decode threads of GMN_PREVIOUS" in names
+    assert "decode threads of other.safetensors" in names
 
 
 def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeypatch):

@@ -18,14 +18,20 @@ async def read_model(
     runtime: RuntimeDep,
     asked: Annotated[ModelQuery, Query()],
 ) -> dict[str, Any]:
-    """The artefact's own description, and what it runs on."""
+    """The artefact's name, its own description, and what it runs on.
+
+    `previous` names the artefacts that answer for galleries until they are reindexed.
+    """
     description = runtime.description
     calibration = description.calibration
     points: dict[str, Any] = {
         name: calibration.operating_points(name, asked.gallery_size)
         for name in description.scorings
     }
+    name, *previous = (model.name for model in runtime.models.values())
     return description.model_dump(mode="json") | {
+        "artefact": name,
+        "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
         "calibration_version": runtime.calibration_version,

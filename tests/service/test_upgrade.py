@@ -1,0 +1,157 @@
+"""A new default artefact: galleries of the one before answer, and are gone over to the new one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.artefact import load_artefact, resolve_artefact
+from service.commands.reindex import reindex
+from tests.service.conftest import START, Served
+from tests.service.redis_server import redis_server
+
+FIRST = resolve_artefact("bundled@1")
+GALLERIES = ("bare", "lobby", "yard")
+
+
+class Installed:
+    """The program with a folder of shipped artefacts of its own, on one record."""
+
+    def __init__(self, place: Path, record: dict[str, str]) -> None:
+        self.place, self.record, self.starts = place, record, 0
+        self.shipped = place / "shipped"
+        self.shipped.mkdir()
+        (self.shipped / "bundled@1.safetensors").write_bytes(FIRST.read_bytes())
+
+    def ship(self, name: str, artefact: Path) -> None:
+        (self.shipped / f"{name}.safetensors").write_bytes(artefact.read_bytes())
+
+    def remove(self, name: str) -> None:
+        (self.shipped / f"{name}.safetensors").unlink()
+
+    @contextlib.contextmanager
+    def serving(self, **settings: str) -> Iterator[Served]:
+        self.starts += 1
+        program = (
+            "import model.artefact; from pathlib import Path; "
+            f"model.artefact.SHIPPED = Path({str(self.shipped)!r}); {START}"
+        )
+        settings = {"data_dir": str(self.place / "data"), **self.record, **settings}
+        served = Served(self.place / f"log.{self.starts}", ("-c", program), **settings)
+        try:
+            yield served
+        finally:
+            # Where a test stopped it before, nothing is left to kill.
+            if served.process.poll() is None:
+                served.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def installed(request, tmp_path) -> Iterator[Installed]:
+    if request.param == "sqlite":
+        yield Installed(tmp_path, {})
+        return
+    with redis_server() as server:
+        yield Installed(tmp_path, {"redis_url": server.url})
+
+
+def lines(served: Served, number: int) -> list[str]:
+    """The next lines that it prints."""
+    assert served.process.stdout
+    return [served.process.stdout.readline().strip() for _ in range(number)]
+
+
+def states(served: Served) -> dict[str, str]:
+    found = served.http.get("/v1/galleries").json()["results"]
+    return {one["name"]: one["state"] for one in found if one["name"] in GALLERIES}
+
+
+def fill(served: Served, gallery: str, crops) -> None:
+    served.create(gallery)
+    names = [crop.identity for crop in crops]
+    answer = served.enroll(gallery, *(crop.png for crop in crops), identity=names)
+    assert answer.status_code == 201, answer.text
+
+
+def best(served: Served, gallery: str, crop) -> tuple[str, str]:
+    """The model that answers, and who is found."""
+    answer = served.query(gallery, crop.png, top_k=1)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["model"], answer.json()["results"][0]["identity"]
+
+
+def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
+    installed, tiny_artefact, drawn_crops
+):
+    first, new = (load_artefact(path).description for path in (FIRST, tiny_artefact))
+    old, now = first.artefact_fingerprint, new.artefact_fingerprint
+    crop = drawn_crops[5]
+    with installed.serving(keep_images="none") as served:
+        assert lines(served, 1) == [f"Artefact bundled@1: {first.provenance.terms}"]
+        fill(served, "bare", drawn_crops[:8])
+    installed.ship("open", tiny_artefact)
+    with installed.serving() as served:
+        assert lines(served, 2)[1].endswith("gmn serve --artefact open")
+        for gallery in ("lobby", "yard"):
+            fill(served, gallery, drawn_crops)
+    installed.remove("open")
+    installed.ship("bundled", tiny_artefact)
+
+    with installed.serving() as served:
+        url = str(served.http.base_url)
+        assert lines(served, 4) == [
+            f"Artefact bundled: {new.provenance.terms}",
+            "Filled by bundled@1, which answers until they are reindexed: bare, lobby, yard",
+            f"To go over to bundled: gmn reindex --all --wait --url {url}",
+            "Not every picture was kept, so that only bundled@1 can answer; enroll anew, or stay "
+            "with gmn serve --artefact bundled@1: bare",
+        ]
+        assert states(served) == dict.fromkeys(GALLERIES, "previous_model")
+        assert {best(served, gallery, crop) for gallery in GALLERIES} == {(old, crop.identity)}
+        model = served.http.get("/v1/model").json()
+        assert (model["artefact"], model["previous"]) == ("bundled", ["bundled@1"])
+        job = served.ended_job(served.http.post("/v1/galleries/lobby/reindex").json())
+        assert job["state"] == "done"
+
+    with installed.serving() as served:
+        url = str(served.http.base_url)
+        assert lines(served, 2)[1].endswith("until they are reindexed: bare, yard")
+        assert best(served, "lobby", crop) == (now, crop.identity)
+        assert best(served, "yard", crop) == (old, crop.identity)
+        reindexed = _reindex_all(url)
+        # The gallery without pictures has failed, and answers as before.
+        assert reindexed.exit_code == 1
+        assert "gallery yard: 24 of 24 crops" in reindexed.output
+        assert best(served, "yard", crop) == (now, crop.identity)
+        assert best(served, "bare", crop) == (old, crop.identity)
+        served.http.delete("/v1/galleries/bare")
+
+    with installed.serving() as served:
+        assert served.http.get("/v1/model").json()["previous"] == []
+        assert states(served) == {"lobby": "ready", "yard": "ready"}
+        done = _reindex_all(str(served.http.base_url))
+        assert (done.exit_code, "already" in done.output) == (0, True)
+        assert served.stop() == 0
+
+
+def test_a_gallery_that_no_shipped_artefact_filled_is_named(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    served = start(data_dir=tmp_path / "data")
+    fill(served, "yard", drawn_crops[:2])
+    served.kill()
+    served = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    said = lines(served, 3)
+    assert said[1].endswith("or until --previous names it: yard")
+    assert said[2].startswith("To go over to other.safetensors: gmn reindex --all --wait")
+
+
+def _reindex_all(url: str):
+    app = typer.Typer()
+    app.command()(reindex)
+    return CliRunner().invoke(app, ["--all", "--wait", "--url", url])
