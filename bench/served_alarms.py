@@ -128,7 +128,9 @@ def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="gmn-alarms-") as scratch:
         command = serve_command(artefact, Path(scratch) / "data")
         with local_service(command, Path(scratch) / "log") as url:
-            for scoring in SCORINGS:
+            with Client(url) as client:
+                offered = client.model().scorings
+            for scoring in (one for one in SCORINGS if one in offered):
                 judged: list[Judged] = []
                 for place, split in enumerate(splits(crops, mixed, number)):
                     judged += judge(url, split, f"{scoring}.{place}", scoring)
@@ -144,7 +146,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        for scoring in SCORINGS:
+        for scoring in (one for one in SCORINGS if one in result):
             found = result[scoring]
             rate, low, high = (f"{100 * value:.2f}" for value in found["obtained"])
             lines.append(

@@ -37,8 +37,8 @@ class Finding:
         query: who was asked for.
         enrolled: whether the gallery knows this person.
         verdict: the service's answer.
-        ranking: the first rows of the service's ranking by M-Net, best first.
-        mnet: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
+        ranking: the first rows of the service's ranking, best first.
+        ranked: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
         cosine: the same of the candidates ordered by cosine.
         thresholds: version of the thresholds that gave the verdict.
         calibration: what made them: `artefact`, the model's own calibration, or `own`.
@@ -49,7 +49,7 @@ class Finding:
     enrolled: bool
     verdict: SearchVerdict
     ranking: tuple[RankedPicture, ...]
-    mnet: Mapping[str, float] | None
+    ranked: Mapping[str, float] | None
     cosine: Mapping[str, float] | None
     thresholds: str
     calibration: str
@@ -106,6 +106,9 @@ class Findings:
         cameras: under how many cameras.
         enroll_seconds: how long that took.
         calibration: what the verdicts were made by.
+        artefact: its name.
+        terms: under what terms its weights may be used.
+        scoring: the artefact's default, which ranks.
         model: the embedder's fingerprint.
         device: where the service computes.
     """
@@ -117,6 +120,9 @@ class Findings:
     cameras: int
     enroll_seconds: float
     calibration: Calibration
+    artefact: str
+    terms: str
+    scoring: str
     model: str
     device: str
 
@@ -135,11 +141,18 @@ class Findings:
 
         Args:
             name: `rank_1` or `mAP`.
-            by: `mnet` or `cosine`.
+            by: the ranking's `scoring`, or `cosine`.
         """
-        figures: Iterable[Mapping[str, float] | None] = (getattr(one, by) for one in self.known)
+        figures: Iterable[Mapping[str, float] | None] = (
+            one.cosine if by == "cosine" else one.ranked for one in self.known
+        )
         values = [own[name] for own in figures if own is not None]
         return sum(values) / max(1, len(values))
+
+    @property
+    def scorings(self) -> tuple[str, ...]:
+        """What is measured: the ranking's scoring, and cosine beside it."""
+        return tuple(dict.fromkeys((self.scoring, "cosine")))
 
     @property
     def unmatched(self) -> int:

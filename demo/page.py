@@ -16,6 +16,7 @@ VERDICT_WORDS = {
     "no_match": "no match",
     "nothing_searched": "nothing searched",
 }
+SCORING_WORDS = {"mnet": "M-Net", "fused": "M-Net and cosine", "cosine": "cosine alone"}
 
 
 def render_page(findings: Findings, known: int, strangers: int) -> str:
@@ -34,7 +35,9 @@ def render_page(findings: Findings, known: int, strangers: int) -> str:
         chosen=escape(chosen(findings, known, strangers)),
         known=_cards(one for one in shown if one.enrolled),
         strangers=_cards(one for one in shown if not one.enrolled),
-        footer=f"Embedder {escape(findings.model)}, computed on {escape(findings.device)}.",
+        footer=escape(
+            f"{served(findings)} Embedder {findings.model}, computed on {findings.device}."
+        ),
     )
 
 
@@ -51,7 +54,7 @@ def figures(findings: Findings) -> list[tuple[str, str]]:
         *(
             (f"{findings.metric(name, by):.1%}", f"{title} with {ranked_by}, {known} queries")
             for name, title in (("rank_1", "Rank-1"), ("mAP", "mAP"))
-            for by, ranked_by in (("mnet", "M-Net"), ("cosine", "cosine alone"))
+            for by, ranked_by in ((one, SCORING_WORDS[one]) for one in findings.scorings)
         ),
         (f"{findings.milliseconds:.0f} ms", "per query, in the service"),
         (f"{findings.crops_per_second:.0f}/s", "crops enrolled"),
@@ -65,6 +68,11 @@ def setting(findings: Findings) -> str:
         f"enrolled; one more camera asks for {len(findings.known)} of them and for "
         f"{len(findings.strangers)} strangers, in a mixed order of seed {findings.seed}."
     )
+
+
+def served(findings: Findings) -> str:
+    """Which artefact was served, and under which terms."""
+    return f"Artefact {findings.artefact}: {findings.terms}"
 
 
 def judging(findings: Findings) -> str:
@@ -86,13 +94,19 @@ def judging(findings: Findings) -> str:
 
 
 def comparison(findings: Findings) -> str:
-    """What the difference between M-Net and cosine is worth."""
+    """What the difference between the scorings is worth."""
     rank_1, precision = (
-        100 * (findings.metric(name, "mnet") - findings.metric(name, "cosine"))
+        100 * (findings.metric(name, findings.scoring) - findings.metric(name, "cosine"))
         for name in ("rank_1", "mAP")
     )
+    difference = (
+        ""
+        if findings.scoring == "cosine"
+        else f"{SCORING_WORDS[findings.scoring]} minus cosine: Rank-1 {rank_1:+.1f}, mAP "
+        f"{precision:+.1f} points. "
+    )
     return (
-        f"M-Net minus cosine: Rank-1 {rank_1:+.1f}, mAP {precision:+.1f} points. One query is "
+        f"{difference}One query is "
         f"{100 / max(1, len(findings.known)):.1f} points of Rank-1, and drawn people show nothing "
         "of real cameras: docs/results.md has measurements on photographs."
     )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.findings import Findings, RankedPicture
-from demo.page import VERDICT_WORDS, chosen, comparison, figures, judging, setting
+from demo.page import VERDICT_WORDS, chosen, comparison, figures, judging, served, setting
 
 TOP = 5
 
@@ -32,7 +32,7 @@ def show_findings(console: Console, findings: Findings, known: int, strangers: i
             VERDICT_WORDS[finding.verdict],
             f"[{colour}]{finding.outcome}[/]",
         )
-    console.print(setting(findings))
+    console.print(f"{served(findings)}\n{setting(findings)}", soft_wrap=True)
     console.print(table)
     console.print(chosen(findings, known, strangers))
     console.print("✓ and ✗: whether a result shows who was asked for, and its probability\n")
@@ -50,6 +50,9 @@ def _row(row: RankedPicture) -> str:
 def figures_of(findings: Findings) -> dict[str, Any]:
     """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
     return {
+        "artefact": findings.artefact,
+        "terms": findings.terms,
+        "scoring": findings.scoring,
         "seed": findings.seed,
         "crops": findings.crops,
         "people": findings.people,
@@ -58,7 +61,7 @@ def figures_of(findings: Findings) -> dict[str, Any]:
         **{
             f"{title}_{by}": findings.metric(name, by)
             for name, title in (("rank_1", "rank_1"), ("mAP", "map"))
-            for by in ("mnet", "cosine")
+            for by in findings.scorings
         },
         "known": len(findings.known),
         "known_not_matched": findings.unmatched,

@@ -46,6 +46,9 @@ def play(client: Client, cast: Cast, seed: int) -> Findings:
             fitted.state if fitted else "unknown",
             fitted.searches if fitted else 0,
         ),
+        artefact=model.artefact or "unknown",
+        terms=str(model.provenance.get("terms", "unknown")),
+        scoring=model.default_scoring or "mnet",
         model=model.embedding_fingerprint[:12],
         device=model.device or "unknown",
     )
@@ -76,9 +79,7 @@ def _ask(
     with progress_bar() as progress:
         task = progress.add_task("Querying", total=len(queries))
         for crop in queries:
-            ranking = client.query(
-                crop.png, top_k=len(enrolled), scoring="mnet", operating_point=OPERATING_POINT
-            )
+            ranking = client.query(crop.png, top_k=len(enrolled), operating_point=OPERATING_POINT)
             by_cosine = sorted(ranking.results, key=lambda row: -row.cosine)
             findings.append(
                 Finding(
@@ -86,7 +87,7 @@ def _ask(
                     enrolled=crop.identity in known,
                     verdict=ranking.verdict,
                     ranking=_pictures(crop, ranking.results[:PICTURES], enrolled),
-                    mnet=_metrics(crop, ranking.results),
+                    ranked=_metrics(crop, ranking.results),
                     cosine=_metrics(crop, by_cosine),
                     thresholds=str(ranking.calibration_version),
                     calibration=ranking.calibration.state if ranking.calibration else "artefact",

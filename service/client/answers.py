@@ -232,6 +232,7 @@ class ModelDescription(Answer):
 
     Attributes:
         artefact: its name.
+        provenance: what its weights come from: `terms`, `data`, and more.
         previous: artefacts that answer for galleries until they are reindexed.
         scorings: those that the artefact offers.
         default_scoring: what ranks where none is asked for.
@@ -242,6 +243,7 @@ class ModelDescription(Answer):
     embedding_fingerprint: str
     artefact_fingerprint: str
     artefact: str | None = None
+    provenance: dict[str, Any] = {}
     previous: tuple[str, ...] = ()
     scorings: tuple[str, ...] = ()
     default_scoring: str | None = None

@@ -7,9 +7,12 @@ import re
 import zipfile
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
+from demo.command import serve_command
+from service.client.local import local_service
 from tests.service.conftest import Served
 from tests.service.redis_server import redis_server
 
@@ -392,3 +395,30 @@ def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
     search_for(page, crop.png)
     assert page.locator(".banner h2").inner_text().endswith("a crop without a name")
     assert "your id track 17" in page.locator(".cards .card").first.inner_text()
+
+
+def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
+    page.wait_for_function("document.querySelector('#artefact').textContent")
+    assert page.locator("#artefact").inner_text().startswith("Artefact tiny.safetensors: Free of")
+    offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
+    assert offered == ["M-Net", "Cosine", "Both, fused"]
+
+
+def test_the_page_offers_no_scoring_that_the_artefact_has_not(
+    browser, cosine_artefact, drawn_crops, tmp_path
+):
+    command = serve_command(str(cosine_artefact), tmp_path / "data")
+    with local_service(command, tmp_path / "log") as url:
+        files = [("images", ("crop", crop.png)) for crop in drawn_crops]
+        names = {"identity": [crop.identity for crop in drawn_crops]}
+        httpx.post(f"{url}/v1/galleries/default/crops", files=files, data=names, timeout=60)
+        page = browser.new_page()
+        page.goto(f"{url}/#default/search")
+        page.wait_for_selector("#state .dot.ready")
+        assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["Cosine"]
+        search_for(page, drawn_crops[0].png)
+        page.locator(".cards .card").nth(1).click()
+        page.get_by_role("button", name="Compare with the query").click()
+        page.wait_for_selector(".heats .cells")
+        assert "logit" not in page.locator("#sheet .detail").inner_text()
+        page.close()

@@ -49,6 +49,7 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     )
     assert finished.returncode == 0, finished.stderr
     assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
+    assert "Artefact tiny.safetensors: Free of any: nobody is shown" in finished.stdout
     assert "Rank-1 with M-Net, 5 queries" in finished.stdout
     assert "mAP with cosine alone, 5 queries" in finished.stdout
     assert re.search(r"\d of 5 +known people not answered match", finished.stdout)
@@ -62,6 +63,24 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     assert re.search(r'(src|href)="(?!data:)', page) is None
     with Image.open(tmp_path / "out" / "ranking.png") as picture:
         assert picture.width > 600
+
+
+def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
+    cosine_artefact: Path, tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        demo_command(cosine_artefact, tmp_path / "out", "--json"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(finished.stdout)
+    assert (figures["artefact"], figures["scoring"]) == ("cosine.safetensors", "cosine")
+    assert 0.0 <= figures["rank_1_cosine"] <= 1.0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "M-Net" not in page
+    assert "Artefact cosine.safetensors: Free of any" in page
 
 
 def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path: Path) -> None:
@@ -94,7 +113,18 @@ def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
     def shown(seed: int, verdict: Verdict) -> list[str]:
         findings = tuple(answered(one, one < "s", verdict) for one in "abcdefghstuvwxyz")
         found = Findings(
-            findings, seed, 16, 8, 3, 1.0, Calibration("far_1e-2", 0.01, "off", 0), "m", "cpu"
+            findings,
+            seed,
+            16,
+            8,
+            3,
+            1.0,
+            Calibration("far_1e-2", 0.01, "off", 0),
+            "a",
+            "t",
+            "mnet",
+            "m",
+            "cpu",
         )
         return [one.query.identity for one in found.shown(3, 2)]
 
@@ -114,7 +144,18 @@ def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
         answered("u", False, "uncertain", "own"),
     )
     found = Findings(
-        findings, 1, 16, 8, 3, 1.0, Calibration("far_1e-2", 0.01, "own", 32), "m", "cpu"
+        findings,
+        1,
+        16,
+        8,
+        3,
+        1.0,
+        Calibration("far_1e-2", 0.01, "own", 32),
+        "a",
+        "t",
+        "mnet",
+        "m",
+        "cpu",
     )
     assert judging(found).startswith(
         "Operating point far_1e-2: 1% of strangers may be answered match, 0.0 of 3. By the model's "

@@ -18,7 +18,7 @@ export async function compare(mine, other, ranked, scoring, gallery) {
   return [
     h("p", { class: "row" }, verdictChip(ranked.verdict),
       h("span", {}, ranked.verdict === null ? "beyond the search’s rerank depth" : `${percent(ranked.probability)} in this search`),
-      h("span", {}, `these two pictures: cosine ${decimal(pair.cosine, 3)}`), h("span", {}, `logit ${decimal(pair.logit, 2)}`)),
+      h("span", {}, `these two pictures: cosine ${decimal(pair.cosine, 3)}`), pair.logit !== undefined && h("span", {}, `logit ${decimal(pair.logit, 2)}`)),
     h("div", { class: "heats" }, figures),
     h("p", { class: "legend" }, h("span", { class: "for" }, "+"), " spoke for one person ",
       h("span", { class: "against" }, "−"), " spoke against. The stronger the colour, the more the score moves when the region is hidden."),

@@ -21,6 +21,7 @@ async function loadGalleries() {
     find("#gallery").replaceChildren(...galleries.map((one) => h("option", {}, one.name)));
     if (!gallery() && galleries.length > 0) location.replace(addressOf(galleries[0].name, panel()));
     show();
+    await showArtefact();
     if (gallery() && !galleries.some((one) => one.name === gallery())) {
       throw new Error(`There is no gallery “${gallery()}”. Choose one above.`);
     }
@@ -37,6 +38,22 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   find("#state").replaceChildren(...(chosen ? stateOf(chosen) : []));
+  if (chosen) offerScorings(chosen.calibration);
+}
+
+// The scorings of the artefact that answers for the gallery; its default unless one was chosen.
+function offerScorings({ scoring, scorings }) {
+  const select = find("#query").elements.scoring;
+  for (const option of select.options) option.hidden = option.disabled = !(option.value in scorings);
+  if (!select.dataset.chosen || select.selectedOptions[0].disabled) select.value = scoring;
+}
+
+async function showArtefact() {
+  const place = find("#artefact");
+  if (place.textContent) return;
+  // A key that may not ask for the model still uses the rest of the page.
+  const model = await ask("/v1/model").catch(() => null);
+  if (model) place.textContent = `Artefact ${model.artefact}: ${model.provenance.terms}`;
 }
 
 function stateOf(chosen) {
@@ -78,6 +95,7 @@ function askForKey(why) {
 find("#gallery").addEventListener("change", (event) => {
   location.hash = addressOf(event.target.value, panel());
 });
+find("#query").elements.scoring.addEventListener("change", (event) => { event.target.dataset.chosen = "yes"; });
 find("#key").addEventListener("click", () => askForKey("Enter another key. Leave the field empty to send no key."));
 document.addEventListener("key-wanted", (event) => askForKey(hasKey() ? event.detail : "This service needs an API key."));
 for (const event of ["gallery-changed", "gallery-chosen", "searched"]) document.addEventListener(event, loadGalleries);
