@@ -26,11 +26,12 @@ from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.unseen import unseen_people
+from training.improvement import improvement_on_start
 from training.loader import BatchMaker
 from training.provenance import describe_training
 from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
-from training.validation import DRAWN, best_scoring
+from training.validation import best_scoring, photographed
 
 FILE_NAME = "model.safetensors"
 HELD_OUT_REMEDY = (
@@ -78,8 +79,9 @@ def finish_run(
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputProblem: where the weights are of another run, there are no people to measure on, or a
-            crop, starting weights or a teacher can no longer be read.
+        InputProblem: where the weights are of another run, there are no people to measure on, a
+            crop, starting weights or a teacher can no longer be read, or the weights are worse than
+            those that the run started from and its recipe refuses them.
     """
     recipe, device = run.recipe, choose_device(device_name)
     if not others and not recipe.held_out.fraction:
@@ -96,21 +98,23 @@ def finish_run(
     else:
         datasets, searches = list(run.datasets), held_out_searches(recipe, run.datasets)
     embedder, metric_network = _load_networks(run, weights, device)
-    photographed = [name for name in searches if name != DRAWN] or list(searches)
+    fitted = photographed(searches)
     features = {
         name: embed_search(embedder, recipe.preprocessing, search)
         for name, search in searches.items()
     }
+    improvement = ""
+    if recipe.refuse_worse and not others:
+        improvement = improvement_on_start(recipe, run.folder, searches, features, metric_network)
     pairs = [
-        score_search(metric_network, features[name], searches[name].labels())
-        for name in photographed
+        score_search(metric_network, features[name], searches[name].labels()) for name in fitted
     ]
     who = "identities of" if others else "held-out identities of"
     description = Description(
         embedder=recipe.embedder,
         metric_network=recipe.metric_network if metric_network else None,
         preprocessing=recipe.preprocessing,
-        calibration=fit_from_pairs(pairs, f"{who} {', '.join(photographed)}"),
+        calibration=fit_from_pairs(pairs, f"{who} {', '.join(fitted)}"),
         provenance=provenance,
     )
     artefact = Artefact(description, embedder, metric_network, fingerprints)
@@ -142,7 +146,9 @@ def finish_run(
     )
     split = "all" if others else "held-out"
     report = build_report(FILE_NAME, description, split, results, device)
-    report = report.model_copy(update={"checkpoint": describe_checkpoint(recipe, weights)})
+    report = report.model_copy(
+        update={"checkpoint": f"{describe_checkpoint(recipe, weights)} {improvement}".rstrip()}
+    )
     write_report(run.folder, report)
     return report
 

@@ -47,6 +47,16 @@ class Start:
     metric_network_state: State
     left_behind: tuple[str, ...] = ()
 
+    def networks(self) -> tuple[Embedder, MetricNetwork | None]:
+        """Embedder and M-Net as they are in the file, in evaluation mode."""
+        embedder = Embedder(self.embedder)
+        embedder.load_state_dict(self.embedder_state)
+        if self.metric_network is None:
+            return embedder.eval(), None
+        metric_network = MetricNetwork(self.embedder.dimension, self.metric_network)
+        metric_network.load_state_dict(self.metric_network_state)
+        return embedder.eval(), metric_network.eval()
+
 
 @dataclass(frozen=True)
 class StartingNetworks:

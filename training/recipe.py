@@ -29,7 +29,7 @@ from training.published import Published
 TrainingPrecision = Precision | Literal["float16"]
 # What may differ between a run and its continuation, since no weight depends on it.
 INDECISIVE = {
-    *("name", "description", "terms", "published", "workers", "cache_megabytes"),
+    *("name", "description", "terms", "published", "workers", "cache_megabytes", "refuse_worse"),
     *("log_every_steps", "checkpoint_every_steps", "validation"),
     *("initial_weights_data", "initial_weights_terms"),
 }
@@ -254,6 +254,8 @@ class Recipe(_Section):
             `["ImageNet", "MSMT17"]`; empty where they are not known, or an artefact states them.
         initial_weights_terms: under what terms the initial weights may be used.
         terms: under what terms the weights may be used, where the data sets do not say it all.
+        refuse_worse: whether the run ends with an error in place of an artefact where this would be
+            worse on the held-out people than what it started from.
         precision: what the network computes in; `float16` scales the loss.
         workers: threads that prepare batches ahead; 0 prepares each when it is needed.
         cache_megabytes: memory for decoded crops.
@@ -277,6 +279,7 @@ class Recipe(_Section):
     optimisation: Optimisation = Optimisation()
     held_out: HeldOut = HeldOut()
     validation: Validation = Validation()
+    refuse_worse: bool = False
     precision: TrainingPrecision = "auto"
     seed: int = 0
     workers: int = Field(0, ge=0)

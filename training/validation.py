@@ -6,23 +6,19 @@ import copy
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from model.metric_network import MetricNetwork
-from model.pair_scoring import score_pairs
 from model.problems import InputProblem
 from training.averaging import WeightAverage
 from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
 from training.datasets.fewer import limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.embedding import SearchFeatures, embed_search
+from training.evaluation.embedding import embed_search
 from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
-from training.evaluation.ranking import ScoreRows, rank_queries
-from training.evaluation.scoring import cosine_rows
+from training.evaluation.ranking import rank_queries
+from training.evaluation.scoring import computed_mnet_rows, cosine_rows
 from training.objective import TrainedNetworks
 from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
@@ -71,15 +67,10 @@ def _search(recipe: Recipe, dataset: Dataset) -> Search:
     return across_cameras(dataset.spec, chosen)
 
 
-def _mnet_rows(
-    metric_network: MetricNetwork, features: SearchFeatures, device: torch.device
-) -> ScoreRows:
-    queries, gallery = (torch.from_numpy(part).to(device) for part in features)
-
-    def rows_of(rows: slice) -> NDArray[np.float32]:
-        return np.asarray(score_pairs(metric_network, queries[rows], gallery).cpu().numpy())
-
-    return rows_of
+def photographed(datasets: Iterable[str]) -> list[str]:
+    """The names of photographed data sets; all of them where there are drawn people only."""
+    names = list(datasets)
+    return [name for name in names if name != DRAWN] or names
 
 
 def best_scoring(figures: Figures) -> tuple[str, float]:
@@ -87,7 +78,7 @@ def best_scoring(figures: Figures) -> tuple[str, float]:
 
     Drawn people are easier, and count only where there is no other data set.
     """
-    counted = [name for name in figures if name != DRAWN] or list(figures)
+    counted = photographed(figures)
     means = {
         scoring: float(np.mean([figures[name][scoring]["mAP"] for name in counted]))
         for scoring in figures[counted[0]]
@@ -181,7 +172,7 @@ class Validation:
             features = embed_search(networks.embedder, recipe.preprocessing, search)
             rows = {"cosine": cosine_rows(*features)}
             if metric_network is not None:
-                rows["mnet"] = _mnet_rows(metric_network, features, self._run.device)
+                rows["mnet"] = computed_mnet_rows(metric_network, *features)
             labels = search.labels()
             means = {scoring: rank_queries(own, labels).means() for scoring, own in rows.items()}
             figures[name] = {

@@ -55,6 +55,10 @@ RESNET = ("embedder.backbone=resnet18",)
 VARIANTS = {
     "gmn": ("small-gmn", (*RESNET, "optimisation.weight_average=0.5")),
     "gmn in micro-batches": ("small-gmn", (*RESNET, "optimisation.micro_batch=2")),
+    "gmn on people who look alike, with a frozen stage": (
+        "small-gmn",
+        (*RESNET, "losses.triplet=0", "sampling.hard=0.5", "optimisation.frozen_stages=1"),
+    ),
     "msfl with msgr and gmn": (
         "small-msfl",
         (*MULTISCALE, "losses.gradient_regulariser.weight=1e-2", "losses.gmn=1", "losses.pic=0.1"),

@@ -195,27 +195,18 @@ def _train_one(
     processes: Processes,
 ) -> None:
     from training.commands.dry_run_rendering import crops_shown
-    from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
-    from training.run import prepare_run
-    from training.run_data import split_people, write_run
+    from training.finish import FinishedRun, choose_weights, finish_run
     from training.stopping import TrainingStopped
     from training.trainer import train as train_networks
-    from training.validation import validation_searches
+    from training.whole_run import begin_run
 
-    records, held_out = split_people(recipe, datasets)
-    console.print(f"{len(records):,} crops to train on, {len(held_out):,} held out")
-    if recipe.held_out.fraction:
-        # What the end of the run needs is asked for before its first step.
-        held_out_searches(recipe, datasets)
-    searches = validation_searches(recipe, datasets)
-    run = prepare_run(recipe, records, out, processes)
-    shown = crops_shown(len(records), run.sampler.shown(0), run.sampler.alone)
-    console.print(f"An epoch shows {shown}")
-    for note in run.notes:
-        console.print(note, markup=False, soft_wrap=True)
-    if processes.leads:
-        out.mkdir(exist_ok=True)
-        write_run(out, recipe, source)
+    def notice(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    run, searches = begin_run(recipe, source, datasets, out, processes, notice)
+    notice(
+        "An epoch shows " + crops_shown(len(run.records), run.sampler.shown(0), run.sampler.alone)
+    )
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -230,9 +221,6 @@ def _train_one(
         def report(done: int, total: int, values: dict[str, float]) -> None:
             loss = f"training, loss {sum(values.values()):.3f}"
             progress.update(task, completed=done, total=total, description=loss)
-
-        def notice(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         try:
             train_networks(run, report, notice, searches)
@@ -249,7 +237,7 @@ def _train_one(
             soft_wrap=True,
         )
         return
-    finished = FinishedRun(recipe, out, datasets, records, source.command)
+    finished = FinishedRun(recipe, out, datasets, run.records, source.command)
     measured = finish_run(finished, choose_weights(out, None), (), progress_bar)
     render_report(measured, Console(), out)
     console.print(f"Artefact: {out / 'model.safetensors'}", markup=False)

@@ -38,6 +38,19 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
     return rows_of
 
 
+def computed_mnet_rows(
+    metric_network: MetricNetwork, queries: NDArray[np.float32], gallery: NDArray[np.float32]
+) -> ScoreRows:
+    """M-Net's scores of features `(Q, d)` and `(G, d)`, computed when asked for."""
+    device = next(metric_network.parameters()).device
+    asked, searched = (torch.from_numpy(part).to(device) for part in (queries, gallery))
+
+    def rows_of(rows: slice) -> NDArray[np.float32]:
+        return np.asarray(score_pairs(metric_network, asked[rows], searched).cpu().numpy())
+
+    return rows_of
+
+
 def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Euclidean length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
     squares = np.einsum("nd,nd->n", features, features)

@@ -1,0 +1,144 @@
+"""A run whose weights rank the people held out worse than those it started from is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import gmn
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from training.datasets.registry import read_datasets
+from training.datasets.synthetic import draw_people
+from training.evaluation.embedding import embed_search
+from training.evaluation.protocols import Search, across_cameras
+from training.improvement import Quality, measure, measure_start, refuse_if_worse
+from training.recipe import Recipe, read_recipe
+from training.whole_run import train_artefact
+
+DATA = draw_people(11, 1, 8, cameras_per_domain=2, crops_per_camera=2)
+SEARCHES: dict[str, Search] = {"shop": across_cameras("shop", DATA.records)}
+
+
+def quality(name: str, **precisions: list[float]) -> Quality:
+    people = range(len(next(iter(precisions.values()))))
+    return Quality(
+        name=name,
+        precisions={scoring: {"shop": tuple(own)} for scoring, own in precisions.items()},
+        people={"shop": tuple(people)},
+    )
+
+
+@pytest.fixture
+def adapt(tiny_artefact: Path) -> Recipe:
+    return read_recipe("adapt", [f"initial_weights={tiny_artefact}"])
+
+
+def test_the_start_is_measured_by_cosine_and_by_m_net(
+    adapt: Recipe, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    found = measure_start(adapt, SEARCHES, tmp_path)
+    artefact = load_artefact(tiny_artefact)
+    preprocessing = artefact.description.preprocessing
+    features = {"shop": embed_search(artefact.embedder, preprocessing, SEARCHES["shop"])}
+    expected = measure("tiny.safetensors", features, SEARCHES, artefact.metric_network)
+    assert found == expected
+    assert set(found.precisions) == {"cosine", "mnet"}
+    assert len(found.precisions["cosine"]["shop"]) == 16
+
+
+def test_a_resumed_run_does_not_measure_the_start_again(
+    adapt: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure_start(adapt, SEARCHES, tmp_path)
+    monkeypatch.delattr("training.improvement.embed_search")
+    assert measure_start(adapt, SEARCHES, tmp_path) == found
+
+
+def test_a_start_that_is_no_embedder_cannot_be_compared_with(tmp_path: Path) -> None:
+    chosen = read_recipe("small-gmn", ["initial_weights=none", "refuse_worse=true"])
+    with pytest.raises(InputProblem, match=r"refuse_worse.*none gives no.*refuse_worse=false"):
+        measure_start(chosen, SEARCHES, tmp_path)
+
+
+def test_worse_weights_are_refused_with_both_figures_and_what_to_do() -> None:
+    start = quality("bundled.safetensors", cosine=[0.5, 0.7, 0.9, 0.9], mnet=[0.5, 0.6, 0.8, 0.9])
+    worse = quality("runs/site", cosine=[0.4, 0.5, 0.9, 0.9], mnet=[0.4, 0.6, 0.9, 0.9])
+    with pytest.raises(InputProblem) as refused:
+        refuse_if_worse(start, worse)
+    for part in (
+        "runs/site: no artefact is written",
+        "mAP 70.0% by mnet",
+        "bundled.safetensors has 75.0% by cosine",
+        "-5.0 points [",
+        "optimisation.learning_rate",
+        "losses.anchor",
+        "--set refuse_worse=false",
+    ):
+        assert part in str(refused.value)
+
+
+def test_the_best_scoring_of_each_is_what_counts() -> None:
+    start = quality("bundled.safetensors", cosine=[0.5, 0.7], mnet=[0.2, 0.2])
+    better = quality("runs/site", cosine=[0.5, 0.5], mnet=[0.6, 0.7])
+    sentence = refuse_if_worse(start, better)
+    assert (
+        "mAP is 65.0% by mnet; bundled.safetensors has 60.0% by cosine: +5.0 points [" in sentence
+    )
+
+
+DRAWN = "synthetic:5,identities=24,domains=1,cameras=2,crops=2"
+
+
+def adapt_in(folder: Path, start: Path, *settings: str) -> int:
+    small = ("held_out.fraction=0.4", "sampling.identities=4", "optimisation.epochs=2")
+    chosen = (f"initial_weights={start}", *small, *settings)
+    words = (word for setting in chosen for word in ("--set", setting))
+    return gmn.run(["train", "adapt", "--data", DRAWN, "--out", str(folder), *words])
+
+
+def test_adapting_an_artefact_to_own_people_writes_a_better_one(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "site"
+    assert adapt_in(folder, tiny_artefact, "optimisation.learning_rate=1e-3") == 0
+    assert "tiny.safetensors: held-out people mAP" in capsys.readouterr().err
+    known = load_artefact(tiny_artefact).description
+    made = load_artefact(folder / "model.safetensors").description
+    assert made.embedder == known.embedder
+    assert made.preprocessing == known.preprocessing
+    report = json.loads((folder / "report.json").read_text())
+    assert "On the held-out people mAP is" in report["checkpoint"]
+
+
+def test_adapting_that_makes_it_worse_ends_with_an_error_and_no_artefact(
+    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "site"
+    ruinous = ("optimisation.learning_rate=0.3", "losses.anchor=0", "optimisation.epochs=1")
+    assert adapt_in(folder, tiny_artefact, *ruinous) == 2
+    assert "no artefact is written" in capsys.readouterr().err
+    assert (folder / "checkpoint.pt").exists()
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_a_program_adapts_an_artefact_as_the_command_line_does(
+    tiny_artefact: Path, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    settings = [
+        f"initial_weights={tiny_artefact}",
+        "held_out.fraction=0.4",
+        "sampling.identities=4",
+        "optimisation.epochs=1",
+        "optimisation.learning_rate=1e-3",
+    ]
+    recipe, datasets = read_recipe("adapt", settings), read_datasets([DRAWN])
+    report = train_artefact(recipe, datasets, tmp_path / "site", notice=heard.append)
+    assert load_artefact(tmp_path / "site" / "model.safetensors").metric_network is not None
+    assert "On the held-out people mAP is" in report.checkpoint
+    assert heard[1] == "initial weights from tiny.safetensors: embedder and M-Net"
+    with pytest.raises(InputProblem, match="is not empty"):
+        train_artefact(recipe, datasets, tmp_path / "site", notice=heard.append)
