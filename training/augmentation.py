@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from model.preprocessing import Preprocessing
-from training.recipe import Augmentation
+from training.settings import Augmentation
 
 LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.3, 1.5)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from model.precision import choose_dtype
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import embed_records
-from training.recipe import Recipe, Sampling
+from training.recipe import Recipe
 from training.sampler import PKSampler
+from training.settings import Sampling
 
 if TYPE_CHECKING:
     from training.run import Run

@@ -22,7 +22,8 @@ from training.losses.generalizable_metric import generalizable_metric_loss
 from training.losses.identity import identity_loss, margin_identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
 from training.losses.triplet import triplet_loss
-from training.recipe import Distillation, Losses, Recipe
+from training.recipe import Recipe
+from training.settings import Distillation, Losses
 
 INACTIVE_SHARE = 0.01
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from training.objective import TrainedNetworks
-from training.recipe import Optimisation
+from training.settings import Optimisation
 
 
 def build_optimiser(networks: TrainedNetworks, settings: Optimisation) -> torch.optim.Optimizer:

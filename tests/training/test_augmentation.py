@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import functional
 
 from model.preprocessing import Preprocessing
 from training.augmentation import Changes, cut_windows, draw_changes, recolour
-from training.recipe import Augmentation
+from training.settings import Augmentation
 
 SIZE = Preprocessing(height=32, width=16)
 NOTHING = {"flip": 0, "pad": 0, "brightness": 0, "contrast": 0, "saturation": 0}

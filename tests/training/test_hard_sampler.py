@@ -11,8 +11,9 @@ import torch
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.hard_sampler import HardSampler
-from training.recipe import Sampling, read_recipe
+from training.recipe import read_recipe
 from training.run import prepare_run
+from training.settings import Sampling
 from training.trainer import train
 
 PEOPLE, CROPS, CAMERAS = 24, 6, 3
