@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.precision import choose_dtype
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import embed_records
+from training.evaluation.scoring import unit_length
 from training.recipe import Recipe
 from training.sampler import PKSampler
 from training.settings import Sampling
@@ -112,10 +113,10 @@ class HardSampler(PKSampler):
             for person in self._names
         }
         features = embed([row for rows in seen.values() for row in rows])
-        features = features / np.linalg.norm(features, axis=1, keepdims=True)
+        features = unit_length(features)
         ends = np.cumsum([len(rows) for rows in seen.values()])
-        means = np.stack([part.mean(axis=0) for part in np.split(features, ends[:-1])])
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        parts = np.split(features, ends[:-1])
+        means = unit_length(np.stack([part.mean(axis=0) for part in parts]))
         wanted = 2 * (self.identities - 1)
         self._neighbours = np.full((len(self._names), wanted), -1, np.int64)
         domains: dict[str, list[int]] = defaultdict(list)
