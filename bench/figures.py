@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
+from model.provenance import Provenance
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
@@ -22,7 +23,10 @@ README = ROOT / "README.md"
 RESULTS_PAGE = ROOT / "docs" / "results.md"
 PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
+FOUND = "found at 1%"
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
+# Weights whose data no publisher names may know the domain, and so may a student of theirs.
+UNSEEN_BUT_START = "left out, starting weights' training data unknown"
 # A student of a ready-made model may have learned of the domain from its teacher.
 UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
 
@@ -31,7 +35,8 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of one report: one per data set and ranking, a ready-made peer's among them.
 
     A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
-    paired over the queries, as mean and ends of the 95% interval.
+    paired over the queries, as mean and ends of the 95% interval. A peer's row keeps the artefact's
+    default scoring minus the peer's, by the artefact's label, as `ahead`.
 
     Args:
         label: what the report's artefact is called in the table.
@@ -39,13 +44,13 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """
     provenance = report["provenance"]
     trained_on = {data["name"] for data in provenance["data"]}
-    teachers = provenance.get("recipe", {}).get("distillation", {}).get("teachers")
-    unseen = UNSEEN_BUT_TEACHERS if teachers else UNSEEN
     rows = []
     for dataset in report["datasets"]:
         people = HELD_OUT if report["split"] == "held-out" else SEEN
-        if dataset["name"] not in trained_on:
-            people = unseen
+        if not dataset.get("seen_because", dataset["name"] in trained_on):
+            people = _unseen(provenance)
+        elif not dataset.get("seen_in_training", True):
+            people = HELD_OUT
         for peer, rankings in ((False, dataset["scorings"]), (True, dataset["peers"])):
             for name, found in rankings.items():
                 row = {
@@ -58,11 +63,37 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
                     "scoring": "cosine" if peer else name,
                     "metrics": _with_interval(found["metrics"]),
                 }
-                paired = dataset.get("differences", {}).get(f"{name} - cosine")
+                differences = dataset.get("differences", {})
+                paired = differences.get(f"{name} - cosine")
                 if paired and not peer:
                     row["differences"] = _with_interval(paired)
+                ahead = {
+                    f"{label}, {pair.removesuffix(f' - {name}')}": _with_interval(values)
+                    for pair, values in differences.items()
+                    if peer and pair.endswith(f" - {name}")
+                }
+                if ahead:
+                    row["ahead"] = ahead
+                if half := found.get("half_enrolled"):
+                    rate = half["detection_rate"]
+                    row["found"] = [rate[end] for end in ("mean", "low", "high")]
+                    row["enrolled"] = half["enrolled"]
                 rows.append(row)
     return rows
+
+
+def _unseen(provenance: dict[str, Any]) -> str:
+    """What is known of people under cameras that an artefact was not trained on."""
+    known = Provenance.model_validate(
+        {"terms": "", "recipe": {}, "command": "", "commit": None, "created_at": ""}
+        | {"held_out": {}, "initial_weights": "none", "metrics": {}}
+        | provenance
+        | {"data": []}
+    )
+    sources = [source for source in known.all_sources if not source.is_documented]
+    if any(source.role == "teacher" for source in sources):
+        return UNSEEN_BUT_TEACHERS
+    return UNSEEN_BUT_START if sources else UNSEEN
 
 
 def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
@@ -161,20 +192,25 @@ def _served_table(rows: list[dict[str, Any]]) -> str:
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
     """A row per model and data set, and a column per metric and scoring."""
     scorings = list(dict.fromkeys(row["scoring"] for row in rows))
-    groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    groups: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["model"]), {})[row["scoring"]] = row
+        group = groups.setdefault((row["data"], row["queries"], row["model"]), {})
+        group[row["scoring"]] = row
     columns = [(title, scoring) for title in METRICS for scoring in scorings]
+    if any("found" in row for row in rows):
+        columns += [(FOUND, scoring) for scoring in scorings]
     lines = [
         "| data | model | " + " | ".join(f"{title} {scoring}" for title, scoring in columns) + " |",
         "|---|---|" + "---|" * len(columns),
     ]
-    for (data, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][0]):
+    for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):
         some = next(iter(by_scoring.values()))
-        cells = [
-            _percent(by_scoring[scoring]["metrics"][title]) if scoring in by_scoring else "–"
-            for title, scoring in columns
-        ]
+        figures = {
+            (title, scoring): row["metrics"].get(title, row.get("found"))
+            for scoring, row in by_scoring.items()
+            for title in (*METRICS, FOUND)
+        }
+        cells = [_percent(own) if (own := figures.get(column)) else "–" for column in columns]
         lines.append(f"| {data}, {some['people']} | {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -212,9 +248,18 @@ def main(arguments: list[str]) -> None:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         reader = condense_bench if "bench" in content else condense_served
         rows += (condense if "datasets" in content else reader)(label, content)
+    write_table(name, rows)
+
+
+def write_table(name: str, rows: list[dict[str, Any]]) -> None:
+    """Keeps rows in `docs/figures/NAME.json` and writes their table into the page that has it.
+
+    Raises:
+        InputProblem: when no page has the table's markers.
+    """
+    page = page_of(name)
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    page = page_of(name)
     text = page.read_text(encoding="utf-8")
     page.write_text(replace_table(text, name, markdown(rows)), encoding="utf-8")
 

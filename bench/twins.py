@@ -16,7 +16,10 @@ from typing import Any
 from model.artefact import add_metrics, load_artefact
 from model.problems import InputProblem
 
-OF_THE_RUN = ("initial_weights", "name", "description", "terms")
+OF_THE_RUN = (
+    *("initial_weights", "initial_weights_data", "initial_weights_terms"),
+    *("name", "description", "terms"),
+)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -6,12 +6,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PublishedResult(BaseModel):
-    """A paper's figures on one test set, percent."""
+    """A paper's figures on one test set, percent.
+
+    Attributes:
+        version: which `Dataset.version` they are of, where the set has several.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean_average_precision: float
     rank_1: float | None = None
+    version: str = ""
 
 
 class Published(BaseModel):

@@ -51,6 +51,42 @@ def test_a_student_of_a_ready_made_model_names_what_its_teachers_may_have_seen()
     ]
 
 
+def test_a_set_of_which_no_crop_was_trained_on_is_unseen_whatever_its_name() -> None:
+    given = report()
+    given["datasets"][0] |= {"name": "campus", "seen_because": [], "seen_in_training": False}
+    assert condense("ours", given)[0]["people"] == "unseen domain"
+    why = ["was trained on 3 of its 24 crops"]
+    given["datasets"][0] |= {"name": "street", "seen_because": why, "seen_in_training": True}
+    assert condense("ours", given)[0]["people"] == "seen in training"
+    given["datasets"][0] |= {"seen_in_training": False}
+    assert condense("ours", given)[0]["people"] == "held-out identities"
+
+
+def test_starting_weights_without_documented_data_are_named() -> None:
+    given = report()
+    source = {"role": "initial weights", "name": "0277"}
+    given["provenance"]["sources"] = [source]
+    label = "left out, starting weights' training data unknown"
+    assert condense("ours", given)[0]["people"] == label
+    given["provenance"]["sources"] = [source | {"documented_data": ["ImageNet"]}]
+    assert condense("ours", given)[0]["people"] == "unseen domain"
+
+
+def test_a_peer_keeps_how_far_the_artefact_is_ahead_and_whom_it_finds() -> None:
+    given = report()
+    figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    given["datasets"][0]["differences"]["mnet - elsewhere"] = {"rank_1": figure, "mAP": figure}
+    half = {"enrolled": 2, "false_alarm_rate": 0.01, "detection_rate": figure}
+    peers = given["datasets"][0]["peers"]
+    given["datasets"][0]["peers"] = {"elsewhere": peers["elsewhere"] | {"half_enrolled": half}}
+    *_, peer = rows = condense("ours", given)
+    assert peer["ahead"] == {"ours, mnet": {"Rank-1": [0.5, 0.4, 0.6], "mAP": [0.5, 0.4, 0.6]}}
+    lines = markdown(rows).splitlines()
+    assert lines[0].endswith("| found at 1% cosine | found at 1% mnet |")
+    assert lines[2].endswith("| – | – |")
+    assert lines[3].endswith("| 50.0 [40.0, 60.0] | – |")
+
+
 def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures() -> None:
     cosine, mnet, peer = condense("ours", report())
     assert mnet["differences"] == {"Rank-1": [0.5, 0.4, 0.6], "mAP": [0.55, 0.4, 0.6]}

@@ -39,6 +39,8 @@ def render_report(report: EvaluationReport, console: Console, out: Path | None) 
             )
         if any(scoring.operating_points for scoring in result.scorings.values()):
             console.print(_operating_points_table(result))
+        if any(scoring.half_enrolled for scoring in result.scorings.values()):
+            console.print(_half_enrolled_table(result))
         if any(scoring.verification for scoring in result.scorings.values()):
             console.print(_verification_table(result))
     if report.checkpoint:
@@ -87,6 +89,19 @@ def _operating_points_table(result: DatasetResult) -> Table:
                 _percent(point.false_alarm_rate),
                 _percent(point.detection_rate),
             )
+    return table
+
+
+def _half_enrolled_table(result: DatasetResult) -> Table:
+    named = {**result.scorings, **result.peers}
+    found = {name: own.half_enrolled for name, own in named.items() if own.half_enrolled}
+    enrolled = next(iter(found.values())).enrolled
+    title = f"Half of the people enrolled ({enrolled:,}), 1 false alarm in 100 searches obtained, %"
+    table = Table(box=None, padding=(0, 2), title=title, title_justify="left")
+    table.add_column("")
+    table.add_column("people found", justify="right")
+    for name, own in found.items():
+        table.add_row(escape(name), _percent(own.detection_rate))
     return table
 
 

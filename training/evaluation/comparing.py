@@ -10,7 +10,7 @@ import numpy as np
 
 from training.evaluation.comparison import ComparedDataset, ComparedRanking, Comparison, RunName
 from training.evaluation.grouping import Group, Model, differing_settings
-from training.evaluation.intervals import difference_interval, mean_interval
+from training.evaluation.intervals import people_and_seeds_interval
 from training.evaluation.query_values import QueryValues
 from training.evaluation.results import DatasetResult, Figure, ScoringResult
 
@@ -98,14 +98,14 @@ def _ranking(group: str, ranking: str, answers: Sequence[Answer]) -> ComparedRan
     results = [
         answer.result.scorings[ranking] for answer in answers if ranking in answer.result.scorings
     ]
-    values = _mean_values(answers, ranking)
+    values = _values_of_seeds(answers, ranking)
     metrics = _own_metrics(results)
     if values is not None:
-        identities, means = values
+        identities, of_seeds = values
         metrics = {
-            metric: Figure.of(mean_interval(means[metric], identities))
+            metric: Figure.of(people_and_seeds_interval(of_seeds[metric], None, identities))
             for metric in METRICS
-            if metric in means
+            if metric in of_seeds
         }
     several = len(results) > 1
     point = next(
@@ -129,7 +129,7 @@ def _difference(
 ) -> dict[str, object]:
     """To the baseline's own ranking of that name, or its cosine where it has none."""
     against = ranking if ranking in base[0].result.scorings else FALLBACK
-    ours, theirs = _mean_values(answers, ranking), _mean_values(base, against)
+    ours, theirs = _values_of_seeds(answers, ranking), _values_of_seeds(base, against)
     if ours is None or theirs is None:
         return {}
     search = {answer.values.search for answer in (*answers, *base) if answer.values is not None}
@@ -138,24 +138,27 @@ def _difference(
     return {
         "against": against,
         "differences": {
-            metric: Figure.of(difference_interval(ours[1][metric], theirs[1][metric], ours[0]))
+            metric: Figure.of(
+                people_and_seeds_interval(ours[1][metric], theirs[1][metric], ours[0])
+            )
             for metric in METRICS
             if metric in ours[1] and metric in theirs[1]
         },
+        "over_seeds": len(answers) + len(base) > 2,
     }
 
 
-def _mean_values(
+def _values_of_seeds(
     answers: Sequence[Answer], ranking: str
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], dict[str, Any]] | None:
-    """Whose queries they are, and each one's values averaged over the seeds."""
+    """Whose queries they are, `(N,)`, and by metric their values for each seed, `(S, N)`."""
     known = [answer.values for answer in answers if answer.values is not None]
     known = [values for values in known if ranking in values.rankings]
     if len(known) < len(answers) or len({values.search for values in known}) != 1:
         return None
     first = known[0]
     return first.identities, {
-        metric: np.mean([values.rankings[ranking][metric] for values in known], axis=0)
+        metric: np.stack([values.rankings[ranking][metric] for values in known])
         for metric in first.rankings[ranking]
     }
 

@@ -27,10 +27,14 @@ class ComparedRanking(BaseModel):
     Attributes:
         group: runs of one recipe; a peer's name where it is one.
         metrics: mAP, rank_1, rank_5, rank_10, mINP; 0 to 1, means over seeds and queries.
-        over_people: whether their intervals are over people rather than over queries.
+        over_people: whether their intervals are over people rather than over queries, and over
+            seeds where there are several.
         seeds: by metric, each seed's own mean; empty for a single run.
         against: which ranking of the baseline the differences are to; empty without any.
-        differences: paired over the same queries, their intervals over people.
+        differences: paired over the same queries, their intervals over people, and over seeds where
+            `over_seeds`.
+        over_seeds: whether one of the two groups has several seeds; where neither has, a difference
+            may be one of seeds, and no verdict is given.
         false_alarm_rate, detection_rate: of searches at the operating point far_1e-2.
     """
 
@@ -44,6 +48,7 @@ class ComparedRanking(BaseModel):
     seeds: dict[str, list[float]] = {}
     against: str = ""
     differences: dict[str, Figure] = {}
+    over_seeds: bool = False
     false_alarm_rate: Figure | None = None
     detection_rate: Figure | None = None
 

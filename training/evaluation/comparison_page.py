@@ -100,10 +100,11 @@ def _ranking_table(dataset: ComparedDataset) -> str:
         if any(metric in row.metrics for row in rows)
     }
     header = ["model", "ranking", *COLUMNS.values(), *(COMPARED.values() if paired else ())]
-    note = "95% intervals over people" if all(row.over_people for row in rows) else ""
-    told = (
-        f"{note}; Δ: less {dataset.baseline}, percentage points, the same queries, coloured where "
-        "the interval leaves out 0"
+    note = "95% intervals over people and seeds" if all(row.over_people for row in rows) else ""
+    caption = (
+        f"{note}; Δ: less {dataset.baseline}, percentage points, the same queries; coloured where "
+        "one of the two has several seeds and the interval, over people and seeds, leaves out 0; "
+        "between two single runs it is over people only, and another seed may change it"
         if paired
         else note or "95% intervals over queries"
     )
@@ -119,7 +120,7 @@ def _ranking_table(dataset: ComparedDataset) -> str:
             ]
             for row in rows
         ],
-        told.strip("; "),
+        caption.strip("; "),
         kind="named",
     )
 
@@ -135,7 +136,9 @@ def _delta(row: ComparedRanking, metric: str) -> str:
     if metric not in row.differences:
         return NOTHING
     other = f" <small>to {escape(row.against)}</small>" if row.against != row.ranking else ""
-    return difference(row.differences[metric]) + other
+    figure = row.differences[metric]
+    text = difference(figure) if row.over_seeds else percent(figure, "+.1f").replace("-", "−")
+    return text + other
 
 
 def _seeds_table(rows: Sequence[ComparedRanking]) -> str:

@@ -21,8 +21,9 @@ from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_sea
 from training.evaluation.measuring import (
     by_depth,
     calibrated_result,
-    differences_to_cosine,
+    paired_differences,
     plain_result,
+    with_half_enrolled,
 )
 from training.evaluation.multi_shot import Pooling, multi_shot_result
 from training.evaluation.peers import Peer
@@ -118,6 +119,10 @@ def evaluate_search(
                 metrics[scoring],
                 calibration.scorings[cast(Scoring, scoring)],
             )
+            if not search.splits:
+                results[scoring] = with_half_enrolled(
+                    results[scoring], rankings.pair_scores[scoring], labels
+                )
         if "mnet" in scorings:
             depths = time_depths(
                 by_depth(search, labels, rankings), artefact.require_metric_network(), *features
@@ -137,7 +142,12 @@ def evaluate_search(
         cosine = cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :])
         metrics[peer.name] = rank_search(search, labels, partial(rows_of_split, cosine))
         peer_results[peer.name] = plain_result(metrics[peer.name], labels)
+        if not search.splits:
+            peer_results[peer.name] = with_half_enrolled(peer_results[peer.name], cosine, labels)
     some = next(iter(metrics.values()))
+    # Chosen on other people than these: the artefact names it.
+    best: str = artefact.description.default_scoring
+    best = best if best in scorings else "cosine"
     seen = seen_people(artefact.description.provenance, artefact.training, dataset)
     return DatasetResult(
         name=dataset.name,
@@ -153,7 +163,7 @@ def evaluate_search(
         used_to_calibrate=search.held_out,
         not_counted=some.not_counted,
         scorings=results,
-        differences=differences_to_cosine(metrics),
+        differences=paired_differences(metrics, labels, list(peer_results), best),
         rerank_depths=depths,
         peers=peer_results,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},

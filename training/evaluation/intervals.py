@@ -1,8 +1,7 @@
-"""95% intervals: bootstrap over queries or people, and Student's t over the seeds of a run.
+"""95% intervals: bootstrap over queries or people, and over the seeds of a recipe.
 
 Queries are resampled by default, as the field does. Queries of one person are alike, so the
-interval over people is wider and the more honest one: name `clusters` to have it. A few seeds are
-too few to resample: their interval takes the runs for normally distributed.
+interval over people is wider and the more honest one: name `clusters` to have it.
 """
 
 from __future__ import annotations
@@ -100,53 +99,43 @@ def average_intervals(
     }
 
 
-@dataclass(frozen=True)
-class SeedInterval(Interval):
-    """A mean over runs that differ in their seed alone, and the 95% interval of that mean.
-
-    Attributes:
-        spread: standard deviation of a run, with n − 1; not a number for one run.
-        runs: n. The ends are Student's t with n − 1 degrees of freedom; one run has none.
-    """
-
-    spread: float
-    runs: int
-
-
-def seed_interval(values: NDArray[np.float64]) -> SeedInterval:
-    """The mean of one figure over runs `(n,)`, its spread and its interval.
-
-    Raises:
-        InputProblem: without a run.
-    """
-    runs = len(values)
-    if runs == 0:
-        raise InputProblem("an interval over seeds needs one run at least; name a run's report")
-    mean = float(values.mean())
-    if runs == 1:
-        return SeedInterval(mean, float("nan"), float("nan"), float("nan"), 1)
-    spread = float(values.std(ddof=1))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, runs - 1)) * spread / float(np.sqrt(runs))
-    return SeedInterval(mean, mean - reach, mean + reach, spread, runs)
-
-
-def difference_interval(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    clusters: NDArray[np.int64] | None = None,
+def people_and_seeds_interval(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64] | None,
+    clusters: NDArray[np.int64],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The paired interval of mean(first) − mean(second), both over the same queries `(N,)`.
+    """The interval of a mean, or of a paired difference, over other people and other seeds.
 
-    Raises:
-        InputProblem: where the two do not have the same number of queries.
+    People are resampled. Seeds are too few for that: their part is Student's t interval, with the
+    variance of a run's mean pooled over both sides. The two parts' half-widths add in quadrature.
+    Where neither side has two seeds, nothing is known of other seeds and the interval is over
+    people.
+
+    Args:
+        ours: a value per seed and query, `(S, N)`.
+        theirs: what is subtracted, `(T, N)`, of the same queries; None gives the mean of `ours`.
+        clusters: whose query it is, `(N,)`.
+        resamples, seed: of the bootstrap over people.
     """
-    if len(first) != len(second):
-        raise InputProblem(
-            f"a paired difference needs the same queries; got {len(first)} and {len(second)}"
-        )
-    return mean_interval(first - second, clusters, resamples, seed)
+    sides = [ours] if theirs is None else [ours, theirs]
+    means = [side.mean(axis=0) for side in sides]
+    values = means[0] if theirs is None else means[0] - means[1]
+    freedom = sum(len(side) - 1 for side in sides)
+    over_people = mean_interval(values, clusters, resamples, seed)
+    if freedom == 0:
+        return over_people
+    runs = [side.mean(axis=1) for side in sides]
+    pooled = sum(float(((run - run.mean()) ** 2).sum()) for run in runs) / freedom
+    error = (pooled * sum(1 / len(run) for run in runs)) ** 0.5
+    of_seeds = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    mean = over_people.mean
+    return Interval(
+        mean,
+        mean - float(np.hypot(mean - over_people.low, of_seeds)),
+        mean + float(np.hypot(over_people.high - mean, of_seeds)),
+    )
 
 
 def _resampled_means(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
 
 from model.calibration import ScoringCalibration
 from training.evaluation.distributions import expected_calibration_error, score_distribution
+from training.evaluation.half_enrolled import FALSE_ALARM_RATE, half_enrolled
 from training.evaluation.intervals import Interval, mean_intervals
 from training.evaluation.open_set import (
     SearchExtremes,
@@ -17,7 +19,13 @@ from training.evaluation.open_set import (
 )
 from training.evaluation.protocols import RandomSplit, Search
 from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
-from training.evaluation.results import DepthResult, Figure, OperatingPointResult, ScoringResult
+from training.evaluation.results import (
+    DepthResult,
+    Figure,
+    HalfEnrolledResult,
+    OperatingPointResult,
+    ScoringResult,
+)
 from training.evaluation.scoring import reranked_rows
 from training.evaluation.searching import Rankings, rank_search
 from training.evaluation.verification import true_accept_rates
@@ -26,12 +34,18 @@ RERANK_DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 
 
 def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
-    """What any ranking has: its metrics, their intervals over queries and people, and the CMC."""
+    """What any ranking has: its metrics, their intervals over queries and people, and the CMC.
+
+    A query that is in several random splits counts several times, so these have no interval over
+    queries: both are over people.
+    """
     values = metrics.values()
+    over_people = mean_intervals(values, labels.query_identities[metrics.queries])
+    pooled = len(np.unique(metrics.queries)) < len(metrics.queries)
     return ScoringResult(
-        metrics=_figures(mean_intervals(values)),
+        metrics=_figures(over_people if pooled else mean_intervals(values)),
         cmc=metrics.cmc().tolist(),
-        over_identities=_figures(mean_intervals(values, labels.query_identities[metrics.queries])),
+        over_identities=_figures(over_people),
         note=note,
     )
 
@@ -59,6 +73,19 @@ def calibrated_result(
             "verification": true_accept_rates(rows, labels),
         }
     )
+
+
+def with_half_enrolled(result: ScoringResult, rows: ScoreRows, labels: PairLabels) -> ScoringResult:
+    """The result with its open-set figure where half of the people are enrolled."""
+    found = half_enrolled(rows, labels)
+    if found is None:
+        return result
+    figure = HalfEnrolledResult(
+        enrolled=found.enrolled,
+        false_alarm_rate=FALSE_ALARM_RATE,
+        detection_rate=Figure.of(found.detection_rate),
+    )
+    return result.model_copy(update={"half_enrolled": figure})
 
 
 def _operating_points(
@@ -96,20 +123,33 @@ def _reranked(rankings: Rankings, depth: int, split: RandomSplit | None) -> Scor
     return reranked_rows(rankings.rows("cosine", split), rankings.rows("mnet", split), depth)
 
 
-def differences_to_cosine(metrics: dict[str, QueryMetrics]) -> dict[str, dict[str, Figure]]:
-    """Every other ranking minus the cosine one, over the same queries."""
-    if "cosine" not in metrics:
-        return {}
-    base = metrics["cosine"].values()
-    return {
-        f"{name} - cosine": _figures(
-            mean_intervals(
-                {metric: values - base[metric] for metric, values in other.values().items()}
-            )
-        )
-        for name, other in metrics.items()
-        if name != "cosine"
-    }
+def paired_differences(
+    metrics: dict[str, QueryMetrics],
+    labels: PairLabels,
+    peers: Collection[str] = (),
+    best: str = "cosine",
+) -> dict[str, dict[str, Figure]]:
+    """Differences over the same queries, their intervals over people, by "one - other".
+
+    Args:
+        metrics: of every ranking of one search, by its name.
+        labels: of the search.
+        peers: names of the rankings by ready-made models.
+        best: the artefact's ranking that each peer is compared with.
+
+    Returns:
+        The artefact's other rankings minus its cosine one, and `best` minus every peer.
+    """
+    pairs = [(name, "cosine") for name in metrics if name != "cosine" and name not in peers]
+    pairs += [(best, peer) for peer in peers]
+    found = {}
+    for name, base in pairs:
+        if name in metrics and base in metrics:
+            ours, theirs = metrics[name].values(), metrics[base].values()
+            apart = {metric: values - theirs[metric] for metric, values in ours.items()}
+            people = labels.query_identities[metrics[name].queries]
+            found[f"{name} - {base}"] = _figures(mean_intervals(apart, people))
+    return found
 
 
 def _figures(intervals: dict[str, Interval]) -> dict[str, Figure]:

@@ -87,9 +87,15 @@ def _lines(row: Mapping[str, Any], results: Sequence[DatasetResult]) -> list[lis
             for key in ("mean_average_precision", "rank_1")
             if figures.get(key) is not None
         )
-        ours = [_ours(result) for result in results if result.name == data]
+        version = str(figures.get("version", ""))
+        own = [result for result in results if result.name == data]
+        # Figures of two versions of a set do not compare.
+        ours = [_ours(result) for result in own if not version or result.version == version]
+        others = {result.version for result in own if version and result.version != version}
+        ours += [f"measured on {other or 'another version'}, not on {version}" for other in others]
+        named = f"{data}, {version}" if version else data
         found.append(
-            [str(row["row"]), data, reported, "; ".join(ours) or NOTHING, str(row["source"])]
+            [str(row["row"]), named, reported, "; ".join(ours) or NOTHING, str(row["source"])]
         )
     return found
 

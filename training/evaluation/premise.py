@@ -26,7 +26,7 @@ from training.evaluation.domain_gap import (
     maximum_mean_discrepancy,
 )
 from training.evaluation.embedding import Progress, embed_records
-from training.evaluation.intervals import difference_interval
+from training.evaluation.intervals import mean_interval
 from training.evaluation.projection import project
 from training.evaluation.protocols import camera_name
 from training.evaluation.results import (
@@ -164,9 +164,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]], seed: int) ->
                 domains=(first, second),
                 instance=gaps[INSTANCES],
                 pair=gaps[PAIRS],
-                classifier_difference=Figure.of(
-                    difference_interval(right[PAIRS], right[INSTANCES])
-                ),
+                classifier_difference=Figure.of(mean_interval(right[PAIRS] - right[INSTANCES])),
             )
         )
     return found

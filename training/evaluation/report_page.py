@@ -121,6 +121,7 @@ def dataset_section(result: DatasetResult, pictures: SearchPictures) -> str:
         _metrics_table("Ranking, %", {**result.scorings, **_peers(result)}),
         _differences_table(result),
         _operating_points_table(result),
+        _half_enrolled_table(result),
         _verification_table(result),
         _multi_shot_table(result),
         charts(
@@ -218,13 +219,13 @@ def _over_people(scoring: ScoringResult) -> str:
 
 def _differences_table(result: DatasetResult) -> str:
     return table(
-        "Difference to cosine over the same queries, percentage points",
+        "Differences over the same queries, percentage points",
         ["", *METRIC_NAMES.values()],
         [
             [escape(name), *(difference(values[metric]) for metric in METRIC_NAMES)]
             for name, values in result.differences.items()
         ],
-        "coloured where the interval leaves out 0",
+        "intervals over people; coloured where they leave out 0",
     )
 
 
@@ -244,6 +245,24 @@ def _operating_points_table(result: DatasetResult) -> str:
             for point in scoring.operating_points
         ],
         "intervals over people",
+    )
+
+
+def _half_enrolled_table(result: DatasetResult) -> str:
+    named = {**result.scorings, **_peers(result)}
+    return table(
+        "Searches with half of the people enrolled, %",
+        ["ranking", "people enrolled", "people found"],
+        [
+            [
+                escape(name),
+                f"{own.half_enrolled.enrolled:,}",
+                percent(own.half_enrolled.detection_rate),
+            ]
+            for name, own in named.items()
+            if own.half_enrolled
+        ],
+        "at the best threshold for 1 false alarm in 100 searches; intervals over people",
     )
 
 

@@ -9,6 +9,7 @@ from html import escape
 from training.evaluation import figures
 from training.evaluation.grouping import flat
 from training.evaluation.markup import (
+    NOTHING,
     charts,
     count,
     difference,
@@ -205,6 +206,25 @@ def artefact_section(report: EvaluationReport) -> str:
                         escape(data.terms),
                     ]
                     for data in provenance.data
+                ],
+                kind="words",
+            ),
+            table(
+                "Weights from elsewhere",
+                ["weights", "role", "trained on", "terms"],
+                [
+                    [
+                        escape(source.name),
+                        source.role,
+                        escape(
+                            ", ".join(
+                                [*(data.name for data in source.data), *source.documented_data]
+                            )
+                            or "not documented"
+                        ),
+                        escape(source.terms) or NOTHING,
+                    ]
+                    for source in provenance.all_sources
                 ],
                 kind="words",
             ),

@@ -63,12 +63,10 @@ class EvaluationRequest:
             InputProblem: where a set cannot be searched, or has nobody held out, or where the
                 artefact has no M-Net for a scoring that needs it.
         """
-        held_out = loaded.description.provenance.held_out if self.held_out else None
-        datasets = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
         scorings = self.scorings or loaded.description.scorings
         if needs_metric_network(scorings):
             loaded.require_metric_network(name)
-        searches = [(dataset, self._search(dataset, loaded)) for dataset in datasets]
+        searches = self.searches(loaded, datasets)
         artefact = loaded.on(self.device)
         results = [
             evaluate_search(
@@ -88,10 +86,21 @@ class EvaluationRequest:
         report = report.model_copy(update={"premise": found})
         return report, _pictures(searches, report) if self.pictures else []
 
-    def _search(self, dataset: Dataset, artefact: Artefact) -> Search:
-        if self.held_out:
-            return held_out_people(dataset, artefact.description.provenance.held_out)
-        return usual_search(dataset)
+    def searches(
+        self, artefact: Artefact, datasets: Sequence[Dataset]
+    ) -> list[tuple[Dataset, Search]]:
+        """Each set with the people who are asked for, and how they are searched.
+
+        Raises:
+            InputProblem: where a set cannot be searched, or has nobody held out.
+        """
+        known = artefact.description.provenance.held_out
+        held_out = known if self.held_out else None
+        fewer = [fewer_people(dataset, self.people, held_out) for dataset in datasets]
+        return [
+            (dataset, held_out_people(dataset, known) if self.held_out else usual_search(dataset))
+            for dataset in fewer
+        ]
 
     def _domain_gap(
         self,

@@ -73,11 +73,29 @@ class VerificationResult(BaseModel):
     true_accept_rate: Figure
 
 
+class HalfEnrolledResult(BaseModel):
+    """Searches with half of the people enrolled, at the best threshold for a false-alarm rate.
+
+    Attributes:
+        enrolled: number of people in the gallery.
+        false_alarm_rate: the share of strangers' searches that raise one, at most.
+        detection_rate: the share of enrolled people's searches that find them; a mean over random
+            halves, its interval over people.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    enrolled: int
+    false_alarm_rate: float
+    detection_rate: Figure
+
+
 class ScoringResult(BaseModel):
     """One ranking of one data set.
 
     Attributes:
-        metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1.
+        metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1. Their intervals
+            are over queries; over people where the set is searched in random splits.
         cmc: share of queries with a true match at rank 1, 2, … or better.
         operating_points: of searches; empty for a peer, which has no calibration.
         detection_curve: pairs of false-alarm rate and detection rate.
@@ -87,6 +105,7 @@ class ScoringResult(BaseModel):
         over_identities: the metrics again, their intervals over identities, whose queries are
             alike: the wider and more honest ones.
         verification: TAR@FAR, at every rate that the number of impostor pairs can show.
+        half_enrolled: None for a re-ranking, in random splits and in reports of older versions.
         note: what else a reader must know of this ranking.
     """
 
@@ -100,6 +119,7 @@ class ScoringResult(BaseModel):
     expected_calibration_error: float | None = None
     over_identities: dict[str, Figure] = {}
     verification: list[VerificationResult] = []
+    half_enrolled: HalfEnrolledResult | None = None
     note: str = ""
 
 
@@ -272,7 +292,9 @@ class DatasetResult(BaseModel):
             the whole set, not only of the people searched for.
         used_to_calibrate: the people are those held out, on whom the artefact was calibrated.
         not_counted: queries without a true match under another camera.
-        differences: by `mnet - cosine`, the paired difference of each metric over the queries.
+        differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
+            interval over people: of the artefact's rankings to its cosine, and of its default
+            scoring to each peer.
         seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
             `ranking` the rest up to the metrics, cosine similarities included.
         multi_shot: beside the single-shot figures, where it was asked for.

@@ -137,6 +137,17 @@ def test_differences_are_of_the_same_queries(compared):
         assert difference["low"] <= difference["mean"] <= difference["high"]
 
 
+def test_two_single_runs_get_no_verdict_since_a_seed_may_be_the_difference(runs, tmp_path):
+    report([str(runs / "plain-1"), str(runs / "other")], out=tmp_path)
+    found = json.loads((tmp_path / "comparison.json").read_text())["datasets"][0]["rankings"]
+    assert [row["over_seeds"] for row in found] == [False] * len(found)
+    page = (tmp_path / "report.html").read_text()
+    assert "another seed may change it" in page
+    ranking = page[page.index("Ranking, %") : page.index("</table>", page.index("Ranking, %"))]
+    assert 'class="good"' not in ranking
+    assert 'class="bad"' not in ranking
+
+
 def test_only_settings_that_differ_are_listed(compared):
     assert compared[0]["settings"] == {"embedder.backbone": ["mobilenet_v2", "something_else"]}
 

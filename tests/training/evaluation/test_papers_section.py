@@ -1,4 +1,7 @@
+from types import SimpleNamespace
+
 from training.evaluation.papers_section import papers_section, published_rows
+from training.recipe import read_recipe
 
 RECIPE = {
     "losses": {"gmn": 0.0, "regulariser": {"weight": 0.01}},
@@ -34,3 +37,26 @@ def test_a_papers_figures_stand_beside_what_was_measured():
     assert "Table I" in html
     assert "81.9" not in html
     assert papers_section([("ours", {}, [])]) == ""
+
+
+def test_figures_of_detected_boxes_do_not_stand_beside_labelled_ones():
+    figures = {"mean_average_precision": 61.2, "rank_1": 65.1, "version": "detected boxes"}
+    row = {"row": "full", "source": "Table IV", "results": {"cuhk03np": figures}}
+    scorings = {
+        "cosine": SimpleNamespace(
+            metrics={"mAP": SimpleNamespace(mean=0.777), "rank_1": SimpleNamespace(mean=0.888)}
+        )
+    }
+    for version, stands in (("labelled boxes", False), ("detected boxes", True)):
+        result = SimpleNamespace(name="cuhk03np", version=version, scorings=scorings)
+        html = papers_section([("ours", {"published": [row]}, [result])])
+        assert ("77.7 / 88.8" in html) is stands
+        assert "cuhk03np, detected boxes" in html
+        assert ("measured on labelled boxes, not on detected boxes" in html) is not stands
+
+
+def test_the_recipes_name_the_boxes_of_their_papers_figures():
+    for name in ("msfl-r50", "msfl-msgr-r50", "msfl-baseline-r50"):
+        for row in read_recipe(name).published:
+            if "cuhk03np" in row.results:
+                assert row.results["cuhk03np"].version == "detected boxes"

@@ -47,3 +47,42 @@ def test_a_damaged_model_is_named(tmp_path):
     (tmp_path / "broken.xml").write_text("<net>")
     with pytest.raises(InputProblem, match=r"broken\.xml: OpenVINO cannot run it"):
         Peer(tmp_path / "broken.xml")
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """One field of a protocol buffer: a small number, or a message or text with its length."""
+    if isinstance(content, int):
+        return bytes([number << 3, *varint(content)])
+    return bytes([number << 3 | 2, *varint(len(content))]) + content
+
+
+def varint(value: int) -> list[int]:
+    parts = [value & 127]
+    while value := value >> 7:
+        parts[-1] |= 128
+        parts.append(value & 127)
+    return parts
+
+
+@pytest.fixture
+def averaging_onnx(tmp_path: Path) -> Path:
+    """An ONNX model whose feature is the mean of each input channel."""
+    pytest.importorskip("openvino")
+
+    def value(name: bytes, *sizes: int) -> bytes:
+        shape = b"".join(field(1, field(1, size)) for size in sizes)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
+
+    node = field(1, b"crop") + field(2, b"mean") + field(4, b"GlobalAveragePool")
+    graph = field(1, node) + field(2, b"averaging")
+    graph += field(11, value(b"crop", 1, 3, 256, 128)) + field(12, value(b"mean", 1, 3, 1, 1))
+    path = tmp_path / "averaging.onnx"
+    path.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13)))
+    return path
+
+
+def test_a_torchreid_peer_sees_red_green_blue_less_imagenets_mean(averaging_onnx):
+    colours = np.array([(10, 20, 30), (200, 100, 0)])
+    features = Peer(averaging_onnx).embed([crop(tuple(colour)) for colour in colours])
+    expected = (colours / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)

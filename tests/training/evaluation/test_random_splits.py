@@ -6,9 +6,10 @@ import pytest
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.trials import Trials
+from training.evaluation.measuring import paired_differences, plain_result
 from training.evaluation.protocols import Search
 from training.evaluation.random_splits import search_in_random_splits, usual_search
-from training.evaluation.ranking import rank_queries
+from training.evaluation.ranking import QueryMetrics, rank_queries
 from training.evaluation.searching import rank_search, rows_of_split
 
 
@@ -99,3 +100,30 @@ def test_figures_of_the_splits_are_pooled():
         each.append(rank_queries(lambda rows, own=own: own[rows], part).means()["mAP"])
     assert pooled.means()["mAP"] == pytest.approx(np.mean(each))
     assert pooled.queries.tolist() == [row for split in search.splits for row in split.queries]
+
+
+def test_the_interval_over_splits_covers_what_other_people_would_give():
+    """A person is in half of the splits, and the person's queries there are alike."""
+    random = np.random.default_rng(11)
+    trials = 40
+    covered = covered_difference = 0
+    records = [crop(f"{person:03d}", camera) for camera in "ab" for person in range(80)]
+    dataset = Dataset("small", "viper:small", "", tuple(records))
+    search = search_in_random_splits(dataset, Trials(40, "cameras"))
+    labels = search.labels()
+    queries = np.concatenate([split.queries for split in search.splits])
+
+    def ranked(values: np.ndarray) -> QueryMetrics:
+        own = values[queries]
+        return QueryMetrics(queries, own, own, own, np.where(own > 0.5, 1, 5), 0)
+
+    for _ in range(trials):
+        # How easy a person is, drawn anew for each trial: 0.5 on average, level on average.
+        easy, other = random.uniform(size=(2, 80))
+        result = plain_result(ranked(easy), labels).metrics["mAP"]
+        covered += result.low <= 0.5 <= result.high
+        found = paired_differences({"cosine": ranked(easy), "mnet": ranked(other)}, labels)
+        apart = found["mnet - cosine"]["mAP"]
+        covered_difference += apart.low <= 0.0 <= apart.high
+    assert covered >= 0.85 * trials
+    assert covered_difference >= 0.85 * trials

@@ -1,0 +1,57 @@
+"""Every artefact and peer on every set, measured once, as one table of a page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import figures
+from bench.standings import main
+from model.problems import InputProblem
+from training.evaluation.peers import Peer
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("README", "RESULTS_PAGE", "PERFORMANCE_PAGE"):
+        monkeypatch.setattr(figures, name, tmp_path / f"{name}.md")
+        (tmp_path / f"{name}.md").write_text("")
+    monkeypatch.setattr(figures, "FIGURES", tmp_path / "figures")
+    (tmp_path / "README.md").write_text("before\n<!-- all -->\n<!-- /all -->\nafter\n")
+    return tmp_path / "README.md"
+
+
+def test_each_artefact_and_peer_has_a_row_and_nothing_is_measured_twice(
+    page: Path, tiny_artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    def embed(_: Peer, records, progress=None) -> np.ndarray:
+        shown.append(len(records))
+        return np.random.default_rng(0).normal(size=(len(records), 8)).astype(np.float32)
+
+    monkeypatch.setattr(Peer, "__init__", lambda self, file: setattr(self, "name", file.stem))
+    monkeypatch.setattr(Peer, "embed", embed)
+    words = ["all", "--data", "synthetic:3,identities=8,domains=1,cameras=2,crops=1"]
+    words += ["--peer", "elsewhere.xml", "--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    one, two = (["--artefact", f"{name}={tiny_artefact}"] for name in ("one", "two"))
+    main([*words, *one, *two])
+    assert shown == [16]
+    rows = json.loads((tmp_path / "figures" / "all.json").read_text())
+    models = [(row["model"], row["scoring"]) for row in rows]
+    scorings = ("cosine", "mnet", "fused")
+    assert [own for own in models if own[0] == "one"] == [("one", name) for name in scorings]
+    (peer,) = [row for row in rows if row["model"] == "elsewhere"]
+    assert set(peer["ahead"]) == {"one, mnet", "two, mnet"}
+    assert all(row["enrolled"] == 4 for row in rows)
+    assert page.read_text().startswith("before\n<!-- all -->\n| data | model | Rank-1 cosine |")
+    before = (tmp_path / "runs" / "one" / "report.json").stat().st_mtime_ns
+    main([*words, *one])
+    assert (tmp_path / "runs" / "one" / "report.json").stat().st_mtime_ns == before
+    assert shown == [16]
+
+
+def test_a_table_without_a_place_is_refused_before_anything_is_measured(page: Path) -> None:
+    with pytest.raises(InputProblem, match="no page has markers <!-- lost -->"):
+        main(["lost", "--data", "synthetic:3", "--artefact", "a=bundled", "--runs", "x"])
