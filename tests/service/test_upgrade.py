@@ -93,6 +93,12 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     crop = drawn_crops[5]
     with installed.serving(keep_images="none") as served:
         assert lines(served, 1) == [f"Artefact bundled@1: {first.provenance.terms}"]
+        sources = served.http.get("/v1/model").json()["provenance"]["sources"]
+        assert [(one["role"], one["name"][-8:]) for one in sources] == [
+            ("initial weights", "enet.pth"),
+            ("teacher", "0286.xml"),
+            ("teacher", "0277.xml"),
+        ]
         fill(served, "bare", drawn_crops[:8])
     installed.ship("open", tiny_artefact)
     with installed.serving() as served:

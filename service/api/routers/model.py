@@ -21,8 +21,11 @@ async def read_model(
     """The artefact's name, its own description, and what it runs on.
 
     `previous` names the artefacts that answer for galleries until they are reindexed.
+    `provenance` has the terms, the training data, and in `sources` the starting weights and
+    teachers with what is known of their data.
     """
     description = runtime.description
+    provenance = description.provenance
     calibration = description.calibration
     points: dict[str, Any] = {
         name: calibration.operating_points(name, asked.gallery_size)
@@ -31,6 +34,9 @@ async def read_model(
     name, *previous = (model.name for model in runtime.models.values())
     return description.model_dump(mode="json") | {
         "artefact": name,
+        # An older artefact has no list of sources, but its recipe names them.
+        "provenance": provenance.model_dump(mode="json")
+        | {"sources": [one.model_dump(mode="json") for one in provenance.all_sources]},
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
