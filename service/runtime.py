@@ -114,7 +114,7 @@ class Runtime:
             models: dict[str, LoadedModel] = {}
 
             def load(name: str) -> None:
-                loaded = load_model(name, settings, device, metrics, held)
+                loaded = load_model(name, settings, device, metrics, store.runtimes, held)
                 models.setdefault(loaded.embedder, loaded)
 
             load(settings.artefact)

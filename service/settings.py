@@ -26,6 +26,7 @@ FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", FAILPOINT})
 REPLICA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+RuntimeName = Literal["auto", "torch", "openvino"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 QualityPolicy = Literal["warn", "refuse", "off"]
 KeepImages = Literal["original", "thumbnail", "none"]
@@ -49,8 +50,10 @@ class Settings(BaseSettings):
         api_keys_file: keys that are deployed with the service, beside those of `gmn keys`.
         cors_origins: origins whose web pages may use the service, comma-separated.
         device: `auto` is CUDA where there is one.
-        dtype: of the embedder; `auto` is float32 on the CPU, and on a GPU bfloat16 where it
-            computes it in hardware.
+        runtime: what computes the features; `auto` is PyTorch on a GPU, and on a CPU the fastest
+            when the record is first used, which the record keeps.
+        dtype: of the embedder; `auto` is bfloat16 on a GPU that computes it in hardware, and on a
+            CPU float32, or bfloat16 where `runtime` chooses it.
         max_batch: images in one forward pass.
         max_wait_ms: how long an idle device waits for images that are still being decoded.
         max_queued_images: images admitted and not yet answered; beyond it, 429.
@@ -102,6 +105,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     device: DeviceName = "auto"
+    runtime: RuntimeName = "auto"
     dtype: DtypeName = "auto"
     max_batch: int = Field(32, ge=1, le=1024)
     max_wait_ms: float = Field(2.0, ge=0.0, le=1000.0)

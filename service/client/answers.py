@@ -248,4 +248,6 @@ class ModelDescription(Answer):
     scorings: tuple[str, ...] = ()
     default_scoring: str | None = None
     device: str | None = None
+    runtime: str | None = None
     dtype: str | None = None
+    crops_per_second: dict[str, float] = {}

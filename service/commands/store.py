@@ -122,6 +122,28 @@ def recover(
     typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
+@store.command("forget-runtime")
+def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Forgets what computes the features, so that the next start of the service chooses again.
+
+    For a record that comes to another machine, or to change GMN_RUNTIME or GMN_DTYPE. The service
+    must be stopped. Features of another runtime are compared with those that are stored: they agree
+    to a cosine of 0.999 or better; a reindex embeds all of them alike.
+
+    Example: gmn store forget-runtime --data-dir ./gmn-data
+    """
+    from service.gallery.data_dir import DataDirectory
+
+    if not data_dir.is_dir():
+        raise InputProblem(
+            f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
+        )
+    # Held, so that no service runs meanwhile: those of a record in Redis share the directory.
+    with DataDirectory(data_dir), contextlib.closing(open_record(data_dir)) as record:
+        forgotten = record.runtimes.forget()
+    typer.echo(f"{forgotten} forgotten; the next start chooses again")
+
+
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     """Which record, what is found of it, and what gets back what is whole of it."""
     from service.gallery.verification import StoreFound, verify_snapshots

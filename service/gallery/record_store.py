@@ -290,6 +290,19 @@ class KeyRecords(Protocol):
         """Removes a key; False where there is no such one."""
 
 
+class RuntimeRecords(Protocol):
+    """What computes the features, by the embedder's fingerprint."""
+
+    def get(self, embedder: str) -> str | None:
+        """What was kept for an embedder; None where nothing was."""
+
+    def keep_first(self, embedder: str, choice: str) -> str:
+        """Keeps a choice where there is none, and answers the one that is kept."""
+
+    def forget(self) -> int:
+        """Removes the choices of all embedders, and answers how many there were."""
+
+
 class SnapshotRecords(Protocol):
     """Which snapshots there are; their files lie elsewhere."""
 
@@ -356,6 +369,10 @@ class RecordStore(Protocol):
     @property
     def keys(self) -> KeyRecords:
         """API keys."""
+
+    @property
+    def runtimes(self) -> RuntimeRecords:
+        """What computes the features."""
 
     @property
     def snapshots(self) -> SnapshotRecords:

@@ -12,6 +12,7 @@ from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
+from service.inference.runtime_choice import RuntimeChoice, RuntimesOfRecord, choose_runtime
 from service.metrics import Metrics
 from service.problems import InvalidField
 from service.settings import Settings
@@ -25,11 +26,13 @@ class LoadedModel:
         name: of a shipped artefact, or of the file.
         description: the artefact's own.
         networks: to be called on the device thread only.
+        runtime: what computes the features, and how fast each candidate was when it was chosen.
     """
 
     name: str
     description: Description
     networks: Networks
+    runtime: RuntimeChoice
     pipeline: Pipeline
 
     @property
@@ -57,6 +60,7 @@ def load_model(
     settings: Settings,
     device: DeviceThread,
     metrics: Metrics,
+    records: RuntimesOfRecord,
     held: contextlib.ExitStack,
 ) -> LoadedModel:
     """Loads an artefact and probes it on the device.
@@ -66,14 +70,16 @@ def load_model(
         settings: how to compute.
         device: the thread that owns the device.
         metrics: counts batches.
+        records: what was chosen to compute the features, when the record was first used.
         held: what is to be closed when the service stops.
 
     Raises:
-        InputProblem: for an artefact or device that cannot be used.
+        InputProblem: for an artefact, device or runtime that cannot be used.
     """
     path = resolve_artefact(name)
     artefact = load_artefact(path)
-    networks = device.submit(lambda: Networks(artefact, settings.device, settings.dtype)).result()
+    runtime, choice = device.submit(lambda: choose_runtime(artefact, settings, records)).result()
+    networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
     batcher = MicroBatcher(
         device,
@@ -88,4 +94,4 @@ def load_model(
         artefact.description.preprocessing, limits, batcher, settings.decode_threads
     )
     held.callback(pipeline.close)
-    return LoadedModel(artefact_name(path), artefact.description, networks, pipeline)
+    return LoadedModel(artefact_name(path), artefact.description, networks, choice, pipeline)

@@ -1,4 +1,4 @@
-"""The artefact's networks on one device; called from the device thread alone."""
+"""The artefact's networks; called from the device thread alone."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.embedder import Embedder
-from model.folding import folded
 from model.metric_network import MetricNetwork
 from model.pair_scoring import score_pairs
-from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
 from service.inference.device_faults import with_room
 from service.inference.halving import in_halves
+from service.inference.runtimes import EmbeddingRuntime
 from service.problems import DeviceFull
-from service.settings import DeviceName, DtypeName
 
 log = logging.getLogger(__name__)
 # M-Net always sees this many pairs, padded where there are fewer: the last digits of a matrix
@@ -33,23 +30,14 @@ class Networks:
 
     Attributes:
         device: where the networks live.
-        dtype: what the embedder computes in; M-Net computes in float32.
-
-    Raises:
-        InputProblem: where CUDA is asked for and there is none.
+        runtime: computes the features; M-Net is computed by PyTorch in float32.
     """
 
-    def __init__(self, artefact: Artefact, device: DeviceName, dtype: DtypeName) -> None:
-        self.device = _device(device)
-        self.dtype = _dtype(dtype, self.device)
+    def __init__(self, artefact: Artefact, runtime: EmbeddingRuntime) -> None:
+        self.device = runtime.device
+        self.runtime = runtime
         self._dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
-        shape = (1, 3, self._preprocessing.height, self._preprocessing.width)
-        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        embedder: Embedder = folded(artefact.embedder.requires_grad_(False), example)
-        self._embedder = embedder.to(self.device)
-        # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
-        self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = artefact.metric_network
         self._metric_network = network and network.to(self.device).requires_grad_(False)
 
@@ -58,15 +46,9 @@ class Networks:
         """d, the size of a feature."""
         return self._dimension
 
-    @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
-        batch = self._preprocessing.normalise(torch.from_numpy(crops).to(self.device))
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
-        ):
-            features = self._embedder(batch)
-        return np.asarray(features.float().cpu().numpy(), np.float32)
+        return self.runtime.embed(crops)
 
     def pair_scores(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
@@ -142,19 +124,3 @@ class Networks:
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "
                 "or serve with GMN_DTYPE=float32"
             )
-
-
-def _device(name: DeviceName) -> torch.device:
-    try:
-        return choose_device(name)
-    except InputProblem as error:
-        raise InputProblem(f"GMN_DEVICE={name}: {error}") from error
-
-
-def _dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    # Not choose_dtype's own choice on a CPU that multiplies bfloat16: there a feature moves with
-    # the size of its batch by more than float32's last digits, and an answer must not depend on
-    # who else is asking.
-    if name == "auto" and device.type == "cpu":
-        return torch.float32
-    return choose_dtype(device, name)

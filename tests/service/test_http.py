@@ -213,7 +213,7 @@ def test_the_model_describes_itself(served, tiny_artefact):
     model = served.http.get("/v1/model").json()
     assert model["artefact_fingerprint"] == description.artefact_fingerprint
     assert model["embedding_fingerprint"] == description.embedding_fingerprint
-    assert (model["device"], model["dtype"]) == ("cpu", "float32")
+    assert [model[name] for name in ("device", "runtime", "dtype")] == ["cpu", "torch", "float32"]
     assert (
         model["operating_points"]["mnet"]["far_1e-3"]
         >= (model["operating_points"]["mnet"]["far_1e-2"])

@@ -53,6 +53,7 @@ class ForkedService:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         environment = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        environment |= {"GMN_RUNTIME": "torch"}
         environment |= {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
         self.log = log
         self.http = httpx.Client(timeout=ANSWER_SECONDS)

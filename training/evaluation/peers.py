@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.openvino_graph import load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
@@ -35,7 +36,7 @@ class Peer:
         if file.suffix not in SUFFIXES or not file.is_file():
             raise InputProblem(f"{file}: is no peer; name an OpenVINO .xml or an .onnx file")
         try:
-            import openvino
+            openvino = load_openvino()
         except ModuleNotFoundError as error:
             raise InputProblem(
                 f"{file}: needs the package openvino; pip install gmn-reid[peers]"

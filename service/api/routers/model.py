@@ -42,6 +42,6 @@ async def read_model(
         "default_scoring": description.default_scoring,
         "calibration_version": runtime.calibration_version,
         "device": str(runtime.networks.device),
-        "dtype": str(runtime.networks.dtype).removeprefix("torch."),
+        **runtime.model.runtime.model_dump(),
         "operating_points": {"gallery_size": asked.gallery_size} | points,
     }

@@ -12,6 +12,7 @@ from service.gallery.redis.galleries import RedisGalleries
 from service.gallery.redis.jobs import RedisJobs
 from service.gallery.redis.keys import RedisKeys
 from service.gallery.redis.record_format import adopt_record
+from service.gallery.redis.runtimes import RedisRuntimes
 from service.gallery.redis.server import check_server
 from service.gallery.redis.snapshots import RedisSnapshots
 from service.gallery.redis.staged import RedisStagedVectors
@@ -68,6 +69,7 @@ class RedisStore:
         self.staged = RedisStagedVectors(self._database)
         self.jobs = RedisJobs(self._database)
         self.keys = RedisKeys(self._database)
+        self.runtimes = RedisRuntimes(self._database)
         self.snapshots = RedisSnapshots(self._database)
         self.calibrations = RedisCalibrations(self._database)
 

@@ -228,8 +228,10 @@ UPDATE row_checksums SET checksum = -1
 DROP TABLE damaged_before;
 """
 
+VERSION_6 = "CREATE TABLE runtimes (embedder TEXT PRIMARY KEY, choice TEXT NOT NULL) WITHOUT ROWID;"
+
 # Migration i turns a file of version i into one of version i + 1.
-MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)
+MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

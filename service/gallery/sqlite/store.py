@@ -13,6 +13,7 @@ from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import SqliteGalleries
 from service.gallery.sqlite.jobs import SqliteJobs
 from service.gallery.sqlite.keys import SqliteKeys
+from service.gallery.sqlite.runtimes import SqliteRuntimes
 from service.gallery.sqlite.schema import migrate
 from service.gallery.sqlite.snapshots import SqliteSnapshots
 from service.gallery.sqlite.staged import SqliteStagedVectors
@@ -75,6 +76,7 @@ class SqliteStore:
         self.staged = SqliteStagedVectors(self._database)
         self.jobs = SqliteJobs(self._database)
         self.keys = SqliteKeys(self._database)
+        self.runtimes = SqliteRuntimes(self._database)
         self.snapshots = SqliteSnapshots(self._database)
         self.calibrations = SqliteCalibrations(self._database)
 

@@ -372,3 +372,13 @@ def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gal
         store.crops.enroll(gallery, EMBEDDER, [new_crop(2), known, new_crop(4)])
     assert _numbers(store, gallery) == [1]
     assert store.galleries.get(gallery).version == 1
+
+
+def test_the_first_choice_of_a_runtime_is_kept_until_all_are_forgotten(reopen):
+    assert reopen().runtimes.get(EMBEDDER) is None
+    assert reopen().runtimes.keep_first(EMBEDDER, "first") == "first"
+    assert reopen().runtimes.keep_first(EMBEDDER, "second") == "first"
+    runtimes = reopen().runtimes
+    assert (runtimes.get(EMBEDDER), runtimes.get(OTHER_EMBEDDER)) == ("first", None)
+    assert (runtimes.forget(), runtimes.forget()) == (1, 0)
+    assert runtimes.keep_first(EMBEDDER, "second") == "second"

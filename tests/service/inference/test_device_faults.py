@@ -17,6 +17,7 @@ from service.inference.batcher import EmbeddingFailed, MicroBatcher
 from service.inference.device_faults import explained, with_room
 from service.inference.halving import in_halves
 from service.inference.networks import Networks
+from service.inference.runtimes import TorchRuntime
 from service.inference.torch_rows import TorchRows
 from service.metrics import Metrics
 from service.problems import DeviceFull, DeviceLost
@@ -274,7 +275,8 @@ def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, smal
 
 @pytest.fixture(scope="module")
 def networks(tiny_artefact):
-    return Networks(load_artefact(tiny_artefact), "cpu", "float32")
+    artefact = load_artefact(tiny_artefact)
+    return Networks(artefact, TorchRuntime(artefact, "float32", torch.device("cpu")))
 
 
 def _failing_pass(monkeypatch, networks, fails):

@@ -1,0 +1,66 @@
+"""An embedder as an OpenVINO graph, from the pixels of one crop to its feature."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.embedder import Embedder
+from model.preprocessing import Preprocessing
+
+
+def load_openvino() -> ModuleType:
+    """The package `openvino`, imported without its telemetry.
+
+    A plain `import openvino` sends an event to its maker over the network, with an id that it keeps
+    in ~/intel, unless the user has opted out. It does without where the package that sends it is
+    not installed, which is what it finds here.
+
+    Raises:
+        ModuleNotFoundError: where OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino  # type: ignore[no-any-return]
+
+
+class _FromPixels(nn.Module):
+    def __init__(self, embedder: Embedder, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self._embedder = embedder
+        self._preprocessing = preprocessing
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        feature: torch.Tensor = self._embedder(self._preprocessing.normalise(crops))
+        return feature
+
+
+def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
+    """The graph `openvino.Model` of one crop: `(1, height, width, 3)` uint8 to `(1, d)` float32.
+
+    Args:
+        embedder: in evaluation mode, on the CPU; it is not changed.
+        preprocessing: the size of a crop, and how its pixels are normalised.
+
+    Raises:
+        ModuleNotFoundError: where OpenVINO is not installed.
+        Exception: of several kinds, where the network has a step that OpenVINO does not know.
+    """
+    openvino = load_openvino()
+    shape = (1, preprocessing.height, preprocessing.width, 3)
+    network = _FromPixels(embedder, preprocessing).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        # The constants of the preprocessing become the graph's, which is what is wanted.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, torch.zeros(shape, dtype=torch.uint8), check_trace=False
+        )
+        # OpenVINO reads a frozen network in a third of the time.
+        frozen = torch.jit.freeze(traced)
+        return openvino.convert_model(frozen, input=(list(shape), openvino.Type.u8))
