@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+ROUNDS = 5
 
 
 class BenchResult(BaseModel):
@@ -62,6 +65,18 @@ def compare(
         details=details,
         machine=describe_machine(),
     )
+
+
+def alternate(sides: dict[str, Callable[[], None]], images: int) -> dict[str, list[float]]:
+    """Images per second of each side in each round, after one round that does not count."""
+    paces: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(ROUNDS + 1):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            if number:
+                paces[name].append(images / (time.perf_counter() - started))
+    return paces
 
 
 def describe_machine() -> dict[str, Any]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.bare import BareModel, write_resnet50
-from bench.result import BenchResult, compare
+from bench.result import ROUNDS, BenchResult, alternate, compare
+from bench.runtimes import bench_runtimes
 from demo.command import serve_command
 from demo.people import Cast, draw_cast
 from model.artefact import load_artefact, resolve_artefact
@@ -28,7 +29,6 @@ from service.client.local import local_service
 
 Name = Literal["embed", "query", "serve"]
 NAMES: dict[str, Name] = {"embed": "embed", "query": "query", "serve": "serve"}
-ROUNDS = 5
 IN_FLIGHT = {"embed": 2, "query": 1, "serve": 16}
 IMAGES_PER_REQUEST = {"embed": 32, "query": 1, "serve": 1}
 RERANK_DEPTH = 100
@@ -53,7 +53,8 @@ def bench_serving(name: Name, artefact: str | None = None) -> BenchResult:
         artefact: a file or `bundled` instead of ResNet-50 with random weights, and alone.
 
     Returns:
-        The ratio, for which no target is set; `details["bundled"]` has the bundled artefact's.
+        The ratio, for which no target is set; `details["bundled"]` has the bundled artefact's, and
+        `embed` has in `details["runtime"]` what `bench_runtimes` measures.
     """
     cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as scratch:
@@ -70,6 +71,9 @@ def bench_serving(name: Name, artefact: str | None = None) -> BenchResult:
                     **beside.details,
                 }
             }
+        if name == "embed":
+            shipped = load_artefact(resolve_artefact(artefact or "bundled"))
+            details["runtime"] = bench_runtimes(shipped)
     return compare(name, first.served, first.bare, None, details)
 
 
@@ -92,7 +96,7 @@ def _measure(name: Name, artefact: str, cast: Cast, scratch: Path) -> _Measured:
             "served": lambda: _ask(name, client, requests, phases),
             "bare": lambda: _compute(name, bare, images),
         }
-        paces = _alternate(sides, len(images))
+        paces = alternate(sides, len(images))
         client_ms = _client_milliseconds(sides["served"], len(images))
     details: dict[str, Any] = {
         "served_images_per_second": round(statistics.median(paces["served"]), 2),
@@ -136,18 +140,6 @@ def _compute(name: Name, bare: BareModel, images: Sequence[bytes]) -> None:
             bare.embed(images[start : start + size])
         else:
             bare.query(images[start : start + size], RERANK_DEPTH)
-
-
-def _alternate(sides: dict[str, Callable[[], None]], images: int) -> dict[str, list[float]]:
-    """Images per second of each side in each round, after one round that does not count."""
-    paces: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(ROUNDS + 1):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            side()
-            if number:
-                paces[name].append(images / (time.perf_counter() - started))
-    return paces
 
 
 def _client_milliseconds(side: Callable[[], None], images: int) -> float:

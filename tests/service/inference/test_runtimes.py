@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.artefact import BUNDLED, load_artefact
+from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
 from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
@@ -24,7 +24,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module", params=["tiny", "bundled"])
 def artefact(request, tiny_artefact):
-    return load_artefact(tiny_artefact if request.param == "tiny" else BUNDLED)
+    return load_artefact(tiny_artefact if request.param == "tiny" else resolve_artefact("bundled"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,104 @@
+"""The service's way from decoded crops to features against bare OpenVINO and bare PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.result import alternate, compare
+from model.artefact import Artefact
+from model.openvino_graph import load_openvino
+from service.device import DeviceThread
+from service.inference.batcher import MicroBatcher
+from service.inference.runtime_choice import choose_runtime
+from service.metrics import Metrics
+from service.settings import Settings
+
+CROPS, BATCH = 64, 32
+
+
+class _NewRecord:
+    """A record that keeps nothing."""
+
+    def get(self, _: str) -> str | None:
+        return None
+
+    def keep_first(self, _: str, choice: str) -> str:
+        return choice
+
+
+def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
+    """Crops per second of the three on the CPU, in turn in one run, and the service's ratios.
+
+    `served` is the device thread with its micro-batches and the runtime that a new record gets.
+    `openvino` is the embedder alone, compiled for throughput in float32, each stream given one
+    normalised crop after another. `torch` is the embedder as it is loaded, on normalised batches.
+    """
+    preprocessing = artefact.description.preprocessing
+    shape = (CROPS, preprocessing.height, preprocessing.width, 3)
+    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    normalised = preprocessing.normalise(torch.from_numpy(crops)).contiguous()
+    device = DeviceThread()
+    try:
+        runtime, choice = choose_runtime(artefact, Settings(device="cpu"), _NewRecord())
+        batcher = MicroBatcher(device, runtime.embed, BATCH, 0.0, Metrics())
+        sides = {
+            "served": lambda: _serve(batcher, crops),
+            "openvino": _bare_openvino(artefact, normalised.numpy()),
+            "torch": lambda: _compute(artefact, normalised),
+        }
+        paces = alternate(sides, CROPS)
+    finally:
+        device.close()
+    medians = {name: round(statistics.median(pace), 2) for name, pace in paces.items()}
+    ratios = {
+        name: compare("embed", paces["served"], paces[name], None, {})
+        for name in ("openvino", "torch")
+    }
+    return {
+        "runtime": f"{choice.runtime} {choice.dtype}",
+        "crops_per_second": medians,
+        **{
+            f"over_{name}": {"ratio": one.ratio, "spread": one.spread}
+            for name, one in ratios.items()
+        },
+    }
+
+
+def _serve(batcher: MicroBatcher, crops: NDArray[np.uint8]) -> None:
+    for _ in crops:
+        batcher.announce()
+    for future in [batcher.submit(crop) for crop in crops]:
+        future.result()
+
+
+@torch.inference_mode()
+def _compute(artefact: Artefact, crops: torch.Tensor) -> None:
+    for batch in crops.split(BATCH):
+        artefact.embedder(batch)
+
+
+def _bare_openvino(artefact: Artefact, crops: NDArray[np.float32]) -> Callable[[], None]:
+    openvino = load_openvino()
+    example = torch.from_numpy(crops[:1])
+    with torch.no_grad():
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            artefact.embedder, example, check_trace=False
+        )
+        graph = openvino.convert_model(
+            torch.jit.freeze(traced), input=(list(example.shape), openvino.Type.f32)
+        )
+    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
+    queue = openvino.AsyncInferQueue(openvino.Core().compile_model(graph, "CPU", settings))
+
+    def compute() -> None:
+        for number in range(len(crops)):
+            queue.start_async({0: crops[number : number + 1]})
+        queue.wait_all()
+
+    return compute
