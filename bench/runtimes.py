@@ -79,8 +79,8 @@ def _serve(batcher: MicroBatcher, crops: NDArray[np.uint8]) -> None:
 
 @torch.inference_mode()
 def _compute(artefact: Artefact, crops: torch.Tensor) -> None:
-    for batch in crops.split(BATCH):
-        artefact.embedder(batch)
+    for start in range(0, len(crops), BATCH):
+        artefact.embedder(crops[start : start + BATCH])
 
 
 def _bare_openvino(artefact: Artefact, crops: NDArray[np.float32]) -> Callable[[], None]:
