@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.openvino_graph import load_openvino
 from model.osnet import STREAMS, WIDTHS, BlockForm, Gate, InstanceNorm, OSNetForm, osnet_forms
 from model.problems import InputProblem
 
@@ -57,7 +58,7 @@ def read_graph(file: Path) -> ImportedOSNet:
         InputProblem: for a file that OpenVINO cannot read, or whose graph is not an OSNet's; it
             names the layer.
     """
-    import openvino
+    openvino = load_openvino()
     from openvino.passes import ConstantFolding, Manager
 
     if not file.is_file():
