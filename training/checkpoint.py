@@ -6,7 +6,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,10 +58,14 @@ class RunIdentity:
     Attributes:
         recipe: of which only what the weights depend on counts.
         data: a digest of the training crops.
+        data_by_path: the digest that checkpoints of earlier versions hold.
+        files: a digest of each file that the recipe names, by its setting.
     """
 
     recipe: Recipe
     data: str
+    data_by_path: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -167,6 +171,7 @@ def _write(run: Path, name: str, state: State, identity: RunIdentity) -> None:
     state["identity"] = {
         "recipe": identity.recipe.model_dump(mode="json"),
         "data": identity.data,
+        "files": dict(identity.files),
     }
     try:
         with beside.open("wb") as file:
@@ -236,8 +241,8 @@ def _read(path: Path) -> State:
 
 def _compare(path: Path, found: dict[str, Any], identity: RunIdentity) -> None:
     for part, same in (
-        ("recipe", _same_recipe(found["recipe"], identity.recipe)),
-        ("data", found["data"] == identity.data),
+        ("recipe", _same_recipe(found, identity)),
+        ("data", found["data"] in (identity.data, identity.data_by_path)),
     ):
         if not same:
             raise InputProblem(
@@ -246,12 +251,26 @@ def _compare(path: Path, found: dict[str, Any], identity: RunIdentity) -> None:
             )
 
 
-def _same_recipe(found: dict[str, Any], recipe: Recipe) -> bool:
+def _same_recipe(found: dict[str, Any], identity: RunIdentity) -> bool:
     try:
         # A setting that is newer than the checkpoint had its default then.
-        return Recipe.model_validate(found).decisive == recipe.decisive
+        recipe = Recipe.model_validate(found["recipe"])
     except ValidationError:
         return False
+    # Files are compared by what they hold; checkpoints of earlier versions know their paths alone.
+    files = found.get("files")
+    return _settings(recipe, files is None) == _settings(identity.recipe, files is None) and (
+        files in (None, dict(identity.files))
+    )
+
+
+def _settings(recipe: Recipe, with_paths: bool) -> dict[str, Any]:
+    """What the weights depend on, with or without the paths of files."""
+    settings = recipe.decisive
+    del settings["distillation"]["cache"]
+    if not with_paths:
+        del settings["initial_weights"], settings["distillation"]["teachers"]
+    return settings
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.hard_sampler import build_sampler
+from training.identity import run_identity
 from training.initial_weights import StartingNetworks, starting_networks
 from training.loader import BatchMaker
 from training.objective import TrainedNetworks
@@ -52,10 +53,10 @@ class Run:
     notes: tuple[str, ...] = ()
     anchor: nn.Module | None = None
 
-    @property
+    @cached_property
     def identity(self) -> RunIdentity:
         """What a resumed run must have in common with its checkpoint."""
-        return RunIdentity(self.recipe, data_digest(self.records))
+        return run_identity(self.recipe, self.records)
 
 
 def prepare_run(
@@ -111,14 +112,6 @@ def prepare_run(
         start.notes,
         anchor,
     )
-
-
-def data_digest(records: Sequence[CropRecord]) -> str:
-    """A digest of the list of training crops: names and labels, not pixels."""
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(f"{record.source}\0{record.identity}\0{record.camera}\n".encode())
-    return digest.hexdigest()
 
 
 def _anchor(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module | None:

@@ -9,16 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.models import mobilenet_v2
 
 from model.problems import InputProblem
+from training.datasets.recombined import recombine
+from training.datasets.record import CropRecord
+from training.datasets.registry import read_dataset
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
-from training.run import prepare_run
+from training.run import Run, prepare_run
 from training.stopping import TrainingStopped
 from training.trainer import train
 
@@ -167,6 +173,63 @@ def test_what_does_not_change_the_weights_may_change_when_resuming(
     other = recipe().model_copy(update={"log_every_steps": 7, "cache_megabytes": 0, "workers": 2})
     train(prepare_run(other, RECORDS, tmp_path), lambda *_: None)
     assert train_in(tmp_path) == plain
+
+
+def photographed(folder: Path) -> tuple[CropRecord, ...]:
+    """Drawn crops as files of a data set, one folder a person."""
+    for number, record in enumerate(RECORDS):
+        place = folder / record.identity / f"{number:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(record.decode()).save(place)
+    return read_dataset(f"folder:{folder}").records
+
+
+def run_with(settings: tuple[str, ...], records: Sequence[CropRecord], folder: Path) -> Run:
+    folder.mkdir(exist_ok=True)
+    return prepare_run(read_recipe("small-gmn", [*SETTINGS, *settings]), records, folder)
+
+
+def test_a_run_goes_on_where_its_data_and_its_starting_weights_have_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = photographed(tmp_path / "here" / "shop")
+    weights = tmp_path / "here" / "weights.pth"
+    torch.save(mobilenet_v2(weights=None).state_dict(), weights)
+    mixed = ("sampling.recombined=2",)
+    more = recombine(records, 2, 0)
+    run = run_with((*mixed, f"initial_weights={weights}"), [*records, *more], tmp_path / "run")
+    with pytest.raises(StoppedError):
+        train(run, lambda done, *_: kill(3)(done))
+
+    (tmp_path / "here").rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = read_dataset("folder:shop").records
+    again = (*mixed, "initial_weights=weights.pth", "distillation.cache=kept")
+    run = run_with(again, [*moved, *recombine(moved, 2, 0)], tmp_path / "run")
+    done: list[int] = []
+    train(run, lambda step, *_: done.append(step))
+    assert done[0] > 1
+
+
+def test_other_crops_other_labels_and_other_starting_weights_are_another_run(
+    tmp_path: Path,
+) -> None:
+    records = photographed(tmp_path / "shop")
+    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    for weights in (first, second):
+        torch.save(mobilenet_v2(weights=None).state_dict(), weights)
+    run = run_with((f"initial_weights={first}",), records, tmp_path / "run")
+    with pytest.raises(StoppedError):
+        train(run, lambda done, *_: kill(3)(done))
+    renamed = [replace(records[0], identity="another"), *records[1:]]
+    for weights, crops, part in (
+        (first, renamed, "data"),
+        (first, records[1:], "data"),
+        (second, records, "recipe"),
+    ):
+        run = run_with((f"initial_weights={weights}",), crops, tmp_path / "run")
+        with pytest.raises(InputProblem, match=f"was made with another {part}"):
+            train(run, lambda *_: None)
 
 
 # A process of its own, since it is really killed; the slow part stands for a slow disk.
