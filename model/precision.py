@@ -14,9 +14,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 def choose_device(asked: str = "auto") -> torch.device:
     """`auto` is the first GPU where there is one, else the CPU.
 
+    float32 is float32 from then on: a GPU multiplies with the 10-bit mantissas of TF32 no more,
+    which torch has it do in convolutions.
+
     Raises:
         InputProblem: when a GPU is asked for and there is none, or the name means nothing.
     """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -146,7 +147,9 @@ class GradientStep:
         All parts are embedded without a graph, the loss is taken by their features, and each part
         is embedded again to carry its features' gradients on to the weights.
         """
-        parts = torch.split(images, micro)
+        # Of about one size: a BatchNorm cannot train on the one crop that might be left over.
+        count = min(math.ceil(len(images) / micro), max(1, len(images) // 2))
+        parts = torch.tensor_split(images, count)
         with torch.no_grad(), kept_statistics(self._run.networks):
             found = torch.cat([self._trunk(part)[0] for part in parts])
         found.requires_grad_()
@@ -157,7 +160,7 @@ class GradientStep:
         torch.autograd.backward(total(terms) * factor)
         gradients = torch.zeros_like(found) if found.grad is None else found.grad
         for number, (part, gradient) in enumerate(
-            zip(parts, torch.split(gradients, micro), strict=True), start=1
+            zip(parts, torch.tensor_split(gradients, count), strict=True), start=1
         ):
             with nullcontext() if number == len(parts) else self._unshared():
                 torch.autograd.backward(self._embed(part)[0], gradient)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.precision import choose_device
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.recipe import Recipe, read_recipe
@@ -65,6 +66,25 @@ def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
     }
     # The batch of 8 in two parts.
     assert seen == {2}
+
+
+def test_micro_batches_leave_no_crop_alone(tmp_path: Path) -> None:
+    # Of 8 crops, 7 and 1 would go through the head's BatchNorm, which needs two.
+    small = ("embedder.multiscale.channels=8", "embedder.head.dimension=16")
+    run = prepare_run(
+        recipe("small-msfl", *small, "optimisation.micro_batch=7"), DATA.records, tmp_path
+    )
+    run.networks.train()
+    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    terms, _ = GradientStep(run).backward(batch, None, seed=1, with_norms=False)
+    assert all(bool(term.isfinite()) for term in terms.values())
+
+
+def test_float32_is_not_tf32_once_a_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("auto")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
