@@ -16,6 +16,7 @@ from model.artefact import (
     resolve_artefact,
     save_artefact,
 )
+from model.collapse import drawn_patterns
 from model.crops.decode import decode_crop
 from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
@@ -71,12 +72,21 @@ def write_resnet50(path: Path) -> Path:
     It ranks nothing; it costs what a trained one costs. Its calibration is the first bundled one's.
     """
     torch.manual_seed(0)
+    preprocessing = Preprocessing(height=256, width=128)
     embedder = Embedder(EmbedderConfig(backbone="resnet50")).eval()
+    patterns = preprocessing.normalise(torch.from_numpy(drawn_patterns(preprocessing)))
+    with torch.no_grad():
+        # The neck takes off what all features share; without that the service would refuse them.
+        before = embedder.features(patterns).before_neck
+        embedder.neck.load_state_dict(
+            embedder.neck.state_dict()
+            | {"running_mean": before.mean(dim=0), "running_var": before.var(dim=0)}
+        )
     metric_network = MetricNetwork(embedder.config.dimension, MetricNetworkConfig()).eval()
     description = Description(
         embedder=embedder.config,
         metric_network=metric_network.config,
-        preprocessing=Preprocessing(height=256, width=128),
+        preprocessing=preprocessing,
         calibration=load_artefact(resolve_artefact(FIRST_BUNDLED)).description.calibration,
         provenance=Provenance(
             data=(),

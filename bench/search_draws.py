@@ -21,9 +21,10 @@ from model.candidate_groups import UNNAMED, joining_cosine, leading_scores
 from model.pair_scoring import score_listed_pairs
 from model.problems import InputProblem
 from model.search_calibration import RANKS, SearchScores
-from training.evaluation.calibrating import collect_pairs, fit_from_pairs
+from training.evaluation.calibrating import SearchScores as SearchRows
+from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.ranking import PairLabels
-from training.evaluation.scoring import unit_length
+from training.evaluation.scoring import cosine_rows, unit_length
 
 # What M-Net scores of a search, half of the service's default.
 RERANKED = 50
@@ -140,9 +141,9 @@ def _calibrated_on(path: Path) -> Calibration:
     units, people, cameras = _arrays(path)
     some = np.flatnonzero(people < PEOPLE_TO_CALIBRATE)
     units, people, cameras = units[some], people[some], cameras[some]
-    cosine = units @ units.T
+    rows = cosine_rows(units, units)
     labels = PairLabels(people, cameras, people, cameras)
-    return fit_from_pairs([collect_pairs(cosine, cosine, labels)], path.stem)
+    return calibrate_searches([SearchRows(rows, rows, labels)], path.stem)
 
 
 def draws(crops: Crops, plan: Plan, number: int, seed: int = 0) -> Iterator[Draw]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, round_as_stored, save_artefact
+from model.collapse import refuse_collapse, spaced
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
@@ -19,7 +21,7 @@ from model.problems import InputProblem
 from training.checkpoint import BEST_NAME, SavedWeights, read_weights
 from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibrating import fit_from_pairs, score_search
+from training.evaluation.calibrating import calibrate_searches, open_scores
 from training.evaluation.embedding import ProgressBar, embed_search
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.protocols import Search, camera_name, held_out_people
@@ -103,33 +105,44 @@ def finish_run(
         name: embed_search(embedder, recipe.preprocessing, search)
         for name, search in searches.items()
     }
+    some = np.concatenate([spaced(own.gallery) for own in features.values()])
+    refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
     improvement = ""
     if recipe.refuse_worse and not others:
         improvement = improvement_on_start(recipe, run.folder, searches, features, metric_network)
-    pairs = [
-        score_search(metric_network, features[name], searches[name].labels()) for name in fitted
-    ]
     who = "identities of" if others else "held-out identities of"
-    description = Description(
-        embedder=recipe.embedder,
-        metric_network=recipe.metric_network if metric_network else None,
-        preprocessing=recipe.preprocessing,
-        calibration=fit_from_pairs(pairs, f"{who} {', '.join(fitted)}"),
-        provenance=provenance,
-    )
-    artefact = Artefact(description, embedder, metric_network, fingerprints)
-    results = [
-        evaluate_search(
-            artefact,
-            dataset,
-            searches[dataset.name],
-            tuple(description.calibration.scorings),
-            (),
-            progress_bar,
-            features[dataset.name],
+    with ExitStack() as opened:
+        scores = {
+            name: opened.enter_context(
+                open_scores(
+                    metric_network, features[name], search.labels(), progress_bar, run.folder
+                )
+            )
+            for name, search in searches.items()
+        }
+        description = Description(
+            embedder=recipe.embedder,
+            metric_network=recipe.metric_network if metric_network else None,
+            preprocessing=recipe.preprocessing,
+            calibration=calibrate_searches(
+                [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
+            ),
+            provenance=provenance,
         )
-        for dataset in datasets
-    ]
+        artefact = Artefact(description, embedder, metric_network, fingerprints)
+        results = [
+            evaluate_search(
+                artefact,
+                dataset,
+                searches[dataset.name],
+                description.scorings,
+                (),
+                progress_bar,
+                features[dataset.name],
+                mnet=scores[dataset.name].mnet,
+            )
+            for dataset in datasets
+        ]
     figures = {
         result.name: {
             name: {"mAP": scoring.metrics["mAP"].mean} for name, scoring in result.scorings.items()

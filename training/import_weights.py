@@ -20,10 +20,11 @@ from model.problems import InputProblem
 from model.provenance import Provenance, WeightSource
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_datasets
-from training.evaluation.calibrating import fit_from_pairs, score_search
+from training.evaluation.calibrating import SearchScores, calibrate_searches
 from training.evaluation.embedding import embed_records, embed_search
 from training.evaluation.peers import SUFFIXES, Peer
 from training.evaluation.protocols import whole_set
+from training.evaluation.scoring import cosine_rows
 from training.openvino_graph import ImportedOSNet, read_graph
 from training.provenance import current_commit, file_digest, joined_terms
 
@@ -96,15 +97,17 @@ def import_weights(
             f"{parity.least_cosine:.4f}, needed {LEAST_COSINE}); nothing was written"
         )
     datasets = read_datasets(list(calibration_data) or [CALIBRATION])
-    pairs = [
-        score_search(None, embed_search(embedder, preprocessing, search), search.labels())
+    scores = [
+        SearchScores(
+            cosine_rows(*embed_search(embedder, preprocessing, search)), None, search.labels()
+        )
         for search in map(whole_set, datasets)
     ]
     description = Description(
         embedder=embedder.config,
         metric_network=None,
         preprocessing=preprocessing,
-        calibration=fit_from_pairs(pairs, "identities of " + _names(datasets)),
+        calibration=calibrate_searches(scores, "identities of " + _names(datasets)),
         provenance=_provenance(file, published, command, parity),
         best="cosine",
     )

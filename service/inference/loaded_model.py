@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from model.artefact import Description, artefact_name, load_artefact, resolve_artefact
 from model.calibration import Scoring
+from model.collapse import probe_collapse
 from model.crops.decode import CropLimits
 from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
@@ -74,10 +75,13 @@ def load_model(
         held: what is to be closed when the service stops.
 
     Raises:
-        InputProblem: for an artefact, device or runtime that cannot be used.
+        InputProblem: for an artefact, device or runtime that cannot be used, and for an artefact
+            that gives all crops the same score.
     """
     path = resolve_artefact(name)
     artefact = load_artefact(path)
+    preprocessing = artefact.description.preprocessing
+    probe_collapse(name, artefact.embedder, artefact.metric_network, preprocessing)
     runtime, choice = device.submit(lambda: choose_runtime(artefact, settings, records)).result()
     networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
@@ -90,8 +94,6 @@ def load_model(
         networks.probe,
     )
     limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
-    pipeline = Pipeline(
-        artefact.description.preprocessing, limits, batcher, settings.decode_threads
-    )
+    pipeline = Pipeline(preprocessing, limits, batcher, settings.decode_threads)
     held.callback(pipeline.close)
     return LoadedModel(artefact_name(path), artefact.description, networks, choice, pipeline)

@@ -194,8 +194,9 @@ def torchrun(out: Path, *settings: str) -> list[str]:
     return [*command, *(word for setting in settings for word in ("--set", setting))]
 
 
-def test_torchrun_trains_an_artefact(tmp_path: Path) -> None:
+def test_torchrun_trains_an_artefact(tmp_path: Path, tiny_artefact: Path) -> None:
     settings = (*COMMON, "held_out.fraction=0.3", "optimisation.optimiser=adam")
+    settings += (f"initial_weights={tiny_artefact}",)
     done = subprocess.run(
         torchrun(tmp_path / "run", *settings), check=False, capture_output=True, text=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,6 @@ from training.checkpoint import read_weights
 
 DATA = "synthetic:5,identities=12,domains=1,cameras=2,crops=2"
 SETTINGS = (
-    "initial_weights=none",
-    "embedder.last_stride=2",
     "preprocessing.height=64",
     "preprocessing.width=32",
     "sampling.identities=4",
@@ -26,9 +25,16 @@ SETTINGS = (
 )
 
 
-def train(out: Path, *settings: str, data: str = DATA) -> int:
-    words = (word for setting in (*SETTINGS, *settings) for word in ("--set", setting))
-    return gmn.run(["train", "small-gmn", "--data", data, "--out", str(out), *words])
+@pytest.fixture(scope="module")
+def train(tiny_artefact: Path) -> Callable[..., int]:
+    """Trains from the tiny artefact, since a few steps from random weights collapse."""
+
+    def from_tiny(out: Path, *settings: str, data: str = DATA) -> int:
+        begun = (f"initial_weights={tiny_artefact}", *SETTINGS, *settings)
+        words = (word for setting in begun for word in ("--set", setting))
+        return gmn.run(["train", "small-gmn", "--data", data, "--out", str(out), *words])
+
+    return from_tiny
 
 
 def manifest(folder: Path, drawn_crops, camera: str | None = None) -> str:
@@ -42,7 +48,7 @@ def manifest(folder: Path, drawn_crops, camera: str | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finish") / "run"
     assert train(folder) == 0
     return folder
@@ -117,7 +123,7 @@ def test_data_that_have_moved_are_named_with_the_file_to_correct(
 
 
 def test_a_run_that_holds_nobody_out_by_chance_is_refused_before_its_first_step(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(tmp_path / "run", "held_out.fraction=1e-9") == 2
     told = capsys.readouterr().err
@@ -127,7 +133,7 @@ def test_a_run_that_holds_nobody_out_by_chance_is_refused_before_its_first_step(
 
 
 def test_a_set_of_one_camera_is_refused_before_the_first_step(
-    tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int], tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = manifest(tmp_path, drawn_crops, "one")
     assert train(tmp_path / "run", "sampling.identities=2", data=data) == 2
@@ -136,7 +142,7 @@ def test_a_set_of_one_camera_is_refused_before_the_first_step(
 
 
 def test_a_run_on_everybody_is_finished_with_other_people(
-    tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int], tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     assert train(out, "held_out.fraction=0", "optimisation.epochs=1") == 0
@@ -147,3 +153,16 @@ def test_a_run_on_everybody_is_finished_with_other_people(
     assert gmn.run(["finish", str(out), "--data", manifest(tmp_path, drawn_crops)]) == 0
     description = load_artefact(out / "model.safetensors").description
     assert description.calibration.data == "identities of others"
+
+
+def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    settings = ("initial_weights=none", "embedder.last_stride=2", "optimisation.epochs=1")
+    assert train(out, *settings, "sampling.images=2") == 2
+    told = capsys.readouterr().err
+    assert "the model has collapsed" in told
+    assert "more epochs" in told
+    assert not (out / "model.safetensors").exists()
+    assert (out / "checkpoint.pt").exists()

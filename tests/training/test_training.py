@@ -137,32 +137,47 @@ def test_noticed_a_step_late_a_divergence_leaves_the_same_weights(
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
 
 
+def test_a_short_run_has_a_curve_of_every_step(
+    tmp_path: Path, records: tuple[CropRecord, ...]
+) -> None:
+    run_to_the_end(tmp_path, records, recipe("log_every_steps=50"))
+    steps = [line["step"] for line in logged_steps(tmp_path)]
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 3
+
+
 def test_another_recipe_does_not_resume(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
     run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
     with pytest.raises(InputProblem, match="another recipe"):
         run_to_the_end(tmp_path, records, recipe("optimisation.epochs=2"))
 
 
-def gmn_train(out: Path, *more: str) -> list[str]:
-    settings = [word for setting in SMALL for word in ("--set", setting)]
+def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
+    # From random weights, so few steps leave a network that has collapsed.
+    begun = (f"initial_weights={start}", "embedder.last_stride=1")
+    settings = [word for setting in (*SMALL, *begun) for word in ("--set", setting)]
     data = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
     command = [sys.executable, "-m", "gmn", "train", "small-gmn", "--data", data]
     return [*command, "--out", str(out), *settings, *more]
 
 
-def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path: Path) -> None:
+def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
+    tmp_path: Path, tiny_artefact: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(gmn_train(whole), check=True, capture_output=True)
-    process = subprocess.Popen(gmn_train(killed), stderr=subprocess.DEVNULL)
+    subprocess.run(gmn_train(whole, tiny_artefact), check=True, capture_output=True)
+    process = subprocess.Popen(gmn_train(killed, tiny_artefact), stderr=subprocess.DEVNULL)
     while not (killed / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "model.safetensors").exists()
-    refused = subprocess.run(gmn_train(killed), check=False, capture_output=True, text=True)
+    refused = subprocess.run(
+        gmn_train(killed, tiny_artefact), check=False, capture_output=True, text=True
+    )
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    subprocess.run(gmn_train(killed, "--resume"), check=True, capture_output=True)
+    subprocess.run(gmn_train(killed, tiny_artefact, "--resume"), check=True, capture_output=True)
     one, other = (load_file(run / "model.safetensors") for run in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
     provenance = load_artefact(killed / "model.safetensors").description.provenance
@@ -170,7 +185,7 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path: P
     assert str(tmp_path) not in provenance.model_dump_json()
 
 
-def test_every_set_is_left_out_by_turns(tmp_path: Path, drawn_crops) -> None:
+def test_every_set_is_left_out_by_turns(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> None:
     rows = ["path,identity,camera"]
     for number, crop in enumerate(drawn_crops):
         (tmp_path / f"{number}.png").write_bytes(crop.png)
@@ -180,7 +195,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, drawn_crops) -> None:
     more += ("--set", "optimisation.epochs=1", "--set", "sampling.identities=2")
     more += ("--set", "sampling.identities_per_set=3", "--set", "held_out.fraction=0.5")
     out = tmp_path / "lodo"
-    subprocess.run(gmn_train(out, *more), check=True, capture_output=True)
+    subprocess.run(gmn_train(out, tiny_artefact, *more), check=True, capture_output=True)
     trained = {
         folder.name: load_artefact(folder / "model.safetensors").description.provenance.data
         for folder in out.iterdir()
@@ -191,7 +206,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, drawn_crops) -> None:
     }
     assert all(data.identities <= 3 for used in trained.values() for data in used)
     resumed = subprocess.run(
-        gmn_train(out, *more, "--resume"), check=True, capture_output=True, text=True
+        gmn_train(out, tiny_artefact, *more, "--resume"), check=True, capture_output=True, text=True
     )
     assert resumed.stderr.count("is finished already") == 2
 

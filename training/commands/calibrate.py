@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,9 @@ def calibrate(
                 soft_wrap=True,
             )
     features = [_embed(on_device, dataset, search) for dataset, search in searches]
-    description = replace_calibration(source, target, _fit(on_device, searches, features))
+    description = replace_calibration(
+        source, target, _fit(str(source), on_device, searches, features, target.parent)
+    )
     if as_json:
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
@@ -98,21 +101,31 @@ def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatur
 
 
 def _fit(
+    name: str,
     artefact: Artefact,
     searches: Sequence[tuple[Dataset, Search]],
     features: Sequence[SearchFeatures],
+    folder: Path,
 ) -> Calibration:
-    from training.evaluation.calibrating import fit_from_pairs, score_search
+    import numpy as np
 
-    domains = [
-        score_search(artefact.metric_network, own, search.labels())
-        for (_, search), own in zip(searches, features, strict=True)
-    ]
+    from model.collapse import refuse_collapse, spaced
+    from training.evaluation.calibrating import calibrate_searches, open_scores
+
+    some = np.concatenate([spaced(own.gallery) for own in features])
+    refuse_collapse(name, some, artefact.metric_network)
     data = ", ".join(
         f"{'held-out ' if search.held_out else ''}identities of {dataset.name}"
         for dataset, search in searches
     )
-    return fit_from_pairs(domains, data)
+    with ExitStack() as opened:
+        domains = [
+            opened.enter_context(
+                open_scores(artefact.metric_network, own, search.labels(), progress_bar, folder)
+            )
+            for (_, search), own in zip(searches, features, strict=True)
+        ]
+        return calibrate_searches(domains, data)
 
 
 def _show(console: Console, path: Path, description: Description) -> None:

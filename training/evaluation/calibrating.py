@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.calibration import (
@@ -18,27 +20,92 @@ from model.calibration import (
     TailPoint,
 )
 from model.metric_network import MetricNetwork
-from model.pair_scoring import cosine_similarities, score_pairs
 from model.problems import InputProblem
-from training.evaluation.embedding import SearchFeatures
+from training.evaluation.embedding import ProgressBar, SearchFeatures
 from training.evaluation.isotonic import OneScoring, fit_isotonic, isotonic_tells_more
 from training.evaluation.logistic import fit_logistic
-from training.evaluation.ranking import PairLabels
+from training.evaluation.ranking import PairLabels, ScoreRows
+from training.evaluation.scoring import cosine_rows, mnet_rows
 
 TAIL_POINTS = 60
 IMPOSTORS_TO_FIT = 200_000
-ROWS_PER_BLOCK = 256
+PAIRS_PER_BLOCK = 2_000_000
+HALF = 1 << 16
+SIGN = np.uint32(1 << 31)
+
+Parts = Callable[[], Iterator[NDArray[np.float32]]]
+"""Gives many scores, in parts, each time it is called."""
+
+
+@dataclass(frozen=True)
+class SearchScores:
+    """The scores of one domain's search, computed or read a block of queries at a time.
+
+    Attributes:
+        cosine, mnet: scores of some queries against the gallery; no `mnet` for an artefact without
+            M-Net.
+        labels: of the queries and the gallery.
+    """
+
+    cosine: ScoreRows
+    mnet: ScoreRows | None
+    labels: PairLabels
+
+    def blocks(self) -> Iterator[Block]:
+        """Every cross-camera pair once, in the order of queries and gallery.
+
+        Where queries and gallery are one list, as when every crop queries all others, a pair is
+        there twice and is given once.
+        """
+        labels = self.labels
+        queries, gallery = len(labels.query_identities), len(labels.gallery_identities)
+        one_list = np.array_equal(labels.query_identities, labels.gallery_identities)
+        one_list = one_list and np.array_equal(labels.query_cameras, labels.gallery_cameras)
+        size = max(1, PAIRS_PER_BLOCK // max(1, gallery))
+        for start in range(0, queries, size):
+            rows = slice(start, min(start + size, queries))
+            genuine, impostor = labels.across_cameras(rows)
+            if one_list:
+                above = np.arange(start, rows.stop)[:, None] < np.arange(gallery)[None, :]
+                genuine, impostor = genuine & above, impostor & above
+            yield Block(self, rows, genuine, impostor)
+
+    def impostor_scores(self, fusion: Fusion | None, scoring: Scoring) -> Parts:
+        """One scoring's scores of all pairs of two people, a block at a time, each time anew."""
+
+        def parts() -> Iterator[NDArray[np.float32]]:
+            for block in self.blocks():
+                yield block.scores(fusion, scoring)[block.impostor]
+
+        return parts
+
+
+class Block(NamedTuple):
+    """Some queries of a search; both masks are `(rows, G)`."""
+
+    search: SearchScores
+    rows: slice
+    genuine: NDArray[np.bool_]
+    impostor: NDArray[np.bool_]
+
+    def scores(self, fusion: Fusion | None, scoring: Scoring) -> NDArray[np.float32]:
+        """One scoring's scores, `(rows, G)`."""
+        if scoring == "cosine" or self.search.mnet is None:
+            return self.search.cosine(self.rows)
+        if scoring == "mnet" or fusion is None:
+            return self.search.mnet(self.rows)
+        return fusion.fuse(self.search.cosine(self.rows), self.search.mnet(self.rows))
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """Both scores of every cross-camera pair of one domain, and whose they are.
+    """The scores of all genuine pairs and of some impostors, and whose they are.
 
     Attributes:
         genuine_cosine, genuine_mnet: of pairs of one person, `(n,)` float32.
         impostor_cosine, impostor_mnet: of pairs of two people, `(m,)` float32. M-Net's are None
             for an artefact without it.
-        genuine_people: whose, `(n,)`; numbers of this domain.
+        genuine_people: whose, `(n,)`; person 1 of two domains is two people.
         impostor_people: the two of every pair, `(m, 2)`.
     """
 
@@ -50,58 +117,35 @@ class PairScores:
     impostor_people: NDArray[np.int64]
 
 
-def score_search(
-    metric_network: MetricNetwork | None, features: SearchFeatures, labels: PairLabels
-) -> PairScores:
-    """The scores of every cross-camera pair of a search, by a network on any device."""
-    if metric_network is None:
-        cosine = cosine_similarities(*(torch.from_numpy(array) for array in features))
-        return collect_pairs(cosine.numpy(), None, labels)
-    device = next(metric_network.parameters()).device
-    queries, gallery = (torch.from_numpy(array).to(device) for array in features)
-    mnet = score_pairs(metric_network.eval(), queries, gallery).cpu().numpy()
-    return collect_pairs(cosine_similarities(queries, gallery).cpu().numpy(), mnet, labels)
+@contextmanager
+def open_scores(
+    metric_network: MetricNetwork | None,
+    features: SearchFeatures,
+    labels: PairLabels,
+    progress_bar: ProgressBar,
+    folder: Path,
+) -> Iterator[SearchScores]:
+    """The scores of a search; M-Net's are computed once, and lie in a file while they are read.
 
-
-def collect_pairs(
-    cosine: NDArray[np.float32], mnet: NDArray[np.float32] | None, labels: PairLabels
-) -> PairScores:
-    """Sorts the scores of every query and gallery image, `(Q, G)`, into genuine and impostor.
-
-    Where queries and gallery are one list, as when every crop queries all others, each pair is
-    there twice and is taken once.
+    Args:
+        metric_network: in evaluation mode, on any device; None where there is none.
+        features, labels: of the search.
+        progress_bar: shows how far M-Net is.
+        folder: for the file.
     """
-    one_list = np.array_equal(labels.query_identities, labels.gallery_identities)
-    one_list = one_list and np.array_equal(labels.query_cameras, labels.gallery_cameras)
-    parts: list[tuple[NDArray[np.float32] | NDArray[np.int64], ...]] = []
-    for start in range(0, len(cosine), ROWS_PER_BLOCK):
-        rows = slice(start, start + ROWS_PER_BLOCK)
-        genuine, impostor = labels.across_cameras(rows)
-        if one_list:
-            above = np.arange(len(cosine))[rows, None] < np.arange(len(cosine))[None, :]
-            genuine, impostor = genuine & above, impostor & above
-        near, learnt = cosine[rows], (cosine if mnet is None else mnet)[rows]
-        people = labels.query_identities[rows]
-        first, second = np.nonzero(impostor)
-        both = np.stack([people[first], labels.gallery_identities[second]], axis=1)
-        parts.append(
-            (
-                near[genuine],
-                learnt[genuine],
-                near[impostor],
-                learnt[impostor],
-                people[np.nonzero(genuine)[0]],
-                both,
-            )
-        )
-    if not parts:
-        raise InputProblem("a calibration needs queries; name data with people in it")
-    found = PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return found if mnet is not None else replace(found, genuine_mnet=None, impostor_mnet=None)
+    cosine = cosine_rows(*features)
+    if metric_network is None:
+        yield SearchScores(cosine, None, labels)
+        return
+    with (
+        progress_bar("Scoring", len(features.queries)) as bar,
+        mnet_rows(metric_network, *features, bar, folder) as mnet,
+    ):
+        yield SearchScores(cosine, mnet, labels)
 
 
-def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> Calibration:
-    """Fits fusion, probabilities and impostor tails on cross-camera pairs.
+def calibrate_searches(domains: Sequence[SearchScores], data: str, seed: int = 0) -> Calibration:
+    """Fits fusion, probabilities and impostor tails on cross-camera pairs, in bounded memory.
 
     The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
     weighing one half each: `probability` is that of a pair that was as likely to be one person as
@@ -114,16 +158,16 @@ def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> C
     kept is the highest score at every share: the rate asked for is not exceeded in any of them.
 
     Args:
-        domains: as `collect_pairs` gives them, one for each data set.
+        domains: one for each data set; with M-Net's scores for all of them or for none.
         data: what they are of, for people; stored in the calibration.
         seed: of the choice of impostors and of the folds.
 
     Raises:
         InputProblem: without a genuine pair or two impostor pairs under different cameras.
     """
-    pairs = _join(domains)
-    genuine, impostors = len(pairs.genuine_cosine), len(pairs.impostor_cosine)
-    if genuine < 1 or min((len(one.impostor_cosine) for one in domains), default=0) < 2:
+    counts = [_count(one) for one in domains]
+    genuine, impostors = (sum(column) for column in zip((0, 0), *counts, strict=True))
+    if genuine < 1 or min((count for _, count in counts), default=0) < 2:
         raise InputProblem(
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
@@ -131,17 +175,21 @@ def fit_from_pairs(domains: Sequence[PairScores], data: str, seed: int = 0) -> C
     random = np.random.default_rng(seed)
     size = min(impostors, IMPOSTORS_TO_FIT)
     some = np.sort(random.choice(impostors, size, replace=False))
-    fusion = _fit_fusion(pairs, some)
+    pairs = _collect(domains, [count for _, count in counts], some)
+    fusion = _fit_fusion(pairs)
     fitted: dict[Scoring, ScoringCalibration] = {}
     for scoring in SCORINGS if fusion else SCORINGS[:1]:
         ours, others = _scores(pairs, fusion, scoring)
-        tails = [impostor_tail(_scores(one, fusion, scoring)[1]) for one in domains]
+        tails = [
+            impostor_tail(one.impostor_scores(fusion, scoring), count)
+            for one, (_, count) in zip(domains, counts, strict=True)
+        ]
         fitted[scoring] = _calibrate(
             OneScoring(
                 ours.astype(np.float64),
-                others[some].astype(np.float64),
+                others.astype(np.float64),
                 pairs.genuine_people,
-                pairs.impostor_people[some],
+                pairs.impostor_people,
             ),
             tails[0] if len(tails) == 1 else highest_tail(tails),
             seed,
@@ -165,14 +213,59 @@ def highest_tail(tails: Sequence[tuple[TailPoint, ...]]) -> tuple[TailPoint, ...
     )
 
 
-def impostor_tail(scores: NDArray[np.float32], points: int = TAIL_POINTS) -> tuple[TailPoint, ...]:
-    """The tail of impostor scores `(n,)` at shares spaced evenly in their logarithm, 1 to 1/n."""
-    counts = np.unique(np.geomspace(1, len(scores), points).round().astype(np.int64))
-    ordered = np.partition(scores, len(scores) - counts)
+def impostor_tail(parts: Parts, count: int, points: int = TAIL_POINTS) -> tuple[TailPoint, ...]:
+    """The tail of impostor scores at shares spaced evenly in their logarithm, 1 to 1/n.
+
+    Args:
+        parts: gives all scores, in parts, each time it is called.
+        count: n, how many there are.
+        points: how many shares.
+    """
+    places = np.unique(np.geomspace(1, count, points).round().astype(np.int64))
+    scores = ordered_scores(parts, count - places)
     return tuple(
-        TailPoint(share=float(count / len(scores)), score=float(ordered[len(scores) - count]))
-        for count in counts[::-1]
+        TailPoint(share=float(place / count), score=float(score))
+        for place, score in zip(places[::-1], scores[::-1], strict=True)
     )
+
+
+def ordered_scores(parts: Parts, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores at some places of the ascending order of all, exactly, in two passes over them.
+
+    A radix selection: the first pass counts the upper halves of the scores' bits, the second one
+    the lower halves of those scores that share their upper half with a wanted one.
+
+    Args:
+        parts: gives all scores, in parts, each time it is called.
+        places: from 0, `(k,)`.
+    """
+    upper = np.zeros(HALF, np.int64)
+    for scores in parts():
+        upper += np.bincount(_ordered_bits(scores) >> 16, minlength=HALF)
+    ends = np.cumsum(upper)
+    wanted = np.searchsorted(ends, places, side="right")
+    groups = np.unique(wanted)
+    lower = np.zeros(len(groups) * HALF, np.int64)
+    for scores in parts():
+        bits = _ordered_bits(scores)
+        group = np.searchsorted(groups, bits >> 16)
+        group[group == len(groups)] = 0
+        inside = groups[group] == bits >> 16
+        np.add.at(lower, group[inside] * HALF + (bits[inside] & np.uint32(HALF - 1)), 1)
+    halves = lower.reshape(len(groups), HALF).cumsum(axis=1)
+    found = np.empty(len(places), np.uint32)
+    for number, (place, half) in enumerate(zip(places, wanted, strict=True)):
+        within = place - (ends[half] - upper[half])
+        low = np.searchsorted(halves[np.searchsorted(groups, half)], within, side="right")
+        found[number] = (int(half) << 16) | int(low)
+    return np.where(found >> 31, found ^ SIGN, ~found).astype(np.uint32).view(np.float32)
+
+
+def _ordered_bits(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """The bits of float32 numbers as integers in the order of the numbers."""
+    # Adding 0 makes −0 a 0, which has other bits.
+    bits = (np.asarray(scores, np.float32) + np.float32(0)).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | SIGN).astype(np.uint32)
 
 
 def _calibrate(scores: OneScoring, tail: tuple[TailPoint, ...], seed: int) -> ScoringCalibration:
@@ -188,13 +281,13 @@ def _calibrate(scores: OneScoring, tail: tuple[TailPoint, ...], seed: int) -> Sc
     )
 
 
-def _fit_fusion(pairs: PairScores, some: NDArray[np.int64]) -> Fusion | None:
+def _fit_fusion(pairs: PairScores) -> Fusion | None:
     """The fused score's weights from all genuine pairs and some impostors; None without M-Net."""
     if pairs.genuine_mnet is None or pairs.impostor_mnet is None:
         return None
     weights, offset = fit_logistic(
         _columns(pairs.genuine_cosine, pairs.genuine_mnet),
-        _columns(pairs.impostor_cosine[some], pairs.impostor_mnet[some]),
+        _columns(pairs.impostor_cosine, pairs.impostor_mnet),
     )
     return Fusion(cosine_weight=float(weights[0]), mnet_weight=float(weights[1]), offset=offset)
 
@@ -213,27 +306,56 @@ def _scores(
     )
 
 
-def _join(domains: Sequence[PairScores]) -> PairScores:
-    """The pairs of several domains as one; person 1 of two domains is two people."""
-    offsets = np.cumsum([0, *(_people(one) for one in domains)])[:-1].tolist()
-    return PairScores(
-        np.concatenate([one.genuine_cosine for one in domains]),
-        _joined([one.genuine_mnet for one in domains]),
-        np.concatenate([one.impostor_cosine for one in domains]),
-        _joined([one.impostor_mnet for one in domains]),
-        np.concatenate([one.genuine_people + o for one, o in zip(domains, offsets, strict=True)]),
-        np.concatenate([one.impostor_people + o for one, o in zip(domains, offsets, strict=True)]),
-    )
+def _count(domain: SearchScores) -> tuple[int, int]:
+    """How many genuine and impostor pairs a domain has."""
+    sums = [(int(block.genuine.sum()), int(block.impostor.sum())) for block in domain.blocks()]
+    return sum(genuine for genuine, _ in sums), sum(impostor for _, impostor in sums)
 
 
-def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if len(known) == len(parts) else None
+def _collect(
+    domains: Sequence[SearchScores], impostors: Sequence[int], some: NDArray[np.int64]
+) -> PairScores:
+    """All genuine pairs, and those impostors that `some` names by their places, ascending.
 
-
-def _people(pairs: PairScores) -> int:
-    highest = [part.max(initial=-1) for part in (pairs.genuine_people, pairs.impostor_people)]
-    return int(max(highest)) + 1
+    Args:
+        domains: one after the other.
+        impostors: how many impostor pairs each has.
+        some: places among the impostors of all domains.
+    """
+    parts: list[tuple[NDArray[Any], ...]] = []
+    done = people = 0
+    for domain, count in zip(domains, impostors, strict=True):
+        labels = domain.labels
+        chosen = some[(some >= done) & (some < done + count)] - done
+        seen = 0
+        for block in domain.blocks():
+            inside = np.flatnonzero(block.impostor)
+            first, last = np.searchsorted(chosen, (seen, seen + len(inside)))
+            taken = inside[chosen[first:last] - seen]
+            seen += len(inside)
+            rows, columns = np.divmod(taken, len(labels.gallery_identities))
+            asked = labels.query_identities[block.rows]
+            cosine = block.scores(None, "cosine")
+            # Without M-Net the cosine stands in its place, and is dropped below.
+            mnet = block.scores(None, "mnet")
+            both = np.stack([asked[rows], labels.gallery_identities[columns]], axis=1)
+            parts.append(
+                (
+                    cosine[block.genuine],
+                    mnet[block.genuine],
+                    cosine[rows, columns],
+                    mnet[rows, columns],
+                    asked[np.nonzero(block.genuine)[0]] + people,
+                    both + people,
+                )
+            )
+        done += count
+        both_sides = (labels.query_identities, labels.gallery_identities)
+        people += 1 + max(int(side.max(initial=0)) for side in both_sides)
+    pairs = PairScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if any(domain.mnet is None for domain in domains):
+        return replace(pairs, genuine_mnet=None, impostor_mnet=None)
+    return pairs
 
 
 def _columns(*scores: NDArray[np.float32]) -> NDArray[np.float64]:

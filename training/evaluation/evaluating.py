@@ -30,7 +30,7 @@ from training.evaluation.peers import Peer
 from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
-from training.evaluation.ranking import QueryMetrics
+from training.evaluation.ranking import QueryMetrics, ScoreRows
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -72,6 +72,7 @@ def evaluate_search(
     progress_bar: ProgressBar,
     features: SearchFeatures | None = None,
     multi_shot: Pooling | None = None,
+    mnet: ScoreRows | None = None,
 ) -> DatasetResult:
     """Everything there is to say about an artefact on one data set.
 
@@ -84,6 +85,7 @@ def evaluate_search(
         progress_bar: shows how far the long steps are.
         features: of the search by this artefact's embedder, where they are known already.
         multi_shot: measure multi-shot queries too, their scores pooled so.
+        mnet: M-Net's scores of the search, where they are known already.
 
     Raises:
         InputProblem: naming a crop that cannot be read, or where no query has a true match.
@@ -105,7 +107,7 @@ def evaluate_search(
     depths: list[DepthResult] = []
     several: MultiShotResult | None = None
     with open_rankings(
-        artefact, search, labels, features, scorings, progress_bar, watch.seconds
+        artefact, search, labels, features, scorings, progress_bar, watch.seconds, mnet
     ) as rankings:
         for scoring in scorings:
             with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):

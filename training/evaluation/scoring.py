@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,10 +140,17 @@ def mnet_rows(
     queries: NDArray[np.float32],
     gallery: NDArray[np.float32],
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Iterator[ScoreRows]:
-    """M-Net's scores, computed once and kept in a temporary file while they are read."""
-    with TemporaryDirectory(prefix="gmn-scores-") as folder:
-        path = Path(folder) / "mnet.npy"
+    """M-Net's scores, computed once and kept in a temporary file while they are read.
+
+    Args:
+        metric_network, queries, gallery, progress: as `write_mnet_scores` takes them.
+        folder: where the file lies; without it in TMPDIR or /var/tmp, since /tmp is often in
+            memory, and large sets have gigabytes of scores.
+    """
+    with TemporaryDirectory(prefix=".gmn-scores-", dir=folder or _disk()) as place:
+        path = Path(place) / "mnet.npy"
         write_mnet_scores(path, metric_network, queries, gallery, progress)
         offset = path.stat().st_size - 4 * len(queries) * len(gallery)
 
@@ -154,3 +162,10 @@ def mnet_rows(
             return scores.reshape(stop - start, len(gallery))
 
         yield rows_of
+
+
+def _disk() -> str | None:
+    """A folder for large temporary files; None is the system's choice."""
+    on_disk = "/var/tmp"
+    usable = "TMPDIR" not in os.environ and os.access(on_disk, os.W_OK)
+    return on_disk if usable else None

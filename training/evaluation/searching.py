@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -87,6 +87,7 @@ def open_rankings(
     names: Sequence[str],
     progress_bar: ProgressBar,
     seconds: dict[str, float],
+    mnet: ScoreRows | None = None,
 ) -> Iterator[Rankings]:
     """The rankings of a search; M-Net's scores are computed once, where a ranking needs them.
 
@@ -97,22 +98,25 @@ def open_rankings(
         names: which rankings will be asked for.
         progress_bar: shows how far M-Net is.
         seconds: gets how long M-Net's scoring took, as `scoring`.
+        mnet: M-Net's scores, where they are known already.
     """
     queries, gallery = features
+    fusion = artefact.description.calibration.fusion
     scores = {"cosine": cosine_rows(queries, gallery)}
     if not needs_metric_network(names):
         yield Rankings(artefact, search, labels, features, scores)
         return
     start = time.perf_counter()
-    with (
-        progress_bar(f"Scoring {search.queries[0].dataset}", len(queries)) as bar,
-        mnet_rows(artefact.require_metric_network(), queries, gallery, bar) as learnt,
-    ):
-        seconds["scoring"] = time.perf_counter() - start
-        fusion = artefact.description.calibration.fusion
-        scores["mnet"] = learnt
+    with ExitStack() as opened:
+        if mnet is None:
+            bar = progress_bar(f"Scoring {search.queries[0].dataset}", len(queries))
+            network = artefact.require_metric_network()
+            rows = mnet_rows(network, queries, gallery, opened.enter_context(bar))
+            mnet = opened.enter_context(rows)
+            seconds["scoring"] = time.perf_counter() - start
+        scores["mnet"] = mnet
         if fusion is not None:
-            scores["fused"] = fused_rows(fusion, scores["cosine"], learnt)
+            scores["fused"] = fused_rows(fusion, scores["cosine"], mnet)
         yield Rankings(artefact, search, labels, features, scores)
 
 

@@ -23,7 +23,7 @@ from training.provenance import describe_training
 from training.recipe import Recipe, read_recipe
 
 SMALL = [
-    *("embedder.last_stride=2", "preprocessing.height=64", "preprocessing.width=32"),
+    *("preprocessing.height=64", "preprocessing.width=32"),
     *("sampling.identities=2", "sampling.images=2", "optimisation.epochs=1"),
     *("sampling.recombined=0", "held_out.fraction=0.5"),
 ]
@@ -59,8 +59,8 @@ def own(folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artefact(folder, own) -> Path:
-    return train(folder / "run", f"manifest:{own}", "initial_weights=none")
+def artefact(folder, own, tiny_artefact) -> Path:
+    return train(folder / "run", f"manifest:{own}", f"initial_weights={tiny_artefact}")
 
 
 def described(path: Path, like: Path, recipe: Recipe, *datasets: Dataset) -> Path:
@@ -155,8 +155,8 @@ def test_a_student_inherits_its_teachers_data_and_terms(student, artefact, folde
     assert measured(student, copy)["seen_in_training"] is True
     teacher = load_artefact(artefact).description.provenance
     known = load_artefact(student).description.provenance
-    (source,) = known.all_sources
-    assert (source.role, source.name) == ("teacher", "model.safetensors")
+    (source,) = (source for source in known.all_sources if source.role == "teacher")
+    assert source.name == "model.safetensors"
     assert source.data == teacher.data
     assert teacher.terms in known.terms
     assert len(source.sha256) == 64

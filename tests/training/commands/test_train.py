@@ -64,7 +64,7 @@ def test_a_dry_run_and_a_run_say_what_an_epoch_leaves_out(
     (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
     words = command("small-gmn", "--dry-run", "--json")
     words[words.index(DATA)] = f"manifest:{tmp_path / 'shop.csv'}"
-    words += ["--set", "sampling.identities=2", "--set", "held_out.fraction=0.0001"]
+    words += ["--set", "sampling.identities=2", "--set", "held_out.fraction=0"]
     assert gmn.run(words[3:]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
@@ -117,9 +117,12 @@ def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
     assert (out / "checkpoint.pt").exists()
 
 
-def test_the_progress_bar_shows_its_total_from_the_start(tmp_path: Path) -> None:
+def test_the_progress_bar_shows_its_total_from_the_start(
+    tmp_path: Path, tiny_artefact: Path
+) -> None:
     master, terminal = pty.openpty()
     settings = ("--set", "optimisation.epochs=2", "--out", str(tmp_path / "run"))
+    settings += ("--set", f"initial_weights={tiny_artefact}")
     process = subprocess.Popen(
         command("small-gmn", *settings), stdout=subprocess.DEVNULL, stderr=terminal
     )

@@ -1,8 +1,15 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.evaluation.calibrating import collect_pairs, fit_from_pairs, impostor_tail
+from training.evaluation.calibrating import (
+    SearchScores,
+    calibrate_searches,
+    impostor_tail,
+    ordered_scores,
+)
 from training.evaluation.open_set import (
     detection_curve,
     operating_point_figures,
@@ -22,7 +29,12 @@ def gaussian_search(people: int, seed: int, noise: float = 1.0):
 
 
 def fit_calibration(cosine, mnet, labels, data):
-    return fit_from_pairs([collect_pairs(cosine, mnet, labels)], data)
+    return calibrate_searches([search_scores(cosine, mnet, labels)], data)
+
+
+def search_scores(cosine, mnet, labels):
+    cosine, mnet = cosine.astype(np.float32), mnet.astype(np.float32)
+    return SearchScores(cosine.__getitem__, mnet.__getitem__, labels)
 
 
 def test_probabilities_match_the_known_posterior_of_a_balanced_pair():
@@ -112,7 +124,7 @@ def test_data_without_genuine_pairs_is_refused_with_the_counts():
 
 def test_the_tail_says_what_share_reaches_each_of_its_scores():
     scores = np.random.default_rng(11).normal(size=5000).astype(np.float32)
-    tail = impostor_tail(scores)
+    tail = impostor_tail(lambda: iter(np.array_split(scores, 7)), len(scores))
     assert tail[0].share == 1.0
     assert tail[-1].share == 1 / 5000
     assert all((scores >= np.float32(point.score)).mean() == point.share for point in tail)
@@ -150,8 +162,8 @@ def test_platt_stays_where_the_ratio_is_a_straight_line():
 def test_of_two_domains_neither_gets_more_false_alarms_than_asked():
     near, _, labels = gaussian_search(400, seed=8)
     far = near + np.float32(1.0)
-    fitted = fit_from_pairs(
-        [collect_pairs(scores, scores, labels) for scores in (near, far)], "two domains"
+    fitted = calibrate_searches(
+        [search_scores(scores, scores, labels) for scores in (near, far)], "two domains"
     ).scorings["cosine"]
     others = ~np.eye(400, dtype=bool)
     for share in (1e-2, 1e-3):
@@ -162,7 +174,41 @@ def test_of_two_domains_neither_gets_more_false_alarms_than_asked():
 
 def test_person_1_of_two_domains_is_two_people():
     cosine, mnet, labels = gaussian_search(20, seed=9)
-    one = collect_pairs(cosine, mnet, labels)
-    assert one.genuine_people.tolist() == list(range(20))
-    both = fit_from_pairs([one, one], "two domains")
+    one = search_scores(cosine, mnet, labels)
+    both = calibrate_searches([one, one], "two domains")
     assert (both.genuine_pairs, both.impostor_pairs) == (40, 760)
+
+
+def test_scores_are_taken_from_the_ascending_order_of_all_of_them():
+    random = np.random.default_rng(13)
+    scores = np.concatenate(
+        [
+            random.normal(size=4000),
+            random.normal(1e-3, 1e-7, 3000),
+            [0.0, -0.0, 1e30, -1e30],
+            [0.5] * 50,
+        ]
+    ).astype(np.float32)
+    random.shuffle(scores)
+    places = np.array([0, 1, 17, 2000, 3999, 4000, 5000, len(scores) - 2, len(scores) - 1])
+    found = ordered_scores(lambda: iter(np.array_split(scores, 9)), places)
+    assert np.array_equal(found, np.sort(scores)[places])
+
+
+def test_a_calibration_needs_far_less_memory_than_its_pairs():
+    people = np.arange(2500)
+    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
+
+    def rows_of(rows: slice):
+        numbers = people[rows]
+        scores = np.random.default_rng(int(numbers[0])).normal(size=(len(numbers), 2500))
+        return (scores + 3.0 * (numbers[:, None] == people)).astype(np.float32)
+
+    tracemalloc.start()
+    try:
+        calibration = calibrate_searches([SearchScores(rows_of, rows_of, labels)], "drawn")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert calibration.impostor_pairs == 2500 * 2499
+    assert most < 20 * calibration.impostor_pairs
