@@ -103,7 +103,12 @@ def improvement_on_start(
     """
     start = measure_start(recipe, searches, folder)
     known = {name: searches[name] for name in start.people}
-    return refuse_if_worse(start, measure(str(folder), features, known, metric_network))
+    trained = measure(str(folder), features, known, metric_network)
+    if start.people != trained.people:
+        # The data have changed since the run began.
+        (folder / FILE_NAME).unlink()
+        start = measure_start(recipe, searches, folder)
+    return refuse_if_worse(start, trained)
 
 
 def measure(

@@ -14,7 +14,13 @@ from training.datasets.registry import read_datasets
 from training.datasets.synthetic import draw_people
 from training.evaluation.embedding import embed_search
 from training.evaluation.protocols import Search, across_cameras
-from training.improvement import Quality, measure, measure_start, refuse_if_worse
+from training.improvement import (
+    Quality,
+    improvement_on_start,
+    measure,
+    measure_start,
+    refuse_if_worse,
+)
 from training.recipe import Recipe, read_recipe
 from training.whole_run import train_artefact
 
@@ -55,6 +61,18 @@ def test_a_resumed_run_does_not_measure_the_start_again(
     found = measure_start(adapt, SEARCHES, tmp_path)
     monkeypatch.delattr("training.improvement.embed_search")
     assert measure_start(adapt, SEARCHES, tmp_path) == found
+
+
+def test_figures_of_other_queries_are_measured_anew(
+    adapt: Recipe, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    fewer = {"shop": across_cameras("shop", DATA.records[:-4])}
+    measure_start(adapt, fewer, tmp_path)
+    artefact = load_artefact(tiny_artefact)
+    preprocessing = artefact.description.preprocessing
+    features = {"shop": embed_search(artefact.embedder, preprocessing, SEARCHES["shop"])}
+    sentence = improvement_on_start(adapt, tmp_path, SEARCHES, features, artefact.metric_network)
+    assert "+0.0 points" in sentence
 
 
 def test_a_start_that_is_no_embedder_cannot_be_compared_with(tmp_path: Path) -> None:
