@@ -47,8 +47,6 @@ def bench_train(device: str = "auto") -> BenchResult:
     """
     chosen = choose_device(device)
     settings = ["initial_weights=none", "optimisation.epochs=1000"]
-    if chosen.type == "cuda":
-        settings.append("workers=8")
     recipe = read_recipe(RECIPES[chosen.type], settings)
     crops = draw_people(5, 8, 2 * recipe.sampling.identities).records
     with tempfile.TemporaryDirectory() as folder:

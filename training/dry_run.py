@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from model.cost import embedder_cost, pair_cost
 from training.checkpoint import Progress
 from training.datasets.record import CropRecord
+from training.loader import worker_count
 from training.published import Published
 from training.run import Run
 from training.step import autocast_type
@@ -110,7 +111,8 @@ def estimate_run(run: Run) -> Estimate:
     crop_bytes = 3 * recipe.decoded.height * recipe.decoded.width
     kept = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
     read = kept + (len(run.records) - kept) * epochs
-    to_read = statistics.median(reading) * read / max(recipe.workers, 1) / run.processes.count
+    workers = worker_count(recipe.workers, run.device, run.processes)
+    to_read = statistics.median(reading) * read / max(workers, 1) / run.processes.count
     return Estimate(
         recipe=recipe.name,
         device=str(run.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from training.augmentation import Changes, cut_windows, draw_changes, recolour
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.recipe import Recipe
+
+MOST_WORKERS = 16
+"""Threads beyond these wait for the interpreter's lock."""
 
 
 class Batch(NamedTuple):
@@ -52,7 +56,7 @@ class BatchMaker:
     ) -> None:
         self._records, self._labels, self._recipe = records, labels, recipe
         self._cache = CropCache(records, recipe)
-        self._device = device
+        self.device = device
 
     def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
         """Decodes a process's share of a batch, draws its changes and cuts its windows."""
@@ -64,7 +68,7 @@ class BatchMaker:
         decoded = [self._cache.crop(row) for row in rows[part]]
         crops = cut_windows(decoded, changes, settings.pad, size)
         labels = torch.from_numpy(self._labels[rows])
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             # What is copied from ordinary memory makes the processor wait for the GPU.
             crops, labels = crops.pin_memory(), labels.pin_memory()
             changes = Changes(*(drawn.pin_memory() for drawn in changes))
@@ -73,7 +77,7 @@ class BatchMaker:
 
     def images(self, batch: Batch) -> torch.Tensor:
         """The share as the network's input, `(b, 3, h, w)` float32; recoloured on the device."""
-        crops = batch.crops.to(self._device, non_blocking=True)
+        crops = batch.crops.to(self.device, non_blocking=True)
         size = self._recipe.preprocessing
         return size.normalise(recolour(crops, batch.changes, self._recipe.augmentation, size))
 
@@ -105,12 +109,28 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint32)[0])
 
 
+def worker_count(workers: int | None, device: torch.device, processes: Processes) -> int:
+    """How many threads make batches ahead.
+
+    Args:
+        workers: of the recipe; None is 0 on a CPU, which has no time to spare, and for a GPU this
+            process's share of the processors, `MOST_WORKERS` at most.
+        device: where the networks are.
+        processes: those that train together.
+    """
+    if workers is not None:
+        return workers
+    if device.type == "cpu":
+        return 0
+    return max(1, min((os.cpu_count() or 1) // processes.count, MOST_WORKERS))
+
+
 def load_batches(
     maker: BatchMaker,
     epoch: int,
     batches: list[list[int]],
     first: int,
-    workers: int,
+    workers: int | None,
     processes: Processes | None = None,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `first` on, in order.
@@ -120,10 +140,12 @@ def load_batches(
         epoch: which.
         batches: the rows of every batch of the epoch.
         first: number of the first one to make.
-        workers: threads that make batches ahead; 0 makes each when it is asked for.
+        workers: threads that make batches ahead; 0 makes each when it is asked for; None is
+            `worker_count`'s number.
         processes: who shares a batch; None makes whole ones.
     """
     sharing = processes or Processes()
+    workers = worker_count(workers, maker.device, sharing)
     numbers = range(first, len(batches))
     if workers == 0:
         for number in numbers:

@@ -46,6 +46,7 @@ OPTIONAL = (
     "identities_per_set",
     "micro_batch",
     "every_steps",
+    "workers",
     "multiscale",
     "head",
     "resize",
@@ -69,7 +70,8 @@ class Recipe(Section):
         refuse_worse: whether the run ends with an error in place of an artefact where this would be
             worse on the held-out people than what it started from.
         precision: what the network computes in; `float16` scales the loss.
-        workers: threads that prepare batches ahead; 0 prepares each when it is needed.
+        workers: threads that prepare batches ahead; 0 prepares each when it is needed. Null is 0
+            on a CPU and, for a GPU, this process's share of the processors, 16 at most.
         cache_megabytes: memory for decoded crops.
         published: figures of a paper for this recipe and the rows that one `--set` makes of it.
     """
@@ -94,7 +96,7 @@ class Recipe(Section):
     refuse_worse: bool = False
     precision: TrainingPrecision = "auto"
     seed: int = 0
-    workers: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0)
     cache_megabytes: int = Field(2048, ge=0)
     log_every_steps: int = Field(20, ge=1)
     checkpoint_every_steps: int = Field(200, ge=1)

@@ -67,8 +67,8 @@ class PKSampler:
         self.alone = len(people) - len(self._people)
         if len(self._people) < identities:
             raise InputProblem(
-                f"only {len(self._people)} identities have two crops or more, a batch needs "
-                f"{identities}; give more data or lower sampling.identities"
+                f"only {len(self._people)} of {len(people)} identities have two crops or more, a "
+                f"batch needs {identities}; give more data or lower sampling.identities"
             )
 
     def epoch(self, number: int) -> list[list[int]]:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model.problems import InputProblem
+from training.datasets.readable import refuse_unreadable
 from training.datasets.record import Dataset
 from training.distributed import Processes
-from training.evaluation.embedding import Progress
+from training.evaluation.embedding import Progress, ProgressBar
 from training.evaluation.protocols import Search
 from training.evaluation.results import EvaluationReport
 from training.finish import FinishedRun, choose_weights, finish_run, held_out_searches
@@ -21,6 +22,11 @@ from training.trainer import train
 from training.validation import validation_searches
 
 Notice = Callable[[str], None]
+
+
+@contextmanager
+def _no_bar(description: str, total: int) -> Iterator[Progress]:  # noqa: ARG001
+    yield lambda _: None
 
 
 def train_artefact(
@@ -68,6 +74,7 @@ def begin_run(
     out: Path,
     processes: Processes,
     notice: Notice,
+    progress_bar: ProgressBar = _no_bar,
 ) -> tuple[Run, dict[str, Search]]:
     """Checks what the run needs, from its first step to its artefact, and prepares it.
 
@@ -78,6 +85,7 @@ def begin_run(
         out: the run's folder; its parent exists.
         processes: those that train together; the leading one writes.
         notice: is given a line at a time of what the run starts with.
+        progress_bar: shows how far the reading of the crops is.
 
     Returns:
         The run, and by data set the held-out people that are measured while it trains.
@@ -90,6 +98,13 @@ def begin_run(
     # What the end of the run needs is asked for before its first step.
     known = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
+    if processes.leads and not any(out.glob("checkpoint*.pt")):
+        # Recombined people are made of crops that are read already.
+        sets = {dataset.name for dataset in datasets}
+        crops = [record for record in records if record.dataset in sets] + held_out
+        with progress_bar("Reading every crop once", len(crops)) as advance:
+            refuse_unreadable(crops, advance)
+    processes.any(False)
     run = prepare_run(recipe, records, out, processes)
     for note in run.notes:
         notice(note)
@@ -101,8 +116,3 @@ def begin_run(
             scoring, mean = start.best
             notice(f"{start.name}: held-out people mAP {100 * mean:.1f} by {scoring}")
     return run, searches
-
-
-@contextmanager
-def _no_bar(description: str, total: int) -> Iterator[Progress]:  # noqa: ARG001
-    yield lambda _: None

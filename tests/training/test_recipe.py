@@ -1,10 +1,14 @@
 """Recipes: files, overrides, and what is wrong with them."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.problems import InputProblem
+from training.distributed import Processes
+from training.loader import MOST_WORKERS, worker_count
 from training.recipe import RECIPES, read_recipe
 from training.schedule import learning_rate
 
@@ -23,6 +27,23 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert (recipe.sampling.identities, recipe.sampling.images) == (16, 4)
     assert recipe.losses.perturbation_from_epoch == 10
     assert recipe.augmentation.erasing == 0
+
+
+def test_batches_are_made_ahead_for_a_gpu_and_at_once_on_a_cpu() -> None:
+    workers = read_recipe("gmn-r50").workers
+    processors = os.cpu_count() or 1
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert worker_count(workers, cpu, Processes()) == 0
+    assert worker_count(workers, gpu, Processes()) == min(processors, MOST_WORKERS)
+    assert worker_count(workers, gpu, Processes(0, 10_000)) == 1
+    assert worker_count(read_recipe("gmn-r50", ["workers=3"]).workers, cpu, Processes()) == 3
+
+
+def test_recipes_of_gpus_keep_the_crops_of_a_large_set_in_memory() -> None:
+    for name in ("gmn-r50", "msfl-r50"):
+        recipe = read_recipe(name)
+        crop = 3 * recipe.decoded.height * recipe.decoded.width
+        assert recipe.cache_megabytes * 1_000_000 / crop > 80_000
 
 
 def test_an_override_reaches_its_key() -> None:

@@ -125,7 +125,7 @@ def test_a_person_with_one_crop_is_left_out() -> None:
 
 
 def test_too_few_people_for_a_batch_are_refused_with_the_remedy() -> None:
-    with pytest.raises(InputProblem, match=r"only 3 identities.*sampling\.identities"):
+    with pytest.raises(InputProblem, match=r"only 3 of 3 identities.*sampling\.identities"):
         PKSampler(people("one", 3, 4), identities=4, images=4)
 
 

@@ -203,7 +203,7 @@ def _train_one(
     def notice(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    run, searches = begin_run(recipe, source, datasets, out, processes, notice)
+    run, searches = begin_run(recipe, source, datasets, out, processes, notice, progress_bar)
     notice(
         "An epoch shows " + crops_shown(len(run.records), run.sampler.shown(0), run.sampler.alone)
     )
