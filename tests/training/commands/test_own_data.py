@@ -40,7 +40,8 @@ def people(folder: Path, count: int, cameras: str = "ab", crops: int = 2) -> Pat
 def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Train:
     def run(spec: str, *settings: str) -> tuple[int, str]:
         words = ["train", "small-gmn", "--data", spec, "--out", str(tmp_path / "run")]
-        for setting in ("initial_weights=none", "sampling.identities=4", *settings):
+        words += ["--set", "initial_weights=none"]
+        for setting in ("sampling.identities=4", "held_out.fraction=0.3", *settings):
             words += ["--set", setting]
         status = gmn.run(words)
         return status, " ".join(capsys.readouterr().err.split())
@@ -72,12 +73,21 @@ def test_of_many_unreadable_crops_the_first_few_are_named(tmp_path: Path) -> Non
     assert sum(read) == 24
 
 
+def test_crops_of_one_camera_are_refused_before_the_first_step(
+    tmp_path: Path, train: Train
+) -> None:
+    status, said = train(f"manifest:{people(tmp_path / 'shop', 30, cameras='a')}")
+    assert status == 2
+    assert "all crops are of one camera; a search across cameras needs two or more" in said
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_people_with_one_crop_each_do_not_fill_a_batch(tmp_path: Path, train: Train) -> None:
     shop = people(tmp_path / "shop", 30, cameras="a", crops=1)
-    status, said = train(f"manifest:{shop}", "held_out.fraction=0.2")
+    status, said = train(f"manifest:{shop}", "held_out.fraction=0")
     assert status == 2
-    assert "only 0 of" in said
-    assert "have two crops or more, a batch needs 4; give more data" in said
+    assert "only 0 of 30 identities" in said
+    assert "two crops or more, a batch needs 4; give more data" in said
 
 
 def test_fewer_people_than_a_batch_are_refused_with_the_setting_to_lower(
@@ -86,7 +96,7 @@ def test_fewer_people_than_a_batch_are_refused_with_the_setting_to_lower(
     for number, person in enumerate(("ann", "bob", "eve")):
         for crop in range(4):
             draw(tmp_path / "shop" / person / f"{crop}.png", 10 * number + crop)
-    status, said = train(f"folder:{tmp_path / 'shop'}", "held_out.fraction=0.01")
+    status, said = train(f"folder:{tmp_path / 'shop'}", "held_out.fraction=0")
     assert status == 2
     assert "only 3 of 3 identities have two crops or more, a batch needs 4" in said
     assert "lower sampling.identities" in said
