@@ -321,6 +321,12 @@ def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
             )
         return Description.model_validate(header)
     except (json.JSONDecodeError, ValidationError) as error:
+        if isinstance(error, ValidationError):
+            for one in error.errors():
+                # Such as a backbone of a package that is not installed.
+                problem = one.get("ctx", {}).get("error")
+                if isinstance(problem, InputProblem):
+                    raise ArtefactProblem(f"{path}: {problem}") from error
         raise ArtefactProblem(
             f"{path}: its description is damaged ({str(error).splitlines()[0]}); copy it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Backbones by name: torchvision's, OSNet, and what other packages register."""
+"""Backbones by name: torchvision's, OSNet, timm's, and what other packages register."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ class BackboneKind:
 
     Attributes:
         build: makes the network without its classifier, `(B, 3, H, W)` to maps, from the last
-            stage's stride and the initial weights: `none`, `torchvision`, or a state dict's file.
+            stage's stride and the initial weights: `none`, `torchvision`, `timm`, or a state dict's
+            file.
         stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in what `build` returns.
+        stage_ends: the name of each stage's last child in what `build` returns; None where the
+            network cannot be divided: it then is stage 4 as a whole, and the others are empty.
         last_strides: the last stage's strides that it can be built with.
     """
 
     build: Callable[[LastStride, str], nn.Sequential]
     stage_channels: tuple[int, int, int, int]
-    stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4")
+    stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
     last_strides: tuple[LastStride, ...] = (1, 2)
 
     @property
@@ -71,13 +73,19 @@ def find_backbone(name: str) -> BackboneKind:
     Raises:
         InputProblem: for an unknown name; it says which are known.
     """
+    if name.startswith("timm:"):
+        # Imports timm, which is an extra.
+        from model.timm_backbones import timm_backbone
+
+        return timm_backbone(name)
     if name not in BACKBONES:
         _load_entry_points()
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputProblem(
-            f"there is no backbone {name}; {meant}known are {', '.join(sorted(BACKBONES))}"
+            f"there is no backbone {name}; {meant}known are {', '.join(sorted(BACKBONES))}, "
+            "and timm:NAME"
         )
     return BACKBONES[name]
 
@@ -96,9 +104,9 @@ def build_backbone(
     Args:
         name: which one.
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
-        initial_weights: `none`, `torchvision` for its own ImageNet download, or a file holding a
-            state dict with the names of torchvision or of torchreid; a file may lack the last stage
-            and the classifier.
+        initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
+            a state dict with the names of torchvision, torchreid or timm; a file of torchvision's
+            may lack the last stage, and every one the classifier.
 
     Returns:
         A module from `(B, 3, H, W)` to `(B, channels, H / stride, W / stride)`.
@@ -113,7 +121,10 @@ def build_backbone(
 def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
     """The children of each of a backbone's four stages; the first has the stem with it."""
     children = dict(backbone.named_children())
-    ends = [list(children).index(end) + 1 for end in find_backbone(name).stage_ends]
+    stage_ends = find_backbone(name).stage_ends
+    if stage_ends is None:
+        return [[], [], [], list(children.values())]
+    ends = [list(children).index(end) + 1 for end in stage_ends]
     modules = list(children.values())
     return [modules[start:end] for start, end in pairwise((0, *ends))]
 
@@ -122,6 +133,11 @@ def _torchvision(
     name: str, weights: Any, last_stride: LastStride, initial_weights: str
 ) -> nn.Sequential:
     network = getattr(torchvision.models, name)()
+    if initial_weights == "timm":
+        raise InputProblem(
+            f"timm's weights are for its own backbones; set embedder.backbone to timm:{name}, or "
+            "initial_weights to torchvision"
+        )
     if initial_weights == "torchvision":
         network.load_state_dict(_download(name, weights))
     elif initial_weights != "none":
@@ -138,10 +154,10 @@ def _torchvision(
 
 def _osnet(form: OSNetForm, last_stride: LastStride, initial_weights: str) -> nn.Sequential:
     del last_stride  # It has one.
-    if initial_weights == "torchvision":
+    if initial_weights in ("torchvision", "timm"):
         raise InputProblem(
-            "torchvision has no weights for OSNet; set initial_weights to a torchreid state dict, "
-            "to an artefact that gmn import-weights made, or to none"
+            f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
+            "state dict, to an artefact that gmn import-weights made, or to none"
         )
     network = build_osnet(form)
     if initial_weights != "none":

@@ -34,8 +34,11 @@ class Cost:
 
 def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
     """The cost of embedding one crop at the input size; nothing is computed or allocated."""
-    with FakeTensorMode():
+    with torch.device("meta"):
         embedder = Embedder(config).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        # Constructors may compute with numbers, which are not to be had of fake tensors.
+        embedder = embedder.to_empty(device="cpu")
         crop = torch.empty(1, 3, preprocessing.height, preprocessing.width)
         return _count(embedder, lambda: embedder(crop))
 

@@ -20,7 +20,6 @@ from torch import nn
 from model.backbones import build_backbone, find_backbone, split_stages
 from model.multiscale import MultiscaleConfig, MultiscaleFusion
 from model.pooling import AveragePooling, DepthwisePooling, GeneralizedMeanPooling
-from model.problems import InputProblem
 
 HeadLayers = Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"]
 
@@ -72,14 +71,16 @@ class EmbedderConfig(BaseModel):
 
     @model_validator(mode="after")
     def _is_a_backbone_that_can_be_built(self) -> EmbedderConfig:
-        try:
-            kind = find_backbone(self.backbone)
-        except InputProblem as problem:
-            raise ValueError(str(problem)) from problem
+        kind = find_backbone(self.backbone)
         if self.last_stride not in kind.last_strides:
             raise ValueError(
                 f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
                 f"{' or '.join(map(str, kind.last_strides))}"
+            )
+        if self.multiscale is not None and kind.stage_ends is None:
+            raise ValueError(
+                f"{self.backbone} has no stages that multiscale could fuse; set "
+                "embedder.multiscale=none, or name a backbone with stages"
             )
         if (self.map_size is None) == (self.pooling == "depthwise"):
             raise ValueError(

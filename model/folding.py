@@ -40,11 +40,17 @@ def folded(network: Network, example: torch.Tensor) -> Network:
                 shorter.get_submodule(norm),  # type: ignore[arg-type]
             ),
         )
-        _replace(shorter, norm, nn.Identity())
+        _replace(shorter, norm, _activation(network.get_submodule(norm)))
     before, after = network(example), shorter(example)
     # A convolution whose output something else reads, too, would not give the same.
     same = bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
     return shorter if same else network
+
+
+def _activation(norm: nn.Module) -> nn.Module:
+    """What a BatchNorm does after its normalisation: timm's have an activation of their own."""
+    activation = getattr(norm, "act", None)
+    return copy.deepcopy(activation) if isinstance(activation, nn.Module) else nn.Identity()
 
 
 def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:

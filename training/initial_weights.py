@@ -23,7 +23,7 @@ from training.metric_start import can_start_at_cosine, start_at_cosine
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
-NO_FILE = ("none", "torchvision")
+NO_FILE = ("none", "torchvision", "timm")
 State = Mapping[str, torch.Tensor]
 
 

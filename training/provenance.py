@@ -18,6 +18,7 @@ from model.provenance import (
     WeightSource,
     fingerprint,
 )
+from model.timm_backbones import PREFIX, timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 
@@ -102,6 +103,7 @@ def weight_sources(
             recipe.initial_weights,
             recipe.initial_weights_data,
             recipe.initial_weights_terms,
+            recipe.embedder.backbone,
         )
         found.insert(0, started)
     sources = [source for own, _ in found for source in own]
@@ -113,15 +115,17 @@ def inherited_weights(
     word: str,
     documented_data: tuple[str, ...] = (),
     terms: str = "",
+    backbone: str = "",
 ) -> tuple[tuple[WeightSource, ...], TrainingFingerprints]:
     """What is inherited from one file of weights.
 
     Args:
         role: what it is to the artefact.
-        word: `torchvision`, an artefact's name or file, or any other file of weights; a checkpoint
-            inherits what the artefact in its folder does.
+        word: `torchvision`, `timm`, an artefact's name or file, or any other file of weights; a
+            checkpoint inherits what the artefact in its folder does.
         documented_data: data sets that the publisher of the weights names.
         terms: of the weights, where they are no artefact, which states its own.
+        backbone: that the weights are of; timm's weights are known by it.
 
     Returns:
         The source and, of an artefact, the sources that it names; and the fingerprints of the
@@ -133,6 +137,13 @@ def inherited_weights(
     if word == "torchvision":
         data = documented_data or ("ImageNet",)
         own = WeightSource(role=role, name=word, documented_data=data, terms=terms)
+        return (own,), TrainingFingerprints()
+    if word == "timm" and backbone.startswith(PREFIX):
+        # Its tag abbreviates the data, which are not always ImageNet's alone: no documentation.
+        name, licence = timm_weights(backbone)
+        own = WeightSource(
+            role=role, name=name, documented_data=documented_data, terms=terms or licence
+        )
         return (own,), TrainingFingerprints()
     file = resolve_artefact(word)
     own = WeightSource(

@@ -15,11 +15,14 @@ from pydantic import (
     model_validator,
 )
 
+from model.backbones import find_backbone
+from model.cost import embedder_cost
 from model.embedder import EmbedderConfig
 from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from model.timm_backbones import PREFIX
 from training.published import Published
 from training.settings import (
     Augmentation,
@@ -57,8 +60,8 @@ class Recipe(Section):
     """Everything that decides a run, but its data.
 
     Attributes:
-        initial_weights: `torchvision`, `none` or a file of a state dict, for the backbone; an
-            artefact by its name or file, or a run's checkpoint, for the embedder and M-Net.
+        initial_weights: `torchvision`, `timm`, `none` or a file of a state dict, for the backbone;
+            an artefact by its name or file, or a run's checkpoint, for the embedder and M-Net.
         metric_network_start: M-Net's first weights: `random`; `cosine`, where its score is an
             affine function of the cosine; or `initial`, those of an artefact or a checkpoint, or
             the cosine where it holds none that fits, and random ones without artefact and
@@ -122,6 +125,41 @@ class Recipe(Section):
                 "the gradient regulariser needs the whole batch's graph at once; set "
                 "optimisation.micro_batch=none or losses.gradient_regulariser.weight=0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_only_stages_that_there_are(self) -> Recipe:
+        if find_backbone(self.embedder.backbone).stage_ends is not None:
+            return self
+        regulariser, optimisation = self.losses.gradient_regulariser, self.optimisation
+        for setting, wanted, remedy in (
+            (
+                "losses.gradient_regulariser.stages",
+                regulariser.weight and {1, 2, 3} & set(regulariser.stages),
+                "[0] or [4]",
+            ),
+            ("optimisation.frozen_stages", optimisation.frozen_stages, "0"),
+            ("optimisation.layer_decay", optimisation.layer_decay < 1, "1"),
+        ):
+            if wanted:
+                raise ValueError(
+                    f"{self.embedder.backbone} has no stages 1 to 3; set {setting}={remedy}, or "
+                    "name a backbone with stages"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _embeds_crops_of_its_size(self) -> Recipe:
+        if self.embedder.backbone.startswith(PREFIX):
+            size = self.preprocessing
+            try:
+                embedder_cost(self.embedder, size)
+            except (AssertionError, RuntimeError) as error:
+                raise ValueError(
+                    f"{self.embedder.backbone} does not take crops of {size.height}×{size.width} "
+                    f"({error}); set preprocessing.height and preprocessing.width, or name "
+                    "another backbone"
+                ) from error
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,176 @@
+"""Backbones of timm, from random weights: nothing is downloaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from model.artefact import ArtefactProblem, load_artefact, save_artefact
+from model.backbones import build_backbone, find_backbone, split_stages
+from model.cost import embedder_cost
+from model.embedder import Embedder, EmbedderConfig
+from model.folding import folded
+from model.multiscale import MultiscaleConfig
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+from model.timm_backbones import timm_backbone
+
+RESNET, MOBILENET, VIT = "timm:resnet10t", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224"
+CROPS = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(5))
+
+
+def config(name: str, **settings: Any) -> EmbedderConfig:
+    return EmbedderConfig(backbone=name, last_stride=2, pooling="average", **settings)
+
+
+@pytest.fixture
+def without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where timm is not installed."""
+    timm_backbone.cache_clear()
+    monkeypatch.setitem(sys.modules, "timm", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(RESNET, 512), (MOBILENET, 288), (VIT, 192), ("timm:convnext_atto", 320)]
+)
+def test_a_timm_backbone_gives_features_of_its_size(name: str, size: int) -> None:
+    features = Embedder(config(name)).eval()(CROPS)
+    assert features.shape == (2, size) == (2, config(name).dimension)
+
+
+def test_a_residual_network_of_timm_has_four_stages() -> None:
+    embedder = Embedder(config(RESNET, multiscale=MultiscaleConfig())).eval()
+    with torch.no_grad():
+        features = embedder.features(CROPS, stages=(1, 2, 3, 4))
+    assert [tuple(one.shape[1:]) for one in features.stages] == [
+        (64, 16, 8),
+        (128, 8, 4),
+        (256, 4, 2),
+        (512, 2, 1),
+    ]
+
+
+def test_a_transformer_is_one_piece_that_takes_crops_of_any_size() -> None:
+    backbone = build_backbone(VIT, 2)
+    assert [len(stage) for stage in split_stages(VIT, backbone)] == [0, 0, 0, 1]
+    assert backbone.eval()(torch.rand(1, 3, 128, 64)).shape == (1, 192, 8, 4)
+
+
+def test_the_last_map_of_a_transformer_is_that_of_its_final_norm() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
+    backbone = build_backbone(VIT, 2).eval()
+    own = {f"features.network.model.{key}": value for key, value in network.state_dict().items()}
+    backbone.load_state_dict({key: own[key] for key in backbone.state_dict()})
+    with torch.no_grad():
+        tokens = network.forward_features(CROPS)[:, 1:]
+        assert torch.allclose(backbone(CROPS).flatten(2).mT, tokens, atol=1e-5)
+
+
+def test_multiscale_is_refused_for_what_has_no_stages() -> None:
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224 has no stages"):
+        config(VIT, multiscale=MultiscaleConfig())
+
+
+def test_an_unknown_timm_name_is_answered_with_those_near() -> None:
+    with pytest.raises(InputProblem, match="timm:resnet50"):
+        find_backbone("timm:resnet5O")
+    with pytest.raises(InputProblem, match=r"timm:resnet50\.a1_in1k"):
+        find_backbone("timm:resnet50.a1_in2k")
+
+
+def test_without_timm_the_extra_is_named(without_timm: None) -> None:
+    with pytest.raises(InputProblem, match=r"gmn-reid\[timm\]"):
+        find_backbone(RESNET)
+
+
+def test_timm_is_imported_for_its_own_names_only() -> None:
+    script = (
+        "import sys; from model.embedder import Embedder, EmbedderConfig; import training.recipe; "
+        "Embedder(EmbedderConfig(backbone='osnet_x0_25')); sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [RESNET, VIT])
+def test_a_state_dict_with_timms_names_fills_the_backbone(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = timm.create_model(name.removeprefix("timm:"), num_classes=7).state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    backbone = build_backbone(name, 2, str(tmp_path / "weights.pth"))
+    filled = backbone.state_dict()
+    for key, value in filled.items():
+        assert torch.equal(value, state[key.removeprefix("features.network.model.")]), key
+    del state[next(iter(state))]
+    torch.save(state, tmp_path / "gap.pth")
+    with pytest.raises(InputProblem, match=r"gap\.pth: .*1 tensors are missing"):
+        build_backbone(name, 2, str(tmp_path / "gap.pth"))
+
+
+def test_the_weights_of_another_library_are_refused_by_the_word_to_set() -> None:
+    with pytest.raises(InputProblem, match="set initial_weights to timm"):
+        build_backbone(RESNET, 2, "torchvision")
+    with pytest.raises(InputProblem, match="timm:resnet18"):
+        build_backbone("resnet18", 2, "timm")
+    with pytest.raises(InputProblem, match="timm has no weights for OSNet"):
+        build_backbone("osnet_x0_25", 1, "timm")
+
+
+def test_a_download_that_fails_is_answered_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    find_backbone(RESNET)
+
+    def offline(*args: object, **settings: object) -> nn.Module:
+        raise OSError("no route")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputProblem, match=r"no route.*torch\.save.*or to none"):
+        build_backbone(RESNET, 2, "timm")
+
+
+@pytest.mark.parametrize("name", [RESNET, MOBILENET])
+def test_batch_norms_with_an_activation_are_folded(name: str) -> None:
+    torch.manual_seed(0)
+    embedder = Embedder(config(name)).eval()
+    for module in embedder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    shorter = folded(embedder, CROPS[:1])
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in shorter.modules())
+    with torch.no_grad():
+        expected, found = embedder(CROPS), shorter(CROPS)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "millions"), [(RESNET, 4.92), (VIT, 5.52)])
+def test_the_cost_of_a_timm_backbone_is_counted(name: str, millions: float) -> None:
+    cost = embedder_cost(config(name), Preprocessing(height=64, width=32))
+    assert cost.parameters / 1e6 == pytest.approx(millions, rel=0.01)
+    assert cost.multiply_adds > 1e7
+
+
+def test_an_artefact_with_a_timm_backbone_is_read_back(
+    tmp_path: Path, cosine_artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Embedder(config(VIT)).eval()
+    known = load_artefact(cosine_artefact).description
+    description = known.model_copy(update={"embedder": embedder.config})
+    save_artefact(tmp_path / "vit.safetensors", description, embedder, None)
+    with torch.no_grad():
+        expected, found = (
+            one(CROPS) for one in (embedder, load_artefact(tmp_path / "vit.safetensors").embedder)
+        )
+    assert torch.cosine_similarity(expected, found).min() > 0.999
+    timm_backbone.cache_clear()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ArtefactProblem, match=r"vit\.safetensors: .*gmn-reid\[timm\]"):
+        load_artefact(tmp_path / "vit.safetensors")
