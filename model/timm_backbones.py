@@ -182,9 +182,7 @@ def _fitting_state(timm: ModuleType, name: str, path: Path) -> dict[str, torch.T
     refuse_misfits(
         str(path),
         unknown=sorted(set(state) - set(own)),
-        misshapen=sorted(
-            key for key in set(state) & needed if state[key].shape != own[key].shape
-        ),
+        misshapen=sorted(key for key in set(state) & needed if state[key].shape != own[key].shape),
         missing=sorted(needed - set(state)),
     )
     return state

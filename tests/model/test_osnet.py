@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from model.backbones import (
     BACKBONES,
-    BackboneKind,
     build_backbone,
     find_backbone,
-    register_backbone,
 )
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.osnet import build_osnet, osnet_forms
@@ -101,15 +99,13 @@ def test_a_tensor_that_osnet_has_not_is_named(tmp_path: Path) -> None:
 
 
 def test_a_backbone_from_outside_is_embedded_like_any_other(registry: None) -> None:
-    def build(last_stride: int, initial_weights: str) -> nn.Sequential:
-        sizes = [(3, 4), (4, 6), (6, 8), (8, 10)]
-        return nn.Sequential(*(nn.Conv2d(*size, 3, 2, 1) for size in sizes))
-
-    register_backbone("mine", BackboneKind(build, (4, 6, 8, 10), ("0", "1", "2", "3")))
-    assert Embedder(EmbedderConfig(backbone="mine")).eval()(torch.rand(2, 3, 64, 32)).shape == (
-        2,
-        10,
-    )
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    example = page.partition("## Backbones")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    names["add"]()
+    features = Embedder(EmbedderConfig(backbone="mine")).eval()(torch.rand(2, 3, 64, 32))
+    assert features.shape == (2, 64)
 
 
 def test_an_unknown_backbone_is_answered_with_the_nearest_name() -> None:

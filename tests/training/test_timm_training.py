@@ -19,7 +19,7 @@ RESNET, VIT = "timm:resnet10t", "timm:vit_tiny_patch16_224"
 
 
 def recipe(backbone: str, *settings: str) -> Recipe:
-    own = f"embedder={{backbone=\"{backbone}\", last_stride=2, pooling=\"average\"}}"
+    own = f'embedder={{backbone="{backbone}", last_stride=2, pooling="average"}}'
     small = ["sampling.identities=4", "sampling.images=2", "precision=float32"]
     return read_recipe("quick", [own, *small, *settings])
 
