@@ -103,7 +103,7 @@ def _timm(name: str) -> ModuleType:
             f"the backbone {name} needs timm, which is not installed; run "
             "pip install 'gmn-reid[timm]'"
         ) from error
-    return timm  # type: ignore[no-any-return]
+    return timm
 
 
 def _is_known(timm: ModuleType, name: str) -> bool:
@@ -170,7 +170,7 @@ def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
 def _getter(network: nn.Module, **_: Any) -> nn.Module:
     from timm.models._features import FeatureGetterNet
 
-    return FeatureGetterNet(network, out_indices=[-1], output_fmt="NCHW", norm=True)
+    return FeatureGetterNet(network, out_indices=(-1,), output_fmt="NCHW", norm=True)
 
 
 def _fitting_state(timm: ModuleType, name: str, path: Path) -> dict[str, torch.Tensor]:
