@@ -25,7 +25,7 @@ from training.evaluation.embedding import embed_records, embed_search
 from training.evaluation.peers import SUFFIXES, Peer
 from training.evaluation.protocols import whole_set
 from training.evaluation.scoring import cosine_rows
-from training.openvino_graph import ImportedOSNet, read_graph
+from training.osnet_graph import ImportedOSNet, read_graph
 from training.provenance import current_commit, file_digest, joined_terms
 
 PROBE = "synthetic:11,identities=16,domains=1,crops=2"

@@ -7,23 +7,20 @@ name in the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.openvino_graph import load_openvino
 from model.osnet import STREAMS, WIDTHS, BlockForm, Gate, InstanceNorm, OSNetForm, osnet_forms
 from model.problems import InputProblem
+from training.graph_walk import Array, GraphWalk, Node, constant_of, flat_tensor
 
-Node = Any
-Array = NDArray[np.float32]
-# What computes shapes, and what changes a shape only.
-SHAPE_ONLY = ("ShapeOf",)
+# What changes a shape only.
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Convert")
 
 
@@ -80,11 +77,11 @@ def read_graph(file: Path) -> ImportedOSNet:
     return _Walk(file, model).osnet()
 
 
-class _Walk:
+class _Walk(GraphWalk):
     """One walk along a graph."""
 
     def __init__(self, file: Path, model: Any) -> None:
-        self._file = file
+        super().__init__(file)
         self._input: Node = model.inputs[0].get_node()
         self._found = ImportedOSNet()
 
@@ -122,7 +119,7 @@ class _Walk:
         while True:
             following = self._consumers(node)
             kind = following[0].get_type_name() if len(following) == 1 else ""
-            values = self._other_constant(following[0], node) if len(following) == 1 else None
+            values = self._other_constant(following[0]) if len(following) == 1 else None
             if kind == "Gather" and values is not None:
                 if values.ravel().tolist() != [2, 1, 0]:
                     raise self._unknown(following[0], "a reversal of the channels")
@@ -215,12 +212,12 @@ class _Walk:
             return "squeeze", tensors, self._next(self._next(last, "Sigmoid"), "Multiply")
         norm = self._next(self._next(pooled[0], "Reshape"), "MVN")
         scaled = self._next(self._next(norm, "Reshape"), "Multiply")
-        weight = self._other_constant(scaled, None)
+        weight = self._other_constant(scaled)
         shifted = self._next(scaled, "Add")
-        bias = self._other_constant(shifted, None)
+        bias = self._other_constant(shifted)
         if weight is None or bias is None:
             raise self._unknown(scaled, "a factor and an offset for each channel")
-        tensors = {"norm.weight": _flat(weight), "norm.bias": _flat(bias)}
+        tensors = {"norm.weight": flat_tensor(weight), "norm.bias": flat_tensor(bias)}
         return "context", tensors, self._next(self._next(shifted, "Sigmoid"), "Multiply")
 
     def _pooling(self, node: Node) -> Node:
@@ -255,7 +252,7 @@ class _Walk:
                 factor = gamma / np.sqrt(variance + epsilon)
                 scale, shift = scale * factor, (shift - mean) * factor + beta
             elif kind in ("Multiply", "Add", "Subtract", "Divide"):
-                values = self._other_constant(following, node)
+                values = self._other_constant(following)
                 if values is None:
                     values = self._weight_scale(following, node)
                 scale, shift = _affine(kind, values.ravel(), scale, shift)
@@ -269,7 +266,7 @@ class _Walk:
             slope = self._constant(following, 1).ravel()
             if len(slope) != 1:
                 raise self._unknown(following, "a PReLU with one slope")
-            self._found.tensors["head.1.weight"] = _flat(slope)
+            self._found.tensors["head.1.weight"] = flat_tensor(slope)
         else:
             raise self._unknown(following, "the ReLU or PReLU of the head")
         self._found.dimension = len(weight)
@@ -294,9 +291,9 @@ class _Walk:
     def _matrix(self, matmul: Node) -> Array:
         """A linear layer's weights, `(outputs, inputs)`; of integers minus their zero point."""
         source = matmul.input(1).get_source_output().get_node()
-        values = _constant_of(source)
+        values = constant_of(source)
         if values is None and source.get_type_name() == "Subtract":
-            parts = [_constant_of(source.input(k).get_source_output().get_node()) for k in (0, 1)]
+            parts = [constant_of(source.input(k).get_source_output().get_node()) for k in (0, 1)]
             if parts[0] is not None and parts[1] is not None:
                 values = parts[0] - parts[1]
         if values is None:
@@ -309,7 +306,7 @@ class _Walk:
         for place in (0, 1):
             source = node.input(place).get_source_output().get_node()
             if source.get_friendly_name() != known.get_friendly_name():
-                values = self._other_constant(source, None)
+                values = self._other_constant(source)
                 if values is not None and source.get_type_name() == "Multiply":
                     return values
         raise self._unknown(node, "a constant factor or offset of the head")
@@ -330,10 +327,10 @@ class _Walk:
 
     def _bias(self, conv: Node) -> tuple[Node, torch.Tensor]:
         added = self._next(conv, "Add")
-        values = self._other_constant(added, conv)
+        values = self._other_constant(added)
         if values is None:
             raise self._unknown(added, "a bias")
-        return added, _flat(values)
+        return added, flat_tensor(values)
 
     def _instance(self, node: Node, name: str) -> tuple[Node, bool]:
         """Passes an instance normalisation with its affine part, where one follows."""
@@ -342,77 +339,15 @@ class _Walk:
             return node, False
         scaled = self._next(following[0], "Multiply")
         shifted = self._next(scaled, "Add")
-        weight, bias = self._other_constant(scaled, None), self._other_constant(shifted, None)
+        weight, bias = self._other_constant(scaled), self._other_constant(shifted)
         if weight is None or bias is None:
             raise self._unknown(scaled, "a factor and an offset for each channel")
-        self._found.tensors[f"{name}.weight"] = _flat(weight)
-        self._found.tensors[f"{name}.bias"] = _flat(bias)
+        self._found.tensors[f"{name}.weight"] = flat_tensor(weight)
+        self._found.tensors[f"{name}.bias"] = flat_tensor(bias)
         return shifted, True
-
-    def _weights(self, conv: Node) -> torch.Tensor:
-        values = self._constant(conv, 1)
-        if conv.get_type_name() == "GroupConvolution":
-            values = values.reshape(-1, *values.shape[2:])
-        return torch.from_numpy(np.ascontiguousarray(values))
 
     def _tensor(self, name: str) -> torch.Tensor:
         return self._found.tensors[name]
-
-    def _consumers(self, node: Node, with_shapes: bool = False) -> list[Node]:
-        found: list[Node] = [end.get_node() for end in node.output(0).get_target_inputs()]
-        if not with_shapes:
-            found = [one for one in found if one.get_type_name() not in SHAPE_ONLY]
-        return sorted(found, key=lambda one: str(one.get_friendly_name()))
-
-    def _only(self, node: Node) -> Node:
-        following = self._consumers(node)
-        if len(following) != 1:
-            raise self._unknown(node, "read by one layer")
-        return following[0]
-
-    def _next(self, node: Node, kind: str) -> Node:
-        for one in self._consumers(node):
-            if one.get_type_name() == kind:
-                return one
-        raise self._unknown(node, f"followed by {kind}")
-
-    def _expect(self, node: Node, kind: str) -> Node:
-        if node.get_type_name() != kind:
-            raise self._unknown(node, f"a {kind}")
-        return node
-
-    def _constant(self, node: Node, place: int) -> Array:
-        values = _constant_of(node.input(place).get_source_output().get_node())
-        if values is None:
-            raise self._unknown(node, "a layer with stored weights")
-        return values
-
-    def _other_constant(self, node: Node, known: Node | None) -> Array | None:
-        """The constant input of a layer with two or three inputs, of which `known` is another."""
-        del known
-        for place in range(min(2, len(node.inputs()))):
-            values = _constant_of(node.input(place).get_source_output().get_node())
-            if values is not None:
-                return values
-        return None
-
-    def _unknown(self, node: Node, expected: str) -> InputProblem:
-        return InputProblem(
-            f"{self._file}: layer {node.get_friendly_name()} ({node.get_type_name()}) is not "
-            f"{expected}, as an OSNet has it there; only OSNets can be imported from a graph"
-        )
-
-
-def _constant_of(node: Node) -> Array | None:
-    while node.get_type_name() in ("Convert", "Reshape") and len(node.inputs()):
-        node = node.input(0).get_source_output().get_node()
-    if node.get_type_name() != "Constant":
-        return None
-    return np.asarray(node.get_data()).astype(np.float32)
-
-
-def _flat(values: Sequence[float] | Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32).ravel().copy())
 
 
 _AFFINE: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
