@@ -134,13 +134,19 @@ def test_one_bad_entry_of_a_zip_is_named_and_the_others_come(unpack, data, why) 
         (archives.extended_header(b"1" * 60_000), "no file's"),
         (bytes(archives.header("a.txt", -1024)) * 3, "back to its own beginning|damaged"),
         (archives.of_much_memory(), "damaged"),
-        (gzip.compress(bytes(archives.header("a.jpg", 900_000)) + bytes(400_000)), "damaged"),
-        (gzip.compress(archives.header("a.txt", 2**40) + bytes(30_000_000)), "more than is"),
+        (
+            gzip.compress(bytes(archives.header("a.jpg", 900_000)) + bytes(400_000), mtime=0),
+            "damaged",
+        ),
+        (
+            gzip.compress(archives.header("a.txt", 2**40) + bytes(30_000_000), mtime=0),
+            "more than is",
+        ),
         (zip_of({}), None),
         (b"", "neither"),
         (b"PK\3\4" + bytes(100), "neither"),
         (b"\x1f\x8b" + bytes(100), "damaged"),
-        (gzip.compress(b"no tar" * 500), "neither"),
+        (gzip.compress(b"no tar" * 500, mtime=0), "neither"),
         (tar_of(GOOD)[:5000] + b"?" * 512 + tar_of(GOOD), "damaged"),
     ],
 )
@@ -177,7 +183,7 @@ def test_an_archive_that_is_cut_anywhere_is_refused(unpack) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 3_000, b"garbage" * 100])
-@pytest.mark.parametrize("data", [zip_of(GOOD), tar_of(GOOD), gzip.compress(tar_of(GOOD))])
+@pytest.mark.parametrize("data", [zip_of(GOOD), tar_of(GOOD), gzip.compress(tar_of(GOOD), mtime=0)])
 def test_what_follows_an_archive_is_passed_over_or_refused(unpack, data, tail) -> None:
     try:
         assert unpack(data + tail) == []
