@@ -135,7 +135,7 @@ COMMANDS = (
     ),
     SubCommand(
         "finish",
-        "Makes an artefact and its report from a checkpoint of a run.",
+        "Makes an artefact and its report from a checkpoint of a run, finished or not.",
         "training.commands.finish:finish",
         "train",
     ),
@@ -159,7 +159,7 @@ COMMANDS = (
     ),
     SubCommand(
         "import-weights",
-        "Makes an artefact of published OSNet weights.",
+        "Makes an artefact of published OSNet weights, without M-Net.",
         "training.commands.import_weights:import_weights",
         "train",
     ),
@@ -197,7 +197,7 @@ COMMANDS = (
     ),
     SubCommand(
         "reindex",
-        "Embeds a gallery anew with the model that is served.",
+        "Embeds a gallery anew with the model that is served, or every one that needs it.",
         "service.commands.reindex:reindex",
     ),
     SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),

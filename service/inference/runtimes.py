@@ -67,6 +67,9 @@ class TorchRuntime:
     @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
+        if not len(crops):
+            # Instance normalisation takes no empty batch.
+            return np.empty((0, self._embedder.config.dimension), np.float32)
         batch = self._preprocessing.normalise(torch.from_numpy(crops).to(self.device))
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"

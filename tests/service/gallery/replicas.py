@@ -87,7 +87,14 @@ class Replica:
                 for row, cosine in zip(found.rows, found.cosines, strict=True)
             )
             ranking = Ranking(
-                "match", results, CalibrationState("artefact"), found.searched, 0.0, 0.0, 1
+                "cosine",
+                "match",
+                results,
+                CalibrationState("artefact"),
+                found.searched,
+                0.0,
+                0.0,
+                1,
             )
             return Searched(held.version, None, ranking, 0.0)  # type: ignore[arg-type]
 

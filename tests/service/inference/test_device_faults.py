@@ -283,9 +283,9 @@ def _failing_pass(monkeypatch, networks, fails):
     """M-Net's real pass, but for what a test wants to raise."""
     whole = networks._pass
 
-    def run(asked, padded):
+    def run(network, asked, padded):
         fails(padded)
-        return whole(asked, padded)
+        return whole(network, asked, padded)
 
     monkeypatch.setattr(networks, "_pass", run)
 
