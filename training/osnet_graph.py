@@ -58,8 +58,6 @@ def read_graph(file: Path) -> ImportedOSNet:
     openvino = load_openvino()
     from openvino.passes import ConstantFolding, Manager
 
-    if not file.is_file():
-        raise InputProblem(f"{file}: no such file; name an .xml, an .onnx or a state dict")
     try:
         model = openvino.Core().read_model(str(file))
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: P
     assert provenance.metrics["parity"]["least_cosine"] > 0.999
 
 
+@pytest.mark.parametrize("name", ["osnet.pth", "osnet.xml"])
+def test_weights_that_are_not_there_are_named_with_what_can_be_imported(
+    name: str, tmp_path: Path
+) -> None:
+    absent = re.escape(f"{tmp_path / name}: no such file; name a torchreid state dict, an OpenVINO")
+    with pytest.raises(InputProblem, match=absent):
+        import_weights(tmp_path / name, tmp_path / "out.safetensors", Published(), [PEOPLE])
+
+
 def test_a_layer_that_osnet_has_not_is_named(tmp_path: Path) -> None:
     embedder = random_embedder("osnet_x0_25_folded")
     embedder.backbone.conv1.activation = torch.nn.Sigmoid()
@@ -109,12 +119,7 @@ def test_a_layer_that_osnet_has_not_is_named(tmp_path: Path) -> None:
 def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path) -> None:
     embedder = random_embedder("osnet_x0_25_folded")
     save_graph(embedder, tmp_path / "one.xml")
-    other = Embedder(
-        EmbedderConfig(
-            backbone="osnet_x0_25", pooling="average", head=HeadConfig(layers="fc-bn-relu")
-        )
-    )
-    torch.save(torchreid_state(other), tmp_path / "other.pth")
+    save_torchreid_weights(tmp_path / "other.pth")
     with pytest.raises(InputProblem, match="nothing was written"):
         import_weights(
             tmp_path / "other.pth",
@@ -126,13 +131,19 @@ def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def torchreid_state(embedder: Embedder) -> dict[str, torch.Tensor]:
+def save_torchreid_weights(file: Path) -> None:
+    """Writes an OSNet x0.25 with random weights the way torchreid stores one."""
     from tests.model.test_osnet import torchreid_name
 
+    embedder = Embedder(
+        EmbedderConfig(
+            backbone="osnet_x0_25", pooling="average", head=HeadConfig(layers="fc-bn-relu")
+        )
+    )
     state = {}
     for name, tensor in embedder.state_dict().items():
         if name.startswith("backbone."):
             state[torchreid_name(name.removeprefix("backbone."), False)] = tensor
         elif name.startswith("head."):
             state[name.replace("head.", "fc.")] = tensor
-    return state
+    torch.save(state, file)
