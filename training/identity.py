@@ -11,6 +11,7 @@ from pathlib import Path
 from model.artefact import resolve_artefact
 from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
+from training.initial_weights import NO_FILE
 from training.provenance import file_digest
 from training.recipe import Recipe
 
@@ -34,9 +35,7 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
         _digest(records, names_within_sets(records)),
         _digest(records, by_path),
         {
-            setting: word
-            if word in ("none", "torchvision")
-            else file_digest(resolve_artefact(word))
+            setting: word if word in NO_FILE else file_digest(resolve_artefact(word))
             for setting, word in words.items()
         },
     )

@@ -19,6 +19,7 @@ from model.provenance import (
     fingerprint,
 )
 from model.timm_backbones import PREFIX, timm_weights
+from training.checkpoint import BEST_NAME, FILE_NAME, PREVIOUS_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 
@@ -154,7 +155,7 @@ def inherited_weights(
         terms=terms,
     )
     of_run = file.with_name("model.safetensors")
-    if file.name.startswith("checkpoint") and of_run.is_file():
+    if file.name in (FILE_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
         file = of_run
     if file.suffix != ".safetensors":
         return (own,), TrainingFingerprints()

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from model.artefact import load_artefact, resolve_artefact
+from model.artefact import load_artefact, resolve_artefact, save_artefact
+from model.provenance import TrainingFingerprints
 from training.datasets.synthetic import draw_people
-from training.provenance import current_commit, describe_training, weight_sources
+from training.provenance import (
+    current_commit,
+    describe_training,
+    inherited_weights,
+    weight_sources,
+)
 from training.recipe import read_recipe
 
 
@@ -57,6 +63,27 @@ def test_an_artefact_to_start_from_passes_on_its_data_terms_and_sources() -> Non
         "person-reidentification-retail-0277.xml",
     ]
     assert not any(source.is_documented for source in further)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint.previous.pt", "best.pt"])
+def test_a_checkpoint_to_start_from_passes_on_what_the_artefact_of_its_run_does(
+    name: str, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    known = load_artefact(tiny_artefact)
+    trained_on = TrainingFingerprints.of([3, 5])
+    save_artefact(
+        tmp_path / "model.safetensors",
+        known.description,
+        known.embedder,
+        known.metric_network,
+        training=trained_on,
+    )
+    (tmp_path / name).write_bytes(b"weights")
+    sources, training = inherited_weights("initial weights", str(tmp_path / name))
+    assert sources[0].name == name
+    assert sources[0].data == known.description.provenance.data
+    assert sources[0].terms == known.description.provenance.terms
+    assert training.crops.tolist() == [3, 5]
 
 
 @pytest.mark.parametrize(("word", "data"), [("torchvision", ("ImageNet",)), ("none", None)])

@@ -9,6 +9,7 @@ import torch
 
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
+from training.identity import run_identity
 from training.provenance import weight_sources
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
@@ -61,3 +62,8 @@ def test_weights_of_timm_are_stored_by_their_tag_and_licence() -> None:
     assert not source.is_documented
     stated = recipe(VIT, "initial_weights=timm", 'initial_weights_data=["ImageNet-21k"]')
     assert weight_sources(stated)[0][0].documented_data == ("ImageNet-21k",)
+
+
+def test_a_run_from_timms_weights_can_be_identified_for_its_checkpoint() -> None:
+    identity = run_identity(recipe(VIT, "initial_weights=timm"), RECORDS)
+    assert identity.files["initial_weights"] == "timm"
