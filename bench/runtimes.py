@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.result import alternate, compare
 from model.artefact import Artefact
-from model.openvino_graph import load_openvino
+from model.openvino_graph import converted, load_openvino
 from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
 from service.inference.runtime_choice import choose_runtime
@@ -85,14 +85,7 @@ def _compute(artefact: Artefact, crops: torch.Tensor) -> None:
 
 def _bare_openvino(artefact: Artefact, crops: NDArray[np.float32]) -> Callable[[], None]:
     openvino = load_openvino()
-    example = torch.from_numpy(crops[:1])
-    with torch.no_grad():
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            artefact.embedder, example, check_trace=False
-        )
-        graph = openvino.convert_model(
-            torch.jit.freeze(traced), input=(list(example.shape), openvino.Type.f32)
-        )
+    graph = converted(artefact.embedder, torch.from_numpy(crops[:1]))
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
     queue = openvino.AsyncInferQueue(openvino.Core().compile_model(graph, "CPU", settings))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import torchvision
 from torch import nn
 
 from model.depthwise import replace_strided_depthwise
 from model.osnet import OSNetForm, build_osnet, osnet_forms
+from model.osnet_weights import load_torchreid_backbone
 from model.problems import InputProblem
+from model.state_dicts import read_state_dict, refuse_misfits
 
 LastStride = Literal[1, 2]
 ENTRY_POINTS = "gmn.backbones"
@@ -51,7 +51,6 @@ class BackboneKind:
 
 
 BACKBONES: dict[str, BackboneKind] = {}
-NAMED_TENSORS = 5
 
 
 def register_backbone(name: str, kind: BackboneKind) -> None:
@@ -161,8 +160,6 @@ def _osnet(form: OSNetForm, last_stride: LastStride, initial_weights: str) -> nn
         )
     network = build_osnet(form)
     if initial_weights != "none":
-        from model.osnet_weights import load_torchreid_backbone
-
         load_torchreid_backbone(
             network, form, read_state_dict(Path(initial_weights)), initial_weights
         )
@@ -185,23 +182,6 @@ def _download(name: str, weights: Any) -> Any:
         ) from error
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch state dict.
-
-    Raises:
-        InputProblem: where there is no such file, or where it is something else.
-    """
-    if not path.is_file():
-        raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise InputProblem(f"{path}: not a PyTorch state dict ({type(error).__name__})") from error
-    if not isinstance(state, dict):
-        raise InputProblem(f"{path}: holds a {type(state).__name__}, not a state dict")
-    return state
-
-
 def _load_file(network: nn.Module, path: Path) -> None:
     state = read_state_dict(path)
     own = network.state_dict()
@@ -215,33 +195,6 @@ def _load_file(network: nn.Module, path: Path) -> None:
         missing=[key for key in absent if not key.startswith(("layer4.", "fc.", "classifier."))],
     )
     network.load_state_dict(state, strict=False)
-
-
-def refuse_misfits(
-    source: str, *, unknown: list[str], misshapen: list[str], missing: list[str]
-) -> None:
-    """Refuses weights that do not fit a network.
-
-    Args:
-        source: what the message calls the weights.
-        unknown: tensors that the network has not.
-        misshapen: tensors of another shape than the network's.
-        missing: tensors that the network has and the weights have not.
-
-    Raises:
-        InputProblem: naming the first of the tensors.
-    """
-    for what, keys in (
-        ("unknown", unknown),
-        ("of another shape", misshapen),
-        ("missing", missing),
-    ):
-        if keys:
-            more = ", …" if len(keys) > NAMED_TENSORS else ""
-            raise InputProblem(
-                f"{source}: does not fit this backbone; {len(keys)} tensors are {what}: "
-                f"{', '.join(keys[:NAMED_TENSORS])}{more}; name weights of the same architecture"
-            )
 
 
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)

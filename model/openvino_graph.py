@@ -52,15 +52,29 @@ def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
         ModuleNotFoundError: where OpenVINO is not installed.
         Exception: of several kinds, where the network has a step that OpenVINO does not know.
     """
+    crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
+    return converted(_FromPixels(embedder, preprocessing).eval(), crop)
+
+
+def converted(network: nn.Module, example: torch.Tensor) -> Any:
+    """A network as a graph `openvino.Model` for inputs of the example's shape and type.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        example: uint8 or float32.
+
+    Raises:
+        ModuleNotFoundError: where OpenVINO is not installed.
+        Exception: of several kinds, where the network has a step that OpenVINO does not know.
+    """
     openvino = load_openvino()
-    shape = (1, preprocessing.height, preprocessing.width, 3)
-    network = _FromPixels(embedder, preprocessing).eval()
+    kind = openvino.Type.u8 if example.dtype == torch.uint8 else openvino.Type.f32
     with torch.no_grad(), warnings.catch_warnings():
-        # The constants of the preprocessing become the graph's, which is what is wanted.
+        # Constants of the network, such as those of the preprocessing, are to be the graph's.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, torch.zeros(shape, dtype=torch.uint8), check_trace=False
+            network, example, check_trace=False
         )
         # OpenVINO reads a frozen network in a third of the time.
         frozen = torch.jit.freeze(traced)
-        return openvino.convert_model(frozen, input=(list(shape), openvino.Type.u8))
+        return openvino.convert_model(frozen, input=(list(example.shape), kind))

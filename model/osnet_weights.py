@@ -10,6 +10,7 @@ from torch import nn
 
 from model.osnet import WIDTHS, OSNetForm, osnet_forms
 from model.problems import InputProblem
+from model.state_dicts import load_tensors
 
 # In this order; each is applied to what the ones before it made of a name.
 RENAMINGS = [
@@ -98,27 +99,6 @@ def load_torchreid_backbone(
         {key: value for key, value in tensors.items() if not key.startswith("head.")},
         source,
     )
-
-
-def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
-    """Fills a network with tensors of its own names, all of them.
-
-    Raises:
-        InputProblem: naming tensors that the network has not, that have another shape, or that are
-            missing.
-    """
-    from model.backbones import refuse_misfits
-
-    own = network.state_dict()
-    missing = set(own) - set(tensors)
-    shared = set(own) & set(tensors)
-    refuse_misfits(
-        source,
-        unknown=sorted(set(tensors) - set(own)),
-        misshapen=sorted(key for key in shared if tensors[key].shape != own[key].shape),
-        missing=sorted(key for key in missing if not key.endswith("num_batches_tracked")),
-    )
-    network.load_state_dict(tensors, strict=False)
 
 
 def _renamed(name: str) -> str:

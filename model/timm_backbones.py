@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import BackboneKind, LastStride, read_state_dict, refuse_misfits
+from model.backbones import BackboneKind, LastStride
 from model.problems import InputProblem
+from model.state_dicts import read_state_dict, refuse_misfits
 
 PREFIX = "timm:"
 STAGES = 4
