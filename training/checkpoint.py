@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from model.problems import InputProblem
+from training.initial_weights import artefact_weights, part_of
 from training.recipe import Recipe
 
 FILE_NAME = "checkpoint.pt"
@@ -131,12 +132,7 @@ class SavedWeights:
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
         """One network's tensors, such as those of `embedder`, by its own names."""
-        start = f"{name}."
-        return {
-            key.removeprefix(start): tensor
-            for key, tensor in self.networks.items()
-            if key.startswith(start)
-        }
+        return part_of(self.networks, name)
 
 
 def read_weights(path: Path) -> SavedWeights:
@@ -152,7 +148,7 @@ def read_weights(path: Path) -> SavedWeights:
         recipe = Recipe.model_validate(state["identity"]["recipe"])
         return SavedWeights(
             path,
-            {**state["networks"], **state.get("average", {})},
+            artefact_weights(state),
             state["done"],
             recipe,
             state["identity"]["data"],

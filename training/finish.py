@@ -107,9 +107,6 @@ def finish_run(
     }
     some = np.concatenate([spaced(own.gallery) for own in features.values()])
     refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
-    improvement = ""
-    if recipe.refuse_worse and not others:
-        improvement = improvement_on_start(recipe, run.folder, searches, features, metric_network)
     who = "identities of" if others else "held-out identities of"
     with ExitStack() as opened:
         scores = {
@@ -120,6 +117,9 @@ def finish_run(
             )
             for name, search in searches.items()
         }
+        improvement = ""
+        if recipe.refuse_worse and not others:
+            improvement = improvement_on_start(recipe, run.folder, searches, scores)
         description = Description(
             embedder=recipe.embedder,
             metric_network=recipe.metric_network if metric_network else None,

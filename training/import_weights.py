@@ -8,23 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from model.artefact import Description, save_artefact
-from model.backbones import read_state_dict
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
-from model.osnet_weights import load_tensors, torchreid_tensors
+from model.osnet_weights import torchreid_tensors
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance, WeightSource
+from model.state_dicts import load_tensors, read_state_dict
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_datasets
-from training.evaluation.calibrating import SearchScores, calibrate_searches
+from training.evaluation.calibrating import calibrate_searches, computed_scores
 from training.evaluation.embedding import embed_records, embed_search
 from training.evaluation.peers import SUFFIXES, Peer
 from training.evaluation.protocols import whole_set
-from training.evaluation.scoring import cosine_rows
+from training.evaluation.scoring import unit_length
 from training.osnet_graph import ImportedOSNet, read_graph
 from training.provenance import current_commit, file_digest, joined_terms
 
@@ -98,9 +96,7 @@ def import_weights(
         )
     datasets = read_datasets(list(calibration_data) or [CALIBRATION])
     scores = [
-        SearchScores(
-            cosine_rows(*embed_search(embedder, preprocessing, search)), None, search.labels()
-        )
+        computed_scores(None, embed_search(embedder, preprocessing, search), search.labels())
         for search in map(whole_set, datasets)
     ]
     description = Description(
@@ -167,7 +163,7 @@ def compare(embedder: Embedder, preprocessing: Preprocessing, reference: Path) -
     return Parity(
         reference.name,
         len(records),
-        float((_units(ours) * _units(theirs)).sum(axis=1).min()),
+        float((unit_length(ours) * unit_length(theirs)).sum(axis=1).min()),
         float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
     )
 
@@ -205,7 +201,3 @@ def _provenance(
 
 def _names(datasets: Sequence[Dataset]) -> str:
     return ", ".join(dataset.name for dataset in datasets)
-
-
-def _units(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return torch.nn.functional.normalize(torch.from_numpy(features), dim=1).numpy()

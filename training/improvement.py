@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model.metric_network import MetricNetwork
 from model.problems import InputProblem
-from training.evaluation.embedding import SearchFeatures, embed_search
+from training.evaluation.calibrating import SearchScores, computed_scores
+from training.evaluation.embedding import embed_search
 from training.evaluation.intervals import average_intervals
 from training.evaluation.protocols import Search
 from training.evaluation.ranking import rank_queries
-from training.evaluation.scoring import computed_mnet_rows, cosine_rows
 from training.initial_weights import read_start
 from training.recipe import Recipe
 from training.validation import photographed
@@ -73,11 +72,15 @@ def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) 
             "refuse_worse=false"
         )
     embedder, metric_network = start.networks()
-    features = {
-        name: embed_search(embedder, start.preprocessing, search)
+    scores = {
+        name: computed_scores(
+            metric_network,
+            embed_search(embedder, start.preprocessing, search),
+            search.labels(),
+        )
         for name, search in searches.items()
     }
-    quality = measure(start.name, features, searches, metric_network)
+    quality = measure(start.name, scores)
     (folder / FILE_NAME).write_text(quality.model_dump_json(), encoding="utf-8")
     return quality
 
@@ -86,8 +89,7 @@ def improvement_on_start(
     recipe: Recipe,
     folder: Path,
     searches: Mapping[str, Search],
-    features: Mapping[str, SearchFeatures],
-    metric_network: MetricNetwork | None,
+    scores: Mapping[str, SearchScores],
 ) -> str:
     """How much better a run's networks are than those that it started from, in a sentence.
 
@@ -95,15 +97,13 @@ def improvement_on_start(
         recipe: of the run, which has set `refuse_worse`.
         folder: of the run.
         searches: by data set, the held-out people.
-        features: of the trained embedder, by data set.
-        metric_network: trained, in evaluation mode; None where there is none.
+        scores: of the trained networks, by data set.
 
     Raises:
         InputProblem: where the trained networks are worse.
     """
     start = measure_start(recipe, searches, folder)
-    known = {name: searches[name] for name in start.people}
-    trained = measure(str(folder), features, known, metric_network)
+    trained = measure(str(folder), {name: scores[name] for name in start.people})
     if start.people != trained.people:
         # The data have changed since the run began.
         (folder / FILE_NAME).unlink()
@@ -111,31 +111,20 @@ def improvement_on_start(
     return refuse_if_worse(start, trained)
 
 
-def measure(
-    name: str,
-    features: Mapping[str, SearchFeatures],
-    searches: Mapping[str, Search],
-    metric_network: MetricNetwork | None,
-) -> Quality:
+def measure(name: str, scores: Mapping[str, SearchScores]) -> Quality:
     """Average precisions by cosine and, where there is an M-Net, by its scores.
 
     Args:
         name: whose networks these are.
-        features: by data set, of its search.
-        searches: by data set.
-        metric_network: in evaluation mode.
+        scores: by data set, of its search.
     """
     precisions: dict[str, dict[str, tuple[float, ...]]] = {}
     people: dict[str, tuple[int, ...]] = {}
-    for dataset, search in searches.items():
-        labels = search.labels()
-        rows = {"cosine": cosine_rows(*features[dataset])}
-        if metric_network is not None:
-            rows["mnet"] = computed_mnet_rows(metric_network, *features[dataset])
-        for scoring, own in rows.items():
-            found = rank_queries(own, labels)
+    for dataset, own in scores.items():
+        for scoring, rows in own.by_scoring.items():
+            found = rank_queries(rows, own.labels)
             precisions.setdefault(scoring, {})[dataset] = tuple(found.average_precision.tolist())
-            people[dataset] = tuple(labels.query_identities[found.queries].tolist())
+            people[dataset] = tuple(own.labels.query_identities[found.queries].tolist())
     return Quality(name=name, precisions=precisions, people=people)
 
 

@@ -167,20 +167,19 @@ def _from_checkpoint(path: Path) -> Start | None:
     if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
         return None
     recipe = state["identity"]["recipe"]
-    # The averaged weights are those that an artefact of that run has.
-    networks: State = state["networks"] | state.get("average", {})
+    networks = artefact_weights(state)
     try:
         return Start(
             f"{path.parent.name}/{path.name}",
             EmbedderConfig.model_validate(recipe["embedder"]),
             Preprocessing.model_validate(recipe["preprocessing"]),
             MetricNetworkConfig.model_validate(recipe["metric_network"]),
-            _part(networks, "embedder"),
-            _part(networks, "metric_network"),
+            part_of(networks, "embedder"),
+            part_of(networks, "metric_network"),
             tuple(
                 f"{name}, which knows the people or the teachers of that run"
                 for name in ("classifier", "projections")
-                if _part(networks, name)
+                if part_of(networks, name)
             ),
         )
     except ValidationError as error:
@@ -190,7 +189,17 @@ def _from_checkpoint(path: Path) -> Start | None:
         ) from error
 
 
-def _part(networks: State, name: str) -> State:
+def artefact_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint that an artefact of its run has: averaged ones where it has any.
+
+    Raises:
+        KeyError: where it is no checkpoint.
+    """
+    return {**checkpoint["networks"], **checkpoint.get("average", {})}
+
+
+def part_of(networks: State, name: str) -> dict[str, torch.Tensor]:
+    """One network's tensors, such as those of `embedder`, by its own names."""
     start = f"{name}."
     return {
         key.removeprefix(start): tensor for key, tensor in networks.items() if key.startswith(start)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,8 +215,12 @@ def joined_terms(terms: Iterable[str]) -> str:
     return " ".join(found)
 
 
-def file_digest(file: Path) -> str:
+def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
     """SHA-256 of a file of weights; an OpenVINO model's is over its `.xml` and `.bin`.
+
+    Args:
+        file: of weights.
+        remedy: the end of the error.
 
     Raises:
         InputProblem: naming the file that cannot be read.
@@ -225,10 +231,13 @@ def file_digest(file: Path) -> str:
         for part in (file, *weights):
             digest.update(part.read_bytes())
     except OSError as error:
-        raise InputProblem(
-            f"{part}: cannot be read ({error.strerror}); name the weights' own file"
-        ) from error
+        raise InputProblem(f"{part}: cannot be read ({error.strerror}); {remedy}") from error
     return digest.hexdigest()
+
+
+def command_line() -> str:
+    """The command line of this process as an artefact stores it, its paths cut."""
+    return "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
 
 
 def without_folders(word: str) -> str:

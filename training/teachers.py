@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import load_artefact, resolve_artefact
-from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation import peers
 from training.evaluation.embedding import embed_records
 from training.evaluation.feature_file import read_features, write_features
 from training.evaluation.files import make_folder, replacing
+from training.provenance import file_digest
+
+REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teachers"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def ask_teachers(
     teachers = []
     for model in models:
         file = resolve_artefact(model)
-        kept = cache / f"{file.stem}-{_digest(file)}.npz"
+        # The digest, so that features of another model with this name are not taken for its own.
+        kept = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
         if processes.leads:
             _ask(file, records, kept)
         processes.any(False)
@@ -95,18 +97,3 @@ def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:
 def _named(source: str) -> CropRecord:
     """What a feature file needs of a crop: what it is called."""
     return CropRecord(source=source, dataset="", identity="", camera="", domain="")
-
-
-def _digest(model: Path) -> str:
-    """Of a model's content, so that another model of its name is asked anew."""
-    digest = hashlib.sha256()
-    try:
-        for part in (model, model.with_suffix(".bin")):
-            if part == model or (model.suffix == ".xml" and part.exists()):
-                digest.update(part.read_bytes())
-    except OSError as error:
-        raise InputProblem(
-            f"{model}: cannot be read ({error.strerror}); name a teacher's .xml, .onnx or "
-            ".safetensors file in distillation.teachers"
-        ) from error
-    return digest.hexdigest()[:12]

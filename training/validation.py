@@ -15,10 +15,10 @@ from training.averaging import WeightAverage
 from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
 from training.datasets.fewer import limit_identities
 from training.datasets.record import CropRecord, Dataset
+from training.evaluation.calibrating import computed_scores
 from training.evaluation.embedding import embed_search
 from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
 from training.evaluation.ranking import rank_queries
-from training.evaluation.scoring import computed_mnet_rows, cosine_rows
 from training.objective import TrainedNetworks
 from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
@@ -170,11 +170,11 @@ class Validation:
         figures: Figures = {}
         for name, search in self._searches.items():
             features = embed_search(networks.embedder, recipe.preprocessing, search)
-            rows = {"cosine": cosine_rows(*features)}
-            if metric_network is not None:
-                rows["mnet"] = computed_mnet_rows(metric_network, *features)
-            labels = search.labels()
-            means = {scoring: rank_queries(own, labels).means() for scoring, own in rows.items()}
+            scores = computed_scores(metric_network, features, search.labels())
+            means = {
+                scoring: rank_queries(rows, scores.labels).means()
+                for scoring, rows in scores.by_scoring.items()
+            }
             figures[name] = {
                 scoring: {metric: found[metric] for metric in ("mAP", "rank_1")}
                 for scoring, found in means.items()

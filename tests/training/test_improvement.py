@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import gmn
-from model.artefact import load_artefact, save_artefact
+from model.artefact import Artefact, load_artefact, save_artefact
 from model.problems import InputProblem
 from training.datasets.registry import read_datasets
 from training.datasets.synthetic import draw_people
+from training.evaluation.calibrating import SearchScores, computed_scores
 from training.evaluation.embedding import embed_search
 from training.evaluation.protocols import Search, across_cameras
 from training.improvement import (
@@ -37,6 +38,12 @@ def quality(name: str, **precisions: list[float]) -> Quality:
     )
 
 
+def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
+    search, preprocessing = SEARCHES["shop"], artefact.description.preprocessing
+    features = embed_search(artefact.embedder, preprocessing, search)
+    return {"shop": computed_scores(artefact.metric_network, features, search.labels())}
+
+
 @pytest.fixture
 def adapt(tiny_artefact: Path) -> Recipe:
     return read_recipe("adapt", [f"initial_weights={tiny_artefact}"])
@@ -46,11 +53,7 @@ def test_the_start_is_measured_by_cosine_and_by_m_net(
     adapt: Recipe, tiny_artefact: Path, tmp_path: Path
 ) -> None:
     found = measure_start(adapt, SEARCHES, tmp_path)
-    artefact = load_artefact(tiny_artefact)
-    preprocessing = artefact.description.preprocessing
-    features = {"shop": embed_search(artefact.embedder, preprocessing, SEARCHES["shop"])}
-    expected = measure("tiny.safetensors", features, SEARCHES, artefact.metric_network)
-    assert found == expected
+    assert found == measure("tiny.safetensors", scores_of(load_artefact(tiny_artefact)))
     assert set(found.precisions) == {"cosine", "mnet"}
     assert len(found.precisions["cosine"]["shop"]) == 16
 
@@ -68,10 +71,8 @@ def test_figures_of_other_queries_are_measured_anew(
 ) -> None:
     fewer = {"shop": across_cameras("shop", DATA.records[:-4])}
     measure_start(adapt, fewer, tmp_path)
-    artefact = load_artefact(tiny_artefact)
-    preprocessing = artefact.description.preprocessing
-    features = {"shop": embed_search(artefact.embedder, preprocessing, SEARCHES["shop"])}
-    sentence = improvement_on_start(adapt, tmp_path, SEARCHES, features, artefact.metric_network)
+    scores = scores_of(load_artefact(tiny_artefact))
+    sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores)
     assert "+0.0 points" in sentence
 
 

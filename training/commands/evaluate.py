@@ -201,7 +201,7 @@ def _protocol(
     def measure(candidate: Candidate, dataset: Dataset) -> EvaluationReport:
         # By its file's name a report finds its artefact again.
         named = candidate.name if candidate.name in shipped_artefacts() else str(candidate.path)
-        report, own = request.measure(named, load_artefact(candidate.path), [dataset], progress_bar)
+        report, own = request.measure(named, loaded[candidate.name], [dataset], progress_bar)
         pictures.extend(own)
         return report
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,14 +56,13 @@ def import_weights(
     """
     from training.import_weights import Published
     from training.import_weights import import_weights as write_artefact
-    from training.provenance import without_folders
+    from training.provenance import command_line
 
     if out.suffix != ".safetensors":
         raise InputProblem(f"--out {out}: an artefact's name ends in .safetensors")
     published = Published(tuple(trained_on or ()), terms)
-    command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
     description, parity = write_artefact(
-        file, out, published, tuple(data or ()), reference, command
+        file, out, published, tuple(data or ()), reference, command_line()
     )
     console = Console()
     config, size = description.embedder, description.preprocessing

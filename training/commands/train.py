@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -123,16 +121,15 @@ def _runs(
     """Each run's folder, where its data come from, and what it trains on."""
     from training.datasets.generalisation import PROTOCOLS
     from training.datasets.registry import read_datasets
-    from training.provenance import without_folders
+    from training.provenance import command_line
     from training.run_data import RunData
 
     datasets = read_datasets(data)
-    command = "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
     source = RunData(
         specs=tuple(data),
         left_out=left_out,
         protocol=protocol.value if protocol else None,
-        command=command,
+        command=command_line(),
     )
     if protocol is None or not PROTOCOLS[protocol.value].leave_one_out:
         return [(out, source, source.training_sets(datasets))]

@@ -9,7 +9,7 @@ from training.datasets.folder import named_path
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset
 
-TERMS = "Unknown: stated by whoever owns the manifest."
+TERMS = "Unknown: stated by the owner of the manifest."
 TERMS_FILE = "TERMS.txt"
 
 

@@ -25,7 +25,7 @@ from training.evaluation.embedding import ProgressBar, SearchFeatures
 from training.evaluation.isotonic import OneScoring, fit_isotonic, isotonic_tells_more
 from training.evaluation.logistic import fit_logistic
 from training.evaluation.ranking import PairLabels, ScoreRows
-from training.evaluation.scoring import cosine_rows, mnet_rows
+from training.evaluation.scoring import computed_mnet_rows, cosine_rows, mnet_rows
 
 TAIL_POINTS = 60
 IMPOSTORS_TO_FIT = 200_000
@@ -50,6 +50,12 @@ class SearchScores:
     cosine: ScoreRows
     mnet: ScoreRows | None
     labels: PairLabels
+
+    @property
+    def by_scoring(self) -> dict[str, ScoreRows]:
+        """`cosine` and, for an artefact with M-Net, `mnet`."""
+        known = {"cosine": self.cosine, "mnet": self.mnet}
+        return {scoring: rows for scoring, rows in known.items() if rows is not None}
 
     def blocks(self) -> Iterator[Block]:
         """Every cross-camera pair once, in the order of queries and gallery.
@@ -115,6 +121,19 @@ class PairScores:
     impostor_mnet: NDArray[np.float32] | None
     genuine_people: NDArray[np.int64]
     impostor_people: NDArray[np.int64]
+
+
+def computed_scores(
+    metric_network: MetricNetwork | None, features: SearchFeatures, labels: PairLabels
+) -> SearchScores:
+    """The scores of a search, M-Net's too computed each time that they are asked for.
+
+    Args:
+        metric_network: in evaluation mode, on any device; None where there is none.
+        features, labels: of the search.
+    """
+    mnet = None if metric_network is None else computed_mnet_rows(metric_network, *features)
+    return SearchScores(cosine_rows(*features), mnet, labels)
 
 
 @contextmanager
