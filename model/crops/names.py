@@ -1,8 +1,12 @@
-"""Which files are taken for images by their names; what they are is told by their bytes."""
+"""Which files are taken for images by their names; what they are is decided by their bytes."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from model.problems import InputProblem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -13,6 +17,39 @@ def is_image_name(name: str) -> bool:
     names = [part for part in path.parts if part not in (".", "..")]
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in names)
     return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+
+def image_names(folder: Path) -> Iterator[str]:
+    """Every image below a folder, by its path from there; links to folders are not followed.
+
+    Raises:
+        InputProblem: naming a folder that cannot be read.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif _may_be_a_file(entry):
+                        name = os.path.relpath(entry.path, folder)
+                        if is_image_name(name):
+                            yield name
+        except OSError as error:
+            raise InputProblem(
+                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
+                f"({error.strerror}); make it readable, or move it"
+            ) from error
+
+
+def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        # A loop of links, or one to an unreadable folder: reading it reports what is wrong.
+        return True
 
 
 def shown(name: str, length: int = 200) -> str:

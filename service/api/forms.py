@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,13 +16,11 @@ from service.gallery.rows import Filter
 from service.operations.compare import ComparisonOptions, PairOperatingPoint
 from service.operations.enroll import ImageToEnroll
 from service.operations.import_crops import ImportOptions
-from service.operations.naming import checked_camera, checked_text
+from service.operations.naming import checked_camera, checked_metadata, checked_text
 from service.operations.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.problems import InvalidField
 
 GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-MAX_METADATA_BYTES = 16 * 1024
-MAX_METADATA_DEPTH = 32
 FILTERS = {
     "cameras",
     "exclude_cameras",
@@ -101,7 +98,7 @@ class EnrollFields(Form):
             _per_image("camera", self.camera, count, checked_camera),
             _per_image("captured_at", self.captured_at, count, _captured),
             _per_image("external_id", self.external_id, count, checked_text),
-            _per_image("metadata", self.metadata, count, _json_object),
+            _per_image("metadata", self.metadata, count, checked_metadata),
             strict=True,
         )
         return [ImageToEnroll(*column) for column in columns]
@@ -244,10 +241,7 @@ class GallerySettingsFields(Form):
     """What can be changed of a gallery; what is left out stays."""
 
     retention_days: int | None = Field(
-        None,
-        ge=0,
-        le=36_500,
-        description="Crops older than that are deleted; 0 keeps all.",
+        None, ge=0, le=36_500, description="Crops older than that are deleted; 0 keeps all."
     )
     retention_from: RetentionFrom | None = Field(
         None,
@@ -403,25 +397,3 @@ def _captured(name: str, value: str) -> datetime:
     except ValueError as error:
         raise InvalidField(f"{name}: {error}") from error
     return moment
-
-
-def _json_object(name: str, value: str) -> dict[str, Any]:
-    read: Any = None
-    try:
-        read = json.loads(value) if len(value.encode()) <= MAX_METADATA_BYTES else None
-        # What could not be written back as JSON: NaN, infinities, half of a surrogate pair.
-        json.dumps(read, allow_nan=False, ensure_ascii=False).encode()
-        usable = isinstance(read, dict) and _depth(read) <= MAX_METADATA_DEPTH
-    except (ValueError, RecursionError):
-        usable = False
-    if not usable:
-        raise InvalidField(
-            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes and "
-            f'{MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
-        )
-    return dict(read)
-
-
-def _depth(value: Any) -> int:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, parts), default=0)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from model.crops.decode import CropProblem
 from model.crops.manifest import ManifestRow, read_manifest
-from model.crops.names import is_image_name, shown
+from model.crops.names import image_names, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.durable import make_folder, sync, sync_below
 from service.failpoints import Failpoint, passed
@@ -304,8 +304,7 @@ def _items(folder: Path, job: Job) -> list[_Item]:
         return [_labelled(folder, row) for row in read_manifest(manifest, folder)]
     return [
         _Item(folder, name, said.get("identity"), said.get("camera"))
-        for name in sorted(_below(folder))
-        if is_image_name(name)
+        for name in sorted(image_names(folder))
     ]
 
 
@@ -337,33 +336,6 @@ def _labelled(folder: Path, row: ManifestRow) -> _Item:
         checked_camera(f"{field}: camera", row.camera),
         row.captured_at,
     )
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """Every file below a folder by its path from there; links to folders are not followed."""
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif _may_be_a_file(entry):
-                        yield os.path.relpath(entry.path, folder)
-        except OSError as error:
-            raise InvalidField(
-                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
-                f"({error.strerror}); make it readable, or move it"
-            ) from error
-
-
-def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        # A loop of links, or one to where nobody may look: what is wrong is told when it is read.
-        return True
 
 
 def _read(batch: Sequence[_Item], max_bytes: int) -> list[bytes | CropProblem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from demo.command import serve_command
 from service.client.local import local_service
 
 CHROMIUM = shutil.which("chromium")
+PNG = {"name": "person.png", "mimeType": "image/png"}
 
 
 # Of a module and not of the session: while the driver is there, nothing else in this process can
@@ -106,3 +108,35 @@ def page(tab: Any, address: str, gallery: str) -> Any:
     tab.goto(f"{address}/#{gallery}/search")
     tab.wait_for_selector("#state .dot.ready")
     return tab
+
+
+def png(content: bytes) -> dict[str, Any]:
+    return PNG | {"buffer": content}
+
+
+def drop(page: Any, selector: str, content: bytes) -> None:
+    """As a hand drops a file from the desktop."""
+    transfer = page.evaluate_handle(
+        """bytes => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "person.png"));
+            return transfer;
+        }""",
+        list(content),
+    )
+    page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
+
+
+def search_for(page: Any, content: bytes) -> None:
+    with page.expect_response(re.compile("/queries$")):
+        page.set_input_files("#query .drop input", png(content))
+    page.wait_for_selector(".banner")
+
+
+def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
+    files = [("images", ("crop", content))]
+    return http.post(f"/v1/galleries/{gallery}/queries", files=files, data=fields).json()
+
+
+def confirm(page: Any, action: str) -> None:
+    page.locator("dialog.question").get_by_role("button", name=action, exact=True).click()

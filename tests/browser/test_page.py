@@ -13,34 +13,11 @@ from PIL import Image
 
 from demo.command import serve_command
 from service.client.local import local_service
+from tests.browser.conftest import PNG, ask, confirm, drop, png, search_for
 from tests.service.conftest import Served
 from tests.service.redis_server import redis_server
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
-PNG = {"name": "person.png", "mimeType": "image/png"}
-
-
-def png(content: bytes) -> dict[str, Any]:
-    return PNG | {"buffer": content}
-
-
-def drop(page: Any, selector: str, content: bytes) -> None:
-    """As a hand drops a file from the desktop."""
-    transfer = page.evaluate_handle(
-        """bytes => {
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], "person.png"));
-            return transfer;
-        }""",
-        list(content),
-    )
-    page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
-
-
-def search_for(page: Any, content: bytes) -> None:
-    with page.expect_response(re.compile("/queries$")):
-        page.set_input_files("#query .drop input", png(content))
-    page.wait_for_selector(".banner")
 
 
 def names(page: Any) -> list[str]:
@@ -49,15 +26,6 @@ def names(page: Any) -> list[str]:
 
 def cameras(page: Any) -> list[str]:
     return page.locator("#answer .card .about > .name").all_inner_texts()
-
-
-def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
-    files = [("images", ("crop", content))]
-    return http.post(f"/v1/galleries/{gallery}/queries", files=files, data=fields).json()
-
-
-def confirm(page: Any, action: str) -> None:
-    page.locator("dialog.question").get_by_role("button", name=action, exact=True).click()
 
 
 def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery, drawn_crops):
