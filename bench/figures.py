@@ -25,7 +25,7 @@ PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
-# Weights whose data no publisher names may know the domain, and so may a student of theirs.
+# Weights with undocumented data may have been trained on the domain; so may their students.
 UNSEEN_BUT_START = "left out, starting weights' training data unknown"
 # A student of a ready-made model may have learned of the domain from its teacher.
 UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"

@@ -2,9 +2,9 @@
 
 `python -m bench.standings held-out --split held-out --data SPEC… --artefact bundled=bundled
 --artefact small=small --peer FILE… --runs runs/standings` measures each artefact with each of its
-scorings and each peer by cosine: mAP, Rank-1, and who is found at 1% false alarms with half of the
-people enrolled, with paired differences between each artefact's default scoring and each peer. It
-writes `RUNS/LABEL/report.json`, `docs/figures/NAME.json`, and the table between the markers
+scorings and each peer by cosine: mAP, Rank-1, and the share found at 1% false alarms with half of
+the people enrolled, with paired differences between each artefact's default scoring and each peer.
+It writes `RUNS/LABEL/report.json`, `docs/figures/NAME.json`, and the table between the markers
 `<!-- NAME -->` and `<!-- /NAME -->` of the page that has them. What RUNS has already is not
 measured again. A peer embeds a crop once, whatever the number of artefacts.
 """

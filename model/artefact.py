@@ -43,7 +43,7 @@ class ArtefactProblem(InputProblem):
 
 
 class Description(BaseModel):
-    """What an artefact says of itself; everything in it but the tensors.
+    """The metadata of an artefact: everything in it but the tensors.
 
     Attributes:
         metric_network: M-Net's architecture; None for an artefact that scores by cosine alone.
@@ -241,7 +241,7 @@ def artefact_name(path: Path) -> str:
 
 
 def read_description(path: Path) -> Description:
-    """What an artefact's file says of itself; its tensors are not read, and nothing is verified.
+    """The metadata in an artefact's file; its tensors are not read, and nothing is verified.
 
     Raises:
         ArtefactProblem: for a file that is missing, foreign or of another format version.

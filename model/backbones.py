@@ -70,7 +70,7 @@ def find_backbone(name: str) -> BackboneKind:
     """The backbone of a name.
 
     Raises:
-        InputProblem: for an unknown name; it says which are known.
+        InputProblem: for an unknown name; it lists the known ones.
     """
     if name.startswith("timm:"):
         # Imports timm, which is an extra.

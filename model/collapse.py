@@ -1,4 +1,4 @@
-"""Collapse: every crop gets nearly the same feature, so that the scores rank nobody."""
+"""Collapse: every crop gets nearly the same feature, so that the scores cannot rank."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refuse_collapse(
             raise CollapsedModel(
                 f"{name}: the model has collapsed: the {what} of different crops are all alike "
                 f"(standard deviation {spread:.1g}, a trained model has more than {smallest:g}), "
-                f"so that it ranks nobody; {REMEDY}"
+                f"so that its scores cannot rank; {REMEDY}"
             )
 
 
@@ -65,7 +65,7 @@ def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32
 
 
 def drawn_patterns(preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Crops of coloured stripes that a model tells apart, `(n, height, width, 3)` uint8 RGB.
+    """Crops of stripes, each in other colours, `(n, height, width, 3)` uint8 RGB.
 
     Always the same ones: they probe a model where no crops of people are at hand.
     """

@@ -66,7 +66,7 @@ class WeightSource(_Described):
     Attributes:
         role: what they were to the artefact, or to another source of it.
         name: the file's name, or a word such as `torchvision`.
-        sha256: of the file; None where there was none, or an older artefact does not say.
+        sha256: of the file; None where there was none, or an older artefact does not store it.
         data: what the project's own training put into an artefact.
         documented_data: data sets that the weights' publisher names, such as `MSMT17`.
         terms: under what terms the weights may be used; empty where not known.
@@ -147,7 +147,7 @@ class TrainingFingerprints:
     Attributes:
         crops: fingerprints of training crops, `(n,)` int64, ascending; the lowest
             `MOST_FINGERPRINTS` where there were more, which is a random sample of the crops.
-        people: the same of people of data sets whose identities are the same for everybody.
+        people: fingerprints of people, of data sets whose identities are the same at every site.
     """
 
     crops: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))

@@ -82,7 +82,7 @@ def timm_backbone(name: str) -> BackboneKind:
 
 
 def timm_weights(name: str) -> tuple[str, str]:
-    """What timm knows of its pretrained weights for a backbone: their name, and their licence.
+    """The name and the licence of timm's pretrained weights for a backbone.
 
     The name has the tag, which abbreviates the recipe and the data; the licence may be empty.
     """

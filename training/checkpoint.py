@@ -198,7 +198,7 @@ def load_checkpoint(
         run: the run's folder.
         parts: as they were saved; each is given its state.
         identity: of this run.
-        notice: is told of a damaged checkpoint.
+        notice: is given a line about a damaged checkpoint.
 
     Raises:
         InputProblem: when no checkpoint is whole, or when it belongs to another recipe or to other
@@ -253,7 +253,7 @@ def _same_recipe(found: dict[str, Any], identity: RunIdentity) -> bool:
         recipe = Recipe.model_validate(found["recipe"])
     except ValidationError:
         return False
-    # Files are compared by what they hold; checkpoints of earlier versions know their paths alone.
+    # Files are compared by content; checkpoints of earlier versions hold only their paths.
     files = found.get("files")
     return _settings(recipe, files is None) == _settings(identity.recipe, files is None) and (
         files in (None, dict(identity.files))

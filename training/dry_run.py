@@ -51,7 +51,7 @@ class Estimate(BaseModel):
         domains: what is trained on.
         steps_per_epoch, epochs, steps: the run's length.
         crops_in_epoch: how many of the crops an epoch shows; the next one shows others.
-        single_crop_identities: people with one crop, who are left out.
+        single_crop_identities: people with one crop; they are left out.
         embedder, metric_network: their cost; M-Net's is for one pair.
         published: rows of a paper with the costs that it reports, to stand beside.
         seconds_per_step: the median of a few steps after a first one, whose memory is set up.

@@ -88,8 +88,8 @@ def finish_run(
     recipe, device = run.recipe, choose_device(device_name)
     if not others and not recipe.held_out.fraction:
         raise InputProblem(
-            f"{run.folder}: its training held nobody out; name people whom it was not trained on "
-            "with gmn finish --data"
+            f"{run.folder}: its training held out no people; name people whom it was not trained "
+            "on with gmn finish --data"
         )
     provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
     if others:
@@ -170,7 +170,7 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
     """By data set, the people held out, of whom an artefact can be measured and calibrated.
 
     Raises:
-        InputProblem: where nobody of a set is held out, or too few under two cameras.
+        InputProblem: where none of a set's people is held out, or too few under two cameras.
     """
     searches = {}
     for dataset in datasets:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 SEEN_CROPS = 4
-"""Of how many of a person's crops the mean feature is taken to find who looks like them."""
+"""Crops of a person whose mean feature is compared with other people's."""
 ROWS_AT_ONCE = 1024
 
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
@@ -42,7 +42,7 @@ def build_sampler(records: Sequence[CropRecord], recipe: Recipe) -> PKSampler:
 
 
 def refresh_neighbours(run: Run, epoch: int) -> None:
-    """Finds who looks like whom, where the run's sampler needs it before an epoch.
+    """Finds each person's nearest others, where the run's sampler needs them before an epoch.
 
     Leaves the networks in evaluation mode.
 
@@ -71,7 +71,7 @@ class HardSampler(PKSampler):
     """Batches as `PKSampler` makes them; a share of them is made anew of people who look alike.
 
     Such a batch keeps its first person, and holds P − 1 of the 2(P − 1) people of the same domain
-    whose features are nearest to theirs: the pairs that a ranking has to tell apart. Until `find`
+    whose features are nearest to theirs: the pairs that a ranking confuses first. Until `find`
     has run, all batches are `PKSampler`'s.
     """
 
@@ -92,7 +92,7 @@ class HardSampler(PKSampler):
         self._names = sorted(self._people)
         self._number = {person: number for number, person in enumerate(self._names)}
         self._person_of_row = [record.person for record in records]
-        # Of each person the others, nearest first, by their place in `_names`; −1 for nobody.
+        # Of each person the others, nearest first, by their place in `_names`; −1 for none.
         self._neighbours = np.empty((0, 0), np.int64)
 
     def is_due(self, epoch: int) -> bool:
@@ -102,7 +102,7 @@ class HardSampler(PKSampler):
         return self._settings.hard > 0 and not (known and (every == 0 or epoch % every))
 
     def find(self, embed: Embed) -> None:
-        """Finds who looks like whom, by the cosine of mean features.
+        """Finds each person's nearest others by the cosine of mean features.
 
         Args:
             embed: called once, with up to `SEEN_CROPS` rows of each person.
@@ -143,7 +143,7 @@ class HardSampler(PKSampler):
         return batches
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Who looks like whom, for a checkpoint."""
+        """Each person's nearest others, for a checkpoint."""
         return {"neighbours": torch.from_numpy(self._neighbours)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

@@ -162,7 +162,7 @@ def _from_checkpoint(path: Path) -> Start | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-        # The backbone that is to take it up says what is wrong with it.
+        # The backbone, which then reads the file, reports what is wrong with it.
         return None
     if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
         return None
@@ -177,7 +177,7 @@ def _from_checkpoint(path: Path) -> Start | None:
             part_of(networks, "embedder"),
             part_of(networks, "metric_network"),
             tuple(
-                f"{name}, which knows the people or the teachers of that run"
+                f"{name}, which is of the people or the teachers of that run"
                 for name in ("classifier", "projections")
                 if part_of(networks, name)
             ),

@@ -243,7 +243,7 @@ def command_line() -> str:
 def without_folders(word: str) -> str:
     """A word of a command line with paths cut to their last two names.
 
-    Where data lay on somebody's disk does not belong into an artefact that travels.
+    An artefact is passed on, and the folders of the machine that made it are private.
     """
     # An option behind a spec's path also has "=", but no path behind it.
     marks = [mark for mark in "=:" if mark in word and "/" in word.rpartition(mark)[2]]
@@ -268,5 +268,5 @@ def _splits(records: Sequence[CropRecord]) -> tuple[str, ...] | None:
 
 
 def _version(dataset: Dataset) -> str:
-    """Which version of a set it is, since a spec does not always say."""
+    """Which version of a set it is, since a spec does not always state it."""
     return f" ({dataset.version})" if dataset.version else ""

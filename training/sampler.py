@@ -32,8 +32,8 @@ class PKSampler:
     in random order, and the other P − 1 are drawn at random, as are the crops of all.
 
     By `domains`, a batch is of one domain and the domains take turns, so that each weighs the same
-    whatever its size; within one nobody comes up again before all others did. An epoch has as many
-    batches as by `crops`.
+    whatever its size; within one each person comes up again only after all others did. An epoch has
+    as many batches as by `crops`.
 
     An identity with a single crop has no positive pair and is left out.
     """
@@ -109,7 +109,7 @@ class PKSampler:
         return turns, batches
 
     def _interleaved(self, turns: dict[Person, int], random: np.random.Generator) -> list[Person]:
-        """Every turn of everybody: a person's spread over the epoch, and so each domain's."""
+        """Every turn of every person, each person's and each domain's spread over the epoch."""
         domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
         for person, count in turns.items():
             for index, offset in enumerate(random.random(count)):
@@ -127,9 +127,9 @@ class PKSampler:
     def _fill(
         self, waiting: list[Person], turns: dict[Person, int], batches: int
     ) -> Iterator[list[Person]]:
-        """Batches of P people each, in the order they wait; nobody is in one twice.
+        """Batches of P people each, in the order they wait; none is in one twice.
 
-        Who has as many turns left as there are batches must be in every one of them.
+        A person with as many turns left as there are batches is in every one of them.
         """
         queue, left, ahead = deque(waiting), dict(turns), Counter[Person]()
         for rest in range(batches, 0, -1):

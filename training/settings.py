@@ -23,15 +23,15 @@ class Sampling(Section):
         order: what an epoch is made of. `crops`: each identity's crops, K at a time. `identities`:
             each identity once, its batch filled up with others at random, as MSFL's paper has it.
             `domains`: each batch of one domain, the domains by turns.
-        hard: share of the batches that hold people who look alike: somebody, and P − 1 of the
+        hard: share of the batches that hold people who look alike: one person, and P − 1 of the
             2(P − 1) people of the same domain with the nearest features.
         hard_every: after how many epochs the features are taken anew; with 0 those of the starting
             networks decide throughout.
         across_cameras: whether a person's K crops are of as many cameras as there are.
         identities_per_set: how many people of each data set take part in training at most, chosen
-            by a hash with the seed of `held_out`; null takes everybody. Nobody held out is touched.
+            by a hash with the seed of `held_out`; null takes all. People held out are not counted.
         recombined: how many people are added to each photographed set, put together of the upper
-            half of one who is trained on and the lower half of another.
+            half of one training person and the lower half of another.
     """
 
     identities: int = Field(16, ge=2)
@@ -182,8 +182,8 @@ class HeldOut(Section):
     """Identities kept out of training, chosen by a seeded hash of (data set, identity).
 
     Attributes:
-        fraction: share of each data set's people. With 0 everybody is trained on, as papers do:
-            the run ends with a checkpoint, which `gmn finish --data` calibrates on other people.
+        fraction: share of each data set's people. With 0 the run trains on all, as papers do:
+            it ends with a checkpoint, which `gmn finish --data` calibrates on other people.
     """
 
     fraction: float = Field(0.15, ge=0, lt=1)

@@ -83,9 +83,9 @@ def train(
             weights at the end where the recipe asks for an average.
         report: called after every step with steps done, steps in all, and the loss terms as they
             were last logged: to read them at every step would make a GPU wait.
-        notice: is told what a person should know, such as of a damaged checkpoint, and given
-            the figures of each validation.
-        searches: the held-out people that are measured while training; with none nobody is.
+        notice: is given a line for each event, such as a damaged checkpoint, and the figures of
+            each validation.
+        searches: the held-out people that are measured while training; may be empty.
 
     Raises:
         InputProblem: when the loss or a gradient is not finite, naming crops of the batch.

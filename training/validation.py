@@ -34,10 +34,10 @@ Figures = dict[str, dict[str, dict[str, float]]]
 
 
 def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
-    """By data set, the held-out people to measure on; empty where the recipe measures nobody.
+    """By data set, the held-out people to measure on; empty where the recipe does not validate.
 
     Raises:
-        InputProblem: where nobody of a data set is held out under two cameras.
+        InputProblem: where no held-out person of a data set is seen by two cameras.
     """
     if not recipe.validation.every_epochs or not recipe.held_out.fraction:
         return {}
@@ -54,7 +54,7 @@ def _search(recipe: Recipe, dataset: Dataset) -> Search:
     seen_twice = [record for record in held_out if len(cameras[record.identity]) > 1]
     if not seen_twice:
         raise InputProblem(
-            f"{dataset.spec}: nobody of those held out is seen by two cameras; raise "
+            f"{dataset.spec}: none of the held-out people is seen by two cameras; raise "
             "held_out.fraction, or set validation.every_epochs=0"
         )
     taken: Counter[tuple[str, str]] = Counter()

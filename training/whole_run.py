@@ -39,7 +39,7 @@ def train_artefact(
     """Trains by a recipe and writes the artefact and its report into a folder.
 
     Args:
-        recipe: from `training.recipe.read_recipe`; it holds somebody out.
+        recipe: from `training.recipe.read_recipe`; its `held_out.fraction` is above 0.
         datasets: from `training.datasets.registry.read_datasets`.
         out: the run's folder; it is made where it is missing.
         resume: continue the run that is in it.
@@ -80,7 +80,7 @@ def begin_run(
 
     Args:
         recipe: decides everything but the data.
-        source: where the data come from, for who finishes the run later.
+        source: where the data come from; `gmn finish` reads it.
         datasets: what it trains on.
         out: the run's folder; its parent exists.
         processes: those that train together; the leading one writes.

@@ -88,14 +88,14 @@ def test_figures_are_of_the_weights_that_the_artefact_stores(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gmn.run(["finish", str(run)]) == 0
-    told = json.loads((run / "report.json").read_text())["datasets"][0]["scorings"]
+    stored = json.loads((run / "report.json").read_text())["datasets"][0]["scorings"]
     capsys.readouterr()
     command = ["evaluate", str(run / "model.safetensors"), "--data", DATA, "--split", "held-out"]
     assert gmn.run([*command, "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)["datasets"][0]["scorings"]
     for scoring in ("cosine", "mnet"):
-        assert measured[scoring]["distribution"] == told[scoring]["distribution"]
-        assert measured[scoring]["metrics"] == told[scoring]["metrics"]
+        assert measured[scoring]["distribution"] == stored[scoring]["distribution"]
+        assert measured[scoring]["metrics"] == stored[scoring]["metrics"]
 
 
 def test_a_checkpoint_that_is_not_there_is_named(
@@ -117,18 +117,18 @@ def test_data_that_have_moved_are_named_with_the_file_to_correct(
         assert gmn.run(["finish", str(run)]) == 2
     finally:
         file.write_text(kept)
-    told = capsys.readouterr().err
-    assert "/nowhere" in told
-    assert f"correct their paths in {file}" in told
+    error = capsys.readouterr().err
+    assert "/nowhere" in error
+    assert f"correct their paths in {file}" in error
 
 
-def test_a_run_that_holds_nobody_out_by_chance_is_refused_before_its_first_step(
+def test_a_run_that_by_chance_holds_out_no_people_is_refused_before_its_first_step(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(tmp_path / "run", "held_out.fraction=1e-9") == 2
-    told = capsys.readouterr().err
-    assert "none of its people is held out" in told
-    assert "raise held_out.fraction" in told
+    error = capsys.readouterr().err
+    assert "none of its people is held out" in error
+    assert "raise held_out.fraction" in error
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_set_of_one_camera_is_refused_before_the_first_step(
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_run_on_everybody_is_finished_with_other_people(
+def test_a_run_on_all_people_is_finished_with_other_people(
     train: Callable[..., int], tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -149,7 +149,7 @@ def test_a_run_on_everybody_is_finished_with_other_people(
     assert f"gmn finish {out} --data SPEC" in " ".join(capsys.readouterr().err.split())
     assert not (out / "model.safetensors").exists()
     assert gmn.run(["finish", str(out)]) == 2
-    assert "held nobody out; name people" in capsys.readouterr().err
+    assert "held out no people; name people" in capsys.readouterr().err
     assert gmn.run(["finish", str(out), "--data", manifest(tmp_path, drawn_crops)]) == 0
     description = load_artefact(out / "model.safetensors").description
     assert description.calibration.data == "identities of others"
@@ -161,8 +161,8 @@ def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
     out = tmp_path / "run"
     settings = ("initial_weights=none", "embedder.last_stride=2", "optimisation.epochs=1")
     assert train(out, *settings, "sampling.images=2") == 2
-    told = capsys.readouterr().err
-    assert "the model has collapsed" in told
-    assert "more epochs" in told
+    error = capsys.readouterr().err
+    assert "the model has collapsed" in error
+    assert "more epochs" in error
     assert not (out / "model.safetensors").exists()
     assert (out / "checkpoint.pt").exists()

@@ -55,7 +55,7 @@ def test_it_ranks_as_the_cosine_does(layers, likeness: float) -> None:
     assert slope > 0
     line = scores.min() + slope * (cosines - cosines.min())
     torch.testing.assert_close(scores, line, atol=1e-3, rtol=1e-4)
-    # Cosines that float32 tells apart only just are not looked at.
+    # Cosines that differ by little more than the precision of float32 are left out.
     for cosine, score in zip(cosines, scores, strict=True):
         ordered = cosine[score.argsort()]
         assert bool((ordered.diff() > -1e-5).all())

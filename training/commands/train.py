@@ -228,7 +228,7 @@ def _train_one(
         return
     if not recipe.held_out.fraction:
         console.print(
-            f"{out}: nobody was held out; gmn finish {out} --data SPEC makes the artefact, "
+            f"{out}: no people were held out; gmn finish {out} --data SPEC makes the artefact, "
             "calibrated on people whom it was not trained on",
             markup=False,
             soft_wrap=True,

@@ -24,7 +24,7 @@ def limit_identities(
 
     Args:
         records: in any order, which is kept.
-        per_set: how many people of each data set stay; None keeps everybody.
+        per_set: how many people of each data set stay; None keeps all.
         seed: another seed, another choice.
     """
     if per_set is None:
@@ -43,16 +43,16 @@ def limit_identities(
 def fewer_people(
     dataset: Dataset, most: int | None, held_out: Mapping[str, float] | None = None
 ) -> Dataset:
-    """The set with at most so many of the people who are searched for.
+    """The set with at most so many of the people who have queries.
 
-    Where a set has a query split, these are the people of that split. What shows nobody, as
-    distractors do, stays.
+    Where a set has a query split, these are the people of that split. Crops of no
+    person, such as distractors, stay.
 
     Args:
         dataset: as read by the registry.
-        most: how many people stay, chosen as `limit_identities` does; None keeps everybody.
-        held_out: `fraction` and `seed` of a training, where the people that it held out are
-            searched for; None is everybody.
+        most: how many people stay, chosen as `limit_identities` does; None keeps all.
+        held_out: `fraction` and `seed` of a training, where only the people that it
+            held out have queries; None is all people.
     """
     if most is None:
         return dataset

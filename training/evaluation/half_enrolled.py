@@ -1,6 +1,6 @@
-"""Open-set search with half of the people enrolled: who is found at one false alarm in a hundred.
+"""Open-set search with half of the people enrolled: the share found at 1% false alarms.
 
-Half of the people are enrolled and everybody is searched for. The threshold is the best one there
+Half of the people are enrolled and all are searched for. The threshold is the best one there
 is: the lowest at which strangers' searches raise no more false alarms than asked. So a ready-made
 model, which has no calibration, is measured as an artefact is.
 """
@@ -43,7 +43,7 @@ def half_enrolled(
 ) -> HalfEnrolled | None:
     """Detection at `FALSE_ALARM_RATE` obtained, over several draws of the enrolled half.
 
-    Only crops of people who are searched for are enrolled: junk and distractors are not.
+    Only crops of people with queries are enrolled: junk and distractors are not.
 
     Args:
         score_rows: of one search.
@@ -73,7 +73,7 @@ def half_enrolled(
             _detection(genuine, impostor[draw], chosen[draw][owner], weights[owner])
             for draw in range(draws)
         ]
-        # Of few people a draw may have nobody to find, or no stranger.
+        # With few people a draw may lack enrolled people with a query, or strangers.
         found += [float(np.nanmean(rates))] if np.isfinite(rates).any() else []
     if len(found) < RESAMPLES // 2:
         return None

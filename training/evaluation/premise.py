@@ -81,7 +81,7 @@ def measure_premise(
     """The gap of every two domains in both spaces, and both spaces as pictures.
 
     Args:
-        artefact: its embedder makes the instances; its M-Net says which kind pair features are;
+        artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;
             without it they are squares.
         couples: what `sample_couples` gives.
         seed: of permutations, folds and pictures.

@@ -94,12 +94,12 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
         held_out: `fraction` and `seed`, from the artefact's provenance.
 
     Raises:
-        InputProblem: where nobody was held out, or nobody of this set.
+        InputProblem: where no people were held out, or none of this set.
     """
     fraction, seed = held_out.get("fraction", 0.0), int(held_out.get("seed", 0))
     if fraction <= 0.0:
         raise InputProblem(
-            "the artefact's training held nobody out; evaluate on data it was not trained on, "
+            "the artefact's training held out no people; evaluate on data it was not trained on, "
             "with --split all"
         )
     records = [

@@ -35,7 +35,7 @@ class EvaluationRequest:
         page: a page will be written.
         pictures: it shows crops.
         device: where the networks run.
-        people: search for at most so many people of each set; None is everybody.
+        people: search for at most so many people of each set; None is all.
     """
 
     scorings: Sequence[str] | None
@@ -60,8 +60,8 @@ class EvaluationRequest:
             progress_bar: shows how far the long steps are.
 
         Raises:
-            InputProblem: where a set cannot be searched, or has nobody held out, or where the
-                artefact has no M-Net for a scoring that needs it.
+            InputProblem: where a set cannot be searched, or none of its people is held out, or
+                where the artefact has no M-Net for a scoring that needs it.
         """
         scorings = self.scorings or loaded.description.scorings
         if needs_metric_network(scorings):
@@ -89,10 +89,10 @@ class EvaluationRequest:
     def searches(
         self, artefact: Artefact, datasets: Sequence[Dataset]
     ) -> list[tuple[Dataset, Search]]:
-        """Each set with the people who are asked for, and how they are searched.
+        """Each set with the chosen people, and its search.
 
         Raises:
-            InputProblem: where a set cannot be searched, or has nobody held out.
+            InputProblem: where a set cannot be searched, or none of its people is held out.
         """
         known = artefact.description.provenance.held_out
         held_out = known if self.held_out else None

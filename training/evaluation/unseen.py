@@ -81,7 +81,7 @@ class SeenPeople:
     reasons: tuple[str, ...] = ()
 
     def of(self, search: Search) -> frozenset[str]:
-        """Those who are searched for."""
+        """The people among the queries of a search."""
         return self.identities & {record.identity for record in search.queries}
 
 
@@ -153,7 +153,7 @@ def unseen_people(
 def trained_on(
     provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
 ) -> str | None:
-    """Why an artefact knows a data set's people or cameras; None where it does not.
+    """Why a data set's people or cameras may have been trained on; None where they were not.
 
     Args:
         provenance, training: the artefact's.
@@ -210,13 +210,13 @@ def _same_name(documented: str, dataset: Dataset) -> bool:
 def _trained_by_name(
     known: TrainingData, dataset: Dataset, held_out: Mapping[str, float]
 ) -> set[str]:
-    """People that an older artefact may have been trained on, by what it says of a set.
+    """People that an older artefact may have been trained on, by what it states of a set.
 
     Those of the test splits were not, unless the training had more crops of the set than its
     training split holds.
 
     Args:
-        known: what the artefact says.
+        known: the artefact's statement.
         dataset: of that name.
         held_out: `fraction` and `seed` of the people held out; empty where they are not known.
     """

@@ -1,4 +1,4 @@
-"""`gmn train` on data of one's own: what is wrong with them is said before the first step."""
+"""`gmn train` on data of one's own: errors in them are reported before the first step."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def test_crops_that_cannot_be_read_are_counted_and_named_before_the_first_step(
     shop = people(tmp_path / "shop", 12)
     (shop / "3-a-0.png").write_bytes((shop / "3-a-0.png").read_bytes()[:60])
     draw(shop / "moved.gif", 3).replace(shop / "5-b-1.png")
-    status, said = train(f"manifest:{shop}")
+    status, error = train(f"manifest:{shop}")
     assert status == 2
-    assert "2 of 48 crops cannot be read" in said
-    assert "3-a-0.png: the image" in said
-    assert "5-b-1.png: the bytes are not a JPEG, PNG, WebP or BMP image; convert the file" in said
+    assert "2 of 48 crops cannot be read" in error
+    assert "3-a-0.png: the image" in error
+    assert "5-b-1.png: the bytes are not a JPEG, PNG, WebP or BMP image; convert the file" in error
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -76,18 +76,18 @@ def test_of_many_unreadable_crops_the_first_few_are_named(tmp_path: Path) -> Non
 def test_crops_of_one_camera_are_refused_before_the_first_step(
     tmp_path: Path, train: Train
 ) -> None:
-    status, said = train(f"manifest:{people(tmp_path / 'shop', 30, cameras='a')}")
+    status, error = train(f"manifest:{people(tmp_path / 'shop', 30, cameras='a')}")
     assert status == 2
-    assert "all crops are of one camera; a search across cameras needs two or more" in said
+    assert "all crops are of one camera; a search across cameras needs two or more" in error
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_people_with_one_crop_each_do_not_fill_a_batch(tmp_path: Path, train: Train) -> None:
     shop = people(tmp_path / "shop", 30, cameras="a", crops=1)
-    status, said = train(f"manifest:{shop}", "held_out.fraction=0")
+    status, error = train(f"manifest:{shop}", "held_out.fraction=0")
     assert status == 2
-    assert "only 0 of 30 identities" in said
-    assert "two crops or more, a batch needs 4; give more data" in said
+    assert "only 0 of 30 identities" in error
+    assert "two crops or more, a batch needs 4; give more data" in error
 
 
 def test_fewer_people_than_a_batch_are_refused_with_the_setting_to_lower(
@@ -96,7 +96,7 @@ def test_fewer_people_than_a_batch_are_refused_with_the_setting_to_lower(
     for number, person in enumerate(("ann", "bob", "eve")):
         for crop in range(4):
             draw(tmp_path / "shop" / person / f"{crop}.png", 10 * number + crop)
-    status, said = train(f"folder:{tmp_path / 'shop'}", "held_out.fraction=0")
+    status, error = train(f"folder:{tmp_path / 'shop'}", "held_out.fraction=0")
     assert status == 2
-    assert "only 3 of 3 identities have two crops or more, a batch needs 4" in said
-    assert "lower sampling.identities" in said
+    assert "only 3 of 3 identities have two crops or more, a batch needs 4" in error
+    assert "lower sampling.identities" in error

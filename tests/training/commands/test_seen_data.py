@@ -64,7 +64,7 @@ def artefact(folder, own, tiny_artefact) -> Path:
 
 
 def described(path: Path, like: Path, recipe: Recipe, *datasets: Dataset) -> Path:
-    """An artefact that says it was trained by a recipe on all crops of some sets."""
+    """An artefact whose provenance states a recipe and all crops of some sets."""
     records = [record for dataset in datasets for record in dataset.records]
     provenance, training = describe_training(recipe, datasets, records, "gmn train")
     known = load_artefact(like)

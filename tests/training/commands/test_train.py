@@ -52,7 +52,7 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) ->
     assert answer["memory_bytes"] > 100e6
 
 
-def test_a_dry_run_and_a_run_say_what_an_epoch_leaves_out(
+def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ["path,identity,camera"]

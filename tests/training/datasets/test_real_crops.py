@@ -54,8 +54,8 @@ def test_market1501_as_published_is_read_whole() -> None:
         "gallery": 750,
     }
     assert not people["train"] & people["gallery"]
-    nobody = Counter(record.identity for record in records if record.identity in ("-1", "0000"))
-    assert nobody == {"-1": 3_819, "0000": 2_798}
+    unlabelled = Counter(record.identity for record in records if record.identity in ("-1", "0000"))
+    assert unlabelled == {"-1": 3_819, "0000": 2_798}
 
 
 def test_no_more_of_real_people_is_flagged_than_is_the_same_picture() -> None:

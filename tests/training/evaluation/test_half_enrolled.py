@@ -1,4 +1,4 @@
-"""Half of the people are enrolled, everybody is searched for, at 1% false alarms obtained."""
+"""Half of the people are enrolled, all are searched for, at 1% false alarms obtained."""
 
 import numpy as np
 import pytest

@@ -72,7 +72,7 @@ def test_the_average_of_several_sets_is_surer_than_one_set():
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(2, 2), (3, 1), (4, 4)])
-def test_seeds_of_one_recipe_are_told_apart_once_in_20_times_at_most(ours, theirs):
+def test_seeds_of_one_recipe_differ_by_the_test_once_in_20_times_at_most(ours, theirs):
     random = np.random.default_rng(8)
     trials, apart = 200, 0
     people = np.repeat(np.arange(60), 2)

@@ -52,5 +52,5 @@ def test_held_out_people_are_those_that_the_hash_chose():
 
 
 def test_an_artefact_that_held_nobody_out_is_refused():
-    with pytest.raises(InputProblem, match="held nobody out"):
+    with pytest.raises(InputProblem, match="held out no people"):
         held_out_people(dataset(("1", "a", None), ("1", "b", None)), {"fraction": 0.0, "seed": 0})
