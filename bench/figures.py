@@ -25,6 +25,8 @@ PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
+# A peer: trained by its publisher, who may not state on what.
+READY_MADE = "ready-made model"
 # Weights with undocumented data may have been trained on the domain; so may their students.
 UNSEEN_BUT_START = "left out, starting weights' training data unknown"
 # A student of a ready-made model may have learned of the domain from its teacher.
@@ -56,7 +58,7 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
                 row = {
                     "model": name if peer else label,
                     "data": dataset["name"],
-                    "people": "training data unknown" if peer else people,
+                    "people": READY_MADE if peer else people,
                     "queries": dataset["queries"],
                     "gallery": dataset["gallery"],
                     "identities": dataset["identities"],

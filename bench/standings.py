@@ -6,7 +6,8 @@ scorings and each peer by cosine: mAP, Rank-1, and the share found at 1% false a
 the people enrolled, with paired differences between each artefact's default scoring and each peer.
 It writes `RUNS/LABEL/report.json`, `docs/figures/NAME.json`, and the table between the markers
 `<!-- NAME -->` and `<!-- /NAME -->` of the page that has them. What RUNS has already is not
-measured again. A peer embeds a crop once, whatever the number of artefacts.
+measured again. A peer embeds a crop once, whatever the number of artefacts. With `--left-out` an
+artefact is measured only on the sets that it was not trained on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from training.evaluation.files import make_folder
 from training.evaluation.peers import Peer
 from training.evaluation.report_page import write_report
 from training.evaluation.request import EvaluationRequest
-from training.evaluation.unseen import artefact_files
+from training.evaluation.unseen import artefact_files, trained_on
 
 REPORT = "report.json"
 
@@ -86,12 +87,24 @@ def main(arguments: Sequence[str]) -> None:
             raise InputProblem(f"--artefact {word}: write it as LABEL=ARTEFACT")
         ((_, file),) = artefact_files([name]).items()
         folder, loaded = asked.runs / label, load_artefact(file)
-        if not _is_measured(folder, loaded, request, datasets):
+        own = _left_out(name, loaded, datasets) if asked.left_out else datasets
+        if not _is_measured(folder, loaded, request, own):
             make_folder(folder)
-            report, _ = request.measure(name, loaded, datasets, progress_bar)
+            report, _ = request.measure(name, loaded, own, progress_bar)
             write_report(folder, report)
         rows += condense(label, json.loads((folder / REPORT).read_text(encoding="utf-8")))
     write_table(asked.name, without_repeats(rows))
+
+
+def _left_out(name: str, artefact: Artefact, datasets: Sequence[Dataset]) -> list[Dataset]:
+    provenance = artefact.description.provenance
+    found = [own for own in datasets if not trained_on(provenance, artefact.training, own)]
+    if not found:
+        raise InputProblem(
+            f"{name}: was trained on every --data; train one with gmn train … --leave-out NAME, or "
+            "measure it without --left-out"
+        )
+    return found
 
 
 def without_repeats(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
@@ -148,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peer", action="append", type=Path, default=[], help=".xml or .onnx")
     parser.add_argument("--runs", type=Path, required=True, help="where the reports are kept")
     parser.add_argument("--split", choices=("all", "held-out"), default="all")
+    parser.add_argument(
+        "--left-out", action="store_true", help="each artefact on sets that it was not trained on"
+    )
     parser.add_argument("--people", type=int, default=None, help="at most so many of each set")
     parser.add_argument("--device", default="auto")
     return parser

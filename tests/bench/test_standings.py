@@ -8,8 +8,12 @@ import pytest
 
 from bench import figures
 from bench.standings import main
+from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
+from training.datasets.registry import read_dataset
 from training.evaluation.peers import Peer
+from training.provenance import describe_training
+from training.recipe import read_recipe
 
 
 @pytest.fixture
@@ -55,3 +59,27 @@ def test_each_artefact_and_peer_has_a_row_and_nothing_is_measured_twice(
 def test_a_table_without_a_place_is_refused_before_anything_is_measured(page: Path) -> None:
     with pytest.raises(InputProblem, match="no page has markers <!-- lost -->"):
         main(["lost", "--data", "synthetic:3", "--artefact", "a=bundled", "--runs", "x"])
+
+
+def test_an_artefact_is_measured_on_the_sets_that_it_was_not_trained_on(
+    page: Path, tiny_artefact: Path, tmp_path: Path, drawn_crops
+) -> None:
+    known = read_dataset("synthetic:3,identities=8,domains=1,cameras=2,crops=1")
+    rows = ["path,identity,camera"]
+    for number, crop in enumerate(drawn_crops):
+        (tmp_path / f"{number}.png").write_bytes(crop.png)
+        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
+    (tmp_path / "other.csv").write_text("\n".join(rows))
+    recipe = read_recipe("quick")
+    own, training = describe_training(recipe, [known], known.records, "gmn train")
+    start = load_artefact(tiny_artefact)
+    description = start.description.model_copy(update={"provenance": own})
+    networks = (start.embedder, start.metric_network)
+    save_artefact(tmp_path / "own.safetensors", description, *networks, training=training)
+    words = ["all", "--runs", str(tmp_path / "runs"), "--device", "cpu", "--left-out"]
+    words += ["--artefact", f"one={tmp_path}/own.safetensors", "--data", known.spec]
+    with pytest.raises(InputProblem, match="was trained on every --data"):
+        main(words)
+    main([*words, "--data", f"manifest:{tmp_path}/other.csv"])
+    found = json.loads((tmp_path / "figures" / "all.json").read_text())
+    assert {(row["data"], row["people"]) for row in found} == {("other", "unseen domain")}
