@@ -222,7 +222,8 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
     if not found:
         return f"The weights of {weights.path.name}, after {weights.done:,} steps."
     return (
-        f"The best weights of {epochs} epochs, after epoch {found['epoch']:g}: "
+        f"The best weights of {epochs} {'epoch' if epochs == 1 else 'epochs'}, after epoch "
+        f"{found['epoch']:g}: "
         f"{found['scoring']} has mAP {100 * found['score']:.1f}% in the validation. They were "
         "chosen by held-out people, whose figures are a little better for it."
     )
