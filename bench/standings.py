@@ -7,7 +7,8 @@ the people enrolled, with paired differences between each artefact's default sco
 It writes `RUNS/LABEL/report.json`, `docs/figures/NAME.json`, and the table between the markers
 `<!-- NAME -->` and `<!-- /NAME -->` of the page that has them. What RUNS has already is not
 measured again. A peer embeds a crop once, whatever the number of artefacts. With `--left-out` an
-artefact is measured only on the sets that it was not trained on.
+artefact is measured only on the sets that it was not trained on, and one LABEL may stand for the
+folder of runs that `gmn train --protocol lodo` makes.
 """
 
 from __future__ import annotations
@@ -85,14 +86,17 @@ def main(arguments: Sequence[str]) -> None:
         label, equals, name = word.partition("=")
         if not equals:
             raise InputProblem(f"--artefact {word}: write it as LABEL=ARTEFACT")
-        ((_, file),) = artefact_files([name]).items()
-        folder, loaded = asked.runs / label, load_artefact(file)
-        own = _left_out(name, loaded, datasets) if asked.left_out else datasets
-        if not _is_measured(folder, loaded, request, own):
-            make_folder(folder)
-            report, _ = request.measure(name, loaded, own, progress_bar)
-            write_report(folder, report)
-        rows += condense(label, json.loads((folder / REPORT).read_text(encoding="utf-8")))
+        files = artefact_files([name])
+        for stem, file in files.items():
+            folder, loaded = asked.runs / label, load_artefact(file)
+            if len(files) > 1:
+                folder /= stem
+            own = _left_out(stem, loaded, datasets) if asked.left_out else datasets
+            if not _is_measured(folder, loaded, request, own):
+                make_folder(folder)
+                report, _ = request.measure(stem, loaded, own, progress_bar)
+                write_report(folder, report)
+            rows += condense(label, json.loads((folder / REPORT).read_text(encoding="utf-8")))
     write_table(asked.name, without_repeats(rows))
 
 

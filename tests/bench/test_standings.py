@@ -83,3 +83,13 @@ def test_an_artefact_is_measured_on_the_sets_that_it_was_not_trained_on(
     main([*words, "--data", f"manifest:{tmp_path}/other.csv"])
     found = json.loads((tmp_path / "figures" / "all.json").read_text())
     assert {(row["data"], row["people"]) for row in found} == {("other", "unseen domain")}
+    for name in ("without-other", "without-known"):
+        (tmp_path / "lodo" / name).mkdir(parents=True)
+        copy = tmp_path / "lodo" / name / "model.safetensors"
+        copy.write_bytes((tmp_path / "own.safetensors").read_bytes())
+    words[words.index(f"one={tmp_path}/own.safetensors")] = f"twin={tmp_path}/lodo"
+    main([*words, "--data", f"manifest:{tmp_path}/other.csv"])
+    assert sorted(one.name for one in (tmp_path / "runs" / "twin").iterdir()) == [
+        "without-known",
+        "without-other",
+    ]
