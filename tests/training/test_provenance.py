@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.artefact import load_artefact, resolve_artefact, save_artefact
-from model.provenance import TrainingFingerprints
+from model.provenance import TrainingFingerprints, WeightSource
 from training.datasets.synthetic import draw_people
 from training.provenance import (
     current_commit,
@@ -84,6 +84,25 @@ def test_a_checkpoint_to_start_from_passes_on_what_the_artefact_of_its_run_does(
     assert sources[0].data == known.description.provenance.data
     assert sources[0].terms == known.description.provenance.terms
     assert training.crops.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("documented", [("MSMT17",), ()])
+def test_imported_weights_are_as_documented_as_what_they_were_imported_from(
+    documented: tuple[str, ...], tiny_artefact: Path, tmp_path: Path
+) -> None:
+    known = load_artefact(tiny_artefact)
+    published = WeightSource(
+        role="initial weights", name="osnet.onnx", documented_data=documented, terms=""
+    )
+    provenance = known.description.provenance.model_copy(
+        update={"data": (), "sources": (published,)}
+    )
+    imported = tmp_path / "imported.safetensors"
+    description = known.description.model_copy(update={"provenance": provenance})
+    save_artefact(imported, description, known.embedder, known.metric_network)
+    (own, further), _ = inherited_weights("initial weights", str(imported))
+    assert own.documented_data == further.documented_data == documented
+    assert own.is_documented == bool(documented)
 
 
 @pytest.mark.parametrize(("word", "data"), [("torchvision", ("ImageNet",)), ("none", None)])
