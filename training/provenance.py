@@ -165,13 +165,10 @@ def inherited_weights(
     known = artefact.description.provenance
     own = own.model_copy(update={"data": known.data, "terms": joined_terms([known.terms, terms])})
     if not known.data and all(source.is_documented for source in known.all_sources):
-        # Imported, not trained: what its weights were trained on is what its sources were.
+        # Imported, not trained: its weights were trained on the data of its sources.
         names = (name for source in known.all_sources for name in source.documented_data)
         own = own.model_copy(
-            update={
-                "data": tuple(data for source in known.all_sources for data in source.data),
-                "documented_data": tuple(dict.fromkeys((*documented_data, *names))),
-            }
+            update={"documented_data": tuple(dict.fromkeys((*documented_data, *names)))}
         )
     return (own, *known.all_sources), artefact.training
 
