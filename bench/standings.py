@@ -6,7 +6,7 @@ scorings and each peer by cosine: mAP, Rank-1, and the share found at 1% false a
 the people enrolled, with paired differences between each artefact's default scoring and each peer.
 It writes `RUNS/LABEL/report.json`, `docs/figures/NAME.json`, and the table between the markers
 `<!-- NAME -->` and `<!-- /NAME -->` of the page that has them. What RUNS has already is not
-measured again. A peer embeds a crop once, whatever the number of artefacts. With `--left-out` an
+measured again. A peer embeds a crop once, however many artefacts there are. With `--left-out` an
 artefact is measured only on the sets that it was not trained on, and one LABEL may stand for the
 folder of runs that `gmn train --protocol lodo` makes.
 """

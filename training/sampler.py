@@ -32,7 +32,7 @@ class PKSampler:
     in random order, and the other P − 1 are drawn at random, as are the crops of all.
 
     By `domains`, a batch is of one domain and the domains take turns, so that each weighs the same
-    whatever its size; within one each person comes up again only after all others did. An epoch has
+    at any size; within one each person comes up again only after all others did. An epoch has
     as many batches as by `crops`.
 
     An identity with a single crop has no positive pair and is left out.
