@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from demo.command import serve_command
 from service.client.local import local_service
@@ -366,8 +367,7 @@ def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
 
 
 def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
-    page.wait_for_function("document.querySelector('#artefact').textContent")
-    assert page.locator("#artefact").inner_text().startswith("Artefact tiny.safetensors: Free of")
+    expect(page.locator("#artefact")).to_contain_text("Artefact tiny.safetensors: Free of")
     offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
     assert offered == ["M-Net", "Cosine", "Both, fused"]
 

@@ -27,6 +27,8 @@ def _slow_upload(guarded) -> Iterator[None]:
         sending = threading.Thread(target=dribble)
         sending.start()
         try:
+            # Until nearly all of it is held, another body could take its room.
+            eventually(lambda: _refused_before_it_is_read(guarded, 250_000))
             yield
         finally:
             stop.set()
@@ -35,7 +37,6 @@ def _slow_upload(guarded) -> Iterator[None]:
 
 def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(guarded):
     with _slow_upload(guarded):
-        eventually(lambda: _refused_before_it_is_read(guarded, 1_900_000))
         with guarded.upload(CROPS, 1_900_000, "enroll") as second:
             answer = second.recv(4096).decode()
         chunks = iter([START, *[b"x" * 200_000] * 7])
@@ -70,7 +71,7 @@ def test_an_announced_length_holds_nothing_until_the_bytes_arrive(guarded):
 def test_one_caller_leaves_room_for_the_others(guarded):
     body = [("images", ("a", b"x" * 900_000))]
     with _slow_upload(guarded):
-        eventually(lambda: guarded.ask("POST", CROPS, "enroll", files=body).status_code == 429)
+        assert guarded.ask("POST", CROPS, "enroll", files=body).status_code == 429
         assert guarded.ask("POST", CROPS, "lobby", files=body).status_code == 422
 
 
