@@ -157,7 +157,7 @@ def run_job(
     _gmn(*train)
     # Without L_gmn nothing trains M-Net, and its figures would be noise.
     rankings = job.row.scorings
-    if not recipe.losses.trains_metric_network:
+    if not recipe.losses.gmn:
         rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
     evaluation = run / "unseen"
     artefact = str(run / "model.safetensors")

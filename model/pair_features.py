@@ -43,13 +43,3 @@ def batch_pairs(size: int, device: torch.device | None = None) -> tuple[torch.Te
     """Row numbers of all B(B−1)/2 unordered pairs of a batch, two `(N,)` int64 tensors."""
     rows = torch.triu_indices(size, size, offset=1, device=device)
     return rows[0], rows[1]
-
-
-def pair_matrix(values: torch.Tensor, size: int) -> torch.Tensor:
-    """Values of all pairs of a batch, in the order of `batch_pairs`, as a symmetric `(B, B)`.
-
-    The diagonal is 0.
-    """
-    first, second = batch_pairs(size, values.device)
-    square = values.new_zeros((size, size)).index_put((first, second), values)
-    return square + square.T

@@ -22,7 +22,19 @@ LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.3, 1.5)
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
-COLOURING = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "erasing")
+COARSENESS = (0.3, 0.7)
+COLOURING = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "grayscale",
+    "blur",
+    "erasing",
+    "white_balance",
+    "gamma",
+    "coarse",
+)
 CROPS_IN_CACHE = 1
 
 
@@ -36,6 +48,10 @@ class Changes(NamedTuple):
         hue: turns of the colour circle, 0 changes nothing.
         sigma: of the blur, pixels.
         box: top, left, height and width of what is erased, `(B, 4)` pixels.
+        gains: factors of red, green and blue, `(B, 3)`, 1 changes nothing.
+        gamma: exponent of the pixels as shares of white, 1 changes nothing.
+        coarse: whether it loses resolution.
+        scale: to which share of its size it is reduced then.
     """
 
     flip: torch.Tensor
@@ -50,6 +66,10 @@ class Changes(NamedTuple):
     hue: torch.Tensor
     sigma: torch.Tensor
     box: torch.Tensor
+    gains: torch.Tensor
+    gamma: torch.Tensor
+    coarse: torch.Tensor
+    scale: torch.Tensor
 
     def share(self, part: slice) -> Changes:
         """Those of some of the crops."""
@@ -97,6 +117,10 @@ def draw_changes(
         box=_boxes(
             between(*ERASED_AREA), between(0.0, 1.0), between(0.0, 1.0), between(0, 1), size
         ),
+        gains=torch.stack([factor(settings.white_balance) for _ in range(3)], dim=1),
+        gamma=(math.log1p(settings.gamma) * between(-1.0, 1.0)).exp(),
+        coarse=happens(settings.coarse),
+        scale=between(*COARSENESS),
     )
 
 
@@ -187,8 +211,15 @@ def _recolour(
         pixels = _turn_hue(pixels, each(changes.hue)[:, 0])
     if settings.grayscale:
         pixels = torch.where(each(changes.grayscale), _luminance(pixels), pixels)
+    if settings.white_balance:
+        gains = changes.gains.to(crops.device, non_blocking=True)
+        pixels = (pixels * gains[:, :, None, None]).clamp_(0, 255)
+    if settings.gamma:
+        pixels = 255.0 * (pixels / 255.0).pow(each(changes.gamma))
     if settings.blur:
         pixels = _blur(pixels, changes)
+    if settings.coarse:
+        pixels = _coarsen(pixels, changes)
     if settings.erasing:
         _erase(pixels, changes, [round(255 * value) for value in size.mean])
     return pixels.round_().permute(0, 2, 3, 1).to(torch.uint8)
@@ -240,6 +271,20 @@ def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
     maps = functional.conv2d(maps, kernel[:, None, :, None], groups=len(kernel))
     maps = functional.conv2d(maps, kernel[:, None, None, :], groups=len(kernel))
     return pixels.index_copy_(0, chosen, maps.view(shape))
+
+
+def _coarsen(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
+    """Takes the resolution of a farther camera from the crops that drew it."""
+    chosen = changes.coarse.nonzero().flatten().tolist()
+    if not chosen:
+        return pixels
+    pixels = pixels.clone()
+    for row in chosen:
+        crop, scale = pixels[row : row + 1], float(changes.scale[row])
+        size = [max(1, round(scale * side)) for side in crop.shape[2:]]
+        small = functional.interpolate(crop, size, mode="bilinear", antialias=True)
+        pixels[row : row + 1] = functional.interpolate(small, crop.shape[2:], mode="bilinear")
+    return pixels
 
 
 def _erase(pixels: torch.Tensor, changes: Changes, fill: list[int]) -> None:

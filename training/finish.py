@@ -234,7 +234,7 @@ def _load_networks(
 ) -> tuple[Embedder, MetricNetwork | None]:
     """The networks with the weights as an artefact stores them, M-Net's statistics estimated.
 
-    There is no M-Net where no loss trained it: its scores would be noise.
+    There is no M-Net where no L_gmn trained it: its scores would be noise.
     """
     recipe = run.recipe
     people = {record.person for record in run.records}
@@ -253,7 +253,7 @@ def _load_networks(
     embedder.load_state_dict(weights.part("embedder"))
     round_as_stored(embedder)
     embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    if not recipe.losses.trains_metric_network:
+    if not recipe.losses.gmn:
         return embedder, None
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     metric_network.load_state_dict(weights.part("metric_network"))

@@ -21,7 +21,6 @@ from training.losses.distillation import (
 from training.losses.generalizable_metric import generalizable_metric_loss
 from training.losses.identity import identity_loss, margin_identity_loss
 from training.losses.pair_identity_center import pair_identity_center_loss
-from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.losses.triplet import triplet_loss
 from training.recipe import Recipe
 from training.settings import Distillation, Losses
@@ -37,7 +36,6 @@ class TrainedNetworks(nn.Module):
     Attributes:
         frozen_stages: how many of the backbone's stages are not trained, from the first on; they
             stay in evaluation mode, so that their BatchNorm statistics stay, too.
-        frozen_embedder: whether none of the embedder is.
         starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
     """
 
@@ -59,7 +57,6 @@ class TrainedNetworks(nn.Module):
             nn.Linear(dimension, size, bias=False) for size in teacher_dimensions
         )
         self.frozen_stages = recipe.optimisation.frozen_stages
-        self.frozen_embedder = recipe.optimisation.frozen_embedder
         self.starts_learnt = start.is_whole
         for module in self._frozen():
             module.requires_grad_(False)
@@ -69,15 +66,13 @@ class TrainedNetworks(nn.Module):
         return split_stages(self.embedder.config.backbone, self.embedder.backbone)
 
     def train(self, mode: bool = True) -> TrainedNetworks:
-        """Puts everything but what is frozen into training mode."""
+        """Puts everything but the frozen stages into training mode."""
         super().train(mode)
         for module in self._frozen():
             module.eval()
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        if self.frozen_embedder:
-            return [self.embedder]
         # Asked for anew: several processes replace a backbone's BatchNorms by their own.
         return [
             module for stage in self.backbone_stages()[: self.frozen_stages] for module in stage
@@ -111,8 +106,7 @@ def loss_terms(
         anchor: what the initial weights make of the batch's crops, `(B, d)`; adds `anchor`.
 
     Returns:
-        Of `identity`, `triplet`, `gmn`, `ranking`, `cosine_anchor` and `pic` those that are on, and
-        those that were added.
+        Of `identity`, `triplet`, `gmn` and `pic` those that are on, and those that were added.
     """
     terms: dict[str, torch.Tensor] = {}
     pair_logits = None
@@ -124,22 +118,18 @@ def loss_terms(
         terms["triplet"] = settings.triplet * triplet_loss(
             features.before_neck, labels, settings.margin, settings.triplet_form
         )
-    if settings.trains_metric_network or settings.pic:
+    if settings.gmn or settings.pic:
         first, second = batch_pairs(len(labels), labels.device)
         units = unit_features(features.after_neck)
         # index_select adds gradients up in a fixed order; indexing by [] does not.
         pairs = networks.metric_network.pair_features(
             units.index_select(0, first), units.index_select(0, second)
         )
-        if settings.trains_metric_network:
+        if settings.gmn:
             pair_logits = networks.metric_network(pairs)
-        if settings.gmn and pair_logits is not None:
             terms["gmn"] = settings.gmn * generalizable_metric_loss(
                 pair_logits, labels[first] == labels[second]
             )
-        if pair_logits is not None:
-            cosines = (units @ units.T)[first, second]
-            terms |= _score_terms(pair_logits, labels, cosines, settings)
         if settings.pic:
             terms["pic"] = settings.pic * pair_identity_center_loss(
                 pairs, labels[first], labels[second]
@@ -148,19 +138,6 @@ def loss_terms(
         terms["anchor"] = settings.anchor * feature_distillation_loss(features.after_neck, anchor)
     if lesson is not None and lesson.teachers:
         terms |= _lesson_terms(networks, features.after_neck, pair_logits, lesson)
-    return terms
-
-
-def _score_terms(
-    pair_logits: torch.Tensor, labels: torch.Tensor, cosines: torch.Tensor, settings: Losses
-) -> dict[str, torch.Tensor]:
-    """The weighted terms on the scores of all pairs, by name: `ranking`, `cosine_anchor`."""
-    terms: dict[str, torch.Tensor] = {}
-    scores = pair_logits[:, 1] - pair_logits[:, 0]
-    if settings.ranking:
-        terms["ranking"] = settings.ranking * pair_ranking_loss(scores, labels)
-    if settings.cosine_anchor:
-        terms["cosine_anchor"] = settings.cosine_anchor * cosine_anchor_loss(scores, cosines)
     return terms
 
 

@@ -128,24 +128,6 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _trains_something(self) -> Recipe:
-        if not self.optimisation.frozen_embedder:
-            return self
-        idle = [f"losses.{name}=0" for name in self.losses.of_embedder]
-        if self.losses.gradient_regulariser.weight:
-            idle.append("losses.gradient_regulariser.weight=0")
-        idle += ["distillation.teachers=[]"] if self.distillation.teachers else []
-        if idle:
-            raise ValueError(
-                f"optimisation.frozen_embedder trains M-Net alone; set {' and '.join(idle)}"
-            )
-        if not self.losses.trains_metric_network:
-            raise ValueError(
-                "optimisation.frozen_embedder trains M-Net alone; set losses.gmn or losses.ranking"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _sets_only_stages_that_there_are(self) -> Recipe:
         if find_backbone(self.embedder.backbone).stage_ends is not None:
             return self

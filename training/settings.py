@@ -50,6 +50,10 @@ class Augmentation(Section):
     Attributes:
         resize: height and width that a crop is resized to before one of the input's size is cut out
             of it at random; null resizes it to the input's size.
+        white_balance: each colour channel is multiplied by a factor of its own, as far from 1.
+        gamma: the exponent of the pixels lies between 1 / (1 + gamma) and 1 + gamma.
+        coarse: probability that a crop is reduced to a third to two thirds of its size and back, as
+            if its camera were farther away.
     """
 
     resize: tuple[int, int] | None = None
@@ -62,6 +66,9 @@ class Augmentation(Section):
     grayscale: float = Field(0.0, ge=0, le=1)
     blur: float = Field(0.0, ge=0, le=1)
     erasing: float = Field(0.0, ge=0, le=1)
+    white_balance: float = Field(0.0, ge=0, lt=1)
+    gamma: float = Field(0.0, ge=0)
+    coarse: float = Field(0.0, ge=0, le=1)
 
 
 class GradientRegulariser(Section):
@@ -102,8 +109,6 @@ class Losses(Section):
         label_smoothing: of the softmax form.
         triplet_form: what L_tri compares: `euclidean` distances of features, or 1 − `cosine`.
         margin: of L_tri, in units of its distance.
-        ranking: weight of M-Net's ranking loss: a person's pairs score above those of two people.
-        cosine_anchor: weight of what keeps M-Net's scores near the cosine, up to scale and offset.
         anchor: weight of 1 − cosine between a crop's embedding and the one that the initial
             weights give it; they must be of a whole embedder.
         perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
@@ -112,8 +117,6 @@ class Losses(Section):
     identity: float = Field(1.0, ge=0)
     triplet: float = Field(1.0, ge=0)
     gmn: float = Field(1.0, ge=0)
-    ranking: float = Field(0.0, ge=0)
-    cosine_anchor: float = Field(0.0, ge=0)
     pic: float = Field(0.1, ge=0)
     anchor: float = Field(0.0, ge=0)
     identity_form: Literal["softmax", "margin"] = "softmax"
@@ -124,17 +127,6 @@ class Losses(Section):
     margin: float = Field(0.3, ge=0)
     perturbation_from_epoch: int | None = Field(10, ge=0)
     gradient_regulariser: GradientRegulariser = GradientRegulariser()
-
-    @property
-    def trains_metric_network(self) -> bool:
-        """Whether M-Net learns which pairs are of one person: without it, its scores are noise."""
-        return bool(self.gmn or self.ranking)
-
-    @property
-    def of_embedder(self) -> tuple[str, ...]:
-        """The terms that are on and that no weight of M-Net depends on."""
-        names = ("identity", "triplet", "pic", "anchor")
-        return tuple(name for name in names if getattr(self, name))
 
 
 class Optimisation(Section):
@@ -150,8 +142,6 @@ class Optimisation(Section):
             rate times layer_decay^(4 − k).
         frozen_stages: how many of the backbone's stages keep their weights and BatchNorm
             statistics, from the first on.
-        frozen_embedder: whether the embedder keeps all of its weights and statistics, so that M-Net
-            alone is trained and galleries need no reindex.
         micro_batch: how many crops go through the network at a time, so that a batch fits into less
             memory; null takes all. Every loss still sees the whole batch. The network embeds each
             crop twice, and its BatchNorm has the statistics of a micro-batch.
@@ -165,7 +155,6 @@ class Optimisation(Section):
     backbone_multiplier: float = Field(1.0, gt=0)
     layer_decay: float = Field(1.0, gt=0, le=1)
     frozen_stages: int = Field(0, ge=0, le=3)
-    frozen_embedder: bool = False
     weight_decay: float = Field(5e-4, ge=0)
     epochs: int = Field(60, ge=1)
     warm_up_epochs: float = Field(10.0, ge=0)

@@ -48,11 +48,7 @@ class Trunk(nn.Module):
         cast = self._type is not torch.float32
         with torch.autocast(self._device.type, dtype=self._type, enabled=cast):
             before, stages = self.embedder.before_neck(images, self._stages, perturbations)
-        before = before.float()
-        if not before.requires_grad:
-            # Of a frozen embedder: M-Net's gradients are measured at its features all the same.
-            before = before.detach().requires_grad_()
-        return before, stages
+        return before.float(), stages
 
     def names_without_gradient(self) -> list[str]:
         """Parameters that no feature depends on: the neck's, and those of stages not fused."""
@@ -72,7 +68,7 @@ class GradientStep:
         self._run = run
         self._trunk = Trunk(run.networks.embedder, run.recipe, run.device)
         self._shared: DistributedDataParallel | None = None
-        if run.processes.count > 1 and not run.networks.frozen_embedder:
+        if run.processes.count > 1:
             ignored = self._trunk.names_without_gradient()
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
                 self._trunk, ignored

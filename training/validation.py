@@ -162,7 +162,7 @@ class Validation:
     def _figures(self, networks: TrainedNetworks) -> Figures:
         recipe, metric_network = self._run.recipe, None
         networks.eval()
-        if recipe.losses.trains_metric_network:
+        if recipe.losses.gmn:
             metric_network = networks.metric_network
             batches = training_batches(recipe, self._run.records, self._run.batches, BATCHES)
             # While DP is on, its statistics are of perturbed pairs, which no test pair is.

@@ -110,3 +110,37 @@ def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Te
 def test_another_seed_is_another_augmentation() -> None:
     one, other = (draw_changes(Augmentation(), SIZE, SIZE, 6, seed) for seed in (1, 2))
     assert not any(torch.equal(one[field], other[field]) for field in (4, 5, 6, 7, 8))
+
+
+def test_white_balance_multiplies_each_channel_by_its_own_factor(crops: torch.Tensor) -> None:
+    found, changes = changed(crops, white_balance=0.3)
+    assert bool(((changes.gains >= 0.7) & (changes.gains <= 1.3)).all())
+    assert len(set(changes.gains.flatten().tolist())) == 3 * len(crops)
+    expected = (crops.float() * changes.gains[:, None, None, :]).clamp(0, 255)
+    assert (found.float() - expected).abs().max() <= 0.5
+
+
+def test_gamma_is_torchvisions_and_as_often_lighter_as_darker(crops: torch.Tensor) -> None:
+    found, changes = changed(crops, gamma=0.5)
+    assert bool(((changes.gamma >= 1 / 1.5) & (changes.gamma <= 1.5)).all())
+    images = crops.permute(0, 3, 1, 2)
+    expect_close(
+        found,
+        [
+            functional.adjust_gamma(image, gamma)
+            for image, gamma in zip(images, changes.gamma.tolist(), strict=True)
+        ],
+    )
+    many = draw_changes(Augmentation(gamma=0.5), SIZE, SIZE, 1000, seed=2).gamma.log()
+    assert float(many.mean()) == pytest.approx(0.0, abs=0.03)
+
+
+def test_a_coarse_crop_loses_its_fine_structure_and_keeps_its_mean() -> None:
+    rows = 255 * (torch.arange(32) % 2).byte()
+    striped = rows.view(1, 32, 1, 1).expand(40, 32, 16, 3).contiguous()
+    found, changes = changed(striped, coarse=0.5)
+    assert 0 < int(changes.coarse.sum()) < len(striped)
+    assert torch.equal(found[~changes.coarse], striped[~changes.coarse])
+    coarse = found[changes.coarse].float()
+    assert float(coarse[:, 4:-4].std(dim=(1, 2, 3)).max()) < 0.6 * 127.5
+    assert float((coarse.mean(dim=(1, 2, 3)) - 127.5).abs().max()) < 8

@@ -59,14 +59,6 @@ VARIANTS = {
         "small-gmn",
         (*RESNET, "losses.triplet=0", "sampling.hard=0.5", "optimisation.frozen_stages=1"),
     ),
-    "metric network over a frozen embedder": (
-        "small-gmn",
-        (
-            *RESNET,
-            "optimisation.frozen_embedder=true",
-            "losses={identity=0, triplet=0, gmn=0, pic=0, ranking=1, cosine_anchor=1}",
-        ),
-    ),
     "msfl with msgr and gmn": (
         "small-msfl",
         (*MULTISCALE, "losses.gradient_regulariser.weight=1e-2", "losses.gmn=1", "losses.pic=0.1"),

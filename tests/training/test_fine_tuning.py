@@ -14,7 +14,6 @@ from training.recipe import Recipe, read_recipe
 from training.run import Run, prepare_run
 from training.step import GradientStep
 from training.trainer import train
-from training.whole_run import train_artefact
 
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 RECIPE = """
@@ -146,59 +145,3 @@ def test_every_form_of_the_losses_trains_with_and_without_a_neck(
     for name, term in terms.items():
         assert bool(term.isfinite()), name
         assert norms[name] > 0, name
-
-
-METRIC_NETWORK_ALONE = (
-    "optimisation.frozen_embedder=true",
-    "losses.identity=0",
-    "losses.triplet=0",
-    "losses.gmn=0",
-    "losses.pic=0",
-    "losses.ranking=1",
-    "losses.cosine_anchor=1",
-)
-
-
-@pytest.mark.parametrize("micro_batch", ["none", "3"])
-def test_a_frozen_embedder_keeps_every_tensor_while_metric_network_learns(
-    micro_batch: str, mine, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    settings = (*METRIC_NETWORK_ALONE, f"optimisation.micro_batch={micro_batch}")
-    run = prepare_run(mine(*settings), RECORDS, tmp_path)
-    before = {name: value.clone() for name, value in run.networks.state_dict().items()}
-    _, norms = one_step(run)
-    assert norms["ranking"] > 0
-    train(run, lambda *_: None)
-    after = run.networks.state_dict()
-    changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert changed
-    assert all(name.startswith("metric_network.") for name in changed)
-    kept = load_artefact(tiny_artefact).embedder.state_dict()
-    assert all(torch.equal(after[f"embedder.{name}"], value) for name, value in kept.items())
-
-
-def test_an_artefact_with_metric_network_alone_trained_embeds_as_before(
-    mine, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    people = draw_people(11, 2, 12, cameras_per_domain=2, crops_per_camera=2)
-    chosen = mine(*METRIC_NETWORK_ALONE, "held_out.fraction=0.4", "precision=float32")
-    train_artefact(chosen, [people], tmp_path / "run", notice=lambda _: None)
-    found, start = load_artefact(tmp_path / "run/model.safetensors"), load_artefact(tiny_artefact)
-    assert found.description.embedding_fingerprint == start.description.embedding_fingerprint
-    assert found.metric_network is not None
-
-
-@pytest.mark.parametrize(
-    ("setting", "remedy"),
-    [
-        ("losses.triplet=1", r"set losses\.triplet=0"),
-        ("losses.gradient_regulariser.weight=1", r"losses\.gradient_regulariser\.weight=0"),
-        ("distillation.teachers=['other.xml']", r"distillation\.teachers=\[\]"),
-        ("losses.ranking=0", r"set losses\.gmn or losses\.ranking"),
-    ],
-)
-def test_a_term_that_a_frozen_embedder_cannot_serve_is_refused(
-    setting: str, remedy: str, mine
-) -> None:
-    with pytest.raises(InputProblem, match=remedy):
-        mine(*METRIC_NETWORK_ALONE, setting)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from model.pair_features import pair_matrix
-
 
 def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """mean over crops of 1 − cos(student, teacher).
@@ -54,7 +52,10 @@ def pair_distillation_loss(
     Returns:
         A scalar.
     """
-    return _divergence(pair_matrix(scores.float(), len(teacher)), _cosines(teacher) / temperature)
+    size = len(teacher)
+    first, second = torch.triu_indices(size, size, offset=1, device=scores.device)
+    square = scores.new_zeros((size, size)).index_put((first, second), scores.float())
+    return _divergence(square + square.T, _cosines(teacher) / temperature)
 
 
 def _cosines(features: torch.Tensor) -> torch.Tensor:
