@@ -155,9 +155,9 @@ def run_job(
     for setting in settings:
         train += ["--set", setting]
     _gmn(*train)
-    # Without L_gmn nothing trains M-Net, and its figures would be noise.
+    # Where nothing trains M-Net, its figures would be noise.
     rankings = job.row.scorings
-    if not recipe.losses.gmn:
+    if not recipe.losses.gmn and not recipe.metric_fit.steps:
         rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
     evaluation = run / "unseen"
     artefact = str(run / "model.safetensors")

@@ -30,6 +30,7 @@ from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.unseen import unseen_people
 from training.improvement import improvement_on_start
 from training.loader import BatchMaker
+from training.metric_fit import chosen_records, fit_metric_network
 from training.provenance import describe_training
 from training.recalibration import recalibrate_metric_network, training_batches
 from training.recipe import Recipe
@@ -68,7 +69,7 @@ def finish_run(
     progress_bar: ProgressBar,
     device_name: str = "auto",
 ) -> EvaluationReport:
-    """Settles M-Net's statistics, calibrates, measures, writes the artefact and its report.
+    """Settles M-Net, calibrates, measures, writes the artefact and its report.
 
     The calibration is fitted on photographed people where there are any: drawn ones are easier.
     Figures and calibration are of the weights as the artefact stores them.
@@ -99,7 +100,7 @@ def finish_run(
         }
     else:
         datasets, searches = list(run.datasets), held_out_searches(recipe, run.datasets)
-    embedder, metric_network = _load_networks(run, weights, device)
+    embedder, metric_network = _load_networks(run, weights, device, progress_bar)
     fitted = photographed(searches)
     features = {
         name: embed_search(embedder, recipe.preprocessing, search)
@@ -230,11 +231,11 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
 
 
 def _load_networks(
-    run: FinishedRun, weights: SavedWeights, device: torch.device
+    run: FinishedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
 ) -> tuple[Embedder, MetricNetwork | None]:
-    """The networks with the weights as an artefact stores them, M-Net's statistics estimated.
+    """The networks as an artefact stores them, M-Net fitted or its statistics estimated.
 
-    There is no M-Net where no L_gmn trained it: its scores would be noise.
+    There is no M-Net where nothing trained it: its scores would be noise.
     """
     recipe = run.recipe
     people = {record.person for record in run.records}
@@ -253,6 +254,10 @@ def _load_networks(
     embedder.load_state_dict(weights.part("embedder"))
     round_as_stored(embedder)
     embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if recipe.metric_fit.steps:
+        views = recipe.metric_fit.views * len(chosen_records(run.records, recipe))
+        with progress_bar("Embedding crops for M-Net", views) as advance:
+            return embedder, fit_metric_network(embedder, run.records, recipe, advance)
     if not recipe.losses.gmn:
         return embedder, None
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)

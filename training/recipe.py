@@ -23,12 +23,14 @@ from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.timm_backbones import PREFIX
+from training.metric_start import can_start_at_cosine
 from training.published import Published
 from training.settings import (
     Augmentation,
     Distillation,
     HeldOut,
     Losses,
+    MetricFit,
     Optimisation,
     Sampling,
     Section,
@@ -40,7 +42,7 @@ TrainingPrecision = Precision | Literal["float16"]
 INDECISIVE = {
     *("name", "description", "terms", "published", "workers", "cache_megabytes", "refuse_worse"),
     *("log_every_steps", "checkpoint_every_steps", "validation"),
-    *("initial_weights_data", "initial_weights_terms"),
+    *("initial_weights_data", "initial_weights_terms", "metric_fit"),
 }
 RECIPES = Path(__file__).parent / "recipes"
 # Keys for which the word none means that there is no such thing; elsewhere it is a text.
@@ -94,6 +96,7 @@ class Recipe(Section):
     losses: Losses = Losses()
     distillation: Distillation = Distillation()
     optimisation: Optimisation = Optimisation()
+    metric_fit: MetricFit = MetricFit()
     held_out: HeldOut = HeldOut()
     validation: Validation = Validation()
     refuse_worse: bool = False
@@ -108,10 +111,7 @@ class Recipe(Section):
     @property
     def decoded(self) -> Preprocessing:
         """How a training crop is decoded: at the size out of which the input's is cut."""
-        if self.augmentation.resize is None:
-            return self.preprocessing
-        height, width = self.augmentation.resize
-        return self.preprocessing.model_copy(update={"height": height, "width": width})
+        return self.augmentation.decoded(self.preprocessing)
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -124,6 +124,15 @@ class Recipe(Section):
             raise ValueError(
                 "the gradient regulariser needs the whole batch's graph at once; set "
                 "optimisation.micro_batch=none or losses.gradient_regulariser.weight=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_from_the_cosine(self) -> Recipe:
+        if self.metric_fit.steps and not can_start_at_cosine(self.metric_network):
+            raise ValueError(
+                "metric_fit begins at the cosine, which an M-Net on absolute differences cannot; "
+                "set metric_network.pair_feature=square or metric_fit.steps=0"
             )
         return self
 
@@ -164,12 +173,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _cuts_from_something_larger(self) -> Recipe:
-        if self.decoded.height < self.preprocessing.height or (
-            self.decoded.width < self.preprocessing.width
+        for name, augmentation in (
+            ("augmentation.resize", self.augmentation),
+            ("metric_fit.augmentation.resize", self.metric_fit.augmentation),
         ):
-            raise ValueError(
-                "augmentation.resize is smaller than the input; raise it, or set it to none"
-            )
+            decoded = augmentation.decoded(self.preprocessing)
+            if decoded.height < self.preprocessing.height or (
+                decoded.width < self.preprocessing.width
+            ):
+                raise ValueError(f"{name} is smaller than the input; raise it, or set it to none")
         return self
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from model.preprocessing import Preprocessing
 from training.losses.triplet import TripletForm
 
 
@@ -69,6 +70,13 @@ class Augmentation(Section):
     white_balance: float = Field(0.0, ge=0, lt=1)
     gamma: float = Field(0.0, ge=0)
     coarse: float = Field(0.0, ge=0, le=1)
+
+    def decoded(self, size: Preprocessing) -> Preprocessing:
+        """How a crop is decoded: at the size out of which the input's is cut."""
+        if self.resize is None:
+            return size
+        height, width = self.resize
+        return size.model_copy(update={"height": height, "width": width})
 
 
 class GradientRegulariser(Section):
@@ -163,6 +171,34 @@ class Optimisation(Section):
     gamma: float = Field(0.1, gt=0, le=1)
     micro_batch: int | None = Field(None, ge=2)
     weight_average: float = Field(0.0, ge=0, lt=1)
+
+
+class MetricFit(Section):
+    """M-Net fitted anew over the embedder when training is over; the embedder stays as it is.
+
+    Attributes:
+        steps: how many; 0 keeps the M-Net that was trained together with the embedder.
+        learning_rate: of the first step; it falls to 0 along a cosine.
+        cosine_anchor: weight of what keeps M-Net's scores near the cosine.
+        crops: about so many of each data set take part at most, whole people.
+        views: as how many cameras might show it each crop is embedded.
+        augmentation: what another camera changes.
+    """
+
+    steps: int = Field(0, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    cosine_anchor: float = Field(1.0, ge=0)
+    crops: int = Field(2500, ge=2)
+    views: int = Field(3, ge=1)
+    augmentation: Augmentation = Augmentation(
+        pad=12,
+        brightness=0.0,
+        contrast=0.3,
+        saturation=0.5,
+        white_balance=0.25,
+        gamma=0.5,
+        coarse=0.4,
+    )
 
 
 class Distillation(Section):
