@@ -2,9 +2,10 @@
 
 The embedder ranks its own training people almost without an error, and what an M-Net learns from
 their features as they are helps under the cameras they were taken by alone. So each crop is
-embedded as several other cameras might show it, and M-Net learns to rank these features: it begins
-at the cosine and stays near it. The features are computed once, which lets each query be compared
-with its nearest crops of the whole data set, where a search goes wrong.
+embedded as several other cameras might show it, and M-Net learns to rank these features, beginning
+at the cosine. In the end the cosine is added once more: people under other cameras lose by a large
+correction what people under known ones gain. The features are computed once, which lets each query
+be compared with its nearest crops of the whole data set, where a search goes wrong.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from model.embedder import Embedder
 from model.folding import folded
 from model.metric_network import MetricNetwork
 from model.pair_features import unit_features
-from model.precision import choose_dtype
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation.embedding import Progress
 from training.loader import BatchMaker
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
-from training.metric_start import start_at_cosine
+from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import Recipe
 from training.settings import MetricFit
 
@@ -39,6 +39,7 @@ ROWS_AT_ONCE = 1024
 QUERIES, NEAREST, CANDIDATES, POSITIVES = 48, 60, 12, 3
 # M-Net's BatchNorm statistics are averaged over the pairs of the first steps.
 STATISTICS_STEPS = 40
+RANDOM_PAIRS = 10_000
 
 
 class Views(NamedTuple):
@@ -117,7 +118,10 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     _train(metric_network, views, settings, recipe.seed)
     round_as_stored(metric_network)
     _average_statistics(metric_network, views, settings, recipe.seed)
-    return metric_network.eval()
+    metric_network.eval()
+    add_cosine(metric_network, settings.cosine_weight * _spread_ratio(metric_network, views))
+    round_as_stored(metric_network)
+    return metric_network
 
 
 def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRecord]:
@@ -143,17 +147,13 @@ def _embed(
     batches = BatchMaker(records, np.zeros(len(records), np.int64), viewed, device)
     example = torch.randn(1, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
     network = folded(embedder, example.to(device))
-    half = choose_dtype(device, "auto") is torch.bfloat16
     found = []
     for view in range(settings.views):
         epoch = recipe.optimisation.epochs + 1 + view
         for number, first in enumerate(range(0, len(records), BATCH)):
             rows = list(range(first, min(first + BATCH, len(records))))
             images = batches.images(batches.make(epoch, number, rows, Processes()))
-            with (
-                torch.inference_mode(),
-                torch.autocast(device.type, dtype=torch.bfloat16, enabled=half),
-            ):
+            with torch.inference_mode():
                 layout = images.contiguous(memory_format=torch.channels_last)
                 found.append(network(layout).float().cpu())
             progress(len(rows))
@@ -208,6 +208,7 @@ def _candidates(views: Views, query: int, random: np.random.Generator) -> NDArra
 def _train(
     metric_network: MetricNetwork, views: Sequence[Views], settings: MetricFit, seed: int
 ) -> None:
+    kept = keep_cosine_unit(metric_network)
     optimiser = torch.optim.AdamW(metric_network.parameters(), weight_decay=0.0)
     for step in range(settings.steps):
         for group in optimiser.param_groups:
@@ -221,6 +222,8 @@ def _train(
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
+    for handle in kept:
+        handle.remove()
 
 
 def _share(step: int, steps: int) -> float:
@@ -241,3 +244,16 @@ def _average_statistics(
         metric_network(compared.pairs.flatten(0, 1))
     for norm in norms:
         norm.momentum = 0.1
+
+
+@torch.no_grad()
+def _spread_ratio(metric_network: MetricNetwork, views: Sequence[Views]) -> float:
+    """How much wider M-Net's scores spread than cosines, over pairs of a domain drawn at random."""
+    ratios, device = [], views[0].units.device
+    for domain in views:
+        random = torch.Generator().manual_seed(0)
+        first, second = torch.randint(len(domain.units), (2, RANDOM_PAIRS), generator=random)
+        one, other = domain.units[first.to(device)], domain.units[second.to(device)]
+        scores = metric_network.scores(metric_network.pair_features(one, other))
+        ratios.append(float(scores.std() / (one * other).sum(dim=-1).std()))
+    return sum(ratios) / len(ratios)

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.problems import InputProblem
@@ -51,6 +52,44 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
     first.bias[0] = 0.0
     norm.weight[0], norm.bias[0] = SCALE, BIAS
     _set_score(last, 0, -1.0 / SCALE, BIAS / SCALE - OFFSET)
+
+
+def keep_cosine_unit(metric_network: MetricNetwork) -> list[RemovableHandle]:
+    """Keeps the hidden unit of `start_at_cosine` from being trained, until the handles are removed.
+
+    A linear M-Net has none: the list is empty.
+    """
+
+    def without_first(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.index_fill(0, torch.tensor([0], device=gradient.device), 0.0)
+
+    layers = metric_network.classifier
+    if len(layers) == 1:
+        return []
+    parts = [*layers[0].parameters(), *layers[1].parameters()]
+    return [part.register_hook(without_first) for part in parts]  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
+    """Adds slope · cosine, and a constant, to an M-Net's score.
+
+    Args:
+        metric_network: in evaluation mode; its cosine unit is as `start_at_cosine` made it.
+        slope: of the score by the cosine.
+    """
+    layers, dimension = metric_network.classifier, metric_network.dimension
+    # The sum of a pair feature is 2d·(1 − cos).
+    by_sum = -slope / (2 * dimension)
+    output = cast(nn.Linear, layers[-1])
+    units: int | slice = slice(None)
+    if len(layers) > 1:
+        norm = cast(nn.BatchNorm1d, layers[1])
+        spread = float((cast(torch.Tensor, norm.running_var)[0] + norm.eps).sqrt())
+        by_sum *= spread * math.sqrt(dimension) / SCALE
+        units = 0
+    for row, sign in ((0, -0.5), (1, 0.5)):
+        output.weight[row, units] += sign * by_sum
 
 
 def can_start_at_cosine(config: MetricNetworkConfig) -> bool:

@@ -180,6 +180,8 @@ class MetricFit(Section):
         steps: how many; 0 keeps the M-Net that was trained together with the embedder.
         learning_rate: of the first step; it falls to 0 along a cosine.
         cosine_anchor: weight of what keeps M-Net's scores near the cosine.
+        cosine_weight: how many standard deviations of the cosine are added in the end to one of
+            M-Net's score; more is safer under other cameras, and changes less.
         crops: about so many of each data set take part at most, whole people.
         views: as how many cameras might show it each crop is embedded.
         augmentation: what another camera changes.
@@ -187,7 +189,8 @@ class MetricFit(Section):
 
     steps: int = Field(0, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
-    cosine_anchor: float = Field(1.0, ge=0)
+    cosine_anchor: float = Field(0.3, ge=0)
+    cosine_weight: float = Field(3.0, ge=0)
     crops: int = Field(2500, ge=2)
     views: int = Field(3, ge=1)
     augmentation: Augmentation = Augmentation(

@@ -13,7 +13,7 @@ from model.pair_features import batch_pairs, unit_features
 from model.pair_scoring import cosine_similarities, score_pairs
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
-from training.metric_start import start_at_cosine
+from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import read_recipe
 from training.run import prepare_run
 
@@ -125,3 +125,27 @@ def test_weights_of_a_backbone_leave_m_net_as_random_as_it_was(tmp_path: Path) -
     settings = ["initial_weights=none", "sampling.identities=4", "preprocessing.height=64"]
     networks = prepare_run(read_recipe("small-gmn", settings), RECORDS, tmp_path).networks
     assert bool((networks.metric_network.classifier[-1].weight != 0).all())
+
+
+@pytest.mark.parametrize("layers", ["two", "linear"])
+def test_the_cosine_is_added_to_a_trained_network_with_the_given_slope(layers) -> None:
+    torch.manual_seed(3)
+    network = MetricNetwork(SIZE, MetricNetworkConfig(layers=layers, hidden=32))
+    start_at_cosine(network)
+    handles = keep_cosine_unit(network)
+    features = unit_features(draw_features(1))
+    first, second = batch_pairs(len(features))
+    pairs = network.pair_features(features[first], features[second])
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(10):
+        optimiser.zero_grad()
+        network.scores(pairs).square().mean().backward()
+        optimiser.step()
+    for handle in handles:
+        handle.remove()
+    estimate_statistics(network, draw_features(2))
+    queries, gallery = draw_features(4), draw_features(5)
+    before, cosines = score_pairs(network, queries, gallery), cosine_similarities(queries, gallery)
+    add_cosine(network, 7.5)
+    added = score_pairs(network, queries, gallery) - before - 7.5 * cosines
+    torch.testing.assert_close(added, added.mean().expand_as(added), atol=2e-3, rtol=0)
