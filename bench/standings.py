@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.figures import condense, page_of, write_table
+from bench.figures import READY_MADE, condense, page_of, write_table
 from model.artefact import Artefact, load_artefact
 from model.precision import choose_device
 from model.problems import InputProblem
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
                 report, _ = request.measure(stem, loaded, own, progress_bar)
                 write_report(folder, report)
             rows += condense(label, json.loads((folder / REPORT).read_text(encoding="utf-8")))
-    write_table(asked.name, without_repeats(rows))
+    write_table(asked.name, artefacts_first(without_repeats(rows)))
 
 
 def _left_out(name: str, artefact: Artefact, datasets: Sequence[Dataset]) -> list[Dataset]:
@@ -120,6 +120,12 @@ def without_repeats(rows: Sequence[dict[str, object]]) -> list[dict[str, object]
         if known is not row and isinstance(known.get("ahead"), dict):
             known["ahead"] = {**known["ahead"], **row.get("ahead", {})}  # type: ignore[dict-item]
     return list(found.values())
+
+
+def artefacts_first(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows of each data set together, in which ready-made models follow the artefacts."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(row["data"] for row in rows))}
+    return sorted(rows, key=lambda row: (order[row["data"]], row["people"] == READY_MADE))
 
 
 def _is_measured(

@@ -45,7 +45,8 @@ def test_each_artefact_and_peer_has_a_row_and_nothing_is_measured_twice(
     rows = json.loads((tmp_path / "figures" / "all.json").read_text())
     models = [(row["model"], row["scoring"]) for row in rows]
     scorings = ("cosine", "mnet", "fused")
-    assert [own for own in models if own[0] == "one"] == [("one", name) for name in scorings]
+    artefacts = [(name, scoring) for name in ("one", "two") for scoring in scorings]
+    assert models == [*artefacts, ("elsewhere", "cosine")]
     (peer,) = [row for row in rows if row["model"] == "elsewhere"]
     assert set(peer["ahead"]) == {"one, mnet", "two, mnet"}
     assert all(row["enrolled"] == 4 for row in rows)
