@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from model.artefact import round_as_stored
 from model.embedder import Embedder
@@ -30,6 +29,7 @@ from training.evaluation.embedding import Progress
 from training.loader import BatchMaker
 from training.losses.pair_ranking import cosine_anchor_loss, pair_ranking_loss
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
+from training.recalibration import averaged_statistics
 from training.recipe import Recipe
 from training.settings import MetricFit
 
@@ -117,8 +117,10 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     metric_network.to(device).train()
     _train(metric_network, views, settings, recipe.seed)
     round_as_stored(metric_network)
-    _average_statistics(metric_network, views, settings, recipe.seed)
-    metric_network.eval()
+    with torch.no_grad(), averaged_statistics(metric_network):
+        for step in range(min(settings.steps, STATISTICS_STEPS)):
+            compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
+            metric_network(compared.pairs.flatten(0, 1))
     add_cosine(metric_network, settings.cosine_weight * _spread_ratio(metric_network, views))
     round_as_stored(metric_network)
     return metric_network
@@ -229,21 +231,6 @@ def _train(
 def _share(step: int, steps: int) -> float:
     """Of the learning rate: from 1 to 0 along a cosine."""
     return 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def _average_statistics(
-    metric_network: MetricNetwork, views: Sequence[Views], settings: MetricFit, seed: int
-) -> None:
-    norms = [module for module in metric_network.modules() if isinstance(module, nn.BatchNorm1d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    for step in range(min(settings.steps, STATISTICS_STEPS)):
-        compared = compare(metric_network, views[step % len(views)], (seed, step))
-        metric_network(compared.pairs.flatten(0, 1))
-    for norm in norms:
-        norm.momentum = 0.1
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ variance is lower, and every score would shift.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -33,19 +34,27 @@ def recalibrate_metric_network(
         batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
     """
     embedder.eval()
-    metric_network.eval()
     metric_network.perturb(False)
+    with averaged_statistics(metric_network) as norms:
+        for images in batches if norms else ():
+            units = unit_features(embedder(images))
+            first, second = batch_pairs(len(units), units.device)
+            metric_network(metric_network.pair_features(units[first], units[second]))
+
+
+@contextmanager
+def averaged_statistics(metric_network: MetricNetwork) -> Iterator[list[nn.BatchNorm1d]]:
+    """M-Net's BatchNorms, whose statistics the block's forward passes average anew.
+
+    M-Net is in evaluation mode afterwards.
+    """
+    metric_network.eval()
     norms = [module for module in metric_network.modules() if isinstance(module, nn.BatchNorm1d)]
-    if not norms:
-        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for images in batches:
-        units = unit_features(embedder(images))
-        first, second = batch_pairs(len(units), units.device)
-        metric_network(metric_network.pair_features(units[first], units[second]))
+    yield norms
     for norm in norms:
         norm.momentum = 0.1
         norm.eval()
