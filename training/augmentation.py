@@ -219,7 +219,7 @@ def _recolour(
     if settings.blur:
         pixels = _blur(pixels, changes)
     if settings.coarse:
-        pixels = _coarsen(pixels, changes)
+        _coarsen(pixels, changes)
     if settings.erasing:
         _erase(pixels, changes, [round(255 * value) for value in size.mean])
     return pixels.round_().permute(0, 2, 3, 1).to(torch.uint8)
@@ -273,18 +273,13 @@ def _blur(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
     return pixels.index_copy_(0, chosen, maps.view(shape))
 
 
-def _coarsen(pixels: torch.Tensor, changes: Changes) -> torch.Tensor:
-    """Takes the resolution of a farther camera from the crops that drew it."""
-    chosen = changes.coarse.nonzero().flatten().tolist()
-    if not chosen:
-        return pixels
-    pixels = pixels.clone()
-    for row in chosen:
+def _coarsen(pixels: torch.Tensor, changes: Changes) -> None:
+    """Gives the crops that drew it the resolution of a farther camera, in place."""
+    for row in changes.coarse.nonzero().flatten().tolist():
         crop, scale = pixels[row : row + 1], float(changes.scale[row])
         size = [max(1, round(scale * side)) for side in crop.shape[2:]]
         small = functional.interpolate(crop, size, mode="bilinear", antialias=True)
         pixels[row : row + 1] = functional.interpolate(small, crop.shape[2:], mode="bilinear")
-    return pixels
 
 
 def _erase(pixels: torch.Tensor, changes: Changes, fill: list[int]) -> None:

@@ -255,9 +255,10 @@ def _load_networks(
     round_as_stored(embedder)
     embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     if recipe.metric_fit.steps:
-        views = recipe.metric_fit.views * len(chosen_records(run.records, recipe))
+        chosen = chosen_records(run.records, recipe)
+        views = recipe.metric_fit.views * len(chosen)
         with progress_bar("Embedding crops for M-Net", views) as advance:
-            return embedder, fit_metric_network(embedder, run.records, recipe, advance)
+            return embedder, fit_metric_network(embedder, chosen, recipe, advance)
     if not recipe.losses.gmn:
         return embedder, None
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)

@@ -83,9 +83,9 @@ def fit_metric_network(
 
     Args:
         embedder: as the artefact stores it, in evaluation mode, on any device.
-        records: the training crops.
+        records: of `chosen_records`.
         recipe: its `metric_fit.steps` is above 0.
-        progress: is given how many more views are embedded, `views` of each chosen record in all.
+        progress: is given how many more views are embedded, `views` of each record in all.
 
     Returns:
         M-Net on the embedder's device, in evaluation mode.
@@ -94,11 +94,10 @@ def fit_metric_network(
         InputProblem: naming a crop that cannot be read.
     """
     settings, device = recipe.metric_fit, next(embedder.parameters()).device
-    chosen = chosen_records(records, recipe)
-    features = _embed(embedder, chosen, recipe, progress)
-    domains = [record.domain for record in chosen] * settings.views
-    people = _numbers([record.person for record in chosen] * settings.views)
-    cameras = _numbers([record.camera for record in chosen] * settings.views)
+    features = _embed(embedder, records, recipe, progress)
+    domains = [record.domain for record in records] * settings.views
+    people = _numbers([record.person for record in records] * settings.views)
+    cameras = _numbers([record.camera for record in records] * settings.views)
     views = []
     for domain in sorted(set(domains)):
         rows = torch.tensor([row for row, one in enumerate(domains) if one == domain])
