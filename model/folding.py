@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.preprocessing import Preprocessing
+
 Network = TypeVar("Network", bound=nn.Module)
 # Relative to the largest output. Folding moves the last digits, about 1e-6.
 TOLERANCE = 1e-4
@@ -45,6 +47,13 @@ def folded(network: Network, example: torch.Tensor) -> Network:
     # A convolution whose output something else reads, too, would not give the same.
     same = bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
     return shorter if same else network
+
+
+def folded_for(network: Network, size: Preprocessing) -> Network:
+    """`folded`, by a drawn crop of an artefact's input size; the network is on any device."""
+    device = next(network.parameters()).device
+    random = torch.Generator().manual_seed(0)
+    return folded(network, torch.randn(1, 3, size.height, size.width, generator=random).to(device))
 
 
 def _activation(norm: nn.Module) -> nn.Module:

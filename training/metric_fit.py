@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.artefact import round_as_stored
 from model.embedder import Embedder
-from model.folding import folded
+from model.folding import folded_for
 from model.metric_network import MetricNetwork
 from model.pair_features import unit_features
 from training.datasets.record import CropRecord
@@ -142,12 +142,11 @@ def _embed(
     embedder: Embedder, records: Sequence[CropRecord], recipe: Recipe, progress: Progress
 ) -> torch.Tensor:
     """Features `(views · n, d)` float32 on the CPU, one view of all crops after another."""
-    device, size = next(embedder.parameters()).device, recipe.preprocessing
+    device = next(embedder.parameters()).device
     settings = recipe.metric_fit
     viewed = recipe.model_copy(update={"augmentation": settings.augmentation})
     batches = BatchMaker(records, np.zeros(len(records), np.int64), viewed, device)
-    example = torch.randn(1, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
-    network = folded(embedder, example.to(device))
+    network = folded_for(embedder, recipe.preprocessing)
     found = []
     for view in range(settings.views):
         epoch = recipe.optimisation.epochs + 1 + view

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.embedder import Embedder
-from model.folding import folded
+from model.folding import folded_for
 from model.precision import choose_device
 from model.problems import InputProblem
 from training.checkpoint import RunIdentity
@@ -124,10 +124,8 @@ def _anchor(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn
             f"{recipe.initial_weights} gives none; set initial_weights to an artefact or to a "
             "run's checkpoint, or losses.anchor=0"
         )
-    size = recipe.preprocessing
     embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
-    example = torch.randn(1, 3, size.height, size.width, generator=torch.Generator().manual_seed(0))
-    anchor: nn.Module = folded(embedder, example).to(device)
+    anchor: nn.Module = folded_for(embedder, recipe.preprocessing).to(device)
     return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact
 from model.embedder import Embedder
-from model.folding import folded
+from model.folding import folded_for
 from model.openvino_graph import load_openvino, openvino_graph
 
 RuntimeName = Literal["torch", "openvino"]
@@ -57,9 +57,9 @@ class TorchRuntime:
         self.dtype = dtype
         self.device = device
         self._preprocessing = artefact.description.preprocessing
-        shape = (1, 3, self._preprocessing.height, self._preprocessing.width)
-        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        embedder: Embedder = folded(artefact.embedder.requires_grad_(False), example)
+        embedder: Embedder = folded_for(
+            artefact.embedder.requires_grad_(False), self._preprocessing
+        )
         self._embedder = embedder.to(device)
         # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
