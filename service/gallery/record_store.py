@@ -297,7 +297,11 @@ class RuntimeRecords(Protocol):
         """What was kept for an embedder; None where nothing was."""
 
     def keep_first(self, embedder: str, choice: str) -> str:
-        """Keeps a choice where there is none, and answers the one that is kept."""
+        """Keeps a choice where there is none, and answers the one that is kept.
+
+        Raises:
+            StorageFailed: the record is full.
+        """
 
     def forget(self) -> int:
         """Removes the choices of all embedders, and answers how many there were."""

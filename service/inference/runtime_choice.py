@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import Artefact
+from model.collapse import drawn_patterns
 from model.precision import choose_device, choose_dtype
-from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from service.gallery.record_store import RuntimeRecords
 from service.inference.runtimes import (
     DtypeName,
     EmbeddingRuntime,
@@ -35,26 +34,11 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 # The least cosine between a probe's feature and that of the float32 network in PyTorch.
 AGREEMENT = 0.999
-PROBES = 4
 # At least so many crops are embedded in each round of a measurement, and one for every core.
 CROPS, ROUNDS = 16, 2
 REMEDY = (
     "with the service stopped everywhere, gmn store forget-runtime lets the next start choose again"
 )
-
-
-class RuntimesOfRecord(Protocol):
-    """Choices that the record keeps, by the embedder's fingerprint."""
-
-    def get(self, embedder: str) -> str | None:
-        """What is kept for an embedder; None where nothing is."""
-
-    def keep_first(self, embedder: str, choice: str) -> str:
-        """Keeps a choice where there is none, and answers the one that is kept.
-
-        Raises:
-            StorageFailed: the record is full.
-        """
 
 
 class RuntimeChoice(BaseModel):
@@ -73,7 +57,7 @@ class RuntimeChoice(BaseModel):
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: RuntimesOfRecord
+    artefact: Artefact, settings: Settings, records: RuntimeRecords
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The runtime of the record; where it has none, the fastest that agrees, which it has then.
 
@@ -109,10 +93,10 @@ def choose_runtime(
 
 
 class _Probes:
-    """Drawn crops, and their features by the float32 network in PyTorch."""
+    """Drawn patterns, and their features by the float32 network in PyTorch."""
 
     def __init__(self, artefact: Artefact) -> None:
-        self.crops = _draw(artefact.description.preprocessing, PROBES)
+        self.crops = drawn_patterns(artefact.description.preprocessing)
         with torch.inference_mode():
             normalised = artefact.description.preprocessing.normalise(torch.from_numpy(self.crops))
             self._expected = artefact.embedder(normalised).double().numpy()
@@ -191,12 +175,12 @@ def _paces(runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]) -> d
     return paces
 
 
-def _kept(artefact: Artefact, records: RuntimesOfRecord) -> RuntimeChoice | None:
+def _kept(artefact: Artefact, records: RuntimeRecords) -> RuntimeChoice | None:
     text = records.get(artefact.description.embedding_fingerprint)
     return None if text is None else _read(text)
 
 
-def _keep(artefact: Artefact, records: RuntimesOfRecord, choice: RuntimeChoice) -> RuntimeChoice:
+def _keep(artefact: Artefact, records: RuntimeRecords, choice: RuntimeChoice) -> RuntimeChoice:
     """Keeps a choice, and answers what is kept: another process may have been first."""
     embedder = artefact.description.embedding_fingerprint
     try:
@@ -257,19 +241,6 @@ def _cannot_run(name: RuntimeName, error: Exception, chosen: bool = False) -> In
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-def _draw(preprocessing: Preprocessing, count: int) -> NDArray[np.uint8]:
-    """Crops `(count, height, width, 3)` of coloured patches with soft edges, and noise."""
-    drawn = np.random.default_rng(0)
-    size = (preprocessing.width, preprocessing.height)
-    crops = []
-    for _ in range(count):
-        patches = Image.fromarray(drawn.integers(0, 256, (8, 4, 3), dtype=np.uint8))
-        pixels = np.asarray(patches.resize(size, Image.Resampling.BILINEAR), np.float64)
-        noisy = pixels + drawn.normal(0.0, 8.0, pixels.shape)
-        crops.append(np.clip(noisy, 0, 255).astype(np.uint8))
-    return np.stack(crops)
 
 
 def _device(settings: Settings) -> torch.device:
