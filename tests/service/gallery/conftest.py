@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.gallery.records import GallerySettings
-from service.gallery.redis.store import RedisStore
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_redis, open_sqlite
 from tests.service.gallery.new_crops import EMBEDDER
 
 
@@ -22,9 +21,9 @@ def reopen(request, tmp_path):
         for store in opened:
             store.close()
         if request.param == "redis":
-            opened.append(RedisStore(server.url))
+            opened.append(open_redis(server.url))
         else:
-            opened.append(SqliteStore(tmp_path / "record"))
+            opened.append(open_sqlite(tmp_path / "record"))
         return opened[-1]
 
     yield open_store

@@ -1,0 +1,202 @@
+"""What is kept of a crop: its entry, vector and picture, and the keys that it is found by.
+
+A gallery's crops lie in a generation; a row number is given out once in a gallery.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.gallery.records import CropLabel, IndexedCrop, NewCrop, Picture, StoredCrop
+from service.gallery.stored_values import as_text, as_time, now, said_of, vector_bytes
+from service.record.encoding import after, below, key, last_number, lookup_key
+from service.record.engine import Reader, Scan, Transaction, as_data
+from service.record.gallery_entries import Entry
+
+FOUND_BY = ("sha256", "identity", "camera", "external_id")
+
+
+class CropEntry(TypedDict):
+    """A crop as it is kept; times as ISO 8601 texts, `metadata` as JSON text."""
+
+    crop_id: str
+    sha256: str
+    identity: str | None
+    camera: str | None
+    captured_at: str | None
+    external_id: str | None
+    metadata: str | None
+    content_type: str | None
+    image_bytes: int
+    created_at: str
+
+
+class Sightings(TypedDict):
+    """How many crops an identity has, in all and by camera."""
+
+    crops: int
+    cameras: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Where a generation of a gallery's crops lies."""
+
+    gallery_id: int
+    number: int
+
+    @classmethod
+    def searched(cls, entry: Entry) -> Generation:
+        """The one that is searched."""
+        return cls(entry.gallery_id, entry.at)
+
+    def key(self, kind: str, *parts: str | int) -> bytes:
+        """A key in this generation that scans find."""
+        return key(kind, self.gallery_id, self.number, *parts)
+
+    def crop(self, row: int) -> bytes:
+        """The key of a crop's entry."""
+        return self.key("crop", row)
+
+    def vector(self, side: int, row: int) -> bytes:
+        """The key of a crop's vector."""
+        return lookup_key("vector", self.gallery_id, self.number, side, row)
+
+    def picture(self, row: int) -> bytes:
+        """The key of a crop's picture."""
+        return lookup_key("picture", self.gallery_id, self.number, row)
+
+    def crop_id(self, crop_id: str) -> bytes:
+        """The key of a crop's row number."""
+        return lookup_key("crop id", self.gallery_id, self.number, crop_id)
+
+    def sightings(self, identity: str) -> bytes:
+        """The key of an identity's counts."""
+        return self.key("identity", identity)
+
+    def found_by(self, row: int, crop: CropEntry) -> Iterator[bytes]:
+        """The keys without values that a crop is found by."""
+        for name in FOUND_BY:
+            if (value := cast("dict[str, Any]", crop)[name]) is not None:
+                yield self.key("by", name, value, row)
+        yield self.key("captured", crop["captured_at"] or crop["created_at"], row)
+        yield self.key("enrolled", crop["created_at"], row)
+
+
+def new_entry_of(crop: NewCrop, crop_id: str) -> CropEntry:
+    """What is kept of a new crop."""
+    picture = crop.picture
+    return cast(
+        "CropEntry",
+        {
+            "crop_id": crop_id,
+            "sha256": crop.sha256,
+            "identity": crop.identity,
+            "camera": crop.camera,
+            **said_of(crop),
+            "content_type": picture.content_type if picture else None,
+            "image_bytes": len(picture.content) if picture else 0,
+            "created_at": as_text(crop.created_at) if crop.created_at else now(),
+        },
+    )
+
+
+def stored_crop(row: int, crop: CropEntry) -> StoredCrop:
+    """A crop's record."""
+    return StoredCrop(
+        row_id=row,
+        crop_id=crop["crop_id"],
+        identity=crop["identity"],
+        camera=crop["camera"],
+        captured_at=as_time(crop["captured_at"]),
+        external_id=crop["external_id"],
+        metadata=json.loads(crop["metadata"]) if crop["metadata"] else None,
+        sha256=crop["sha256"],
+        content_type=crop["content_type"],
+        image_bytes=crop["image_bytes"],
+        created_at=datetime.fromisoformat(crop["created_at"]),
+    )
+
+
+def label(row: int, crop: CropEntry) -> CropLabel:
+    """What a ranking shows of a crop."""
+    return CropLabel(
+        row, crop["crop_id"], crop["identity"], crop["camera"], as_time(crop["captured_at"])
+    )
+
+
+def put_crop(
+    transaction: Transaction, at: Generation, side: int, row: int, entry: CropEntry, crop: NewCrop
+) -> None:
+    """Puts a crop with its vector and picture, and the keys that it is found by."""
+    transaction.put_json(at.crop(row), entry)
+    transaction.put_json(at.crop_id(entry["crop_id"]), row)
+    transaction.put(at.vector(side, row), vector_bytes(crop.vector))
+    if crop.picture and not crop.picture_elsewhere:
+        transaction.put(at.picture(row), crop.picture.content)
+    for found_by in at.found_by(row, entry):
+        transaction.put(found_by)
+
+
+def read_crops(reader: Reader, at: Generation, rows: Sequence[int]) -> dict[int, CropEntry]:
+    """Those of these crops that are there, by row."""
+    bodies = reader.get([at.crop(row) for row in rows])
+    return {row: as_data(body) for row, body in zip(rows, bodies, strict=True) if body is not None}
+
+
+def scan_crops(
+    reader: Reader, at: Generation, after_row: int, limit: int
+) -> list[tuple[int, CropEntry]]:
+    """Up to `limit` crops with a row above `after_row`, in order."""
+    found = reader.scan(Scan(*after(at.key("crop"), after_row), limit))[0]
+    return [(last_number(one), as_data(body)) for one, body in found]
+
+
+def rows_by(
+    reader: Reader, at: Generation, name: str, values: Iterable[str], after_row: int, limit: int
+) -> list[list[int]]:
+    """For each value of a field, up to `limit` rows above `after_row` that have it, in order."""
+    prefixes = [at.key("by", name, value) for value in values]
+    found = reader.scan(*(Scan(*after(prefix, after_row), limit) for prefix in prefixes))
+    return [[last_number(one) for one, _ in keys] for keys in found] if prefixes else []
+
+
+def indexed_crops(
+    reader: Reader, at: Generation, side: int, crops: Sequence[tuple[int, CropEntry]]
+) -> Iterator[IndexedCrop]:
+    """Crops as an index needs them.
+
+    Raises:
+        ServiceProblem: a crop has no vector.
+    """
+    bodies = reader.get([at.vector(side, row) for row, _ in crops])
+    for (row, crop), body in zip(crops, bodies, strict=True):
+        yield IndexedCrop(label(row, crop), vector_of(reader, crop, body))
+
+
+def vector_of(reader: Reader, crop: CropEntry, body: bytes | None) -> NDArray[np.float32]:
+    """A crop's vector `(d,)`.
+
+    Raises:
+        ServiceProblem: it has none.
+    """
+    if body is None:
+        raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
+    return np.frombuffer(body, "<f4")
+
+
+def picture_of(crop: CropEntry, body: bytes | None) -> Picture | None:
+    """A crop's picture; None where none is kept here."""
+    return None if body is None else Picture(body, crop["content_type"] or "")
+
+
+def all_rows(at: Generation) -> tuple[bytes, bytes]:
+    """The range of a generation's crops."""
+    return below(at.key("crop"))
