@@ -5,6 +5,7 @@ A gallery's crops lie in a generation; a row number is given out once in a galle
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Generation:
 
     def key(self, kind: str, *parts: str | int) -> bytes:
         """A key in this generation that scans find."""
-        return key(kind, self.gallery_id, self.number, *parts)
+        return _head(kind, self.gallery_id, self.number) + key(*parts)
 
     def crop(self, row: int) -> bytes:
         """The key of a crop's entry."""
@@ -88,6 +89,11 @@ class Generation:
                 yield self.key("by", name, value, row)
         yield self.key("captured", crop["captured_at"] or crop["created_at"], row)
         yield self.key("enrolled", crop["created_at"], row)
+
+
+@functools.lru_cache
+def _head(kind: str, gallery_id: int, number: int) -> bytes:
+    return key(kind, gallery_id, number)
 
 
 def new_entry_of(crop: NewCrop, crop_id: str) -> CropEntry:

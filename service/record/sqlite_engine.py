@@ -24,8 +24,6 @@ CREATE TABLE commits (number INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
 """
 FORMAT = 7
-# A vector of 512 float32 lies in its page; with SQLite's 4,096 it would have one of its own.
-PAGE_BYTES = 16_384
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
@@ -167,7 +165,6 @@ class SqliteEngine:
                 self._opened.append(connection)
             # A statement over a large gallery may take minutes, which a hanging disk looks like.
             connection.set_progress_handler(_heartbeat, STEPS_PER_BEAT)
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
