@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from service.gallery.crop_ids import new_crop_id
 from service.gallery.records import NewCrop
-from service.gallery.stored_values import now
+from service.gallery.stored_values import now, vector_bytes
 from service.record import archives, strays
 from service.record.crop_entries import (
     CropEntry,
@@ -36,14 +36,20 @@ class CropChanges:
         return Generation.searched(self.entry)
 
     def insert(self, crop: NewCrop) -> tuple[int, CropEntry]:
-        """Puts a crop under a new row; answers both."""
-        self.entry.rows += 1
-        row, stored = self.entry.rows, new_entry_of(crop, crop.crop_id or new_crop_id())
-        put_crop(self.transaction, self.at, self.entry.side, row, stored, crop)
+        """Puts a new crop under a new row; answers both."""
+        entry = new_entry_of(crop, crop.crop_id or new_crop_id())
+        picture = crop.picture.content if crop.picture and not crop.picture_elsewhere else None
         if crop.picture_elsewhere:
-            strays.forget(self.transaction, [stored["crop_id"]])
-        self._count(stored, 1)
-        return row, stored
+            strays.forget(self.transaction, [entry["crop_id"]])
+        return self.put(entry, vector_bytes(crop.vector), picture), entry
+
+    def put(self, entry: CropEntry, vector: bytes, picture: bytes | None) -> int:
+        """Puts a crop under a new row, which it answers."""
+        self.entry.rows += 1
+        contents = vector, picture
+        put_crop(self.transaction, self.at, self.entry.side, self.entry.rows, entry, contents)
+        self._count(entry, 1)
+        return self.entry.rows
 
     def remove(self, rows: Sequence[int]) -> dict[int, CropEntry]:
         """Takes out those of these crops that are there; answers them."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.gallery.records import CropLabel, IndexedCrop, NewCrop, Picture, StoredCrop
-from service.gallery.stored_values import as_text, as_time, now, said_of, vector_bytes
+from service.gallery.stored_values import as_text, as_time, now, said_of
 from service.record.encoding import after, below, key, last_number, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
 from service.record.gallery_entries import Entry
@@ -139,14 +139,20 @@ def label(row: int, crop: CropEntry) -> CropLabel:
 
 
 def put_crop(
-    transaction: Transaction, at: Generation, side: int, row: int, entry: CropEntry, crop: NewCrop
+    transaction: Transaction,
+    at: Generation,
+    side: int,
+    row: int,
+    entry: CropEntry,
+    contents: tuple[bytes, bytes | None],
 ) -> None:
-    """Puts a crop with its vector and picture, and the keys that it is found by."""
+    """Puts a crop with its vector and picture, as bytes, and the keys that it is found by."""
+    vector, picture = contents
     transaction.put_json(at.crop(row), entry)
     transaction.put_json(at.crop_id(entry["crop_id"]), row)
-    transaction.put(at.vector(side, row), vector_bytes(crop.vector))
-    if crop.picture and not crop.picture_elsewhere:
-        transaction.put(at.picture(row), crop.picture.content)
+    transaction.put(at.vector(side, row), vector)
+    if picture is not None:
+        transaction.put(at.picture(row), picture)
     for found_by in at.found_by(row, entry):
         transaction.put(found_by)
 

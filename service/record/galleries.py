@@ -45,14 +45,14 @@ class Galleries:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
 
         def rule(transaction: Transaction) -> GalleryRecord:
-            if transaction.json(_name_key(name)) is not None:
+            if transaction.json(name_key(name)) is not None:
                 raise GalleryConflict(
                     f"there is a gallery {name!r} already; enroll into it or choose another name"
                 )
             number = (transaction.json(NEXT_GALLERY) or 0) + 1
             entry = Entry(number, name, embedding_fingerprint, now(), asdict(settings))
             transaction.put_json(NEXT_GALLERY, number)
-            transaction.put_json(_name_key(name), number)
+            transaction.put_json(name_key(name), number)
             put_entry(transaction, entry)
             transaction.note("gallery_created", number)
             return _record(entry)
@@ -83,7 +83,7 @@ class Galleries:
             entry = read_entry(transaction, gallery_id)
             if entry is None:
                 return
-            transaction.delete(entry_key(gallery_id), _name_key(entry.name))
+            transaction.delete(entry_key(gallery_id), name_key(entry.name))
             transaction.commit.removes = True
             discard(transaction, "generation", gallery_id, entry.at, entry.sides)
             discard(transaction, "gallery", gallery_id)
@@ -93,7 +93,8 @@ class Galleries:
         collect_garbage(self._engine)
 
 
-def _name_key(name: str) -> bytes:
+def name_key(name: str) -> bytes:
+    """The key of a gallery's number."""
     return key("gallery name", name)
 
 

@@ -30,16 +30,7 @@ class Jobs:
 
         def rule(transaction: Transaction) -> None:
             require_entry(transaction, job.gallery_id)
-            entry = {
-                **asdict(job),
-                "created_at": as_text(job.created_at),
-                "updated_at": as_text(job.updated_at),
-                "lease_ms": None,
-                "lease_until_ms": None,
-            }
-            transaction.put_json(_key(job.job_id), entry)
-            for own in _found_by(entry):
-                transaction.put_json(own, job.job_id)
+            put_job(transaction, job)
 
         transact(self._engine, rule)
 
@@ -145,6 +136,23 @@ class Jobs:
         return None
 
 
+def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] = ()) -> None:
+    """Puts a job that no process has in hand."""
+    entry = {
+        **asdict(job),
+        "created_at": as_text(job.created_at),
+        "updated_at": as_text(job.updated_at),
+        "worker": None,
+        "lease_ms": None,
+        "lease_until_ms": None,
+    }
+    transaction.put_json(_key(job.job_id), entry)
+    for own in _found_by(entry):
+        transaction.put_json(own, job.job_id)
+    for problem in problems:
+        transaction.put_json(key("job problem", job.job_id, problem.position), asdict(problem))
+
+
 def drop_job(transaction: Transaction, job_id: str) -> None:
     """Deletes a job and its problems."""
     entry = transaction.json(_key(job_id))
@@ -158,7 +166,7 @@ def _put(transaction: Transaction, entry: dict[str, Any], state: str) -> None:
     entry["state"] = state
     transaction.put_json(_key(entry["job_id"]), entry)
     if state in FINISHED:
-        transaction.delete(key("open job", entry["created_at"], entry["job_id"]))
+        transaction.delete(_open_key(entry))
 
 
 def _key(job_id: str) -> bytes:
@@ -167,11 +175,14 @@ def _key(job_id: str) -> bytes:
 
 def _found_by(entry: dict[str, Any]) -> list[bytes]:
     moment, job_id = entry["created_at"], entry["job_id"]
-    return [
-        key("job at", moment, job_id),
-        key("job of", entry["gallery_id"], moment, job_id),
-        key("open job", moment, job_id),
-    ]
+    found_by = [key("job at", moment, job_id), key("job of", entry["gallery_id"], moment, job_id)]
+    if entry["state"] not in FINISHED:
+        found_by.append(_open_key(entry))
+    return found_by
+
+
+def _open_key(entry: dict[str, Any]) -> bytes:
+    return key("open job", entry["created_at"], entry["job_id"])
 
 
 def _job(entry: dict[str, Any]) -> Job:

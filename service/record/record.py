@@ -52,7 +52,9 @@ class Record:
 def open_sqlite(path: Path) -> Record:
     """The record in a file."""
     from service.record.sqlite_engine import SqliteEngine
+    from service.record.sqlite_migration import migrate_file
 
+    migrate_file(path)
     return Record(SqliteEngine(path))
 
 
@@ -63,11 +65,13 @@ def open_redis(url: str, mark: HighWaterMark | None = None, **options: float) ->
         InputProblem: where the server does not answer, or it or the record in it cannot be used.
     """
     from service.record.redis_engine import RedisEngine
+    from service.record.redis_migration import migrate_redis
     from service.record.redis_server import check_server
 
     engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
     try:
         check_server(engine)
+        migrate_redis(engine)
         engine.epoch()
         engine.require_acknowledged()
         return Record(engine)

@@ -202,6 +202,10 @@ class RedisEngine:
                 f"{found.decode(errors='replace')}, this program reads {FORMAT.decode()}; serve it "
                 "with the program version that wrote it"
             )
+        return self.adopt()
+
+    def adopt(self) -> str:
+        """Holds later commits against the record that is there; answers its name."""
         self._epoch = self.command("GET", "gmn:epoch").decode()
         return self._epoch
 

@@ -23,7 +23,6 @@ CREATE TABLE entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE commits (number INTEGER NOT NULL);
 INSERT INTO commits VALUES (0);
 """
-FORMAT = 7
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
@@ -38,6 +37,7 @@ class SqliteEngine:
         DamagedRecord: where something that was acknowledged is not in it any more.
     """
 
+    FORMAT = 7
     changes = None
 
     def __init__(self, path: Path) -> None:
@@ -138,6 +138,10 @@ class SqliteEngine:
         if commit.removes:
             self._truncate_log()
 
+    def count_from(self, commits: int) -> None:
+        """Counts commits from a number on, as the record that this one is made of did."""
+        self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
+
     def damage(self, what: str) -> DamagedRecord:
         """The error for something that is not what was written."""
         return DamagedRecord(self.path, what)
@@ -175,12 +179,12 @@ class SqliteEngine:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version == 0:
             connection.executescript(
-                f"BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA user_version = {FORMAT};\nCOMMIT;"
+                f"BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA user_version = {self.FORMAT};\nCOMMIT;"
             )
-        elif version != FORMAT:
+        elif version != self.FORMAT:
             raise InputProblem(
-                f"{self.path}: has format version {version}, this program reads {FORMAT}; serve it "
-                "with the program version that wrote it"
+                f"{self.path}: has format version {version}, this program reads {self.FORMAT}; "
+                "serve it with the program version that wrote it"
             )
 
     @contextlib.contextmanager
