@@ -33,7 +33,7 @@ from service.record.garbage import collect_garbage, discard
 # For how long a pin is kept between two reads.
 HELD_MS = 600_000
 RETRY_AFTER_S = 5
-CROPS_AT_ONCE = 100
+CROPS_PER_READ = 100
 Pin = tuple[str, int]
 
 
@@ -98,13 +98,13 @@ def unpin(engine: Engine, gallery_id: int, name: str) -> None:
     collect_garbage(engine)
 
 
-def unpin_abandoned(engine: Engine) -> None:
-    """Ends archives whose process was killed."""
+def unpin_abandoned(engine: Engine, alone: bool) -> None:
+    """Ends archives whose process was killed: where no other one runs, all of them."""
     reader, now_ms = Reader(engine), engine.now_ms()
     for _, body in list(reader.every(below(key("gallery")))):
         entry = Entry(**as_data(body))
         for name, (_, _, until_ms) in entry.pins.items():
-            if until_ms < now_ms:
+            if alone or until_ms < now_ms:
                 unpin(engine, entry.gallery_id, name)
 
 
@@ -117,10 +117,10 @@ def _pinned_crops(engine: Engine, entry: Entry, name: str) -> Iterator[ArchivedC
     newest, row = entry.rows, 0
     while row < newest:
         _hold(engine, entry.gallery_id, name)
-        end = min(newest, row + CROPS_AT_ONCE) + 1
+        end = min(newest, row + CROPS_PER_READ) + 1
         present, kept = reader.scan(
-            Scan(at.key("crop", row + 1), at.key("crop", end), CROPS_AT_ONCE),
-            Scan(at.key("pinned", name, row + 1), at.key("pinned", name, end), CROPS_AT_ONCE),
+            Scan(at.key("crop", row + 1), at.key("crop", end), CROPS_PER_READ),
+            Scan(at.key("pinned", name, row + 1), at.key("pinned", name, end), CROPS_PER_READ),
         )
         crops: dict[int, CropEntry] = {last_number(one): as_data(body) for one, body in present}
         crops |= {last_number(one): as_data(body) for one, body in kept}

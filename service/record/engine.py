@@ -108,6 +108,9 @@ class Engine(Protocol):
     def damage(self, what: str) -> ServiceProblem:
         """The error for something that is not what was written."""
 
+    def require_same(self) -> None:
+        """Raises `RecordUnavailable` where another record has taken this one's place."""
+
     def now_ms(self) -> int:
         """The store's clock, which all processes share, in milliseconds."""
 
@@ -218,7 +221,12 @@ def transact(engine: Engine, rule: Callable[[Transaction], Result]) -> Result:
     """
     for attempt in range(ATTEMPTS):
         transaction = Transaction(engine)
-        result = rule(transaction)
+        try:
+            result = rule(transaction)
+        except ServiceProblem:
+            # What was not found may be missing because the store was emptied.
+            engine.require_same()
+            raise
         if not (transaction.commit.puts or transaction.commit.notes):
             return result
         try:

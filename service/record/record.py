@@ -25,11 +25,12 @@ class Record:
     in the same commit. Reads may be called from any thread.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, alone: bool = False) -> None:
         """Finishes what an earlier process began to remove.
 
         Args:
             engine: open; it is closed with this.
+            alone: no other process reads an archive of it.
         """
         self.engine = engine
         self.changes = engine.changes
@@ -41,7 +42,7 @@ class Record:
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)
         self.calibrations = Calibrations(engine)
-        unpin_abandoned(engine)
+        unpin_abandoned(engine, alone)
         collect_garbage(engine)
 
     def close(self) -> None:
@@ -49,13 +50,22 @@ class Record:
         self.engine.close()
 
 
-def open_sqlite(path: Path) -> Record:
-    """The record in a file."""
+def open_sqlite(path: Path, alone: bool = True) -> Record:
+    """The record in a file.
+
+    Args:
+        path: of the file.
+        alone: no other process reads an archive of it; the service is, a command beside it is not.
+
+    Raises:
+        InputProblem: where the file is not a record that this program can use.
+        DamagedRecord: where something that was acknowledged is not in it any more.
+    """
     from service.record.sqlite_engine import SqliteEngine
     from service.record.sqlite_migration import migrate_file
 
     migrate_file(path)
-    return Record(SqliteEngine(path))
+    return Record(SqliteEngine(path), alone)
 
 
 def open_redis(url: str, mark: HighWaterMark | None = None, **options: float) -> Record:

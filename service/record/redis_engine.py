@@ -129,15 +129,16 @@ class RedisEngine:
         if answer == b"conflict":
             raise Conflict
         if answer != b"done":
-            raise RecordUnavailable(
-                f"Redis at {self.place} holds another record than before: it was emptied or "
-                "replaced; put its data back, or restart the service to begin with what is there",
-                RETRY_AFTER_S,
-            )
+            raise self._another()
 
     def damage(self, what: str) -> DamagedRedisRecord:
         """The error for something that is not what was written."""
         return DamagedRedisRecord(what)
+
+    def require_same(self) -> None:
+        """Raises `RecordUnavailable` where another record has taken this one's place."""
+        if (self.command("GET", "gmn:epoch") or b"").decode() != self._epoch:
+            raise self._another()
 
     def now_ms(self) -> int:
         """The server's clock, in milliseconds."""
@@ -223,6 +224,13 @@ class RedisEngine:
     def close(self) -> None:
         """Closes every connection."""
         self._client.close()
+
+    def _another(self) -> RecordUnavailable:
+        return RecordUnavailable(
+            f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
+            "put its data back, or restart the service to begin with what is there",
+            RETRY_AFTER_S,
+        )
 
     def _newest(self) -> int:
         return int(self.command("GET", "gmn:seq") or 0)

@@ -146,6 +146,9 @@ class SqliteEngine:
         """The error for something that is not what was written."""
         return DamagedRecord(self.path, what)
 
+    def require_same(self) -> None:
+        """A file stays the same one while it is open."""
+
     def now_ms(self) -> int:
         """This machine's clock, in milliseconds."""
         return time.time_ns() // 1_000_000

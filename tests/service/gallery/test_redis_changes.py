@@ -12,9 +12,9 @@ from model.problems import InputProblem
 from service.gallery.changes import Change, ChangesLost
 from service.gallery.key_records import ApiKey
 from service.gallery.records import GallerySettings
-from service.gallery.redis.store import RedisStore
 from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
+from service.record.record import open_redis
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
 
@@ -22,7 +22,7 @@ from tests.service.redis_server import redis_server
 @pytest.fixture
 def store(redis_record):
     redis_record.ask("FLUSHALL")
-    with contextlib.closing(RedisStore(redis_record.url, kept_changes=100)) as opened:
+    with contextlib.closing(open_redis(redis_record.url, kept_changes=100)) as opened:
         yield opened
 
 
@@ -104,7 +104,7 @@ def test_an_older_copy_of_the_record_is_noticed(store, gallery):
 
 
 def test_another_process_of_the_server_has_another_name_and_the_same_record():
-    with redis_server() as server, contextlib.closing(RedisStore(server.url)) as store:
+    with redis_server() as server, contextlib.closing(open_redis(server.url)) as store:
         before, epoch = store.changes.server(), store.changes.epoch()
         server.kill()
         server.start()
@@ -116,7 +116,7 @@ def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
     """Redis drops the end of its file without a word, whoever cut it off."""
     mark = HighWaterMark(tmp_path / "redis.acknowledged")
     with redis_server() as server:
-        with contextlib.closing(RedisStore(server.url, mark=mark)) as store:
+        with contextlib.closing(open_redis(server.url, mark=mark)) as store:
             gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
             for number in range(3):
                 store.crops.enroll(gallery, EMBEDDER, [new_crop(number)])
@@ -126,15 +126,15 @@ def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
         file.write_bytes(file.read_bytes()[:-400])
         server.start()
         with pytest.raises(InputProblem, match=f"{newest} were acknowledged"):
-            RedisStore(server.url, mark=mark)
+            open_redis(server.url, mark=mark)
         mark.path.unlink()
-        with contextlib.closing(RedisStore(server.url, mark=mark)) as store:
+        with contextlib.closing(open_redis(server.url, mark=mark)) as store:
             assert store.changes.last() < newest
-        RedisStore(server.url, mark=mark).close()
+        open_redis(server.url, mark=mark).close()
 
 
 def test_another_record_is_not_held_to_what_the_one_before_acknowledged(tmp_path):
     mark = HighWaterMark(tmp_path / "redis.acknowledged")
     mark.note(99, "another")
     with redis_server() as server:
-        RedisStore(server.url, mark=mark).close()
+        open_redis(server.url, mark=mark).close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.gallery.records import GallerySettings, Picture
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 SECRET = b"this person's picture " * 40
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file):
-    with contextlib.closing(SqliteStore(file)) as opened:
+    with contextlib.closing(open_sqlite(file)) as opened:
         yield opened
 
 
@@ -66,5 +66,5 @@ def test_what_was_deleted_before_a_kill_is_off_the_disk_after_the_next_start(
         for part in tmp_path.glob("record*"):
             shutil.copy(part, left)
     assert _on_disk(left / "record")
-    with contextlib.closing(SqliteStore(left / "record")):
+    with contextlib.closing(open_sqlite(left / "record")):
         assert not _on_disk(left / "record")
