@@ -13,6 +13,7 @@ from service.record.crop_entries import (
     CropEntry,
     Generation,
     Sightings,
+    live_pins,
     new_entry_of,
     put_crop,
     read_crops,
@@ -54,14 +55,16 @@ class CropChanges:
     def remove(self, rows: Sequence[int]) -> dict[int, CropEntry]:
         """Takes out those of these crops that are there; answers them."""
         crops = read_crops(self.transaction, self.at, rows)
-        pins = archives.live_pins(self.entry, self.transaction.engine.now_ms())
+        pins = live_pins(self.transaction, self.at)
         strays.note_elsewhere(self.transaction, self.at, crops, now())
         staged = self._staged(list(crops))
         for row, crop in crops.items():
-            kept = archives.keep_for(self.transaction, self.at, pins, row, crop)
+            read = archives.keep_for(self.transaction, self.at, pins, row, crop)
             drop_crop(self.transaction, self.at, row, crop)
-            if not kept:
-                drop_contents(self.transaction, self.at, row, self.entry.sides)
+            sides = (side for side in range(self.entry.sides) if side not in read)
+            self.transaction.delete(*(self.at.vector(side, row) for side in sides))
+            if not read:
+                self.transaction.delete(self.at.picture(row))
             if row in staged:
                 self.transaction.delete(staged[row])
                 self.entry.staged_crops -= 1
@@ -71,7 +74,7 @@ class CropChanges:
     def rename(self, rows: Sequence[int], new: str) -> None:
         """Gives crops another identity."""
         crops = read_crops(self.transaction, self.at, rows)
-        pins = archives.live_pins(self.entry, self.transaction.engine.now_ms())
+        pins = live_pins(self.transaction, self.at)
         for row, crop in crops.items():
             archives.keep_for(self.transaction, self.at, pins, row, crop)
             self._count(crop, -1)
@@ -124,11 +127,6 @@ class CropChanges:
 def drop_crop(transaction: Transaction, at: Generation, row: int, crop: CropEntry) -> None:
     """Deletes a crop's entry and what finds it."""
     transaction.delete(at.crop(row), at.crop_id(crop["crop_id"]), *at.found_by(row, crop))
-
-
-def drop_contents(transaction: Transaction, at: Generation, row: int, sides: int) -> None:
-    """Deletes a crop's vectors and picture."""
-    transaction.delete(at.picture(row), *(at.vector(side, row) for side in range(sides)))
 
 
 def tombstone(gallery_id: int, crop_id: str) -> bytes:

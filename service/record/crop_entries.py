@@ -21,6 +21,8 @@ from service.record.encoding import after, below, key, last_number, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
 from service.record.gallery_entries import Entry
 
+# More than are ever read at once.
+ARCHIVES = 1000
 FOUND_BY = ("sha256", "identity", "camera", "external_id")
 
 
@@ -89,6 +91,31 @@ class Generation:
                 yield self.key("by", name, value, row)
         yield self.key("captured", crop["captured_at"] or crop["created_at"], row)
         yield self.key("enrolled", crop["created_at"], row)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An archive that is being read.
+
+    Attributes:
+        name: its own.
+        newest: the newest row when it began.
+        side: which vectors it reads.
+        until_ms: when it is given up, on the store's clock.
+    """
+
+    name: str
+    newest: int
+    side: int
+    until_ms: int
+
+
+def live_pins(reader: Reader, at: Generation) -> list[Pin]:
+    """The archives of a generation that are being read."""
+    found = reader.scan(Scan(*below(at.key("pin")), ARCHIVES))[0]
+    now_ms = reader.engine.now_ms() if found else 0
+    pins = [Pin(**as_data(body)) for _, body in found]
+    return [pin for pin in pins if pin.until_ms >= now_ms]
 
 
 @functools.lru_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from service.problems import NeedsReindex, UnknownGallery
@@ -19,8 +19,7 @@ class Entry:
         side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
         generations, sides, rows: how many numbers were given out of each.
         staged_crops: how many crops have a staged vector.
-        pins: archives that are being read, by name: generation, newest row, and until when
-            in milliseconds.
+        archives: how many were begun, so that beginning one changes the entry.
     """
 
     gallery_id: int
@@ -40,7 +39,7 @@ class Entry:
     generations: int = 1
     sides: int = 1
     rows: int = 0
-    pins: dict[str, list[int]] = field(default_factory=dict)
+    archives: int = 0
 
 
 def entry_key(gallery_id: int) -> bytes:

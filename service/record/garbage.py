@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from service.gallery.stored_values import now
 from service.record import strays
-from service.record.crop_entries import Generation, scan_crops
+from service.record.crop_entries import Generation, live_pins, scan_crops
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
-from service.record.gallery_entries import read_entry
 from service.record.jobs import drop_job
 
 Kind = Literal["generation", "side", "gallery", "archive"]
@@ -59,11 +58,8 @@ def _begin(noted: bytes, now_ms: int, transaction: Transaction) -> bool:
     if found is None or found[2] > now_ms:
         return False
     kind, of, _ = found
-    if kind == "generation":
-        entry = read_entry(transaction, of[0])
-        pins = entry.pins.values() if entry else ()
-        if any(generation == of[1] and until >= now_ms for generation, _, until in pins):
-            return False
+    if kind in ("generation", "side") and live_pins(transaction, Generation(of[0], of[1])):
+        return False
     transaction.put_json(noted, [kind, of, 0])
     return True
 
@@ -80,8 +76,8 @@ def _batch(kind: Kind, of: list[Any], transaction: Transaction) -> bool:
         gallery_id, number, side = of
         return _vectors(transaction, Generation(gallery_id, number), side)
     if kind == "archive":
-        gallery_id, number, name, sides = of
-        return _archived(transaction, Generation(gallery_id, number), name, sides)
+        gallery_id, number, name, side = of
+        return _archived(transaction, Generation(gallery_id, number), name, side)
     (gallery_id,) = of
     return _jobs(transaction, gallery_id) or _ranges(
         transaction, [key(name, gallery_id) for name in OF_GALLERY]
@@ -111,18 +107,19 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
     return bool(crops)
 
 
-def _archived(transaction: Transaction, at: Generation, name: str, sides: int) -> bool:
+def _archived(transaction: Transaction, at: Generation, name: str, side: int) -> bool:
     """Deletes what was kept for an archive, and contents that no crop and no other archive has."""
-    pinned = at.key("pinned", name)
-    found = transaction.scan(Scan(*below(pinned), CROPS_AT_ONCE))[0]
+    found = transaction.scan(Scan(*below(at.key("pinned", name)), CROPS_AT_ONCE))[0]
     rows = [last_number(one) for one, _ in found]
-    entry = read_entry(transaction, at.gallery_id)
-    others = [other for other in (entry.pins if entry else ()) if other != name]
+    others = live_pins(transaction, at)
     crops = transaction.get([at.crop(row) for row in rows])
     for (own, _), row, crop in zip(found, rows, crops, strict=True):
-        kept = transaction.get([at.key("pinned", other, row) for other in others])
-        if crop is None and all(body is None for body in kept):
-            transaction.delete(at.picture(row), *(at.vector(side, row) for side in range(sides)))
+        kept = transaction.get([at.key("pinned", other.name, row) for other in others])
+        readers = [pin for pin, body in zip(others, kept, strict=True) if body is not None]
+        if crop is None and not readers:
+            transaction.delete(at.picture(row))
+        if crop is None and all(pin.side != side for pin in readers):
+            transaction.delete(at.vector(side, row))
         transaction.delete(own)
     return bool(found)
 

@@ -71,7 +71,6 @@ def _begin(transaction: Transaction, gallery_id: int) -> Entry:
         staged_fingerprint=None,
         staged_side=None,
         staged_crops=0,
-        pins={},
     )
     _discard(transaction, filled, transaction.engine.now_ms() + KEPT_MS)
     return filled
@@ -138,7 +137,7 @@ def _switch(filled: Entry, embedding_fingerprint: str, transaction: Transaction)
         generations=entry.generations,
         sides=entry.sides,
         rows=entry.rows,
-        pins=entry.pins,
+        archives=entry.archives,
     )
     version = raise_version(transaction, filled)
     transaction.note("replaced", entry.gallery_id, version)
