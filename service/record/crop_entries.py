@@ -198,6 +198,14 @@ def scan_crops(
     return [(last_number(one), as_data(body)) for one, body in found]
 
 
+def require_ids(reader: Reader, at: Generation, crops: Sequence[tuple[int, CropEntry]]) -> None:
+    """Raises the store's error for damage where a crop is not found by its id."""
+    rows = reader.get([at.crop_id(crop["crop_id"]) for _, crop in crops])
+    for (row, crop), body in zip(crops, rows, strict=True):
+        if as_data(body) != row:
+            raise reader.engine.damage(f"crop {crop['crop_id']} is not found by its crop_id")
+
+
 def rows_by(
     reader: Reader, at: Generation, name: str, values: Iterable[str], after_row: int, limit: int
 ) -> list[list[int]]:

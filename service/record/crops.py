@@ -37,6 +37,7 @@ from service.record.crop_entries import (
     new_entry_of,
     picture_of,
     read_crops,
+    require_ids,
     rows_by,
     scan_crops,
     stored_crop,
@@ -214,14 +215,24 @@ class Crops:
         return picture_of(crop, self._reader.get([at.picture(row)])[0])
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
-        """Every crop as the index needs it, by `row_id`."""
+        """Every crop as the index needs it, by `row_id`, each held against its checksums.
+
+        Raises:
+            ServiceProblem: a crop is damaged, or gone without a trace.
+        """
         entry = read_entry(self._reader, gallery_id)
         if entry is None:
             return
-        at, row = Generation.searched(entry), 0
+        at, row, count = Generation.searched(entry), 0, 0
         while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
+            require_ids(self._reader, at, found)
             yield from self._indexed(at, entry.side, found)
-            row = found[-1][0]
+            row, count = found[-1][0], count + len(found)
+        after = read_entry(self._reader, gallery_id)
+        if after and after.version == entry.version and count != entry.crops:
+            raise self._engine.damage(
+                f"gallery {entry.name} has {count} crops, and {entry.crops} were written"
+            )
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
         """Those of these crops that are there, as the index needs them, by `row_id`."""

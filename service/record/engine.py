@@ -245,6 +245,6 @@ def as_data(body: bytes | None) -> Any:
 
 
 def shown(key: bytes) -> str:
-    """A key as a message names it."""
-    parts = key.removeprefix(b"!").split(b"\0")
-    return "/".join(part.decode(errors="replace").lstrip("0") or "0" for part in parts if part)
+    """A key as a message names it: `crop 1/0/24`."""
+    kind, *parts = (part.decode(errors="replace") for part in key.removeprefix(b"!").split(b"\0"))
+    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"

@@ -9,7 +9,7 @@ from service.gallery.records import GalleryRecord, GallerySettings, SettingsChan
 from service.gallery.stored_values import now
 from service.problems import GalleryConflict
 from service.record.encoding import below, key
-from service.record.engine import Engine, Reader, Transaction, as_data, transact
+from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import (
     Entry,
     entry_key,
@@ -20,7 +20,8 @@ from service.record.gallery_entries import (
 from service.record.garbage import collect_garbage, discard
 
 NEXT_GALLERY = key("next gallery")
-ALL = below(key("gallery"))
+NAMES = key("gallery name")
+LARGEST = 2**62
 
 
 class Galleries:
@@ -31,8 +32,13 @@ class Galleries:
 
     def all(self) -> list[GalleryRecord]:
         """Every gallery, by name."""
-        found = [_record(Entry(**as_data(body))) for _, body in Reader(self._engine).every(ALL)]
-        return sorted(found, key=lambda gallery: gallery.name)
+        reader = Reader(self._engine)
+        found = reader.scan(Scan(*below(key("gallery")), LARGEST), Scan(*below(NAMES), LARGEST))
+        galleries, names = ([as_data(body) for _, body in one] for one in found)
+        if sorted(gallery["gallery_id"] for gallery in galleries) != sorted(names):
+            raise self._engine.damage(f"{len(galleries)} galleries have {len(names)} names")
+        records = [_record(Entry(**gallery)) for gallery in galleries]
+        return sorted(records, key=lambda record: record.name)
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         """One gallery; None where it was deleted."""
@@ -95,7 +101,7 @@ class Galleries:
 
 def name_key(name: str) -> bytes:
     """The key of a gallery's number."""
-    return key("gallery name", name)
+    return NAMES + key(name)
 
 
 def _record(entry: Entry) -> GalleryRecord:
