@@ -14,14 +14,7 @@ from dataclasses import asdict
 from service.gallery.record_store import Archive
 from service.gallery.records import ArchivedCrop
 from service.problems import RecordUnavailable, ServiceProblem
-from service.record.crop_entries import (
-    CropEntry,
-    Generation,
-    Pin,
-    picture_of,
-    stored_crop,
-    vector_of,
-)
+from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import (
@@ -119,14 +112,8 @@ def _pinned_crops(engine: Engine, at: Generation, pin: Pin) -> Iterator[Archived
         )
         crops: dict[int, CropEntry] = {last_number(one): as_data(body) for one, body in present}
         crops |= {last_number(one): as_data(body) for one, body in kept}
-        rows = sorted(crops)
-        vectors = reader.get([at.vector(pin.side, one) for one in rows])
-        pictures = reader.get([at.picture(one) for one in rows])
-        for one, vector, picture in zip(rows, vectors, pictures, strict=True):
-            crop = crops[one]
-            yield ArchivedCrop(
-                stored_crop(one, crop), vector_of(reader, crop, vector), picture_of(crop, picture)
-            )
+        for parts in read_parts(reader, at, pin.side, sorted(crops.items())):
+            yield parts.archived()
         row = end - 1
 
 

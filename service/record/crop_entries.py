@@ -13,9 +13,15 @@ from datetime import datetime
 from typing import Any, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.gallery.records import CropLabel, IndexedCrop, NewCrop, Picture, StoredCrop
+from service.gallery.records import (
+    ArchivedCrop,
+    CropLabel,
+    IndexedCrop,
+    NewCrop,
+    Picture,
+    StoredCrop,
+)
 from service.gallery.stored_values import as_text, as_time, now, said_of
 from service.record.encoding import after, below, key, last_number, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
@@ -123,6 +129,26 @@ def _head(kind: str, gallery_id: int, number: int) -> bytes:
     return key(kind, gallery_id, number)
 
 
+@dataclass(frozen=True)
+class StoredParts:
+    """A crop as it is kept: its row, entry, vector's bytes and, where it is inside, picture."""
+
+    row: int
+    entry: CropEntry
+    vector: bytes
+    picture: bytes | None
+
+    def archived(self) -> ArchivedCrop:
+        """The crop as a snapshot keeps it."""
+        return ArchivedCrop(
+            stored_crop(self.row, self.entry),
+            np.frombuffer(self.vector, "<f4"),
+            None
+            if self.picture is None
+            else Picture(self.picture, self.entry["content_type"] or ""),
+        )
+
+
 def new_entry_of(crop: NewCrop, crop_id: str) -> CropEntry:
     """What is kept of a new crop."""
     picture = crop.picture
@@ -225,23 +251,30 @@ def indexed_crops(
     """
     bodies = reader.get([at.vector(side, row) for row, _ in crops])
     for (row, crop), body in zip(crops, bodies, strict=True):
-        yield IndexedCrop(label(row, crop), vector_of(reader, crop, body))
+        if body is None:
+            raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
+        yield IndexedCrop(label(row, crop), np.frombuffer(body, "<f4"))
 
 
-def vector_of(reader: Reader, crop: CropEntry, body: bytes | None) -> NDArray[np.float32]:
-    """A crop's vector `(d,)`.
+def picture_of(crop: CropEntry, content: bytes | None) -> Picture | None:
+    """A crop's picture; None where none is kept inside."""
+    return None if content is None else Picture(content, crop["content_type"] or "")
+
+
+def read_parts(
+    reader: Reader, at: Generation, side: int, crops: Sequence[tuple[int, CropEntry]]
+) -> Iterator[StoredParts]:
+    """Crops with their vectors and pictures.
 
     Raises:
-        ServiceProblem: it has none.
+        ServiceProblem: one of them is not what was written.
     """
-    if body is None:
-        raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
-    return np.frombuffer(body, "<f4")
-
-
-def picture_of(crop: CropEntry, body: bytes | None) -> Picture | None:
-    """A crop's picture; None where none is kept here."""
-    return None if body is None else Picture(body, crop["content_type"] or "")
+    vectors = reader.get([at.vector(side, row) for row, _ in crops])
+    pictures = reader.get([at.picture(row) for row, _ in crops])
+    for (row, crop), vector, picture in zip(crops, vectors, pictures, strict=True):
+        if vector is None:
+            raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
+        yield StoredParts(row, crop, vector, picture)
 
 
 def all_rows(at: Generation) -> tuple[bytes, bytes]:

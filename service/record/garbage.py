@@ -8,7 +8,7 @@ from typing import Any, Literal
 from service.gallery.stored_values import now
 from service.record import strays
 from service.record.crop_entries import Generation, live_pins, scan_crops
-from service.record.encoding import below, key, last_number
+from service.record.encoding import below, key, last_number, unseal
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.jobs import drop_job
 
@@ -85,12 +85,15 @@ def _batch(kind: Kind, of: list[Any], transaction: Transaction) -> bool:
 
 
 def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
-    crops = scan_crops(transaction, at, 0, CROPS_AT_ONCE)
-    strays.note_elsewhere(transaction, at, dict(crops), now())
-    for row, crop in crops:
-        transaction.delete(at.crop(row), at.crop_id(crop["crop_id"]), at.picture(row))
-        transaction.delete(*(at.vector(side, row) for side in range(sides)))
-    return bool(crops)
+    """Deletes crops; a damaged one too, of which only its row is known."""
+    found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
+    rows = {own: last_number(own) for own, _ in found}
+    crops = {rows[own]: as_data(body) for own, value in found if (body := unseal(own, value))}
+    strays.note_elsewhere(transaction, at, crops, now())
+    transaction.delete(*(at.crop_id(crop["crop_id"]) for crop in crops.values()))
+    for own, row in rows.items():
+        transaction.delete(own, at.picture(row), *(at.vector(side, row) for side in range(sides)))
+    return bool(found)
 
 
 def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:

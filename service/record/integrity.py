@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.gallery.records import ArchivedCrop
 from service.gallery.verification import GalleryFound
 from service.problems import ServiceProblem
-from service.record.crop_entries import (
-    CropEntry,
-    Generation,
-    picture_of,
-    stored_crop,
-    vector_of,
-)
+from service.record.crop_entries import CropEntry, Generation, StoredParts, read_parts
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, as_data, shown
-from service.record.gallery_entries import Entry
+from service.record.gallery_entries import Entry, require_entry
+from service.record.restoring import replace
 
 KEYS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one thing; `lost` where it cannot be had any more."""
+    """What is wrong with one thing."""
 
     what: str
-    lost: bool = True
 
 
 def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
@@ -38,7 +31,7 @@ def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
             continue
         found = list(checked_crops(engine, entry))
         damage = tuple(one.what for one in found if isinstance(one, Damage))
-        whole = sum(isinstance(one, ArchivedCrop) for one in found)
+        whole = sum(isinstance(one, StoredParts) for one in found)
         yield GalleryFound(entry.gallery_id, entry.name, whole, damage)
 
 
@@ -52,7 +45,7 @@ def entries(engine: Engine) -> Iterator[Entry | Damage]:
             yield Damage(f"{shown(own)} is not what was written")
 
 
-def checked_crops(engine: Engine, entry: Entry) -> Iterator[ArchivedCrop | Damage]:
+def checked_crops(engine: Engine, entry: Entry) -> Iterator[StoredParts | Damage]:
     """A gallery's crops that are whole, and what is wrong with others."""
     reader, at, count = Reader(engine), Generation.searched(entry), 0
     for own, value in readable(engine, below(at.key("crop"))):
@@ -87,15 +80,30 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
 
 def _checked(
     reader: Reader, at: Generation, side: int, row: int, crop: CropEntry
-) -> Iterator[ArchivedCrop | Damage]:
+) -> Iterator[StoredParts | Damage]:
     crop_id = crop["crop_id"]
-    vector = vector_of(reader, crop, reader.get([at.vector(side, row)])[0])
-    picture = picture_of(crop, reader.get([at.picture(row)])[0])
+    (parts,) = read_parts(reader, at, side, [(row, crop)])
     if as_data(reader.get([at.crop_id(crop_id)])[0]) != row:
-        yield Damage(f"crop {crop_id} is not found by its crop_id", lost=False)
+        yield Damage(f"crop {crop_id} is not found by its crop_id")
     found_by = list(at.found_by(row, crop))
     there = reader.engine.scan([Scan(own, own + b"\0", 1) for own in found_by])
     for own, found in zip(found_by, there, strict=True):
         if not found:
-            yield Damage(f"crop {crop_id} is not found by {shown(own)}", lost=False)
-    yield ArchivedCrop(stored_crop(row, crop), vector, picture)
+            yield Damage(f"crop {crop_id} is not found by {shown(own)}")
+    yield parts
+
+
+def recover_in_place(engine: Engine) -> list[GalleryFound]:
+    """Builds each damaged gallery anew from its whole crops; answers these galleries as they were.
+
+    Raises:
+        ServiceProblem: the entry of a gallery is damaged; only a copy of the store helps then.
+    """
+    damaged = [found for found in verify_galleries(engine) if found.damage]
+    for found in damaged:
+        entry = require_entry(Reader(engine), found.gallery_id)
+        crops = (
+            one.archived() for one in checked_crops(engine, entry) if isinstance(one, StoredParts)
+        )
+        replace(engine, found.gallery_id, entry.embedding_fingerprint, crops)
+    return damaged

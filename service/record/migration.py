@@ -11,7 +11,7 @@ from service.gallery.key_records import ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.record import jobs, strays
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import CropEntry
+from service.record.crop_entries import StoredParts
 from service.record.encoding import key
 from service.record.engine import Engine, Transaction, transact
 from service.record.galleries import NEXT_GALLERY, name_key
@@ -23,27 +23,18 @@ NAMES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class OldCrop:
-    """A crop with its vector's and picture's bytes; None for a picture that is not inside."""
-
-    entry: CropEntry
-    vector: bytes
-    picture: bytes | None
-
-
-@dataclass(frozen=True)
 class OldGallery:
     """A gallery with what belongs to it.
 
     Attributes:
         entry: with its number, name, embedder, settings and version; the counts are 0.
-        crops: by row.
+        crops: in the order of their rows, which are given out anew.
         tombstones: ids of crops that were removed for good.
         published: calibrations by subject.
     """
 
     entry: Entry
-    crops: Iterable[OldCrop]
+    crops: Iterable[StoredParts]
     tombstones: Iterable[str] = ()
     snapshots: Sequence[Snapshot] = ()
     jobs: Sequence[tuple[Job, Sequence[JobProblem]]] = ()
@@ -103,7 +94,7 @@ def _migrate_gallery(gallery: OldGallery, engine: Engine) -> None:
     transact(engine, begin)
     for crops in _batches(gallery.crops, CROPS_AT_ONCE):
 
-        def put(transaction: Transaction, crops: list[OldCrop] = crops) -> None:
+        def put(transaction: Transaction, crops: list[StoredParts] = crops) -> None:
             now = read_entry(transaction, entry.gallery_id)
             if now is None:
                 return

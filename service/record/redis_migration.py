@@ -12,9 +12,9 @@ from service.gallery.job_records import Job, JobProblem
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.gallery.stored_values import as_text, as_time
-from service.record.crop_entries import CropEntry
+from service.record.crop_entries import CropEntry, StoredParts
 from service.record.gallery_entries import Entry
-from service.record.migration import OldCrop, OldGallery, migrate
+from service.record.migration import OldGallery, migrate
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
 
@@ -126,7 +126,7 @@ class OldRedis:
             if one.decode() in galleries
         ]
 
-    def _crops(self, at: str, side: str) -> Iterator[OldCrop]:
+    def _crops(self, at: str, side: str) -> Iterator[StoredParts]:
         first = 0
         while rows := self._ask("ZRANGE", f"{at}rows", first, first + ROWS_AT_ONCE - 1):
             first += len(rows)
@@ -138,7 +138,7 @@ class OldRedis:
                 entry: dict[str, Any] = dict(zip(CROP, texts, strict=True))
                 entry["image_bytes"] = int(entry["image_bytes"])
                 entry["content_type"] = entry["content_type"] or None
-                yield OldCrop(cast("CropEntry", entry), vector, picture)
+                yield StoredParts(int(row), cast("CropEntry", entry), vector, picture)
 
     def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:
         found = dict(_pairs(self._ask("HGETALL", f"gmn:job:{job_id}")))

@@ -22,7 +22,7 @@ class Keys:
 
     def all(self) -> list[ApiKey]:
         """Every key that was not revoked, oldest first."""
-        found = [_api_key(as_data(body)) for _, body in Reader(self._engine).every(ALL_KEYS)]
+        found = [api_key_of(as_data(body)) for _, body in Reader(self._engine).every(ALL_KEYS)]
         return sorted(found, key=lambda one: (one.created_at, one.key_id))
 
     def add(self, api_key: ApiKey) -> None:
@@ -127,7 +127,8 @@ class Runtimes:
 ALL_KEYS = below(key("api key"))
 
 
-def _api_key(entry: dict[str, Any]) -> ApiKey:
+def api_key_of(entry: dict[str, Any]) -> ApiKey:
+    """A key from what is kept of it."""
     scopes = tuple(scope for scope in SCOPES if scope in entry["scopes"])
     moments = {name: as_time(entry[name]) for name in ("created_at", "expires_at")}
     return ApiKey(**{**entry, **moments, "scopes": scopes})

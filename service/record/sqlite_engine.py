@@ -40,18 +40,20 @@ class SqliteEngine:
     FORMAT = 7
     changes = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only_read: bool = False) -> None:
         """Opens a file, and creates it where there is none.
 
         Args:
             path: of the file; beside it is noted up to which commit was acknowledged.
+            only_read: nothing is written, also where something that was acknowledged is missing.
         """
         self.path = path
+        self._only_read = only_read
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
         self._acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
-        number = self._acknowledged.read()
+        number = 0 if only_read else self._acknowledged.read()
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")
         try:
@@ -75,8 +77,9 @@ class SqliteEngine:
         except BaseException:
             self.close()
             raise
-        # A process that was killed may have left in the log what it had deleted.
-        self._truncate_log()
+        if not only_read:
+            # A process that was killed may have left in the log what it had deleted.
+            self._truncate_log()
 
     @property
     def place(self) -> str:
@@ -142,6 +145,11 @@ class SqliteEngine:
         """Counts commits from a number on, as the record that this one is made of did."""
         self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
 
+    def page_problems(self, most: int) -> list[str]:
+        """What SQLite finds wrong with the file's pages, up to so many lines."""
+        rows = self._connection.execute(f"PRAGMA integrity_check({most})").fetchall()
+        return [line for (line,) in rows if line != "ok"]
+
     def damage(self, what: str) -> DamagedRecord:
         """The error for something that is not what was written."""
         return DamagedRecord(self.path, what)
@@ -166,13 +174,17 @@ class SqliteEngine:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+                f"{self.path.resolve().as_uri()}?mode={'ro' if self._only_read else 'rwc'}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_SECONDS,
             )
             with self._opening:
                 self._opened.append(connection)
             # A statement over a large gallery may take minutes, which a hanging disk looks like.
             connection.set_progress_handler(_heartbeat, STEPS_PER_BEAT)
-            for pragma in PRAGMAS:
+            for pragma in () if self._only_read else PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
         return connection
@@ -180,7 +192,7 @@ class SqliteEngine:
     def _create(self) -> None:
         connection = self._connection
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version == 0:
+        if version == 0 and not self._only_read:
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA user_version = {self.FORMAT};\nCOMMIT;"
             )

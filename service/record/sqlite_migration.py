@@ -16,9 +16,9 @@ from service.gallery.job_records import Job, JobProblem
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.gallery.stored_values import as_time
-from service.record.crop_entries import CropEntry
+from service.record.crop_entries import CropEntry, StoredParts
 from service.record.gallery_entries import Entry
-from service.record.migration import OldCrop, OldGallery, migrate
+from service.record.migration import OldGallery, migrate
 from service.record.sqlite_engine import SqliteEngine
 
 FORMAT = 6
@@ -124,10 +124,10 @@ class OldFile:
             for row in self._rows("SELECT * FROM stray_pictures")
         ]
 
-    def _crops(self, gallery_id: int, side: str) -> Iterator[OldCrop]:
+    def _crops(self, gallery_id: int, side: str) -> Iterator[StoredParts]:
         columns = ", ".join(f"crops.{name}" for name in CROP)
         rows = self._connection.execute(
-            f"SELECT {columns}, vectors_{side}.vector, pictures.content FROM crops "
+            f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
             f"JOIN vectors_{side} USING (row_id) LEFT JOIN pictures USING (row_id) "
             "WHERE gallery_id = ? ORDER BY row_id",
             (gallery_id,),
@@ -135,7 +135,9 @@ class OldFile:
         for row in rows:
             entry = {name: row[name] for name in CROP}
             entry["content_type"] = entry["content_type"] or None
-            yield OldCrop(cast("CropEntry", entry), row["vector"], row["content"])
+            yield StoredParts(
+                row["row_id"], cast("CropEntry", entry), row["vector"], row["content"]
+            )
 
     def _job(self, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
         problems = [

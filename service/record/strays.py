@@ -23,7 +23,8 @@ def note_elsewhere(
 ) -> None:
     """Notes those pictures of crops about to be removed that lie outside the record."""
     pictured = {row: crop["crop_id"] for row, crop in crops.items() if crop["content_type"]}
-    inside = transaction.get([at.picture(row) for row in pictured])
+    keys = [at.picture(row) for row in pictured]
+    inside = transaction.engine.get(keys) if keys else []
     outside = [
         crop_id for crop_id, body in zip(pictured.values(), inside, strict=True) if body is None
     ]
