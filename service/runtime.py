@@ -102,7 +102,9 @@ class Runtime:
             audit = held.enter_context(
                 AuditLog(directory.path, replica, settings.audit_max_bytes, settings.audit_queries)
             )
-            store = open_store(settings.redis_url, directory.database, settings.redis_password_file)
+            store = open_store(
+                settings.redis_url, directory.database, settings.redis_password_file, alone=True
+            )
             held.callback(store.close)
             passed(Failpoint.START__RECORD_OPENED)
             keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))

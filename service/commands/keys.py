@@ -21,7 +21,7 @@ from service.commands.record import REDIS_URL, open_record
 if TYPE_CHECKING:
     from service.audit import AuditLog
     from service.gallery.key_records import Scope
-    from service.gallery.record_store import RecordStore
+    from service.record.record import Record
 
 keys = typer.Typer(
     add_completion=False,
@@ -180,7 +180,7 @@ def revoke(
         )
 
 
-def _has_admin(store: RecordStore) -> bool:
+def _has_admin(store: Record) -> bool:
     from service.security.key_file import read_key_file
 
     kept = list(store.keys.all())
@@ -220,7 +220,7 @@ def _public_id(named: str) -> str:
 
 
 def _kept_in(data_dir: Path) -> str:
-    from service.gallery.redis.failures import shown_url
+    from service.record.redis_errors import shown_url
 
     url = os.environ.get(REDIS_URL)
     return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
@@ -235,7 +235,7 @@ def _require_a_database(data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(data_dir: Path) -> Iterator[tuple[RecordStore, AuditLog]]:
+def _opened(data_dir: Path) -> Iterator[tuple[Record, AuditLog]]:
     # Here and not above: help is shown without them. The lock of the directory is not taken, as the
     # service holds it; the record and the audit log are made for several processes.
     from service.audit import Actor, AuditLog, acting

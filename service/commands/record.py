@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.gallery.record_store import RecordStore
+    from service.record.record import Record
 
 # No option: what stands on a command line, with its password, is for every user to see.
 REDIS_URL = "GMN_REDIS_URL"
 REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
 
 
-def open_record(data_dir: Path) -> RecordStore:
+def open_record(data_dir: Path) -> Record:
     """The record in Redis where GMN_REDIS_URL names one, and else in the data directory.
 
     Raises:

@@ -17,7 +17,6 @@ from service.commands.connection import JsonOption, output
 from service.commands.record import REDIS_URL, open_record
 
 if TYPE_CHECKING:
-    from service.gallery.redis.store import RedisStore
     from service.gallery.verification import StoreFound
 
 DataDirOption = Annotated[
@@ -91,7 +90,7 @@ def recover(
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
     from service.gallery.data_dir import DATABASE_NAME, DataDirectory
-    from service.gallery.sqlite.recovery import recover_store
+    from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory with --into")
@@ -104,7 +103,7 @@ def recover(
         for path in sorted(data_dir.glob("audit*")):
             shutil.copyfile(path, into / path.name)
         removed = _deleted_by_audit(data_dir)
-        done = recover_store(damaged.database, into / DATABASE_NAME, removed)
+        done = recover_file(damaged.database, into / DATABASE_NAME, removed)
         assert new.database == into / DATABASE_NAME
     for gallery in done.galleries:
         typer.echo(
@@ -149,33 +148,31 @@ def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     from service.gallery.verification import StoreFound, verify_snapshots
 
     if os.environ.get(REDIS_URL):
-        from service.gallery.redis.verifying import verify_galleries
+        from service.record.integrity import verify_galleries
 
-        with contextlib.closing(_redis_record(data_dir)) as record:
-            galleries = tuple(verify_galleries(record))
+        with contextlib.closing(open_record(data_dir)) as record:
+            galleries = tuple(verify_galleries(record.engine))
         found = StoreFound((), galleries, tuple(verify_snapshots(data_dir)))
         return "the record in Redis", found, "gmn store recover"
     from service.gallery.data_dir import DATABASE_NAME
-    from service.gallery.sqlite.verifying import verify_store
+    from service.record.recovery import verify_file
 
     database = data_dir / DATABASE_NAME
     remedy = f"gmn store recover --data-dir {data_dir} --into NEW"
-    return str(database), verify_store(database), remedy
-
-
-def _redis_record(data_dir: Path) -> RedisStore:
-    from service.gallery.redis.store import RedisStore
-
-    record = open_record(data_dir)
-    assert isinstance(record, RedisStore)
-    return record
+    return str(database), verify_file(database), remedy
 
 
 def _recover_redis(data_dir: Path) -> None:
-    from service.gallery.redis.verifying import recover_galleries
+    from service.record.integrity import recover_in_place
+    from service.record.redis_engine import RedisEngine
 
-    with contextlib.closing(_redis_record(data_dir)) as record:
-        damaged = recover_galleries(record)
+    with contextlib.closing(open_record(data_dir)) as record:
+        engine = record.engine
+        if isinstance(engine, RedisEngine) and engine.others_connected():
+            raise InputProblem(
+                "GMN_REDIS_URL: a service is connected to this record; stop every one of them first"
+            )
+        damaged = recover_in_place(engine)
     for gallery in damaged:
         typer.echo(f"{gallery.name}: {gallery.whole} crops kept")
         for line in gallery.damage:

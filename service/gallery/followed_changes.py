@@ -9,8 +9,8 @@ from service.gallery.changes import Change
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import Learner
-from service.gallery.record_store import RecordStore
 from service.gallery.records import GalleryRecord, IndexedCrop
+from service.record.record import Record
 
 ROWS_AT_ONCE = 1000
 OF_NO_GALLERY = ("jobs", "keys")
@@ -78,9 +78,7 @@ class FollowedChanges:
                 held.look_after(gallery)
 
 
-def read_changes(
-    store: RecordStore, held: HeldGalleries, changes: Sequence[Change]
-) -> FollowedChanges:
+def read_changes(store: Record, held: HeldGalleries, changes: Sequence[Change]) -> FollowedChanges:
     """Reads what a run of changes calls for; on the follower's thread, and blocks."""
     found = FollowedChanges()
     concerned = [change for change in changes if change.kind not in OF_NO_GALLERY]
@@ -103,9 +101,7 @@ def read_changes(
     return found
 
 
-def _read_delta(
-    store: RecordStore, gallery: Gallery, changes: Sequence[Change]
-) -> GalleryDelta | None:
+def _read_delta(store: Record, gallery: Gallery, changes: Sequence[Change]) -> GalleryDelta | None:
     """None where the gallery has to be read whole, or was deleted."""
     crops: list[IndexedCrop] = []
     rows = _rows(changes, "added", "relabelled")

@@ -21,11 +21,12 @@ from service.gallery.followed_changes import in_parts, read_changes
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import Confirmation, Learner, RecordState
-from service.gallery.record_store import ChangeRecords, RecordStore
 from service.gallery.records import CropLabel
 from service.gallery.waiting import Waiting
 from service.problems import RecordUnavailable, ServiceStopping, UnknownGallery
 from service.pulse import DEAD, Pulse, Stage, beat
+from service.record.engine import ChangeStream
+from service.record.record import Record
 
 log = logging.getLogger(__name__)
 CHANGES_PER_READ = 256
@@ -52,8 +53,8 @@ class Follower:
 
     def __init__(
         self,
-        store: RecordStore,
-        changes: ChangeRecords,
+        store: Record,
+        changes: ChangeStream,
         held: HeldGalleries,
         device: DeviceThread,
     ) -> None:
@@ -143,7 +144,7 @@ class Follower:
             raise UnknownGallery(gallery.name)
         # After a restore crops have other rows: those were not deleted, and are shown until the
         # restored gallery is.
-        removed = store.crops.removed_among(list(missing))
+        removed = store.crops.removed_among(number, list(missing))
         gone = frozenset(missing[crop_id] for crop_id in removed)
         return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
 

@@ -25,7 +25,6 @@ from service.gallery.index_updates import (
     finished,
 )
 from service.gallery.record_access import RecordAccess
-from service.gallery.record_store import RecordStore
 from service.gallery.records import (
     CropLabel,
     Enrolment,
@@ -45,6 +44,7 @@ from service.problems import (
     UnknownIdentity,
 )
 from service.pulse import Stage
+from service.record.record import Record
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
@@ -74,7 +74,7 @@ class Galleries:
 
     def __init__(
         self,
-        store: RecordStore,
+        store: Record,
         device: DeviceThread,
         embedders: Mapping[str, int],
         device_rows: Callable[[int], DeviceRows] | None = None,

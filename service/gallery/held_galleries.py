@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from service.gallery.compactor import Compactor
 from service.gallery.gallery import Gallery
 from service.gallery.index import GalleryIndex
-from service.gallery.record_store import RecordStore
 from service.gallery.records import GalleryRecord
 from service.problems import UnknownGallery
+from service.record.record import Record
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,7 @@ class LoadedGallery:
 class HeldGalleries:
     """Galleries by name and number; looked up from any thread, changed on one at a time."""
 
-    def __init__(
-        self, store: RecordStore, embedders: Mapping[str, int], compactor: Compactor
-    ) -> None:
+    def __init__(self, store: Record, embedders: Mapping[str, int], compactor: Compactor) -> None:
         """Holds none yet.
 
         Args:

@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 from service.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
-from service.gallery.record_store import RecordStore
 from service.gallery.records import CropLabel, StoredCrop
 from service.pulse import Stage
+from service.record.record import Record
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class DirectUpdates:
     state = IN_STEP
     stages = ()
 
-    def __init__(self, store: RecordStore, held: HeldGalleries, device: DeviceThread) -> None:
+    def __init__(self, store: Record, held: HeldGalleries, device: DeviceThread) -> None:
         self._store = store
         self._held = held
         self._device = device

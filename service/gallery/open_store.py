@@ -6,32 +6,31 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
-from service.gallery.record_store import RecordStore
 from service.high_water import SUFFIX, HighWaterMark
+from service.record.record import Record, open_redis, open_sqlite
 
 
 def open_store(
-    redis_url: str | None, database: Path, redis_password_file: Path | None = None
-) -> RecordStore:
+    redis_url: str | None,
+    database: Path,
+    redis_password_file: Path | None = None,
+    alone: bool = False,
+) -> Record:
     """The record in Redis where one is named, and else in the SQLite file.
 
     Args:
         redis_url: the Redis; None for the file.
         database: the SQLite file; beside it is noted what Redis has acknowledged.
         redis_password_file: where the URL's password stands, if not in the URL.
+        alone: no other process uses the file.
 
     Raises:
         InputProblem: where it cannot be used.
     """
-    # Here and not above: whoever uses the one need not have the other.
     if redis_url:
-        from service.gallery.redis.store import RedisStore
-
         mark = HighWaterMark(database.with_name(f"redis{SUFFIX}"))
-        return RedisStore(_with_password(redis_url, redis_password_file), mark=mark)
-    from service.gallery.sqlite.store import SqliteStore
-
-    return SqliteStore(database)
+        return open_redis(_with_password(redis_url, redis_password_file), mark=mark)
+    return open_sqlite(database, alone)
 
 
 def _with_password(url: str, file: Path | None) -> str:

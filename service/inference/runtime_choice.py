@@ -19,7 +19,6 @@ from model.artefact import Artefact
 from model.collapse import drawn_patterns
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
-from service.gallery.record_store import RuntimeRecords
 from service.inference.runtimes import (
     DtypeName,
     EmbeddingRuntime,
@@ -29,6 +28,7 @@ from service.inference.runtimes import (
     build_runtime,
 )
 from service.problems import StorageFailed
+from service.record.small_records import Runtimes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class RuntimeChoice(BaseModel):
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: RuntimeRecords
+    artefact: Artefact, settings: Settings, records: Runtimes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The runtime of the record; where it has none, the fastest that agrees, which it has then.
 
@@ -175,12 +175,12 @@ def _paces(runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]) -> d
     return paces
 
 
-def _kept(artefact: Artefact, records: RuntimeRecords) -> RuntimeChoice | None:
+def _kept(artefact: Artefact, records: Runtimes) -> RuntimeChoice | None:
     text = records.get(artefact.description.embedding_fingerprint)
     return None if text is None else _read(text)
 
 
-def _keep(artefact: Artefact, records: RuntimeRecords, choice: RuntimeChoice) -> RuntimeChoice:
+def _keep(artefact: Artefact, records: Runtimes, choice: RuntimeChoice) -> RuntimeChoice:
     """Keeps a choice, and answers what is kept: another process may have been first."""
     embedder = artefact.description.embedding_fingerprint
     try:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from service.gallery.record_store import Archive
 from service.gallery.records import ArchivedCrop
 from service.problems import RecordUnavailable, ServiceProblem
 from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
@@ -39,6 +38,15 @@ def keep_for(
         if known is None:
             transaction.put_json(own, dict(crop))
     return set(wanted.values())
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A gallery at one moment; `crops` can be read once, inside its context."""
+
+    version: int
+    embedding_fingerprint: str
+    crops: Iterator[ArchivedCrop]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,11 @@ KINDS = ("search", HASH, "searches", "published")
 
 
 class Calibrations:
-    """Implements `CalibrationRecords`."""
+    """What galleries learn from their searches; a gallery's deletion removes its own.
+
+    Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
+    searches and published calibrations.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from service.failpoints import Failpoint, passed
-from service.gallery.record_store import Archive
 from service.gallery.records import (
     ArchivedCrop,
     CropFilter,
@@ -27,6 +26,7 @@ from service.gallery.records import (
 )
 from service.gallery.stored_values import as_text, contains_text, kept_already, now, same_image
 from service.record import archives, requests, restoring, strays
+from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import (
     CropEntry,
@@ -52,7 +52,7 @@ LARGEST = 2**62
 
 
 class Crops:
-    """Implements `CropRecords`."""
+    """Crops with their vectors and pictures."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

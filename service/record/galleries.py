@@ -25,7 +25,7 @@ LARGEST = 2**62
 
 
 class Galleries:
-    """Implements `GalleryRecords`."""
+    """The galleries themselves; their counts are kept with them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -19,7 +19,7 @@ FINISHED = ("done", "failed", "cancelled")
 
 
 class Jobs:
-    """Implements `JobRecords`."""
+    """Long work, of which each piece has a worker with a lease."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

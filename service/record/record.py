@@ -19,7 +19,7 @@ from service.record.staged import StagedVectors
 
 
 class Record:
-    """Implements `RecordStore` above an engine.
+    """The record of everything above an engine.
 
     Writes are durable once they return; each one that changes a gallery's crops raises its version
     in the same commit. Reads may be called from any thread.

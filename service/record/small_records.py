@@ -15,7 +15,7 @@ from service.record.gallery_entries import require_entry
 
 
 class Keys:
-    """Implements `KeyRecords`."""
+    """API keys."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -55,7 +55,7 @@ class Keys:
 
 
 class Snapshots:
-    """Implements `SnapshotRecords`."""
+    """Which snapshots there are; their files lie elsewhere."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -91,7 +91,7 @@ class Snapshots:
 
 
 class Runtimes:
-    """Implements `RuntimeRecords`."""
+    """What computes the features, by the embedder's fingerprint."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

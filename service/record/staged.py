@@ -33,7 +33,7 @@ CROPS_AT_ONCE = 500
 
 
 class StagedVectors:
-    """Implements the protocol of that name."""
+    """Vectors that a reindex prepares."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

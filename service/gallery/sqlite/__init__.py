@@ -1,1 +1,0 @@
-"""The store of record in one SQLite file: WAL, synchronous=FULL, deleted means overwritten."""
