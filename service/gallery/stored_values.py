@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
-
-from service.gallery.records import NewCrop
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +35,6 @@ def contains_text(text: str, part: str) -> bool:
 def vector_bytes(vector: NDArray[np.float32]) -> bytes:
     """A vector as it is stored: float32, little-endian."""
     return np.asarray(vector, "<f4").tobytes()
-
-
-def said_of(crop: NewCrop) -> dict[str, str | None]:
-    """What a client said of a crop beside identity and camera, as it is stored."""
-    return {
-        "captured_at": as_text(crop.captured_at) if crop.captured_at else None,
-        "external_id": crop.external_id,
-        "metadata": json.dumps(crop.metadata) if crop.metadata is not None else None,
-    }
-
-
-def log_dropped_calibrations(galleries: int) -> None:
-    """Logs that a migration dropped what galleries had learned; nothing where none had."""
-    if galleries:
-        log.warning(
-            "the calibration that %d galleries had learned was dropped; they answer by the "
-            "artefact's and learn anew from their next searches",
-            galleries,
-        )
 
 
 def kept_already(names: Sequence[str]) -> tuple[str, ...]:

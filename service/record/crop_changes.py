@@ -56,7 +56,7 @@ class CropChanges:
         """Takes out those of these crops that are there; answers them."""
         crops = read_crops(self.transaction, self.at, rows)
         pins = live_pins(self.transaction, self.at)
-        strays.note_elsewhere(self.transaction, self.at, crops, now())
+        strays.note_elsewhere(self.transaction, self.entry.gallery_id, crops.values(), now())
         staged = self._staged(list(crops))
         for row, crop in crops.items():
             read = archives.keep_for(self.transaction, self.at, pins, row, crop)

@@ -6,8 +6,7 @@ A gallery's crops lie in a generation; a row number is given out once in a galle
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, cast
@@ -22,7 +21,7 @@ from service.gallery.records import (
     Picture,
     StoredCrop,
 )
-from service.gallery.stored_values import as_text, as_time, now, said_of
+from service.gallery.stored_values import as_text, as_time, now
 from service.record.encoding import after, below, key, last_number, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
 from service.record.gallery_entries import Entry
@@ -33,7 +32,11 @@ FOUND_BY = ("sha256", "identity", "camera", "external_id")
 
 
 class CropEntry(TypedDict):
-    """A crop as it is kept; times as ISO 8601 texts, `metadata` as JSON text."""
+    """A crop as it is kept; times as ISO 8601 texts.
+
+    Attributes:
+        inside: a picture of it is kept here; one with a `content_type` may be kept elsewhere.
+    """
 
     crop_id: str
     sha256: str
@@ -41,10 +44,11 @@ class CropEntry(TypedDict):
     camera: str | None
     captured_at: str | None
     external_id: str | None
-    metadata: str | None
+    metadata: Mapping[str, Any] | None
     content_type: str | None
     image_bytes: int
     created_at: str
+    inside: bool
 
 
 class Sightings(TypedDict):
@@ -152,18 +156,18 @@ class StoredParts:
 def new_entry_of(crop: NewCrop, crop_id: str) -> CropEntry:
     """What is kept of a new crop."""
     picture = crop.picture
-    return cast(
-        "CropEntry",
-        {
-            "crop_id": crop_id,
-            "sha256": crop.sha256,
-            "identity": crop.identity,
-            "camera": crop.camera,
-            **said_of(crop),
-            "content_type": picture.content_type if picture else None,
-            "image_bytes": len(picture.content) if picture else 0,
-            "created_at": as_text(crop.created_at) if crop.created_at else now(),
-        },
+    return CropEntry(
+        crop_id=crop_id,
+        sha256=crop.sha256,
+        identity=crop.identity,
+        camera=crop.camera,
+        captured_at=as_text(crop.captured_at) if crop.captured_at else None,
+        external_id=crop.external_id,
+        metadata=crop.metadata,
+        content_type=picture.content_type if picture else None,
+        image_bytes=len(picture.content) if picture else 0,
+        created_at=as_text(crop.created_at) if crop.created_at else now(),
+        inside=picture is not None and not crop.picture_elsewhere,
     )
 
 
@@ -176,7 +180,7 @@ def stored_crop(row: int, crop: CropEntry) -> StoredCrop:
         camera=crop["camera"],
         captured_at=as_time(crop["captured_at"]),
         external_id=crop["external_id"],
-        metadata=json.loads(crop["metadata"]) if crop["metadata"] else None,
+        metadata=crop["metadata"],
         sha256=crop["sha256"],
         content_type=crop["content_type"],
         image_bytes=crop["image_bytes"],
@@ -249,7 +253,7 @@ def indexed_crops(
     Raises:
         ServiceProblem: a crop has no vector.
     """
-    bodies = reader.get([at.vector(side, row) for row, _ in crops])
+    bodies = _get(reader, "vector", [at.vector(side, row) for row, _ in crops], crops)
     for (row, crop), body in zip(crops, bodies, strict=True):
         if body is None:
             raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
@@ -261,6 +265,17 @@ def picture_of(crop: CropEntry, content: bytes | None) -> Picture | None:
     return None if content is None else Picture(content, crop["content_type"] or "")
 
 
+def _require_whole(
+    reader: Reader, crop: CropEntry, vector: bytes | None, picture: bytes | None
+) -> bytes:
+    """A crop's vector, where that and its picture are there."""
+    if vector is None:
+        raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
+    if crop["inside"] and picture is None:
+        raise reader.engine.damage(f"the picture of crop {crop['crop_id']} is gone")
+    return vector
+
+
 def read_parts(
     reader: Reader, at: Generation, side: int, crops: Sequence[tuple[int, CropEntry]]
 ) -> Iterator[StoredParts]:
@@ -269,12 +284,23 @@ def read_parts(
     Raises:
         ServiceProblem: one of them is not what was written.
     """
-    vectors = reader.get([at.vector(side, row) for row, _ in crops])
-    pictures = reader.get([at.picture(row) for row, _ in crops])
+    vectors = _get(reader, "vector", [at.vector(side, row) for row, _ in crops], crops)
+    pictures = _get(reader, "picture", [at.picture(row) for row, _ in crops], crops)
     for (row, crop), vector, picture in zip(crops, vectors, pictures, strict=True):
-        if vector is None:
-            raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
-        yield StoredParts(row, crop, vector, picture)
+        yield StoredParts(row, crop, _require_whole(reader, crop, vector, picture), picture)
+
+
+def _get(
+    reader: Reader, what: str, keys: Sequence[bytes], crops: Sequence[tuple[int, CropEntry]]
+) -> list[bytes | None]:
+    return reader.get(keys, [f"the {what} of crop {crop['crop_id']}" for _, crop in crops])
+
+
+def read_picture(reader: Reader, at: Generation, row: int, crop: CropEntry) -> Picture | None:
+    """A crop's picture; None where none is kept inside."""
+    (picture,) = _get(reader, "picture", [at.picture(row)], [(row, crop)])
+    _require_whole(reader, crop, b"", picture)
+    return picture_of(crop, picture)
 
 
 def all_rows(at: Generation) -> tuple[bytes, bytes]:

@@ -35,8 +35,8 @@ from service.record.crop_entries import (
     indexed_crops,
     label,
     new_entry_of,
-    picture_of,
     read_crops,
+    read_picture,
     require_ids,
     rows_by,
     scan_crops,
@@ -212,7 +212,7 @@ class Crops:
         if found is None:
             return None
         at, row, crop = found
-        return picture_of(crop, self._reader.get([at.picture(row)])[0])
+        return read_picture(self._reader, at, row, crop)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`, each held against its checksums.

@@ -124,14 +124,22 @@ class Reader:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes], named: Sequence[str] = ()) -> list[bytes | None]:
         """The bodies of keys; None for those that are not there.
+
+        Args:
+            keys: in any order.
+            named: what an error calls each; the keys themselves by default.
 
         Raises:
             ServiceProblem: one of them is not what was written.
         """
-        values = self.engine.get(keys) if keys else []
-        return [self.body(key, value) for key, value in zip(keys, values, strict=True)]
+        values = self._values(keys) if keys else []
+        names = named or [""] * len(keys)
+        return [self.body(*one) for one in zip(keys, values, names, strict=True)]
+
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.engine.get(keys)
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key; None where it is not there."""
@@ -153,13 +161,13 @@ class Reader:
             yield from found
             start = found[-1][0] + b"\0"
 
-    def body(self, key: bytes, value: bytes | None) -> bytes | None:
+    def body(self, key: bytes, value: bytes | None, named: str = "") -> bytes | None:
         """What was sealed under a key."""
         if not value:
             return value
         body = unseal(key, value)
         if body is None:
-            raise self.engine.damage(f"{shown(key)} is not what was written")
+            raise self.engine.damage(f"{named or shown(key)} is not what was written")
         return body
 
 
@@ -176,14 +184,13 @@ class Transaction(Reader):
         self.commit = Commit()
         self._read: dict[bytes, bytes | None] = {}
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The bodies of keys, as this transaction has left them."""
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values as this transaction has left them."""
         puts = self.commit.puts
         unknown = [key for key in dict.fromkeys(keys) if key not in puts and key not in self._read]
         if unknown:
             self._read |= dict(zip(unknown, self.engine.get(unknown), strict=True))
-        values = (puts[key] if key in puts else self._read[key] for key in keys)
-        return [self.body(key, value) for key, value in zip(keys, values, strict=True)]
+        return [puts[key] if key in puts else self._read[key] for key in keys]
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""

@@ -88,9 +88,9 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     """Deletes crops; a damaged one too, of which only its row is known."""
     found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
     rows = {own: last_number(own) for own, _ in found}
-    crops = {rows[own]: as_data(body) for own, value in found if (body := unseal(own, value))}
-    strays.note_elsewhere(transaction, at, crops, now())
-    transaction.delete(*(at.crop_id(crop["crop_id"]) for crop in crops.values()))
+    crops = [as_data(body) for own, value in found if (body := unseal(own, value))]
+    strays.note_elsewhere(transaction, at.gallery_id, crops, now())
+    transaction.delete(*(at.crop_id(crop["crop_id"]) for crop in crops))
     for own, row in rows.items():
         transaction.delete(own, at.picture(row), *(at.vector(side, row) for side in range(sides)))
     return bool(found)

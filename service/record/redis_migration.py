@@ -19,7 +19,7 @@ from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
-CROP = tuple(CropEntry.__annotations__)
+CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")
 ROWS_AT_ONCE = 100
 KEYS_AT_ONCE = 1000
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -138,6 +138,8 @@ class OldRedis:
                 entry: dict[str, Any] = dict(zip(CROP, texts, strict=True))
                 entry["image_bytes"] = int(entry["image_bytes"])
                 entry["content_type"] = entry["content_type"] or None
+                entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
+                entry["inside"] = picture is not None
                 yield StoredParts(int(row), cast("CropEntry", entry), vector, picture)
 
     def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:

@@ -22,7 +22,7 @@ from service.record.migration import OldGallery, migrate
 from service.record.sqlite_engine import SqliteEngine
 
 FORMAT = 6
-CROP = tuple(CropEntry.__annotations__)
+CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")
 
 
 def migrate_file(path: Path) -> None:
@@ -37,7 +37,11 @@ def migrate_file(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        try:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.DatabaseError:
+            # The engine names what is wrong with it.
+            return
         if version in (0, SqliteEngine.FORMAT):
             return
         if version != FORMAT:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from service.gallery.records import StrayPicture
-from service.record.crop_entries import CropEntry, Generation
+from service.record.crop_entries import CropEntry
 from service.record.encoding import key, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
 
@@ -19,16 +19,11 @@ def note(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], mom
 
 
 def note_elsewhere(
-    transaction: Transaction, at: Generation, crops: Mapping[int, CropEntry], moment: str
+    transaction: Transaction, gallery_id: int, crops: Iterable[CropEntry], moment: str
 ) -> None:
     """Notes those pictures of crops about to be removed that lie outside the record."""
-    pictured = {row: crop["crop_id"] for row, crop in crops.items() if crop["content_type"]}
-    keys = [at.picture(row) for row in pictured]
-    inside = transaction.engine.get(keys) if keys else []
-    outside = [
-        crop_id for crop_id, body in zip(pictured.values(), inside, strict=True) if body is None
-    ]
-    note(transaction, at.gallery_id, outside, moment)
+    outside = [crop["crop_id"] for crop in crops if crop["content_type"] and not crop["inside"]]
+    note(transaction, gallery_id, outside, moment)
 
 
 def forget(transaction: Transaction, crop_ids: Sequence[str]) -> None:

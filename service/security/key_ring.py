@@ -12,9 +12,9 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.gallery.key_records import ApiKey
-from service.gallery.record_store import KeyRecords
 from service.problems import RecordUnavailable, Unauthorised
 from service.pulse import Stage, WatchedPool
+from service.record.small_records import Keys
 from service.security.callers import WHOEVER_IS_HERE, Caller
 from service.security.key_file import KeyFile, read_key_file
 from service.security.keys import find_key
@@ -38,7 +38,7 @@ class KeyRing:
             machines reach.
     """
 
-    def __init__(self, records: KeyRecords, file: Path | None, loopback: bool) -> None:
+    def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
         """Reads the keys for the first time; blocks.
 
         Args:

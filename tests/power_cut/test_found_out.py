@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from service.gallery.snapshot_file import read_snapshot
-from service.gallery.sqlite.store import SqliteStore
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -25,11 +24,11 @@ from pathlib import Path
 from service.gallery import snapshot_file
 from service.gallery.records import GallerySettings
 from service.gallery.sqlite import database
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
 folder = Path(sys.argv[1])
-store = SqliteStore(folder / "galleries.sqlite3")
+store = open_sqlite(folder / "galleries.sqlite3")
 gallery = store.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
 for number in range(5):
     store.crops.enroll(gallery, "{EMBEDDER}", [new_crop(number)])
@@ -48,7 +47,7 @@ NO_NEW_FOLDER = "snapshot_file.make_folder = lambda path: path.mkdir(parents=Tru
 
 
 def _crops(disk: Path) -> int:
-    store = SqliteStore(disk / "galleries.sqlite3")
+    store = open_sqlite(disk / "galleries.sqlite3")
     galleries = store.galleries.all()
     crops = galleries[0].crops if galleries else 0
     store.close()

@@ -14,7 +14,7 @@ import pytest
 
 from service.gallery.key_records import ApiKey
 from service.gallery.records import CropFilter, GallerySettings
-from service.gallery.redis.store import RedisStore
+from service.record.record import Record, open_redis
 from tests.power_cut.acts import Act, Shown
 from tests.power_cut.cuts import cut_and_check, differences
 from tests.power_cut.disk import read_recording
@@ -24,7 +24,7 @@ from tests.service.redis_server import RedisServer, redis_server, require_redis
 from tests.waiting import eventually
 
 
-def _shown(store: RedisStore) -> Shown:
+def _shown(store: Record) -> Shown:
     shown: Shown = {"keys": [key.key_id for key in store.keys.all()]}
     for gallery in store.galleries.all():
         number = gallery.gallery_id
@@ -46,7 +46,7 @@ class _Story:
     def __init__(self, server: RedisServer) -> None:
         self.acts: list[Act] = []
         self._server = server
-        with contextlib.closing(RedisStore(server.url)) as store:
+        with contextlib.closing(open_redis(server.url)) as store:
             self._store = store
             self._tell()
 
@@ -109,7 +109,7 @@ def _wrong(tmp_path: Path, few: int, *options: str) -> list[str]:
                 again.start()
             except pytest.fail.Exception as refused:
                 return [str(refused)]
-            with contextlib.closing(RedisStore(again.url)) as store:
+            with contextlib.closing(open_redis(again.url)) as store:
                 return differences(_shown(store), past, under_way)
 
     return cut_and_check(

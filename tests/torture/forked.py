@@ -16,9 +16,6 @@ from typing import Any
 
 import httpx
 
-import service.api.app
-import service.gallery.redis.store
-import service.gallery.sqlite.store  # noqa: F401
 from model.problems import InputProblem
 from service.commands.serve import serve
 from service.operations import jobs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.gallery.open_store import open_store
-from service.gallery.record_store import RecordStore
+from service.record.record import Record
 from tests.service.redis_server import RedisServer
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService
@@ -125,7 +125,7 @@ class World:
         self.artefacts = self.artefacts[::-1]
 
     @contextmanager
-    def open_record(self) -> Iterator[RecordStore]:
+    def open_record(self) -> Iterator[Record]:
         """The record itself, as a process beside the service, or while it is down, has it."""
         url = self.redis.url if self.redis is not None else None
         store = open_store(url, self.folder / "data" / "galleries.sqlite3")

@@ -13,10 +13,10 @@ from service.calibrations import CalibrationState
 from service.device import DeviceThread
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.gallery.redis.store import RedisStore
 from service.operations.confirm import Searched, confirmed
 from service.operations.ranking import RankedCrop, Ranking, RankingOptions
 from service.operations.versions import wait_for_version
+from service.record.record import open_redis
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 TIMEOUT_SECONDS = 1.0
@@ -41,7 +41,7 @@ class Replica:
 
     def __init__(self, url: str, *embedders: str) -> None:
         self.learned = Learned()
-        self.store = RedisStore(url, timeout_seconds=TIMEOUT_SECONDS)
+        self.store = open_redis(url, timeout_seconds=TIMEOUT_SECONDS)
         self.device = DeviceThread()
         sizes = dict.fromkeys(embedders or (EMBEDDER,), 4)
         self.galleries = Galleries(self.store, self.device, sizes)

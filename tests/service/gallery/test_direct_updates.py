@@ -10,7 +10,7 @@ import pytest
 
 from service.device import DeviceThread
 from service.gallery.galleries import DEFAULT_GALLERY, Galleries
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Learned
 
@@ -25,7 +25,7 @@ def device():
 
 @pytest.fixture
 def galleries(device, tmp_path):
-    store = SqliteStore(tmp_path / "record")
+    store = open_sqlite(tmp_path / "record")
     # A new gallery is bound to the first.
     held = Galleries(store, device, {EMBEDDER: 4, OTHER_EMBEDDER: 4})
     held.load(Learned())

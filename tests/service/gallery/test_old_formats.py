@@ -16,17 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from service.gallery.redis import record_format
+from service.gallery.redis.sums import record_sum
+from service.gallery.sqlite.checksums import register
+from service.gallery.sqlite.schema import MIGRATIONS
 
 from model.problems import InputProblem
 from service.gallery.records import CropFilter, GallerySettings
-from service.gallery.redis import record_format
-from service.gallery.redis.store import RedisStore
-from service.gallery.redis.sums import record_sum
 from service.gallery.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
-from service.gallery.sqlite.checksums import register
-from service.gallery.sqlite.schema import MIGRATIONS
-from service.gallery.sqlite.store import SqliteStore
 from service.problems import DamagedRecord, DamagedRedisRecord
+from service.record.record import Record, open_redis, open_sqlite
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
@@ -47,7 +46,7 @@ def _unpacked(packed: Path, folder: Path) -> Path:
     return path
 
 
-def _check_crops(store: SqliteStore | RedisStore) -> int:
+def _check_crops(store: Record) -> int:
     """All but the one that was removed, as they were drawn; answers their gallery's number."""
     (gallery,) = store.galleries.all()
     assert (gallery.name, gallery.crops, gallery.embedding_fingerprint) == (
@@ -68,7 +67,7 @@ def _check_crops(store: SqliteStore | RedisStore) -> int:
     return gallery.gallery_id
 
 
-def _check_writes(store: SqliteStore | RedisStore, gallery: int, folder: Path) -> None:
+def _check_writes(store: Record, gallery: int, folder: Path) -> None:
     """Enrols, renames, removes, takes a snapshot and restores it."""
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(100)]).landed
     assert store.crops.relabel(gallery, "0001", "new").merged is False
@@ -83,7 +82,7 @@ def _check_writes(store: SqliteStore | RedisStore, gallery: int, folder: Path) -
 @pytest.mark.parametrize("packed", STORES, ids=_named)
 def test_a_store_of_an_older_format_opens_answers_and_is_written_on(tmp_path, packed):
     path = _unpacked(packed, tmp_path)
-    with contextlib.closing(SqliteStore(path)) as store:
+    with contextlib.closing(open_sqlite(path)) as store:
         _check_writes(store, _check_crops(store), tmp_path)
     with contextlib.closing(sqlite3.connect(path)) as newest:
         assert newest.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
@@ -96,7 +95,7 @@ def test_what_an_older_format_forgot_is_still_forgotten(tmp_path, packed):
     with contextlib.closing(sqlite3.connect(path)) as old:
         older = old.execute("PRAGMA user_version").fetchone()[0] < 3
         removed = [] if older else old.execute("SELECT crop_id FROM tombstones").fetchall()
-    with contextlib.closing(SqliteStore(path)) as store:
+    with contextlib.closing(open_sqlite(path)) as store:
         ids = [crop_id for (crop_id,) in removed]
         assert store.crops.removed_among(ids) == ids
         assert older or ids
@@ -105,7 +104,7 @@ def test_what_an_older_format_forgot_is_still_forgotten(tmp_path, packed):
 @pytest.mark.parametrize("packed", SNAPSHOTS, ids=_named)
 def test_a_snapshot_of_an_older_format_is_restored(tmp_path, packed):
     path = _unpacked(packed, tmp_path)
-    with contextlib.closing(SqliteStore(tmp_path / "galleries.sqlite3")) as store:
+    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as store:
         gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
         store.crops.replace(gallery, EMBEDDER, read_snapshot(path))
         _check_crops(store)
@@ -113,7 +112,7 @@ def test_a_snapshot_of_an_older_format_is_restored(tmp_path, packed):
 
 @pytest.mark.parametrize("packed", RECORDS, ids=lambda path: path.name)
 def test_a_redis_record_of_an_older_format_opens_answers_and_is_written_on(tmp_path, packed):
-    with _old_record(packed.name) as server, contextlib.closing(RedisStore(server.url)) as store:
+    with _old_record(packed.name) as server, contextlib.closing(open_redis(server.url)) as store:
         _check_writes(store, _check_crops(store), tmp_path)
         assert _format_of(server) == record_format.FORMAT
 
@@ -128,7 +127,7 @@ def test_a_store_of_version_4_keeps_its_settings_and_reports_what_it_drops(tmp_p
         caplog.clear()
         with (
             caplog.at_level(logging.WARNING),
-            contextlib.closing(SqliteStore(path)) as store,
+            contextlib.closing(open_sqlite(path)) as store,
         ):
             (gallery,) = store.galleries.all()
             assert gallery.settings == GallerySettings(36_500, "off", "captured")
@@ -159,7 +158,7 @@ def test_a_row_that_was_damaged_before_an_upgrade_is_refused_after_it(tmp_path, 
         old.commit()
     for _ in range(2):
         with pytest.raises(DamagedRecord, match=named):
-            SqliteStore(path)
+            open_sqlite(path)
 
 
 def test_a_redis_record_of_format_2_keeps_its_settings_and_reports_what_it_drops(caplog):
@@ -170,7 +169,7 @@ def test_a_redis_record_of_format_2_keeps_its_settings_and_reports_what_it_drops
             caplog.clear()
             with (
                 caplog.at_level(logging.WARNING),
-                contextlib.closing(RedisStore(server.url)) as store,
+                contextlib.closing(open_redis(server.url)) as store,
             ):
                 (gallery,) = store.galleries.all()
                 assert gallery.settings == GallerySettings(36_500, "off", "captured")
@@ -184,7 +183,7 @@ def test_a_gallery_that_was_damaged_before_an_upgrade_is_refused_after_it():
         _set_in_format_2(server, "recalibration", "1")
         server.ask("HSET", "gmn:g:1", "retention_days", "1")
         with (
-            contextlib.closing(RedisStore(server.url)) as store,
+            contextlib.closing(open_redis(server.url)) as store,
             pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"),
         ):
             store.galleries.all()
@@ -231,22 +230,22 @@ def test_every_format_of_snapshots_has_its_file(tmp_path):
 
 def test_a_store_of_a_newer_format_is_refused_by_name_and_untouched(tmp_path):
     path = tmp_path / "galleries.sqlite3"
-    SqliteStore(path).close()
+    open_sqlite(path).close()
     with contextlib.closing(sqlite3.connect(path)) as newer:
         newer.execute("PRAGMA user_version = 99")
     held = path.read_bytes()
     with pytest.raises(InputProblem, match=r"galleries\.sqlite3.*format version 99"):
-        SqliteStore(path)
+        open_sqlite(path)
     assert path.read_bytes() == held
 
 
 def test_a_redis_record_of_a_newer_format_is_refused_by_name_and_untouched():
     with redis_server() as server:
-        RedisStore(server.url).close()
+        open_redis(server.url).close()
         server.ask("SET", "gmn:format", 99)
         keys = server.ask("DBSIZE")
         with pytest.raises(InputProblem, match="format version 99"):
-            RedisStore(server.url)
+            open_redis(server.url)
         assert (_format_of(server), server.ask("DBSIZE")) == (99, keys)
 
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.gallery.records import CropFilter, GallerySettings
-from service.gallery.redis.store import RedisStore
 from service.high_water import HighWaterMark
 from service.problems import DamagedRedisRecord
+from service.record.record import Record, open_redis
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
@@ -37,8 +37,8 @@ def store(server, tmp_path):
         yield one
 
 
-def _open(server: RedisServer, folder: Path) -> RedisStore:
-    return RedisStore(server.url, mark=HighWaterMark(folder / "redis.acknowledged"))
+def _open(server: RedisServer, folder: Path) -> Record:
+    return open_redis(server.url, mark=HighWaterMark(folder / "redis.acknowledged"))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def gallery(store):
     return number
 
 
-def _everything(store: RedisStore) -> dict[str, object]:
+def _everything(store: Record) -> dict[str, object]:
     """All that a store answers of its crops, as a service reads it at its start and later."""
     answer: dict[str, object] = {}
     for gallery in store.galleries.all():

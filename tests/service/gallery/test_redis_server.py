@@ -6,8 +6,8 @@ import pytest
 
 from model.problems import InputProblem
 from service.gallery.records import GallerySettings
-from service.gallery.redis.store import RedisStore
 from service.problems import StorageFailed
+from service.record.record import open_redis
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import free_port, redis_server
 
@@ -29,7 +29,7 @@ def configure(redis_record):
 
 
 def test_the_shipped_configuration_is_accepted(redis_record):
-    RedisStore(redis_record.url).close()
+    open_redis(redis_record.url).close()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_setting_that_could_lose_the_record_is_named(
 ):
     configure(name, value)
     with pytest.raises(InputProblem, match=wanted):
-        RedisStore(redis_record.url)
+        open_redis(redis_record.url)
 
 
 def test_a_disk_that_is_written_every_second_is_refused_where_nobody_can_wait_for_it(
@@ -56,9 +56,9 @@ def test_a_disk_that_is_written_every_second_is_refused_where_nobody_can_wait_fo
     configure("appendfsync", "everysec")
     if tuple(int(part) for part in redis_record.ask("INFO")["redis_version"].split(".")) < (7, 2):
         with pytest.raises(InputProblem, match="appendfsync is 'everysec'"):
-            RedisStore(redis_record.url)
+            open_redis(redis_record.url)
     else:
-        store = RedisStore(redis_record.url)
+        store = open_redis(redis_record.url)
         assert store.galleries.create("waited for", "a" * 64, GallerySettings()).version == 0
         store.close()
 
@@ -67,7 +67,7 @@ def test_a_replica_is_refused(redis_record):
     redis_record.ask("REPLICAOF", "127.0.0.1", free_port())
     try:
         with pytest.raises(InputProblem, match="is a replica of 127"):
-            RedisStore(redis_record.url)
+            open_redis(redis_record.url)
     finally:
         redis_record.ask("REPLICAOF", "NO", "ONE")
 
@@ -75,12 +75,12 @@ def test_a_replica_is_refused(redis_record):
 def test_a_user_needs_what_the_manual_says_and_is_told_what_is_missing(redis_record):
     url = redis_record.url.replace("redis://", "redis://gmn:secret@")
     redis_record.ask("ACL", "SETUSER", "gmn", "reset", "on", ">secret", "~gmn:*", *USED)
-    store = RedisStore(url)
+    store = open_redis(url)
     assert store.galleries.create("allowed", "a" * 64, GallerySettings()).name == "allowed"
     store.close()
     redis_record.ask("ACL", "SETUSER", "gmn", "-config|get")
     with pytest.raises(InputProblem, match=r"allow this user \+config\|get") as refused:
-        RedisStore(url)
+        open_redis(url)
     assert "secret" not in str(refused.value)
 
 
@@ -88,7 +88,7 @@ def test_a_user_needs_what_the_manual_says_and_is_told_what_is_missing(redis_rec
 def test_what_is_said_of_a_redis_that_cannot_be_used_shows_no_password(scheme):
     place = f"127.0.0.1:{free_port()}/0"
     with pytest.raises(InputProblem, match=place) as refused:
-        RedisStore(f"{scheme}://somebody:secret@{place}", timeout_seconds=0.5)
+        open_redis(f"{scheme}://somebody:secret@{place}", timeout_seconds=0.5)
     assert "secret" not in str(refused.value)
     assert "GMN_REDIS_URL" in str(refused.value)
 
@@ -97,11 +97,11 @@ def test_a_record_of_a_newer_program_is_refused():
     with redis_server() as server:
         server.ask("SET", "gmn:format", 99)
         with pytest.raises(InputProblem, match="format version 99"):
-            RedisStore(server.url)
+            open_redis(server.url)
 
 
 def test_a_full_redis_takes_nothing_in_and_lets_things_be_removed(redis_record, configure):
-    store = RedisStore(redis_record.url)
+    store = open_redis(redis_record.url)
     gallery = store.galleries.create("full", EMBEDDER, GallerySettings()).gallery_id
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2, "b")]).landed
     configure("maxmemory", "1")

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_sqlite
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from service.gallery.sqlite.store import SqliteStore
 )
 def test_a_page_of_a_listing_is_read_in_order_without_sorting(tmp_path, narrowed):
     path = tmp_path / "galleries.sqlite3"
-    SqliteStore(path).close()
+    open_sqlite(path).close()
     with contextlib.closing(sqlite3.connect(path)) as database:
         plan = database.execute(
             "EXPLAIN QUERY PLAN SELECT crop_id FROM crops WHERE gallery_id = 1 AND row_id > 5 "
@@ -27,7 +27,7 @@ def test_a_page_of_a_listing_is_read_in_order_without_sorting(tmp_path, narrowed
 
 def test_vectors_are_read_in_order_without_sorting(tmp_path):
     path = tmp_path / "galleries.sqlite3"
-    SqliteStore(path).close()
+    open_sqlite(path).close()
     with contextlib.closing(sqlite3.connect(path)) as database:
         plan = database.execute(
             "EXPLAIN QUERY PLAN SELECT vector FROM crops JOIN vectors_a USING (row_id) "

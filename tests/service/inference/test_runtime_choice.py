@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from service.commands.store import store as store_command
-from service.gallery.sqlite.store import SqliteStore
 from service.inference import runtime_choice
 from service.inference.runtime_choice import RuntimeChoice, choose_runtime
 from service.inference.runtimes import TorchRuntime, build_runtime
 from service.problems import StorageFailed
+from service.record.record import open_sqlite
 from service.settings import Settings
 
 SECONDS = {"torch": 2.0, "openvino": 1.0}
@@ -29,7 +29,7 @@ def artefact(tiny_artefact):
 
 @pytest.fixture
 def records(tmp_path):
-    store = SqliteStore(tmp_path / "record")
+    store = open_sqlite(tmp_path / "record")
     yield store.runtimes
     store.close()
 

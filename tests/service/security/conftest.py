@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import gmn
-from service.gallery.sqlite.store import SqliteStore
+from service.record.record import Record, open_sqlite
 from service.security.key_ring import KeyRing
 
 DESK = "https://desk.example"
@@ -88,13 +88,13 @@ def create_with_the_command() -> Callable[..., str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with contextlib.closing(SqliteStore(tmp_path / "galleries.sqlite3")) as opened:
+def store(tmp_path: Path) -> Iterator[Record]:
+    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as opened:
         yield opened
 
 
 @pytest.fixture
-def ring_of(store: SqliteStore) -> Iterator[Callable[..., KeyRing]]:
+def ring_of(store: Record) -> Iterator[Callable[..., KeyRing]]:
     """Builds key rings over the store, which are closed at the end."""
     with contextlib.ExitStack() as opened:
 
