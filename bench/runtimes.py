@@ -31,9 +31,6 @@ class _NewRecord:
     def keep_first(self, _: str, choice: str) -> str:
         return choice
 
-    def forget(self) -> int:
-        return 0
-
 
 def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
     """Crops per second of the three on the CPU, in turn in one run, and the service's ratios.

@@ -10,11 +10,10 @@ from model.calibration import Scoring
 from model.collapse import probe_collapse
 from model.crops.decode import CropLimits
 from service.device import DeviceThread
-from service.gallery.record_store import RuntimeRecords
 from service.inference.batcher import MicroBatcher
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
-from service.inference.runtime_choice import RuntimeChoice, choose_runtime
+from service.inference.runtime_choice import RuntimeChoice, RuntimesOfRecord, choose_runtime
 from service.metrics import Metrics
 from service.problems import InvalidField
 from service.settings import Settings
@@ -62,7 +61,7 @@ def load_model(
     settings: Settings,
     device: DeviceThread,
     metrics: Metrics,
-    records: RuntimeRecords,
+    records: RuntimesOfRecord,
     held: contextlib.ExitStack,
 ) -> LoadedModel:
     """Loads an artefact and probes it on the device.

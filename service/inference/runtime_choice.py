@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from model.artefact import Artefact
 from model.collapse import drawn_patterns
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
-from service.gallery.record_store import RuntimeRecords
 from service.inference.runtimes import (
     DtypeName,
     EmbeddingRuntime,
@@ -41,6 +41,20 @@ REMEDY = (
 )
 
 
+class RuntimesOfRecord(Protocol):
+    """Choices that the record keeps, by the embedder's fingerprint."""
+
+    def get(self, embedder: str) -> str | None:
+        """What is kept for an embedder; None where nothing is."""
+
+    def keep_first(self, embedder: str, choice: str) -> str:
+        """Keeps a choice where there is none, and answers the one that is kept.
+
+        Raises:
+            StorageFailed: the record is full.
+        """
+
+
 class RuntimeChoice(BaseModel):
     """What computes the features of one embedder in one record.
 
@@ -57,7 +71,7 @@ class RuntimeChoice(BaseModel):
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: RuntimeRecords
+    artefact: Artefact, settings: Settings, records: RuntimesOfRecord
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The runtime of the record; where it has none, the fastest that agrees, which it has then.
 
@@ -175,12 +189,12 @@ def _paces(runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]) -> d
     return paces
 
 
-def _kept(artefact: Artefact, records: RuntimeRecords) -> RuntimeChoice | None:
+def _kept(artefact: Artefact, records: RuntimesOfRecord) -> RuntimeChoice | None:
     text = records.get(artefact.description.embedding_fingerprint)
     return None if text is None else _read(text)
 
 
-def _keep(artefact: Artefact, records: RuntimeRecords, choice: RuntimeChoice) -> RuntimeChoice:
+def _keep(artefact: Artefact, records: RuntimesOfRecord, choice: RuntimeChoice) -> RuntimeChoice:
     """Keeps a choice, and answers what is kept: another process may have been first."""
     embedder = artefact.description.embedding_fingerprint
     try:
