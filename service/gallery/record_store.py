@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.models import Identity, IdentityDetail, JobKind, JobState, RetentionFrom
 from service.gallery.changes import Change
-from service.gallery.job_records import Job, JobKind, JobProblem, JobState
+from service.gallery.job_records import Job, JobProblem
 from service.gallery.key_records import ApiKey
 from service.gallery.records import (
     ArchivedCrop,
@@ -20,8 +21,6 @@ from service.gallery.records import (
     Enrolment,
     GalleryRecord,
     GallerySettings,
-    IdentityCount,
-    IdentityRecord,
     IndexedCrop,
     NewCrop,
     Picture,
@@ -29,7 +28,6 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
-    RetentionFrom,
     SettingsChanges,
     Snapshot,
     StoredCrop,
@@ -150,10 +148,10 @@ class CropRecords(Protocol):
 
     def identities(
         self, gallery_id: int, after: str, limit: int, query: str = ""
-    ) -> list[IdentityCount]:
+    ) -> list[Identity]:
         """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
 
-    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+    def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:

@@ -7,20 +7,18 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
+from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.gallery.record_store import Archive
 from service.gallery.records import (
     ArchivedCrop,
     CropFilter,
     Enrolment,
-    IdentityCount,
-    IdentityRecord,
     IndexedCrop,
     NewCrop,
     Picture,
     Relabelling,
     Removal,
     RequestKey,
-    RetentionFrom,
     StoredCrop,
     StrayPicture,
 )
@@ -127,25 +125,29 @@ class RedisCrops:
 
     def identities(
         self, gallery_id: int, after: str, limit: int, query: str = ""
-    ) -> list[IdentityCount]:
+    ) -> list[Identity]:
         """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
-        found: list[IdentityCount] = []
+        found: list[Identity] = []
         size = NAMES_LOOKED_AT if query else limit
         while len(found) < limit:
             names = self._database.read("identities", gallery_id, after, size)
-            page = [IdentityCount(name.decode(), int(crops), int(on)) for name, crops, on in names]
+            page = [
+                Identity(identity=name.decode(), crops=int(crops), cameras=int(on))
+                for name, crops, on in names
+            ]
             found += [one for one in page if contains_text(one.identity, query)]
             if len(page) < size:
                 break
             after = page[-1].identity
         return found[:limit]
 
-    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+    def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
         crops, *cameras = self._database.read("identity", gallery_id, identity)
         if not crops:
             return None
-        return IdentityRecord(identity, crops, tuple(sorted(one.decode() for one in cameras)))
+        names = sorted(one.decode() for one in cameras)
+        return IdentityDetail(identity=identity, crops=crops, cameras=names)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from service.gallery.records import (
-    CalibrationMode,
-    GalleryRecord,
-    GallerySettings,
-    RetentionFrom,
-    SettingsChanges,
-)
+from gmn_client.models import RetentionFrom
+from service.gallery.records import CalibrationMode, GalleryRecord, GallerySettings, SettingsChanges
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
 from service.gallery.stored_values import now

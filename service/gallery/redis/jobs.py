@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from service.gallery.job_records import Job, JobKind, JobProblem, JobState
+from gmn_client.models import JobKind, JobState
+from service.gallery.job_records import Job, JobProblem
 from service.gallery.redis.database import Database
 from service.gallery.redis.values import microseconds
 from service.gallery.stored_values import as_text, now

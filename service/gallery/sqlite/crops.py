@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.failpoints import Failpoint, passed
 from service.gallery.record_store import Archive
 from service.gallery.records import (
     ArchivedCrop,
     CropFilter,
     Enrolment,
-    IdentityCount,
-    IdentityRecord,
     IndexedCrop,
     LandedCrop,
     NewCrop,
@@ -22,7 +21,6 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
-    RetentionFrom,
     StoredCrop,
     StrayPicture,
 )
@@ -150,7 +148,7 @@ class SqliteCrops:
 
     def identities(
         self, gallery_id: int, after: str, limit: int, query: str = ""
-    ) -> list[IdentityCount]:
+    ) -> list[Identity]:
         """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
         # Once for each identity, not for each of its crops.
         named = (
@@ -164,9 +162,9 @@ class SqliteCrops:
             "GROUP BY identity ORDER BY identity LIMIT ?3",
             (gallery_id, after, limit, *((query,) if query else ())),
         )
-        return [IdentityCount(*row) for row in rows]
+        return [Identity(identity=name, crops=n, cameras=m) for name, n, m in rows]
 
-    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+    def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
         rows = self._database.connection.execute(
             "SELECT camera, count(*) FROM crops WHERE gallery_id = ? AND identity = ? "
@@ -175,8 +173,9 @@ class SqliteCrops:
         ).fetchall()
         if not rows:
             return None
-        cameras = tuple(camera for camera, _ in rows if camera is not None)
-        return IdentityRecord(identity, sum(crops for _, crops in rows), cameras)
+        cameras = [camera for camera, _ in rows if camera is not None]
+        crops = sum(crops for _, crops in rows)
+        return IdentityDetail(identity=identity, crops=crops, cameras=cameras)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.gallery.job_records import FINISHED, Job, JobKind, JobProblem, JobState
+from gmn_client.models import FINISHED, JobKind, JobState
+from service.gallery.job_records import Job, JobProblem
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import require_gallery
 from service.gallery.stored_values import as_text, now
