@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from gmn_client import Client
 from model.problems import InputProblem
-from service.client.synchronous import Client
 
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 20.0

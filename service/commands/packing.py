@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from gmn_client import Upload
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.client.calls import Upload
-from service.client.sources import Source, SourceCrop
+from service.commands.sources import Source, SourceCrop
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at")
@@ -86,7 +86,7 @@ class Packing:
         return name
 
 
-class _Chunks:
+class _Chunks(io.RawIOBase):
     """An iterator of bytes, read like a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -102,9 +102,6 @@ class _Chunks:
         part = self._rest[: size if size >= 0 else None]
         self._rest = self._rest[len(part) :]
         return bytes(part)
-
-    def close(self) -> None:
-        self._rest = memoryview(b"")
 
 
 def _entry(name: str, content: bytes) -> Iterator[bytes]:

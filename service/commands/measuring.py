@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gmn_client import Client, QueryOptions, RequestRefused
+from gmn_client.answers import QueryAnswer, RankedCrop
 from model.problems import InputProblem
-from service.client.answers import RankedCrop, Ranking
-from service.client.calls import QueryOptions
-from service.client.in_flight import in_flight
-from service.client.problems import RequestRefused
-from service.client.sources import SourceCrop
-from service.client.synchronous import Client
+from service.commands.bulk import in_flight
+from service.commands.sources import SourceCrop
 
 Label = tuple[str | None, str | None]
 """Identity and camera of a crop; None where unknown."""
@@ -38,7 +36,7 @@ class AnsweredQuery:
     """
 
     crop: SourceCrop
-    ranking: Ranking
+    ranking: QueryAnswer
     results: tuple[RankedCrop, ...]
     milliseconds: float
 
@@ -68,7 +66,7 @@ def ask_each(
     return in_flight(ask, crops, at_once)
 
 
-def _across_cameras(crop: SourceCrop, ranking: Ranking) -> tuple[RankedCrop, ...]:
+def _across_cameras(crop: SourceCrop, ranking: QueryAnswer) -> tuple[RankedCrop, ...]:
     """Drops what the re-identification protocol drops: the same person under the same camera."""
     if crop.identity is None or crop.camera is None:
         return tuple(ranking.results)
@@ -102,7 +100,7 @@ class QuerySummary:
         self._queries += 1
         self._scoring = query.ranking.scoring
         self._milliseconds += query.milliseconds
-        self._stages.update(query.ranking.timing_ms)
+        self._stages.update(query.ranking.timing_ms.model_dump())
         self._verdicts[query.ranking.verdict] += 1
         best = query.results[0] if query.results else None
         if query.ranking.verdict == "match" and best and best.identity == query.crop.identity:

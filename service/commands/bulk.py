@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import httpx
 
+from gmn_client import Client, Image, RequestRefused
+from gmn_client.models import EnrolledImage, RefusedImage
 from model.problems import InputProblem
-from service.client.answers import EnrolledImage
-from service.client.calls import Image
-from service.client.in_flight import in_flight
-from service.client.problems import RequestRefused
-from service.client.sources import SourceCrop
-from service.client.synchronous import Client
+from service.commands.sources import SourceCrop
 
 CROPS_IN_ONE = 32
 BYTES_IN_ONE = 8 * 1024 * 1024
 AT_ONCE = 4
 
+Question = TypeVar("Question")
+Reply = TypeVar("Reply")
 ReadCrop = tuple[SourceCrop, bytes | Exception]
 
 
@@ -77,7 +79,9 @@ def _sender(client: Client, gallery: str | None) -> Callable[[Sequence[ReadCrop]
     return send
 
 
-def _enroll(client: Client, images: list[Image], gallery: str | None) -> list[EnrolledImage]:
+def _enroll(
+    client: Client, images: list[Image], gallery: str | None
+) -> list[EnrolledImage | RefusedImage]:
     try:
         return list(client.enroll(images, gallery).results)
     except RequestRefused as refusal:
@@ -85,14 +89,14 @@ def _enroll(client: Client, images: list[Image], gallery: str | None) -> list[En
         if not too_large:
             raise
         if len(images) == 1:
-            return [EnrolledImage(problem=refusal.problem)]
+            return [RefusedImage(problem=refusal.problem)]
         # The body's limit is the service's own; halves find it whatever it is.
         middle = len(images) // 2
         first = _enroll(client, images[:middle], gallery)
         return first + _enroll(client, images[middle:], gallery)
 
 
-def _outcome(name: str, answer: EnrolledImage) -> Outcome:
+def _outcome(name: str, answer: EnrolledImage | RefusedImage) -> Outcome:
     if answer.problem is not None:
         return Outcome(name, problem=answer.problem.detail or answer.problem.title)
     return Outcome(name, answer.crop_id, answer.duplicate)
@@ -132,3 +136,25 @@ def _groups(
         size += length
     if group:
         yield group
+
+
+def in_flight(
+    ask: Callable[[Question], Reply], questions: Iterable[Question], at_once: int
+) -> Iterator[Reply]:
+    """Calls `ask` in threads, at most `at_once` at a time; `questions` are drawn as they go out.
+
+    Raises:
+        Exception: the first that `ask` raised; questions not yet asked are dropped.
+    """
+    waiting: deque[Future[Reply]] = deque()
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            for question in questions:
+                if len(waiting) >= at_once:
+                    yield waiting.popleft().result()
+                waiting.append(threads.submit(ask, question))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
