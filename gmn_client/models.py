@@ -6,7 +6,7 @@ Fields that a newer service adds are ignored. The OpenAPI document is generated 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -31,7 +31,7 @@ CROP_ID = "0198f2c6a1b27d1c3e5f9a0b4c6d8e2f"
 
 
 def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
