@@ -235,9 +235,19 @@ class RecordState(WireModel):
     that are known and not shown, `lag_seconds` the time since they are known.
     """
 
-    state: Literal["in_step", "catching_up", "reading_again", "unreachable"]
-    lag: int
-    lag_seconds: float
+    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
+    lag: int = 0
+    lag_seconds: Annotated[float, AfterValidator(lambda value: round(value, 3))] = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether the record answers."""
+        return self.state != "unreachable"
+
+    @property
+    def stale(self) -> bool:
+        """Whether an answer from memory may lack what the record has, for longer than a moment."""
+        return self.state in ("unreachable", "reading_again")
 
 
 class Ready(WireModel):

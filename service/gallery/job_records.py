@@ -11,16 +11,6 @@ from gmn_client.models import FINISHED, JobKind, JobState
 
 
 @dataclass(frozen=True)
-class JobProblem:
-    """What is wrong with one item of a job: the n-th, and what it is called."""
-
-    position: int
-    source: str
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class Job:
     """A piece of long work.
 

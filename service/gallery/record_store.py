@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import Identity, IdentityDetail, JobKind, JobState, RetentionFrom
+from gmn_client.models import Identity, IdentityDetail, JobKind, JobProblem, JobState, RetentionFrom
 from service.gallery.changes import Change
-from service.gallery.job_records import Job, JobProblem
+from service.gallery.job_records import Job
 from service.gallery.key_records import ApiKey
 from service.gallery.records import (
     ArchivedCrop,

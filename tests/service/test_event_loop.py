@@ -16,7 +16,7 @@ import pytest
 from service.api.app import create_app
 from service.api.routers import comparisons, crops, jobs
 from service.gallery.records import StoredCrop
-from service.inference.pipeline import EmbeddedImage
+from service.inference.pipeline import EmbeddedImage, Pipeline
 from service.operations import jobs as job_operations
 from service.operations.compare import ComparisonOptions, compare
 from service.operations.jobs import create_job, new_job_id
@@ -70,7 +70,7 @@ def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime
     async def read(*_):
         return []
 
-    monkeypatch.setattr(comparisons, "embed", embedded)
+    monkeypatch.setattr(Pipeline, "embed", embedded)
     monkeypatch.setattr(comparisons, "read_images", read)
     request = SimpleNamespace(headers={})
     form = SimpleNamespace(images=[])

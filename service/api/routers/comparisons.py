@@ -24,7 +24,6 @@ from service.api.errors import refused_image
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
 from service.api.security import CallerDep, needs
 from service.operations.compare import compare
-from service.operations.embed import embed
 from service.problems import InvalidField, UnusableImages
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])
@@ -72,7 +71,9 @@ async def embed_images(
     form: Annotated[ImagesForm, Form(media_type="multipart/form-data")],
 ) -> Response:
     """The features of images, as JSON or, with `Accept: application/x-npy`, as a NumPy file."""
-    outcomes = await embed(runtime, await read_images(runtime, form.images))
+    images = await read_images(runtime, form.images)
+    with runtime.admission.places(len(images)):
+        outcomes = await runtime.pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
     as_array = NPY in request.headers.get("accept", "")
     # An array has no place for a problem, so that there one bad image refuses the request.

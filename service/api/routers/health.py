@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from gmn_client.answers import Alive, Ready, RecordState
+from gmn_client.answers import Alive, Ready
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.security import needs
 from service.runtime import Runtime
@@ -32,15 +32,12 @@ async def readyz(runtime: RuntimeDep) -> Ready:
         raise HTTPException(
             503, f"the index of {', '.join(broken)} fell behind the record; restart the service"
         )
-    record = runtime.galleries.record_state
     return Ready(
         galleries={
             gallery.name: "needs_reindex" if gallery.needs_reindex else "ready"
             for gallery in galleries
         },
-        record=RecordState(
-            state=record.state, lag=record.lag, lag_seconds=round(record.lag_seconds, 3)
-        ),
+        record=runtime.galleries.record_state,
     )
 
 

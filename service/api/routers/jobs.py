@@ -11,12 +11,11 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import Job, Jobs
+from gmn_client.models import Job, JobProblem, Jobs
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import JobsQuery
 from service.api.security import CallerDep, needs
 from service.gallery.job_records import Job as JobRecord
-from service.gallery.job_records import JobProblem
 from service.operations import jobs
 from service.problems import UnknownJob
 from service.runtime import Runtime

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from gmn_client.models import JobKind, JobState
-from service.gallery.job_records import Job, JobProblem
+from gmn_client.models import JobKind, JobProblem, JobState
+from service.gallery.job_records import Job
 from service.gallery.redis.database import Database
 from service.gallery.redis.values import microseconds
 from service.gallery.stored_values import as_text, now
@@ -64,7 +63,7 @@ class RedisJobs:
         worker: str | None = None,
     ) -> Job | None:
         """Notes how far a job is, and renews its lease; None where it is not this worker's."""
-        texts = ((one.position, json.dumps(asdict(one))) for one in problems)
+        texts = ((one.position, one.model_dump_json()) for one in problems)
         answer = self._database.write(
             "update_job",
             job_id,
@@ -90,7 +89,7 @@ class RedisJobs:
         if not positions:
             return []
         texts = self._database.command("HMGET", f"{key}:problems", *positions)
-        return [JobProblem(**json.loads(text)) for text in texts if text is not None]
+        return [JobProblem.model_validate_json(text) for text in texts if text is not None]
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         """A job of this kind that is not finished; None where there is none."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gmn_client.models import FINISHED, JobKind, JobState
-from service.gallery.job_records import Job, JobProblem
+from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
+from service.gallery.job_records import Job
 from service.gallery.sqlite.database import Database
 from service.gallery.sqlite.galleries import require_gallery
 from service.gallery.stored_values import as_text, now
@@ -116,7 +116,8 @@ class SqliteJobs:
             "WHERE job_id = ? AND position > ? ORDER BY position LIMIT ?",
             (job_id, after, limit),
         )
-        return [JobProblem(*row) for row in rows]
+        names = tuple(JobProblem.model_fields)
+        return [JobProblem.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         """A job of this kind that is not finished; None where there is none."""
