@@ -20,7 +20,7 @@ class RankedCrop(WireModel):
     `probability` is that of the same person at even odds: it rises with the score alone, and
     `verdict` is an interval of it, the same for all results of a search. Both are null where the
     asked scoring did not reach the crop, which is beyond `rerank_depth`; `pair_logit` is null there
-    and with `scoring=cosine`. `external_id` and `metadata` are those of the enrolment, and null in
+    and with `scoring=cosine`. `external_id` and `metadata` are those of the enrollment, and null in
     an answer that is `stale`.
     """
 
@@ -54,7 +54,7 @@ class QueryAnswer(WireModel):
 
     `scoring` is what orders the results: the one asked for, or the artefact's default.
     `verdict` is `nothing_searched` where no crop passed the filter, as in an empty gallery.
-    `warnings` has a sentence for each fault of an image that was sent, as an enrolment's has, and
+    `warnings` has a sentence for each fault of an image that was sent, as an enrollment's has, and
     for each of several images that could not be used and was left out; of several images each is
     named by its place, from 1.
 

@@ -164,7 +164,7 @@ class Crop(WireModel):
 
 
 class Crops(Page[Crop]):
-    """One page of crops, in the order of their enrolment."""
+    """One page of crops, in the order of their enrollment."""
 
 
 class Removal(WireModel):

@@ -144,8 +144,8 @@ class GalleryOptions(TypedDict, total=False):
 
     Attributes:
         retention_days: older crops are deleted; 0 keeps all.
-        retention_from: whether a crop's age counts from its capture (or else its enrolment), or
-            always from its enrolment.
+        retention_from: whether a crop's age counts from its capture (or else its enrollment), or
+            always from its enrollment.
         calibration: whether thresholds are fitted to the gallery's own unlabelled searches (`on`),
             stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops what was
             learnt and begins anew.
@@ -238,7 +238,7 @@ def _is_printable(key: str) -> bool:
 
 
 def images_of(sources: Iterable[ImageSource]) -> list[Image]:
-    """The images of an enrolment.
+    """The images of an enrollment.
 
     Raises:
         TypeError: for a single image, or for what is no image.

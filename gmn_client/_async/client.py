@@ -43,7 +43,7 @@ AWAY_SECONDS = 60.0
 class AsyncClient(AsyncSession):
     """Talks to one service; several tasks or threads may share it.
 
-    Use it in a `with` block, or call `close()`. Where a call names no gallery it is for the
+    Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
     client's own. Images are paths, bytes of image files, files opened in binary mode, PIL images,
     or `Image`, which has labels too.
 
