@@ -63,6 +63,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 format: .venv/ready
+	$(BIN)/python -m tests.check.sync_client
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -19,8 +19,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
+from gmn_client import InvalidInput
 from model.problems import InputProblem
-from service.client.sources import SourceCrop
+from service.commands.sources import SourceCrop
 
 FAILED = 1
 BAD_INPUT = 2
@@ -316,7 +317,7 @@ def _report(error: Exception) -> int:
             message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"
             console.print(f"gmn: {message} {command} --help")
         return int(getattr(error, "exit_code", BAD_INPUT))
-    if isinstance(error, InputProblem):
+    if isinstance(error, InputProblem | InvalidInput):
         console.print(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +15,21 @@ from model.artefact import Artefact
 from model.openvino_graph import converted, load_openvino
 from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
-from service.inference.runtime_choice import RuntimeChoice, choose_runtime
-from service.inference.runtimes import EmbeddingRuntime
+from service.inference.runtime_choice import choose_runtime
 from service.metrics import Metrics
-from service.record.record import open_sqlite
 from service.settings import Settings
 
 CROPS, BATCH = 64, 32
+
+
+class _NewRecord:
+    """A record that keeps nothing."""
+
+    def get(self, _: str) -> str | None:
+        return None
+
+    def keep_first(self, _: str, choice: str) -> str:
+        return choice
 
 
 def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
     normalised = preprocessing.normalise(torch.from_numpy(crops)).contiguous()
     device = DeviceThread()
     try:
-        runtime, choice = _choose(artefact)
+        runtime, choice = choose_runtime(artefact, Settings(device="cpu"), _NewRecord())
         batcher = MicroBatcher(device, runtime.embed, BATCH, 0.0, Metrics())
         sides = {
             "served": lambda: _serve(batcher, crops),
@@ -63,15 +68,6 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
             for name, one in ratios.items()
         },
     }
-
-
-def _choose(artefact: Artefact) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    """What a new record gets."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(open_sqlite(Path(folder) / "record")) as record,
-    ):
-        return choose_runtime(artefact, Settings(device="cpu"), record.runtimes)
 
 
 def _serve(batcher: MicroBatcher, crops: NDArray[np.uint8]) -> None:

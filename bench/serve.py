@@ -21,11 +21,10 @@ from bench.result import ROUNDS, BenchResult, alternate, compare
 from bench.runtimes import bench_runtimes
 from demo.command import serve_command
 from demo.people import Cast, draw_cast
+from gmn_client import Client
 from model.artefact import load_artefact, resolve_artefact
-from service.client import Client
-from service.client.bulk import enroll_crops
-from service.client.in_flight import in_flight
-from service.client.local import local_service
+from service.commands.bulk import enroll_crops, in_flight
+from service.commands.local import local_service
 
 Name = Literal["embed", "query", "serve"]
 NAMES: dict[str, Name] = {"embed": "embed", "query": "query", "serve": "serve"}
@@ -126,7 +125,7 @@ def _ask(
             client.embeddings(*images)
         else:
             answer = client.query(*images, rerank_depth=RERANK_DEPTH, top_k=10)
-            phases.append(answer.timing_ms)
+            phases.append(answer.timing_ms.model_dump())
 
     for _ in in_flight(ask, requests, IN_FLIGHT[name]):
         pass

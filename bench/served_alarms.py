@@ -21,14 +21,13 @@ import typer
 
 from demo.command import serve_command
 from gmn import read_spec
+from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
-from service.client import Client
-from service.client.bulk import enroll_crops
-from service.client.calls import QueryOptions
-from service.client.local import local_service
-from service.client.measuring import ask_each
-from service.client.sources import SourceCrop
+from service.commands.bulk import enroll_crops
+from service.commands.local import local_service
+from service.commands.measuring import ask_each
+from service.commands.sources import SourceCrop
 from training.evaluation.intervals import mean_interval
 
 ASKED = "far_1e-2"

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 import gmn
-from service.client import Client, Image
+from gmn_client import Client, Image
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_FUNCTION = 60

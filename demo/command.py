@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.client import Client
-from service.client.local import local_service
+from gmn_client import Client
 from service.commands.connection import JsonOption, output
+from service.commands.local import local_service
 
 if TYPE_CHECKING:
     from demo.findings import Findings

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from demo.people import DrawnCrop
-from service.client import SearchVerdict, Verdict
+from gmn_client.answers import SearchVerdict, Verdict
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from service.client.sources import SourceCrop
+from service.commands.sources import SourceCrop
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 

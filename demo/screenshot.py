@@ -18,10 +18,10 @@ from playwright.sync_api import FilePayload, ViewportSize, sync_playwright
 
 from demo.command import CAMERAS, serve_command
 from demo.people import draw_cast
+from gmn_client import Client
 from model.problems import InputProblem
-from service.client import Client
-from service.client.bulk import enroll_crops
-from service.client.local import local_service
+from service.commands.bulk import enroll_crops
+from service.commands.local import local_service
 
 SEED, PEOPLE = 20_260, 60
 VIEW: ViewportSize = {"width": 1280, "height": 860}

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from demo.findings import Calibration, Finding, Findings, RankedPicture
 from demo.people import Cast, DrawnCrop
 from gmn import rank_figures
+from gmn_client import Client
+from gmn_client.answers import RankedCrop
 from model.problems import InputProblem
-from service.client import Client, RankedCrop
-from service.client.bulk import enroll_crops
+from service.commands.bulk import enroll_crops
 from service.commands.connection import progress_bar
 
 PICTURES = 8
@@ -43,14 +44,14 @@ def play(client: Client, cast: Cast, seed: int) -> Findings:
         calibration=Calibration(
             OPERATING_POINT,
             ASKED,
-            fitted.state if fitted else "unknown",
-            fitted.searches if fitted else 0,
+            fitted.state,
+            fitted.searches,
         ),
-        artefact=model.artefact or "unknown",
+        artefact=model.artefact,
         terms=str(model.provenance.get("terms", "unknown")),
-        scoring=model.default_scoring or "mnet",
+        scoring=model.default_scoring,
         model=model.embedding_fingerprint[:12],
-        device=model.device or "unknown",
+        device=model.device,
     )
 
 
@@ -89,9 +90,9 @@ def _ask(
                     ranking=_pictures(crop, ranking.results[:PICTURES], enrolled),
                     ranked=_metrics(crop, ranking.results),
                     cosine=_metrics(crop, by_cosine),
-                    thresholds=str(ranking.calibration_version),
-                    calibration=ranking.calibration.state if ranking.calibration else "artefact",
-                    milliseconds=ranking.timing_ms.get("total", 0.0),
+                    thresholds=ranking.calibration_version,
+                    calibration=ranking.calibration.state,
+                    milliseconds=ranking.timing_ms.total,
                 )
             )
             progress.advance(task)

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gmn_client.models import CalibrationReason, CalibrationSource, CalibrationState
 from model.calibration import Fusion, Scoring
 from model.candidate_groups import joining_cosine
 from model.search_calibration import SearchCalibration, artefact_search_calibration
@@ -20,8 +21,6 @@ from service.gallery.gallery import Gallery
 from service.inference.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
-State = Literal["artefact", "own", "frozen", "off"]
-Reason = Literal["few_searches", "few_identities", "extrapolated", "shallow_search"]
 VERSION_DIGITS = 8
 
 
@@ -40,26 +39,6 @@ class Publication(BaseModel):
 
 
 @dataclass(frozen=True)
-class CalibrationState:
-    """What the verdicts of one answer, or of a gallery, are made by.
-
-    Attributes:
-        state: `artefact`: the artefact's thresholds; `own`: fitted to this gallery's searches;
-            `frozen`: no search changes them; `off`: the artefact's, and no search is kept.
-        reason: why they are the artefact's, or less certain than usual; None for neither.
-        searches: how many searches they are fitted to; before the first fit, how many are kept.
-        version: equal versions give equal verdicts; None where no loaded model answers.
-        date: of the fit; None where there was none.
-    """
-
-    state: State
-    reason: Reason | None = None
-    searches: int = 0
-    version: str | None = None
-    date: datetime | None = None
-
-
-@dataclass(frozen=True)
 class CalibrationInForce:
     """One scoring's calibration of a gallery at one moment.
 
@@ -70,12 +49,12 @@ class CalibrationInForce:
 
     calibration: SearchCalibration
     version: str
-    state: State
+    state: CalibrationSource
     searches: int
     date: datetime | None = None
 
     def for_search(self, identities: int, shallow: bool = False) -> CalibrationState:
-        """What is told with one search's verdicts.
+        """The calibration as the answer to one search shows it.
 
         Args:
             identities: K, how many the search covered.
@@ -84,9 +63,15 @@ class CalibrationInForce:
         state, reason = self.state, self._reason(identities, shallow)
         if state == "own" and reason in ("few_identities", "shallow_search"):
             state = "artefact"
-        return CalibrationState(state, reason, self.searches, self.version, self.date)
+        return CalibrationState(
+            state=state,
+            reason=reason,
+            searches=self.searches,
+            version=self.version,
+            date=self.date,
+        )
 
-    def _reason(self, identities: int, shallow: bool) -> Reason | None:
+    def _reason(self, identities: int, shallow: bool) -> CalibrationReason | None:
         if shallow:
             return "shallow_search"
         if self.calibration.reason(identities) == "few_identities":
@@ -142,7 +127,7 @@ class Calibrations:
         subject = self.subject(gallery, scoring)
         found = self._published.get(gallery.gallery_id, {}).get(subject)
         if found is None or setting == "off":
-            state: State = "artefact" if setting == "on" else setting
+            state: CalibrationSource = "artefact" if setting == "on" else setting
             kept = self._kept.get(gallery.gallery_id, {}).get(subject, 0)
             return self._artefacts_own(gallery, scoring, state, kept)
         version, published = found
@@ -222,7 +207,7 @@ class Calibrations:
             self._kept.setdefault(gallery.gallery_id, {})[subject] = searches
 
     def _artefacts_own(
-        self, gallery: Gallery, scoring: Scoring, state: State, kept: int
+        self, gallery: Gallery, scoring: Scoring, state: CalibrationSource, kept: int
     ) -> CalibrationInForce:
         description = self._model_of(gallery).description
         key = (description.artefact_fingerprint, scoring)

@@ -64,7 +64,7 @@ def test_help_of_the_clients_commands_needs_only_the_clients_packages(name: str)
 
 
 def test_the_client_imports_neither_torch_nor_numpy() -> None:
-    program = "import sys, service.client, service.client.bulk, service.client.local\n"
+    program = "import sys, gmn_client, service.commands.bulk, service.commands.local\n"
     program += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     finished = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=GMN.parent

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("model", "training", "service", "demo", "bench", "gmn")
+ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx")
 STORAGE = ("sqlite3", "redis", "faiss", "service.gallery")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
@@ -24,9 +24,13 @@ INSIDE_THE_SERVICE = (
 )
 
 KNOWS_NOTHING_OF = {
-    "model": ("training", "service", "demo", "bench", "gmn", *HTTP),
+    "gmn_client": (
+        *("model", "training", "service", "demo", "bench", "gmn"),
+        *("torch", "numpy", "PIL", "fastapi"),
+    ),
+    "model": ("gmn_client", "training", "service", "demo", "bench", "gmn", *HTTP),
     "model/crops": MODELS,
-    "training": ("service", "demo", "bench", "gmn", *HTTP),
+    "training": ("gmn_client", "service", "demo", "bench", "gmn", *HTTP),
     "training/datasets": MODELS,
     "training/losses": ("training", "model"),
     "training/evaluation": ("training.trainer", "training.recipe", "training.losses"),
@@ -52,7 +56,10 @@ KNOWS_NOTHING_OF = {
         "service.inference",
         "service.gallery.index",
     ),
-    "service/client": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE),
+    **{
+        f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
+        for name in ("bulk", "connection", "local", "measuring", "packing", "sources")
+    },
     "service/web": INSIDE_THE_SERVICE,
 }
 IMPORT_BOTH = {"gmn.py", "demo", "bench"}

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gmn_client.models import Problem
 from service.api.errors import answer_problem, problem
-from service.api.schemas.base import Problem
 from service.problems import QueueFull
 from service.runtime import Runtime
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gmn_client.models import Problem
 from service.api.links import link_calls
-from service.api.schemas.base import Problem
 
 FILE = {"type": "string", "format": "binary"}
 # The call that changes nothing where its form is left out; every other form is needed.
@@ -26,7 +26,7 @@ def complete_document(document: dict[str, Any]) -> None:
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     # Referred to by every error, which no return type mentions.
-    schemas["Problem"] = Problem.model_json_schema()
+    schemas["Problem"] = Problem.model_json_schema(mode="serialization")
     for form, how_many in IMAGES.items():
         schemas[form]["required"] = ["images"]
         schemas[form]["properties"]["images"] |= how_many

@@ -11,10 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
-from service.api.schemas.base import Problem
 from service.problems import (
     DeviceFull,
     DeviceLost,
@@ -94,9 +95,16 @@ def problem(code: str, detail: str, status: int | None = None, **more: Any) -> P
     )
 
 
-def image_problem(refused: CropProblem) -> Problem:
-    """The problem of one image among several."""
-    return problem(refused.code, refused.detail)
+def refused_image(refused: CropProblem) -> RefusedImage:
+    """The entry of one image among several."""
+    return RefusedImage(problem=problem(refused.code, refused.detail))
+
+
+def none_usable(answer: BaseModel) -> Problem:
+    """The problem of a request of which no image could be used, from the answer's `results`."""
+    results = answer.model_dump(mode="json")["results"]
+    detail = f"none of the {len(results)} images could be used; results says why, one by one"
+    return problem("unusable_images", detail, results=results)
 
 
 def answer_problem(
@@ -134,8 +142,7 @@ def answer_service_problem(request: Request, error: ServiceProblem) -> JSONRespo
         more["errors"] = error.errors
     elif isinstance(error, UnusableImages):
         more["results"] = [
-            {"problem": image_problem(one).model_dump(exclude_none=True)} if one else {}
-            for one in error.outcomes
+            refused_image(one).model_dump(mode="json") if one else {} for one in error.outcomes
         ]
     return answer_problem(request, problem(error.code, error.detail, **more), headers)
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import UploadFile
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from gmn_client.models import RetentionFrom
 from model.calibration import Scoring
-from service.gallery.records import CalibrationMode, RetentionFrom, SettingsChanges
+from service.gallery.records import CalibrationMode, SettingsChanges
 from service.gallery.rows import Filter
 from service.operations.compare import ComparisonOptions, PairOperatingPoint
 from service.operations.enroll import ImageToEnroll

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.client import CalibrationState, Ranking
+from gmn_client.answers import QueryAnswer
+from gmn_client.models import CalibrationState
 
 VERDICT_STYLES = {
     "match": "bold green",
@@ -22,7 +23,7 @@ STALE = "stale: the service's record does not answer; this is what was known las
 METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
 
 
-def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
+def show_rankings(console: Console, rankings: Mapping[str, QueryAnswer]) -> None:
     """Prints one ranked table per query.
 
     Args:
@@ -39,21 +40,18 @@ def show_rankings(console: Console, rankings: Mapping[str, Ranking]) -> None:
         if ranking.stale:
             console.print(f"[yellow]{STALE}[/]")
         console.print(_table(ranking))
-        total = ranking.timing_ms.get("total")
-        timing = "" if total is None else f", {total:.1f} ms"
-        console.print(f"{ranking.candidates_scored:,} candidates scored{timing}")
+        total = ranking.timing_ms.total
+        console.print(f"{ranking.candidates_scored:,} candidates scored, {total:.1f} ms")
         console.print(f"thresholds: {_thresholds(ranking.calibration)}\n")
 
 
-def _thresholds(calibration: CalibrationState | None) -> str:
-    if calibration is None:
-        return "unknown"
+def _thresholds(calibration: CalibrationState) -> str:
     why = f" ({calibration.reason})" if calibration.reason else ""
     fitted = f", {calibration.searches:,} searches" if calibration.searches else ""
     return f"{calibration.state}{why}{fitted}"
 
 
-def _table(ranking: Ranking) -> Table:
+def _table(ranking: QueryAnswer) -> Table:
     table = Table("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
     with_ids = any(row.external_id is not None for row in ranking.results)
     if with_ids:

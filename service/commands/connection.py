@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import DEFAULT_GALLERY, DEFAULT_URL, Client
+from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
+from gmn_client.models import Job
 
 WIDTH_WITHOUT_TERMINAL = 160
 
@@ -46,3 +47,16 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def follow(client: Client, job: Job, title: str, progress: Progress) -> Job:
+    """Shows how far a job is, until it has ended; on Ctrl-C it goes on in the service."""
+    task = progress.add_task(title, total=None)
+    try:
+        for latest in client.watch_job(job.job_id):
+            done = latest.progress
+            progress.update(task, total=done.total or None, completed=done.done)
+    except KeyboardInterrupt:
+        typer.echo(f"Job {job.job_id} goes on in the service.", err=True)
+        raise
+    return latest

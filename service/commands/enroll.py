@@ -14,10 +14,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from gmn_client import Client, RequestRefused
 from model.problems import InputProblem
-from service.client import Client, RequestRefused
-from service.client.bulk import Outcome, enroll_crops
-from service.client.sources import Source, SourceCrop, open_source
+from service.commands.bulk import Outcome, enroll_crops
 from service.commands.connection import (
     DEFAULT_GALLERY,
     DEFAULT_URL,
@@ -30,6 +29,7 @@ from service.commands.connection import (
     progress_bar,
 )
 from service.commands.enroll_job import JobSource, enroll_as_job
+from service.commands.sources import Source, SourceCrop, open_source
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = 10

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gmn_client import Client
+from gmn_client.models import Job
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.client import Client, Job
-from service.client.packing import Packing
-from service.client.sources import SourceCrop, open_source
-from service.commands.connection import progress_bar
-from service.commands.following import follow
+from service.commands.connection import follow, progress_bar
+from service.commands.packing import Packing
+from service.commands.sources import SourceCrop, open_source
 
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 FORMULA = ("=", "+", "-", "@")

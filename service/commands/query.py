@@ -10,11 +10,9 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from gmn_client import Client, QueryOptions
+from gmn_client.models import Scoring
 from model.problems import InputProblem
-from service.client import Client, QueryOptions
-from service.client.calls import Scoring
-from service.client.measuring import QuerySummary, RankFigures, ask_each
-from service.client.sources import SourceCrop, open_source
 from service.commands.answers import show_rankings, show_summary
 from service.commands.connection import (
     DEFAULT_GALLERY,
@@ -27,6 +25,8 @@ from service.commands.connection import (
     output,
     progress_bar,
 )
+from service.commands.measuring import QuerySummary, RankFigures, ask_each
+from service.commands.sources import SourceCrop, open_source
 
 RESULTS_SHOWN = 10
 MOST_RESULTS = 10_000

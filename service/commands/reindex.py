@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from service.client import Client, Job
+from gmn_client import Client
+from gmn_client.models import Job
 from service.commands.connection import (
     DEFAULT_GALLERY,
     DEFAULT_URL,
@@ -16,10 +17,10 @@ from service.commands.connection import (
     JsonOption,
     UrlOption,
     connect,
+    follow,
     output,
     progress_bar,
 )
-from service.commands.following import follow
 
 PROBLEMS_SHOWN = 20
 

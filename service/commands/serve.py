@@ -62,9 +62,9 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     # Here and not above: the client's commands load neither torch nor FastAPI.
     import uvicorn
 
+    from gmn_client import DEFAULT_URL
     from service.api.app import create_app
     from service.api.connections import bounded_connections
-    from service.client import DEFAULT_URL
     from service.failpoints import arm_failpoint
     from service.logs import configure_logging
     from service.problems import ServiceProblem

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
+from gmn_client.answers import RecordState
 from service.device import DeviceThread
 from service.failpoints import Failpoint, passed
 from service.gallery.changes import Change, ChangesLost
 from service.gallery.followed_changes import in_parts, read_changes
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
-from service.gallery.index_updates import Confirmation, Learner, RecordState
+from service.gallery.index_updates import Confirmation, Learner
 from service.gallery.records import CropLabel
 from service.gallery.waiting import Waiting
 from service.problems import RecordUnavailable, ServiceStopping, UnknownGallery
@@ -96,8 +97,10 @@ class Follower:
             return RecordState()
         behind = time.monotonic() - self._in_step_at
         if silent:
-            return RecordState("unreachable", lag, behind)
-        return RecordState("reading_again" if self._lost else "catching_up", lag, behind)
+            return RecordState(state="unreachable", lag=lag, lag_seconds=behind)
+        return RecordState(
+            state="reading_again" if self._lost else "catching_up", lag=lag, lag_seconds=behind
+        )
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import TypeVar
 
+from gmn_client.answers import RecordState
 from service.device import DeviceThread
 from service.failpoints import CommitSteps
 from service.gallery.compactor import Compactor
@@ -21,7 +22,6 @@ from service.gallery.index_updates import (
     DirectUpdates,
     IndexUpdates,
     Learner,
-    RecordState,
     finished,
 )
 from service.gallery.record_access import RecordAccess

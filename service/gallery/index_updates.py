@@ -6,42 +6,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
+from gmn_client.answers import RecordState
 from service.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
 from service.gallery.records import CropLabel, StoredCrop
 from service.pulse import Stage
 from service.record.record import Record
-
-
-@dataclass(frozen=True)
-class RecordState:
-    """How the indexes stand to the record.
-
-    Attributes:
-        state: `in_step`; `catching_up` where changes are known that they do not show yet;
-            `reading_again` where changes were missed and the record is read anew; `unreachable`
-            where it does not answer. Searches are answered in each of them.
-        lag: how many changes are known and not shown; where the record does not answer, at least.
-        lag_seconds: since when they have not been in step.
-    """
-
-    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
-    lag: int = 0
-    lag_seconds: float = 0.0
-
-    @property
-    def up(self) -> bool:
-        """Whether the record answers."""
-        return self.state != "unreachable"
-
-    @property
-    def stale(self) -> bool:
-        """Whether an answer from memory may lack what the record has, for longer than a moment."""
-        return self.state in ("unreachable", "reading_again")
-
 
 IN_STEP = RecordState()
 

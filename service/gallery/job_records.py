@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-JobKind = Literal["import", "reindex"]
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
-
-
-@dataclass(frozen=True)
-class JobProblem:
-    """What is wrong with one item of a job: the n-th, and what it is called."""
-
-    position: int
-    source: str
-    code: str
-    detail: str
+from gmn_client.models import FINISHED, JobKind, JobState
 
 
 @dataclass(frozen=True)

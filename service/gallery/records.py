@@ -10,6 +10,8 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.models import RetentionFrom
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -194,7 +196,6 @@ class Relabelling:
 
 
 CalibrationMode = Literal["on", "frozen", "off"]
-RetentionFrom = Literal["captured", "enrolled"]
 
 
 @dataclass(frozen=True)
@@ -254,24 +255,6 @@ class GalleryRecord:
     image_bytes: int
     created_at: datetime
     settings: GallerySettings = field(default_factory=GallerySettings)
-
-
-@dataclass(frozen=True)
-class IdentityCount:
-    """How many crops, under how many cameras, one identity has."""
-
-    identity: str
-    crops: int
-    cameras: int
-
-
-@dataclass(frozen=True)
-class IdentityRecord:
-    """How many crops one identity has, and the names of its cameras, in their order."""
-
-    identity: str
-    crops: int
-    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from service.device import DeviceThread
 from service.inference.batcher import MicroBatcher
 from service.inference.networks import Networks
 from service.inference.pipeline import Pipeline
-from service.inference.runtime_choice import RuntimeChoice, choose_runtime
+from service.inference.runtime_choice import RuntimeChoice, RuntimesOfRecord, choose_runtime
 from service.metrics import Metrics
 from service.problems import InvalidField
-from service.record.small_records import Runtimes
 from service.settings import Settings
 
 
@@ -62,7 +61,7 @@ def load_model(
     settings: Settings,
     device: DeviceThread,
     metrics: Metrics,
-    records: Runtimes,
+    records: RuntimesOfRecord,
     held: contextlib.ExitStack,
 ) -> LoadedModel:
     """Loads an artefact and probes it on the device.

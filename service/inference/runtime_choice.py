@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,7 +29,6 @@ from service.inference.runtimes import (
     build_runtime,
 )
 from service.problems import StorageFailed
-from service.record.small_records import Runtimes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,20 @@ CROPS, ROUNDS = 16, 2
 REMEDY = (
     "with the service stopped everywhere, gmn store forget-runtime lets the next start choose again"
 )
+
+
+class RuntimesOfRecord(Protocol):
+    """Choices that the record keeps, by the embedder's fingerprint."""
+
+    def get(self, embedder: str) -> str | None:
+        """What is kept for an embedder; None where nothing is."""
+
+    def keep_first(self, embedder: str, choice: str) -> str:
+        """Keeps a choice where there is none, and answers the one that is kept.
+
+        Raises:
+            StorageFailed: the record is full.
+        """
 
 
 class RuntimeChoice(BaseModel):
@@ -57,7 +71,7 @@ class RuntimeChoice(BaseModel):
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: Runtimes
+    artefact: Artefact, settings: Settings, records: RuntimesOfRecord
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The runtime of the record; where it has none, the fastest that agrees, which it has then.
 
@@ -175,12 +189,12 @@ def _paces(runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]) -> d
     return paces
 
 
-def _kept(artefact: Artefact, records: Runtimes) -> RuntimeChoice | None:
+def _kept(artefact: Artefact, records: RuntimesOfRecord) -> RuntimeChoice | None:
     text = records.get(artefact.description.embedding_fingerprint)
     return None if text is None else _read(text)
 
 
-def _keep(artefact: Artefact, records: Runtimes, choice: RuntimeChoice) -> RuntimeChoice:
+def _keep(artefact: Artefact, records: RuntimesOfRecord, choice: RuntimeChoice) -> RuntimeChoice:
     """Keeps a choice, and answers what is kept: another process may have been first."""
     embedder = artefact.description.embedding_fingerprint
     try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from service.gallery.job_records import JobKind
+from gmn_client.models import JobKind
 from service.operations.housekeeping import keep_house, remove_strays
 from service.operations.import_crops import run_import
 from service.operations.jobs import DoJob, work_on_jobs

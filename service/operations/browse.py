@@ -2,92 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from model.calibration import Scoring
-from service.calibrations import CalibrationState
+from gmn_client import models
 from service.gallery.gallery import Gallery
 from service.gallery.index_kinds import HOST_KINDS
-from service.gallery.records import (
-    CropFilter,
-    GalleryRecord,
-    IdentityCount,
-    IdentityRecord,
-    Picture,
-    RetentionFrom,
-    StoredCrop,
-)
+from service.gallery.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.operations.pictures import stored_picture
 from service.problems import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.runtime import Runtime
 
-Item = TypeVar("Item")
 
-
-@dataclass(frozen=True)
-class GalleryCalibration(CalibrationState):
-    """That of the default scoring, `scoring`, and in `scorings` that of each that is offered."""
-
-    scoring: Scoring = "cosine"
-    scorings: Mapping[Scoring, CalibrationState] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GalleryDescription:
-    """A gallery as it is now.
-
-    Attributes:
-        version: the record's; a search that follows sees at least this one, or one that another
-            process answers where it is asked for by `min_version`.
-        recall: share of the true nearest that its index finds, measured; None where it is exact.
-        state: `previous_model` where the model before answers for it, `needs_reindex` where none
-            does.
-        retention_days: crops older than that are deleted; None keeps them.
-        retention_from: whether their age counts from capture or from enrolment.
-        index_bytes: memory of its vectors; 0 where it is not searchable.
-        image_bytes: of the stored image files.
-    """
-
-    name: str
-    crops: int
-    identities: int
-    embedding_fingerprint: str
-    version: int
-    index_kind: str
-    dtype: str
-    index_bytes: int
-    image_bytes: int
-    recall: float | None
-    state: Literal["ready", "previous_model", "needs_reindex"]
-    retention_days: int | None
-    retention_from: RetentionFrom
-    calibration: GalleryCalibration
-    created_at: datetime
-
-
-@dataclass(frozen=True)
-class Page(Generic[Item]):
-    """Part of a listing; `next_after` continues it and is None at its end."""
-
-    items: tuple[Item, ...]
-    next_after: str | None
-
-
-async def describe_gallery(runtime: Runtime, name: str) -> GalleryDescription:
+async def describe_gallery(runtime: Runtime, name: str) -> models.Gallery:
     """One gallery; raises `UnknownGallery`."""
     record, gallery = await runtime.galleries.record(name), runtime.galleries.get(name)
     # On a reader thread: where a gallery has changed its identities are counted.
     return await runtime.galleries.read(lambda: _describe(runtime, record, gallery))
 
 
-async def list_galleries(runtime: Runtime) -> list[GalleryDescription]:
+async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
     """Every gallery, by name."""
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
 
-    def described() -> list[GalleryDescription]:
+    def described() -> list[models.Gallery]:
         records = runtime.galleries.store.galleries.all()
         return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
 
@@ -100,29 +37,32 @@ async def list_crops(
     wanted: CropFilter,
     after: str | None,
     limit: int,
-) -> Page[StoredCrop]:
+) -> models.Crops:
     """Crops in the order of their enrolment."""
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    crops = await runtime.galleries.read(
-        lambda: store.crops.page(target.gallery_id, wanted, int(after or 0), limit + 1)
-    )
-    more = len(crops) > limit
-    return Page(tuple(crops[:limit]), str(crops[limit - 1].row_id) if more else None)
+
+    def read() -> models.Crops:
+        crops = store.crops.page(target.gallery_id, wanted, int(after or 0), limit + 1)
+        more = str(crops[limit - 1].row_id) if len(crops) > limit else None
+        results = [_shown(gallery, crop) for crop in crops[:limit]]
+        return models.Crops(results=results, next_cursor=more)
+
+    return await runtime.galleries.read(read)
 
 
 async def list_identities(
     runtime: Runtime, gallery: str, after: str | None, limit: int, query: str = ""
-) -> Page[IdentityCount]:
+) -> models.Identities:
     """Identities that contain `query`, in any case, in the order of their names."""
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     identities = await runtime.galleries.read(
         lambda: store.crops.identities(target.gallery_id, after or "", limit + 1, query)
     )
-    more = len(identities) > limit
-    return Page(tuple(identities[:limit]), identities[limit - 1].identity if more else None)
+    more = identities[limit - 1].identity if len(identities) > limit else None
+    return models.Identities(results=identities[:limit], next_cursor=more)
 
 
-async def read_identity(runtime: Runtime, gallery: str, identity: str) -> IdentityRecord:
+async def read_identity(runtime: Runtime, gallery: str, identity: str) -> models.IdentityDetail:
     """One identity with its cameras; raises `UnknownIdentity`."""
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     found = await runtime.galleries.read(lambda: store.crops.identity(target.gallery_id, identity))
@@ -131,8 +71,17 @@ async def read_identity(runtime: Runtime, gallery: str, identity: str) -> Identi
     return found
 
 
-async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
-    """One crop's record; raises `UnknownCrop`."""
+async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> models.Crop:
+    """One crop; raises `UnknownCrop`."""
+    return _shown(gallery, await _stored(runtime, gallery, crop_id))
+
+
+def image_url(gallery: str, crop_id: str) -> str:
+    """Where a crop's picture is, below the service's address."""
+    return f"/v1/galleries/{gallery}/crops/{crop_id}/image"
+
+
+async def _stored(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
     target, store = runtime.galleries.get(gallery), runtime.galleries.store
     crop = await runtime.galleries.read(lambda: store.crops.get(target.gallery_id, crop_id))
     if crop is None:
@@ -142,7 +91,7 @@ async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
 
 async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
     """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
-    crop = await read_crop(runtime, gallery, crop_id)
+    crop = await _stored(runtime, gallery, crop_id)
     number = runtime.galleries.get(gallery).gallery_id
     picture = await runtime.galleries.read(lambda: stored_picture(runtime, number, crop))
     if picture is None:
@@ -150,9 +99,14 @@ async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
     return picture
 
 
-def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> GalleryDescription:
+def _shown(gallery: str, crop: StoredCrop) -> models.Crop:
+    url = image_url(gallery, crop.crop_id) if crop.content_type else None
+    return models.Crop.model_validate(vars(crop) | {"image_url": url})
+
+
+def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> models.Gallery:
     index = None if gallery.needs_reindex else gallery.index
-    return GalleryDescription(
+    return models.Gallery(
         name=record.name,
         crops=record.crops,
         identities=record.identities,
@@ -177,15 +131,15 @@ def _state(gallery: Gallery) -> Literal["ready", "previous_model", "needs_reinde
     return "previous_model" if gallery.outdated else "ready"
 
 
-def _calibration(runtime: Runtime, gallery: Gallery) -> GalleryCalibration:
+def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
     model = runtime.model if gallery.needs_reindex else runtime.model_of(gallery)
     default, offered = model.description.default_scoring, model.description.scorings
     if gallery.needs_reindex:
-        states = dict.fromkeys(offered, CalibrationState("artefact"))
+        states = dict.fromkeys(offered, models.CalibrationState(state="artefact"))
     else:
         identities = gallery.index.table.identities
         states = {
             scoring: runtime.calibrations.of(gallery, scoring).for_search(identities)
             for scoring in offered
         }
-    return GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)
+    return models.GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.answers import PairScore
+from gmn_client.models import CalibrationState
 from model.calibration import (
     PAIR_OPERATING_POINTS,
     SEARCH_OPERATING_POINTS,
@@ -17,39 +19,15 @@ from model.calibration import (
     Verdict,
 )
 from model.crops.decode import CropProblem
-from service.calibrations import CalibrationState
 from service.gallery.gallery import Gallery
 from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
-from service.operations.explain import Explanation, explain_pair, images_to_explain
+from service.operations.explain import explain_pair, images_to_explain
 from service.operations.ranking import OperatingPoint
 from service.problems import InvalidField, UnusableImages
 from service.runtime import Runtime, calibration_version
 
 PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How alike two images are; probability and verdict are those of the asked scoring.
-
-    Attributes:
-        logit: M-Net's; None of an artefact without it.
-        judged_as: `pair`: by the artefact's pairs of two images that nobody searched for; `search`:
-            as a result of a search of a whole gallery.
-        calibration: what the gallery's searches are judged by; None for a pair.
-        explanation: what each region did to the asked score; None where it was not asked for.
-    """
-
-    cosine: float
-    logit: float | None
-    probability: float
-    verdict: Verdict
-    judged_as: Literal["pair", "search"]
-    calibration_version: str
-    model: str
-    calibration: CalibrationState | None = None
-    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +49,7 @@ class ComparisonOptions:
 
 async def compare(
     runtime: Runtime, first: bytes, second: bytes, options: ComparisonOptions
-) -> Comparison:
+) -> PairScore:
     """Compares two images; the order does not matter.
 
     Raises:
@@ -105,7 +83,7 @@ async def compare(
                 lambda one, others: _scores(model, one, others)[scoring],
             )
     score = float(compared[scoring][0])
-    return Comparison(
+    return PairScore(
         cosine=float(compared["cosine"][0]),
         logit=float(compared["mnet"][0]) if "mnet" in compared else None,
         probability=judged.probability(score),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.answers import Explanation
 from model.calibration import Scoring
 from model.crops.decode import CropProblem
 from model.explanation import Grid, Scores, explain, variants
@@ -23,24 +23,6 @@ GRID = Grid()
 VARIANTS = 1 + GRID.cells
 # Three passes an image. Other requests' work is done between two of them.
 VARIANTS_PER_PASS = 11
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Contributions of each image's regions to the score, in its units.
-
-    Attributes:
-        scoring: which score.
-        score: of the pair as the contributions were measured.
-        grid: rows and columns.
-        first, second: a row of numbers for each row of cells, from the top.
-    """
-
-    scoring: Scoring
-    score: float
-    grid: tuple[int, int]
-    first: list[list[float]]
-    second: list[list[float]]
 
 
 def images_to_explain(runtime: Runtime) -> int:
@@ -82,11 +64,11 @@ async def explain_pair(
         runtime.device.submit(lambda: explain(features[0], features[1], scores, GRID))
     )
     return Explanation(
-        scoring,
-        found.score,
-        (GRID.rows, GRID.columns),
-        found.first.tolist(),
-        found.second.tolist(),
+        scoring=scoring,
+        score=found.score,
+        grid=(GRID.rows, GRID.columns),
+        first=found.first.tolist(),
+        second=found.second.tolist(),
     )
 
 

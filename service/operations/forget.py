@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from gmn_client.models import ForgottenIdentity, Remainder, Removal
 from service.failpoints import Failpoint, passed
 from service.gallery.gallery import Gallery
 from service.operations.pictures import remove_pictures
@@ -17,36 +17,7 @@ CROPS_PER_SWEEP = 1000
 MOST_JOBS = 1000
 
 
-@dataclass(frozen=True)
-class Forgotten:
-    """How many crops were removed, and the version from which on they are gone."""
-
-    gallery_version: int
-    removed: int
-
-
-@dataclass(frozen=True)
-class Remainder:
-    """What is still kept of a forgotten person: where, what, and until when."""
-
-    where: str
-    what: str
-    until: str
-
-
-@dataclass(frozen=True)
-class ForgottenIdentity(Forgotten):
-    """What was removed of a person, and what is still kept of them.
-
-    Attributes:
-        snapshots: crops taken out, by snapshot.
-    """
-
-    snapshots: dict[str, int]
-    remaining: tuple[Remainder, ...]
-
-
-async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Forgotten:
+async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
     """Deletes one crop with its vector and picture.
 
     Raises:
@@ -54,11 +25,11 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Forgotten
         StorageFailed: the crop is still there.
     """
 
-    async def section() -> Forgotten:
+    async def section() -> Removal:
         async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
             removal = await runtime.galleries.remove_crop(gallery, crop_id)
             await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
-        return Forgotten(removal.version, len(removal.row_ids))
+        return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
 
     return await runtime.sections.run(section)
 
@@ -95,7 +66,9 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
     # The lock is held from before the deletion, so that no restore comes in between.
     version, removed, taken = await runtime.sections.run(section, runtime.snapshot_lock)
     remaining = await _remaining(runtime, target)
-    return ForgottenIdentity(version, removed, taken, remaining)
+    return ForgottenIdentity(
+        gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
+    )
 
 
 async def forget_expired(runtime: Runtime, target: Gallery) -> int:
@@ -127,37 +100,37 @@ async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence
         ) from error
 
 
-async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]:
+async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
     store = runtime.galleries.store
     remaining = [
-        Remainder(
+        (
             "record store",
             "the ids of the deleted crops, so that no restore brings them back",
             "the gallery is deleted",
         ),
-        Remainder(
+        (
             "audit log",
             "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
             "and the purposes that searches were sent with, word for word",
             "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
             "for ids and purposes",
         ),
-        Remainder(
+        (
             "answers to an Idempotency-Key",
             "ids of crops, no identity",
             "a day after the enrolment",
         ),
-        Remainder(
+        (
             "other galleries and their snapshots",
             "crops enrolled there, also under the same identity",
             "the identity is forgotten there too",
         ),
-        Remainder(
+        (
             "backups and other copies of the data directory, and the disk below it",
             "whatever they held",
             "whoever made them deletes them; this service does not know of them",
         ),
-        Remainder(
+        (
             "logs of proxies and clients",
             "the address of this request, which names the identity; the service's log does not",
             "they are rotated",
@@ -165,7 +138,7 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
     ]
     if runtime.settings.images_url:
         remaining.append(
-            Remainder(
+            (
                 "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
                 "images of the deleted crops",
                 "its own rules delete them",
@@ -173,12 +146,12 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
         )
     if runtime.settings.redis_url:
         remaining += [
-            Remainder(
+            (
                 "Redis' append-only file",
                 "the deleted crops",
                 "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
             ),
-            Remainder(
+            (
                 "answers to the last writes, in Redis",
                 "ids of crops, and identities that a warning named",
                 "five minutes after the write",
@@ -188,7 +161,7 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
     imports = [job for job in jobs if job.kind == "import"]
     if imports:
         remaining.append(
-            Remainder(
+            (
                 "the list of jobs",
                 "the identity that an import was given for all of its images, and names of files "
                 "that could not be used",
@@ -196,7 +169,7 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
             )
         )
     remaining += [
-        Remainder(
+        (
             f"import job {job.job_id}",
             "images still to be enrolled, which may show this person again",
             "the job has ended",
@@ -204,4 +177,4 @@ async def _remaining(runtime: Runtime, target: Gallery) -> tuple[Remainder, ...]
         for job in imports
         if not job.finished
     ]
-    return tuple(remaining)
+    return [Remainder(where=where, what=what, until=until) for where, what, until in remaining]

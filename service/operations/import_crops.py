@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from model.crops.manifest import ManifestRow, read_manifest
 from model.crops.names import image_names, shown
@@ -22,7 +23,7 @@ from service.durable import make_folder, sync, sync_below
 from service.failpoints import Failpoint, passed
 from service.gallery.disk_room import full_disk_told
 from service.gallery.gallery import Gallery
-from service.gallery.job_records import Job, JobProblem
+from service.gallery.job_records import Job
 from service.operations.enroll import EnrolmentAnswer, ImageToEnroll, enroll
 from service.operations.in_order import in_order
 from service.operations.jobs import CUT_OFF, Cancelled, Progress, create_job, new_job_id
@@ -233,7 +234,9 @@ async def _enroll_batch(
 
 
 def _problem(position: int, item: _Item, problem: CropProblem) -> JobProblem:
-    return JobProblem(position, shown(item.name), problem.code, problem.detail)
+    return JobProblem(
+        position=position, source=shown(item.name), code=problem.code, detail=problem.detail
+    )
 
 
 async def _enroll_patiently(
@@ -289,7 +292,7 @@ def _files(runtime: Runtime, job: Job) -> tuple[Path, list[JobProblem]]:
         sync(spool)
         (spool / "archive").unlink(missing_ok=True)
     problems = [
-        JobProblem(position, one["name"], "not_unpacked", one["reason"])
+        JobProblem(position=position, source=one["name"], code="not_unpacked", detail=one["reason"])
         for position, one in enumerate(json.loads(noted.read_text()))
     ]
     # Resolved, as a manifest resolves what it names.

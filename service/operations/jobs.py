@@ -12,11 +12,12 @@ from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
+from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service.failpoints import Failpoint, passed
 from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
-from service.gallery.job_records import Job, JobKind, JobProblem, JobState
+from service.gallery.job_records import Job
 from service.problems import (
     DeviceLost,
     RecordUnavailable,

@@ -6,15 +6,14 @@ import asyncio
 import shutil
 from typing import cast
 
+from gmn_client import models
 from service.gallery.records import GallerySettings, SettingsChanges
-from service.operations.browse import GalleryDescription, describe_gallery
+from service.operations.browse import describe_gallery
 from service.operations.snapshot import FOLDER
 from service.runtime import Runtime
 
 
-async def create_gallery(
-    runtime: Runtime, name: str, settings: GallerySettings
-) -> GalleryDescription:
+async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:
     """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
 
     async def section() -> None:
@@ -27,7 +26,7 @@ async def create_gallery(
 
 async def change_gallery(
     runtime: Runtime, name: str, changes: SettingsChanges, reset_calibration: bool = False
-) -> GalleryDescription:
+) -> models.Gallery:
     """Changes the given settings of a gallery; raises `UnknownGallery`.
 
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter

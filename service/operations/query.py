@@ -12,50 +12,70 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.answers import QueryAnswer, RankedCrop, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from model.search_calibration import SearchScores
-from service.calibrations import CalibrationState, SearchJudge
+from service.calibrations import SearchJudge
 from service.gallery.gallery import Gallery
 from service.inference.loaded_model import LoadedModel
 from service.inference.pipeline import EmbeddedImage
 from service.inference.quality_gate import QualityGate
+from service.operations.browse import image_url
 from service.operations.confirm import Searched, confirmed
 from service.operations.enroll import quality_gate
-from service.operations.ranking import Ranking, RankingOptions, rank
+from service.operations.ranking import RankedRow, RankingOptions, rank
 from service.problems import UnknownCrop, UnusableImages
 from service.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Where the time went, milliseconds; of several images the slowest counts."""
-
-    decode: float
-    queue: float
-    embed: float
-    search: float
-    rerank: float
-    total: float
-
-
-@dataclass(frozen=True)
-class QueryAnswer:
-    """A ranking and what it was made with.
+class Answered:
+    """A query's result before it is written as a `QueryAnswer`, which takes milliseconds.
 
     Attributes:
-        calibration: what its verdicts are made by.
-        stale: it was answered from memory while the record did not answer, or was read again.
-        warnings: what is poor of the images that were sent, and which of several were left out.
+        gallery: its name.
+        warnings: faults of the images that were sent, and which of several were left out.
     """
 
-    gallery_version: int
-    calibration: CalibrationState
-    model: str
-    ranking: Ranking
+    gallery: str
+    searched: Searched
     timing: Timing
-    stale: bool = False
     warnings: tuple[str, ...] = ()
+
+    def answer(self) -> QueryAnswer:
+        """The answer as it is sent; of thousands of results to be called in a thread."""
+        ranking = self.searched.ranking
+        return QueryAnswer(
+            gallery_version=self.searched.version,
+            calibration_version=str(ranking.calibration.version),
+            calibration=ranking.calibration,
+            model=self.searched.model.description.artefact_fingerprint,
+            scoring=ranking.scoring,
+            verdict=ranking.verdict,
+            warnings=list(self.warnings),
+            results=[self._row(rank, one) for rank, one in enumerate(ranking.results, 1)],
+            candidates_scored=ranking.candidates_scored,
+            timing_ms=self.timing,
+            stale=self.searched.stale,
+        )
+
+    def _row(self, rank: int, one: RankedRow) -> RankedCrop:
+        label, record = one.label, one.record
+        return RankedCrop(
+            rank=rank,
+            crop_id=label.crop_id,
+            identity=label.identity,
+            camera=label.camera,
+            captured_at=label.captured_at,
+            external_id=record.external_id if record else None,
+            metadata=record.metadata if record else None,
+            cosine=one.cosine,
+            pair_logit=one.pair_logit,
+            probability=one.probability,
+            verdict=one.verdict,
+            image_url=image_url(self.gallery, label.crop_id),
+        )
 
 
 class _Switched(InputProblem):
@@ -71,7 +91,7 @@ async def query_by_images(
     images: Sequence[bytes],
     options: RankingOptions,
     learn: bool = True,
-) -> QueryAnswer:
+) -> Answered:
     """One query by one or several images of one person; a score is the mean over the images.
 
     An image that cannot be used is left out, and `warnings` names it.
@@ -115,7 +135,7 @@ async def query_each(
     images: Sequence[bytes],
     options: RankingOptions,
     learn: bool = True,
-) -> list[QueryAnswer | CropProblem]:
+) -> list[Answered | CropProblem]:
     """One answer per image, in order, by one calibration; a bad image is its own problem.
 
     Raises:
@@ -142,7 +162,7 @@ async def query_each(
 
 async def query_by_crop(
     runtime: Runtime, gallery: str, crop_id: str, options: RankingOptions
-) -> QueryAnswer:
+) -> Answered:
     """More like a crop of this gallery, which is itself left out.
 
     Raises:
@@ -173,7 +193,7 @@ async def query_by_crop(
         asked = time.perf_counter()
         searched = await confirmed(runtime, target, options, _on_device(runtime, search))
     queue = searched.began - asked
-    return _finish(searched, decode=0.0, queue=queue, embed=0.0, began=began)
+    return _finish(target, searched, decode=0.0, queue=queue, embed=0.0, began=began)
 
 
 def _warning_gate(runtime: Runtime) -> QualityGate | None:
@@ -204,7 +224,7 @@ async def _answer(
     began: float,
     *,
     keep: bool,
-) -> QueryAnswer:
+) -> Answered:
     vectors = np.stack([image.vector for image in images])
     keep = keep and target.settings.calibration == "on"
 
@@ -221,6 +241,7 @@ async def _answer(
         scores = SearchScores(people, searched.ranking.identities, time.time())
         runtime.kept_searches.keep(target.gallery_id, judge.subject, vectors[0], scores)
     return _finish(
+        target,
         searched,
         decode=max(image.decode for image in images),
         queue=max(image.queue for image in images) + searched.began - asked,
@@ -250,8 +271,14 @@ def _search(
 
 
 def _finish(
-    searched: Searched, *, decode: float, queue: float, embed: float, began: float
-) -> QueryAnswer:
+    target: Gallery,
+    searched: Searched,
+    *,
+    decode: float,
+    queue: float,
+    embed: float,
+    began: float,
+) -> Answered:
     timing = Timing(
         decode=decode * 1e3,
         queue=queue * 1e3,
@@ -260,11 +287,4 @@ def _finish(
         rerank=searched.ranking.rerank_seconds * 1e3,
         total=(time.perf_counter() - began) * 1e3,
     )
-    return QueryAnswer(
-        searched.version,
-        searched.ranking.calibration,
-        searched.model.description.artefact_fingerprint,
-        searched.ranking,
-        timing,
-        searched.stale,
-    )
+    return Answered(target.name, searched, timing)

@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.answers import SearchVerdict
+from gmn_client.models import CalibrationState
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring, Verdict
 from model.search_calibration import FEW_IDENTITIES, RANKS, SearchCalibration
-from service.calibrations import CalibrationState, SearchJudge
+from service.calibrations import SearchJudge
 from service.gallery.index import Candidates, GalleryIndex, first_of_each
 from service.gallery.records import CropLabel, StoredCrop
 from service.gallery.rows import Filter
@@ -21,7 +23,6 @@ from service.operations.best_scores import People, with_nine_people
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
-SearchVerdict = Verdict | Literal["nothing_searched"]
 # The default depth. A search of less is judged by the artefact, and not kept.
 RERANK_DEPTH = 100
 
@@ -50,7 +51,7 @@ class RankingOptions:
 
 
 @dataclass(frozen=True)
-class RankedCrop:
+class RankedRow:
     """One result; logit, probability and verdict are None where the scoring did not reach it.
 
     Attributes:
@@ -83,7 +84,7 @@ class Ranking:
 
     scoring: Scoring
     verdict: SearchVerdict
-    results: tuple[RankedCrop, ...]
+    results: tuple[RankedRow, ...]
     calibration: CalibrationState
     candidates_scored: int
     search_seconds: float
@@ -166,7 +167,7 @@ def rank(
     )
 
 
-def overall_verdict(results: Sequence[RankedCrop]) -> SearchVerdict:
+def overall_verdict(results: Sequence[RankedRow]) -> SearchVerdict:
     """The verdict of an answer: its best result's."""
     return (results[0].verdict or "no_match") if results else "nothing_searched"
 
@@ -255,9 +256,9 @@ def _result(
     place: int,
     verdict: Verdict | None,
     probability: float,
-) -> RankedCrop:
+) -> RankedRow:
     logit = float(ordered.logits[place])
-    return RankedCrop(
+    return RankedRow(
         label=index.table.label(int(ordered.rows[place])),
         cosine=float(ordered.cosines[place]),
         pair_logit=None if np.isnan(logit) else logit,

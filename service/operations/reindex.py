@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.gallery import Gallery
-from service.gallery.job_records import Job, JobProblem
+from service.gallery.job_records import Job
 from service.gallery.records import StoredCrop
 from service.inference.pipeline import EmbeddedImage
 from service.operations.jobs import CUT_OFF, Progress, create_job, new_job_id
@@ -132,9 +133,8 @@ async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
     # A crop that was deleted meanwhile has lost its picture with it, and needs none.
     there = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
     problems = [
-        JobProblem(
-            crop.row_id,
-            crop.crop_id,
+        _problem(
+            crop,
             "unknown_picture",
             "its picture was not kept" if crop.content_type is None else "its picture is missing",
         )
@@ -147,8 +147,12 @@ async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
         if isinstance(outcome, EmbeddedImage):
             vectors.append((crop.row_id, outcome.vector))
         else:
-            problems.append(JobProblem(crop.row_id, crop.crop_id, outcome.code, outcome.detail))
+            problems.append(_problem(crop, outcome.code, outcome.detail))
     return _Embedded(vectors, problems)
+
+
+def _problem(crop: StoredCrop, code: str, detail: str) -> JobProblem:
+    return JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
 
 
 async def _embed_patiently(

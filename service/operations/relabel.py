@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gmn_client.models import RenamedIdentity
 from service.gallery.records import Relabelling
 from service.problems import InvalidField
 from service.runtime import Runtime
 
 
-@dataclass(frozen=True)
-class Relabelled:
-    """How many crops bear the new name now; `merged` where others bore it before."""
-
-    gallery_version: int
-    identity: str
-    changed: int
-    merged: bool
-
-
 async def relabel_identity(
     runtime: Runtime, gallery: str, identity: str, new_identity: str
-) -> Relabelled:
+) -> RenamedIdentity:
     """Gives every crop of an identity another one.
 
     Raises:
@@ -41,4 +30,9 @@ async def relabel_identity(
         return change
 
     change = await runtime.sections.run(section)
-    return Relabelled(change.version, change.identity, len(change.row_ids), change.merged)
+    return RenamedIdentity(
+        gallery_version=change.version,
+        identity=change.identity,
+        changed=len(change.row_ids),
+        merged=change.merged,
+    )

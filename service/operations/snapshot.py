@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
+from gmn_client.models import RestoredSnapshot
 from service.durable import sync
 from service.failpoints import CommitSteps, Failpoint, passed
 from service.gallery.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
@@ -29,15 +30,6 @@ from service.runtime import Runtime
 
 RESTORE = CommitSteps.of("restore")
 FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What a restore brought back; what was deleted since the snapshot stays deleted."""
-
-    gallery_version: int
-    snapshot_id: str
-    crops: int
 
 
 async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
@@ -122,7 +114,7 @@ async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> N
     await runtime.sections.run(section, runtime.snapshot_lock)
 
 
-async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Restored:
+async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> RestoredSnapshot:
     """Makes a gallery what it was, but for what was deleted since: that stays deleted.
 
     Every crop of the file is checked before the record changes; searches see the old gallery until
@@ -156,7 +148,8 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
         return version
 
     version = await runtime.sections.run(section, runtime.snapshot_lock)
-    return Restored(version, snapshot_id, (await runtime.galleries.record(gallery)).crops)
+    crops_now = (await runtime.galleries.record(gallery)).crops
+    return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=crops_now)
 
 
 async def take_removed_out_of_snapshots(

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
+from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.failpoints import Failpoint, passed
 from service.gallery.records import (
     ArchivedCrop,
     CropFilter,
     Enrolment,
-    IdentityCount,
-    IdentityRecord,
     IndexedCrop,
     LandedCrop,
     NewCrop,
@@ -20,7 +19,6 @@ from service.gallery.records import (
     Relabelling,
     Removal,
     RequestKey,
-    RetentionFrom,
     StoredCrop,
     StrayPicture,
 )
@@ -183,28 +181,31 @@ class Crops:
 
     def identities(
         self, gallery_id: int, after: str, limit: int, query: str = ""
-    ) -> list[IdentityCount]:
+    ) -> list[Identity]:
         """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
         at = self._searched(gallery_id)
         if at is None:
             return []
-        prefix, found = at.key("identity"), []
+        prefix = at.key("identity")
+        found: list[Identity] = []
         for one, body in self._reader.every(_names_after(prefix, after), max(limit, ROWS_AT_ONCE)):
             name = last_text(one, prefix)
             if contains_text(name, query):
                 seen: Sightings = as_data(body)
-                found.append(IdentityCount(name, seen["crops"], len(seen["cameras"])))
+                cameras = len(seen["cameras"])
+                found.append(Identity(identity=name, crops=seen["crops"], cameras=cameras))
                 if len(found) == limit:
                     break
         return found
 
-    def identity(self, gallery_id: int, identity: str) -> IdentityRecord | None:
+    def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
         at = self._searched(gallery_id)
         seen: Sightings | None = self._reader.json(at.sightings(identity)) if at else None
         if seen is None:
             return None
-        return IdentityRecord(identity, seen["crops"], tuple(sorted(seen["cameras"])))
+        cameras = sorted(seen["cameras"])
+        return IdentityDetail(identity=identity, crops=seen["crops"], cameras=cameras)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """One crop's kept picture."""

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from service.gallery.job_records import Job, JobKind, JobProblem, JobState
+from gmn_client.models import JobKind, JobProblem, JobState
+from service.gallery.job_records import Job
 from service.gallery.stored_values import as_text, now
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
@@ -91,7 +92,7 @@ class Jobs:
             keys = [key("job problem", job_id, one.position) for one in problems]
             entry["problems"] += sum(one is None for one in transaction.get(keys))
             for own, problem in zip(keys, problems, strict=True):
-                transaction.put_json(own, asdict(problem))
+                transaction.put_json(own, problem.model_dump())
             entry["progress"], entry["detail"] = json.loads(progress), detail
             entry["updated_at"] = now()
             if entry["lease_ms"] is not None:
@@ -150,7 +151,7 @@ def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] =
     for own in _found_by(entry):
         transaction.put_json(own, job.job_id)
     for problem in problems:
-        transaction.put_json(key("job problem", job.job_id, problem.position), asdict(problem))
+        transaction.put_json(key("job problem", job.job_id, problem.position), problem.model_dump())
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from service.gallery.job_records import Job, JobProblem
+from gmn_client.models import JobProblem
+from service.gallery.job_records import Job
 from service.gallery.key_records import ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.record import jobs, strays

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from service.gallery.job_records import Job, JobProblem
+from gmn_client.models import JobProblem
+from service.gallery.job_records import Job
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.gallery.stored_values import as_text, as_time

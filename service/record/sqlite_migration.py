@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.durable import sync
-from service.gallery.job_records import Job, JobProblem
+from service.gallery.job_records import Job
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.gallery.stored_values import as_time
@@ -145,7 +146,7 @@ class OldFile:
 
     def _job(self, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
         problems = [
-            JobProblem(one["position"], one["source"], one["code"], one["detail"])
+            JobProblem(**{name: one[name] for name in JobProblem.model_fields})
             for one in self._rows("SELECT * FROM job_problems WHERE job_id = ?", row["job_id"])
         ]
         kept = _times(row, "created_at", "updated_at")

@@ -16,7 +16,7 @@ import gmn
 from demo.findings import Calibration, Finding, Findings
 from demo.page import judging
 from demo.people import Cast, DrawnCrop
-from service.client import Verdict
+from gmn_client.answers import Verdict
 
 FEW = ["--people", "5", "--strangers", "2"]
 

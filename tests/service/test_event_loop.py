@@ -16,9 +16,8 @@ import pytest
 from service.api.app import create_app
 from service.api.routers import comparisons, crops, jobs
 from service.gallery.records import StoredCrop
-from service.inference.pipeline import EmbeddedImage
+from service.inference.pipeline import EmbeddedImage, Pipeline
 from service.operations import jobs as job_operations
-from service.operations.browse import Page
 from service.operations.compare import ComparisonOptions, compare
 from service.operations.jobs import create_job, new_job_id
 from service.problems import QueueFull
@@ -71,7 +70,7 @@ def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime
     async def read(*_):
         return []
 
-    monkeypatch.setattr(comparisons, "embed", embedded)
+    monkeypatch.setattr(Pipeline, "embed", embedded)
     monkeypatch.setattr(comparisons, "read_images", read)
     request = SimpleNamespace(headers={})
     form = SimpleNamespace(images=[])
@@ -94,10 +93,7 @@ def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime,
         created_at=datetime.now(UTC),
     )
 
-    async def page(*_):
-        return Page((crop,) * 1000, "1000")
-
-    monkeypatch.setattr(crops.browse, "list_crops", page)
+    monkeypatch.setattr(runtime.galleries.store.crops, "page", lambda *_: [crop] * 1001)
     asked = SimpleNamespace(cursor=None, limit=1000, identity=None, camera=None, external_id=None)
     turns = asyncio.run(_turns_meanwhile(crops.list_crops(runtime, "default", asked)))
     assert turns > 10

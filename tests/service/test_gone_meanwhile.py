@@ -12,9 +12,9 @@ import zipfile
 import httpx
 import pytest
 
+from gmn_client.models import JobProblem
 from service.api.app import create_app
 from service.gallery import galleries
-from service.gallery.job_records import JobProblem
 from service.gallery.records import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
@@ -109,7 +109,12 @@ def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
 def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
     async def calls(http, runtime):
         store, here = runtime.galleries.store, runtime.galleries.get("default").gallery_id
-        problem = JobProblem(0, f"{begins}cmd|' /C calc'!A0.png", "unreadable", "cannot be read")
+        problem = JobProblem(
+            position=0,
+            source=f"{begins}cmd|' /C calc'!A0.png",
+            code="unreadable",
+            detail="cannot be read",
+        )
 
         def write():
             store.jobs.create(dataclasses.replace(new_job("one", here), state="done"))

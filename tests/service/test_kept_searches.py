@@ -48,7 +48,7 @@ async def ask(runtime, people) -> list[str]:
     answers = [
         await query_by_images(runtime, "default", [draw(person, 7)], COSINE) for person in people
     ]
-    return [answer.ranking.verdict for answer in answers]
+    return [answer.searched.ranking.verdict for answer in answers]
 
 
 def kept(runtime) -> list[bytes]:
@@ -93,7 +93,7 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
                 answers.append(await query_by_images(runtime, "default", asked, RankingOptions()))
             if number % 8 == 7:
                 await store_and_refit(runtime, later)
-        return [answer.ranking.verdict for answer in answers[60:]]
+        return [answer.searched.ranking.verdict for answer in answers[60:]]
 
     settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu")
     with contextlib.closing(Runtime.open(settings)) as runtime:
@@ -207,7 +207,7 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
         monkeypatch.setattr(networks, "pair_scores", counting)
         options = RankingOptions(rerank_depth=100)
         answer = await query_by_images(runtime, "default", [draw(0, 20)], options)
-        return len(answer.ranking.people or ())
+        return len(answer.searched.ranking.people or ())
 
     assert asyncio.run(search()) == 9
     assert len(scored) == 1

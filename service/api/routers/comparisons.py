@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from gmn_client.answers import Embedding, Embeddings, PairScore
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
     UNLISTED,
@@ -17,21 +18,19 @@ from service.api.dependencies import (
     TakesForm,
     read_images,
     refusals,
+    write_results,
 )
-from service.api.errors import image_problem
+from service.api.errors import refused_image
 from service.api.forms import ImagesForm, PairFields, PairForm, merged
-from service.api.schemas.base import RefusedOut, write_results
-from service.api.schemas.comparisons import EmbeddingOut, EmbeddingsOut, PairOut
 from service.api.security import CallerDep, needs
 from service.operations.compare import compare
-from service.operations.embed import embed
 from service.problems import InvalidField, UnusableImages
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])
 NPY = "application/x-npy"
 AS_ASKED: Responses = {
     200: {"content": {NPY: {}}, "description": "Asked for with Accept, an array (n, d)."},
-    207: {"model": EmbeddingsOut, "description": "Some images were refused."},
+    207: {"model": Embeddings, "description": "Some images were refused."},
 }
 
 
@@ -46,7 +45,7 @@ async def compare_pair(
     caller: CallerDep,
     form: Annotated[PairForm, Form(media_type="multipart/form-data")],
     query: Annotated[PairFields, UNLISTED],
-) -> PairOut:
+) -> PairScore:
     """Do two images show one person?
 
     Judged as a pair, or with `gallery` as a result of a search of that gallery.
@@ -57,13 +56,12 @@ async def compare_pair(
     fields = merged(PairFields, form, query)
     if fields.gallery is not None:
         caller.require_gallery(fields.gallery)
-    answer = await compare(runtime, images[0], images[1], fields.options())
-    return PairOut.model_validate(answer)
+    return await compare(runtime, images[0], images[1], fields.options())
 
 
 @router.post(
     "/embeddings",
-    response_model=EmbeddingsOut,
+    response_model=Embeddings,
     responses=AS_ASKED | refusals(400, 413, 415, 429),
     dependencies=[needs("query"), TakesForm],
 )
@@ -73,7 +71,9 @@ async def embed_images(
     form: Annotated[ImagesForm, Form(media_type="multipart/form-data")],
 ) -> Response:
     """The features of images, as JSON or, with `Accept: application/x-npy`, as a NumPy file."""
-    outcomes = await embed(runtime, await read_images(runtime, form.images))
+    images = await read_images(runtime, form.images)
+    with runtime.admission.places(len(images)):
+        outcomes = await runtime.pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
     as_array = NPY in request.headers.get("accept", "")
     # An array has no place for a problem, so that there one bad image refuses the request.
@@ -85,14 +85,14 @@ async def embed_images(
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
     results = (
-        RefusedOut(problem=image_problem(one))
+        refused_image(one)
         if isinstance(one, CropProblem)
-        else EmbeddingOut(embedding=one.vector.tolist())
+        else Embedding(embedding=one.vector.tolist())
         for one in outcomes
     )
     body = await run_in_threadpool(
         lambda: write_results(
-            (result.model_dump_json(exclude_none=True) for result in results),
+            (result.model_dump_json() for result in results),
             embedding_fingerprint=runtime.description.embedding_fingerprint,
             dimension=runtime.networks.dimension,
         )

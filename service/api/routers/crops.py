@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
+from gmn_client.models import Crop, Crops, EnrolledImage, Enrollment, RefusedImage, Removal
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
     UNLISTED,
@@ -18,11 +18,10 @@ from service.api.dependencies import (
     TakesForm,
     read_images,
     refusals,
+    write_results,
 )
-from service.api.errors import answer_problem, image_problem, problem
+from service.api.errors import answer_problem, none_usable, refused_image
 from service.api.forms import CropsQuery, EnrollFields, EnrollForm, merged
-from service.api.schemas.base import RefusedOut, write_results
-from service.api.schemas.crops import CropOut, CropsOut, EnrolmentOut, LandedOut, RemovalOut
 from service.api.security import needs
 from service.failpoints import Failpoint, passed
 from service.gallery.records import CropFilter, LandedCrop
@@ -42,14 +41,14 @@ IdempotencyKey = Annotated[
     ),
 ]
 SOME_LANDED: Responses = {
-    207: {"model": EnrolmentOut, "description": "Some images landed, some did not."}
+    207: {"model": Enrollment, "description": "Some images landed, some did not."}
 }
 
 
 @router.post(
     "/crops",
     status_code=201,
-    response_model=EnrolmentOut,
+    response_model=Enrollment,
     responses=SOME_LANDED | refusals(400, 404, 409, 413, 415, 429, 507),
     dependencies=[needs("enroll"), TakesForm],
 )
@@ -60,7 +59,7 @@ async def enroll_crops(
     form: Annotated[EnrollForm, Form(media_type="multipart/form-data")],
     query: Annotated[EnrollFields, UNLISTED],
     idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+) -> Response:
     """Enrols images; what has landed survives a power cut and is found from now on.
 
     Under one `Idempotency-Key` the same request happens once within a day; sent again it is
@@ -79,9 +78,7 @@ async def enroll_crops(
     return response
 
 
-@router.get(
-    "/crops", response_model=CropsOut, responses=refusals(404), dependencies=[needs("query")]
-)
+@router.get("/crops", response_model=Crops, responses=refusals(404), dependencies=[needs("query")])
 async def list_crops(
     runtime: RuntimeDep,
     gallery: GalleryName,
@@ -101,27 +98,25 @@ async def list_crops(
     named = {"identity": asked.identity, "external_id": asked.external_id}
     if filters := {name: value for name, value in named.items() if value is not None}:
         # To ask where somebody was seen is a search, by name.
-        runtime.audit.looked("query", gallery=gallery, count=len(page.items), filters=filters)
+        runtime.audit.looked("query", gallery=gallery, count=len(page.results), filters=filters)
     body = await run_in_threadpool(
         lambda: write_results(
-            (CropOut.of(gallery, crop).model_dump_json() for crop in page.items),
-            next_cursor=page.next_after,
+            (crop.model_dump_json() for crop in page.results), next_cursor=page.next_cursor
         )
     )
     return Response(body, media_type="application/json")
 
 
 @router.get("/crops/{crop_id}", responses=refusals(404), dependencies=[needs("query")])
-async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> CropOut:
+async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Crop:
     """What is known of one crop."""
-    return CropOut.of(gallery, await browse.read_crop(runtime, gallery, crop_id))
+    return await browse.read_crop(runtime, gallery, crop_id)
 
 
 @router.delete("/crops/{crop_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
-async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> RemovalOut:
+async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
-    forgotten = await forget_crop(runtime, gallery, crop_id)
-    return RemovalOut.model_validate(forgotten)
+    return await forget_crop(runtime, gallery, crop_id)
 
 
 @router.get(
@@ -146,23 +141,20 @@ def _location(gallery: str, answer: EnrolmentAnswer) -> str:
     return f"{url}/{crops[0].crop_id}" if len(crops) == 1 else url
 
 
-def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> JSONResponse:
-    results: list[LandedOut | RefusedOut] = []
+def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> Response:
+    results: list[EnrolledImage | RefusedImage] = []
     for one in answer.results:
         if isinstance(one, CropProblem):
             runtime.metrics.problems.labels(one.code).inc()
-            results.append(RefusedOut(problem=image_problem(one)))
+            results.append(refused_image(one))
         else:
-            results.append(LandedOut.of(one))
-    body = EnrolmentOut(gallery_version=answer.gallery_version, results=results).model_dump(
-        mode="json", exclude={"results"}
-    )
-    # An identity that is not known is null in the answer; a problem's unset members are left out.
-    body["results"] = [
-        one.model_dump(mode="json", exclude_none=isinstance(one, RefusedOut)) for one in results
-    ]
-    refused = sum(isinstance(one, RefusedOut) for one in results)
+            results.append(EnrolledImage.model_validate(one))
+    body = Enrollment(gallery_version=answer.gallery_version, results=results)
+    refused = sum(isinstance(one, RefusedImage) for one in results)
     if refused == len(results):
-        detail = f"none of the {refused} images could be used; results says why, one by one"
-        return answer_problem(request, problem("unusable_images", detail, results=body["results"]))
-    return JSONResponse(body, status_code=207 if refused else 201)
+        return answer_problem(request, none_usable(body))
+    return Response(
+        body.model_dump_json(),
+        media_type="application/json",
+        status_code=207 if refused else 201,
+    )

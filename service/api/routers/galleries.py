@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Response
 
+from gmn_client.models import Galleries, Gallery, GalleryRemoval
 from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
-from service.api.schemas.galleries import GalleriesOut, GalleryOut, GalleryRemovalOut
 from service.api.security import CallerDep, needs
 from service.gallery.records import GallerySettings
 from service.operations import browse, manage
@@ -29,7 +29,7 @@ async def create_gallery(
     response: Response,
     form: Annotated[NewGalleryFields, Form(media_type="multipart/form-data")],
     query: Annotated[GalleryFields, UNLISTED],
-) -> GalleryOut:
+) -> Gallery:
     """Creates an empty gallery."""
     fields = merged(NewGalleryFields, form, query)
     if fields.name is None:
@@ -38,23 +38,23 @@ async def create_gallery(
     settings = GallerySettings(**fields.changes())
     created = await manage.create_gallery(runtime, fields.name, settings)
     response.headers["Location"] = f"/v1/galleries/{fields.name}"
-    return GalleryOut.of(created)
+    return created
 
 
 @router.get("", responses=refusals(), dependencies=[needs("query", "enroll")])
-async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> GalleriesOut:
+async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> Galleries:
     """Every gallery that the key is for, by name."""
     galleries = await browse.list_galleries(runtime)
-    return GalleriesOut(
-        results=[GalleryOut.of(one) for one in galleries if caller.may_see(one.name)],
+    return Galleries(
+        results=[one for one in galleries if caller.may_see(one.name)],
         audit_queries=runtime.settings.audit_queries,
     )
 
 
 @router.get("/{gallery}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def read_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryOut:
+async def read_gallery(runtime: RuntimeDep, gallery: GalleryName) -> Gallery:
     """What one gallery holds."""
-    return GalleryOut.of(await browse.describe_gallery(runtime, gallery))
+    return await browse.describe_gallery(runtime, gallery)
 
 
 @router.patch(
@@ -67,14 +67,13 @@ async def change_gallery(
     gallery: GalleryName,
     form: Annotated[GallerySettingsFields, Form(media_type="multipart/form-data")],
     query: Annotated[GallerySettingsFields, UNLISTED],
-) -> GalleryOut:
+) -> Gallery:
     """Changes how a gallery is kept; what is left out stays."""
     fields = merged(GallerySettingsFields, form, query)
-    changed = await manage.change_gallery(runtime, gallery, fields.changes(), fields.resets)
-    return GalleryOut.of(changed)
+    return await manage.change_gallery(runtime, gallery, fields.changes(), fields.resets)
 
 
 @router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
-async def delete_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemovalOut:
+async def delete_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemovalOut(removed=await manage.delete_gallery(runtime, gallery))
+    return GalleryRemoval(removed=await manage.delete_gallery(runtime, gallery))

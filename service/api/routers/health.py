@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from gmn_client.answers import Alive, Ready
 from service.api.dependencies import RuntimeDep, refusals
-from service.api.schemas.health import AliveOut, ReadyOut, RecordOut
 from service.api.security import needs
 from service.runtime import Runtime
 
@@ -16,14 +16,14 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/livez", responses=refusals(open_to_all=True))
-async def livez(runtime: RuntimeDep) -> AliveOut:
+async def livez(runtime: RuntimeDep) -> Alive:
     """Whether the process works; where it does not, it ends by itself within seconds."""
     _refuse_in_trouble(runtime)
-    return AliveOut(status="alive")
+    return Alive()
 
 
 @router.get("/readyz", responses=refusals(open_to_all=True))
-async def readyz(runtime: RuntimeDep) -> ReadyOut:
+async def readyz(runtime: RuntimeDep) -> Ready:
     """Whether to send requests here: also while the record does not answer, as searches do."""
     _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
@@ -32,13 +32,12 @@ async def readyz(runtime: RuntimeDep) -> ReadyOut:
         raise HTTPException(
             503, f"the index of {', '.join(broken)} fell behind the record; restart the service"
         )
-    return ReadyOut(
-        status="ready",
+    return Ready(
         galleries={
             gallery.name: "needs_reindex" if gallery.needs_reindex else "ready"
             for gallery in galleries
         },
-        record=RecordOut.of(runtime.galleries.record_state),
+        record=runtime.galleries.record_state,
     )
 
 

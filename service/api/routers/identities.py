@@ -6,15 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Query
 
+from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, RenamedIdentity
 from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import IdentitiesQuery, IdentityFields, merged
-from service.api.schemas.identities import (
-    ForgottenOut,
-    IdentitiesOut,
-    IdentityDetailOut,
-    IdentityOut,
-    RelabelledOut,
-)
 from service.api.security import needs
 from service.operations import browse, forget, relabel
 
@@ -25,26 +19,23 @@ Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"
 @router.get("", responses=refusals(404), dependencies=[needs("query")])
 async def list_identities(
     runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[IdentitiesQuery, Query()]
-) -> IdentitiesOut:
+) -> Identities:
     """Identities in the order of their names; crops without one are not counted."""
     page = await browse.list_identities(runtime, gallery, asked.cursor, asked.limit, asked.query)
     if asked.query:
         searched = {"identity": asked.query}
-        runtime.audit.looked("query", gallery=gallery, count=len(page.items), filters=searched)
-    return IdentitiesOut(
-        results=[IdentityOut.model_validate(one) for one in page.items],
-        next_cursor=page.next_after,
-    )
+        runtime.audit.looked("query", gallery=gallery, count=len(page.results), filters=searched)
+    return page
 
 
 @router.get("/{identity:path}", responses=refusals(404), dependencies=[needs("query")])
 async def read_identity(
     runtime: RuntimeDep, gallery: GalleryName, identity: Identity
-) -> IdentityDetailOut:
+) -> IdentityDetail:
     """How many crops one identity has, and which cameras took them."""
     found = await browse.read_identity(runtime, gallery, identity)
     runtime.audit.looked("query", gallery=gallery, count=1, filters={"identity": identity})
-    return IdentityDetailOut.model_validate(found)
+    return found
 
 
 @router.patch(
@@ -58,20 +49,18 @@ async def rename_identity(
     identity: Identity,
     form: Annotated[IdentityFields, Form(media_type="multipart/form-data")],
     query: Annotated[IdentityFields, UNLISTED],
-) -> RelabelledOut:
+) -> RenamedIdentity:
     """Renames an identity, or merges it into one that is there."""
     name = merged(IdentityFields, form, query).name()
-    relabelled = await relabel.relabel_identity(runtime, gallery, identity, name)
-    return RelabelledOut.model_validate(relabelled)
+    return await relabel.relabel_identity(runtime, gallery, identity, name)
 
 
 @router.delete("/{identity:path}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
 async def forget_identity(
     runtime: RuntimeDep, gallery: GalleryName, identity: Identity
-) -> ForgottenOut:
+) -> ForgottenIdentity:
     """Forgets a person: every crop, vector, picture and copy in a snapshot.
 
     The answer says what was removed, and what remains where until when.
     """
-    forgotten = await forget.forget_identity(runtime, gallery, identity)
-    return ForgottenOut.model_validate(forgotten)
+    return await forget.forget_identity(runtime, gallery, identity)

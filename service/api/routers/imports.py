@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.routing import APIRoute
 
+from gmn_client.models import Job
 from service.api.bodies import IMPORT_FIELD_BYTES, IMPORT_FIELDS
 from service.api.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.api.forms import ImportFields, ImportForm, merged
 from service.api.routers.jobs import accepted
-from service.api.schemas.jobs import JobOut
 from service.api.security import needs
 from service.operations.import_crops import import_archive, import_folder
 from service.operations.reindex import begin_reindex
@@ -52,7 +52,7 @@ async def import_crops(
     response: Response,
     form: Annotated[ImportForm, Form(media_type="multipart/form-data")],
     query: Annotated[ImportFields, UNLISTED],
-) -> JobOut:
+) -> Job:
     """Enrols an archive of images, or a folder that the service can read, as a job.
 
     The job is at `Location`; a file that cannot be used is a line of its report, and the others
@@ -75,7 +75,7 @@ async def import_crops(
     responses=refusals(404, 409, 507),
     dependencies=[needs("admin")],
 )
-async def reindex_gallery(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> JobOut:
+async def reindex_gallery(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> Job:
     """Embeds the gallery's kept crops with the loaded model, and switches once all are.
 
     Until then the model before answers, where it is loaded as GMN_PREVIOUS.

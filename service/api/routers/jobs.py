@@ -11,11 +11,11 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
+from gmn_client.models import Job, JobProblem, Jobs
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import JobsQuery
-from service.api.schemas.jobs import JobOut, JobsOut
 from service.api.security import CallerDep, needs
-from service.gallery.job_records import Job, JobProblem
+from service.gallery.job_records import Job as JobRecord
 from service.operations import jobs
 from service.problems import UnknownJob
 from service.runtime import Runtime
@@ -31,17 +31,17 @@ REPORT_COLUMNS = ("position", "source", "code", "detail")
 @router.get("", responses=refusals(404), dependencies=[needs("query", "enroll")])
 async def list_jobs(
     runtime: RuntimeDep, caller: CallerDep, asked: Annotated[JobsQuery, Query()]
-) -> JobsOut:
+) -> Jobs:
     """The newest jobs first, of the galleries that the key is for."""
     if asked.gallery is not None:
         caller.require_gallery(asked.gallery)
     found = await jobs.list_jobs(runtime, asked.gallery, asked.limit)
     shown = [(gallery_name(runtime, job), job) for job in found]
-    return JobsOut(results=[JobOut.of(name, job) for name, job in shown if caller.may_see(name)])
+    return Jobs(results=[_as_sent(name, job) for name, job in shown if caller.may_see(name)])
 
 
 @router.get("/{job_id}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
+async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
     """How far a job is."""
     return await _shown(runtime, caller, job_id)
 
@@ -60,7 +60,7 @@ async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Ev
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
             async for job in jobs.watch_job(runtime, job_id):
-                shown = JobOut.of(gallery_name(runtime, job), job)
+                shown = _as_sent(gallery_name(runtime, job), job)
                 yield {"event": "progress", "data": shown.model_dump_json()}
         except UnknownJob as problem:
             yield {"event": "gone", "data": problem.detail}
@@ -91,7 +91,7 @@ async def read_job_report(
 
 
 @router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
-async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> JobOut:
+async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
     """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
 
     A reindex is stopped by whoever may begin one: that takes `admin`.
@@ -100,10 +100,10 @@ async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> J
     if shown.kind == "reindex":
         caller.require(["admin"])
     job = await jobs.cancel_job(runtime, job_id)
-    return JobOut.of(gallery_name(runtime, job), job)
+    return _as_sent(gallery_name(runtime, job), job)
 
 
-def gallery_name(runtime: Runtime, job: Job) -> str:
+def gallery_name(runtime: Runtime, job: JobRecord) -> str:
     """The gallery a job works on; raises `UnknownJob` where it was deleted."""
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
@@ -111,17 +111,21 @@ def gallery_name(runtime: Runtime, job: Job) -> str:
     return gallery.name
 
 
-def accepted(runtime: Runtime, response: Response, job: Job) -> JobOut:
+def accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
     """The answer to whoever began a job: where to look for it."""
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return JobOut.of(gallery_name(runtime, job), job)
+    return _as_sent(gallery_name(runtime, job), job)
 
 
-async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> JobOut:
+def _as_sent(gallery: str, job: JobRecord) -> Job:
+    return Job.model_validate(vars(job) | {"gallery": gallery})
+
+
+async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> Job:
     job = await jobs.find_job(runtime, job_id)
     name = gallery_name(runtime, job)
     caller.require_gallery(name)
-    return JobOut.of(name, job)
+    return _as_sent(name, job)
 
 
 def _row(problem: JobProblem) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from gmn_client.answers import ModelInfo
 from service.api.dependencies import RuntimeDep, refusals
 from service.api.forms import ModelQuery
 from service.api.security import needs
@@ -17,12 +18,10 @@ router = APIRouter(prefix="/v1", tags=["model"])
 async def read_model(
     runtime: RuntimeDep,
     asked: Annotated[ModelQuery, Query()],
-) -> dict[str, Any]:
+) -> ModelInfo:
     """The artefact's name, its own description, and what it runs on.
 
-    `previous` names the artefacts that answer for galleries until they are reindexed.
-    `provenance` has the terms, the training data, and in `sources` the starting weights and
-    teachers with what is known of their data.
+    Operating points are for a gallery of `gallery_size` crops.
     """
     description = runtime.description
     provenance = description.provenance
@@ -32,7 +31,7 @@ async def read_model(
         for name in description.scorings
     }
     name, *previous = (model.name for model in runtime.models.values())
-    return description.model_dump(mode="json") | {
+    described = description.model_dump(mode="json") | {
         "artefact": name,
         # An older artefact has no list of sources, but its recipe names them.
         "provenance": provenance.model_dump(mode="json")
@@ -45,3 +44,4 @@ async def read_model(
         **runtime.model.runtime.model_dump(),
         "operating_points": {"gallery_size": asked.gallery_size} | points,
     }
+    return ModelInfo.model_validate(described)

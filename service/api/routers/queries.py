@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
+from gmn_client.answers import QueryAnswer, SeparateAnswers
+from gmn_client.models import RefusedImage
 from model.crops.decode import CropProblem
 from service.api.dependencies import (
     UNLISTED,
@@ -18,12 +19,10 @@ from service.api.dependencies import (
     read_images,
     refusals,
 )
-from service.api.errors import answer_problem, image_problem, problem
+from service.api.errors import answer_problem, none_usable, refused_image
 from service.api.forms import QueryFields, QueryForm, merged
-from service.api.schemas.base import RefusedOut
-from service.api.schemas.queries import QueryOut, SeparateOut
 from service.api.security import CallerDep, needs
-from service.operations.query import QueryAnswer, query_by_crop, query_by_images, query_each
+from service.operations.query import Answered, query_by_crop, query_by_images, query_each
 from service.operations.versions import wait_for_version
 from service.problems import InvalidField
 from service.runtime import Runtime
@@ -39,7 +38,7 @@ STALE_HEADER = {
 ANSWERED: Responses = {
     200: {"description": "A ranking, or one for each image.", "headers": STALE_HEADER},
     207: {
-        "model": SeparateOut,
+        "model": SeparateAnswers,
         "description": "With mode=separate: some images were refused.",
         "headers": STALE_HEADER,
     },
@@ -48,7 +47,7 @@ ANSWERED: Responses = {
 
 @router.post(
     "/queries",
-    response_model=QueryOut | SeparateOut,
+    response_model=QueryAnswer | SeparateAnswers,
     responses=ANSWERED | refusals(400, 404, 409, 413, 415, 429),
     dependencies=[needs("query"), TakesForm],
 )
@@ -74,62 +73,55 @@ async def query_gallery(
             raise InvalidField("crop_id: was sent with images; send one or the other")
         answer = await query_by_crop(runtime, gallery, fields.crop_id, options)
         _audit(runtime, gallery, fields, answer)
-        return await _one(gallery, answer)
+        return await _one(answer)
     images = await read_images(runtime, form.images)
     if fields.mode == "separate":
         answers = await query_each(runtime, gallery, images, options, caller.learn)
         for one in answers:
-            if isinstance(one, QueryAnswer):
+            if isinstance(one, Answered):
                 _audit(runtime, gallery, fields, one)
-        return await run_in_threadpool(_separate, request, runtime, gallery, answers)
+        return await run_in_threadpool(_separate, request, runtime, answers)
     answer = await query_by_images(runtime, gallery, images, options, caller.learn)
     _audit(runtime, gallery, fields, answer)
-    return await _one(gallery, answer)
+    return await _one(answer)
 
 
-def _audit(runtime: Runtime, gallery: str, fields: QueryFields, answer: QueryAnswer) -> None:
+def _audit(runtime: Runtime, gallery: str, fields: QueryFields, answer: Answered) -> None:
     runtime.audit.looked(
         "query",
         gallery=gallery,
         crop_ids=[fields.crop_id] if fields.crop_id else [],
-        count=len(answer.ranking.results),
+        count=len(answer.searched.ranking.results),
         filters=fields.filters(),
         purpose=fields.purpose or None,
     )
 
 
-async def _one(gallery: str, answer: QueryAnswer) -> Response:
+async def _one(answer: Answered) -> Response:
     # A ranking of thousands takes its time to write, in which the event loop serves others.
-    body = await run_in_threadpool(lambda: QueryOut.of(gallery, answer).model_dump_json())
-    headers = STALE if answer.stale else None
+    body = await run_in_threadpool(lambda: answer.answer().model_dump_json())
+    headers = STALE if answer.searched.stale else None
     return Response(body, media_type="application/json", headers=headers)
 
 
 def _separate(
-    request: Request,
-    runtime: RuntimeDep,
-    gallery: str,
-    answers: list[QueryAnswer | CropProblem],
+    request: Request, runtime: RuntimeDep, answers: list[Answered | CropProblem]
 ) -> Response:
-    results: list[dict[str, Any]] = []
-    refused = 0
+    results: list[QueryAnswer | RefusedImage] = []
     for one in answers:
         if isinstance(one, CropProblem):
-            refused += 1
             runtime.metrics.problems.labels(one.code).inc()
-            results.append(RefusedOut(problem=image_problem(one)).model_dump(exclude_none=True))
+            results.append(refused_image(one))
         else:
-            results.append(_dump(gallery, one))
-    if refused == len(answers):
-        detail = f"none of the {refused} images could be used; results says why, one by one"
-        return answer_problem(request, problem("unusable_images", detail, results=results))
-    stale = any(isinstance(one, QueryAnswer) and one.stale for one in answers)
-    return JSONResponse(
-        {"results": results},
+            results.append(one.answer())
+    body = SeparateAnswers(results=results)
+    refused = sum(isinstance(one, RefusedImage) for one in results)
+    if refused == len(results):
+        return answer_problem(request, none_usable(body))
+    stale = any(isinstance(one, QueryAnswer) and one.stale for one in results)
+    return Response(
+        body.model_dump_json(),
+        media_type="application/json",
         status_code=207 if refused else 200,
         headers=STALE if stale else None,
     )
-
-
-def _dump(gallery: str, answer: QueryAnswer) -> dict[str, Any]:
-    return QueryOut.of(gallery, answer).model_dump(mode="json")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from gmn_client.models import RestoredSnapshot, Snapshot, Snapshots
 from service.api.dependencies import GalleryName, RuntimeDep, refusals
-from service.api.schemas.galleries import RestoredOut, SnapshotOut, SnapshotsOut
 from service.api.security import needs
 from service.operations import snapshot
 
@@ -16,29 +16,27 @@ SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
 
 
 @router.post("", status_code=201, responses=refusals(404, 507), dependencies=[needs("admin")])
-async def take_snapshot(
-    runtime: RuntimeDep, gallery: GalleryName, response: Response
-) -> SnapshotOut:
+async def take_snapshot(runtime: RuntimeDep, gallery: GalleryName, response: Response) -> Snapshot:
     """Copies the gallery as it is at this moment, while reads and writes go on."""
     taken = await snapshot.take_snapshot(runtime, gallery)
     response.headers["Location"] = f"/v1/galleries/{gallery}/snapshots/{taken.snapshot_id}"
-    return SnapshotOut.model_validate(taken)
+    return Snapshot.model_validate(taken)
 
 
 @router.get("", responses=refusals(404), dependencies=[needs("admin")])
-async def list_snapshots(runtime: RuntimeDep, gallery: GalleryName) -> SnapshotsOut:
+async def list_snapshots(runtime: RuntimeDep, gallery: GalleryName) -> Snapshots:
     """Every snapshot of the gallery, oldest first."""
     found = await snapshot.list_snapshots(runtime, gallery)
-    return SnapshotsOut(results=[SnapshotOut.model_validate(one) for one in found])
+    return Snapshots(results=[Snapshot.model_validate(one) for one in found])
 
 
 @router.get("/{snapshot_id}", responses=refusals(404), dependencies=[needs("admin")])
 async def read_snapshot(
     runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
-) -> SnapshotOut:
+) -> Snapshot:
     """One snapshot."""
     found = await snapshot.find_snapshot(runtime, gallery, snapshot_id)
-    return SnapshotOut.model_validate(found)
+    return Snapshot.model_validate(found)
 
 
 @router.delete(
@@ -56,10 +54,9 @@ async def delete_snapshot(
 )
 async def restore_snapshot(
     runtime: RuntimeDep, gallery: GalleryName, snapshot_id: SnapshotId
-) -> RestoredOut:
+) -> RestoredSnapshot:
     """Makes the gallery what it was; what was deleted since stays deleted.
 
     Every crop is checked first: a damaged snapshot is 409 and changes nothing.
     """
-    restored = await snapshot.restore_snapshot(runtime, gallery, snapshot_id)
-    return RestoredOut.model_validate(restored)
+    return await snapshot.restore_snapshot(runtime, gallery, snapshot_id)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import gmn
-from service.client import Client
-from service.client.local import local_service
+from gmn_client import Client
+from service.commands.local import local_service
 
 NUMBERS = count()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.client import Client, Image
+from gmn_client import Client, Image
 from tests.service.client.conftest import run_gmn
 
 

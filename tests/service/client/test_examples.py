@@ -15,8 +15,8 @@ import pytest
 import typer
 
 import gmn
-from service.client import Client, Image
-from service.client.local import local_service
+from gmn_client import Client, Image
+from service.commands.local import local_service
 
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PillowImage
 
-from model.problems import InputProblem
-from service.client import AsyncClient, Client, Image
+from gmn_client import AsyncClient, Client, Image, InvalidInput
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_a_single_image_where_a_list_belongs_is_a_type_error(client, one):
 
 
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(client, drawn_crops, tmp_path):
-    with pytest.raises(InputProblem, match=r"none\.png: cannot be read"):
+    with pytest.raises(InvalidInput, match=r"none\.png: cannot be read"):
         client.enroll([drawn_crops[0].png, tmp_path / "none.png"])
     assert not list(client.crops())
 
@@ -121,7 +120,7 @@ def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeyp
 
 def test_the_client_loads_neither_torch_nor_pillow() -> None:
     program = (
-        "import sys; from service.client.calls.images import named_bytes; named_bytes(b'x')\n"
+        "import sys; from gmn_client.uploads import image_files; image_files([b'x'])\n"
         "print([name for name in ('torch', 'PIL', 'numpy') if name in sys.modules])"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

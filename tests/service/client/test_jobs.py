@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
 from model.problems import InputProblem
-from service.client import AsyncClient, Client, RequestRefused
-from service.client.packing import Packing
-from service.client.sources import Source, SourceCrop
+from service.commands.packing import Packing
+from service.commands.sources import Source, SourceCrop
 
 MEGABYTE = 1024 * 1024
 
@@ -111,7 +111,7 @@ def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path
 
 
 def test_an_archive_that_is_not_there_is_named(client: Client) -> None:
-    with pytest.raises(InputProblem, match=r"no-such\.zip"):
+    with pytest.raises(InvalidInput, match=r"no-such\.zip"):
         client.import_archive("no-such.zip")
 
 
@@ -131,7 +131,7 @@ def test_the_asynchronous_client_imports_and_follows_alike(
             ended = await client.wait_for_job(job.job_id, timeout=60.0)
             assert told[-1] == ended
             assert ended.progress.landed == 6
-            problems = [one async for one in client.job_problems(job.job_id)]
+            problems = await client.job_problems(job.job_id)
             assert len(problems) == ended.problems == 2
             await client.save_job_report(job.job_id, tmp_path / "report.csv")
             assert "people/6.png" in (tmp_path / "report.csv").read_text()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import gmn
-from service.client import Client, Image
-from service.client.local import local_service
+from gmn_client import Client, Image
+from service.commands.local import local_service
 from tests.service.client.conftest import run_gmn
 
 

@@ -14,26 +14,31 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from model.problems import InputProblem
-from service.client import (
+from gmn_client import (
     AsyncClient,
     Client,
     Image,
+    InvalidInput,
     RequestRefused,
     Retries,
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.client.bulk import enroll_crops
-from service.client.in_flight import in_flight
-from service.client.sources import SourceCrop
+from service.commands.bulk import enroll_crops, in_flight
+from service.commands.sources import SourceCrop
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
-PAIR = (200, {}, {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match"})
+SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match", "judged_as": "pair"}
+PAIR = (200, {}, SCORE | {"calibration_version": "c", "model": "m"})
 LOST = (0, {}, None)
 """The connection is closed where the answer should be."""
-JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running"}
+NOW = "2026-03-01T09:30:00Z"
+JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running", "progress": {}}
+JOB |= {"problems": 0, "detail": None, "created_at": NOW, "updated_at": NOW}
+LANDED = {"crop_id": "c", "identity": None, "camera": None, "duplicate": False, "warnings": []}
+ENROLLED = (201, {}, {"gallery_version": 1, "results": [LANDED]})
+EVENTS = {"Content-Type": "text/event-stream"}
 
 
 class ScriptedServer(ThreadingHTTPServer):
@@ -144,7 +149,7 @@ def test_a_refusal_carries_the_problem_document_and_counts_as_bad_input(
     server.script = [(404, {}, document | {"request_id": "r1", "status": 404})]
     with pytest.raises(RequestRefused, match="shop: create it") as refusal:
         client.query(b"a", gallery="shop")
-    assert isinstance(refusal.value, InputProblem)
+    assert isinstance(refusal.value, InvalidInput)
     assert refusal.value.problem.type == "unknown-gallery"
     assert refusal.value.problem.request_id == "r1"
 
@@ -191,8 +196,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(
     server: ScriptedServer, client: Client
 ) -> None:
     too_large = (413, {}, {"title": "Too large", "detail": "the body has too many bytes"})
-    one = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
-    server.script = [too_large, one, too_large]
+    server.script = [too_large, ENROLLED, too_large]
     crops = [SourceCrop("a", lambda: b"a"), SourceCrop("b", lambda: b"b")]
     outcomes = list(enroll_crops(client, crops))
     assert [outcome.crop_id for outcome in outcomes] == ["c", None]
@@ -216,8 +220,7 @@ def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServe
 def test_a_request_that_can_be_repeated_is_sent_again_where_its_answer_was_lost(
     server: ScriptedServer, client: Client
 ) -> None:
-    enrolled = (201, {}, {"gallery_version": 1, "results": [{"crop_id": "c"}]})
-    server.script = [LOST, LOST, enrolled]
+    server.script = [LOST, LOST, ENROLLED]
     assert client.enroll([Image(b"a", "a.png")]).results[0].crop_id == "c"
     keys = {headers["Idempotency-Key"] for _, headers, _ in server.asked}
     assert (len(server.asked), len(keys)) == (3, 1)
@@ -237,16 +240,16 @@ def test_a_request_that_cannot_be_repeated_is_not(server: ScriptedServer, client
 def test_a_job_is_asked_for_where_its_events_do_not_come_through(
     server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.synchronous.jobs.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("gmn_client._sync.client.POLL_SECONDS", 0.01)
     running = JOB | {"progress": {"total": 9, "done": 3}}
     further = JOB | {"progress": {"total": 9, "done": 6}, "detail": "one line\u2028and another"}
     server.script = [
-        (200, {}, f"event: progress\ndata: {json.dumps(running, ensure_ascii=False)}\n\n"),
+        (200, EVENTS, f"event: progress\ndata: {json.dumps(running, ensure_ascii=False)}\n\n"),
         (200, {}, running),
         (503, {}, {"detail": "stopping"}),
         LOST,
         (200, {}, further),
-        (200, {}, f"event: progress\ndata: {json.dumps(further, ensure_ascii=False)}\n\n"),
+        (200, EVENTS, f"event: progress\ndata: {json.dumps(further, ensure_ascii=False)}\n\n"),
         *[LOST] * 3,
         (404, {}, {"detail": "no such way"}),
     ]
@@ -259,7 +262,7 @@ def test_a_job_is_asked_for_where_its_events_do_not_come_through(
 
 
 def test_waiting_for_a_job_ends_when_it_was_said_to(server: ScriptedServer, client: Client) -> None:
-    server.script = [(200, {}, ""), (200, {}, JOB)] * 20
+    server.script = [(200, EVENTS, ""), (200, {}, JOB)] * 20
     with pytest.raises(TimeoutError, match=r"job j is still running after 0\.2 s"):
         client.wait_for_job("j", timeout=0.2)
 

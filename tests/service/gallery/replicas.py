@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from service.calibrations import CalibrationState
+from gmn_client.models import CalibrationState
 from service.device import DeviceThread
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
 from service.operations.confirm import Searched, confirmed
-from service.operations.ranking import RankedCrop, Ranking, RankingOptions
+from service.operations.ranking import RankedRow, Ranking, RankingOptions
 from service.operations.versions import wait_for_version
 from service.record.record import open_redis
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
@@ -83,14 +83,14 @@ class Replica:
             query = np.ones((1, 4), np.float32)
             found = index.search(query, options.top_k, options.wanted)
             results = tuple(
-                RankedCrop(index.table.label(int(row)), float(cosine), None, None, "match")
+                RankedRow(index.table.label(int(row)), float(cosine), None, None, "match")
                 for row, cosine in zip(found.rows, found.cosines, strict=True)
             )
             ranking = Ranking(
                 "cosine",
                 "match",
                 results,
-                CalibrationState("artefact"),
+                CalibrationState(state="artefact"),
                 found.searched,
                 0.0,
                 0.0,

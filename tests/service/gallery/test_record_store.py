@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from gmn_client.models import IdentityDetail
 from service.gallery.records import (
     CropFilter,
     GallerySettings,
-    IdentityRecord,
     Picture,
     RequestKey,
 )
@@ -196,7 +196,9 @@ def test_an_identity_is_found_behind_many_others(store, gallery):
 def test_an_identity_is_read_with_its_cameras(store, gallery):
     crops = [new_crop(1, "a", "west"), new_crop(2, "a"), new_crop(3, "a", None), new_crop(4, "b")]
     store.crops.enroll(gallery, EMBEDDER, crops)
-    assert store.crops.identity(gallery, "a") == IdentityRecord("a", 3, ("east", "west"))
+    assert store.crops.identity(gallery, "a") == IdentityDetail(
+        identity="a", crops=3, cameras=["east", "west"]
+    )
     assert store.crops.identity(gallery, "nobody") is None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
-from service.gallery.job_records import JobProblem
 from service.gallery.key_records import ApiKey
 from service.gallery.records import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
@@ -41,7 +41,10 @@ def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
 
 def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
     store.jobs.create(new_job("import", gallery, NOON))
-    problems = [JobProblem(n, f"{n}.png", "truncated", "cut off") for n in (3, 8, 9)]
+    problems = [
+        JobProblem(position=n, source=f"{n}.png", code="truncated", detail="cut off")
+        for n in (3, 8, 9)
+    ]
     store.jobs.update("import", "running", "{}", problems[:2])
     store.jobs.update("import", "running", "{}", problems[1:])
     assert store.jobs.get("import").problems == 3

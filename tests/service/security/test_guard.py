@@ -12,8 +12,8 @@ import time
 import pytest
 
 import gmn
+from gmn_client import Client, InvalidInput, KeyRefused
 from model.problems import InputProblem
-from service.client import Client, KeyRefused
 from service.commands.serve import serve
 
 CROPS = "/v1/galleries/lobby/crops"
@@ -209,6 +209,6 @@ def test_a_client_with_the_wrong_scope_is_told_which_one(guarded):
 
 @pytest.mark.parametrize("key", ["gmn_a_secret\nand more", "schlüssel", "two words"])
 def test_a_key_that_no_header_can_carry_is_refused_without_repeating_it(key):
-    with pytest.raises(InputProblem, match="GMN_API_KEY") as refused:
+    with pytest.raises(InvalidInput, match="GMN_API_KEY") as refused:
         Client("http://127.0.0.1:9", key)
     assert not re.search(r"secret|schl|words", str(refused.value))

@@ -1,0 +1,40 @@
+"""Client of the person re-identification service; needs neither torch nor numpy.
+
+The types of its answers are in `gmn_client.models` and `gmn_client.answers`.
+
+Example:
+    >>> from gmn_client import Client, Image
+    >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+    ...     client.enroll([Image("a.jpg", identity="7")])
+    ...     print(client.query("b.jpg", top_k=5).verdict)
+"""
+
+from gmn_client._async.client import AsyncClient
+from gmn_client._sync.client import Client
+from gmn_client.errors import (
+    InvalidInput,
+    KeyRefused,
+    ProblemError,
+    RequestRefused,
+    Retries,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, QueryOptions, Upload
+
+__all__ = [
+    "DEFAULT_GALLERY",
+    "DEFAULT_URL",
+    "AsyncClient",
+    "Client",
+    "Image",
+    "InvalidInput",
+    "KeyRefused",
+    "ProblemError",
+    "QueryOptions",
+    "RequestRefused",
+    "Retries",
+    "ServiceFailed",
+    "ServiceUnreachable",
+    "Upload",
+]

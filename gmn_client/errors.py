@@ -1,0 +1,131 @@
+"""The ways a call can fail: when it is sent again, and exceptions that contain the remedy."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from gmn_client.models import JobProblem, Problem, WireModel
+
+Answer = TypeVar("Answer", bound=WireModel)
+
+
+RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+# The request may have arrived: its connection broke off before the answer.
+LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often and when a request is sent again.
+
+    Attributes:
+        attempts: how often a request is sent at most.
+        longest_wait: bound on one wait, seconds, also on what `Retry-After` asks for.
+    """
+
+    attempts: int = 6
+    longest_wait: float = 10.0
+
+    def seconds(self, attempt: int, retry_after: str | None = None) -> float:
+        """How long to wait after an attempt, from 1."""
+        try:
+            asked = float(retry_after or "")
+        except ValueError:
+            asked = 0.25 * 2.0 ** (attempt - 1)
+        return min(max(asked, 0.0), self.longest_wait)
+
+
+class InvalidInput(ValueError):
+    """An argument, address or request that cannot be used; the message names it and the remedy."""
+
+
+class ProblemError(Exception):
+    """The service answered with a problem document, kept in `problem`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.detail or problem.title} (HTTP {problem.status})")
+        self.problem = problem
+
+
+class RequestRefused(ProblemError, InvalidInput):
+    """A 4xx answer: the request has to change before it can succeed."""
+
+
+class KeyRefused(RequestRefused):
+    """A 401 or 403 answer about the API key: none, an unknown one, or one without the scope."""
+
+    def __init__(self, problem: Problem) -> None:
+        hint = "give the client a key with the scope it needs (gmn reads GMN_API_KEY)"
+        super().__init__(
+            problem.model_copy(update={"detail": f"{problem.detail or problem.title}; {hint}"})
+        )
+
+
+class ServiceFailed(ProblemError):
+    """A 5xx answer, or 429 until the retries were used up: the same request may succeed later."""
+
+
+class ServiceUnreachable(InvalidInput):
+    """No such service answers under the URL."""
+
+
+def problem_of(response: httpx.Response) -> ProblemError:
+    """The exception for an answer that is not 2xx."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        # A proxy in between, or another program altogether, answers in its own format.
+        text = response.text.strip().splitlines()
+        problem = Problem(title=response.reason_phrase, detail=text[0][:200] if text else "")
+    status = response.status_code
+    problem = problem.model_copy(update={"status": status})
+    if status == httpx.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
+        return KeyRefused(problem)
+    if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+        return RequestRefused(problem)
+    return ServiceFailed(problem)
+
+
+def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
+    """The exception for a connection to `url` that failed."""
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return ServiceUnreachable(
+            f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
+            "right address (gmn reads GMN_URL)"
+        )
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return ServiceUnreachable(
+            f"{url}: not an address ({error}); write it like http://127.0.0.1:8000"
+        )
+    return ServiceUnreachable(
+        f"{url}: the connection broke off ({type(error).__name__}: {error}); see whether the "
+        "service still runs, then try again"
+    )
+
+
+def parse(model: type[Answer], content: bytes | str, url: str | httpx.URL) -> Answer:
+    """Parses a JSON text from `url`; raises `ServiceUnreachable` where it is no such answer."""
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise ServiceUnreachable(
+            f"{url}: answers, but not as this service does ({str(error).splitlines()[0]}); check "
+            "the address, and that client and service are of one version"
+        ) from error
+
+
+def parse_report(content: bytes, url: str | httpx.URL) -> list[JobProblem]:
+    """Parses a job's report, CSV with a header line; raises as `parse`."""
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        return [JobProblem.model_validate(row) for row in rows]
+    except (csv.Error, ValueError) as error:
+        raise ServiceUnreachable(
+            f"{url}: answers no report of a job ({error}); check the address"
+        ) from error

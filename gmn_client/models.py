@@ -1,0 +1,370 @@
+"""What goes over the wire, with answers.py: the service returns these models, the client parses.
+
+Fields that a newer service adds are ignored. The OpenAPI document is generated from these models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+Item = TypeVar("Item")
+Scoring = Literal["cosine", "mnet", "fused"]
+CalibrationSource = Literal["artefact", "own", "frozen", "off"]
+CalibrationReason = Literal["few_searches", "few_identities", "extrapolated", "shallow_search"]
+RetentionFrom = Literal["captured", "enrolled"]
+JobKind = Literal["import", "reindex"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
+CROP_ID = "0198f2c6a1b27d1c3e5f9a0b4c6d8e2f"
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+class WireModel(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Page(WireModel, Generic[Item]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    results: list[Item]
+    next_cursor: str | None = None
+
+
+class Problem(WireModel):
+    """An RFC 9457 problem document: `detail` names the input, the reason and the remedy."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "type": "urn:gmn:problem:unknown_gallery",
+                "title": "Unknown gallery",
+                "status": 404,
+                "detail": "there is no gallery 'lobby'; create it with POST /v1/galleries or list "
+                "those there are with GET /v1/galleries",
+                "request_id": "5f0c2b7d9e1a4c38",
+            }
+        },
+    )
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    request_id: str | None = Field(default=None, exclude_if=_absent)
+    # One entry per image where none could be used.
+    results: list[dict[str, Any]] | None = Field(default=None, exclude_if=_absent)
+
+
+class RefusedImage(WireModel):
+    """An image that could not be used; the attributes of a usable one are empty."""
+
+    crop_id: ClassVar[None] = None
+    identity: ClassVar[None] = None
+    camera: ClassVar[None] = None
+    duplicate: ClassVar[bool] = False
+    warnings: ClassVar[tuple[str, ...]] = ()
+    embedding: ClassVar[None] = None
+
+    problem: Problem
+
+
+class EnrolledImage(WireModel):
+    """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`."""
+
+    problem: ClassVar[None] = None
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    duplicate: bool
+    warnings: list[str]
+
+
+class Enrollment(WireModel):
+    """One entry per image, in order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "gallery_version": 7,
+                "results": [
+                    {
+                        "crop_id": CROP_ID,
+                        "identity": "0042",
+                        "camera": "east",
+                        "duplicate": False,
+                        "warnings": [],
+                    },
+                    {
+                        "problem": {
+                            "type": "urn:gmn:problem:truncated",
+                            "title": "Truncated",
+                            "status": 422,
+                            "detail": "the image data is cut off or damaged; send the whole file",
+                        }
+                    },
+                ],
+            }
+        }
+    )
+
+    # None where no image landed: that answer is a problem document, which has no version.
+    gallery_version: int | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_without_default
+    )
+    results: list[EnrolledImage | RefusedImage]
+    # Sent as the header Idempotent-Replayed: the request happened before, with this answer.
+    replayed: SkipJsonSchema[bool] = Field(default=False, exclude=True)
+
+
+class Crop(WireModel):
+    """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent."""
+
+    crop_id: str
+    identity: str | None
+    camera: str | None
+    captured_at: Moment | None
+    external_id: str | None
+    metadata: Mapping[str, Any] | None
+    sha256: str
+    content_type: str | None
+    created_at: Moment
+    image_url: str | None
+
+
+class Crops(Page[Crop]):
+    """One page of crops, in the order of their enrollment."""
+
+
+class Removal(WireModel):
+    """The number of removed crops; from `gallery_version` on they are never returned again."""
+
+    gallery_version: int
+    removed: int
+
+
+class GalleryRemoval(WireModel):
+    """The number of crops that were deleted with the gallery."""
+
+    removed: int
+
+
+class CalibrationState(WireModel):
+    """The calibration behind verdicts and probabilities.
+
+    `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
+    gallery's own unlabelled searches; `frozen`, as they were when searches stopped changing them;
+    `off`, the artefact's, and no search is kept. `reason` is why they are the artefact's:
+    `few_searches`, `few_identities`, `shallow_search` (a `rerank_depth` below the default); or that
+    they are `extrapolated` to more than ten times as many or as few identities as the searches
+    covered. `searches` counts those that they are fitted to, or that are kept before the first fit.
+    Equal `version`s give equal verdicts; null where no loaded model answers. `date` is that of the
+    fit.
+    """
+
+    # A pair's answer leaves out what is null.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    state: CalibrationSource
+    reason: CalibrationReason | None = None
+    searches: int = 0
+    version: str | None = None
+    date: Moment | None = None
+
+
+class GalleryCalibration(CalibrationState):
+    """The calibration of a search of a whole gallery, by the default `scoring`.
+
+    `scorings` has that of each scoring which the gallery's artefact offers.
+    """
+
+    scoring: Scoring
+    scorings: dict[Scoring, CalibrationState]
+
+
+class Gallery(WireModel):
+    """A gallery: its size, its settings, and whether it can be searched.
+
+    `version` grows with every change; a query's `min_version` refers to it. `state` is
+    `previous_model` where the model before answers for it and `needs_reindex` where no loaded one
+    does. `recall` is the measured share of the true nearest that its index finds, null where the
+    index is exact. `index_bytes` are of the vectors in memory, `image_bytes` of the kept images.
+    Crops older than `retention_days` are deleted, counted from `retention_from`; null keeps all.
+    """
+
+    name: str
+    crops: int
+    identities: int
+    embedding_fingerprint: str
+    version: int
+    index_kind: str
+    dtype: str
+    index_bytes: int
+    image_bytes: int
+    recall: float | None
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    retention_days: int | None
+    retention_from: RetentionFrom
+    calibration: GalleryCalibration
+    created_at: Moment
+
+
+class Galleries(Page[Gallery]):
+    """Every gallery; `audit_queries`: whether searches and views are in the audit log."""
+
+    audit_queries: bool
+
+
+class Identity(WireModel):
+    """The number of crops of one identity, and of the cameras that took them."""
+
+    identity: str
+    crops: int
+    cameras: int
+
+
+class Identities(Page[Identity]):
+    """One page of identities, in the order of their names."""
+
+
+class IdentityDetail(WireModel):
+    """The number of crops of one identity, and the cameras that took them."""
+
+    identity: str
+    crops: int
+    cameras: list[str]
+
+
+class RenamedIdentity(WireModel):
+    """The number of crops with the new name; `merged` where others had it before."""
+
+    gallery_version: int
+    identity: str
+    changed: int
+    merged: bool
+
+
+class Remainder(WireModel):
+    """A trace of a forgotten person that is still kept: where, what, and until when."""
+
+    where: str
+    what: str
+    until: str
+
+
+class ForgottenIdentity(Removal):
+    """What was removed of a person, `snapshots` by their ids, and what remains."""
+
+    snapshots: dict[str, int]
+    remaining: list[Remainder]
+
+
+class Snapshot(WireModel):
+    """A copy of a gallery as of `version`; `sha256` is over its crops' checksums."""
+
+    snapshot_id: str
+    version: int
+    embedding_fingerprint: str
+    crops: int
+    bytes: int
+    sha256: str
+    created_at: Moment
+
+
+class Snapshots(Page[Snapshot]):
+    """Every snapshot of a gallery, oldest first."""
+
+
+class RestoredSnapshot(WireModel):
+    """The content of a gallery after a restore."""
+
+    gallery_version: int
+    snapshot_id: str
+    crops: int
+
+
+class JobProgress(WireModel):
+    """How far a job is, in items: `total` is 0 until they are counted.
+
+    `done` counts those that were dealt with; of an import `landed`, `duplicates` and `refused` are
+    its parts.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    total: int = 0
+    done: int = 0
+    landed: int = 0
+    duplicates: int = 0
+    refused: int = 0
+
+    @model_serializer(mode="wrap")
+    def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
+        """Each kind of job notes some of them."""
+        return {name: n for name, n in serialize(self).items() if name in self.model_fields_set}
+
+
+class Job(WireModel):
+    """An import or reindex, and how far it is; `problems` counts the items that had one.
+
+    `detail` is why it failed, or a remark on its outcome.
+    """
+
+    job_id: str
+    gallery: str
+    kind: JobKind
+    state: JobState
+    progress: JobProgress
+    problems: int
+    detail: str | None
+    created_at: Moment
+    updated_at: Moment
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINISHED
+
+
+class Jobs(Page[Job]):
+    """The newest jobs first."""
+
+
+class JobProblem(WireModel):
+    """What is wrong with one item of a job: its `position` from 0, its name and the reason."""
+
+    position: int
+    source: str
+    code: str
+    detail: str

@@ -1,0 +1,299 @@
+"""What is sent: images, in every way they can be given, archives, and the fields beside them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from urllib.parse import quote
+
+from gmn_client.errors import InvalidInput
+from gmn_client.models import RetentionFrom, Scoring
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_GALLERY = "default"
+UNNAMED = "image"
+LONGEST_KEY = 255
+# Modes of PIL images that a PNG can hold and the service reads.
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+ACCEPTED = (
+    "give a path, the bytes of an image file, a file opened with open(path, 'rb'), a PIL image, or "
+    "gmn_client.Image; for an array PIL.Image.fromarray(array)"
+)
+
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """A file that was opened for reading bytes."""
+
+    def read(self) -> bytes:
+        """All that is left of it."""
+
+
+@runtime_checkable
+class PilImage(Protocol):
+    """An image of Pillow, which is not needed otherwise."""
+
+    mode: str
+
+    def convert(self, mode: str) -> PilImage:
+        """The image in another mode."""
+
+    def save(self, file: io.BytesIO, format: str, **options: Any) -> None:
+        """Encodes the image."""
+
+    def getexif(self) -> Any:
+        """Its EXIF data, with its orientation."""
+
+
+ImageData = bytes | str | os.PathLike[str] | BinaryFile | PilImage
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to enroll and its labels.
+
+    Attributes:
+        data: a path, the bytes of an image file, a file opened in binary mode, or a PIL image.
+        name: its name in messages; a file's own name where None is given.
+        identity, camera: None where unknown.
+        captured_at: with time zone; None where unknown.
+        external_id: your own id of it; None where it has none.
+        metadata: any JSON object to keep with it.
+    """
+
+    data: ImageData
+    name: str | None = None
+    identity: str | None = None
+    camera: str | None = None
+    captured_at: datetime | None = None
+    external_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+ImageSource = ImageData | Image
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is sent as it is read, so that it may be larger than memory.
+
+    Attributes:
+        name: its name for the service.
+        open: opens it from its beginning; called again where the request has to be sent again.
+    """
+
+    name: str
+    open: Callable[[], io.RawIOBase | io.BufferedReader]
+
+    @classmethod
+    def of_file(cls, file: str | os.PathLike[str]) -> Upload:
+        """A file of this machine; `InvalidInput` is raised when it is sent and cannot be read."""
+        path = Path(file)
+
+        def opened() -> io.BufferedReader:
+            try:
+                return path.open("rb")
+            except OSError as error:
+                raise InvalidInput(
+                    f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
+                ) from error
+
+        return cls(path.name, opened)
+
+
+class QueryOptions(TypedDict, total=False):
+    """Options of a query; the service's defaults hold for those left out.
+
+    Attributes:
+        top_k: number of results.
+        rerank_depth: number of results, from the top, that M-Net scores.
+        scoring: one that the artefact offers.
+        group_by: `crop`, or `identity` to count each person once.
+        cameras, exclude_cameras: only, or not, crops of these cameras.
+        captured_after, captured_before: only crops of this time, with time zone.
+        operating_point: such as `far_1e-2`.
+        camera: the camera that took the images that are sent.
+        camera_disjoint: whether to leave out the query's own camera.
+        min_version: the gallery's version that the answer must show at least.
+        purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
+    """
+
+    top_k: int
+    rerank_depth: int
+    scoring: Scoring
+    group_by: Literal["crop", "identity"]
+    cameras: Sequence[str]
+    exclude_cameras: Sequence[str]
+    captured_after: datetime
+    captured_before: datetime
+    operating_point: str
+    camera: str
+    camera_disjoint: bool
+    min_version: int
+    purpose: str
+
+
+class GalleryOptions(TypedDict, total=False):
+    """Settings of a gallery; those left out stay as they are.
+
+    Attributes:
+        retention_days: older crops are deleted; 0 keeps all.
+        retention_from: whether a crop's age counts from its capture (or else its enrollment), or
+            always from its enrollment.
+        calibration: whether thresholds are fitted to the gallery's own unlabelled searches (`on`),
+            stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops what was
+            learnt and begins anew.
+        recalibration: an older name of `calibration`: True for `on`, False for `off`.
+    """
+
+    retention_days: int
+    retention_from: RetentionFrom
+    calibration: Literal["on", "frozen", "off", "reset"]
+    recalibration: bool
+
+
+def path_to(*segments: str) -> str:
+    """The path of a resource, from its segments, each of which may hold any character.
+
+    Raises:
+        InvalidInput: for a segment that would lead to another resource: none, `.` or `..`.
+    """
+    for segment in segments:
+        if segment in ("", ".", ".."):
+            raise InvalidInput(
+                f"{'/'.join(segments)}: {segment!r} can stand in no address; give the whole name "
+                "or id"
+            )
+    return "/".join(["/v1", *(quote(segment, safe="") for segment in segments)])
+
+
+def form_fields(values: Mapping[str, object]) -> dict[str, str | list[str]]:
+    """The fields that have a value, as a form carries them; a list is a repeated field."""
+    return {
+        name: _text(value)
+        if isinstance(value, str) or not isinstance(value, Sequence)
+        else [_text(item) for item in value]
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
+    """The labels of images: a field for each that any of them has, once for each image."""
+    names = ("identity", "camera", "captured_at", "external_id", "metadata")
+    labels = {name: [getattr(image, name) for image in images] for name in names}
+    return {name: many for name, many in labels.items() if many != [None] * len(many)}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, Mapping):
+        return value.isoformat() if isinstance(value, datetime) else str(value)
+    try:
+        return json.dumps(dict(value), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
+
+
+def idempotency_header(key: str) -> dict[str, str]:
+    """The header for a request's own name.
+
+    Raises:
+        InvalidInput: for a key that no header can carry.
+    """
+    if not (_is_printable(key) and 0 < len(key) <= LONGEST_KEY):
+        raise InvalidInput(
+            f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
+            "characters without a space"
+        )
+    return {"Idempotency-Key": key}
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header of every request.
+
+    Raises:
+        InvalidInput: for a key that no header can carry; it is not repeated.
+    """
+    key = (api_key or "").strip()
+    if not _is_printable(key):
+        raise InvalidInput(
+            "the API key holds a character that no key has, such as a space or the end of a line; "
+            "give the whole key and nothing else (gmn reads GMN_API_KEY)"
+        )
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _is_printable(key: str) -> bool:
+    return not key or (key.isascii() and key.isprintable() and " " not in key)
+
+
+def images_of(sources: Iterable[ImageSource]) -> list[Image]:
+    """The images of an enrollment.
+
+    Raises:
+        TypeError: for a single image, or for what is no image.
+        InvalidInput: for none.
+    """
+    if isinstance(sources, (str, bytes, os.PathLike, Image)) or not isinstance(sources, Iterable):
+        raise TypeError(
+            f"images: is one {type(sources).__name__}, and several are expected; give a list, as "
+            "in enroll([image])"
+        )
+    images = [one if isinstance(one, Image) else Image(one) for one in sources]
+    if not images:
+        raise InvalidInput("enroll: no image was given; give at least one")
+    return images
+
+
+def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, bytes]]:
+    """Name and content of each image file, read or encoded where it is not there yet.
+
+    Raises:
+        TypeError: for what is no image.
+        InvalidInput: for none, or a file that cannot be read.
+    """
+    if not sources:
+        raise InvalidInput("query: no image was given; give at least one")
+    return [_file(source) for source in sources]
+
+
+def _file(source: ImageSource) -> tuple[str, bytes]:
+    if isinstance(source, Image):
+        name, content = _file(source.data)
+        return source.name or name, content
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return UNNAMED, bytes(source)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            return path.name, path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"{path}: cannot be read ({reason}); name an image file") from error
+    if isinstance(source, PilImage):
+        writable = source if source.mode in PNG_MODES else source.convert("RGB")
+        encoded = io.BytesIO()
+        # With its EXIF data, so that the service turns it as it would have turned the file.
+        writable.save(encoded, format="PNG", exif=source.getexif())
+        return _name_of(source, "filename"), encoded.getvalue()
+    if isinstance(source, BinaryFile):
+        read = source.read()
+        if isinstance(read, bytes):
+            return _name_of(source, "name"), read
+        raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
+    raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
+
+
+def _name_of(source: object, attribute: str) -> str:
+    name = getattr(source, attribute, None)
+    return Path(name).name or UNNAMED if isinstance(name, str) else UNNAMED

@@ -1,0 +1,84 @@
+"""The client's own distribution, `gmn-client`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import sys
+import model, service
+from gmn_client import AsyncClient, Client, Image
+
+with Client("http://127.0.0.1:9") as client:
+    assert not client.ready()
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(loaded & {"torch", "numpy", "PIL", "training", "typer"}, model.OWN, service.OWN)
+print(Client.__module__, sys.modules["gmn_client"].__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel; the build leaves nothing in the source tree."""
+    place = tmp_path_factory.mktemp("build")
+    skipped = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    shutil.copytree(ROOT / "gmn_client", place / "gmn_client", ignore=skipped)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index"]
+    built = subprocess.run(
+        [*pip, "--wheel-dir", str(place), str(place / "gmn_client")], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (found,) = place.glob("gmn_client-*.whl")
+    return found
+
+
+def test_the_wheel_holds_the_client_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        (metadata,) = (name for name in names if name.endswith("/METADATA"))
+        described = packed.read(metadata).decode()
+    own = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
+    source = ROOT / "gmn_client"
+    modules = {str(file.relative_to(ROOT)) for file in source.rglob("*.py")}
+    assert own == modules | {"gmn_client/py.typed"}
+    needed = [line for line in described.splitlines() if line.startswith("Requires-Dist")]
+    assert not any("torch" in line or "numpy" in line for line in needed)
+
+
+def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(
+    wheel: Path, tmp_path: Path
+) -> None:
+    installed, project = tmp_path / "installed", tmp_path / "project"
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(installed)
+    for name in ("service", "model"):
+        (project / name).mkdir(parents=True)
+        (project / name / "__init__.py").write_text(f"OWN = {name!r}")
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    first, second = ran.stdout.splitlines()
+    assert first == "set() model service"
+    assert second == f"gmn_client._sync.client {installed}/gmn_client/__init__.py"
+
+
+def test_the_client_has_the_version_of_the_project() -> None:
+    versions = {
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
+        for folder in (ROOT, ROOT / "gmn_client")
+    }
+    assert len(versions) == 1
