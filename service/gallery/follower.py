@@ -146,7 +146,7 @@ class Follower:
             raise UnknownGallery(gallery.name)
         # After a restore crops have other rows: those were not deleted, and are shown until the
         # restored gallery is.
-        removed = store.crops.removed_among(list(missing))
+        removed = store.crops.removed_among(number, list(missing))
         gone = frozenset(missing[crop_id] for crop_id in removed)
         return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
 

@@ -175,8 +175,8 @@ class CropRecords(Protocol):
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""
 
-    def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
-        """Which of these crops were removed for good."""
+    def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
+        """Which of these crops of a gallery were removed for good."""
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, whatever is written while it is read.

@@ -216,7 +216,7 @@ async def _take_removed_out(
     store = runtime.galleries.store
 
     def rewrite() -> tuple[int, Snapshot]:
-        gone = set(store.crops.removed_among(snapshot_crop_ids(path)))
+        gone = set(store.crops.removed_among(target.gallery_id, snapshot_crop_ids(path)))
         if identity is not None:
             gone.update(snapshot_crop_ids_of(path, identity))
         if not gone:

@@ -200,16 +200,13 @@ class RedisCrops:
         found = self._database.read("by_row", gallery_id, *row_ids)
         return {int(row): stored_crop(row, values) for row, values in found}
 
-    def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
-        """Which of these crops were removed for good."""
-        galleries = self._database.command("HVALS", "gmn:names")
-        removed = set()
+    def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
+        """Which of these crops of a gallery were removed for good."""
+        removed: list[str] = []
         for batch in scanning.batches(crop_ids, 1000):
-            for gallery in galleries:
-                key = f"gmn:g:{gallery.decode()}:tombstones"
-                scores = self._database.command("ZMSCORE", key, *batch)
-                removed |= {one for one, score in zip(batch, scores, strict=True) if score}
-        return [crop_id for crop_id in crop_ids if crop_id in removed]
+            scores = self._database.command("ZMSCORE", f"gmn:g:{gallery_id}:tombstones", *batch)
+            removed += [one for one, score in zip(batch, scores, strict=True) if score]
+        return removed
 
     def archive(
         self, gallery_id: int, on_damage: OnDamage | None = None

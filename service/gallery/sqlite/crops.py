@@ -238,11 +238,12 @@ class SqliteCrops:
         )
         return {crop.row_id: crop for crop in map(stored_crop, rows)}
 
-    def removed_among(self, crop_ids: Sequence[str]) -> list[str]:
-        """Which of these crops were removed for good."""
+    def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
+        """Which of these crops of a gallery were removed for good."""
         rows = self._database.connection.execute(
-            "SELECT crop_id FROM tombstones WHERE crop_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(crop_ids)),),
+            "SELECT crop_id FROM tombstones WHERE gallery_id = ? "
+            "AND crop_id IN (SELECT value FROM json_each(?))",
+            (gallery_id, json.dumps(list(crop_ids))),
         )
         return [crop_id for (crop_id,) in rows]
 

@@ -7,14 +7,15 @@ import pytest
 from service.gallery.records import GallerySettings
 from service.gallery.redis.store import RedisStore
 from service.gallery.sqlite.store import SqliteStore
+from service.record.record import open_redis, open_sqlite
 from tests.service.gallery.new_crops import EMBEDDER
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "record in sqlite", "record in redis"])
 def reopen(request, tmp_path):
     """Opens the store, and again what an earlier opening left."""
     opened = []
-    if request.param == "redis":
+    if request.param.endswith("redis"):
         server = request.getfixturevalue("redis_record")
         server.ask("FLUSHALL")
 
@@ -23,6 +24,10 @@ def reopen(request, tmp_path):
             store.close()
         if request.param == "redis":
             opened.append(RedisStore(server.url))
+        elif request.param == "record in redis":
+            opened.append(open_redis(server.url))
+        elif request.param == "record in sqlite":
+            opened.append(open_sqlite(tmp_path / "record"))
         else:
             opened.append(SqliteStore(tmp_path / "record"))
         return opened[-1]

@@ -290,7 +290,9 @@ def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_sin
     assert _numbers(again, gallery) == [2, 3]
     crops = again.crops.page(gallery, EVERYTHING, 0, 9)
     assert [one.crop_id for one in crops] == [one.crop_id for one in landed[1:]]
-    assert again.crops.removed_among([one.crop_id for one in landed]) == [landed[0].crop_id]
+    assert again.crops.removed_among(gallery, [one.crop_id for one in landed]) == [
+        landed[0].crop_id
+    ]
     assert [one.created_at for one in crops] == [one.record.created_at for one in kept[1:]]
     assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == [[2.25] * 4, [3.25] * 4]
     assert again.crops.picture(gallery, landed[1].crop_id).content == b"image 2"

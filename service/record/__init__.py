@@ -1,0 +1,1 @@
+"""The record: what survives a crash; its rules are written once above two engines."""

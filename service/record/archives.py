@@ -1,0 +1,139 @@
+"""Whole galleries, read as they are at one moment.
+
+An archive pins the crops that there are when it begins: one that is removed or renamed while it is
+read is kept for it as it was, until it ends or its time has run out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from service.gallery.records import ArchivedCrop
+from service.problems import RecordUnavailable, ServiceProblem
+from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
+from service.record.encoding import below, key, last_number
+from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.gallery_entries import (
+    Entry,
+    put_entry,
+    require_entry,
+)
+from service.record.garbage import collect_garbage, discard
+
+# For how long a pin is kept between two reads.
+HELD_MS = 600_000
+RETRY_AFTER_S = 5
+CROPS_PER_READ = 100
+
+
+def keep_for(
+    transaction: Transaction, at: Generation, pins: Sequence[Pin], row: int, crop: CropEntry
+) -> set[int]:
+    """Keeps a crop as it is for archives that it belongs to; answers which vectors they read."""
+    wanted = {_pinned(at, pin.name, row): pin.side for pin in pins if row <= pin.newest}
+    for own, known in zip(wanted, transaction.get(list(wanted)), strict=True):
+        if known is None:
+            transaction.put_json(own, dict(crop))
+    return set(wanted.values())
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A gallery at one moment; `crops` can be read once, inside its context."""
+
+    version: int
+    embedding_fingerprint: str
+    crops: Iterator[ArchivedCrop]
+
+
+@contextlib.contextmanager
+def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
+    """The gallery as it is at this moment, whatever is written while it is read.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+    """
+    name = secrets.token_hex(8)
+
+    def begin(transaction: Transaction) -> Entry:
+        entry = require_entry(transaction, gallery_id)
+        entry.archives += 1
+        put_entry(transaction, entry)
+        until_ms = engine.now_ms() + HELD_MS
+        pin = Pin(name, entry.rows, entry.side, until_ms)
+        transaction.put_json(_pin_key(Generation.searched(entry), name), asdict(pin))
+        return entry
+
+    entry = transact(engine, begin)
+    at = Generation.searched(entry)
+    try:
+        crops = _pinned_crops(engine, at, Pin(name, entry.rows, entry.side, 0))
+        yield Archive(entry.version, entry.embedding_fingerprint, crops)
+    finally:
+        # Where the store does not answer, the pin is removed once its time has run out.
+        with contextlib.suppress(ServiceProblem):
+            unpin(engine, _pin_key(at, name))
+            collect_garbage(engine)
+
+
+def unpin(engine: Engine, own: bytes) -> None:
+    """Ends an archive: what was kept for it alone is garbage."""
+
+    def end(transaction: Transaction) -> None:
+        found = transaction.json(own)
+        if found is None:
+            return
+        transaction.delete(own)
+        gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
+        discard(transaction, "archive", gallery_id, generation, found["name"], found["side"])
+
+    transact(engine, end)
+
+
+def unpin_abandoned(engine: Engine, alone: bool) -> None:
+    """Ends archives whose process was killed: where no other one runs, all of them."""
+    now_ms = engine.now_ms()
+    for own, body in list(Reader(engine).every(below(key("pin")))):
+        if alone or as_data(body)["until_ms"] < now_ms:
+            unpin(engine, own)
+
+
+def _pin_key(at: Generation, name: str) -> bytes:
+    return at.key("pin", name)
+
+
+def _pinned(at: Generation, name: str, row: int) -> bytes:
+    return at.key("pinned", name, row)
+
+
+def _pinned_crops(engine: Engine, at: Generation, pin: Pin) -> Iterator[ArchivedCrop]:
+    reader, row = Reader(engine), 0
+    while row < pin.newest:
+        transact(engine, lambda change: _hold(change, _pin_key(at, pin.name)))
+        end = min(pin.newest, row + CROPS_PER_READ) + 1
+        present, kept = reader.scan(
+            Scan(at.key("crop", row + 1), at.key("crop", end), CROPS_PER_READ),
+            Scan(_pinned(at, pin.name, row + 1), _pinned(at, pin.name, end), CROPS_PER_READ),
+        )
+        crops: dict[int, CropEntry] = {last_number(one): as_data(body) for one, body in present}
+        crops |= {last_number(one): as_data(body) for one, body in kept}
+        for parts in read_parts(reader, at, pin.side, sorted(crops.items())):
+            yield parts.archived()
+        row = end - 1
+
+
+def _hold(transaction: Transaction, own: bytes) -> None:
+    """Renews a pin, where half of its time has passed."""
+    now_ms = transaction.engine.now_ms()
+    pin = transaction.json(own)
+    if pin is None or pin["until_ms"] < now_ms:
+        raise RecordUnavailable(
+            f"the copy of a gallery waited for more than {HELD_MS / 1000:g} s between two reads"
+            " and was given up; take it again",
+            RETRY_AFTER_S,
+        )
+    if pin["until_ms"] < now_ms + HELD_MS // 2:
+        transaction.put_json(own, {**pin, "until_ms": now_ms + HELD_MS})

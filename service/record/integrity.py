@@ -1,0 +1,109 @@
+"""Everything of a record held against its checksums, crop by crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from service.gallery.verification import GalleryFound
+from service.problems import ServiceProblem
+from service.record.crop_entries import CropEntry, Generation, StoredParts, read_parts
+from service.record.encoding import below, key, last_number
+from service.record.engine import Engine, Reader, Scan, as_data, shown
+from service.record.gallery_entries import Entry, require_entry
+from service.record.restoring import replace
+
+KEYS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with one thing."""
+
+    what: str
+
+
+def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
+    """Every gallery: how many crops are as they were written, and what is wrong with others."""
+    for entry in entries(engine):
+        if isinstance(entry, Damage):
+            yield GalleryFound(0, "unknown", 0, (entry.what,))
+            continue
+        found = list(checked_crops(engine, entry))
+        damage = tuple(one.what for one in found if isinstance(one, Damage))
+        whole = sum(isinstance(one, StoredParts) for one in found)
+        yield GalleryFound(entry.gallery_id, entry.name, whole, damage)
+
+
+def entries(engine: Engine) -> Iterator[Entry | Damage]:
+    """Every gallery's entry, as far as it can be read."""
+    reader = Reader(engine)
+    for own, value in readable(engine, below(key("gallery"))):
+        try:
+            yield Entry(**as_data(reader.body(own, value)))
+        except ServiceProblem:
+            yield Damage(f"{shown(own)} is not what was written")
+
+
+def checked_crops(engine: Engine, entry: Entry) -> Iterator[StoredParts | Damage]:
+    """A gallery's crops that are whole, and what is wrong with others."""
+    reader, at, count = Reader(engine), Generation.searched(entry), 0
+    for own, value in readable(engine, below(at.key("crop"))):
+        count += 1
+        try:
+            body = reader.body(own, value)
+            yield from _checked(reader, at, entry.side, last_number(own), as_data(body))
+        except ServiceProblem as problem:
+            yield Damage(getattr(problem, "what", str(problem)))
+    if count != entry.crops:
+        yield Damage(f"{count} crops are there, and {entry.crops} were written")
+
+
+def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """What can be read of a range: from its start on, then from its end back to what cannot."""
+    start, end = bounds
+    for reverse in (False, True):
+        limit = KEYS_AT_ONCE
+        while True:
+            try:
+                found = engine.scan([Scan(start, end, limit, reverse)])[0]
+            except ServiceProblem:
+                if limit == 1:
+                    break
+                limit = 1
+                continue
+            yield from found
+            if len(found) < limit:
+                return
+            start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
+
+
+def _checked(
+    reader: Reader, at: Generation, side: int, row: int, crop: CropEntry
+) -> Iterator[StoredParts | Damage]:
+    crop_id = crop["crop_id"]
+    (parts,) = read_parts(reader, at, side, [(row, crop)])
+    if as_data(reader.get([at.crop_id(crop_id)])[0]) != row:
+        yield Damage(f"crop {crop_id} is not found by its crop_id")
+    found_by = list(at.found_by(row, crop))
+    there = reader.engine.scan([Scan(own, own + b"\0", 1) for own in found_by])
+    for own, found in zip(found_by, there, strict=True):
+        if not found:
+            yield Damage(f"crop {crop_id} is not found by {shown(own)}")
+    yield parts
+
+
+def recover_in_place(engine: Engine) -> list[GalleryFound]:
+    """Builds each damaged gallery anew from its whole crops; answers these galleries as they were.
+
+    Raises:
+        ServiceProblem: the entry of a gallery is damaged; only a copy of the store helps then.
+    """
+    damaged = [found for found in verify_galleries(engine) if found.damage]
+    for found in damaged:
+        entry = require_entry(Reader(engine), found.gallery_id)
+        crops = (
+            one.archived() for one in checked_crops(engine, entry) if isinstance(one, StoredParts)
+        )
+        replace(engine, found.gallery_id, entry.embedding_fingerprint, crops)
+    return damaged

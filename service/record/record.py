@@ -1,0 +1,95 @@
+"""The record of everything, in a SQLite file or in Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.high_water import HighWaterMark
+from service.problems import RecordUnavailable
+from service.record.archives import unpin_abandoned
+from service.record.calibrations import Calibrations
+from service.record.crops import Crops
+from service.record.engine import Engine
+from service.record.galleries import Galleries
+from service.record.garbage import collect_garbage
+from service.record.jobs import Jobs
+from service.record.small_records import Keys, Runtimes, Snapshots
+from service.record.staged import StagedVectors
+
+
+class Record:
+    """The record of everything above an engine.
+
+    Writes are durable once they return; each one that changes a gallery's crops raises its version
+    in the same commit. Reads may be called from any thread.
+    """
+
+    def __init__(self, engine: Engine, alone: bool = False) -> None:
+        """Finishes what an earlier process began to remove.
+
+        Args:
+            engine: open; it is closed with this.
+            alone: no other process reads an archive of it.
+        """
+        self.engine = engine
+        self.changes = engine.changes
+        self.galleries = Galleries(engine)
+        self.crops = Crops(engine)
+        self.staged = StagedVectors(engine)
+        self.jobs = Jobs(engine)
+        self.keys = Keys(engine)
+        self.runtimes = Runtimes(engine)
+        self.snapshots = Snapshots(engine)
+        self.calibrations = Calibrations(engine)
+        unpin_abandoned(engine, alone)
+        collect_garbage(engine)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.close()
+
+
+def open_sqlite(path: Path, alone: bool = True) -> Record:
+    """The record in a file.
+
+    Args:
+        path: of the file.
+        alone: no other process reads an archive of it; the service is, a command beside it is not.
+
+    Raises:
+        InputProblem: where the file is not a record that this program can use.
+        DamagedRecord: where something that was acknowledged is not in it any more.
+    """
+    from service.record.sqlite_engine import SqliteEngine
+    from service.record.sqlite_migration import migrate_file
+
+    migrate_file(path)
+    return Record(SqliteEngine(path), alone)
+
+
+def open_redis(url: str, mark: HighWaterMark | None = None, **options: float) -> Record:
+    """The record in Redis.
+
+    Raises:
+        InputProblem: where the server does not answer, or it or the record in it cannot be used.
+    """
+    from service.record.redis_engine import RedisEngine
+    from service.record.redis_migration import migrate_redis
+    from service.record.redis_server import check_server
+
+    engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
+    try:
+        check_server(engine)
+        migrate_redis(engine)
+        engine.epoch()
+        engine.require_acknowledged()
+        return Record(engine)
+    except RecordUnavailable as problem:
+        engine.close()
+        raise InputProblem(
+            f"{problem.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
+        ) from problem
+    except BaseException:
+        engine.close()
+        raise

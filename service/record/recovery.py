@@ -1,0 +1,247 @@
+"""A new SQLite file from a damaged one: what is whole of it, and the rest from snapshots."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.problems import InputProblem
+from service.durable import make_folder, sync
+from service.gallery.data_dir import SNAPSHOTS
+from service.gallery.key_records import ApiKey
+from service.gallery.records import Snapshot
+from service.gallery.snapshot_file import read_snapshot, snapshot_content, snapshot_origin
+from service.gallery.stored_values import as_time, now, vector_bytes
+from service.gallery.verification import GalleryFound, StoreFound, verify_snapshots
+from service.problems import ServiceProblem
+from service.record.crop_entries import StoredParts, new_entry_of
+from service.record.encoding import below, key, last_number
+from service.record.engine import Reader, as_data, shown
+from service.record.gallery_entries import Entry
+from service.record.integrity import Damage, checked_crops, entries, readable, verify_galleries
+from service.record.migration import OldGallery, migrate
+from service.record.small_records import Snapshots, api_key_of
+from service.record.sqlite_engine import SqliteEngine
+
+PAGE_PROBLEMS = 20
+
+
+@dataclass
+class Recovered:
+    """What became of one gallery: how many crops came from where, and what neither had."""
+
+    name: str
+    from_record: int = 0
+    from_snapshots: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What became of all; `unread` names what could not be read."""
+
+    galleries: Sequence[Recovered]
+    snapshots: int
+    unread: Sequence[str]
+
+
+def verify_file(database: Path) -> StoreFound:
+    """Reads everything of a SQLite file and of the snapshots beside it, also while it is served."""
+    problems: list[str] = []
+    galleries: list[GalleryFound] = []
+    if not database.is_file() or not database.stat().st_size:
+        problems.append("it is gone")
+    else:
+        try:
+            with contextlib.closing(SqliteEngine(database, only_read=True)) as engine:
+                problems += engine.page_problems(PAGE_PROBLEMS)
+                galleries += verify_galleries(engine)
+        except (ServiceProblem, sqlite3.DatabaseError) as error:
+            problems.append(f"it cannot be read ({error})")
+    return StoreFound(tuple(problems), tuple(galleries), tuple(verify_snapshots(database.parent)))
+
+
+def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
+    """Writes a new file, with the snapshots that are whole beside it.
+
+    Galleries keep their numbers, crops their ids. What was deleted stays deleted, as far as the
+    damaged file or the caller knows of it.
+
+    Args:
+        damaged: the SQLite file; it is only read, and may be gone.
+        into: the new file, in a directory that has none.
+        removed: ids of crops that are known to be deleted.
+    """
+    snapshots = [one.path for one in verify_snapshots(damaged.parent) if one.problem is None]
+    with contextlib.ExitStack() as held:
+        old: SqliteEngine | None = None
+        if damaged.is_file() and damaged.stat().st_size:
+            with contextlib.suppress(ServiceProblem, sqlite3.DatabaseError, InputProblem):
+                old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
+        salvage = Salvage(old, snapshots, set(removed))
+        new = held.enter_context(contextlib.closing(SqliteEngine(into)))
+        migrate(salvage, new)
+        kept = _keep_snapshots(snapshots, into, new)
+    return Recovery(list(salvage.recovered.values()), kept, salvage.unread)
+
+
+class Salvage:
+    """Implements `OldRecord` for what can still be read of a file, and its snapshots.
+
+    Attributes:
+        recovered: what became of each gallery, by its number, once it was read.
+        unread: what could not be read.
+    """
+
+    def __init__(
+        self, engine: SqliteEngine | None, snapshots: Sequence[Path], removed: set[str]
+    ) -> None:
+        self.recovered: dict[int, Recovered] = {}
+        self.unread: list[str] = [] if engine else ["galleries", "tombstones", "api keys"]
+        self._engine = engine
+        self._snapshots = snapshots
+        self._removed = removed
+
+    def galleries(self) -> Iterator[OldGallery]:
+        """Every gallery of the file, and then those of which only snapshots are left."""
+        found: list[Entry] = []
+        for entry in entries(self._engine) if self._engine else ():
+            if isinstance(entry, Damage):
+                self.unread.append(entry.what)
+            else:
+                found.append(entry)
+        known = {entry.gallery_id for entry in found}
+        names = {entry.name for entry in found}
+        for path in self._snapshots:
+            number = int(path.parent.name)
+            if number not in known:
+                origin = snapshot_origin(path)
+                free = origin.gallery and origin.gallery not in names
+                name = origin.gallery if free else f"recovered-{number}"
+                embedder = origin.embedding_fingerprint or "unknown"
+                settings = {
+                    "retention_days": None,
+                    "calibration": "on",
+                    "retention_from": "captured",
+                }
+                found.append(Entry(number, name, embedder, now(), settings, crops=-1))
+                known.add(number)
+                names.add(name)
+        for entry in found:
+            self.recovered[entry.gallery_id] = Recovered(entry.name)
+            fresh = Entry(
+                entry.gallery_id,
+                entry.name,
+                entry.embedding_fingerprint,
+                entry.created_at,
+                entry.settings,
+                version=entry.version + 1,
+            )
+            tombstones = self._removed | self._tombstones(entry.gallery_id)
+            yield OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
+
+    def last_gallery(self) -> int:
+        """The number that was given to the newest gallery."""
+        return max(self.recovered, default=0)
+
+    def api_keys(self) -> list[ApiKey]:
+        """API keys."""
+        return [api_key_of(one) for _, one in self._bodies(below(key("api key")))]
+
+    def runtimes(self) -> dict[str, str]:
+        """What computes the features is chosen anew."""
+        return {}
+
+    def stray_pictures(self) -> list[tuple[int, str, str]]:
+        """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
+        prefix = key("stray")
+        return [
+            (body, *(part.decode() for part in own[len(prefix) : -1].split(b"\0")[::-1]))
+            for own, body in self._bodies(below(prefix))
+        ]
+
+    def _crops(self, entry: Entry, tombstones: set[str]) -> Iterator[StoredParts]:
+        told = self.recovered[entry.gallery_id]
+        seen = set(tombstones)
+        lost: list[str] = []
+        if self._engine is None or entry.crops < 0:
+            lost.append("its record is gone")
+        else:
+            for one in checked_crops(self._engine, entry):
+                if isinstance(one, Damage):
+                    lost.append(one.what)
+                elif one.entry["crop_id"] not in seen:
+                    seen.add(one.entry["crop_id"])
+                    told.from_record += 1
+                    yield one
+        # Where the record is whole, what only a snapshot has was not in it any more.
+        own = [path for path in self._snapshots if path.parent.name == str(entry.gallery_id)]
+        for path in reversed(own) if lost else ():
+            if snapshot_origin(path).embedding_fingerprint in ("", entry.embedding_fingerprint):
+                for crop in read_snapshot(path):
+                    if crop.record.crop_id not in seen:
+                        seen.add(crop.record.crop_id)
+                        told.from_snapshots += 1
+                        stored = new_entry_of(crop.as_new(), crop.record.crop_id)
+                        stored["content_type"] = crop.record.content_type
+                        stored["image_bytes"] = crop.record.image_bytes
+                        picture = crop.picture.content if crop.picture else None
+                        yield StoredParts(0, stored, vector_bytes(crop.vector), picture)
+        told.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
+
+    def _tombstones(self, gallery_id: int) -> set[str]:
+        prefix = key("tombstone", gallery_id)
+        return {own[len(prefix) : -1].decode() for own, _ in self._bodies(below(prefix))}
+
+    def _bodies(self, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, Any]]:
+        if self._engine is None:
+            return
+        reader = Reader(self._engine)
+        for own, value in readable(self._engine, bounds):
+            try:
+                yield own, as_data(reader.body(own, value))
+            except ServiceProblem:
+                self.unread.append(shown(own))
+
+
+def _keep_snapshots(snapshots: Iterable[Path], into: Path, engine: SqliteEngine) -> int:
+    kept = 0
+    bound = {
+        last_number(own): as_data(body)["embedding_fingerprint"]
+        for own, body in Reader(engine).every(below(key("gallery")))
+    }
+    for path in snapshots:
+        number = int(path.parent.name)
+        if number not in bound:
+            continue
+        copy = into.parent / SNAPSHOTS / path.parent.name / path.name
+        make_folder(copy.parent)
+        shutil.copyfile(path, copy)
+        sync(copy)
+        sync(copy.parent)
+        Snapshots(engine).keep(_snapshot(copy, number, bound[number]))
+        kept += 1
+    return kept
+
+
+def _snapshot(path: Path, gallery_id: int, bound: str) -> Snapshot:
+    content, origin = snapshot_content(path), snapshot_origin(path)
+    taken = path.stem.partition("-")[0]
+    created_at = as_time(f"{taken[:4]}-{taken[4:6]}-{taken[6:8]}T{taken[9:11]}:{taken[11:13]}Z")
+    if created_at is None:
+        raise ValueError(path)
+    return Snapshot(
+        snapshot_id=path.stem,
+        gallery_id=gallery_id,
+        version=origin.version,
+        embedding_fingerprint=origin.embedding_fingerprint or bound,
+        crops=content.crops,
+        bytes=path.stat().st_size,
+        sha256=content.sha256,
+        created_at=created_at,
+    )

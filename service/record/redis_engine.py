@@ -1,0 +1,310 @@
+"""The record in Redis: values by key, one sorted set of the keys, and a stream of changes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+
+from model.problems import InputProblem
+from service.gallery.changes import Change, ChangesLost, as_kind
+from service.high_water import HighWaterMark
+from service.problems import DamagedRedisRecord, RecordUnavailable
+from service.pulse import beat
+from service.record.engine import Commit, Conflict, Scan
+from service.record.redis_errors import RETRY_AFTER_S, shown_url, translate_redis_errors
+
+Argument = str | bytes | int | float
+# Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
+RETRIES = 2
+CLIENT_NAME = "gmn"
+FORMAT = b"4"
+KEPT_CHANGES = 100_000
+TIMEOUT_SECONDS = 5.0
+VALUES, STREAM = b"gmn:v:", "gmn:changes"
+
+
+class RedisEngine:
+    """Implements `Engine`; several processes may hold one record."""
+
+    def __init__(
+        self,
+        url: str,
+        kept_changes: int = KEPT_CHANGES,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        mark: HighWaterMark | None = None,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`, with user and password where needed.
+            kept_changes: about how many changes are kept for followers; one that missed more has
+                to read everything again.
+            timeout_seconds: how long a command may take, and a connection.
+            mark: where it is noted which changes were acknowledged; None for nowhere.
+
+        Raises:
+            InputProblem: for a URL that cannot be used.
+        """
+        self.place = shown_url(url)
+        self.timeout_seconds = timeout_seconds
+        # Whether a commit has to ask for the disk, because Redis answers before it.
+        self.waits_for_disk = False
+        self._epoch = ""
+        self._kept_changes = kept_changes
+        self._mark = mark
+        # Its commands are sent as they are written; redis-py does not declare their types.
+        self._client: Any
+        try:
+            self._client = redis.Redis.from_url(
+                url,
+                protocol=2,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                socket_keepalive=True,
+                health_check_interval=30,
+                retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
+                client_name=CLIENT_NAME,
+            )
+        except ValueError as error:
+            raise InputProblem(
+                f"GMN_REDIS_URL {self.place}: cannot be used ({error}); write it like "
+                "redis://user:password@host:6379/0, rediss:// for TLS"
+            ) from error
+
+    @property
+    def changes(self) -> RedisEngine:
+        """Its change stream, whose entries' ids are their numbers, so that a gap shows."""
+        return self
+
+    def command(self, *command: Argument) -> Any:
+        """Answers one command that reads, or that changes nothing when it is sent twice."""
+        with translate_redis_errors(self.place):
+            answer = self._client.execute_command(*command)
+        beat()
+        return answer
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of keys, of one moment."""
+        found: list[bytes | None] = self.command("MGET", *(VALUES + key for key in keys))
+        return found
+
+    def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
+        """The keys and values of each range."""
+        arguments: list[Argument] = []
+        for one in scans:
+            arguments += (one.start, one.end, one.limit, int(one.reverse))
+        found = self._run("scan", arguments, durable=False)
+        return [list(zip(one[::2], one[1::2], strict=True)) for one in found]
+
+    def commit(self, commit: Commit) -> None:
+        """Makes changes; they are on the disk when this returns."""
+        puts = [(key, value) for key, value in commit.puts.items() if value is not None]
+        deletes = [key for key, value in commit.puts.items() if value is None]
+        arguments: list[Argument] = [
+            secrets.token_hex(16),
+            self._epoch,
+            self._kept_changes,
+            int(commit.removes),
+            *(len(commit.guards), len(puts), len(deletes), len(commit.notes)),
+        ]
+        for key, guard in commit.guards.items():
+            arguments += (key, int(guard is not None), guard or b"")
+        for key, value in puts:
+            arguments += (key, value)
+        arguments += deletes
+        for one in commit.notes:
+            rows = ",".join(map(str, one.row_ids))
+            arguments += (one.kind, one.gallery_id, one.version, rows)
+        answer = self._run("commit", arguments, durable=True)
+        if answer == b"conflict":
+            raise Conflict
+        if answer != b"done":
+            raise self._another()
+
+    def damage(self, what: str) -> DamagedRedisRecord:
+        """The error for something that is not what was written."""
+        return DamagedRedisRecord(what)
+
+    def require_same(self) -> None:
+        """Raises `RecordUnavailable` where another record has taken this one's place."""
+        if (self.command("GET", "gmn:epoch") or b"").decode() != self._epoch:
+            raise self._another()
+
+    def now_ms(self) -> int:
+        """The server's clock, in milliseconds."""
+        seconds, microseconds = self.command("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def require_acknowledged(self) -> None:
+        """Refuses a record that lacks changes which were acknowledged.
+
+        Raises:
+            InputProblem: naming what to do.
+        """
+        if self._mark is None:
+            return
+        noted, newest = self._mark.read(self._epoch), self._newest()
+        if newest < noted:
+            raise InputProblem(
+                f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
+                "acknowledged: the end of its append-only file was cut off, or an older copy was "
+                "put back; stop Redis and restore its files from a whole copy. To go on with what "
+                f"it holds, remove {self._mark.path}"
+            )
+
+    def last(self) -> int:
+        """The newest change's number; 0 where nothing has happened."""
+        newest = self._newest()
+        self._acknowledge(newest)
+        return newest
+
+    def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
+        """Up to `limit` changes after one, waiting for the first; none where none came."""
+        until = time.monotonic() + wait_seconds
+        while True:
+            found = self._changes_after(sequence, limit)
+            left = until - time.monotonic()
+            if found or left <= 0:
+                return found
+            # The socket would give up on an answer that takes longer.
+            block_ms = max(1, int(min(left, self.timeout_seconds / 2) * 1000))
+            self.command("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", STREAM, f"{sequence}-0")
+
+    def epoch(self) -> str:
+        """A random name that the record got when it was begun; an emptied one gets another.
+
+        Later commits are held against it.
+
+        Raises:
+            InputProblem: for a record of another format, and for one without its name.
+        """
+        if self.command("GET", "gmn:epoch") is None and self.command("EXISTS", "gmn:seq"):
+            raise InputProblem(
+                f"Redis at {self.place}: holds a record without its name, gmn:epoch; restore it "
+                "from a whole copy"
+            )
+        # Of two processes that begin at once, one does.
+        self.command("SET", "gmn:format", FORMAT, "NX")
+        self.command("SET", "gmn:epoch", secrets.token_hex(16), "NX")
+        found = self.command("GET", "gmn:format")
+        if found != FORMAT:
+            raise InputProblem(
+                f"Redis at {self.place}: its record has format version "
+                f"{found.decode(errors='replace')}, this program reads {FORMAT.decode()}; serve it "
+                "with the program version that wrote it"
+            )
+        return self.adopt()
+
+    def adopt(self) -> str:
+        """Holds later commits against the record that is there; answers its name."""
+        self._epoch = self.command("GET", "gmn:epoch").decode()
+        return self._epoch
+
+    def server(self) -> str:
+        """Names the server's process: another one may hold an older copy of the same record."""
+        return str(self.command("INFO", "server")["run_id"])
+
+    def others_connected(self) -> bool:
+        """Whether another process of this program has a connection."""
+        own = int(self.command("CLIENT", "ID"))
+        clients = self.command("CLIENT", "LIST").decode().splitlines()
+        known = [dict(part.split("=", 1) for part in line.split()) for line in clients]
+        return any(one["name"] == CLIENT_NAME and int(one["id"]) != own for one in known)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._client.close()
+
+    def _another(self) -> RecordUnavailable:
+        return RecordUnavailable(
+            f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
+            "put its data back, or restart the service to begin with what is there",
+            RETRY_AFTER_S,
+        )
+
+    def _newest(self) -> int:
+        return int(self.command("GET", "gmn:seq") or 0)
+
+    def _acknowledge(self, sequence: int) -> None:
+        # Where Redis answers before it has synced, what it shows may yet be lost.
+        if self._mark is not None and not self.waits_for_disk:
+            self._mark.note(sequence, self._epoch)
+
+    def _changes_after(self, sequence: int, limit: int) -> list[Change]:
+        epoch, newest, entries = self._run("changes", [sequence, limit], durable=False)
+        if epoch is None or epoch.decode() != self._epoch:
+            raise ChangesLost("the record was emptied or replaced; everything has to be read again")
+        if int(newest) < sequence:
+            raise ChangesLost(
+                f"the record has {int(newest)} changes and not {sequence}: it is an older copy, "
+                "and everything has to be read again"
+            )
+        found = [_change(*entry) for entry in entries]
+        if int(newest) > sequence and (not found or found[0].sequence != sequence + 1):
+            raise ChangesLost(
+                f"the changes after {sequence} are not kept any more; everything has to be read "
+                "again"
+            )
+        if found:
+            self._acknowledge(found[-1].sequence)
+        return found
+
+    def _run(self, name: str, arguments: Sequence[Argument], durable: bool) -> Any:
+        text, digest = _script(name)
+        beat()
+        with translate_redis_errors(self.place):
+            try:
+                return self._send("EVALSHA", digest, 0, *arguments, durable=durable)
+            except NoScriptError:
+                # A server that was restarted knows none; this sends it this one.
+                return self._send("EVAL", text, 0, *arguments, durable=durable)
+
+    def _send(self, *command: Argument, durable: bool) -> Any:
+        if not (durable and self.waits_for_disk):
+            return self._client.execute_command(*command)
+        # On one connection: WAITAOF waits for what was written on its own.
+        timeout_ms = int(self.timeout_seconds * 500)
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command(*command)
+            pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
+            answer, waited = pipeline.execute(raise_on_error=False)
+        for one in (answer, waited):
+            if isinstance(one, Exception):
+                raise one
+        if int(waited[0]) < 1:
+            raise RecordUnavailable(
+                f"Redis at {self.place} did not write to its disk within {timeout_ms} ms; the "
+                "write may be lost if it fails now",
+                RETRY_AFTER_S,
+            )
+        return answer
+
+
+@functools.cache
+def _script(name: str) -> tuple[str, str]:
+    """A Lua script's text, and the SHA-1 that Redis knows it by."""
+    text = (resources.files(__package__) / f"{name}.lua").read_text(encoding="utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _change(entry_id: bytes, fields: Sequence[Any]) -> Change:
+    texts = [field.decode() for field in fields]
+    named = dict(zip(texts[::2], texts[1::2], strict=True))
+    rows = tuple(int(row) for row in named["rows"].split(",") if row)
+    return Change(
+        int(entry_id.partition(b"-")[0]),
+        as_kind(named["kind"]),
+        int(named["gallery"]),
+        int(named["version"]),
+        rows,
+    )

@@ -1,0 +1,104 @@
+"""Whether a Redis may hold the record: one that could lose or evict it is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import redis.exceptions
+
+from model.problems import InputProblem
+from service.problems import RecordUnavailable
+from service.record.redis_engine import RedisEngine
+from service.record.redis_errors import RETRY_AFTER_S
+
+OLDEST = (6, 2)
+WITH_WAITAOF = (7, 2)
+WANTED = {
+    "appendonly": ("yes", "without it a restart loses the record"),
+    "no-appendfsync-on-rewrite": (
+        "no",
+        "otherwise what is written while the file is rewritten is not on the disk",
+    ),
+    "aof-load-truncated": (
+        "no",
+        "otherwise a write that a crash left by halves comes back with a later one "
+        "(docker/start_redis.sh cuts it off)",
+    ),
+    "maxmemory-policy": ("noeviction", "every other policy drops parts of the record"),
+}
+ASKED = (*WANTED, "appendfsync")
+
+
+def check_server(engine: RedisEngine) -> None:
+    """Reads a server's state and configuration, and sets how commits become durable.
+
+    Raises:
+        InputProblem: names every setting that cannot be used and what to set instead.
+        RecordUnavailable: where it does not answer, or is still loading.
+    """
+    place = engine.place
+    info = engine.command("INFO")
+    if info.get("loading"):
+        raise RecordUnavailable(f"Redis at {place} is still loading its data", RETRY_AFTER_S)
+    version = _version(str(info["redis_version"]))
+    if version < OLDEST:
+        raise InputProblem(
+            f"Redis at {place}: is version {info['redis_version']}; the record needs 6.2 or newer"
+        )
+    if info.get("cluster_enabled"):
+        raise InputProblem(
+            f"Redis at {place}: is part of a cluster, and the record is one server's; name one "
+            "with cluster-enabled no"
+        )
+    if info.get("role") != "master":
+        raise InputProblem(
+            f"Redis at {place}: is a replica of {info.get('master_host')}; name the server that "
+            "takes writes in GMN_REDIS_URL"
+        )
+    wrong = _wrong(_configuration(engine), version)
+    if wrong:
+        raise InputProblem(
+            f"Redis at {place} could lose what is kept in it: {'; '.join(wrong)}; set it in "
+            "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
+            "CONFIG SET first where there are data already)"
+        )
+    engine.waits_for_disk = _configuration(engine)["appendfsync"] != "always"
+
+
+def _wrong(found: Mapping[str, str], version: tuple[int, ...]) -> list[str]:
+    wrong = [
+        f"{name} is {found.get(name)!r} and has to be {value!r}, {why}"
+        for name, (value, why) in WANTED.items()
+        if found.get(name) != value
+    ]
+    fsync = found.get("appendfsync")
+    if fsync == "everysec" and version < WITH_WAITAOF:
+        wrong.append(
+            "appendfsync is 'everysec' and has to be 'always', as this version cannot say when a "
+            "write is on the disk (7.2 and newer can)"
+        )
+    elif fsync not in ("always", "everysec"):
+        wrong.append(f"appendfsync is {fsync!r} and has to be 'always'")
+    return wrong
+
+
+def _configuration(engine: RedisEngine) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in ASKED:
+        try:
+            found |= engine.command("CONFIG GET", name)
+        except (redis.exceptions.ResponseError, RecordUnavailable) as error:
+            # A user without the right is refused, and where the command was renamed it is unknown.
+            denied = error if isinstance(error, redis.exceptions.ResponseError) else error.__cause__
+            if not isinstance(denied, redis.exceptions.ResponseError):
+                raise
+            raise InputProblem(
+                f"Redis at {engine.place}: does not tell its configuration ({denied}), so that "
+                "nobody knows whether it could lose the record; allow this user +config|get (in "
+                "Redis 6: +config)"
+            ) from error
+    return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])

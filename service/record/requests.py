@@ -1,0 +1,78 @@
+"""Enrolment requests that were answered: kept for a day, so that a repeated one changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from service.gallery.records import Enrolment, LandedCrop, RequestKey
+from service.gallery.stored_values import as_text, now
+from service.problems import RequestConflict
+from service.record.encoding import key
+from service.record.engine import Reader, Scan, Transaction
+from service.record.gallery_entries import Entry
+
+KEPT_FOR = timedelta(days=1)
+# Each request that is kept removes up to so many that are older.
+REMOVED_AT_ONCE = 3
+
+
+def find(reader: Reader, entry: Entry, request: RequestKey) -> Enrolment | None:
+    """What a request did that happened already; None where it is new.
+
+    Identities and cameras are not kept here, where forgetting would not find them: the same
+    request names them again.
+
+    Raises:
+        RequestConflict: for a key that stood for another request.
+    """
+    past = reader.json(_key(entry.gallery_id, request.key))
+    if past is None or past["happened_at"] < _oldest():
+        return None
+    if past["digest"] != request.digest:
+        raise RequestConflict(request.key)
+    landed = tuple(
+        LandedCrop(crop_id, None, None, duplicate, tuple(warnings))
+        for crop_id, duplicate, warnings in past["landed"]
+    )
+    return Enrolment(
+        past["version"],
+        entry.embedding_fingerprint,
+        landed,
+        (),
+        replayed=True,
+        problems=past["problems"],
+    )
+
+
+def keep(
+    transaction: Transaction,
+    gallery_id: int,
+    request: RequestKey,
+    version: int,
+    landed: Sequence[LandedCrop],
+) -> None:
+    """Keeps what a request did, and removes some that are older than a day."""
+    ages = Scan(key("request age"), key("request age", _oldest()), REMOVED_AT_ONCE)
+    for age, body in transaction.scan(ages)[0]:
+        transaction.delete(age, body)
+    moment, own = now(), _key(gallery_id, request.key)
+    transaction.put_json(
+        own,
+        {
+            "digest": request.digest,
+            "version": version,
+            "landed": [[one.crop_id, one.duplicate, one.warnings] for one in landed],
+            "problems": request.problems,
+            "happened_at": moment,
+        },
+    )
+    transaction.put(key("request age", moment, gallery_id, request.key), own)
+
+
+def _key(gallery_id: int, name: str) -> bytes:
+    return key("request", gallery_id, name)
+
+
+def _oldest() -> str:
+    return as_text(datetime.now(UTC) - KEPT_FOR)

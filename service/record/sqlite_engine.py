@@ -1,0 +1,241 @@
+"""The record in a SQLite file: one table of keys and values."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.failpoints import Failpoint, passed
+from service.high_water import SUFFIX, HighWaterMark
+from service.problems import DamagedRecord, StorageFailed
+from service.pulse import beat
+from service.record.engine import Commit, Conflict, Scan
+
+# FULL: a commit is on the disk, not in a cache, before it is acknowledged.
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
+TABLES = """
+CREATE TABLE entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE commits (number INTEGER NOT NULL);
+INSERT INTO commits VALUES (0);
+"""
+# Of SQLite's machine: some tenths of a second.
+STEPS_PER_BEAT = 1_000_000
+BUSY_SECONDS = 30.0
+NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+class SqliteEngine:
+    """Implements `Engine` for one process, on a file.
+
+    Raises:
+        InputProblem: where the file is not a record that this program can use.
+        DamagedRecord: where something that was acknowledged is not in it any more.
+    """
+
+    FORMAT = 7
+    changes = None
+
+    def __init__(self, path: Path, only_read: bool = False) -> None:
+        """Opens a file, and creates it where there is none.
+
+        Args:
+            path: of the file; beside it is noted up to which commit was acknowledged.
+            only_read: nothing is written, also where something that was acknowledged is missing.
+        """
+        self.path = path
+        self._only_read = only_read
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._opening = threading.Lock()
+        self._acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
+        number = 0 if only_read else self._acknowledged.read()
+        if number and not (path.is_file() and path.stat().st_size):
+            raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")
+        try:
+            with self._reporting():
+                self._create()
+                held = self._connection.execute("SELECT number FROM commits").fetchone()[0]
+            if held < number:
+                raise DamagedRecord(
+                    path,
+                    f"it holds commits up to {held}, and {number} were acknowledged: its end "
+                    f"({path.name}-wal) was cut off or damaged, or an older copy was put back. To "
+                    f"go on with what it holds, remove {self._acknowledged.path.name}. Otherwise",
+                )
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise InputProblem(
+                f"{path}: cannot be used as the galleries' database ({error}); make it readable "
+                "and writable, see what is whole of it with gmn store verify --data-dir "
+                f"{path.parent}, or name another directory with --data-dir"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        if not only_read:
+            # A process that was killed may have left in the log what it had deleted.
+            self._truncate_log()
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of keys, of one moment."""
+        with self._reporting(), self._one_moment(len(keys)) as connection:
+            rows = (
+                connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+                for key in keys
+            )
+            return [row[0] if row else None for row in rows]
+
+    def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
+        """The keys and values of each range."""
+        with self._reporting(), self._one_moment(len(scans)) as connection:
+            return [
+                connection.execute(
+                    "SELECT key, value FROM entries WHERE key >= ? AND key < ? "
+                    f"ORDER BY key {'DESC' if one.reverse else 'ASC'} LIMIT ?",
+                    (one.start, one.end, one.limit),
+                ).fetchall()
+                for one in scans
+            ]
+
+    def commit(self, commit: Commit) -> None:
+        """Makes changes; they are on the disk when this returns."""
+        connection = self._connection
+        puts = [(key, value) for key, value in commit.puts.items() if value is not None]
+        deletes = [(key,) for key, value in commit.puts.items() if value is None]
+        with self._reporting():
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                for key, value in commit.guards.items():
+                    row = connection.execute(
+                        "SELECT value FROM entries WHERE key = ?", (key,)
+                    ).fetchone()
+                    if (row[0] if row else None) != value:
+                        raise Conflict
+                connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", puts)
+                connection.executemany("DELETE FROM entries WHERE key = ?", deletes)
+                passed(Failpoint.SQLITE__BEFORE_COMMIT)
+                number = connection.execute(
+                    "UPDATE commits SET number = number + 1 RETURNING number"
+                ).fetchone()[0]
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                _roll_back(connection)
+                raise StorageFailed(
+                    f"the record store could not write ({error}); nothing was stored, free space "
+                    "in the data directory and send the request again"
+                ) from error
+            except BaseException:
+                _roll_back(connection)
+                raise
+        self._acknowledged.note(number)
+        if commit.removes:
+            self._truncate_log()
+
+    def count_from(self, commits: int) -> None:
+        """Counts commits from a number on, as the record that this one is made of did."""
+        self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
+
+    def page_problems(self, most: int) -> list[str]:
+        """What SQLite finds wrong with the file's pages, up to so many lines."""
+        rows = self._connection.execute(f"PRAGMA integrity_check({most})").fetchall()
+        return [line for (line,) in rows if line != "ok"]
+
+    def damage(self, what: str) -> DamagedRecord:
+        """The error for something that is not what was written."""
+        return DamagedRecord(self.path, what)
+
+    def require_same(self) -> None:
+        """A file stays the same one while it is open."""
+
+    def now_ms(self) -> int:
+        """This machine's clock, in milliseconds."""
+        return time.time_ns() // 1_000_000
+
+    def close(self) -> None:
+        """Closes every connection."""
+        with self._opening:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode={'ro' if self._only_read else 'rwc'}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_SECONDS,
+            )
+            with self._opening:
+                self._opened.append(connection)
+            # A statement over a large gallery may take minutes, which a hanging disk looks like.
+            connection.set_progress_handler(_heartbeat, STEPS_PER_BEAT)
+            for pragma in () if self._only_read else PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            self._local.connection = connection
+        return connection
+
+    def _create(self) -> None:
+        connection = self._connection
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version == 0 and not self._only_read:
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA user_version = {self.FORMAT};\nCOMMIT;"
+            )
+        elif version != self.FORMAT:
+            raise InputProblem(
+                f"{self.path}: has format version {version}, this program reads {self.FORMAT}; "
+                "serve it with the program version that wrote it"
+            )
+
+    @contextlib.contextmanager
+    def _one_moment(self, statements: int) -> Iterator[sqlite3.Connection]:
+        """A connection whose statements see the file as it is at one moment."""
+        connection = self._connection
+        if statements < 2 or connection.in_transaction:
+            yield connection
+            return
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Raises `DamagedRecord` for a file that SQLite cannot read."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in NOT_A_DATABASE:
+                raise DamagedRecord(self.path, str(error)) from error
+            raise
+
+    def _truncate_log(self) -> None:
+        """Overwrites the write-ahead log, which still holds pages with what was just deleted."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _heartbeat() -> int:
+    beat()
+    return 0
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
