@@ -17,6 +17,7 @@ from service.gallery.job_records import Job
 from service.gallery.key_records import SCOPES, ApiKey
 from service.gallery.records import PublishedCalibration, Snapshot
 from service.gallery.stored_values import as_time
+from service.high_water import SUFFIX
 from service.record.crop_entries import CropEntry, StoredParts
 from service.record.gallery_entries import Entry
 from service.record.migration import OldGallery, migrate
@@ -51,7 +52,8 @@ def migrate_file(path: Path) -> None:
                 f"and brings {FORMAT} up to it; serve it once with the program version between"
             )
         written = path.with_name(f"{path.name}.migrating")
-        for leftover in (written, *_beside(written)):
+        mark = written.with_suffix(SUFFIX)
+        for leftover in (written, mark, *_beside(written)):
             leftover.unlink(missing_ok=True)
         engine = SqliteEngine(written)
         try:
@@ -64,7 +66,7 @@ def migrate_file(path: Path) -> None:
     for leftover in _beside(path):
         leftover.unlink(missing_ok=True)
     written.replace(path)
-    written.with_suffix(".acknowledged").unlink(missing_ok=True)
+    mark.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -140,6 +142,8 @@ class OldFile:
         for row in rows:
             entry = {name: row[name] for name in CROP}
             entry["content_type"] = entry["content_type"] or None
+            entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
+            entry["inside"] = row["content"] is not None
             yield StoredParts(
                 row["row_id"], cast("CropEntry", entry), row["vector"], row["content"]
             )
