@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.gallery.snapshot_file import read_snapshot
+from service.record.record import open_sqlite
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 from service.gallery import snapshot_file
 from service.gallery.records import GallerySettings
-from service.gallery.sqlite import database
+from service.record import sqlite_engine
 from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
@@ -37,7 +38,7 @@ with store.crops.archive(gallery) as archive:
 import os
 os._exit(0)
 """
-PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
+PRAGMAS = 'sqlite_engine.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite_engine.PRAGMAS)'
 NO_FOLDER = (
     "from service import durable\n"
     "really = durable.sync\n"

@@ -20,8 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     str(path.relative_to(ROOT / "service")): path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "service").rglob("*.py"))
-    # The record passes the stores' failpoints once it takes their place.
-    if path.name != "failpoints.py" and path.parent.name != "record"
+    if path.name != "failpoints.py"
 }
 # In which file, and between which lines of it: the last one before and the first one after.
 PLACES = {
@@ -35,8 +34,8 @@ PLACES = {
     "ENROLL__BODY_READ": ("api/routers/crops.py", "await read_images(", "await enroll("),
     "ENROLL__EMBEDDED": ("operations/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
     "ENROLL__PICTURES_KEPT": ("operations/enroll.py", "keep_elsewhere(", "galleries.enroll("),
-    "ENROLL__CROP_WRITTEN": ("gallery/sqlite/crops.py", "store_crop(conn", "landed.append("),
-    "SQLITE__BEFORE_COMMIT": ("gallery/sqlite/database.py", "yield connection", '"COMMIT"'),
+    "ENROLL__CROP_WRITTEN": ("record/crops.py", "change.insert(", "landed.append("),
+    "SQLITE__BEFORE_COMMIT": ("record/sqlite_engine.py", "DELETE FROM entries", '"COMMIT"'),
     "FORGET_IDENTITY__BEFORE_SNAPSHOTS": (
         "operations/forget.py",
         "galleries.remove_identity(",
@@ -56,14 +55,14 @@ PLACES = {
         "find_snapshot(",
     ),
     "RESTORE__FILE_READ": ("operations/snapshot.py", "from read_snapshot(", "crops.replace("),
-    "RESTORE__GENERATION_FILLED": ("gallery/redis/restoring.py", '"fill_gen', "= _switch("),
+    "RESTORE__GENERATION_FILLED": ("record/restoring.py", "_put, filled", "_switch, filled"),
     "COMPACTION__PLANNED": ("gallery/compactor.py", "index.compaction()", "threading.Thread("),
     "COMPACTION__BUILT": ("gallery/compactor.py", "plan.build(", "self._finish(index"),
     "COMPACTION__ADOPTED": ("gallery/compactor.py", "index.adopt(", "def _rest("),
     "REINDEX__BEGUN": ("operations/reindex.py", "store.staged.begin(", "_embed_missing(runtime"),
     "REINDEX__BATCH_EMBEDDED": ("operations/reindex.py", "await _embed(", "staged.add,"),
     "REINDEX__BATCH_KEPT": ("operations/reindex.py", "staged.add,", "await progress.note("),
-    "REINDEX__SWITCHED": ("gallery/sqlite/staged.py", "raised=True)", "_clear(connection, g"),
+    "REINDEX__SWITCHED": ("record/staged.py", "transact(self._engine, rule)", "collect_garbage("),
     "JOB__CREATED": ("operations/jobs.py", "store.jobs.create(", "jobs_wanted.set()"),
     "JOB__ENDED": ("operations/jobs.py", "await progress.end(", "audit.done("),
     "IMPORT__ARCHIVE_KEPT": ("operations/import_crops.py", "to_thread(keep)", "create_job("),

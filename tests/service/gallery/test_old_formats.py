@@ -1,4 +1,4 @@
-"""Stores and snapshots of every format that ever was are read by this program.
+"""Records of the format before, and snapshots of every format, are read by this program.
 
 `old_formats` holds what the program of the time wrote; `old_formats/make.py` says how. Whoever
 raises a format's version adds a file of it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import logging
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -16,23 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from service.gallery.redis import record_format
-from service.gallery.redis.sums import record_sum
-from service.gallery.sqlite.checksums import register
-from service.gallery.sqlite.schema import MIGRATIONS
 
 from model.problems import InputProblem
 from service.gallery.records import CropFilter, GallerySettings
 from service.gallery.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
-from service.problems import DamagedRecord, DamagedRedisRecord
+from service.record import sqlite_migration
 from service.record.record import Record, open_redis, open_sqlite
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
 OLD = Path(__file__).parent / "old_formats"
-STORES = sorted(OLD.glob("*/galleries.sqlite3.gz"))
 SNAPSHOTS = sorted(OLD.glob("*/snapshot.gmn.gz"))
-RECORDS = sorted(OLD.glob("redis_format_*.tar.gz"))
+BEFORE = OLD / "version_6" / "galleries.sqlite3.gz"
 CROPS, EMBEDDER = 30, "a" * 64
 
 
@@ -79,29 +73,6 @@ def _check_writes(store: Record, gallery: int, folder: Path) -> None:
     assert store.galleries.get(gallery).crops == content.crops - 1
 
 
-@pytest.mark.parametrize("packed", STORES, ids=_named)
-def test_a_store_of_an_older_format_opens_answers_and_is_written_on(tmp_path, packed):
-    path = _unpacked(packed, tmp_path)
-    with contextlib.closing(open_sqlite(path)) as store:
-        _check_writes(store, _check_crops(store), tmp_path)
-    with contextlib.closing(sqlite3.connect(path)) as newest:
-        assert newest.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
-        assert newest.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-
-
-@pytest.mark.parametrize("packed", STORES, ids=_named)
-def test_what_an_older_format_forgot_is_still_forgotten(tmp_path, packed):
-    path = _unpacked(packed, tmp_path)
-    with contextlib.closing(sqlite3.connect(path)) as old:
-        older = old.execute("PRAGMA user_version").fetchone()[0] < 3
-        removed = [] if older else old.execute("SELECT crop_id FROM tombstones").fetchall()
-    with contextlib.closing(open_sqlite(path)) as store:
-        ids = [crop_id for (crop_id,) in removed]
-        (gallery,) = store.galleries.all()
-        assert store.crops.removed_among(gallery.gallery_id, ids) == ids
-        assert older or ids
-
-
 @pytest.mark.parametrize("packed", SNAPSHOTS, ids=_named)
 def test_a_snapshot_of_an_older_format_is_restored(tmp_path, packed):
     path = _unpacked(packed, tmp_path)
@@ -111,83 +82,57 @@ def test_a_snapshot_of_an_older_format_is_restored(tmp_path, packed):
         _check_crops(store)
 
 
-@pytest.mark.parametrize("packed", RECORDS, ids=lambda path: path.name)
-def test_a_redis_record_of_an_older_format_opens_answers_and_is_written_on(tmp_path, packed):
-    with _old_record(packed.name) as server, contextlib.closing(open_redis(server.url)) as store:
-        _check_writes(store, _check_crops(store), tmp_path)
-        assert _format_of(server) == record_format.FORMAT
+def _check_keys(record) -> None:
+    assert [(key.key_id, key.scopes) for key in record.keys.all()] == [("door", ("query",))]
 
 
-def test_a_store_of_version_4_keeps_its_settings_and_reports_what_it_drops(tmp_path, caplog):
-    path = _unpacked(OLD / "version_4" / "galleries.sqlite3.gz", tmp_path)
+def test_a_file_of_the_newest_format_is_read_and_written_on(tmp_path):
+    path = _unpacked(BEFORE, tmp_path)
     with contextlib.closing(sqlite3.connect(path)) as old:
-        register(old)
-        old.execute("UPDATE galleries SET recalibration = 0, calibration = '{\"rows\": []}'")
-        old.commit()
-    for dropped in (["the calibration that 1 galleries had learned was dropped"], []):
-        caplog.clear()
-        with (
-            caplog.at_level(logging.WARNING),
-            contextlib.closing(open_sqlite(path)) as store,
-        ):
-            (gallery,) = store.galleries.all()
-            assert gallery.settings == GallerySettings(36_500, "off", "captured")
-            assert store.calibrations.published(gallery.gallery_id) == {}
-            assert [(key.learn, key.expires_at) for key in store.keys.all()] == [(True, None)]
-            assert [message.partition(";")[0] for message in caplog.messages] == dropped
-    assert b'{"rows": []}' not in path.read_bytes()
+        removed = [crop_id for (crop_id,) in old.execute("SELECT crop_id FROM tombstones")]
+    with contextlib.closing(open_sqlite(path)) as record:
+        gallery = _check_crops(record)
+        assert record.crops.removed_among(gallery, removed) == removed != []
+        _check_keys(record)
+        _check_writes(record, gallery, tmp_path)
+        crops = record.galleries.get(gallery).crops
+    with contextlib.closing(open_sqlite(path)) as again:
+        assert again.galleries.get(gallery).crops == crops
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        ("UPDATE galleries SET retention_days = 1", "row 1 of galleries is not what was written"),
-        ("DELETE FROM api_keys", "row door of api_keys is gone"),
-    ],
-)
-def test_a_row_that_was_damaged_before_an_upgrade_is_refused_after_it(tmp_path, damage, named):
+def test_a_redis_record_of_the_newest_format_is_read_and_written_on(tmp_path):
+    with _old_record("redis_format_3.tar.gz") as server:
+        with contextlib.closing(open_redis(server.url)) as record:
+            gallery = _check_crops(record)
+            _check_keys(record)
+            _check_writes(record, gallery, tmp_path)
+            crops = record.galleries.get(gallery).crops
+        assert server.ask("KEYS", "gmn:g:*") == []
+        with contextlib.closing(open_redis(server.url)) as again:
+            assert again.galleries.get(gallery).crops == crops
+
+
+def test_a_migration_that_was_killed_begins_again(tmp_path, monkeypatch):
+    path = _unpacked(BEFORE, tmp_path)
+
+    def killed(old, engine):
+        migrate(old, engine)
+        raise KeyboardInterrupt
+
+    migrate = sqlite_migration.migrate
+    monkeypatch.setattr(sqlite_migration, "migrate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_sqlite(path)
+    assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
+    monkeypatch.undo()
+    with contextlib.closing(open_sqlite(path)) as record:
+        _check_crops(record)
+
+
+def test_a_file_of_an_older_format_is_refused_with_the_remedy(tmp_path):
     path = _unpacked(OLD / "version_4" / "galleries.sqlite3.gz", tmp_path)
-    kept = []
-    with contextlib.closing(sqlite3.connect(path)) as old:
-        triggers = old.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-        for name, sql in triggers.fetchall():
-            old.execute(f"DROP TRIGGER {name}")
-            kept.append(sql)
-        old.execute(damage)
-        for sql in kept:
-            old.execute(sql)
-        old.commit()
-    for _ in range(2):
-        with pytest.raises(DamagedRecord, match=named):
-            open_sqlite(path)
-
-
-def test_a_redis_record_of_format_2_keeps_its_settings_and_reports_what_it_drops(caplog):
-    with _old_record("redis_format_2.tar.gz") as server:
-        _set_in_format_2(server, "recalibration", "0")
-        server.ask("HSET", "gmn:g:1", "calibration", '{"rows": []}')
-        for dropped in (["the calibration that 1 galleries had learned was dropped"], []):
-            caplog.clear()
-            with (
-                caplog.at_level(logging.WARNING),
-                contextlib.closing(open_redis(server.url)) as store,
-            ):
-                (gallery,) = store.galleries.all()
-                assert gallery.settings == GallerySettings(36_500, "off", "captured")
-                assert store.calibrations.published(gallery.gallery_id) == {}
-                assert [(key.learn, key.expires_at) for key in store.keys.all()] == [(True, None)]
-                assert [message.partition(";")[0] for message in caplog.messages] == dropped
-
-
-def test_a_gallery_that_was_damaged_before_an_upgrade_is_refused_after_it():
-    with _old_record("redis_format_2.tar.gz") as server:
-        _set_in_format_2(server, "recalibration", "1")
-        server.ask("HSET", "gmn:g:1", "retention_days", "1")
-        with (
-            contextlib.closing(open_redis(server.url)) as store,
-            pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"),
-        ):
-            store.galleries.all()
+    with pytest.raises(InputProblem, match="serve it once with the program version between"):
+        open_sqlite(path)
 
 
 @contextlib.contextmanager
@@ -198,24 +143,6 @@ def _old_record(name: str) -> Iterator[RedisServer]:
             file.extractall(server.folder, filter="data")
         server.start()
         yield server
-
-
-def _set_in_format_2(server: RedisServer, name: str, value: str) -> None:
-    """Sets a field of the gallery as the program of format 2 did, with its sum."""
-    names = (
-        "generation side name embedder staged staged_side created_at retention_days recalibration"
-    )
-    server.ask("HSET", "gmn:g:1", name, value)
-    values = [server.ask("HGET", "gmn:g:1", one) for one in names.split()]
-    server.ask("HSET", "gmn:g:1", "sum", record_sum(b"1", values))
-
-
-def test_every_format_has_its_file():
-    """Fails for whoever raises a version: see old_formats/make.py."""
-    stored = {sqlite_version(gzip.decompress(packed.read_bytes())) for packed in STORES}
-    assert stored == set(range(1, len(MIGRATIONS) + 1))
-    numbers = {int(packed.name.split("_")[2].split(".")[0]) for packed in RECORDS}
-    assert numbers == set(range(1, record_format.FORMAT + 1))
 
 
 def test_every_format_of_snapshots_has_its_file(tmp_path):

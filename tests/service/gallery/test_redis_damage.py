@@ -16,6 +16,10 @@ from service.commands.store import store as store_command
 from service.gallery.records import CropFilter, GallerySettings
 from service.high_water import HighWaterMark
 from service.problems import DamagedRedisRecord
+from service.record.crop_entries import Generation
+from service.record.encoding import seal
+from service.record.galleries import name_key
+from service.record.gallery_entries import entry_key
 from service.record.record import Record, open_redis
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import RedisServer, redis_server
@@ -68,22 +72,17 @@ def _everything(store: Record) -> dict[str, object]:
     return answer
 
 
-def _hash_of(server: RedisServer, gallery: int, row: int) -> str:
-    return f"gmn:g:{gallery}:1:crop:{row}"
+def _crop_key(gallery: int, row: int) -> bytes:
+    return b"gmn:v:" + Generation(gallery, 0).crop(row)
 
 
-# What is done, what is said of it, and whether the crop cannot be had any more.
+# What is done, what is reported, and whether the crop cannot be had any more.
 DAMAGE = {
-    "another name": (["HSET", "{crop}", "identity", "p9"], "is not what was written", True),
-    "no camera": (["HDEL", "{crop}", "camera"], "is not what was written", True),
-    "no text": (["HSET", "{crop}", "external_id", b"\xff\xfe"], "is not what was written", True),
-    "a bit of a vector": (["FLIP", "{crop}", "vector:1"], "the vector of crop", True),
-    "no vector": (["HDEL", "{crop}", "vector:1"], "the vector of crop", True),
-    "nothing left": (["DEL", "{crop}"], "is gone without a trace", True),
-    "not listed": (["ZREM", "{at}rows", "{row}"], "1 crops have an id", True),
-    "an id too many": (["HSET", "{at}ids", "nobody", "1"], "1 crops have an id", False),
-    "an id of another": (["HSET", "{at}ids", "{id}", "1"], "is not found by its crop_id", False),
-    "not found by": (["FORGET", "{at}by"], "is not found by its", False),
+    "another entry": (["APPEND", "{crop}", "x"], "is not what was written", True),
+    "a bit of a vector": (["FLIP", "{vector}"], "the vector of crop", True),
+    "no vector": (["DEL", "{vector}"], "the vector of crop", True),
+    "nothing left": (["ZREM", "gmn:order", "{order}"], "crops", True),
+    "an id of another": (["SET", "{id}", "{other}"], "is not found by its crop_id", False),
 }
 
 
@@ -118,7 +117,7 @@ def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
     server, store, gallery, tmp_path, monkeypatch
 ):
     crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
-    server.ask("HSET", _hash_of(server, gallery, crop.row_id), "picture", "another")
+    server.ask("SET", b"gmn:v:" + Generation(gallery, 0).picture(crop.row_id), "another")
     with pytest.raises(DamagedRedisRecord, match=f"the picture of crop {crop.crop_id}"):
         store.crops.picture(gallery, crop.crop_id)
     with pytest.raises(DamagedRedisRecord), store.crops.archive(gallery) as archive:
@@ -130,44 +129,31 @@ def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
 
 def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
     crop = store.crops.page(gallery, CropFilter(identity="p2"), 0, 1)[0]
-    server.ask("HSET", _hash_of(server, gallery, crop.row_id), "external_id", "other")
-    with pytest.raises(DamagedRedisRecord, match=crop.crop_id):
+    server.ask("APPEND", _crop_key(gallery, crop.row_id), "x")
+    with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
         store.crops.relabel(gallery, "p2", "new")
     assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
 
 
-GALLERY = {
-    "another embedder": (["HSET", "gmn:g:1", "embedder", "b" * 64], "not what was written"),
-    "another name": (["HSET", "gmn:g:1", "name", "yard"], "not what was written"),
-    "never deleted": (["HSET", "gmn:g:1", "retention_days", "1"], "not what was written"),
-    "no generation": (["HDEL", "gmn:g:1", "generation"], "gallery 1"),
-    "a name that leads nowhere": (["HSET", "gmn:names", "lobby", "7"], "gallery 7 has a name"),
-    "a name too many": (["HSET", "gmn:names", "yard", "1"], "1 galleries have 2 names"),
-    "no name": (["HDEL", "gmn:names", "lobby"], "1 galleries have 0 names"),
-}
-
-
-@pytest.mark.parametrize(("how", "said"), GALLERY.values(), ids=GALLERY)
-def test_a_gallery_that_is_not_what_was_written_is_told(server, store, gallery, how, said):
-    server.ask(*how)
-    with pytest.raises(DamagedRedisRecord, match=said):
+def test_a_gallery_that_is_not_what_was_written_is_reported(server, store, gallery):
+    server.ask("APPEND", b"gmn:v:" + entry_key(gallery), "x")
+    with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
         store.galleries.all()
-    if "names" not in how[1]:
-        with pytest.raises(DamagedRedisRecord, match=said):
-            store.galleries.change(gallery, {"retention_days": 3})
+    with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
+        store.galleries.change(gallery, {"retention_days": 3})
 
 
-def test_a_list_of_crops_that_leads_in_a_circle_is_told(server, store, gallery):
-    server.ask("ZADD", f"gmn:g:{gallery}:1:rows", 999, 2)
-    with pytest.raises(DamagedRedisRecord, match="not in order"):
-        list(store.crops.vectors(gallery))
+def test_a_gallery_without_its_name_is_reported(server, store, gallery):
+    server.ask("ZREM", "gmn:order", name_key("lobby"))
+    with pytest.raises(DamagedRedisRecord, match="1 galleries have 0 names"):
+        store.galleries.all()
 
 
 def test_prepared_vectors_are_checked_too(server, store, gallery):
     store.staged.begin(gallery, "b" * 64)
     crops = store.staged.missing(gallery, 0, 99)
     store.staged.add(gallery, [(one.row_id, new_crop(one.row_id).vector) for one in crops])
-    _damage(server, gallery, crops[2], (["FLIP", "{crop}", "vector:2"]))
+    _damage(server, gallery, crops[2], (["FLIP", "{staged}"]))
     assert store.staged.switch(gallery) is not None
     with pytest.raises(DamagedRedisRecord, match=f"vector of crop {crops[2].crop_id}"):
         list(store.crops.vectors(gallery))
@@ -177,7 +163,7 @@ def test_nothing_is_recovered_while_a_service_is_connected(
     server, store, gallery, tmp_path, monkeypatch
 ):
     crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
-    server.ask("DEL", _hash_of(server, gallery, crop.row_id))
+    server.ask("DEL", _crop_key(gallery, crop.row_id))
     monkeypatch.setenv("GMN_REDIS_URL", server.url)
     refused = _run("recover", tmp_path)
     assert refused.exit_code != 0
@@ -188,12 +174,11 @@ def test_a_service_does_not_start_on_a_damaged_record(
     server, start, refused_start, tmp_path, drawn_crops
 ):
     served = start(data_dir=tmp_path / "data", redis_url=server.url)
-    landed = served.enroll("default", *(crop.png for crop in drawn_crops[:3])).json()["results"]
+    served.enroll("default", *(crop.png for crop in drawn_crops[:3]))
     served.stop()
-    (key,) = server.ask("KEYS", "gmn:g:*:crop:2")
-    server.ask("HSET", key, "identity", "p9")
+    server.ask("APPEND", _crop_key(1, 2), "x")
     said = refused_start(tmp_path / "data", redis_url=server.url)
-    assert f"crop {landed[1]['crop_id']} is not what was written" in said
+    assert "crop 1/0/2 is not what was written" in said
     assert "gmn store recover" in said
 
 
@@ -232,27 +217,22 @@ def _opened(server: RedisServer, tmp_path: Path) -> dict[str, object] | None:
 
 
 def _damage(server: RedisServer, gallery: int, crop, command) -> None:
+    at, row = Generation(gallery, 0), crop.row_id
     known = {
-        "{crop}": _hash_of(server, gallery, crop.row_id),
-        "{at}": f"gmn:g:{gallery}:1:",
-        "{row}": str(crop.row_id),
-        "{id}": crop.crop_id,
+        "{crop}": _crop_key(gallery, row),
+        "{order}": at.crop(row),
+        "{vector}": b"gmn:v:" + at.vector(0, row),
+        "{staged}": b"gmn:v:" + at.vector(1, row),
+        "{id}": b"gmn:v:" + at.crop_id(crop.crop_id),
+        "{other}": seal(at.crop_id(crop.crop_id), b"1"),
     }
     name, *arguments = command
-    filled = []
-    for one in arguments:
-        for word, value in known.items():
-            one = one.replace(word, value) if isinstance(one, str) else one
-        filled.append(one)
+    filled = [known.get(one, one) for one in arguments]
     with redis.Redis.from_url(server.url, protocol=2) as client:
         if name == "FLIP":
-            vector = bytearray(client.hget(*filled))
-            vector[5] ^= 4
-            client.hset(*filled, bytes(vector))
-        elif name == "FORGET":
-            members = client.zrange(filled[0], 0, -1)
-            own = b"%016d" % crop.row_id
-            client.zrem(filled[0], next(one for one in members if one.endswith(own)))
+            vector = bytearray(client.get(*filled))
+            vector[9] ^= 4
+            client.set(*filled, bytes(vector))
         else:
             client.execute_command(name, *filled)
 
