@@ -220,7 +220,7 @@ def _public_id(named: str) -> str:
 
 
 def _kept_in(data_dir: Path) -> str:
-    from service.gallery.redis.failures import shown_url
+    from service.record.redis_errors import shown_url
 
     url = os.environ.get(REDIS_URL)
     return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())

@@ -12,10 +12,10 @@ from service.gallery.record_store import Archive
 from service.gallery.records import ArchivedCrop, Picture
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Argument, Database
-from service.gallery.redis.failures import RETRY_AFTER_S
 from service.gallery.redis.sums import check_content, check_onwards, not_found, not_listed
 from service.gallery.redis.values import read_vector, stored_crop
 from service.problems import DamagedRedisRecord, RecordUnavailable, ServiceProblem
+from service.record.redis_errors import RETRY_AFTER_S
 
 log = logging.getLogger(__name__)
 # Between two reads; a reader that died holds nothing for longer.

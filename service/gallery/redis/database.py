@@ -12,10 +12,10 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from model.problems import InputProblem
-from service.gallery.redis.failures import RETRY_AFTER_S, shown_url, told_as_problems
 from service.gallery.redis.scripts import script
 from service.problems import RecordUnavailable, UnknownGallery
 from service.pulse import beat
+from service.record.redis_errors import RETRY_AFTER_S, shown_url, translate_redis_errors
 
 Argument = str | bytes | int | float
 # Every write may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -69,7 +69,7 @@ class Database:
 
     def command(self, *command: Argument) -> Any:
         """Answers one command that reads, or that changes nothing when it is sent twice."""
-        with told_as_problems(self.place):
+        with translate_redis_errors(self.place):
             answer = self._client.execute_command(*command)
         beat()
         return answer
@@ -115,7 +115,7 @@ class Database:
         sent = (0, write_id, self.epoch, self._kept_changes, *arguments)
         # What takes long is many scripts, each of which is quick.
         beat()
-        with told_as_problems(self.place):
+        with translate_redis_errors(self.place):
             try:
                 return self._send("EVALSHA", wanted.sha1, *sent, durable=bool(write_id))
             except NoScriptError:

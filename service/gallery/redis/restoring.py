@@ -10,9 +10,9 @@ from service.failpoints import Failpoint, passed
 from service.gallery.records import ArchivedCrop
 from service.gallery.redis.chores import do_chores
 from service.gallery.redis.database import Database
-from service.gallery.redis.failures import RETRY_AFTER_S
 from service.gallery.redis.values import now_microseconds, sent_crop
 from service.problems import RecordUnavailable, ServiceProblem
+from service.record.redis_errors import RETRY_AFTER_S
 
 # For how long an unfinished generation is kept between two parts of it.
 KEPT_MS = 600_000

@@ -7,10 +7,10 @@ from typing import Literal, TypeVar
 
 from service.gallery.records import IndexedCrop, StoredCrop
 from service.gallery.redis.database import Argument, Database
-from service.gallery.redis.failures import RETRY_AFTER_S
 from service.gallery.redis.sums import check_onwards, not_listed
 from service.gallery.redis.values import indexed_crop, stored_crop
 from service.problems import RecordUnavailable
+from service.record.redis_errors import RETRY_AFTER_S
 
 VECTORS_PER_READ = 200
 CROPS_LOOKED_AT = 2000

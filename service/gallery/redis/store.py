@@ -13,11 +13,11 @@ from service.gallery.redis.jobs import RedisJobs
 from service.gallery.redis.keys import RedisKeys
 from service.gallery.redis.record_format import adopt_record
 from service.gallery.redis.runtimes import RedisRuntimes
-from service.gallery.redis.server import check_server
 from service.gallery.redis.snapshots import RedisSnapshots
 from service.gallery.redis.staged import RedisStagedVectors
 from service.high_water import HighWaterMark
 from service.problems import RecordUnavailable
+from service.record.redis_server import check_server
 
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
