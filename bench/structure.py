@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -181,10 +182,9 @@ def _crop(seed: int) -> bytes:
     pixels[:] = random.integers(0, 256, 3)
     pixels[16:70, 12:52] = random.integers(0, 256, 3)
     noisy = np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
-    with tempfile.SpooledTemporaryFile() as file:
-        PilImage.fromarray(noisy).save(file, "PNG")
-        file.seek(0)
-        return bytes(file.read())
+    file = io.BytesIO()
+    PilImage.fromarray(noisy).save(file, "PNG")
+    return file.getvalue()
 
 
 def _wait_for(port: int) -> None:

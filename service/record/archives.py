@@ -51,7 +51,7 @@ class Archive:
 
 @contextlib.contextmanager
 def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
-    """The gallery as it is at this moment, whatever is written while it is read.
+    """The gallery as it is at this moment, also while it is written.
 
     Raises:
         UnknownGallery: the gallery was deleted.

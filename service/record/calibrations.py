@@ -10,7 +10,6 @@ from service.record.encoding import below, key, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import read_entry
 
-LARGEST = 2**62
 HASH = "search of"
 KINDS = ("search", HASH, "searches", "published")
 
@@ -35,7 +34,11 @@ class Calibrations:
             if read_entry(transaction, gallery_id) is None:
                 return
             counts = transaction.json(_counts(gallery_id, subject)) or {"next": 0, "kept": 0}
+            newest: dict[str, bytes] = {}
             for name, body in rows:
+                newest.pop(name, None)
+                newest[name] = body
+            for name, body in list(newest.items())[-KEPT_SEARCHES:]:
                 own = key(HASH, gallery_id, subject, name)
                 before = as_data(transaction.get([own])[0])
                 if before is not None:
@@ -92,26 +95,22 @@ class Calibrations:
     def _drop_oldest(
         self, transaction: Transaction, gallery_id: int, subject: str, counts: dict[str, int]
     ) -> None:
-        """Deletes the oldest searches above the limit; a scan does not see this transaction's."""
+        """Deletes the oldest stored searches above the limit."""
         too_many = counts["kept"] - KEPT_SEARCHES
         if too_many <= 0:
             return
-        bounds = below(key("search", gallery_id, subject))
         puts = transaction.commit.puts
-        limit = too_many + len(puts)
-        stored = [own for own, _ in transaction.scan(Scan(*bounds, limit))[0]]
-        own_ones = [own for own, value in puts.items() if value and own.startswith(bounds[0])]
-        places = [own for own in (*stored, *own_ones) if puts.get(own, b"-") is not None]
-        for own in sorted(set(places))[:too_many]:
-            (body,) = transaction.get([own])
-            if body is not None:
-                transaction.delete(own, _of_search(body, gallery_id, subject)[0])
-        counts["kept"] = KEPT_SEARCHES
+        searches = below(key("search", gallery_id, subject))
+        stored = transaction.scan(Scan(*searches, too_many + len(puts)))[0]
+        left = [(own, body) for own, body in stored if own not in puts]
+        for own, body in left[:too_many]:
+            transaction.delete(own, _of_search(body, gallery_id, subject)[0])
+        counts["kept"] -= too_many
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     """Removes a gallery's searches and published calibrations."""
-    scans = [Scan(*below(key(kind, gallery_id)), LARGEST) for kind in KINDS]
+    scans = [Scan(*below(key(kind, gallery_id))) for kind in KINDS]
     for found in transaction.scan(*scans):
         transaction.delete(*(own for own, _ in found))
 

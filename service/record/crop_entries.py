@@ -22,8 +22,8 @@ from service.gallery.records import (
     StoredCrop,
 )
 from service.gallery.stored_values import as_text, as_time, now
-from service.record.encoding import after, below, key, last_number, lookup_key
-from service.record.engine import Reader, Scan, Transaction, as_data
+from service.record.encoding import above, below, key, last_number, lookup_key
+from service.record.engine import ALL, Reader, Scan, Transaction, as_data
 from service.record.gallery_entries import Entry
 
 # More than are ever read at once.
@@ -224,7 +224,7 @@ def scan_crops(
     reader: Reader, at: Generation, after_row: int, limit: int
 ) -> list[tuple[int, CropEntry]]:
     """Up to `limit` crops with a row above `after_row`, in order."""
-    found = reader.scan(Scan(*after(at.key("crop"), after_row), limit))[0]
+    found = reader.scan(Scan(*above(at.key("crop"), after_row), limit))[0]
     return [(last_number(one), as_data(body)) for one, body in found]
 
 
@@ -237,11 +237,16 @@ def require_ids(reader: Reader, at: Generation, crops: Sequence[tuple[int, CropE
 
 
 def rows_by(
-    reader: Reader, at: Generation, name: str, values: Iterable[str], after_row: int, limit: int
+    reader: Reader,
+    at: Generation,
+    name: str,
+    values: Iterable[str],
+    after_row: int,
+    limit: int = ALL,
 ) -> list[list[int]]:
     """For each value of a field, up to `limit` rows above `after_row` that have it, in order."""
     prefixes = [at.key("by", name, value) for value in values]
-    found = reader.scan(*(Scan(*after(prefix, after_row), limit) for prefix in prefixes))
+    found = reader.scan(*(Scan(*above(prefix, after_row), limit) for prefix in prefixes))
     return [[last_number(one) for one, _ in keys] for keys in found] if prefixes else []
 
 

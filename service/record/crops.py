@@ -40,13 +40,12 @@ from service.record.crop_entries import (
     scan_crops,
     stored_crop,
 )
-from service.record.encoding import after, below, last_number, last_text
+from service.record.encoding import above, last_number, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import bind, read_entry, require_entry
 
 NAMED_IN_WARNINGS = 3
 ROWS_AT_ONCE = 500
-LARGEST = 2**62
 
 
 class Crops:
@@ -188,7 +187,7 @@ class Crops:
             return []
         prefix = at.key("identity")
         found: list[Identity] = []
-        for one, body in self._reader.every(_names_after(prefix, after), max(limit, ROWS_AT_ONCE)):
+        for one, body in self._reader.every(above(prefix, after), max(limit, ROWS_AT_ONCE)):
             name = last_text(one, prefix)
             if contains_text(name, query):
                 seen: Sightings = as_data(body)
@@ -227,7 +226,7 @@ class Crops:
         at, row, count = Generation.searched(entry), 0, 0
         while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
             require_ids(self._reader, at, found)
-            yield from self._indexed(at, entry.side, found)
+            yield from indexed_crops(self._reader, at, entry.side, found)
             row, count = found[-1][0], count + len(found)
         after = read_entry(self._reader, gallery_id)
         if after and after.version == entry.version and count != entry.crops:
@@ -242,7 +241,7 @@ class Crops:
             return []
         at = Generation.searched(entry)
         found = sorted(read_crops(self._reader, at, row_ids).items())
-        return list(self._indexed(at, entry.side, found))
+        return list(indexed_crops(self._reader, at, entry.side, found))
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""
@@ -272,7 +271,7 @@ class Crops:
         transact(self._engine, lambda change: strays.forget(change, crop_ids))
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
-        """The gallery as it is at this moment, whatever is written while it is read."""
+        """The gallery as it is at this moment, also while it is written."""
         return archives.archive(self._engine, gallery_id)
 
     def replace(
@@ -327,14 +326,9 @@ class Crops:
         rows = rows_by(self._reader, at, name, [given[name]], after, limit)[0]
         return list(read_crops(self._reader, at, rows).items())
 
-    def _indexed(
-        self, at: Generation, side: int, crops: Sequence[tuple[int, CropEntry]]
-    ) -> Iterator[IndexedCrop]:
-        return indexed_crops(self._reader, at, side, crops)
-
 
 def _rows_of(reader: Reader, at: Generation, identity: str) -> list[int]:
-    return rows_by(reader, at, "identity", [identity], 0, LARGEST)[0]
+    return rows_by(reader, at, "identity", [identity], 0)[0]
 
 
 def _same_bytes(
@@ -342,7 +336,7 @@ def _same_bytes(
 ) -> dict[str, list[CropEntry]]:
     """For each image's SHA-256 the crops that have it, oldest first."""
     hashes = list(dict.fromkeys(crop.sha256 for crop in crops))
-    rows = rows_by(reader, at, "sha256", hashes, 0, LARGEST)
+    rows = rows_by(reader, at, "sha256", hashes, 0)
     known = read_crops(reader, at, [row for some in rows for row in some])
     return {
         one: [known[row] for row in some if row in known]
@@ -371,7 +365,3 @@ def _duplicate(crop: NewCrop, same_bytes: Sequence[CropEntry]) -> LandedCrop | N
             warnings = kept_already(ignored)
             return LandedCrop(other["crop_id"], crop.identity, crop.camera, True, warnings)
     return None
-
-
-def _names_after(prefix: bytes, name: str) -> tuple[bytes, bytes]:
-    return after(prefix, name) if name else below(prefix)

@@ -39,7 +39,7 @@ def below(prefix: bytes) -> tuple[bytes, bytes]:
     return prefix, prefix + b"\xff"
 
 
-def after(prefix: bytes, *parts: str | int) -> tuple[bytes, bytes]:
+def above(prefix: bytes, *parts: str | int) -> tuple[bytes, bytes]:
     """The range of the keys that begin with a prefix and come after these parts."""
     return prefix + key(*parts) + b"\0", prefix + b"\xff"
 

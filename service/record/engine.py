@@ -14,6 +14,8 @@ from service.record.encoding import as_json, seal, unseal
 Result = TypeVar("Result")
 # Of two processes that write one gallery at once, one commits and the other tries again.
 ATTEMPTS = 100
+# More keys than there are.
+ALL = 2**62
 
 
 class Conflict(Exception):
@@ -53,7 +55,7 @@ class Scan:
 
     start: bytes
     end: bytes
-    limit: int
+    limit: int = ALL
     reverse: bool = False
 
 

@@ -21,7 +21,6 @@ from service.record.garbage import collect_garbage, discard
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")
-LARGEST = 2**62
 
 
 class Galleries:
@@ -33,7 +32,7 @@ class Galleries:
     def all(self) -> list[GalleryRecord]:
         """Every gallery, by name."""
         reader = Reader(self._engine)
-        found = reader.scan(Scan(*below(key("gallery")), LARGEST), Scan(*below(NAMES), LARGEST))
+        found = reader.scan(Scan(*below(key("gallery"))), Scan(*below(NAMES)))
         galleries, names = ([as_data(body) for _, body in one] for one in found)
         if sorted(gallery["gallery_id"] for gallery in galleries) != sorted(names):
             raise self._engine.damage(f"{len(galleries)} galleries have {len(names)} names")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from service.gallery.stored_values import now
 from service.record import strays
+from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, live_pins, scan_crops
 from service.record.encoding import below, key, last_number, unseal
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
@@ -16,10 +17,7 @@ Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000
 CROPS_AT_ONCE = 200
 OF_GENERATION = ("by", "captured", "enrolled", "identity", "staged")
-OF_GALLERY = (
-    *("tombstone", "request", "job of", "snapshot"),
-    *("search", "search of", "searches", "published"),
-)
+OF_GALLERY = ("tombstone", "request", "job of", "snapshot", *OF_CALIBRATIONS)
 
 
 def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms: int = 0) -> None:
@@ -97,7 +95,7 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
 
 
 def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
-    """Deletes vectors from the newest crop back to the first that has none."""
+    """Deletes a side's vectors in the order of their rows, from where the last batch ended."""
     place = key("garbage at", "side", at.gallery_id, at.number, side)
     after_row = transaction.json(place) or 0
     crops = scan_crops(transaction, at, after_row, KEYS_AT_ONCE)

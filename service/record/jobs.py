@@ -15,7 +15,6 @@ from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import require_entry
 
-LARGEST = 2**62
 FINISHED = ("done", "failed", "cancelled")
 
 
@@ -54,7 +53,7 @@ class Jobs:
         """
 
         def rule(transaction: Transaction) -> Job | None:
-            waiting = transaction.scan(Scan(*below(key("open job")), LARGEST))[0]
+            waiting = transaction.scan(Scan(*below(key("open job"))))[0]
             now_ms = self._engine.now_ms() if waiting else 0
             for _, body in waiting:
                 own = _key(as_data(body))
@@ -159,7 +158,7 @@ def drop_job(transaction: Transaction, job_id: str) -> None:
     entry = transaction.json(_key(job_id))
     if entry is not None:
         transaction.delete(_key(job_id), *_found_by(entry))
-    problems = transaction.scan(Scan(*below(key("job problem", job_id)), LARGEST))[0]
+    problems = transaction.scan(Scan(*below(key("job problem", job_id))))[0]
     transaction.delete(*(own for own, _ in problems))
 
 

@@ -166,7 +166,7 @@ class Salvage:
         ]
 
     def _crops(self, entry: Entry, tombstones: set[str]) -> Iterator[StoredParts]:
-        told = self.recovered[entry.gallery_id]
+        became = self.recovered[entry.gallery_id]
         seen = set(tombstones)
         lost: list[str] = []
         if self._engine is None or entry.crops < 0:
@@ -177,7 +177,7 @@ class Salvage:
                     lost.append(one.what)
                 elif one.entry["crop_id"] not in seen:
                     seen.add(one.entry["crop_id"])
-                    told.from_record += 1
+                    became.from_record += 1
                     yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
         own = [path for path in self._snapshots if path.parent.name == str(entry.gallery_id)]
@@ -186,13 +186,13 @@ class Salvage:
                 for crop in read_snapshot(path):
                     if crop.record.crop_id not in seen:
                         seen.add(crop.record.crop_id)
-                        told.from_snapshots += 1
+                        became.from_snapshots += 1
                         stored = new_entry_of(crop.as_new(), crop.record.crop_id)
                         stored["content_type"] = crop.record.content_type
                         stored["image_bytes"] = crop.record.image_bytes
                         picture = crop.picture.content if crop.picture else None
                         yield StoredParts(0, stored, vector_bytes(crop.vector), picture)
-        told.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
+        became.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
 
     def _tombstones(self, gallery_id: int) -> set[str]:
         prefix = key("tombstone", gallery_id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import redis.exceptions
 
 from model.problems import InputProblem
 from service.problems import RecordUnavailable
-from service.record.redis_engine import RedisEngine
 from service.record.redis_errors import RETRY_AFTER_S
 
 OLDEST = (6, 2)
@@ -29,15 +29,30 @@ WANTED = {
 ASKED = (*WANTED, "appendfsync")
 
 
-def check_server(engine: RedisEngine) -> None:
+class Server(Protocol):
+    """A connection to a Redis.
+
+    Attributes:
+        place: which Redis, for messages.
+        waits_for_disk: whether a write has to ask for the disk, because Redis answers before it.
+    """
+
+    place: str
+    waits_for_disk: bool
+
+    def command(self, *command: str) -> Any:
+        """Answers one command."""
+
+
+def check_server(server: Server) -> None:
     """Reads a server's state and configuration, and sets how commits become durable.
 
     Raises:
         InputProblem: names every setting that cannot be used and what to set instead.
         RecordUnavailable: where it does not answer, or is still loading.
     """
-    place = engine.place
-    info = engine.command("INFO")
+    place = server.place
+    info = server.command("INFO")
     if info.get("loading"):
         raise RecordUnavailable(f"Redis at {place} is still loading its data", RETRY_AFTER_S)
     version = _version(str(info["redis_version"]))
@@ -55,14 +70,14 @@ def check_server(engine: RedisEngine) -> None:
             f"Redis at {place}: is a replica of {info.get('master_host')}; name the server that "
             "takes writes in GMN_REDIS_URL"
         )
-    wrong = _wrong(_configuration(engine), version)
+    wrong = _wrong(_configuration(server), version)
     if wrong:
         raise InputProblem(
             f"Redis at {place} could lose what is kept in it: {'; '.join(wrong)}; set it in "
             "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
             "CONFIG SET first where there are data already)"
         )
-    engine.waits_for_disk = _configuration(engine)["appendfsync"] != "always"
+    server.waits_for_disk = _configuration(server)["appendfsync"] != "always"
 
 
 def _wrong(found: Mapping[str, str], version: tuple[int, ...]) -> list[str]:
@@ -82,18 +97,18 @@ def _wrong(found: Mapping[str, str], version: tuple[int, ...]) -> list[str]:
     return wrong
 
 
-def _configuration(engine: RedisEngine) -> dict[str, str]:
+def _configuration(server: Server) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ASKED:
         try:
-            found |= engine.command("CONFIG GET", name)
+            found |= server.command("CONFIG GET", name)
         except (redis.exceptions.ResponseError, RecordUnavailable) as error:
             # A user without the right is refused, and where the command was renamed it is unknown.
             denied = error if isinstance(error, redis.exceptions.ResponseError) else error.__cause__
             if not isinstance(denied, redis.exceptions.ResponseError):
                 raise
             raise InputProblem(
-                f"Redis at {engine.place}: does not tell its configuration ({denied}), so that "
+                f"Redis at {server.place}: does not tell its configuration ({denied}), so that "
                 "nobody knows whether it could lose the record; allow this user +config|get (in "
                 "Redis 6: +config)"
             ) from error
