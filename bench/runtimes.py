@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from bench.result import alternate, compare
 from model.artefact import Artefact
 from model.openvino_graph import converted, load_openvino
-from service.device import DeviceThread
-from service.inference.batcher import MicroBatcher
-from service.inference.runtime_choice import choose_runtime
-from service.metrics import Metrics
+from service.engine.batcher import MicroBatcher
+from service.engine.device import DeviceThread
+from service.engine.runtime_choice import choose_runtime
+from service.ops.metrics import Metrics
 from service.settings import Settings
 
 CROPS, BATCH = 64, 32

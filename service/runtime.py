@@ -13,31 +13,31 @@ from secrets import token_hex
 from typing import Self
 
 from model.artefact import Description
-from service.audit import AuditLog
-from service.calibrations import Calibrations
-from service.critical_sections import CriticalSections
-from service.device import DeviceThread
-from service.failpoints import Failpoint, passed
-from service.gallery.data_dir import DataDirectory
-from service.gallery.disk_room import DiskRoom
+from service.engine.admission import Admission
+from service.engine.device import DeviceThread
+from service.engine.device_faults import explained
+from service.engine.loaded_model import LoadedModel, load_model
+from service.engine.networks import Networks
+from service.engine.pipeline import Pipeline
+from service.engine.torch_rows import device_rows
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.gallery.job_records import Job
-from service.gallery.open_store import open_store
-from service.gallery.picture_folder import PictureFolder
-from service.inference.admission import Admission
-from service.inference.device_faults import explained
-from service.inference.loaded_model import LoadedModel, load_model
-from service.inference.networks import Networks
-from service.inference.pipeline import Pipeline
-from service.inference.torch_rows import device_rows
-from service.kept_searches import KeptSearches
-from service.metrics import Metrics
-from service.pulse import Stage
-from service.security.key_ring import KeyRing
+from service.http.key_ring import KeyRing
+from service.ops.audit import AuditLog
+from service.ops.critical_sections import CriticalSections
+from service.ops.data_dir import DataDirectory
+from service.ops.disk_room import DiskRoom
+from service.ops.failpoints import Failpoint, passed
+from service.ops.metrics import Metrics
+from service.ops.pulse import Stage
+from service.ops.watchdog import Watchdog
+from service.record.job_records import Job
+from service.record.open_store import open_store
+from service.record.picture_folder import PictureFolder
+from service.search.calibrations import Calibrations
+from service.search.kept_searches import KeptSearches
 from service.settings import Settings, is_loopback
 from service.upgrade import shipped_fillers
-from service.watchdog import Watchdog
 
 SNAPSHOT_LOCK = "snapshots.lock"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from model.artefact import artefact_name, read_description, shipped_artefacts
 from service.gallery.gallery import Gallery
-from service.gallery.records import CropFilter, GalleryRecord
+from service.record.records import CropFilter, GalleryRecord
 
 if TYPE_CHECKING:
     from service.runtime import Runtime

@@ -10,17 +10,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx")
-STORAGE = ("sqlite3", "redis", "faiss", "service.gallery")
+STORAGE = ("sqlite3", "redis", "faiss")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
-INSIDE_THE_SERVICE = (
-    "service.api",
-    "service.audit",
-    "service.device",
-    "service.gallery",
-    "service.inference",
-    "service.operations",
-    "service.runtime",
-    "service.security",
+INSIDE_THE_SERVICE = tuple(
+    f"service.{room}"
+    for room in (
+        "engine",
+        "gallery",
+        "http",
+        "jobs",
+        "lifecycle",
+        "ops",
+        "record",
+        "runtime",
+        "search",
+    )
 )
 
 KNOWS_NOTHING_OF = {
@@ -35,27 +39,13 @@ KNOWS_NOTHING_OF = {
     "training/losses": ("training", "model"),
     "training/evaluation": ("training.trainer", "training.recipe", "training.losses"),
     "service": ("training", "demo", "bench", "gmn"),
-    "service/device.py": (*HTTP, *STORAGE),
-    "service/inference": (*HTTP, *STORAGE, "service.api"),
-    "service/gallery": (*HTTP, *MODELS, "service.api", "service.inference", "service.operations"),
-    "service/operations": (*HTTP, "sqlite3", "redis", "faiss", "torch", "service.api"),
-    "service/security": (
-        *HTTP,
-        *MODELS,
-        "sqlite3",
-        "redis",
-        "faiss",
-        "service.api",
-        "service.operations",
-    ),
-    "service/api": (
-        "sqlite3",
-        "redis",
-        "faiss",
-        "torch",
-        "service.inference",
-        "service.gallery.index",
-    ),
+    "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
+    "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),
+    "service/search": (*HTTP, "sqlite3", "redis", "service.http"),
+    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
+    "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
+    "service/lifecycle": (*HTTP, *STORAGE, "torch", "service.http"),
+    "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
         for name in ("bulk", "connection", "local", "measuring", "packing", "sources")

@@ -11,7 +11,7 @@ from model.problems import InputProblem
 from service.commands.connection import JsonOption, output
 
 if TYPE_CHECKING:
-    from service.chained_file import Checked
+    from service.ops.chained_file import Checked
 
 audit = typer.Typer(
     add_completion=False,
@@ -46,7 +46,7 @@ def verify(
 
     Example: gmn audit verify --data-dir ./gmn-data
     """
-    from service.audit import LOG_NAME, audit_logs
+    from service.ops.audit import LOG_NAME, audit_logs
 
     checked = {path: _check(path) for path in audit_logs(data_dir) or [data_dir / LOG_NAME]}
     whole = all(one.problem is None for one in checked.values())
@@ -62,7 +62,7 @@ def verify(
 
 
 def _check(path: Path) -> Checked:
-    from service.chained_file import check_chain
+    from service.ops.chained_file import check_chain
 
     try:
         return check_chain(path)

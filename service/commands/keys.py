@@ -19,8 +19,8 @@ from service.commands.connection import JsonOption, output
 from service.commands.record import REDIS_URL, open_record
 
 if TYPE_CHECKING:
-    from service.audit import AuditLog
-    from service.gallery.key_records import Scope
+    from service.ops.audit import AuditLog
+    from service.record.key_records import Scope
     from service.record.record import Record
 
 keys = typer.Typer(
@@ -79,7 +79,7 @@ def create(
 
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
-    from service.security.keys import create_key
+    from service.http.keys import create_key
 
     scopes = _scopes(scope)
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
@@ -181,7 +181,7 @@ def revoke(
 
 
 def _has_admin(store: Record) -> bool:
-    from service.security.key_file import read_key_file
+    from service.http.key_file import read_key_file
 
     kept = list(store.keys.all())
     if file := os.environ.get("GMN_API_KEYS_FILE"):
@@ -192,7 +192,7 @@ def _has_admin(store: Record) -> bool:
 
 
 def _scopes(named: list[str]) -> list[Scope]:
-    from service.gallery.key_records import SCOPES
+    from service.record.key_records import SCOPES
 
     wanted = {one.strip() for text in named for one in text.split(",")} - {""}
     unknown = sorted(wanted - set(SCOPES))
@@ -206,7 +206,7 @@ def _scopes(named: list[str]) -> list[Scope]:
 
 def _public_id(named: str) -> str:
     """The id that names a key; also where somebody gave the whole key, which is never repeated."""
-    from service.security.keys import KEY_ID, KEY_TEXT
+    from service.http.keys import KEY_ID, KEY_TEXT
 
     whole = KEY_TEXT.fullmatch(named)
     if whole:
@@ -238,8 +238,8 @@ def _require_a_database(data_dir: Path) -> None:
 def _opened(data_dir: Path) -> Iterator[tuple[Record, AuditLog]]:
     # Here and not above: help is shown without them. The lock of the directory is not taken, as the
     # service holds it; the record and the audit log are made for several processes.
-    from service.audit import Actor, AuditLog, acting
-    from service.durable import make_folder
+    from service.ops.audit import Actor, AuditLog, acting
+    from service.ops.durable import make_folder
 
     make_folder(data_dir)
     with (
@@ -251,6 +251,6 @@ def _opened(data_dir: Path) -> Iterator[tuple[Record, AuditLog]]:
 
 
 def _database(data_dir: Path) -> Path:
-    from service.gallery.data_dir import DATABASE_NAME
+    from service.ops.data_dir import DATABASE_NAME
 
     return data_dir / DATABASE_NAME

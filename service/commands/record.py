@@ -20,8 +20,8 @@ def open_record(data_dir: Path) -> Record:
     Raises:
         InputProblem: where it cannot be used.
     """
-    from service.gallery.data_dir import DATABASE_NAME
-    from service.gallery.open_store import open_store
+    from service.ops.data_dir import DATABASE_NAME
+    from service.record.open_store import open_store
 
     password_file = os.environ.get(REDIS_PASSWORD_FILE)
     return open_store(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from service.inference.loaded_model import LoadedModel
+    from service.engine.loaded_model import LoadedModel
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def serve(
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
-    from service.arenas import bound_arenas
+    from service.ops.arenas import bound_arenas
 
     # Before what is imported next begins threads.
     bound_arenas()
@@ -63,10 +63,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from gmn_client import DEFAULT_URL
-    from service.api.app import create_app
-    from service.api.connections import bounded_connections
-    from service.failpoints import arm_failpoint
-    from service.logs import configure_logging
+    from service.http.app import create_app
+    from service.http.connections import bounded_connections
+    from service.ops.failpoints import arm_failpoint
+    from service.ops.logs import configure_logging
     from service.problems import ServiceProblem
     from service.runtime import Runtime
     from service.upgrade import upgrade_advice

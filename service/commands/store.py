@@ -17,7 +17,7 @@ from service.commands.connection import JsonOption, output
 from service.commands.record import REDIS_URL, open_record
 
 if TYPE_CHECKING:
-    from service.gallery.verification import StoreFound
+    from service.record.verification import StoreFound
 
 DataDirOption = Annotated[
     Path,
@@ -89,7 +89,7 @@ def recover(
         return
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    from service.gallery.data_dir import DATABASE_NAME, DataDirectory
+    from service.ops.data_dir import DATABASE_NAME, DataDirectory
     from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
@@ -131,7 +131,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store forget-runtime --data-dir ./gmn-data
     """
-    from service.gallery.data_dir import DataDirectory
+    from service.ops.data_dir import DataDirectory
 
     if not data_dir.is_dir():
         raise InputProblem(
@@ -145,7 +145,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     """Which record, what is found of it, and what gets back what is whole of it."""
-    from service.gallery.verification import StoreFound, verify_snapshots
+    from service.record.verification import StoreFound, verify_snapshots
 
     if os.environ.get(REDIS_URL):
         from service.record.integrity import verify_galleries
@@ -154,7 +154,7 @@ def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
             galleries = tuple(verify_galleries(record.engine))
         found = StoreFound((), galleries, tuple(verify_snapshots(data_dir)))
         return "the record in Redis", found, "gmn store recover"
-    from service.gallery.data_dir import DATABASE_NAME
+    from service.ops.data_dir import DATABASE_NAME
     from service.record.recovery import verify_file
 
     database = data_dir / DATABASE_NAME
@@ -219,7 +219,7 @@ def _as_json(found: StoreFound) -> dict[str, object]:
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:
     """Ids of crops that the audit log says were deleted one by one."""
-    from service.audit import audit_files
+    from service.ops.audit import audit_files
 
     removed: list[str] = []
     for path in audit_files(data_dir):

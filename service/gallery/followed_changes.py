@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from service.gallery.changes import Change
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import Learner
-from service.gallery.records import GalleryRecord, IndexedCrop
+from service.record.changes import Change
 from service.record.record import Record
+from service.record.records import GalleryRecord, IndexedCrop
 
 ROWS_AT_ONCE = 1000
 OF_NO_GALLERY = ("jobs", "keys")

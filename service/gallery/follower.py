@@ -15,19 +15,19 @@ from concurrent.futures import Future
 from functools import partial
 
 from gmn_client.answers import RecordState
-from service.device import DeviceThread
-from service.failpoints import Failpoint, passed
-from service.gallery.changes import Change, ChangesLost
+from service.engine.device import DeviceThread
 from service.gallery.followed_changes import in_parts, read_changes
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import Confirmation, Learner
-from service.gallery.records import CropLabel
 from service.gallery.waiting import Waiting
+from service.ops.failpoints import Failpoint, passed
+from service.ops.pulse import DEAD, Pulse, Stage, beat
 from service.problems import RecordUnavailable, ServiceStopping, UnknownGallery
-from service.pulse import DEAD, Pulse, Stage, beat
+from service.record.changes import Change, ChangesLost
 from service.record.engine import ChangeStream
 from service.record.record import Record
+from service.record.records import CropLabel
 
 log = logging.getLogger(__name__)
 CHANGES_PER_READ = 256

@@ -10,10 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from gmn_client.answers import RecordState
-from service.device import DeviceThread
-from service.failpoints import CommitSteps
-from service.gallery.compactor import Compactor
-from service.gallery.device_rows import DeviceRows
+from service.engine.device import DeviceThread
 from service.gallery.follower import REDIS_SECONDS, Follower
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
@@ -25,7 +22,17 @@ from service.gallery.index_updates import (
     finished,
 )
 from service.gallery.record_access import RecordAccess
-from service.gallery.records import (
+from service.ops.failpoints import CommitSteps
+from service.ops.pulse import Stage
+from service.problems import (
+    GalleryConflict,
+    RecordUnavailable,
+    UnknownCrop,
+    UnknownGallery,
+    UnknownIdentity,
+)
+from service.record.record import Record
+from service.record.records import (
     CropLabel,
     Enrolment,
     GalleryRecord,
@@ -36,15 +43,8 @@ from service.gallery.records import (
     RequestKey,
     SettingsChanges,
 )
-from service.problems import (
-    GalleryConflict,
-    RecordUnavailable,
-    UnknownCrop,
-    UnknownGallery,
-    UnknownIdentity,
-)
-from service.pulse import Stage
-from service.record.record import Record
+from service.search.compactor import Compactor
+from service.search.device_rows import DeviceRows
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0

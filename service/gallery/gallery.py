@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from service.gallery.changes import Change
-from service.gallery.index import GalleryIndex
-from service.gallery.records import (
+from service.problems import NeedsReindex
+from service.record.changes import Change
+from service.record.records import (
     Enrolment,
     GalleryRecord,
     GallerySettings,
@@ -16,7 +16,7 @@ from service.gallery.records import (
     Relabelling,
     Removal,
 )
-from service.problems import NeedsReindex
+from service.search.index import GalleryIndex
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from service.gallery.compactor import Compactor
 from service.gallery.gallery import Gallery
-from service.gallery.index import GalleryIndex
-from service.gallery.records import GalleryRecord
 from service.problems import UnknownGallery
 from service.record.record import Record
+from service.record.records import GalleryRecord
+from service.search.compactor import Compactor
+from service.search.index import GalleryIndex
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Protocol
 
 from gmn_client.answers import RecordState
-from service.device import DeviceThread
+from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
-from service.gallery.records import CropLabel, StoredCrop
-from service.pulse import Stage
+from service.ops.pulse import Stage
 from service.record.record import Record
+from service.record.records import CropLabel, StoredCrop
 
 IN_STEP = RecordState()
 

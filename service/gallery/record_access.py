@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from service.failpoints import CommitSteps, passed
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
-from service.gallery.records import CropLabel
+from service.ops.failpoints import CommitSteps, passed
+from service.ops.pulse import Stage, WatchedPool
 from service.problems import DamagedRecord, DamagedRedisRecord, RecordUnavailable, ServiceProblem
-from service.pulse import Stage, WatchedPool
+from service.record.records import CropLabel
 
 log = logging.getLogger(__name__)
 READ_THREADS = 2

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from service.gallery.records import ArchivedCrop
 from service.problems import RecordUnavailable, ServiceProblem
 from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
 from service.record.encoding import below, key, last_number
@@ -22,6 +21,7 @@ from service.record.gallery_entries import (
     require_entry,
 )
 from service.record.garbage import collect_garbage, discard
+from service.record.records import ArchivedCrop
 
 # For how long a pin is kept between two reads.
 HELD_MS = 600_000

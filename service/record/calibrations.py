@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.search_calibration import KEPT_SEARCHES
-from service.gallery.records import PublishedCalibration
 from service.record.encoding import below, key, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import read_entry
+from service.record.records import PublishedCalibration
 
 HASH = "search of"
 KINDS = ("search", HASH, "searches", "published")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.gallery.crop_ids import new_crop_id
-from service.gallery.records import NewCrop
-from service.gallery.stored_values import now, vector_bytes
 from service.record import archives, strays
 from service.record.crop_entries import (
     CropEntry,
@@ -18,9 +15,12 @@ from service.record.crop_entries import (
     put_crop,
     read_crops,
 )
+from service.record.crop_ids import new_crop_id
 from service.record.encoding import key
 from service.record.engine import Transaction
 from service.record.gallery_entries import Entry, raise_version
+from service.record.records import NewCrop
+from service.record.stored_values import now, vector_bytes
 
 
 @dataclass

@@ -13,7 +13,10 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
-from service.gallery.records import (
+from service.record.encoding import above, below, key, last_number, lookup_key
+from service.record.engine import ALL, Reader, Scan, Transaction, as_data
+from service.record.gallery_entries import Entry
+from service.record.records import (
     ArchivedCrop,
     CropLabel,
     IndexedCrop,
@@ -21,10 +24,7 @@ from service.gallery.records import (
     Picture,
     StoredCrop,
 )
-from service.gallery.stored_values import as_text, as_time, now
-from service.record.encoding import above, below, key, last_number, lookup_key
-from service.record.engine import ALL, Reader, Scan, Transaction, as_data
-from service.record.gallery_entries import Entry
+from service.record.stored_values import as_text, as_time, now
 
 # More than are ever read at once.
 ARCHIVES = 1000

@@ -7,22 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
-from service.failpoints import Failpoint, passed
-from service.gallery.records import (
-    ArchivedCrop,
-    CropFilter,
-    Enrolment,
-    IndexedCrop,
-    LandedCrop,
-    NewCrop,
-    Picture,
-    Relabelling,
-    Removal,
-    RequestKey,
-    StoredCrop,
-    StrayPicture,
-)
-from service.gallery.stored_values import as_text, contains_text, kept_already, now, same_image
+from service.ops.failpoints import Failpoint, passed
 from service.record import archives, requests, restoring, strays
 from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
@@ -43,6 +28,21 @@ from service.record.crop_entries import (
 from service.record.encoding import above, last_number, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import bind, read_entry, require_entry
+from service.record.records import (
+    ArchivedCrop,
+    CropFilter,
+    Enrolment,
+    IndexedCrop,
+    LandedCrop,
+    NewCrop,
+    Picture,
+    Relabelling,
+    Removal,
+    RequestKey,
+    StoredCrop,
+    StrayPicture,
+)
+from service.record.stored_values import as_text, contains_text, kept_already, now, same_image
 
 NAMED_IN_WARNINGS = 3
 ROWS_AT_ONCE = 500

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from service.gallery.changes import Change, ChangeKind
 from service.problems import ServiceProblem
+from service.record.changes import Change, ChangeKind
 from service.record.encoding import as_json, seal, unseal
 
 Result = TypeVar("Result")

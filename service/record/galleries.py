@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from service.gallery.records import GalleryRecord, GallerySettings, SettingsChanges
-from service.gallery.stored_values import now
 from service.problems import GalleryConflict
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
@@ -18,6 +16,8 @@ from service.record.gallery_entries import (
     require_entry,
 )
 from service.record.garbage import collect_garbage, discard
+from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
+from service.record.stored_values import now
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from service.gallery.stored_values import now
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, live_pins, scan_crops
 from service.record.encoding import below, key, last_number, unseal
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.jobs import drop_job
+from service.record.stored_values import now
 
 Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000

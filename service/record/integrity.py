@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.gallery.verification import GalleryFound
 from service.problems import ServiceProblem
 from service.record.crop_entries import CropEntry, Generation, StoredParts, read_parts
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, as_data, shown
 from service.record.gallery_entries import Entry, require_entry
 from service.record.restoring import replace
+from service.record.verification import GalleryFound
 
 KEYS_AT_ONCE = 200
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from gmn_client.models import JobKind, JobProblem, JobState
-from service.gallery.job_records import Job
-from service.gallery.stored_values import as_text, now
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import require_entry
+from service.record.job_records import Job
+from service.record.stored_values import as_text, now
 
 FINISHED = ("done", "failed", "cancelled")
 

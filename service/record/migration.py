@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gmn_client.models import JobProblem
-from service.gallery.job_records import Job
-from service.gallery.key_records import ApiKey
-from service.gallery.records import PublishedCalibration, Snapshot
 from service.record import jobs, strays
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import StoredParts
@@ -17,6 +14,9 @@ from service.record.encoding import key
 from service.record.engine import Engine, Transaction, transact
 from service.record.galleries import NEXT_GALLERY, name_key
 from service.record.gallery_entries import Entry, put_entry, read_entry
+from service.record.job_records import Job
+from service.record.key_records import ApiKey
+from service.record.records import PublishedCalibration, Snapshot
 from service.record.small_records import Keys, Snapshots
 
 CROPS_AT_ONCE = 200

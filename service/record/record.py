@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.high_water import HighWaterMark
+from service.ops.high_water import HighWaterMark
 from service.problems import RecordUnavailable
 from service.record.archives import unpin_abandoned
 from service.record.calibrations import Calibrations

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
-from service.durable import make_folder, sync
-from service.gallery.data_dir import SNAPSHOTS
-from service.gallery.key_records import ApiKey
-from service.gallery.records import Snapshot
-from service.gallery.snapshot_file import read_snapshot, snapshot_content, snapshot_origin
-from service.gallery.stored_values import as_time, now, vector_bytes
-from service.gallery.verification import GalleryFound, StoreFound, verify_snapshots
+from service.ops.data_dir import SNAPSHOTS
+from service.ops.durable import make_folder, sync
 from service.problems import ServiceProblem
 from service.record.crop_entries import StoredParts, new_entry_of
 from service.record.encoding import below, key, last_number
 from service.record.engine import Reader, as_data, shown
 from service.record.gallery_entries import Entry
 from service.record.integrity import Damage, checked_crops, entries, readable, verify_galleries
+from service.record.key_records import ApiKey
 from service.record.migration import OldGallery, migrate
+from service.record.records import Snapshot
 from service.record.small_records import Snapshots, api_key_of
+from service.record.snapshot_file import read_snapshot, snapshot_content, snapshot_origin
 from service.record.sqlite_engine import SqliteEngine
+from service.record.stored_values import as_time, now, vector_bytes
+from service.record.verification import GalleryFound, StoreFound, verify_snapshots
 
 PAGE_PROBLEMS = 20
 

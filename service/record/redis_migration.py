@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from gmn_client.models import JobProblem
-from service.gallery.job_records import Job
-from service.gallery.key_records import SCOPES, ApiKey
-from service.gallery.records import PublishedCalibration, Snapshot
-from service.gallery.stored_values import as_text, as_time
 from service.record.crop_entries import CropEntry, StoredParts
 from service.record.gallery_entries import Entry
+from service.record.job_records import Job
+from service.record.key_records import SCOPES, ApiKey
 from service.record.migration import OldGallery, migrate
+from service.record.records import PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
+from service.record.stored_values import as_text, as_time
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
 CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")

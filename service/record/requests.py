@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from service.gallery.records import Enrolment, LandedCrop, RequestKey
-from service.gallery.stored_values import as_text, now
 from service.problems import RequestConflict
 from service.record.encoding import key
 from service.record.engine import Reader, Scan, Transaction
 from service.record.gallery_entries import Entry
+from service.record.records import Enrolment, LandedCrop, RequestKey
+from service.record.stored_values import as_text, now
 
 KEPT_FOR = timedelta(days=1)
 # Each request that is kept removes up to so many that are older.

@@ -7,8 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from service.failpoints import Failpoint, passed
-from service.gallery.records import ArchivedCrop
+from service.ops.failpoints import Failpoint, passed
 from service.problems import RecordUnavailable, ServiceProblem
 from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
@@ -17,6 +16,7 @@ from service.record.encoding import key, last_number
 from service.record.engine import Engine, Reader, Transaction, as_data, transact
 from service.record.gallery_entries import Entry, put_entry, raise_version, require_entry
 from service.record.garbage import collect_garbage, discard, keep
+from service.record.records import ArchivedCrop
 
 # For how long an unfinished generation is kept between two parts of it.
 KEPT_MS = 600_000

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from service.gallery.key_records import SCOPES, ApiKey
-from service.gallery.records import Snapshot
-from service.gallery.stored_values import as_text, as_time
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Transaction, as_data, transact
 from service.record.gallery_entries import require_entry
+from service.record.key_records import SCOPES, ApiKey
+from service.record.records import Snapshot
+from service.record.stored_values import as_text, as_time
 
 
 class Keys:

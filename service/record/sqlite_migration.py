@@ -12,16 +12,16 @@ from typing import Any, cast
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
-from service.durable import sync
-from service.gallery.job_records import Job
-from service.gallery.key_records import SCOPES, ApiKey
-from service.gallery.records import PublishedCalibration, Snapshot
-from service.gallery.stored_values import as_time
-from service.high_water import SUFFIX
+from service.ops.durable import sync
+from service.ops.high_water import SUFFIX
 from service.record.crop_entries import CropEntry, StoredParts
 from service.record.gallery_entries import Entry
+from service.record.job_records import Job
+from service.record.key_records import SCOPES, ApiKey
 from service.record.migration import OldGallery, migrate
+from service.record.records import PublishedCalibration, Snapshot
 from service.record.sqlite_engine import SqliteEngine
+from service.record.stored_values import as_time
 
 FORMAT = 6
 CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.failpoints import Failpoint, passed
-from service.gallery.records import IndexedCrop, StoredCrop
-from service.gallery.stored_values import vector_bytes
+from service.ops.failpoints import Failpoint, passed
 from service.record.calibrations import drop_calibrations
 from service.record.crop_entries import (
     Generation,
@@ -28,6 +26,8 @@ from service.record.gallery_entries import (
     require_entry,
 )
 from service.record.garbage import collect_garbage, discard
+from service.record.records import IndexedCrop, StoredCrop
+from service.record.stored_values import vector_bytes
 
 CROPS_AT_ONCE = 500
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.gallery.records import StrayPicture
 from service.record.crop_entries import CropEntry
 from service.record.encoding import key, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
+from service.record.records import StrayPicture
 
 
 def note(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], moment: str) -> None:

@@ -10,11 +10,11 @@ import asyncio
 
 import atheris
 
-with atheris.instrument_imports(include=["python_multipart", "starlette", "service.api.forms"]):
+with atheris.instrument_imports(include=["python_multipart", "starlette", "service.http.forms"]):
     from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
-    from service.api.forms import EnrollFields, PageQuery, QueryFields, merged
+    from service.http.forms import EnrollFields, PageQuery, QueryFields, merged
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException

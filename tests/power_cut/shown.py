@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from service.gallery.snapshot_file import read_snapshot
+from service.record.snapshot_file import read_snapshot
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"

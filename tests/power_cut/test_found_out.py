@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.gallery.snapshot_file import read_snapshot
 from service.record.record import open_sqlite
+from service.record.snapshot_file import read_snapshot
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -22,8 +22,8 @@ from tests.service.gallery.new_crops import EMBEDDER
 ENROL = f"""
 import sys
 from pathlib import Path
-from service.gallery import snapshot_file
-from service.gallery.records import GallerySettings
+from service.record import snapshot_file
+from service.record.records import GallerySettings
 from service.record import sqlite_engine
 from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import new_crop

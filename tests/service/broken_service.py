@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from service.commands.serve import serve
-from service.inference.admission import Admission
-from service.inference.networks import Networks
+from service.engine.admission import Admission
+from service.engine.networks import Networks
 
 FOR_EVER = 3600
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import filelock
 
-from service.critical_sections import file_lock
+from service.ops.critical_sections import file_lock
 
 
 async def is_held(path: Path) -> bool:

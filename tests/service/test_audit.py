@@ -12,8 +12,8 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.audit import Actor, AuditLog, acting, audit_files
-from service.chained_file import check_chain
+from service.ops.audit import Actor, AuditLog, acting, audit_files
+from service.ops.chained_file import check_chain
 from service.problems import StorageFailed, UnknownCrop
 from tests.waiting import eventually
 
@@ -99,7 +99,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path):
 
 def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
     program = (
-        "import sys; from pathlib import Path; from service.audit import AuditLog\n"
+        "import sys; from pathlib import Path; from service.ops.audit import AuditLog\n"
         "with AuditLog(Path(sys.argv[1])) as audit:\n"
         "    for number in range(40): audit.record('theirs', durable=False)"
     )
@@ -320,9 +320,9 @@ def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp
 
 
 def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.audit.MOST_BUFFERED", 3)
-    monkeypatch.setattr("service.audit.FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("service.ops.audit.MOST_BUFFERED", 3)
+    monkeypatch.setattr("service.ops.audit.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
     file = tmp_path / "audit.jsonl"
 
     async def search():

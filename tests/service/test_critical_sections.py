@@ -16,22 +16,22 @@ from uuid import uuid4
 
 import pytest
 
-from service import failpoints
-from service.failpoints import Failpoint
-from service.gallery.records import CropFilter, GallerySettings
-from service.gallery.snapshot_file import read_snapshot, write_snapshot
-from service.operations import housekeeping
-from service.operations.enroll import ImageToEnroll, enroll
-from service.operations.forget import forget_crop, forget_expired, forget_identity
-from service.operations.import_crops import ImportOptions, import_archive
-from service.operations.manage import change_gallery, create_gallery, delete_gallery
-from service.operations.relabel import relabel_identity
-from service.operations.snapshot import (
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.manage import change_gallery, create_gallery, delete_gallery
+from service.gallery.relabel import relabel_identity
+from service.jobs.import_crops import ImportOptions, import_archive
+from service.lifecycle import housekeeping
+from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
+from service.lifecycle.snapshot import (
     delete_snapshot,
     restore_snapshot,
     snapshot_path,
     take_snapshot,
 )
+from service.ops import failpoints
+from service.ops.failpoints import Failpoint
+from service.record.records import CropFilter, GallerySettings
+from service.record.snapshot_file import read_snapshot, write_snapshot
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.service.locks import is_held

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from model.problems import InputProblem
-from service.device import DeviceThread
+from service.engine.device import DeviceThread
+from service.ops.pulse import DEAD, beat
 from service.problems import DeviceLost, ServiceStopping
-from service.pulse import DEAD, beat
 from tests.waiting import eventually
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from service.api.app import create_app
-from service.api.errors import CODE_OF_STATUS, STATUS_OF_CODE
-from service.api.security import needs_of
-from service.metrics import Metrics
+from service.http.app import create_app
+from service.http.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.http.security import needs_of
+from service.ops.metrics import Metrics
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.bodies import BodyLimit
-from service.inference.admission import Admission
-from service.metrics import Metrics
+from service.engine.admission import Admission
+from service.http.bodies import BodyLimit
+from service.ops.metrics import Metrics
 from service.problems import QueueFull
 
 QUERIES = "/v1/galleries/default/queries"

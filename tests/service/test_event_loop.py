@@ -13,16 +13,16 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.app import create_app
-from service.api.routers import comparisons, crops, jobs
-from service.gallery.records import StoredCrop
-from service.inference.pipeline import EmbeddedImage, Pipeline
-from service.operations import jobs as job_operations
-from service.operations.compare import ComparisonOptions, compare
-from service.operations.jobs import create_job, new_job_id
+from service.engine.pipeline import EmbeddedImage, Pipeline
+from service.http.app import create_app
+from service.http.callers import WHOEVER_IS_HERE
+from service.http.routes import comparisons, crops, jobs
+from service.jobs import jobs as job_operations
+from service.jobs.jobs import create_job, new_job_id
 from service.problems import QueueFull
+from service.record.records import StoredCrop
 from service.runtime import Runtime
-from service.security.callers import WHOEVER_IS_HERE
+from service.search.compare import ComparisonOptions, compare
 from service.settings import Settings
 
 LONGEST_SECONDS = 30.0

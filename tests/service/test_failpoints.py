@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from model.problems import InputProblem
-from service import failpoints
-from service.failpoints import ArmedFailpoint, Failpoint, arm_failpoint, passed
+from service.ops import failpoints
+from service.ops.failpoints import ArmedFailpoint, Failpoint, arm_failpoint, passed
 from tests.torture.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -31,54 +31,54 @@ PLACES = {
     "REPLICA__REPLAYED": ("gallery/follower.py", "changes.apply", "self._waiting.show(part"),
     "FOLLOWER__CHANGES_READ": ("gallery/follower.py", "read_changes(self._store", "changes.apply"),
     "FOLLOWER__CHANGES_APPLIED": ("gallery/follower.py", "changes.apply", "_waiting.show(part"),
-    "ENROLL__BODY_READ": ("api/routers/crops.py", "await read_images(", "await enroll("),
-    "ENROLL__EMBEDDED": ("operations/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
-    "ENROLL__PICTURES_KEPT": ("operations/enroll.py", "keep_elsewhere(", "galleries.enroll("),
+    "ENROLL__BODY_READ": ("http/routes/crops.py", "await read_images(", "await enroll("),
+    "ENROLL__EMBEDDED": ("gallery/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
+    "ENROLL__PICTURES_KEPT": ("gallery/enroll.py", "keep_elsewhere(", "galleries.enroll("),
     "ENROLL__CROP_WRITTEN": ("record/crops.py", "change.insert(", "landed.append("),
     "SQLITE__BEFORE_COMMIT": ("record/sqlite_engine.py", "DELETE FROM entries", '"COMMIT"'),
     "FORGET_IDENTITY__BEFORE_SNAPSHOTS": (
-        "operations/forget.py",
+        "lifecycle/forget.py",
         "galleries.remove_identity(",
         "take_removed_out_of_snapshots(runtime, target, identity)",
     ),
-    "SNAPSHOT_REWRITE__BEGUN": ("gallery/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
+    "SNAPSHOT_REWRITE__BEGUN": ("record/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
     "SNAPSHOT_REWRITE__WRITTEN": (
-        "operations/snapshot.py",
+        "lifecycle/snapshot.py",
         "remove_from_snapshot(path",
         "snapshots.keep(rewritten)",
     ),
-    "SNAPSHOT__WRITTEN": ("gallery/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
-    "SNAPSHOT__IN_PLACE": ("operations/snapshot.py", "write_snapshot(path", "snapshots.keep(sna"),
+    "SNAPSHOT__WRITTEN": ("record/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
+    "SNAPSHOT__IN_PLACE": ("lifecycle/snapshot.py", "write_snapshot(path", "snapshots.keep(sna"),
     "SNAPSHOT__REGISTERED": (
-        "operations/snapshot.py",
+        "lifecycle/snapshot.py",
         "snapshots.keep(snapshot)",
         "find_snapshot(",
     ),
-    "RESTORE__FILE_READ": ("operations/snapshot.py", "from read_snapshot(", "crops.replace("),
+    "RESTORE__FILE_READ": ("lifecycle/snapshot.py", "from read_snapshot(", "crops.replace("),
     "RESTORE__GENERATION_FILLED": ("record/restoring.py", "_put, filled", "_switch, filled"),
-    "COMPACTION__PLANNED": ("gallery/compactor.py", "index.compaction()", "threading.Thread("),
-    "COMPACTION__BUILT": ("gallery/compactor.py", "plan.build(", "self._finish(index"),
-    "COMPACTION__ADOPTED": ("gallery/compactor.py", "index.adopt(", "def _rest("),
-    "REINDEX__BEGUN": ("operations/reindex.py", "store.staged.begin(", "_embed_missing(runtime"),
-    "REINDEX__BATCH_EMBEDDED": ("operations/reindex.py", "await _embed(", "staged.add,"),
-    "REINDEX__BATCH_KEPT": ("operations/reindex.py", "staged.add,", "await progress.note("),
+    "COMPACTION__PLANNED": ("search/compactor.py", "index.compaction()", "threading.Thread("),
+    "COMPACTION__BUILT": ("search/compactor.py", "plan.build(", "self._finish(index"),
+    "COMPACTION__ADOPTED": ("search/compactor.py", "index.adopt(", "def _rest("),
+    "REINDEX__BEGUN": ("jobs/reindex.py", "store.staged.begin(", "_embed_missing(runtime"),
+    "REINDEX__BATCH_EMBEDDED": ("jobs/reindex.py", "await _embed(", "staged.add,"),
+    "REINDEX__BATCH_KEPT": ("jobs/reindex.py", "staged.add,", "await progress.note("),
     "REINDEX__SWITCHED": ("record/staged.py", "transact(self._engine, rule)", "collect_garbage("),
-    "JOB__CREATED": ("operations/jobs.py", "store.jobs.create(", "jobs_wanted.set()"),
-    "JOB__ENDED": ("operations/jobs.py", "await progress.end(", "audit.done("),
-    "IMPORT__ARCHIVE_KEPT": ("operations/import_crops.py", "to_thread(keep)", "create_job("),
-    "IMPORT__UNPACKED": ("operations/import_crops.py", "aside.replace(", "part.rename(files)"),
-    "IMPORT__FILES_READ": ("operations/import_crops.py", "to_thread(_read,", "_enroll_patiently("),
+    "JOB__CREATED": ("jobs/jobs.py", "store.jobs.create(", "jobs_wanted.set()"),
+    "JOB__ENDED": ("jobs/jobs.py", "await progress.end(", "audit.done("),
+    "IMPORT__ARCHIVE_KEPT": ("jobs/import_crops.py", "to_thread(keep)", "create_job("),
+    "IMPORT__UNPACKED": ("jobs/import_crops.py", "aside.replace(", "part.rename(files)"),
+    "IMPORT__FILES_READ": ("jobs/import_crops.py", "to_thread(_read,", "_enroll_patiently("),
     "IMPORT__BATCH_LANDED": (
-        "operations/import_crops.py",
+        "jobs/import_crops.py",
         "await _enroll_patiently(",
         "duplicates +",
     ),
     "IMPORT__PROGRESS_NOTED": (
-        "operations/import_crops.py",
+        "jobs/import_crops.py",
         "progress.note(counts, batch.problems)",
         "except Cancelled",
     ),
-    "IMPORT__FILES_REMOVED": ("operations/import_crops.py", "_remove_spool(runtime", "_run("),
+    "IMPORT__FILES_REMOVED": ("jobs/import_crops.py", "_remove_spool(runtime", "_run("),
     "AUDIT__BEFORE_LINE": ("audit.py", "line = self._line(", "self._append("),
     "AUDIT__LINE_WRITTEN": ("audit.py", "self._append(", "def looked("),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.critical_sections import CriticalSections, file_lock
+from service.ops.critical_sections import CriticalSections, file_lock
 from tests.service.locks import is_held
 
 LONGEST_SECONDS = 30.0
@@ -99,7 +99,7 @@ def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_killed(t
     path = tmp_path / "lock"
     hold = (
         "import asyncio, sys; from pathlib import Path\n"
-        "from service.critical_sections import CriticalSections\n"
+        "from service.ops.critical_sections import CriticalSections\n"
         "async def section(): print('held', flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(CriticalSections().run(section, Path(sys.argv[1])))"
     )

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from gmn_client.models import JobProblem
-from service.api.app import create_app
 from service.gallery import galleries
-from service.gallery.records import GallerySettings
+from service.http.app import create_app
+from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.service.gallery.new_crops import EMBEDDER

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from service.watchdog import EXIT_STATUS
+from service.ops.watchdog import EXIT_STATUS
 from tests.service.conftest import Served
 
 STALL = 1.5

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from model.search_calibration import LEAST_SEARCHES, REFIT_AFTER_SEARCHES, SearchScores
-from service.gallery.data_dir import DATABASE_NAME
-from service.gallery.records import GallerySettings
-from service.kept_searches import KeptSearches
-from service.operations import refit
-from service.operations.browse import describe_gallery, list_galleries
-from service.operations.enroll import ImageToEnroll, enroll
-from service.operations.query import query_by_images
-from service.operations.ranking import RankingOptions
-from service.operations.refit import Later, store_and_refit
+from service.gallery.browse import describe_gallery, list_galleries
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.ops.data_dir import DATABASE_NAME
+from service.record.records import GallerySettings
 from service.runtime import Runtime
+from service.search import refit
+from service.search.kept_searches import KeptSearches
+from service.search.query import query_by_images
+from service.search.ranking import RankingOptions
+from service.search.refit import Later, store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
 

@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 
-from service.critical_sections import CriticalSections
-from service.logs import JsonFormatter
+from service.ops.critical_sections import CriticalSections
+from service.ops.logs import JsonFormatter
 from service.problems import UnknownIdentity
 from tests.service.conftest import START
 from tests.waiting import eventually
@@ -23,7 +23,7 @@ import asyncio
 import logging
 
 from service.gallery.galleries import Galleries
-from service.operations import browse
+from service.gallery import browse
 
 async def unawaited(*sent):
     raise ValueError(sent)

@@ -15,10 +15,10 @@ from PIL import Image
 from model.crops.decode import decode_crop
 from model.explanation import variants
 from model.preprocessing import Preprocessing
-from service.device import DeviceThread
-from service.metrics import Metrics
-from service.operations.explain import explain_pair
+from service.engine.device import DeviceThread
+from service.ops.metrics import Metrics
 from service.problems import UnusableImages
+from service.search.explain import explain_pair
 
 SIZE = Preprocessing(height=64, width=32)
 

@@ -9,11 +9,11 @@ import pytest
 
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.search_calibration import artefact_search_calibration
-from service.calibrations import CalibrationInForce, SearchJudge
-from service.gallery.index import GalleryIndex
-from service.gallery.index_kinds import IndexKind, UpkeepLimits
-from service.gallery.records import CropLabel, IndexedCrop
-from service.operations.ranking import RankingOptions, rank
+from service.record.records import CropLabel, IndexedCrop
+from service.search.calibrations import CalibrationInForce, SearchJudge
+from service.search.index import GalleryIndex
+from service.search.index_kinds import IndexKind, UpkeepLimits
+from service.search.ranking import RankingOptions, rank
 
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
 KINDS = (IndexKind("flat_ip", "float32", 0), IndexKind("ivf_flat", "float16", 1000, trained=True))

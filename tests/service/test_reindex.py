@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.service.security.conftest import make_key
+from tests.service.http.conftest import make_key
 
 
 def _fill(served, drawn_crops) -> str:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from model.search_calibration import SearchScores
-from service.gallery.records import GallerySettings
-from service.operations import jobs
-from service.operations.background import JOBS
-from service.operations.import_crops import ImportOptions, import_archive
-from service.operations.jobs import work_on_jobs
-from service.operations.manage import change_gallery
-from service.operations.refit import Later, store_and_refit
+from service.gallery.manage import change_gallery
+from service.jobs import jobs
+from service.jobs.import_crops import ImportOptions, import_archive
+from service.jobs.jobs import work_on_jobs
+from service.lifecycle.background import JOBS
+from service.record.records import GallerySettings
 from service.runtime import Runtime
+from service.search.refit import Later, store_and_refit
 from service.settings import Settings
 from tests.waiting import eventually
 

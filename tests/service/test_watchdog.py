@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.api.routers.health import livez, readyz
-from service.gallery.compactor import PATIENCE as COMPACTORS_PATIENCE
-from service.gallery.compactor import Compactor
-from service.operations import background
+from service.http.routes.health import livez, readyz
+from service.lifecycle import background
+from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
+from service.ops.watchdog import EXIT_STATUS, Watchdog
 from service.problems import StorageFailed
-from service.pulse import DEAD, Pulse, Stage, WatchedPool, beat
-from service.watchdog import EXIT_STATUS, Watchdog
+from service.search.compactor import PATIENCE as COMPACTORS_PATIENCE
+from service.search.compactor import Compactor
 from tests.waiting import eventually
 
 STALL = 0.3
@@ -280,7 +280,8 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
-    from service.operations import housekeeping, jobs
+    from service.jobs import jobs
+    from service.lifecycle import housekeeping
 
     rounds = []
 

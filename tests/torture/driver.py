@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.failpoints import Failpoint
+from service.ops.failpoints import Failpoint
 from tests.torture.checks import check
 from tests.torture.clients import GALLERIES, Client
 from tests.torture.gate import Gate

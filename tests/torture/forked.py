@@ -18,7 +18,7 @@ import httpx
 
 from model.problems import InputProblem
 from service.commands.serve import serve
-from service.operations import jobs
+from service.jobs import jobs
 from tests.service.conftest import STARTED
 
 START_SECONDS = 40.0

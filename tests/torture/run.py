@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.failpoints import Failpoint
+from service.ops.failpoints import Failpoint
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import BINARY, MEMORY

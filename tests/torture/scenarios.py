@@ -12,8 +12,8 @@ from uuid import uuid4
 import numpy as np
 
 from model.artefact import load_artefact
-from service.failpoints import Failpoint
-from service.gallery.records import NewCrop
+from service.ops.failpoints import Failpoint
+from service.record.records import NewCrop
 from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
 

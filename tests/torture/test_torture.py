@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.failpoints import Failpoint
+from service.ops.failpoints import Failpoint
 from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import require_redis
 from tests.torture.run import torture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from service.gallery.open_store import open_store
+from service.record.open_store import open_store
 from service.record.record import Record
 from tests.service.redis_server import RedisServer
 from tests.torture.clients import GALLERIES

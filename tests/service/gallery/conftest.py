@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.gallery.records import GallerySettings
 from service.record.record import open_redis, open_sqlite
+from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.gallery.records import NewCrop, Picture
+from service.record.records import NewCrop, Picture
 
 EMBEDDER, OTHER_EMBEDDER = "a" * 64, "b" * 64
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from gmn_client.models import CalibrationState
-from service.device import DeviceThread
+from service.engine.device import DeviceThread
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.operations.confirm import Searched, confirmed
-from service.operations.ranking import RankedRow, Ranking, RankingOptions
-from service.operations.versions import wait_for_version
+from service.gallery.versions import wait_for_version
 from service.record.record import open_redis
+from service.search.confirm import Searched, confirmed
+from service.search.ranking import RankedRow, Ranking, RankingOptions
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 TIMEOUT_SECONDS = 1.0

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.device import DeviceThread
-from service.gallery.compaction import CompactionPlan
-from service.gallery.compactor import Compactor
-from service.gallery.index import GalleryIndex
-from service.gallery.index_kinds import UpkeepLimits
-from service.gallery.records import CropLabel, IndexedCrop
-from service.inference.torch_rows import TorchRows, device_rows
+from service.engine.device import DeviceThread
+from service.engine.torch_rows import TorchRows, device_rows
+from service.record.records import CropLabel, IndexedCrop
+from service.search.compaction import CompactionPlan
+from service.search.compactor import Compactor
+from service.search.index import GalleryIndex
+from service.search.index_kinds import UpkeepLimits
 
 DIMENSION = 4
 
@@ -80,7 +80,7 @@ def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(d
 
     # A gallery that takes seconds to rewrite would make this test as slow.
     monkeypatch.setattr(CompactionPlan, "build", slow)
-    monkeypatch.setattr("service.gallery.compactor.CLOSING_SECONDS", 0.05)
+    monkeypatch.setattr("service.search.compactor.CLOSING_SECONDS", 0.05)
     compactor, index = Compactor(device), _index()
     _remove_and_consider(device, compactor, index, range(1, 31))
     assert begun.wait(20)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from model.problems import InputProblem
 from service.commands.store import store as store_command
-from service.gallery.records import CropFilter, GallerySettings, Snapshot
-from service.gallery.snapshot_file import SnapshotOrigin, write_snapshot
 from service.problems import DamagedRecord
 from service.record.record import open_sqlite
+from service.record.records import CropFilter, GallerySettings, Snapshot
+from service.record.snapshot_file import SnapshotOrigin, write_snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 LOBBY, YARD = 24, 6
@@ -224,7 +224,7 @@ def _told(found: Everything) -> dict[str, dict[str, tuple[object, ...]]]:
 
 
 def _deleted(data_dir: Path, lobby: dict[str, dict[str, object]]) -> str:
-    from service.gallery.snapshot_file import snapshot_crop_ids
+    from service.record.snapshot_file import snapshot_crop_ids
 
     (file,) = data_dir.glob("snapshots/*/*.gmn")
     (crop_id,) = set(snapshot_crop_ids(file)) - set(lobby["lobby"])

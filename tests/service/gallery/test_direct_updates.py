@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from service.device import DeviceThread
+from service.engine.device import DeviceThread
 from service.gallery.galleries import DEFAULT_GALLERY, Galleries
 from service.record.record import open_sqlite
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop

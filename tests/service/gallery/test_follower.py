@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from service.failpoints import CommitSteps
 from service.gallery import follower
 from service.gallery.galleries import DEFAULT_GALLERY
-from service.gallery.records import CropLabel, GallerySettings
+from service.ops.failpoints import CommitSteps
+from service.ops.pulse import DEAD
 from service.problems import RecordUnavailable, UnknownGallery
-from service.pulse import DEAD
+from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
 from tests.service.redis_server import redis_server

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.gallery.index import GalleryIndex
-from service.gallery.index_kinds import IndexKind, UpkeepLimits
-from service.gallery.records import CropLabel, IndexedCrop
-from service.gallery.rows import Filter
-from service.inference.torch_rows import TorchRows
+from service.engine.torch_rows import TorchRows
+from service.record.records import CropLabel, IndexedCrop
+from service.search.index import GalleryIndex
+from service.search.index_kinds import IndexKind, UpkeepLimits
+from service.search.rows import Filter
 
 DIMENSION = 8
 BLOCK_ROWS = 16

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from service.gallery.records import CropFilter, GallerySettings
-from service.gallery.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
 from service.record import sqlite_migration
 from service.record.record import Record, open_redis, open_sqlite
+from service.record.records import CropFilter, GallerySettings
+from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from gmn_client.models import IdentityDetail
-from service.gallery.records import (
+from service.problems import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
+from service.record.records import (
     CropFilter,
     GallerySettings,
     Picture,
     RequestKey,
 )
-from service.problems import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 
 EVERYTHING = CropFilter()

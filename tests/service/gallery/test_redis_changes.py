@@ -9,12 +9,12 @@ import time
 import pytest
 
 from model.problems import InputProblem
-from service.gallery.changes import Change, ChangesLost
-from service.gallery.key_records import ApiKey
-from service.gallery.records import GallerySettings
-from service.high_water import HighWaterMark
+from service.ops.high_water import HighWaterMark
 from service.problems import RecordUnavailable
+from service.record.changes import Change, ChangesLost
+from service.record.key_records import ApiKey
 from service.record.record import open_redis
+from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
 

@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 
 from model.problems import InputProblem
 from service.commands.store import store as store_command
-from service.gallery.records import CropFilter, GallerySettings
-from service.high_water import HighWaterMark
+from service.ops.high_water import HighWaterMark
 from service.problems import DamagedRedisRecord
 from service.record.crop_entries import Generation
 from service.record.encoding import seal
 from service.record.galleries import name_key
 from service.record.gallery_entries import entry_key
 from service.record.record import Record, open_redis
+from service.record.records import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import RedisServer, redis_server
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from model.problems import InputProblem
-from service.gallery.records import GallerySettings
 from service.problems import StorageFailed
 from service.record.record import open_redis
+from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import free_port, redis_server
 

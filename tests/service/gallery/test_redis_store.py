@@ -13,10 +13,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from service.gallery.records import CropFilter, GallerySettings
 from service.problems import GalleryConflict, RecordUnavailable
 from service.record import archives, galleries, restoring
 from service.record.record import Record, open_redis
+from service.record.records import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 from tests.service.redis_server import LosingProxy, redis_server

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.gallery.records import ArchivedCrop, Picture, StoredCrop
-from service.gallery.snapshot_file import (
+from service.problems import DamagedSnapshot, StorageFailed
+from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
     snapshot_content,
     write_snapshot,
 )
-from service.problems import DamagedSnapshot, StorageFailed
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

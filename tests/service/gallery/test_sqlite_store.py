@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.gallery.records import GallerySettings, Picture
 from service.record.record import open_sqlite
+from service.record.records import GallerySettings, Picture
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 SECRET = b"this person's picture " * 40

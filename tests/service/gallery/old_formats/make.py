@@ -27,7 +27,7 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 def _crop(number: int) -> Any:
     """The crop of that number, as the records of the time describe it."""
-    from service.gallery import records
+    from service.record import records
 
     image = b"\x89PNG drawn %d" % number
     said = {
@@ -55,8 +55,8 @@ def _make_first(path: Path) -> None:
 
 
 def _fill(store: Any) -> int:
-    from service.gallery.key_records import ApiKey
-    from service.gallery.records import GallerySettings
+    from service.record.key_records import ApiKey
+    from service.record.records import GallerySettings
 
     settings = GallerySettings(retention_days=36_500)
     with_dtype = "search_dtype" in inspect.signature(store.galleries.create).parameters
@@ -70,7 +70,7 @@ def _fill(store: Any) -> int:
 
 
 def _make_snapshot(store: Any, gallery: int, path: Path) -> None:
-    from service.gallery.snapshot_file import write_snapshot
+    from service.record.snapshot_file import write_snapshot
 
     with store.crops.archive(gallery) as archive:
         write_snapshot(path, archive.crops)

@@ -1,0 +1,70 @@
+"""Manage: make, change and delete galleries."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import cast
+
+from gmn_client import models
+from service.gallery.browse import describe_gallery
+from service.lifecycle.snapshot import FOLDER
+from service.record.records import GallerySettings, SettingsChanges
+from service.runtime import Runtime
+
+
+async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:
+    """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
+
+    async def section() -> None:
+        await runtime.galleries.create(name, settings)
+        await runtime.audit.done("create_gallery", gallery=name)
+
+    await runtime.sections.run(section)
+    return await describe_gallery(runtime, name)
+
+
+async def change_gallery(
+    runtime: Runtime, name: str, changes: SettingsChanges, reset_calibration: bool = False
+) -> models.Gallery:
+    """Changes the given settings of a gallery; raises `UnknownGallery`.
+
+    A calibration that is reset or switched off is dropped with the searches behind it; a shorter
+    retention deletes at the next housekeeping.
+    """
+    target, store = runtime.galleries.get(name), runtime.galleries.store
+    details = cast("dict[str, str | int | None]", changes)
+    if reset_calibration:
+        details = {**details, "calibration": "reset"}
+
+    async def section() -> None:
+        async with runtime.audit.trail("change_gallery", gallery=name, details=details):
+            await runtime.galleries.configure(name, changes)
+            if reset_calibration or changes.get("calibration") == "off":
+                runtime.kept_searches.drop(target.gallery_id)
+                await runtime.galleries.write(lambda: store.calibrations.drop(target.gallery_id))
+                runtime.calibrations.forget(target)
+
+    await runtime.sections.run(section)
+    return await describe_gallery(runtime, name)
+
+
+async def delete_gallery(runtime: Runtime, name: str) -> int:
+    """Deletes a gallery with its crops, jobs and snapshots; answers how many crops.
+
+    Raises:
+        UnknownGallery, GalleryConflict: nothing was deleted.
+    """
+    target = runtime.galleries.get(name)
+
+    async def section() -> int:
+        async with runtime.audit.trail("delete_gallery", gallery=name) as result:
+            removed = await runtime.galleries.delete(name)
+            result["count"] = removed
+            runtime.kept_searches.drop(target.gallery_id)
+            runtime.calibrations.forget(target)
+            folder = runtime.files / FOLDER / str(target.gallery_id)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return removed
+
+    return await runtime.sections.run(section, runtime.snapshot_lock)

@@ -1,0 +1,141 @@
+"""The FastAPI application: routers, errors, limits, and pages that load nothing from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+
+from service.http.bodies import BodyLimit, OneLength
+from service.http.dependencies import KnowsParameters, WaitsForGallery
+from service.http.document import complete_document
+from service.http.errors import handle_errors
+from service.http.headers import SecurityHeaders
+from service.http.middleware import CancelWhenGone, RequestContext
+from service.http.origin import SameOrigin
+from service.http.page import add_page
+from service.http.routes import (
+    comparisons,
+    crops,
+    galleries,
+    health,
+    identities,
+    imports,
+    jobs,
+    model,
+    queries,
+    snapshots,
+)
+from service.http.security import Guard
+from service.lifecycle.background import background_work
+from service.ops.logs import log_loop_error
+from service.runtime import Runtime
+from service.settings import Settings
+
+ROUTERS = (
+    galleries,
+    crops,
+    identities,
+    queries,
+    imports,
+    jobs,
+    snapshots,
+    comparisons,
+    model,
+    health,
+)
+VERSION = "0.1.0"
+DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, and says how sure it
+is. Images are multipart files named `images`; every other input is a form field or a query
+parameter; errors are RFC 9457 problem documents."""
+
+
+def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        settings: the configuration.
+        runtime: what was opened already; by default it is opened when the server starts. Either
+            way it is closed when the server stops.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(log_loop_error)
+        opened = runtime
+        if opened is None:
+            opened = await asyncio.to_thread(Runtime.open, settings)
+        app.state.runtime = opened
+        app.state.metrics = opened.metrics
+        try:
+            async with background_work(opened):
+                yield
+        finally:
+            await opened.sections.ended()
+            await asyncio.to_thread(opened.close)
+
+    app = FastAPIOffline(
+        title="GMN person re-identification",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/assets",
+        # Operation ids are the names of the functions, which are unique.
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for module in ROUTERS:
+        app.include_router(module.router, dependencies=[KnowsParameters, WaitsForGallery])
+    handle_errors(app)
+    _surround(app, settings)
+    _complete_document(app)
+    add_page(app)
+    return app
+
+
+def _surround(app: FastAPI, settings: Settings) -> None:
+    # The last one added is the outermost.
+    app.add_middleware(CancelWhenGone)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_queued_bytes=settings.max_queued_bytes,
+        timeout_s=settings.body_timeout_s,
+        min_rate=settings.min_body_rate,
+        max_import_bytes=settings.max_import_bytes,
+    )
+    app.add_middleware(Guard, routes=app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            expose_headers=["GMN-Stale", "Location", "Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(SameOrigin, host=settings.host, welcome=settings.cors_origins)
+    app.add_middleware(OneLength)
+    app.add_middleware(RequestContext)
+    app.add_middleware(SecurityHeaders)
+
+
+def _complete_document(app: FastAPI) -> None:
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            complete_document(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

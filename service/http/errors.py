@@ -1,0 +1,215 @@
+"""The one error format: RFC 9457 problem documents, for whatever goes wrong."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from gmn_client.models import Problem, RefusedImage
+from model.crops.decode import CropProblem
+from service.http.keys import redacted
+from service.problems import (
+    DeviceFull,
+    DeviceLost,
+    InvalidField,
+    QueueFull,
+    RecordUnavailable,
+    ServiceProblem,
+    Unauthorised,
+    UnusableImages,
+    VersionNotReached,
+)
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger(__name__)
+
+STATUS_OF_CODE = {
+    "unauthorised": 401,
+    "forbidden": 403,
+    "invalid_request": 422,
+    "invalid_field": 422,
+    "unusable_images": 422,
+    "unknown_gallery": 404,
+    "unknown_crop": 404,
+    "unknown_picture": 404,
+    "unknown_identity": 404,
+    "unknown_job": 404,
+    "unknown_snapshot": 404,
+    "request_conflict": 422,
+    "damaged_snapshot": 409,
+    "damaged_record": 500,
+    "gallery_conflict": 409,
+    "needs_reindex": 409,
+    "version_not_reached": 503,
+    "queue_full": 429,
+    "record_unavailable": 503,
+    "storage_failed": 507,
+    "service_stopping": 503,
+    "device_full": 503,
+    "device_lost": 503,
+    "not_embedded": 500,
+}
+CODE_OF_STATUS = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    429: "queue_full",
+    500: "internal_error",
+    503: "not_ready",
+}
+
+
+ASK_AGAIN = (QueueFull, RecordUnavailable, VersionNotReached, DeviceFull, DeviceLost)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document as an answer; a key that was sent in a wrong place is not repeated."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return redacted(super().render(content).decode()).encode()
+
+
+def problem(code: str, detail: str, status: int | None = None, **more: Any) -> Problem:
+    """A problem document; the code is its stable name, an image's problem is 422 by default."""
+    return Problem(
+        type=f"urn:gmn:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status or STATUS_OF_CODE.get(code, 422),
+        detail=detail,
+        **more,
+    )
+
+
+def refused_image(refused: CropProblem) -> RefusedImage:
+    """The entry of one image among several."""
+    return RefusedImage(problem=problem(refused.code, refused.detail))
+
+
+def none_usable(answer: BaseModel) -> Problem:
+    """The problem of a request of which no image could be used, from the answer's `results`."""
+    results = answer.model_dump(mode="json")["results"]
+    detail = f"none of the {len(results)} images could be used; results says why, one by one"
+    return problem("unusable_images", detail, results=results)
+
+
+def answer_problem(
+    request: Request, document: Problem, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The HTTP answer that a problem is."""
+    state = request.scope.get("state", {})
+    document = document.model_copy(update={"request_id": state.get("request_id")})
+    metrics = getattr(request.app.state, "metrics", None)
+    if metrics is not None:
+        metrics.problems.labels(document.type.rpartition(":")[2]).inc()
+    return ProblemResponse(
+        document.model_dump(mode="json", exclude_none=True),
+        status_code=document.status,
+        headers=headers,
+    )
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Makes every error of an app a problem document."""
+    app.exception_handler(ServiceProblem)(_service_problem)
+    app.exception_handler(RequestValidationError)(_invalid_request)
+    app.exception_handler(HTTPException)(_http_error)
+
+
+def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+    """The HTTP answer to what the service refuses."""
+    headers = None
+    if isinstance(error, ASK_AGAIN):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    elif isinstance(error, Unauthorised):
+        headers = {"WWW-Authenticate": "Bearer"}
+    more: dict[str, Any] = {}
+    if isinstance(error, InvalidField):
+        more["errors"] = error.errors
+    elif isinstance(error, UnusableImages):
+        more["results"] = [
+            refused_image(one).model_dump(mode="json") if one else {} for one in error.outcomes
+        ]
+    return answer_problem(request, problem(error.code, error.detail, **more), headers)
+
+
+async def _service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+    return answer_service_problem(request, error)
+
+
+async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    fields = [
+        {"field": _field(one["loc"]), "message": _message(request, one)} for one in error.errors()
+    ]
+    detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
+    return answer_problem(request, problem("invalid_field", detail, errors=fields))
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}; /docs lists every call"
+    elif error.status_code == 400:
+        detail = f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
+    headers = dict(error.headers) if error.headers else None
+    if error.status_code == 405 and (calls := _methods_of(request)):
+        # The framework names the methods of one route, and a path may have several.
+        headers = {"Allow": ", ".join(calls)}
+    return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    path = request.scope["path"]
+    return sorted(
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if isinstance(route.original_route, APIRoute) and route.path_regex.match(path)
+        for method in route.methods or ()
+    )
+
+
+def _message(request: Request, error: dict[str, Any]) -> str:
+    message = str(error["msg"])
+    if "Expected UploadFile" in message:
+        return "is text; send each image as a file part, with a file name"
+    if error["type"] == "extra_forbidden":
+        return unknown_name(request, str(error["loc"][-1]))
+    return message.removeprefix("Value error, ")
+
+
+def unknown_name(request: Request, name: str) -> str:
+    """What is wrong with a field or query parameter that the called route does not have."""
+    dependant = request.scope["route"].dependant
+    known = names_of([*dependant.query_params, *dependant.body_params])
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
+    return f"this call has no such field; {hint}"
+
+
+def names_of(parameters: Sequence[Any]) -> set[str]:
+    """The names that a route's parameters stand for, those of a form's fields among them."""
+    names: set[str] = set()
+    for one in parameters:
+        names |= set(getattr(one.field_info.annotation, "model_fields", (one.alias,)))
+    return names
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location[1:]) or str(location[0])

@@ -1,0 +1,400 @@
+"""What is sent with images: form fields, or query parameters of the same names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import UploadFile
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from gmn_client.models import RetentionFrom
+from model.calibration import Scoring
+from service.gallery.enroll import ImageToEnroll
+from service.gallery.naming import checked_camera, checked_metadata, checked_text
+from service.jobs.import_crops import ImportOptions
+from service.problems import InvalidField
+from service.record.records import CalibrationMode, SettingsChanges
+from service.search.compare import ComparisonOptions, PairOperatingPoint
+from service.search.ranking import GroupBy, OperatingPoint, RankingOptions
+from service.search.rows import Filter
+
+GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+FILTERS = {
+    "cameras",
+    "exclude_cameras",
+    "captured_after",
+    "captured_before",
+    "camera",
+    "camera_disjoint",
+}
+Value = TypeVar("Value")
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+def _split(value: Any) -> Any:
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return value
+    names = (name.strip() for part in parts for name in str(part).split(","))
+    return [name for name in names if name]
+
+
+def _moment(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{value[:40]!r} is no RFC 3339 time with a time zone; write it like 2026-03-01T09:30:00Z"
+    )
+
+
+def _without_empty(value: Any) -> Any:
+    # `/docs` sends an empty text for a picker in which no file was chosen.
+    return [item for item in value if item != ""] if isinstance(value, list) else value
+
+
+# Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Images = Annotated[
+    list[UploadFile],
+    BeforeValidator(_without_empty),
+    Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes."),
+]
+
+
+class Form(BaseModel):
+    """Base of every form: a field it does not know is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EnrollFields(Form):
+    """Each field once for every image, or as often as there are images; empty means unknown."""
+
+    identity: Annotated[list[str], Field(description="Who it shows.", examples=[["0042"]])] = []
+    camera: Annotated[list[str], Field(description="Which camera.", examples=[["east"]])] = []
+    captured_at: Annotated[
+        list[str], Field(description="RFC 3339, with zone.", examples=[["2026-03-01T09:30:00Z"]])
+    ] = []
+    external_id: Annotated[list[str], Field(description="Your own id.")] = []
+    metadata: Annotated[
+        list[str], Field(description="A JSON object.", examples=[['{"shift": "night"}']])
+    ] = []
+
+    def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
+        """The images with what is said of each."""
+        count = len(images)
+        columns = zip(
+            images,
+            _per_image("identity", self.identity, count, checked_text),
+            _per_image("camera", self.camera, count, checked_camera),
+            _per_image("captured_at", self.captured_at, count, _captured),
+            _per_image("external_id", self.external_id, count, checked_text),
+            _per_image("metadata", self.metadata, count, checked_metadata),
+            strict=True,
+        )
+        return [ImageToEnroll(*column) for column in columns]
+
+
+class EnrollForm(EnrollFields):
+    """One or many images to enrol."""
+
+    images: Images = []
+
+
+class QueryFields(Form):
+    """What is asked of a ranking."""
+
+    crop_id: str | None = Field(None, description="Query by a crop of this gallery instead.")
+    mode: Literal["multi_shot", "separate"] = Field(
+        "multi_shot", description="Several images: one person (mean score), or one answer each."
+    )
+    top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
+    rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
+    scoring: Scoring | None = Field(
+        None, description="The artefact's default unless given; /v1/model lists those it offers."
+    )
+    group_by: GroupBy = "crop"
+    operating_point: OperatingPoint = "far_1e-2"
+    cameras: Names = Field((), description="Only these; repeated or comma-separated.")
+    exclude_cameras: Names = Field((), description="None of these.")
+    captured_after: Moment | None = Field(None, description="Only from then on.")
+    captured_before: Moment | None = Field(None, description="Only up to then.")
+    camera: str | None = Field(None, description="Which camera took the images that are sent.")
+    camera_disjoint: bool = Field(
+        False, description="Leave out the camera of the query: `camera`, or that of `crop_id`."
+    )
+    min_version: int = Field(
+        0, ge=0, description="Wait until the gallery shows at least this version."
+    )
+    purpose: str | None = Field(
+        None,
+        max_length=256,
+        description="Why it is asked, such as a case number: kept in the audit log as it is.",
+    )
+
+    def filters(self) -> dict[str, Any]:
+        """What was asked for that leaves crops out, for the audit log."""
+        return self.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
+
+    def options(self) -> RankingOptions:
+        """As the operation takes it."""
+        after, before = self.captured_after, self.captured_before
+        if after is not None and before is not None and after > before:
+            raise InvalidField(
+                "captured_after: is later than captured_before, so that no crop could pass; "
+                "exchange the two",
+                "captured_before",
+            )
+        excluded = self.exclude_cameras
+        if self.camera_disjoint and self.crop_id is None:
+            if self.camera is None:
+                raise InvalidField(
+                    "camera_disjoint: of which camera are the images? Send it as camera"
+                )
+            excluded = (*excluded, self.camera)
+        return RankingOptions(
+            camera_disjoint=self.camera_disjoint,
+            top_k=self.top_k,
+            rerank_depth=self.rerank_depth,
+            scoring=self.scoring,
+            group_by=self.group_by,
+            operating_point=self.operating_point,
+            wanted=Filter(
+                cameras=self.cameras,
+                exclude_cameras=excluded,
+                captured_after=self.captured_after,
+                captured_before=self.captured_before,
+            ),
+        )
+
+
+class QueryForm(QueryFields):
+    """One or several images, or `crop_id`."""
+
+    images: Images = []
+
+
+class PairFields(Form):
+    """How a pair is judged."""
+
+    scoring: Scoring | None = Field(
+        None, description="The artefact's default unless given; /v1/model lists those it offers."
+    )
+    operating_point: PairOperatingPoint | OperatingPoint | None = Field(
+        None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
+    )
+    gallery: str | None = Field(
+        None, description="Judge as a result of a search of this gallery, by its calibration."
+    )
+    explain: bool = Field(
+        False, description="Also tell which regions spoke for one person and which against."
+    )
+
+    def options(self) -> ComparisonOptions:
+        """As the operation takes it."""
+        return ComparisonOptions(self.scoring, self.operating_point, self.gallery, self.explain)
+
+
+class PairForm(PairFields):
+    """Exactly two images."""
+
+    images: Images = []
+
+
+class ImagesForm(Form):
+    """One or many images."""
+
+    images: Images = []
+
+
+class GalleryFields(Form):
+    """A gallery to be made."""
+
+    name: str | None = Field(
+        None,
+        description="Letters, digits, dot, dash and underscore, 64 at most.",
+        examples=["lobby"],
+        json_schema_extra={"pattern": GALLERY_NAME.pattern},
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not GALLERY_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name[:80]!r} cannot name a gallery; use up to 64 letters, digits, dots, dashes "
+                "and underscores, beginning with a letter or a digit"
+            )
+        return name
+
+
+class GallerySettingsFields(Form):
+    """What can be changed of a gallery; what is left out stays."""
+
+    retention_days: int | None = Field(
+        None, ge=0, le=36_500, description="Crops older than that are deleted; 0 keeps all."
+    )
+    retention_from: RetentionFrom | None = Field(
+        None,
+        description="Whether a crop's age counts from its capture (or else its enrolment), or "
+        "always from its enrolment.",
+    )
+    calibration: CalibrationMode | Literal["reset"] | None = Field(
+        None,
+        description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
+        "stay as they are (frozen), or are the artefact's (off); reset drops what was learnt and "
+        "begins anew.",
+    )
+    recalibration: bool | None = Field(
+        None, description="The same as `calibration`: true for on, false for off."
+    )
+
+    def changes(self) -> SettingsChanges:
+        """The settings that were sent; raises `InvalidField` for two that contradict."""
+        changes: SettingsChanges = {}
+        if self.retention_days is not None:
+            changes["retention_days"] = self.retention_days or None
+        if self.retention_from is not None:
+            changes["retention_from"] = self.retention_from
+        if self.calibration is not None and self.recalibration is not None:
+            raise InvalidField(
+                "recalibration: is the older name of calibration; send one of the two"
+            )
+        if self.recalibration is not None:
+            changes["calibration"] = "on" if self.recalibration else "off"
+        if self.calibration is not None:
+            changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
+        return changes
+
+    @property
+    def resets(self) -> bool:
+        """Whether what was learnt of the gallery's searches is to be dropped."""
+        return self.calibration == "reset"
+
+
+class NewGalleryFields(GallerySettingsFields, GalleryFields):
+    """A gallery to be made, and how it shall be kept."""
+
+
+class IdentityFields(Form):
+    """What to call somebody from now on."""
+
+    new_identity: str | None = Field(
+        None, description="Another name; one that is there already is merged into."
+    )
+
+    def name(self) -> str:
+        """The name; raises `InvalidField` where there is none that can be used."""
+        if not self.new_identity:
+            raise InvalidField("new_identity: is missing; send the name to bear from now on")
+        return checked_text("new_identity", self.new_identity)
+
+
+class ImportFields(Form):
+    """What is to be imported, and what is said of all of it."""
+
+    folder: str | None = Field(
+        None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
+    )
+    manifest: str | None = Field(
+        None, description="A CSV file in it: path,identity,camera[,captured_at]."
+    )
+    identity: str | None = Field(None, description="Of every image, where there is no manifest.")
+    camera: str | None = Field(None, description="Of every image, where there is no manifest.")
+
+    def options(self) -> ImportOptions:
+        """As the operation takes it."""
+        return ImportOptions(
+            identity=checked_text("identity", self.identity) if self.identity else None,
+            camera=checked_camera("camera", self.camera) if self.camera else None,
+            manifest=checked_text("manifest", self.manifest) if self.manifest else None,
+        )
+
+
+class ImportForm(ImportFields):
+    """An archive to import, or a folder that the service can read."""
+
+    archive: UploadFile | None = Field(None, description="A zip or tar file of images.")
+
+
+class JobsQuery(Form):
+    """Which jobs are listed."""
+
+    gallery: str | None = Field(None, description="Only of this gallery.")
+    limit: int = Field(100, ge=1, le=1000, description="How many of the newest.")
+
+
+class PageQuery(Form):
+    """Which page of a listing."""
+
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before; left out for the first."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Results on one page.")
+
+
+class IdentitiesQuery(PageQuery):
+    """Which identities are listed."""
+
+    query: str = Field(
+        "", max_length=256, description="Only those that contain this, in any case; all if empty."
+    )
+
+
+class CropsQuery(PageQuery):
+    """Which crops are listed."""
+
+    cursor: str | None = Field(
+        None,
+        description="`next_cursor` of the page before; left out for the first.",
+        json_schema_extra={"pattern": "^[0-9]{1,18}$"},
+    )
+    identity: str | None = Field(None, description="Only of this identity.")
+    camera: str | None = Field(None, description="Only of this camera.")
+    external_id: str | None = Field(None, description="Only with this id of yours.")
+
+
+class ModelQuery(Form):
+    """For what the model's thresholds are told."""
+
+    gallery_size: int = Field(
+        1000, ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."
+    )
+
+
+def merged(kind: type[Fields], form: BaseModel, query: BaseModel) -> Fields:
+    """Fields from the form and the query string; where both name one, the form's holds."""
+    given = query.model_dump(exclude_unset=True) | form.model_dump(
+        exclude_unset=True, exclude={"images", "archive"}
+    )
+    return kind.model_validate(given)
+
+
+def _per_image(
+    name: str, values: list[str], count: int, read: Callable[[str, str], Value]
+) -> list[Value | None]:
+    if len(values) not in (0, 1, count):
+        raise InvalidField(
+            f"{name}: given {len(values)} times for {count} images; give it once for all of them, "
+            "or once for each in their order, empty where unknown"
+        )
+    read_values = [read(name, value) if value else None for value in values] or [None]
+    return read_values * count if len(read_values) == 1 else read_values
+
+
+def _captured(name: str, value: str) -> datetime:
+    try:
+        moment: datetime = _moment(value)
+    except ValueError as error:
+        raise InvalidField(f"{name}: {error}") from error
+    return moment

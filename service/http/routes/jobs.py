@@ -1,0 +1,141 @@
+"""`/v1/jobs`: how far long work is, what went wrong in it, and stopping it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
+from sse_starlette import EventSourceResponse
+
+from gmn_client.models import Job, JobProblem, Jobs
+from service.http.dependencies import RuntimeDep, refusals
+from service.http.forms import JobsQuery
+from service.http.security import CallerDep, needs
+from service.jobs import jobs
+from service.problems import UnknownJob
+from service.record.job_records import Job as JobRecord
+from service.runtime import Runtime
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+JobId = Annotated[str, Path(description="A job's id.")]
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Proxies close a connection on which nothing is sent for a minute or so.
+KEEP_ALIVE_SECONDS = 15.0
+REPORT_COLUMNS = ("position", "source", "code", "detail")
+
+
+@router.get("", responses=refusals(404), dependencies=[needs("query", "enroll")])
+async def list_jobs(
+    runtime: RuntimeDep, caller: CallerDep, asked: Annotated[JobsQuery, Query()]
+) -> Jobs:
+    """The newest jobs first, of the galleries that the key is for."""
+    if asked.gallery is not None:
+        caller.require_gallery(asked.gallery)
+    found = await jobs.list_jobs(runtime, asked.gallery, asked.limit)
+    shown = [(gallery_name(runtime, job), job) for job in found]
+    return Jobs(results=[_as_sent(name, job) for name, job in shown if caller.may_see(name)])
+
+
+@router.get("/{job_id}", responses=refusals(404), dependencies=[needs("query", "enroll")])
+async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
+    """How far a job is."""
+    return await _shown(runtime, caller, job_id)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses=refusals(404)
+    | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
+    dependencies=[needs("query", "enroll")],
+)
+async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> EventSourceResponse:
+    """Server-sent events named `progress`, each the job as JSON, until it has ended."""
+    await _shown(runtime, caller, job_id)
+
+    async def events() -> AsyncIterator[dict[str, str]]:
+        try:
+            async for job in jobs.watch_job(runtime, job_id):
+                shown = _as_sent(gallery_name(runtime, job), job)
+                yield {"event": "progress", "data": shown.model_dump_json()}
+        except UnknownJob as problem:
+            yield {"event": "gone", "data": problem.detail}
+
+    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
+
+
+@router.get(
+    "/{job_id}/report",
+    response_class=StreamingResponse,
+    responses=refusals(404)
+    | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
+    dependencies=[needs("query", "enroll")],
+)
+async def read_job_report(
+    runtime: RuntimeDep, caller: CallerDep, job_id: JobId
+) -> StreamingResponse:
+    """What is wrong with which file, as CSV."""
+    await _shown(runtime, caller, job_id)
+
+    async def lines() -> AsyncIterator[str]:
+        yield _csv(REPORT_COLUMNS)
+        async for problem in jobs.read_problems(runtime, job_id):
+            yield _row(problem)
+
+    name = f'attachment; filename="{job_id}.csv"'
+    return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
+
+
+@router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
+async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
+    """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
+
+    A reindex is stopped by whoever may begin one: that takes `admin`.
+    """
+    shown = await _shown(runtime, caller, job_id)
+    if shown.kind == "reindex":
+        caller.require(["admin"])
+    job = await jobs.cancel_job(runtime, job_id)
+    return _as_sent(gallery_name(runtime, job), job)
+
+
+def gallery_name(runtime: Runtime, job: JobRecord) -> str:
+    """The gallery a job works on; raises `UnknownJob` where it was deleted."""
+    gallery = runtime.galleries.by_id(job.gallery_id)
+    if gallery is None:
+        raise UnknownJob(job.job_id)
+    return gallery.name
+
+
+def accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
+    """The answer to whoever began a job: where to look for it."""
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return _as_sent(gallery_name(runtime, job), job)
+
+
+def _as_sent(gallery: str, job: JobRecord) -> Job:
+    return Job.model_validate(vars(job) | {"gallery": gallery})
+
+
+async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> Job:
+    job = await jobs.find_job(runtime, job_id)
+    name = gallery_name(runtime, job)
+    caller.require_gallery(name)
+    return _as_sent(name, job)
+
+
+def _row(problem: JobProblem) -> str:
+    # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
+    texts = (problem.source, problem.code, problem.detail)
+    safe = [f"'{text}" if text.startswith(FORMULAS) else text for text in texts]
+    return _csv((str(problem.position), *safe))
+
+
+def _csv(values: tuple[str, ...]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()

@@ -1,0 +1,47 @@
+"""`/v1/model`: what is served."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from gmn_client.answers import ModelInfo
+from service.http.dependencies import RuntimeDep, refusals
+from service.http.forms import ModelQuery
+from service.http.security import needs
+
+router = APIRouter(prefix="/v1", tags=["model"])
+
+
+@router.get("/model", responses=refusals(), dependencies=[needs("query")])
+async def read_model(
+    runtime: RuntimeDep,
+    asked: Annotated[ModelQuery, Query()],
+) -> ModelInfo:
+    """The artefact's name, its own description, and what it runs on.
+
+    Operating points are for a gallery of `gallery_size` crops.
+    """
+    description = runtime.description
+    provenance = description.provenance
+    calibration = description.calibration
+    points: dict[str, Any] = {
+        name: calibration.operating_points(name, asked.gallery_size)
+        for name in description.scorings
+    }
+    name, *previous = (model.name for model in runtime.models.values())
+    described = description.model_dump(mode="json") | {
+        "artefact": name,
+        # An older artefact has no list of sources, but its recipe names them.
+        "provenance": provenance.model_dump(mode="json")
+        | {"sources": [one.model_dump(mode="json") for one in provenance.all_sources]},
+        "previous": previous,
+        "scorings": description.scorings,
+        "default_scoring": description.default_scoring,
+        "calibration_version": runtime.calibration_version,
+        "device": str(runtime.networks.device),
+        **runtime.model.runtime.model_dump(),
+        "operating_points": {"gallery_size": asked.gallery_size} | points,
+    }
+    return ModelInfo.model_validate(described)

@@ -1,0 +1,180 @@
+"""Forget: delete crops, or a person with all that is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from gmn_client.models import ForgottenIdentity, Remainder, Removal
+from service.gallery.gallery import Gallery
+from service.lifecycle.pictures import remove_pictures
+from service.lifecycle.snapshot import is_in_snapshots, take_removed_out_of_snapshots
+from service.ops.failpoints import Failpoint, passed
+from service.problems import StorageFailed, UnknownIdentity
+from service.runtime import Runtime
+
+CROPS_PER_SWEEP = 1000
+MOST_JOBS = 1000
+
+
+async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
+    """Deletes one crop with its vector and picture.
+
+    Raises:
+        UnknownGallery, UnknownCrop: there is nothing to delete.
+        StorageFailed: the crop is still there.
+    """
+
+    async def section() -> Removal:
+        async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
+            removal = await runtime.galleries.remove_crop(gallery, crop_id)
+            await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
+        return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
+
+    return await runtime.sections.run(section)
+
+
+async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> ForgottenIdentity:
+    """Deletes every crop of a person, from every snapshot too.
+
+    Out of a snapshot is taken whoever bears the name there, also where the gallery itself no longer
+    knows it: a restore would bring them back.
+
+    Raises:
+        UnknownGallery, UnknownIdentity: there is nothing to delete.
+        StorageFailed: nothing was deleted.
+        DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
+    """
+    target = runtime.galleries.get(gallery)
+
+    async def section() -> tuple[int, int, dict[str, int]]:
+        async with runtime.audit.trail(
+            "forget_identity", gallery=gallery, identity=identity
+        ) as result:
+            try:
+                removal = await runtime.galleries.remove_identity(gallery, identity)
+                version, removed = removal.version, len(removal.row_ids)
+                await _remove_pictures(runtime, target, removal.crop_ids)
+            except UnknownIdentity:
+                if not await is_in_snapshots(runtime, target, identity):
+                    raise
+                version, removed = target.version, 0
+            result["count"] = removed
+            passed(Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS)
+            return version, removed, await take_removed_out_of_snapshots(runtime, target, identity)
+
+    # The lock is held from before the deletion, so that no restore comes in between.
+    version, removed, taken = await runtime.sections.run(section, runtime.snapshot_lock)
+    remaining = await _remaining(runtime, target)
+    return ForgottenIdentity(
+        gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
+    )
+
+
+async def forget_expired(runtime: Runtime, target: Gallery) -> int:
+    """Deletes what a gallery's retention no longer allows; answers how many crops."""
+    days = target.settings.retention_days
+    if days is None:
+        return 0
+    oldest = datetime.now(UTC) - timedelta(days=days)
+
+    async def section() -> int:
+        removed = await runtime.galleries.remove_older(target, oldest, CROPS_PER_SWEEP)
+        if removed:
+            await runtime.audit.done("delete_expired", gallery=target.name, count=removed)
+        return removed
+
+    total = 0
+    while removed := await runtime.sections.run(section):
+        total += removed
+    return total
+
+
+async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:
+    try:
+        await remove_pictures(runtime, target, crop_ids)
+    except OSError as error:
+        raise StorageFailed(
+            f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
+            " housekeeping tries again every GMN_HOUSEKEEPING_SECONDS"
+        ) from error
+
+
+async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
+    store = runtime.galleries.store
+    remaining = [
+        (
+            "record store",
+            "the ids of the deleted crops, so that no restore brings them back",
+            "the gallery is deleted",
+        ),
+        (
+            "audit log",
+            "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
+            "and the purposes that searches were sent with, word for word",
+            "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
+            "for ids and purposes",
+        ),
+        (
+            "answers to an Idempotency-Key",
+            "ids of crops, no identity",
+            "a day after the enrolment",
+        ),
+        (
+            "other galleries and their snapshots",
+            "crops enrolled there, also under the same identity",
+            "the identity is forgotten there too",
+        ),
+        (
+            "backups and other copies of the data directory, and the disk below it",
+            "whatever they held",
+            "whoever made them deletes them; this service does not know of them",
+        ),
+        (
+            "logs of proxies and clients",
+            "the address of this request, which names the identity; the service's log does not",
+            "they are rotated",
+        ),
+    ]
+    if runtime.settings.images_url:
+        remaining.append(
+            (
+                "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
+                "images of the deleted crops",
+                "its own rules delete them",
+            )
+        )
+    if runtime.settings.redis_url:
+        remaining += [
+            (
+                "Redis' append-only file",
+                "the deleted crops",
+                "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
+            ),
+            (
+                "answers to the last writes, in Redis",
+                "ids of crops, and identities that a warning named",
+                "five minutes after the write",
+            ),
+        ]
+    jobs = await runtime.galleries.read(lambda: store.jobs.page(target.gallery_id, MOST_JOBS))
+    imports = [job for job in jobs if job.kind == "import"]
+    if imports:
+        remaining.append(
+            (
+                "the list of jobs",
+                "the identity that an import was given for all of its images, and names of files "
+                "that could not be used",
+                "the gallery is deleted",
+            )
+        )
+    remaining += [
+        (
+            f"import job {job.job_id}",
+            "images still to be enrolled, which may show this person again",
+            "the job has ended",
+        )
+        for job in imports
+        if not job.finished
+    ]
+    return [Remainder(where=where, what=what, until=until) for where, what, until in remaining]

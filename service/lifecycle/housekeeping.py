@@ -1,0 +1,118 @@
+"""Housekeeping: what has to be done now and then, and at the start, without being asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+
+from filelock import Timeout
+
+from service.jobs.import_crops import FOLDER as IMPORTS
+from service.lifecycle.forget import forget_expired
+from service.lifecycle.pictures import remove_strays as remove_stray_pictures
+from service.lifecycle.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
+from service.ops.critical_sections import file_lock
+from service.ops.pulse import Pulse, beat
+from service.problems import ServiceProblem
+from service.runtime import Runtime
+
+log = logging.getLogger(__name__)
+LOCK = "housekeeping.lock"
+RECEIVED_WITHIN_SECONDS = 3600.0
+
+
+async def keep_house(runtime: Runtime, pulse: Pulse | None = None) -> None:
+    """Does everything that is due, again and again, until it is cancelled.
+
+    Of several processes on one data directory one does it at a time.
+
+    Args:
+        runtime: of the service.
+        pulse: rests from one time to the next.
+    """
+    pulse = pulse or Pulse()
+    while True:
+        try:
+            async with file_lock(runtime.files / LOCK, blocking=False):
+                await _keep_house_once(runtime)
+        except Timeout:
+            log.debug("another process does the housekeeping")
+        except Exception:
+            # What is not kept today is kept next time; requests do not wait for it.
+            log.exception("housekeeping was cut off")
+        with pulse.resting():
+            await asyncio.sleep(runtime.settings.housekeeping_seconds)
+
+
+async def remove_strays(runtime: Runtime) -> None:
+    """Removes files of which there is no record: cut copies, and what belonged to galleries gone.
+
+    To be called before the first request, since a file comes before its record; other processes
+    hold the lock of snapshots in between.
+    """
+    try:
+        await runtime.sections.run(
+            lambda: asyncio.to_thread(_remove_stray_snapshots, runtime), runtime.snapshot_lock
+        )
+        shared = runtime.settings.shares_record
+        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=shared)
+    except ServiceProblem as problem:
+        log.error("housekeeping of files that belong to nothing: %s", problem.detail)
+
+
+async def _keep_house_once(runtime: Runtime) -> None:
+    for gallery in runtime.galleries.all():
+        beat()
+        try:
+            await forget_expired(runtime, gallery)
+            # Whoever was deleted leaves the snapshots too, also after a process that died
+            # between the two.
+            await runtime.sections.run(
+                partial(take_removed_out_of_snapshots, runtime, gallery), runtime.snapshot_lock
+            )
+        except ServiceProblem as problem:
+            log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
+    try:
+        # Jobs are deleted with their gallery.
+        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
+        await remove_stray_pictures(runtime)
+    except (OSError, ServiceProblem) as problem:
+        log.error("housekeeping of imports and of images kept elsewhere: %s", problem)
+
+
+def _remove_stray_snapshots(runtime: Runtime) -> None:
+    store = runtime.galleries.store
+    known = {
+        f"{record.gallery_id}/{snapshot.snapshot_id}{suffix}"
+        for record in store.galleries.all()
+        for snapshot in store.snapshots.all(record.gallery_id)
+        # Where a rewrite was cut off the journal alone makes the file whole again.
+        for suffix in (SUFFIX, f"{SUFFIX}-journal")
+    }
+    folder = runtime.files / FOLDER
+    for file in folder.glob("*/*"):
+        if str(file.relative_to(folder)) not in known:
+            log.warning("removed %s, a snapshot that belongs to nothing", file.name)
+            file.unlink(missing_ok=True)
+
+
+def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
+    store = runtime.galleries.store
+    for spool in (runtime.files / IMPORTS).glob("*"):
+        job = store.jobs.get(spool.name)
+        # An archive may be received now, by this process or another, and has no job yet.
+        young = receiving and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS
+        if (job is None and not young) or (job is not None and job.finished):
+            log.warning("removed the files of import %s, which has ended", spool.name)
+            shutil.rmtree(spool, ignore_errors=True)
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,232 @@
+"""Snapshot: copy a gallery while it is served, and put a copy back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+from gmn_client.models import RestoredSnapshot
+from service.gallery.galleries import named
+from service.gallery.gallery import Gallery
+from service.lifecycle.pictures import with_picture
+from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
+from service.ops.durable import sync
+from service.ops.failpoints import CommitSteps, Failpoint, passed
+from service.problems import RecordUnavailable, UnknownSnapshot
+from service.record.records import ArchivedCrop, Snapshot
+from service.record.snapshot_file import (
+    SnapshotOrigin,
+    read_snapshot,
+    remove_from_snapshot,
+    snapshot_crop_ids,
+    snapshot_crop_ids_of,
+    write_snapshot,
+)
+from service.runtime import Runtime
+
+RESTORE = CommitSteps.of("restore")
+FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
+
+
+async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
+    """Copies a gallery as it is at this moment into a file, while reads and writes go on.
+
+    Raises:
+        UnknownGallery: there is none of that name.
+        StorageFailed: the disk did not take it; nothing is left of it.
+    """
+    runtime.room.require()
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
+    path = snapshot_path(runtime, target, snapshot_id)
+
+    def copy() -> Snapshot:
+        with store.crops.archive(target.gallery_id) as archive:
+            crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
+            origin = SnapshotOrigin(gallery, archive.embedding_fingerprint, archive.version)
+            content = write_snapshot(path, crops, origin)
+        passed(Failpoint.SNAPSHOT__IN_PLACE)
+        return Snapshot(
+            snapshot_id=snapshot_id,
+            gallery_id=target.gallery_id,
+            version=archive.version,
+            embedding_fingerprint=archive.embedding_fingerprint,
+            crops=content.crops,
+            bytes=path.stat().st_size,
+            sha256=content.sha256,
+            created_at=datetime.now(UTC),
+        )
+
+    async def section() -> None:
+        async with runtime.audit.trail("take_snapshot", gallery=gallery) as result:
+            with named(target):
+                snapshot = await asyncio.to_thread(copy)
+                result["snapshot_id"] = snapshot_id
+                try:
+                    await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+                except RecordUnavailable:
+                    # The record may have it; the next start removes the file if it has not.
+                    raise
+                except Exception:
+                    await asyncio.to_thread(_remove, path)
+                    raise
+            passed(Failpoint.SNAPSHOT__REGISTERED)
+            # A person may have been forgotten while the gallery was copied.
+            await _take_removed_out(runtime, target, snapshot)
+
+    await runtime.sections.run(section, runtime.snapshot_lock)
+    return await find_snapshot(runtime, gallery, snapshot_id)
+
+
+async def list_snapshots(runtime: Runtime, gallery: str) -> list[Snapshot]:
+    """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
+    return await _snapshots_of(runtime, runtime.galleries.get(gallery))
+
+
+async def find_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Snapshot:
+    """One snapshot; raises `UnknownSnapshot`."""
+    for snapshot in await list_snapshots(runtime, gallery):
+        if snapshot.snapshot_id == snapshot_id:
+            return snapshot
+    raise UnknownSnapshot(gallery, snapshot_id)
+
+
+async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> None:
+    """Removes a snapshot and its file; raises `UnknownSnapshot`."""
+    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    details = {"snapshot_id": snapshot_id}
+
+    async def section() -> None:
+        async with runtime.audit.trail("delete_snapshot", gallery=gallery, details=details):
+            # A file without a record is removed at the next start; a record without its file would
+            # be listed for ever.
+            await runtime.galleries.write(
+                lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
+            )
+            path = snapshot_path(runtime, target, snapshot.snapshot_id)
+            await asyncio.to_thread(_remove, path)
+
+    await runtime.sections.run(section, runtime.snapshot_lock)
+
+
+async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> RestoredSnapshot:
+    """Makes a gallery what it was, but for what was deleted since: that stays deleted.
+
+    Every crop of the file is checked before the record changes; searches see the old gallery until
+    they see the restored one.
+
+    Raises:
+        UnknownGallery, UnknownSnapshot: there is nothing to restore.
+        DamagedSnapshot, StorageFailed: nothing was changed.
+    """
+    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    runtime.room.require()
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    path = snapshot_path(runtime, target, snapshot_id)
+    fingerprint = snapshot.embedding_fingerprint
+
+    def crops() -> Iterator[ArchivedCrop]:
+        yield from read_snapshot(path)
+        passed(Failpoint.RESTORE__FILE_READ)
+
+    def write() -> int:
+        return store.crops.replace(target.gallery_id, fingerprint, crops())
+
+    details = {"snapshot_id": snapshot_id}
+
+    async def section() -> int:
+        async with runtime.audit.trail(
+            "restore_snapshot", gallery=gallery, details=details
+        ) as result:
+            version = await runtime.galleries.replace(RESTORE, target, write)
+            result["gallery_version"] = version
+        return version
+
+    version = await runtime.sections.run(section, runtime.snapshot_lock)
+    crops_now = (await runtime.galleries.record(gallery)).crops
+    return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=crops_now)
+
+
+async def take_removed_out_of_snapshots(
+    runtime: Runtime, target: Gallery, identity: str | None = None
+) -> dict[str, int]:
+    """Rewrites every snapshot of a gallery that still holds deleted crops.
+
+    To be called in a section that holds `runtime.snapshot_lock`.
+
+    Args:
+        runtime: of the service.
+        target: whose snapshots.
+        identity: who is taken out too, whatever became of their crops in the gallery.
+
+    Returns:
+        By snapshot id, how many crops were taken out of it.
+
+    Raises:
+        DamagedSnapshot: for a file that cannot be read.
+    """
+    taken: dict[str, int] = {}
+    for snapshot in await _snapshots_of(runtime, target):
+        removed = await _take_removed_out(runtime, target, snapshot, identity)
+        if removed:
+            taken[snapshot.snapshot_id] = removed
+    return taken
+
+
+async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> bool:
+    """Whether any snapshot of a gallery holds a crop of an identity.
+
+    To be called in a section that holds `runtime.snapshot_lock`.
+
+    Raises:
+        DamagedSnapshot: for a file that cannot be read.
+    """
+    for snapshot in await _snapshots_of(runtime, target):
+        path = snapshot_path(runtime, target, snapshot.snapshot_id)
+        if await asyncio.to_thread(snapshot_crop_ids_of, path, identity):
+            return True
+    return False
+
+
+def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
+    """Where a snapshot's file lies."""
+    return runtime.files / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync(path.parent)
+
+
+async def _snapshots_of(runtime: Runtime, target: Gallery) -> list[Snapshot]:
+    store = runtime.galleries.store
+    return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
+
+
+async def _take_removed_out(
+    runtime: Runtime, target: Gallery, snapshot: Snapshot, identity: str | None = None
+) -> int:
+    path = snapshot_path(runtime, target, snapshot.snapshot_id)
+    store = runtime.galleries.store
+
+    def rewrite() -> tuple[int, Snapshot]:
+        gone = set(store.crops.removed_among(target.gallery_id, snapshot_crop_ids(path)))
+        if identity is not None:
+            gone.update(snapshot_crop_ids_of(path, identity))
+        if not gone:
+            return 0, snapshot
+        removed, content = remove_from_snapshot(path, sorted(gone))
+        passed(Failpoint.SNAPSHOT_REWRITE__WRITTEN)
+        size = path.stat().st_size
+        return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
+
+    removed, rewritten = await asyncio.to_thread(rewrite)
+    if rewritten != snapshot:
+        await runtime.galleries.write(lambda: store.snapshots.keep(rewritten))
+    return removed

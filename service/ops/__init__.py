@@ -1,0 +1,1 @@
+"""Operation of a served process: audit, health, metrics, logs, files."""

@@ -1,0 +1,335 @@
+"""Who did what to whom: an append-only log that can be kept, as it names nobody.
+
+Identities and external ids are written as keyed hashes only. The key lies beside the log; whoever
+deletes it makes the log's hashes meaningless, and keeps the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+from model.problems import InputProblem
+from service.ops.chained_file import MAX_BYTES, BrokenChain, ChainedFile, current_file, full_files
+from service.ops.durable import sync
+from service.ops.failpoints import Failpoint, passed
+from service.problems import ServiceProblem, StorageFailed
+
+log = logging.getLogger(__name__)
+Phase = Literal["asked", "done", "failed"]
+Plain = str | int | float | bool | None
+LOG_NAME = "audit.jsonl"
+REPLICAS = "audit-*.jsonl"
+FLUSH_SECONDS = 0.25
+RETRY_SECONDS = 5.0
+# More of them than searches are answered in minutes; what comes beyond is counted.
+MOST_BUFFERED = 50_000
+KEY_NAME = "audit.key"
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        name: a key's id; `loopback` for whoever is on the machine where no key is asked for;
+            `service` for what nobody asked for; `uid:1000` for a command.
+        request_id: of the request; None outside one.
+    """
+
+    name: str
+    request_id: str | None = None
+
+
+NOBODY = Actor("service")
+# Tasks and `asyncio.to_thread` carry it along from where the request was let in.
+_actor: ContextVar[Actor] = ContextVar("audit_actor", default=NOBODY)
+
+
+@contextlib.contextmanager
+def acting(actor: Actor) -> Iterator[None]:
+    """Lines written inside the block are this actor's."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+class What(TypedDict, total=False):
+    """What a line may tell besides who and when.
+
+    Attributes:
+        gallery: by name.
+        identity, new_identity, external_id: written as keyed hashes.
+        crop_ids: of the crops that are meant.
+        count: how many crops.
+        filters: of a search; `identity` in it is written as a keyed hash.
+        purpose: of a search, in the client's words.
+        details: anything else that is neither personal nor secret.
+    """
+
+    gallery: str | None
+    identity: str | None
+    new_identity: str | None
+    external_id: str | None
+    crop_ids: Sequence[str]
+    count: int
+    filters: Mapping[str, Any]
+    purpose: str | None
+    details: Mapping[str, Plain]
+
+
+HASHED = ("identity", "new_identity", "external_id")
+
+
+class AuditLog:
+    """The log of one data directory; the service and the commands append to it side by side.
+
+    Raises:
+        InputProblem: where the log or its key cannot be used.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        replica: str | None = None,
+        max_bytes: int = MAX_BYTES,
+        queries: bool = True,
+    ) -> None:
+        """Opens it, or begins it.
+
+        Args:
+            data_dir: where.
+            replica: which of several processes on this directory writes; each has a file of its
+                own. None for the only one, and for commands.
+            max_bytes: of one file; beyond it another is begun.
+            queries: whether searches and views are noted.
+        """
+        self.queries = queries
+        path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
+        try:
+            self._key = _key(data_dir / KEY_NAME)
+            self._file = ChainedFile(path, max_bytes)
+        except OSError as error:
+            raise InputProblem(
+                f"{path}: the audit log cannot be written ({error.strerror}); name a data "
+                "directory that this user may write, with --data-dir or GMN_DATA_DIR"
+            ) from error
+        except BrokenChain as error:
+            raise InputProblem(
+                f"{path}: {error}; keep the file elsewhere for whoever has to know, and a new one "
+                "is begun"
+            ) from error
+        self._flushing = threading.Lock()
+        self._buffer: deque[dict[str, Any]] = deque()
+        self._dropped = 0
+        self._flusher: asyncio.Task[None] | None = None
+
+    def record(
+        self, event: str, phase: Phase = "done", durable: bool = True, **what: Unpack[What]
+    ) -> None:
+        """Writes a line; blocks until it would survive a power cut, unless not `durable`.
+
+        Args:
+            event: verb and noun, such as `delete_crop`.
+            phase: `asked` before a commit, `done` after it, `failed` where it did not happen.
+            durable: whether it has to survive a power cut.
+            what: what was done to what.
+
+        Raises:
+            StorageFailed: where it could not be written.
+        """
+        line = self._line(event, phase, what)
+        passed(Failpoint.AUDIT__BEFORE_LINE)
+        self._append([line], durable)
+        passed(Failpoint.AUDIT__LINE_WRITTEN)
+
+    def looked(self, event: str, **what: Unpack[What]) -> None:
+        """Notes a search or a view, which has changed nothing; never raises, never waits.
+
+        The line is in the file within a second. Where the file cannot be written lines wait in
+        memory, `MOST_BUFFERED` of them; how many more there were is noted with the next.
+        To be called on the event loop.
+        """
+        if not self.queries:
+            return
+        if len(self._buffer) < MOST_BUFFERED:
+            self._buffer.append(self._line(event, "done", what))
+        else:
+            self._dropped += 1
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        while self._buffer:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await asyncio.to_thread(self.flush)
+            except StorageFailed as problem:
+                log.error("audit log: %d lines wait: %s", len(self._buffer), problem.detail)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def flush(self) -> None:
+        """Writes the buffered lines, without waiting for the disk.
+
+        Raises:
+            StorageFailed: where they could not be written; they stay in the buffer.
+        """
+        with self._flushing:
+            lines = list(self._buffer)
+            dropped = self._dropped
+            if dropped:
+                lines.append(self._line("dropped_lines", "done", {"count": dropped}))
+            if lines:
+                self._append(lines, durable=False)
+            self._dropped -= dropped
+            for _ in range(len(lines) - bool(dropped)):
+                self._buffer.popleft()
+
+    def _line(self, event: str, phase: Phase, what: What) -> dict[str, Any]:
+        told: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
+        details = told.pop("details", {})
+        told |= {name: self.hashed(told[name]) for name in HASHED if name in told}
+        if crop_ids := told.pop("crop_ids", None):
+            told["crop_ids"] = list(crop_ids)
+        if filters := told.pop("filters", None):
+            told["filters"] = {
+                name: self.hashed(value) if name in HASHED else value
+                for name, value in filters.items()
+            }
+        actor = _actor.get()
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            "phase": phase,
+            "actor": actor.name,
+            "request_id": actor.request_id,
+            **told,
+            **details,
+        }
+
+    def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
+        try:
+            self._file.append(lines, durable)
+        except (OSError, BrokenChain) as error:
+            raise StorageFailed(
+                f"the audit log could not be written ({error}), and nothing is done without a "
+                "trace; free space in the data directory, or see what gmn audit verify says"
+            ) from error
+
+    @contextlib.asynccontextmanager
+    async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
+        """Surrounds what destroys something: `asked` is on the disk before the block runs.
+
+        What the block puts into the yielded dictionary is told by the line after it: `done`, or
+        `failed` with the problem's code. To be used in a critical section, which a client that
+        disconnects does not cut off.
+
+        Example:
+            async with audit.trail("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
+                removal = await galleries.remove_crop("lobby", crop_id)
+                result["count"] = len(removal.row_ids)
+
+        Raises:
+            StorageFailed: where `asked` could not be written; the block does not run.
+        """
+        await asyncio.to_thread(self.record, event, "asked", **what)
+        result: dict[str, Plain] = {}
+        phase: Phase = "done"
+        try:
+            yield result
+        except BaseException as error:
+            phase = "failed"
+            code = error.code if isinstance(error, ServiceProblem) else type(error).__name__
+            result["problem"] = code
+            raise
+        finally:
+            what["details"] = {**what.get("details", {}), **result}
+            await self._note(event, phase, True, what)
+
+    async def done(self, event: str, **what: Unpack[What]) -> None:
+        """Notes what has happened already and destroyed nothing; never raises, never waits long.
+
+        The line is in the file when this returns, but would not survive a power cut.
+        """
+        await self._note(event, "done", False, what)
+
+    async def _note(self, event: str, phase: Phase, durable: bool, what: What) -> None:
+        try:
+            await asyncio.to_thread(self.record, event, phase, durable, **what)
+        except StorageFailed:
+            # It has happened, and saying that it failed would be untrue.
+            log.exception("audit log: %s %s could not be written", event, phase)
+
+    def hashed(self, name: str) -> str:
+        """HMAC-SHA256 of an identity or external id, hexadecimal."""
+        return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
+
+    def close(self) -> None:
+        """Writes what is buffered, and closes the file."""
+        try:
+            self.flush()
+        except StorageFailed as problem:
+            log.error("audit log: %d lines are lost: %s", len(self._buffer), problem.detail)
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def audit_logs(data_dir: Path) -> list[Path]:
+    """The file that is written, or would be, of every log of a data directory, by name."""
+    found = [data_dir / LOG_NAME, *data_dir.glob("audit.*.jsonl"), *data_dir.glob(REPLICAS)]
+    return sorted({current_file(path) for path in found if path.exists()})
+
+
+def audit_files(data_dir: Path) -> list[Path]:
+    """Every file of every log of a data directory, each log's in the order of its lines."""
+    logs = [[*full_files(path), path] for path in audit_logs(data_dir)]
+    return [path for files in logs for path in files if path.exists()]
+
+
+def _key(path: Path) -> bytes:
+    """The log's secret; made where there is none, also by two processes at once.
+
+    Raises:
+        OSError: where it can be neither read nor made.
+        InputProblem: where the file holds something else.
+    """
+    if not path.exists():
+        made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, secrets.token_bytes(KEY_BYTES))
+            os.fsync(file)
+            with contextlib.suppress(FileExistsError):
+                os.link(made, path)
+        finally:
+            os.close(file)
+            made.unlink()
+        sync(path.parent)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise InputProblem(
+            f"{path}: holds {len(key)} bytes where {KEY_BYTES} belong; restore it from a copy, or "
+            "remove it: later lines of the audit log then hash names in another way"
+        )
+    return key

@@ -1,0 +1,93 @@
+"""Critical sections: work that runs to its end, whatever becomes of the request that began it.
+
+Cancelling a task does not stop a thread that the task waits for. Without a section, the request of
+a client that disconnects would release its lock, and leave its files, while its thread goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import AsyncFileLock
+
+from service.ops.pulse import beat
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Section = Callable[[], Coroutine[Any, Any, Result]]
+
+
+class CriticalSections:
+    """Runs critical sections and knows which are under way; lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def run(self, section: Section[Result], lock: Path | None = None) -> Result:
+        """Runs a section to its end.
+
+        A cancellation takes effect before the section begins, also while it waits for the lock, or
+        after the section has ended; never in between.
+
+        Args:
+            section: called once, in a task of its own.
+            lock: a file whose lock is held while the section runs, by one section of one process
+                at a time. The file is made, and stays.
+
+        Raises:
+            asyncio.CancelledError: after the section has ended, if the caller was cancelled.
+        """
+        held = None if lock is None else file_lock(lock)
+        if held is not None:
+            await held.acquire(cancel_check=_keep_waiting)
+
+        async def run_and_release() -> Result:
+            try:
+                return await section()
+            finally:
+                if held is not None:
+                    await held.release()
+
+        task = asyncio.create_task(run_and_release())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is None:
+            return task.result()
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            # As a traceback, of which the log leaves out messages that may name a person.
+            log.error("a cancelled request's section failed", exc_info=failure)
+        raise cancelled
+
+    async def ended(self) -> None:
+        """Returns once no section is under way; the service is stopping and begins none."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+
+def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
+    """A lock that one task of one process holds; the system releases it when the process dies.
+
+    Args:
+        path: a file that is made for the lock alone, and stays.
+        blocking: whether to wait for the lock; otherwise `filelock.Timeout` is raised at once.
+    """
+    # Each attempt is one system call that does not wait, which needs no thread.
+    return AsyncFileLock(
+        path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
+    )
+
+
+def _keep_waiting() -> bool:
+    # Another process may hold the lock for minutes, which is no sign of a stuck stage.
+    beat()
+    return False

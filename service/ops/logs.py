@@ -1,0 +1,96 @@
+"""The log: JSON objects, one a line on standard error, with no image, identity or key's secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import sys
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from service.http.keys import redacted
+
+log = logging.getLogger(__name__)
+# What every record has; the rest was given as `extra` and belongs into the line.
+# Uvicorn's `color_message` is the message over again, for terminals.
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+# Their messages name code, tables or sizes. Any other's may repeat what a client sent.
+IMPERSONAL = (
+    AttributeError,
+    ImportError,
+    MemoryError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    TimeoutError,
+    TypeError,
+    sqlite3.Error,
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """One record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = "".join(_traceback(record.exc_info[1]))
+        return redacted(json.dumps(line, default=str, ensure_ascii=False))
+
+
+def configure_logging(level: str) -> None:
+    """Sends every logger of the process to standard error.
+
+    Below `info` only the project's own loggers write: those of libraries repeat what was sent.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    wanted = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler], force=True)
+    for room in ("service", "model"):
+        logging.getLogger(room).setLevel(wanted)
+
+
+def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs an error that no task awaited; asyncio's own handler would log its message too."""
+    log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """Frames and types of an exception and of those behind it."""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if behind is not None:
+        yield from _traceback(behind)
+        yield "\nafter which:\n"
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _traceback(one)
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}\n"
+
+
+def _message(error: BaseException) -> str:
+    """What an exception says of itself, without what a client may have sent."""
+    if isinstance(error, IMPERSONAL) or type(error).__module__.partition(".")[0] == "torch":
+        return f": {error}"
+    if isinstance(error, OSError) and error.strerror:
+        # Not the names of its files.
+        return f": [Errno {error.errno}] {error.strerror}"
+    return ""

@@ -1,0 +1,290 @@
+"""A gallery's copy in one file: an SQLite database in which every crop carries its checksum.
+
+A file is written beside its place and put there whole, so that one with the right name is
+complete. Whoever was forgotten is taken out of it, and nothing of them stays in its pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+
+from service.ops.durable import make_folder, sync
+from service.ops.failpoints import Failpoint, passed
+from service.problems import DamagedSnapshot, StorageFailed
+from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.stored_values import as_text, as_time
+
+FORMAT = 1
+TABLES = """
+CREATE TABLE header (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE crops (
+    place INTEGER PRIMARY KEY,
+    crop_id TEXT NOT NULL UNIQUE,
+    record TEXT NOT NULL,
+    vector BLOB NOT NULL,
+    picture BLOB,
+    checksum TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class SnapshotContent:
+    """What a file holds: how many crops, and the sha256 over all their checksums in order."""
+
+    crops: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SnapshotOrigin:
+    """What a file says of where it comes from, so that it can be put back without any record.
+
+    Attributes:
+        gallery: its name; empty in files of before it was noted, as the others are.
+        embedding_fingerprint: of the embedder that made the vectors.
+        version: of the gallery.
+    """
+
+    gallery: str = ""
+    embedding_fingerprint: str = ""
+    version: int = 0
+
+
+def write_snapshot(
+    path: Path, crops: Iterable[ArchivedCrop], origin: SnapshotOrigin | None = None
+) -> SnapshotContent:
+    """Writes crops to a new file, which is on the disk when this returns.
+
+    Args:
+        path: where; its folder is made.
+        crops: read once, in order.
+        origin: what they were copied from.
+
+    Raises:
+        StorageFailed: where the disk does not take it; nothing is left then.
+    """
+    return _write(
+        path, (_row(place, crop) for place, crop in enumerate(crops)), origin or SnapshotOrigin()
+    )
+
+
+def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
+    beside = path.with_suffix(f".{token_hex(8)}.part")
+    try:
+        make_folder(path.parent)
+        with _opened(beside) as file:
+            file.executescript(TABLES)
+            file.execute("BEGIN")
+            file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
+            content = _seal(file)
+            said = ((name, str(value)) for name, value in vars(origin).items())
+            file.executemany("INSERT INTO header VALUES (?, ?)", said)
+            file.execute("COMMIT")
+        sync(beside)
+        passed(Failpoint.SNAPSHOT__WRITTEN)
+        beside.replace(path)
+        sync(path.parent)
+    except DamagedSnapshot:
+        beside.unlink(missing_ok=True)
+        raise
+    except (OSError, sqlite3.Error) as error:
+        beside.unlink(missing_ok=True)
+        raise StorageFailed(
+            f"the snapshot could not be written ({error}); nothing is left of it, free space in "
+            "the data directory and ask again"
+        ) from error
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return content
+
+
+def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
+    """Every crop of a file, each checked when it is read, the whole when it is read through.
+
+    Raises:
+        DamagedSnapshot: naming the file and the first crop that is not what was written.
+    """
+    with _reading(path) as file:
+        promised = _header(path, file)
+        whole, crops = hashlib.sha256(), 0
+        rows = file.execute(
+            "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
+        )
+        for crop_id, record, vector, picture, checksum in rows:
+            # A damaged page may also give another type than was written.
+            readable = isinstance(record, str) and isinstance(vector, bytes)
+            if not readable or _checksum(record, vector, picture) != checksum:
+                raise DamagedSnapshot(path, f"crop {crop_id} is not what was written")
+            whole.update(checksum.encode())
+            crops += 1
+            yield _archived(record, vector, picture)
+        found = SnapshotContent(crops, whole.hexdigest())
+        if found != promised:
+            raise DamagedSnapshot(path, f"it holds {crops} crops where {promised.crops} belong")
+
+
+def snapshot_content(path: Path) -> SnapshotContent:
+    """What a file says of itself, unchecked.
+
+    Raises:
+        DamagedSnapshot: where it says nothing that can be read.
+    """
+    with _reading(path) as file:
+        return _header(path, file)
+
+
+def snapshot_origin(path: Path) -> SnapshotOrigin:
+    """What a file says of where it comes from, unchecked.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        return _origin(file)
+
+
+def snapshot_crop_ids(path: Path) -> list[str]:
+    """The ids of the crops that a file holds.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        return [crop_id for (crop_id,) in file.execute("SELECT crop_id FROM crops")]
+
+
+def snapshot_crop_ids_of(path: Path, identity: str) -> list[str]:
+    """The ids of the crops that a file holds under an identity.
+
+    Raises:
+        DamagedSnapshot: where it cannot be read.
+    """
+    with _reading(path) as file:
+        rows = file.execute("SELECT crop_id, record FROM crops")
+        return [crop_id for crop_id, record in rows if json.loads(record)["identity"] == identity]
+
+
+def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
+    """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
+
+    The new file is written beside the old one and takes its place whole: after a power cut it is
+    the one or the other, and once this returns the new one.
+
+    Returns:
+        How many were in it, and what it holds now.
+
+    Raises:
+        DamagedSnapshot: where the file cannot be read.
+    """
+    with _reading(path) as file:
+        named = json.dumps(list(crop_ids))
+        held = "crop_id IN (SELECT value FROM json_each(?))"
+        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", (named,)).fetchone()[0]
+        if not count:
+            return 0, _header(path, file)
+        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
+        passed(Failpoint.SNAPSHOT_REWRITE__BEGUN)
+        return count, _write(path, _readable(path, left), _origin(file))
+
+
+def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    try:
+        yield from rows
+    except sqlite3.DatabaseError as error:
+        raise DamagedSnapshot(path, str(error)) from error
+
+
+def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
+    stored = crop.record
+    record = json.dumps(
+        {
+            **vars(stored),
+            "captured_at": as_text(stored.captured_at) if stored.captured_at else None,
+            "created_at": as_text(stored.created_at),
+            "metadata": None if stored.metadata is None else dict(stored.metadata),
+        }
+    )
+    vector = np.asarray(crop.vector, "<f4").tobytes()
+    picture = crop.picture.content if crop.picture else None
+    checksum = _checksum(record, vector, picture)
+    return place, stored.crop_id, record, vector, picture, checksum
+
+
+def _archived(record: str, vector: bytes, picture: bytes | None) -> ArchivedCrop:
+    said = json.loads(record)
+    stored = StoredCrop(
+        **{
+            **said,
+            "captured_at": as_time(said["captured_at"]),
+            "created_at": as_time(said["created_at"]),
+        }
+    )
+    kept = None if picture is None else Picture(picture, stored.content_type or "")
+    return ArchivedCrop(stored, np.frombuffer(vector, "<f4"), kept)
+
+
+def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:
+    digest = hashlib.sha256()
+    for part in (record.encode(), vector, picture or b""):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _seal(file: sqlite3.Connection) -> SnapshotContent:
+    """Notes what the file holds, in the transaction that changes it."""
+    whole, crops = hashlib.sha256(), 0
+    for (checksum,) in file.execute("SELECT checksum FROM crops ORDER BY place"):
+        whole.update(checksum.encode())
+        crops += 1
+    content = SnapshotContent(crops, whole.hexdigest())
+    header = {"format": str(FORMAT), "crops": str(content.crops), "sha256": content.sha256}
+    file.executemany("INSERT OR REPLACE INTO header VALUES (?, ?)", header.items())
+    return content
+
+
+def _header(path: Path, file: sqlite3.Connection) -> SnapshotContent:
+    header = dict(file.execute("SELECT name, value FROM header").fetchall())
+    version = header.get("format", "")
+    if not version.isdecimal() or int(version) > FORMAT:
+        raise DamagedSnapshot(path, f"it has format {version!r}, this program reads up to {FORMAT}")
+    return SnapshotContent(int(header["crops"]), header["sha256"])
+
+
+def _origin(file: sqlite3.Connection) -> SnapshotOrigin:
+    said = dict(file.execute("SELECT name, value FROM header").fetchall())
+    return SnapshotOrigin(
+        said.get("gallery", ""), said.get("embedding_fingerprint", ""), int(said.get("version", 0))
+    )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise DamagedSnapshot(path, "there is no such file")
+    try:
+        with _opened(path) as file:
+            yield file
+    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+        raise DamagedSnapshot(path, str(error)) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        # No log beside the file: it has to be whole by itself.
+        for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
+            file.execute(f"PRAGMA {pragma}")
+        yield file

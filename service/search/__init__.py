@@ -1,0 +1,1 @@
+"""The search: rows, index, ranking, calibration, the query."""

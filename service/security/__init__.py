@@ -1,1 +1,0 @@
-"""API keys: made once, kept as hashes, checked in constant time."""

@@ -1,0 +1,99 @@
+"""Micro-batches; the model is a stand-in, so that it can be made to fail."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from service.engine.batcher import EmbeddingFailed, MicroBatcher
+from service.engine.device import DeviceThread
+from service.ops.metrics import Metrics
+
+POISON = 13
+
+
+class StandInModel:
+    """Embeds a crop as its first pixel; fails on a poisoned one, whoever rides with it."""
+
+    def __init__(self):
+        self.batches = []
+
+    def embed(self, crops):
+        self.batches.append(len(crops))
+        values = crops[:, 0, 0, :1].astype(np.float32)
+        if (values == POISON).any():
+            raise RuntimeError("poison")
+        return values
+
+
+@pytest.fixture
+def device():
+    thread = DeviceThread()
+    yield thread
+    thread.close()
+
+
+def _crop(value):
+    return np.full((4, 2, 3), value, np.uint8)
+
+
+def _submit(batcher, value):
+    batcher.announce()
+    return batcher.submit(_crop(value))
+
+
+def _submit_together(device, batcher, values):
+    gate = threading.Event()
+    device.submit(gate.wait)
+    futures = [_submit(batcher, value) for value in values]
+    gate.set()
+    return futures
+
+
+def test_what_is_ready_together_shares_forward_passes(device):
+    model = StandInModel()
+    batcher = MicroBatcher(device, model.embed, 4, 0.0, Metrics())
+    futures = _submit_together(device, batcher, range(1, 11))
+    assert [future.result(5).vector[0] for future in futures] == list(range(1, 11))
+    assert model.batches == [4, 4, 2]
+
+
+def test_an_image_that_breaks_its_batch_fails_alone(device):
+    model = StandInModel()
+    batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
+    first, poisoned, last = _submit_together(device, batcher, [1, POISON, 2])
+    assert (first.result(5).vector[0], last.result(5).vector[0]) == (1, 2)
+    with pytest.raises(EmbeddingFailed):
+        poisoned.result(5)
+
+
+def test_an_image_without_a_usable_vector_fails_alone(device):
+    batcher = MicroBatcher(device, StandInModel().embed, 8, 0.0, Metrics())
+    zero, good = _submit_together(device, batcher, [0, 5])
+    assert good.result(5).vector[0] == 5
+    with pytest.raises(EmbeddingFailed):
+        zero.result(5)
+
+
+def test_an_image_whose_client_left_is_not_embedded(device):
+    model = StandInModel()
+    batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
+    gate = threading.Event()
+    device.submit(gate.wait)
+    gone, stays = _submit(batcher, 1), _submit(batcher, 2)
+    gone.cancel()
+    gate.set()
+    stays.result(5)
+    assert model.batches == [1]
+
+
+def test_an_idle_device_waits_for_announced_images_but_not_for_ever(device):
+    model = StandInModel()
+    batcher = MicroBatcher(device, model.embed, 8, 0.2, Metrics())
+    batcher.announce()
+    first, second = _submit(batcher, 1), _submit(batcher, 2)
+    assert first.result(5)
+    assert second.result(5)
+    assert model.batches == [2]

@@ -1,0 +1,354 @@
+"""What becomes of a device's failures: torch's own errors, raised here where there is no GPU."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from model.artefact import load_artefact
+from service.engine import batch_limit
+from service.engine.batch_limit import BatchLimit
+from service.engine.batcher import EmbeddingFailed, MicroBatcher
+from service.engine.device import DeviceThread
+from service.engine.device_faults import explained, with_room
+from service.engine.halving import in_halves
+from service.engine.networks import Networks
+from service.engine.runtimes import TorchRuntime
+from service.engine.torch_rows import TorchRows
+from service.ops.metrics import Metrics
+from service.problems import DeviceFull, DeviceLost
+
+POISON = 13
+# As c10/cuda/CUDAException.cpp of torch 2.12 words them, with the code that it sets beside.
+ILLEGAL_ADDRESS = """CUDA error: an illegal memory access was encountered
+Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1
+Device-side assertion tracking was not enabled by user."""  # noqa: E501
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.25 GiB of "
+    "which 1.12 GiB is free."
+)
+
+
+def accelerator_error(text, code=None):
+    error = torch.AcceleratorError(text)
+    if code is not None:
+        error.error_code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        accelerator_error(ILLEGAL_ADDRESS, 700),
+        accelerator_error("CUDA error: device-side assert triggered", 710),
+        accelerator_error("CUDA error: unspecified launch failure", 719),
+        accelerator_error("CUDA error: uncorrectable ECC error encountered", 214),
+        accelerator_error("CUDA error: worded as it never was before", 700),
+        accelerator_error("CUDA error: something that has no code"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+    ],
+)
+def test_an_error_after_which_the_device_answers_nothing_is_a_lost_device(error):
+    told = explained(error)
+    assert isinstance(told, DeviceLost)
+    assert told.why == str(error).splitlines()[0]
+    assert told.retry_after_s > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(OUT_OF_MEMORY),
+        torch.cuda.OutOfMemoryError("worded as it never was before"),
+        accelerator_error("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_memory_that_ran_out_is_a_full_device(error):
+    assert isinstance(explained(error), DeviceFull)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        accelerator_error("CUDA error: invalid configuration argument", 9),
+        RuntimeError("Expected 4D input (got 3D input)"),
+        ValueError("CUDA out of memory, says a user"),
+    ],
+)
+def test_any_other_error_is_what_it_is(error):
+    assert explained(error) is error
+
+
+def test_a_bad_one_among_many_costs_two_passes_a_halving():
+    for bad in range(64):
+        passes, alone, done = [], [], []
+
+        def work(group, bad=bad, passes=passes, done=done):
+            passes.append(len(group))
+            if bad in group:
+                raise RuntimeError("poison")
+            done.extend(group)
+
+        in_halves(range(64), work, lambda item, _, alone=alone: alone.append(item))
+        assert alone == [bad]
+        assert sorted(done) == [one for one in range(64) if one != bad]
+        assert len(passes) == 1 + 2 * math.log2(64)
+
+
+def test_a_lost_device_is_not_tried_again():
+    passes = []
+
+    def work(group):
+        passes.append(group)
+        raise DeviceLost("illegal address")
+
+    with pytest.raises(DeviceLost):
+        in_halves(range(64), work, lambda *_: None)
+    assert len(passes) == 1
+
+
+def test_a_batch_limit_halves_and_grows_again_later(monkeypatch):
+    monkeypatch.setattr(batch_limit, "GROWS_AFTER_SECONDS", 60.0)
+    now = [0.0]
+    metrics = Metrics()
+    limit = BatchLimit(32, metrics, lambda: now[0])
+    limit.ran_out(32)
+    limit.ran_out(16)
+    assert limit.now() == 8
+    assert metrics.batch_limit._value.get() == 8
+    now[0] = 61.0
+    assert limit.now() == 16
+    assert limit.now() == 16
+    now[0] = 122.0
+    assert limit.now() == 32
+    now[0] = 1000.0
+    assert limit.now() == 32
+
+
+def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
+    freed = []
+    monkeypatch.setattr("service.engine.device_faults._free_cached_memory", lambda: freed.append(1))
+    raised = [torch.OutOfMemoryError(OUT_OF_MEMORY)]
+
+    def call():
+        if raised:
+            raise raised.pop()
+        return "done"
+
+    assert with_room(call) == "done"
+    assert freed == [1]
+    raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(2)]
+    with pytest.raises(DeviceFull):
+        with_room(call)
+    assert freed == [1, 1, 1]
+
+
+class SmallDevice:
+    """Embeds a crop as its first pixel; has room for so many at once, and chokes on poison."""
+
+    def __init__(self, room=1000):
+        self.room = room
+        self.lost = False
+        self.passes = []
+
+    def embed(self, crops):
+        self.passes.append(len(crops))
+        if self.lost:
+            raise accelerator_error(ILLEGAL_ADDRESS, 700)
+        if len(crops) > self.room:
+            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+        values = crops[:, 0, 0, :1].astype(np.float32)
+        if (values == POISON).any():
+            raise RuntimeError("poison")
+        return values
+
+    def probe(self):
+        return self.embed(np.ones((1, 4, 2, 3), np.uint8))
+
+
+@pytest.fixture
+def device():
+    thread = DeviceThread(explained)
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def small():
+    return SmallDevice()
+
+
+@pytest.fixture
+def batcher(device, small):
+    metrics = Metrics()
+    one = MicroBatcher(device, small.embed, 32, 0.0, metrics, small.probe)
+    one.metrics = metrics
+    return one
+
+
+def _submit_together(device, batcher, values):
+    gate = threading.Event()
+    device.submit(lambda: gate.wait(5))
+    futures = []
+    for value in values:
+        batcher.announce()
+        futures.append(batcher.submit(np.full((4, 2, 3), value, np.uint8)))
+    gate.set()
+    return futures
+
+
+def _vectors(futures):
+    return [future.result(5).vector[0] for future in futures]
+
+
+def test_a_batch_without_room_is_halved_and_later_ones_are_as_small(device, batcher, small):
+    small.room = 10
+    values = list(range(20, 52))
+    assert _vectors(_submit_together(device, batcher, values)) == values
+    assert small.passes == [32, 16, 8, 8, 8, 8]
+    small.passes.clear()
+    assert _vectors(_submit_together(device, batcher, values)) == values
+    assert small.passes == [8, 8, 8, 8]
+    assert batcher.metrics.device_out_of_memory._value.get() == 2
+    assert batcher.metrics.batch_limit._value.get() == 8
+
+
+def test_a_single_image_without_room_is_told_to_come_again_and_is_not_to_blame(
+    device, batcher, small
+):
+    small.room = 0
+    (future,) = _submit_together(device, batcher, [5])
+    with pytest.raises(DeviceFull, match="lower GMN_MAX_BATCH") as full:
+        future.result(5)
+    assert full.value.retry_after_s > 0
+    small.room = 1
+    assert _vectors(_submit_together(device, batcher, [5])) == [5]
+
+
+def test_a_poisoned_image_is_isolated_and_the_others_have_their_answers(device, batcher, small):
+    values = [*range(20, 51), POISON]
+    *good, poisoned = _submit_together(device, batcher, values)
+    assert _vectors(good) == values[:-1]
+    with pytest.raises(EmbeddingFailed, match="poison"):
+        poisoned.result(5)
+    # And one of what is known to be good.
+    assert len(small.passes) == 1 + 2 * math.log2(32) + 1
+    assert _vectors(_submit_together(device, batcher, [9])) == [9]
+
+
+def test_where_what_is_known_to_be_good_fails_too_the_device_is_lost(device, batcher, small):
+    def probe():
+        raise RuntimeError("nothing works any more")
+
+    batcher._probe = probe
+    (poisoned,) = _submit_together(device, batcher, [POISON])
+    with pytest.raises(DeviceLost):
+        poisoned.result(5)
+    # Refused at once or, where it was in line before the thread had noted the loss, answered it.
+    with pytest.raises(DeviceLost):
+        device.submit(lambda: None).result(5)
+
+
+def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, small):
+    small.lost = True
+    futures = _submit_together(device, batcher, range(20, 100))
+    for future in futures:
+        with pytest.raises(DeviceLost):
+            future.result(5)
+    assert small.passes == [32]
+    for value in (1, 2):
+        batcher.announce()
+        with pytest.raises(DeviceLost):
+            batcher.submit(np.full((4, 2, 3), value, np.uint8)).result(5)
+
+
+@pytest.fixture(scope="module")
+def networks(tiny_artefact):
+    artefact = load_artefact(tiny_artefact)
+    return Networks(artefact, TorchRuntime(artefact, "float32", torch.device("cpu")))
+
+
+def _failing_pass(monkeypatch, networks, fails):
+    """M-Net's real pass, but for what a test wants to raise."""
+    whole = networks._pass
+
+    def run(network, asked, padded):
+        fails(padded)
+        return whole(network, asked, padded)
+
+    monkeypatch.setattr(networks, "_pass", run)
+
+
+def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch, networks):
+    random = np.random.default_rng(3)
+    queries, candidates = (
+        random.normal(size=(rows, networks.dimension)).astype(np.float32) for rows in (2, 300)
+    )
+    candidates[217, 0] = 1234.5
+    whole = networks.pair_scores(queries, candidates)
+    passes = []
+
+    def fails(padded):
+        passes.append(1)
+        assert padded.shape[0] == 128, "the last digits depend on the height"
+        if (padded[:, 0] == 1234.5).any():
+            raise RuntimeError("poison")
+
+    _failing_pass(monkeypatch, networks, fails)
+    scores = networks.pair_scores_or_none(queries, candidates)
+    assert np.isnan(scores[217])
+    others = np.arange(300) != 217
+    np.testing.assert_array_equal(scores[others], whole[others])
+    assert len(passes) <= 3 + 2 * 2 * math.ceil(math.log2(300))
+    with pytest.raises(RuntimeError, match="poison"):
+        networks.pair_scores_or_none(queries, candidates[217:218])
+
+
+def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networks):
+    vectors = np.ones((3, networks.dimension), np.float32)
+    whole = networks.pair_scores(vectors, vectors)
+    raised = [torch.OutOfMemoryError(OUT_OF_MEMORY)]
+
+    def fails(_):
+        if raised:
+            raise raised.pop()
+
+    _failing_pass(monkeypatch, networks, fails)
+    np.testing.assert_array_equal(networks.pair_scores(vectors, vectors), whole)
+    raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(100)]
+    with pytest.raises(DeviceFull):
+        networks.pair_scores_or_none(vectors, vectors)
+
+
+def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
+    from service.record.records import CropLabel, IndexedCrop
+    from service.search.index import GalleryIndex
+
+    random = np.random.default_rng(5)
+    vectors = random.normal(size=(200, 16)).astype(np.float32)
+    index = GalleryIndex(16)
+    index.add(
+        IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
+        for number, vector in enumerate(vectors)
+    )
+    rows = TorchRows(16, torch.device("cpu"))
+    index.attach(rows)
+    on_device = index.search(vectors[:1], 10)
+
+    def fails(*_):
+        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr(rows, "_nearest", fails)
+    on_host = index.search(vectors[:1], 10)
+    assert index.on_device
+    np.testing.assert_array_equal(on_host.rows, on_device.rows)
+    np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

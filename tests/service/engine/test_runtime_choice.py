@@ -1,0 +1,212 @@
+"""What computes a record's features is measured once and kept; stand-ins have a clock of theirs."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model.artefact import load_artefact
+from model.problems import InputProblem
+from service.commands.store import store as store_command
+from service.engine import runtime_choice
+from service.engine.runtime_choice import RuntimeChoice, choose_runtime
+from service.engine.runtimes import TorchRuntime, build_runtime
+from service.problems import StorageFailed
+from service.record.record import open_sqlite
+from service.settings import Settings
+
+SECONDS = {"torch": 2.0, "openvino": 1.0}
+
+
+@pytest.fixture
+def artefact(tiny_artefact):
+    return load_artefact(tiny_artefact)
+
+
+@pytest.fixture
+def records(tmp_path):
+    store = open_sqlite(tmp_path / "record")
+    yield store.runtimes
+    store.close()
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Builds stand-ins that compute in PyTorch and take the `SECONDS`; lists them."""
+    built = []
+    clock = [0.0]
+    monkeypatch.setattr(runtime_choice, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    class StandIn(TorchRuntime):
+        def __init__(self, artefact, name, dtype, device):
+            super().__init__(artefact, "float32", device)
+            self.name, self.dtype = name, dtype
+            built.append(f"{name} {dtype}")
+
+        def embed(self, crops):
+            clock[0] += SECONDS[self.name]
+            return super().embed(crops)
+
+    monkeypatch.setattr(runtime_choice, "build_runtime", StandIn)
+    return built
+
+
+def _settings(**given):
+    return Settings(device="cpu", **given)
+
+
+def _choose(artefact, records, **given):
+    return choose_runtime(artefact, _settings(**given), records)
+
+
+def test_the_fastest_is_chosen_and_every_pace_is_shown(artefact, records, built):
+    runtime, choice = _choose(artefact, records, dtype="float32")
+    assert (runtime.name, choice.runtime, choice.dtype) == ("openvino", "openvino", "float32")
+    paces = choice.crops_per_second
+    assert paces["openvino float32"] == 2 * paces["torch float32"] > 0
+
+
+def test_a_choice_is_kept_and_not_measured_again(artefact, records, built, monkeypatch):
+    _, first = _choose(artefact, records)
+    built.clear()
+    monkeypatch.setitem(SECONDS, "openvino", 9.0)
+    runtime, again = _choose(artefact, records)
+    assert again == first
+    assert built == [f"{first.runtime} {first.dtype}"]
+    assert runtime.name == first.runtime
+
+
+def test_of_two_that_choose_at_once_the_first_one_counts_for_both(artefact, records, built):
+    first = RuntimeChoice(runtime="torch", dtype="float32")
+    embedder = artefact.description.embedding_fingerprint
+
+    class Raced:
+        def get(self, _):
+            return None
+
+        def keep_first(self, embedder, choice):
+            records.keep_first(embedder, first.model_dump_json())
+            return records.keep_first(embedder, choice)
+
+    runtime, choice = _choose(artefact, Raced())
+    assert (choice, runtime.name) == (first, "torch")
+    assert RuntimeChoice.model_validate_json(records.get(embedder)) == first
+
+
+def test_one_that_gives_other_features_is_not_chosen_however_fast(
+    artefact, records, built, monkeypatch
+):
+    real = runtime_choice.build_runtime
+
+    def build(artefact, name, dtype, device):
+        runtime = real(artefact, name, dtype, device)
+        if name == "openvino":
+            runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
+        return runtime
+
+    monkeypatch.setattr(runtime_choice, "build_runtime", build)
+    assert _choose(artefact, records)[0].name == "torch"
+
+
+def test_without_openvino_it_is_torch(artefact, records, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    runtime, choice = _choose(artefact, records)
+    assert (runtime.name, choice.runtime) == ("torch", "torch")
+
+
+def test_one_that_is_asked_for_and_missing_is_refused_with_the_remedy(
+    artefact, records, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputProblem, match=r"GMN_RUNTIME=openvino: .*pip install 'gmn-reid\[serve"):
+        _choose(artefact, records, runtime="openvino")
+    assert records.forget() == 0
+
+
+def test_a_process_that_lacks_what_was_chosen_is_refused_with_the_remedies(
+    artefact, records, monkeypatch
+):
+    kept = RuntimeChoice(runtime="openvino", dtype="float32")
+    records.keep_first(artefact.description.embedding_fingerprint, kept.model_dump_json())
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputProblem, match=r"pip install .*gmn store forget-runtime"):
+        _choose(artefact, records)
+
+
+@pytest.mark.parametrize("given", [{"runtime": "torch"}, {"dtype": "bfloat16"}])
+def test_a_setting_that_contradicts_what_was_chosen_is_refused(artefact, records, given):
+    kept = RuntimeChoice(runtime="openvino", dtype="float32")
+    records.keep_first(artefact.description.embedding_fingerprint, kept.model_dump_json())
+    with pytest.raises(InputProblem, match=r"^GMN_.*openvino in float32.*unset GMN_"):
+        _choose(artefact, records, **given)
+
+
+def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records, monkeypatch):
+    pytest.importorskip("openvino")
+    if ("openvino", "bfloat16") in runtime_choice._candidates(_settings()):
+        pytest.skip("this CPU multiplies bfloat16")
+    with pytest.raises(InputProblem, match="does not multiply bfloat16; set GMN_DTYPE=float32"):
+        _choose(artefact, records, runtime="openvino", dtype="bfloat16")
+
+
+def test_features_of_another_network_are_refused_at_every_start(artefact, records, monkeypatch):
+    _choose(artefact, records, runtime="torch")
+
+    def build(*arguments):
+        runtime = build_runtime(*arguments)
+        runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
+        return runtime
+
+    monkeypatch.setattr(runtime_choice, "build_runtime", build)
+    with pytest.raises(InputProblem, match=r"other features here .*forget-runtime"):
+        _choose(artefact, records)
+
+
+def test_a_full_record_is_served_all_the_same(artefact, built):
+    class Full:
+        def get(self, _):
+            return None
+
+        def keep_first(self, *_):
+            raise StorageFailed("Redis is full")
+
+    assert _choose(artefact, Full())[0].name == "openvino"
+
+
+def test_a_runtime_that_this_program_does_not_know_is_named(artefact, records):
+    records.keep_first(artefact.description.embedding_fingerprint, '{"runtime": "onnx"}')
+    with pytest.raises(InputProblem, match=r"onnx.*forget-runtime"):
+        _choose(artefact, records)
+
+
+def test_a_served_record_shows_its_runtime_keeps_it_and_is_made_to_choose_again(
+    start, refused_start, tmp_path
+):
+    served = start(data_dir=tmp_path / "data", runtime="auto")
+    model = served.http.get("/v1/model").json()
+    called = f"{model['runtime']} {model['dtype']}"
+    paces = model["crops_per_second"]
+    assert paces[called] == max(paces.values())
+    assert {"torch float32", "openvino float32"} <= set(paces)
+
+    forget = ["forget-runtime", "--data-dir", str(tmp_path / "data")]
+    refused = CliRunner().invoke(store_command, forget)
+    assert "another process is serving it" in str(refused.exception)
+    assert served.stop() == 0
+
+    again = start(data_dir=tmp_path / "data", runtime="auto")
+    kept = again.http.get("/v1/model").json()
+    assert (kept["runtime"], kept["crops_per_second"]) == (model["runtime"], paces)
+    assert again.stop() == 0
+
+    other = "torch" if model["runtime"] == "openvino" else "openvino"
+    said = refused_start(tmp_path / "data", runtime=other)
+    assert f"GMN_RUNTIME={other}" in said
+    assert "gmn store forget-runtime" in said
+    assert CliRunner().invoke(store_command, forget).stdout.startswith("1 forgotten")
+    chosen = start(data_dir=tmp_path / "data", runtime=other)
+    assert chosen.http.get("/v1/model").json()["runtime"] == other

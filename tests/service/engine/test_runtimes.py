@@ -1,0 +1,110 @@
+"""Runtimes compute the same features; OpenVINO is the real one, and needs to be installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from model.artefact import load_artefact, resolve_artefact
+from model.crops.decode import decode_crop
+from service.engine.batcher import MicroBatcher
+from service.engine.device import DeviceThread
+from service.engine.networks import Networks
+from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
+from service.ops.metrics import Metrics
+from service.problems import DeviceLost
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module", params=["tiny", "bundled"])
+def artefact(request, tiny_artefact):
+    return load_artefact(tiny_artefact if request.param == "tiny" else resolve_artefact("bundled"))
+
+
+@pytest.fixture(scope="module")
+def crops(artefact, drawn_crops):
+    resize = artefact.description.preprocessing.resize
+    return np.stack([resize(decode_crop(crop.png)) for crop in drawn_crops])
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def runtime(request, artefact):
+    if request.param == "openvino":
+        return OpenVinoRuntime(artefact, "float32")
+    return TorchRuntime(artefact, "float32", torch.device("cpu"))
+
+
+def _cosines(one, other):
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one.astype(np.float64) * other).sum(axis=1) / lengths
+
+
+def test_features_are_those_of_the_network(runtime, artefact, crops):
+    with torch.inference_mode():
+        batch = artefact.description.preprocessing.normalise(torch.from_numpy(crops))
+        expected = artefact.embedder(batch).numpy()
+    found = runtime.embed(crops)
+    assert (found.shape, found.dtype) == (expected.shape, np.float32)
+    assert _cosines(found, expected).min() > 1 - 1e-6
+
+
+def test_a_feature_does_not_depend_on_the_size_of_its_batch(runtime, crops):
+    together = runtime.embed(crops)
+    for size in (1, 2, 3, 7, 16):
+        alone = np.concatenate(
+            [runtime.embed(crops[start : start + size]) for start in range(0, len(crops), size)]
+        )
+        assert _cosines(alone, together).min() > 1 - 1e-6
+    assert runtime.embed(crops[:0]).shape == (0, together.shape[1])
+
+
+def test_in_openvino_a_feature_is_the_same_to_the_last_digit_in_every_batch(artefact, crops):
+    runtime = OpenVinoRuntime(artefact, "float32")
+    alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
+    np.testing.assert_array_equal(runtime.embed(crops), alone)
+
+
+def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
+    runtime = OpenVinoRuntime(artefact, "float32")
+    expected = runtime.embed(crops)
+    with pytest.raises(RuntimeError):
+        runtime.embed(np.zeros((9, 5, 5, 3), np.uint8))
+    np.testing.assert_array_equal(runtime.embed(crops), expected)
+
+
+def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_artefact):
+    artefact = load_artefact(tiny_artefact)
+    networks = Networks(artefact, OpenVinoRuntime(artefact, "float32"))
+    monkeypatch.setattr(networks.runtime, "_requests", [_Failing()])
+    device = DeviceThread()
+    batcher = MicroBatcher(device, networks.embed, 8, 0.0, Metrics(), networks.probe)
+    batcher.announce()
+    with pytest.raises(DeviceLost) as lost:
+        batcher.submit(np.zeros((64, 32, 3), np.uint8)).result(10)
+    assert "it fails at an image that is known to be good" in lost.value.why
+    device.close()
+
+
+class _Failing:
+    """A request as OpenVINO fails it."""
+
+    def start_async(self, inputs):
+        pass
+
+    def wait(self):
+        raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:236")
+
+
+def test_openvino_is_loaded_without_its_telemetry(tmp_path):
+    load = "from model.openvino_graph import load_openvino; print(load_openvino().__version__)"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("CI", None)
+    subprocess.run([sys.executable, "-c", load], env=environment, check=True, timeout=60)
+    # An id by which every import is reported would be kept there.
+    assert list(tmp_path.iterdir()) == []

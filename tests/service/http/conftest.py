@@ -1,0 +1,112 @@
+"""A service that other machines reach, and keys for it, made with the command."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+import gmn
+from service.http.key_ring import KeyRing
+from service.record.record import Record, open_sqlite
+
+DESK = "https://desk.example"
+
+
+def make_key(data_dir: Path, *options: str) -> str:
+    """The last word that `gmn keys create` shows."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+        status = gmn.run(["keys", "create", "--data-dir", str(data_dir), *options])
+    assert status == 0
+    return shown.getvalue().split()[-1]
+
+
+class Guarded:
+    """A service on every address of this machine, with small limits and a key of each kind."""
+
+    def __init__(self, start: Callable[..., Any], data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.keys = {
+            scope: make_key(data_dir, "--scope", scope)
+            for scope in ("query", "enroll", "metrics", "admin")
+        }
+        self.keys["lobby"] = make_key(
+            data_dir, "--scope", "query,enroll,admin", "--gallery", "lobby"
+        )
+        self.served = start(
+            data_dir,
+            host="0.0.0.0",
+            cors_origins=DESK,
+            body_timeout_s=4,
+            min_body_rate=1,
+            max_body_bytes=2_000_000,
+            max_queued_bytes=3_000_000,
+        )
+        assert self.ask("POST", "/v1/galleries", "admin", data={"name": "lobby"}).is_success
+
+    def ask(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
+        """One request; `key` is the name of one of `keys`, or a key's text."""
+        headers = dict(more.pop("headers", {}))
+        if key is not None:
+            headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
+        return self.served.http.request(method, path, headers=headers, **more)
+
+    @contextlib.contextmanager
+    def upload(self, path: str, length: int, key: str | None = None) -> Iterator[socket.socket]:
+        """A connection on which a form is announced of which nothing has been sent yet."""
+        address = urlsplit(str(self.served.http.base_url))
+        head = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {address.netloc}",
+            "Content-Type: multipart/form-data; boundary=b",
+            f"Content-Length: {length}",
+        ]
+        if key is not None:
+            head.append(f"Authorization: Bearer {self.keys[key]}")
+        with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+            connection.sendall("\r\n".join([*head, "", ""]).encode())
+            yield connection
+
+
+@pytest.fixture(scope="session")
+def guarded(start_shared: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    return Guarded(start_shared, tmp_path_factory.mktemp("guarded"))
+
+
+@pytest.fixture
+def create_with_the_command() -> Callable[..., str]:
+    """Makes a key in a data directory."""
+    return make_key
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Record]:
+    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ring_of(store: Record) -> Iterator[Callable[..., KeyRing]]:
+    """Builds key rings over the store, which are closed at the end."""
+    with contextlib.ExitStack() as opened:
+
+        def build(file: Path | None = None, loopback: bool = True) -> KeyRing:
+            ring = KeyRing(store.keys, file, loopback)
+            opened.callback(ring.close)
+            return ring
+
+        yield build
+
+
+@pytest.fixture
+def new_key(guarded: Guarded) -> Callable[..., str]:
+    """Makes another key while the service runs."""
+    return lambda *options: make_key(guarded.data_dir, *options)

@@ -1,0 +1,220 @@
+"""Keys: made, kept, found again, read from a file, revoked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import gmn
+from model.problems import InputProblem
+from service.http.key_file import read_key_file
+from service.http.keys import create_key, find_key, redacted
+from service.problems import Unauthorised
+
+
+def line(key_id: str, secret: str, **more) -> str:
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    return json.dumps({"key_id": key_id, "secret_sha256": hashed, "scopes": ["query"], **more})
+
+
+def caller(ring, key=None):
+    ring._read_at = 0.0  # as though a second had passed
+    return asyncio.run(ring.caller(key))
+
+
+def test_a_key_is_found_by_its_text_alone():
+    key, text = create_key(["query"], None, "")
+    assert find_key(text, {key.key_id: key}) == key
+    assert key.secret_sha256 not in text
+    for wrong in ("", "gmn_", text[:-1], text + "a", text.upper(), f"gmn_other_{text[-43:]}"):
+        assert find_key(wrong, {key.key_id: key}) is None
+
+
+def test_a_keys_secret_is_left_out_of_any_text():
+    key, text = create_key(["admin"], None, "")
+    assert redacted(f"GET /v1/{text}?x={text}") == (
+        f"GET /v1/gmn_{key.key_id}_***?x=gmn_{key.key_id}_***"
+    )
+    assert redacted("gmn_http_requests_total") == "gmn_http_requests_total"
+
+
+def test_on_loopback_no_key_is_asked_for_until_there_is_one(store, ring_of):
+    ring = ring_of()
+    assert caller(ring).name == "loopback"
+    key, text = create_key(["query"], "lobby", "")
+    store.keys.add(key)
+    with pytest.raises(Unauthorised):
+        caller(ring)
+    who = caller(ring, text)
+    assert (who.name, who.scopes, who.gallery) == (key.key_id, ("query",), "lobby")
+
+
+def test_where_others_reach_it_nobody_is_let_in_once_the_last_key_is_revoked(store, ring_of):
+    key, text = create_key(["admin"], None, "")
+    store.keys.add(key)
+    ring = ring_of(loopback=False)
+    assert caller(ring, text).scopes == ("admin",)
+    store.keys.revoke(key.key_id)
+    for sent in (None, text):
+        with pytest.raises(Unauthorised):
+            caller(ring, sent)
+
+
+def test_keys_of_a_file_count_and_are_read_again_when_it_changes(ring_of, tmp_path):
+    secret = "s" * 32
+    file = tmp_path / "keys.jsonl"
+    file.write_text(line("door", secret, gallery="lobby", note="the door") + "\n\n")
+    ring = ring_of(file, loopback=False)
+    assert caller(ring, f"gmn_door_{secret}").gallery == "lobby"
+    file.write_text(line("gate", secret))
+    assert caller(ring, f"gmn_gate_{secret}").gallery is None
+    with pytest.raises(Unauthorised):
+        caller(ring, f"gmn_door_{secret}")
+
+
+def test_a_file_that_goes_wrong_while_serving_lets_nobody_new_in(ring_of, tmp_path, caplog):
+    secret = "s" * 32
+    file = tmp_path / "keys.jsonl"
+    file.write_text(line("door", secret))
+    ring = ring_of(file)
+    file.write_text("not JSON\n" + line("gate", secret))
+    assert caller(ring, f"gmn_gate_{secret}").name == "gate"
+    assert "line 1" in caplog.text
+    file.unlink()
+    for sent in (None, f"gmn_gate_{secret}"):
+        with pytest.raises(Unauthorised):
+            caller(ring, sent)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[]", "line 1"),
+        ("{", "line 1"),
+        (line("door", "x") + "\n" + line("door", "y"), "line 2: key_id door is there twice"),
+        ('{"key_id": "door", "scopes": ["query"]}', "line 1: secret_sha256"),
+        (line("a_b", "x"), "line 1: key_id"),
+        (line("door", "x", scopes=["all"]), "line 1: scopes"),
+        (line("door", "x", scopes=[]), "line 1: scopes"),
+        (line("door", "x", galery="lobby"), "line 1: galery"),
+        (
+            '{"key_id": "door", "secret_sha256": "the-secret-itself", "scopes": ["query"]}',
+            "line 1: secret_sha256",
+        ),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_named_with_the_remedy(ring_of, tmp_path, written, said):
+    file = tmp_path / "keys.jsonl"
+    file.write_text(written)
+    with pytest.raises(InputProblem, match=said) as refused:
+        ring_of(file)
+    assert "write it like" in str(refused.value) or "rename" in str(refused.value)
+    assert "the-secret-itself" not in str(refused.value)
+
+
+def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_path):
+    now, day = datetime.now(UTC), timedelta(days=1)
+    old, old_text = create_key(["query"], None, "", expires_at=now - day)
+    new, new_text = create_key(["query"], None, "", expires_at=now + day)
+    store.keys.add(old)
+    file = tmp_path / "keys.jsonl"
+    secret = "s" * 32
+    file.write_text(line("door", secret, expires_at=(now - day).isoformat()))
+    ring = ring_of(file)
+    for text, key_id in ((old_text, old.key_id), (f"gmn_door_{secret}", "door")):
+        with pytest.raises(Unauthorised, match=rf"key {key_id} expired at .*gmn keys create"):
+            caller(ring, text)
+    # It keeps nobody out who knows no key, and lets nobody in.
+    with pytest.raises(Unauthorised):
+        caller(ring)
+    store.keys.add(new)
+    assert caller(ring, new_text).name == new.key_id
+
+
+def test_a_key_says_whether_its_searches_move_calibrations(store, ring_of, tmp_path):
+    quiet, text = create_key(["query"], None, "", learn=False)
+    store.keys.add(quiet)
+    file = tmp_path / "keys.jsonl"
+    secret = "s" * 32
+    file.write_text(line("door", secret, learn=False) + "\n" + line("gate", secret))
+    ring = ring_of(file)
+    keys = (text, f"gmn_door_{secret}", f"gmn_gate_{secret}")
+    assert [caller(ring, key).learn for key in keys] == [False, False, True]
+
+
+def test_a_first_key_without_admin_is_made_with_a_warning_that_names_the_remedy(
+    tmp_path, capsys, monkeypatch
+):
+    where = ["--data-dir", str(tmp_path / "data")]
+    assert gmn.run(["keys", "create", "--scope", "query", *where]) == 0
+    assert "gmn keys create --scope admin" in capsys.readouterr().err
+    file = tmp_path / "keys.jsonl"
+    file.write_text(line("root", "s" * 32, scopes=["admin"]))
+    monkeypatch.setenv("GMN_API_KEYS_FILE", str(file))
+    assert gmn.run(["keys", "create", "--scope", "query", *where]) == 0
+    assert not capsys.readouterr().err
+    monkeypatch.delenv("GMN_API_KEYS_FILE")
+    assert gmn.run(["keys", "create", "--scope", "admin", *where]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_keys_expiry_is_shown_when_it_is_made_and_listed(tmp_path, capsys):
+    where = ["--data-dir", str(tmp_path / "data")]
+    options = ["--scope", "admin", "--expires-days", "30", "--no-learn"]
+    assert gmn.run(["keys", "create", *options, *where]) == 0
+    day = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+    assert f"until {day}" in capsys.readouterr().out
+    assert gmn.run(["keys", "list", "--json", *where]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["results"]
+    assert listed["expires_at"].startswith(day)
+    assert listed["learn"] is False
+    assert gmn.run(["keys", "create", "--scope", "admin", "--expires-days", "0", *where]) == 2
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputProblem, match=r"none\.jsonl.*GMN_API_KEYS_FILE"):
+        read_key_file(tmp_path / "none.jsonl")
+
+
+def test_keys_are_listed_without_their_secrets_and_revoked(
+    tmp_path, capsys, create_with_the_command
+):
+    data_dir = tmp_path / "data"
+    text = create_with_the_command(
+        data_dir, "--scope", "query,enroll", "--gallery", "lobby", "--note", "desk"
+    )
+    _, key_id, secret = text.split("_", 2)
+    where = ["--data-dir", str(data_dir)]
+    assert gmn.run(["keys", "list", "--json", *where]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["results"]
+    assert listed["key_id"] == key_id
+    assert (listed["scopes"], listed["gallery"], listed["note"]) == (
+        ["query", "enroll"],
+        "lobby",
+        "desk",
+    )
+    assert gmn.run(["keys", "list", *where]) == 0
+    table = capsys.readouterr().out
+    assert key_id in table
+    assert secret not in table
+    assert gmn.run(["keys", "revoke", text, *where]) == 0
+    assert gmn.run(["keys", "revoke", key_id, *where]) == 2
+    assert gmn.run(["keys", "revoke", "no id at all", *where]) == 2
+    shown = capsys.readouterr()
+    assert secret not in shown.out + shown.err
+    log = [json.loads(one) for one in (data_dir / "audit.jsonl").read_text().splitlines()]
+    assert [(one["event"], one["phase"]) for one in log] == [
+        ("create_key", "asked"),
+        ("create_key", "done"),
+        ("revoke_key", "asked"),
+        ("revoke_key", "done"),
+        ("revoke_key", "asked"),
+        ("revoke_key", "failed"),
+    ]
+    assert {one["actor"] for one in log} == {f"uid:{os.getuid()}"}
+    assert (data_dir.stat().st_mode & 0o777) == 0o700

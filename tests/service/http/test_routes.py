@@ -1,0 +1,81 @@
+"""Every route says what its caller needs, or is one of the few that are open."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from service.http.app import create_app
+from service.http.errors import handle_errors
+from service.http.keys import create_key
+from service.http.security import OPEN, Guard, needs, needs_of
+from service.settings import Settings
+
+APP = create_app(Settings())
+ROUTES = [
+    one for one in iter_route_contexts(APP.routes) if isinstance(one.original_route, APIRoute)
+]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{min(one.methods)} {one.path}")
+def test_a_route_declares_what_it_needs_or_is_open(route) -> None:
+    assert bool(needs_of(route)) != (route.path in OPEN)
+
+
+def test_what_is_open_shows_nothing_of_anybody() -> None:
+    assert {
+        "/livez",
+        "/readyz",
+        "/",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/openapi.json",
+    } == OPEN
+
+
+def test_the_openapi_document_says_which_calls_need_a_key() -> None:
+    document = APP.openapi()
+    assert document["components"]["securitySchemes"]["api_key"]["scheme"] == "bearer"
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            assert (call.get("security") == [{"api_key": []}]) == (path not in OPEN), path
+            assert ("401" in call["responses"]) == (path not in OPEN), path
+
+
+def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            return (await client.get(path, headers=headers)).status_code
+
+    return asyncio.run(ask())
+
+
+async def answer() -> str:
+    return "something"
+
+
+def test_a_route_lets_nobody_in_whom_the_guard_has_not() -> None:
+    app = FastAPI()
+    app.get("/secret", dependencies=[needs("query")])(answer)
+    handle_errors(app)
+    assert status_of(app, "/secret") == 401
+
+
+def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
+    texts = {}
+    for scope in ("query", "enroll", "admin"):
+        key, texts[scope] = create_key([scope], None, "")
+        store.keys.add(key)
+    app = FastAPI()
+    app.get("/forgotten")(answer)
+    app.add_middleware(Guard, routes=app)
+    app.state.runtime = SimpleNamespace(keys=ring_of())
+    found = {scope: status_of(app, "/forgotten", text) for scope, text in texts.items()}
+    assert found == {"query": 403, "enroll": 403, "admin": 200}
