@@ -13,11 +13,12 @@ from service.record.crop_entries import (
     live_pins,
     new_entry_of,
     put_crop,
+    put_entry_of,
     read_crops,
 )
 from service.record.crop_ids import new_crop_id
 from service.record.encoding import key
-from service.record.engine import Transaction
+from service.record.engine import Transaction, as_data
 from service.record.gallery_entries import Entry, raise_version
 from service.record.records import NewCrop
 from service.record.stored_values import now, vector_bytes
@@ -80,8 +81,9 @@ class CropChanges:
             self._count(crop, -1)
             self.transaction.delete(self.at.key("by", "identity", crop["identity"] or "", row))
             crop["identity"] = new
-            self.transaction.put(self.at.key("by", "identity", new, row))
-            self.transaction.put_json(self.at.crop(row), crop)
+            self.transaction.put_index(self.at.key("by", "identity", new, row))
+            crop["changes"] += 1
+            put_entry_of(self.transaction, self.at, row, crop)
             self._count(crop, 1)
 
     def finish(self) -> int:
@@ -104,7 +106,8 @@ class CropChanges:
         if identity is None:
             return
         if identity not in self.sightings:
-            known: Sightings | None = self.transaction.json(self.at.sightings(identity))
+            (body,) = self.transaction.get([self.at.sightings(identity)])
+            known: Sightings | None = as_data(body)
             self.sightings[identity] = known or {"crops": 0, "cameras": {}}
         seen = self.sightings[identity]
         before = seen["crops"]

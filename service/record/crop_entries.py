@@ -36,6 +36,8 @@ class CropEntry(TypedDict):
 
     Attributes:
         inside: a picture of it is kept here; one with a `content_type` may be kept elsewhere.
+        changes: how often the entry was written anew. It stands beside the crop's row number too,
+            so that an entry whose last change is lost is found out.
     """
 
     crop_id: str
@@ -49,6 +51,7 @@ class CropEntry(TypedDict):
     image_bytes: int
     created_at: str
     inside: bool
+    changes: int
 
 
 class Sightings(TypedDict):
@@ -168,6 +171,7 @@ def new_entry_of(crop: NewCrop, crop_id: str) -> CropEntry:
         image_bytes=len(picture.content) if picture else 0,
         created_at=as_text(crop.created_at) if crop.created_at else now(),
         inside=picture is not None and not crop.picture_elsewhere,
+        changes=0,
     )
 
 
@@ -205,13 +209,18 @@ def put_crop(
 ) -> None:
     """Puts a crop with its vector and picture, as bytes, and the keys that it is found by."""
     vector, picture = contents
-    transaction.put_json(at.crop(row), entry)
-    transaction.put_json(at.crop_id(entry["crop_id"]), row)
+    put_entry_of(transaction, at, row, entry)
     transaction.put(at.vector(side, row), vector)
     if picture is not None:
         transaction.put(at.picture(row), picture)
     for found_by in at.found_by(row, entry):
-        transaction.put(found_by)
+        transaction.put_index(found_by)
+
+
+def put_entry_of(transaction: Transaction, at: Generation, row: int, entry: CropEntry) -> None:
+    """Puts a crop's entry, and under its id its row number and how often it was changed."""
+    transaction.put_json(at.crop(row), entry)
+    transaction.put_json(at.crop_id(entry["crop_id"]), (row, entry["changes"]))
 
 
 def read_crops(reader: Reader, at: Generation, rows: Sequence[int]) -> dict[int, CropEntry]:
@@ -232,7 +241,7 @@ def require_ids(reader: Reader, at: Generation, crops: Sequence[tuple[int, CropE
     """Raises the store's error for damage where a crop is not found by its id."""
     rows = reader.get([at.crop_id(crop["crop_id"]) for _, crop in crops])
     for (row, crop), body in zip(crops, rows, strict=True):
-        if as_data(body) != row:
+        if as_data(body) != [row, crop["changes"]]:
             raise reader.engine.damage(f"crop {crop['crop_id']} is not found by its crop_id")
 
 

@@ -115,7 +115,7 @@ class Crops:
 
         def rows(reader: Reader, at: Generation) -> list[int]:
             found = reader.get([at.crop_id(crop_id) for crop_id in dict.fromkeys(crop_ids)])
-            return [as_data(row) for row in found if row is not None]
+            return [as_data(body)[0] for body in found if body is not None]
 
         return self._remove(gallery_id, rows)
 
@@ -309,9 +309,10 @@ class Crops:
 
     def _find(self, gallery_id: int, crop_id: str) -> tuple[Generation, int, CropEntry] | None:
         at = self._searched(gallery_id)
-        row = self._reader.json(at.crop_id(crop_id)) if at else None
-        if at is None or row is None:
+        found = self._reader.json(at.crop_id(crop_id)) if at else None
+        if at is None or found is None:
             return None
+        row, _ = found
         crop = self._reader.json(at.crop(row))
         return (at, row, crop) if crop else None
 

@@ -8,9 +8,12 @@ from typing import Any
 
 # A key that begins with this is only looked up, never found by a scan.
 LOOKUP = b"!"
+# Kinds of keys without a value: they are there for scans alone.
+INDEXES = ("by", "captured", "enrolled")
 _END, _ESCAPED = b"\0", b"\0\xff"
 _NUMBER = 16
 _CHECKSUM = 4
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def key(*parts: str | int) -> bytes:
@@ -19,7 +22,7 @@ def key(*parts: str | int) -> bytes:
     Args:
         parts: texts, which sort by their characters, and numbers from 0 to 2**64 - 1.
     """
-    return b"".join(_part(part) for part in parts)
+    return b"".join([_part(part) for part in parts])
 
 
 def lookup_key(*parts: str | int) -> bytes:
@@ -30,7 +33,13 @@ def lookup_key(*parts: str | int) -> bytes:
 def _part(part: str | int) -> bytes:
     if isinstance(part, int):
         return b"%016x\0" % part
-    return part.encode().replace(b"\0", _ESCAPED) + _END
+    text = part.encode()
+    return (text.replace(_END, _ESCAPED) if _END in text else text) + _END
+
+
+def is_index(own_key: bytes) -> bool:
+    """Whether a key has no value."""
+    return own_key.startswith(_INDEXES)
 
 
 def below(prefix: bytes) -> tuple[bytes, bytes]:
@@ -67,4 +76,7 @@ def unseal(own_key: bytes, value: bytes) -> bytes | None:
 
 def as_json(body: Any) -> bytes:
     """A body of plain data."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(body).encode()
+
+
+_INDEXES = tuple(key(kind) for kind in INDEXES)

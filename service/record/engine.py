@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from service.problems import ServiceProblem
 from service.record.changes import Change, ChangeKind
-from service.record.encoding import as_json, seal, unseal
+from service.record.encoding import as_json, is_index, seal, unseal
 
 Result = TypeVar("Result")
 # Of two processes that write one gallery at once, one commits and the other tries again.
@@ -38,7 +38,7 @@ class Commit:
 
     Attributes:
         guards: values that these keys have to have still; None for none.
-        puts: values by key; None removes the key. A key of an empty value is there for scans alone.
+        puts: values by key; None removes the key. The keys of indexes have an empty value.
         notes: for the change stream.
         removes: it removes what has to be gone, also from a full store, and from its log.
     """
@@ -148,7 +148,7 @@ class Reader:
         return as_data(self.get([key])[0])
 
     def scan(self, *scans: Scan) -> list[list[tuple[bytes, bytes]]]:
-        """Keys and bodies of ranges; the body of an entry without a value is empty."""
+        """Keys and bodies of ranges; the body of an index's key is empty."""
         return [
             [(key, self.body(key, value) or b"") for key, value in found]
             for found in self.engine.scan(scans)
@@ -165,7 +165,7 @@ class Reader:
 
     def body(self, key: bytes, value: bytes | None, named: str = "") -> bytes | None:
         """What was sealed under a key."""
-        if not value:
+        if value is None or (not value and is_index(key)):
             return value
         body = unseal(key, value)
         if body is None:
@@ -201,9 +201,13 @@ class Transaction(Reader):
             self.commit.guards[key] = self._read[key]
         return found
 
-    def put(self, key: bytes, body: bytes = b"") -> None:
-        """Puts a body under a key; without one the key is there for scans alone."""
-        self.commit.puts[key] = seal(key, body) if body else b""
+    def put(self, key: bytes, body: bytes) -> None:
+        """Puts a body under a key."""
+        self.commit.puts[key] = seal(key, body)
+
+    def put_index(self, key: bytes) -> None:
+        """Puts an index's key."""
+        self.commit.puts[key] = b""
 
     def put_json(self, key: bytes, body: Any) -> None:
         """Puts plain data under a key."""

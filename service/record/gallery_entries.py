@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from service.problems import NeedsReindex, UnknownGallery
@@ -67,7 +67,7 @@ def require_entry(reader: Reader, gallery_id: int) -> Entry:
 
 def put_entry(transaction: Transaction, entry: Entry) -> None:
     """Puts a gallery's entry back."""
-    transaction.put_json(entry_key(entry.gallery_id), asdict(entry))
+    transaction.put_json(entry_key(entry.gallery_id), vars(entry))
 
 
 def raise_version(transaction: Transaction, entry: Entry) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, live_pins, scan_crops
-from service.record.encoding import below, key, last_number, unseal
+from service.record.encoding import INDEXES, below, key, last_number, unseal
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.jobs import drop_job
 from service.record.stored_values import now
@@ -16,7 +16,7 @@ from service.record.stored_values import now
 Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000
 CROPS_AT_ONCE = 200
-OF_GENERATION = ("by", "captured", "enrolled", "identity", "staged")
+OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = ("tombstone", "request", "job of", "snapshot", *OF_CALIBRATIONS)
 
 
@@ -47,11 +47,12 @@ def collect_garbage(engine: Engine) -> None:
         if transact(engine, partial(_begin, noted, now_ms)):
             while transact(engine, partial(_batch, kind, of)):
                 pass
-            transact(engine, lambda change: change.delete(noted))  # noqa: B023 - runs now
+            transact(engine, partial(_end, noted))
 
 
 def _begin(noted: bytes, now_ms: int, transaction: Transaction) -> bool:
     """Whether keys can be removed; then they are not written any more."""
+    transaction.commit.removes = True
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:
         return False
@@ -60,6 +61,11 @@ def _begin(noted: bytes, now_ms: int, transaction: Transaction) -> bool:
         return False
     transaction.put_json(noted, [kind, of, 0])
     return True
+
+
+def _end(noted: bytes, transaction: Transaction) -> None:
+    transaction.commit.removes = True
+    transaction.delete(noted)
 
 
 def _batch(kind: Kind, of: list[Any], transaction: Transaction) -> bool:

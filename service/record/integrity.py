@@ -83,7 +83,7 @@ def _checked(
 ) -> Iterator[StoredParts | Damage]:
     crop_id = crop["crop_id"]
     (parts,) = read_parts(reader, at, side, [(row, crop)])
-    if as_data(reader.get([at.crop_id(crop_id)])[0]) != row:
+    if as_data(reader.get([at.crop_id(crop_id)])[0]) != [row, crop["changes"]]:
         yield Damage(f"crop {crop_id} is not found by its crop_id")
     found_by = list(at.found_by(row, crop))
     there = reader.engine.scan([Scan(own, own + b"\0", 1) for own in found_by])

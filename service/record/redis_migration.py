@@ -20,7 +20,7 @@ from service.record.redis_engine import STREAM, RedisEngine
 from service.record.stored_values import as_text, as_time
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
-CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")
+CROP = tuple(name for name in CropEntry.__annotations__ if name not in ("inside", "changes"))
 ROWS_AT_ONCE = 100
 KEYS_AT_ONCE = 1000
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,7 +140,7 @@ class OldRedis:
                 entry["image_bytes"] = int(entry["image_bytes"])
                 entry["content_type"] = entry["content_type"] or None
                 entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-                entry["inside"] = picture is not None
+                entry["inside"], entry["changes"] = picture is not None, 0
                 yield StoredParts(int(row), cast("CropEntry", entry), vector, picture)
 
     def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:

@@ -26,6 +26,7 @@ INSERT INTO commits VALUES (0);
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
+KEYS_AT_ONCE = 500
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -88,12 +89,15 @@ class SqliteEngine:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys, of one moment."""
-        with self._reporting(), self._one_moment(len(keys)) as connection:
-            rows = (
-                connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
-                for key in keys
-            )
-            return [row[0] if row else None for row in rows]
+        parts = [keys[first : first + KEYS_AT_ONCE] for first in range(0, len(keys), KEYS_AT_ONCE)]
+        found: dict[bytes, bytes] = {}
+        with self._reporting(), self._one_moment(len(parts)) as connection:
+            for part in parts:
+                marks = ",".join("?" * len(part))
+                found |= connection.execute(
+                    f"SELECT key, value FROM entries WHERE key IN ({marks})", part
+                ).fetchall()
+        return [found.get(key) for key in keys]
 
     def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
         """The keys and values of each range."""
@@ -110,17 +114,13 @@ class SqliteEngine:
     def commit(self, commit: Commit) -> None:
         """Makes changes; they are on the disk when this returns."""
         connection = self._connection
-        puts = [(key, value) for key, value in commit.puts.items() if value is not None]
+        puts = sorted((key, value) for key, value in commit.puts.items() if value is not None)
         deletes = [(key,) for key, value in commit.puts.items() if value is None]
         with self._reporting():
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                for key, value in commit.guards.items():
-                    row = connection.execute(
-                        "SELECT value FROM entries WHERE key = ?", (key,)
-                    ).fetchone()
-                    if (row[0] if row else None) != value:
-                        raise Conflict
+                if self.get(list(commit.guards)) != list(commit.guards.values()):
+                    raise Conflict
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", puts)
                 connection.executemany("DELETE FROM entries WHERE key = ?", deletes)
                 passed(Failpoint.SQLITE__BEFORE_COMMIT)

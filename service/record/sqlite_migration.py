@@ -24,7 +24,7 @@ from service.record.sqlite_engine import SqliteEngine
 from service.record.stored_values import as_time
 
 FORMAT = 6
-CROP = tuple(name for name in CropEntry.__annotations__ if name != "inside")
+CROP = tuple(name for name in CropEntry.__annotations__ if name not in ("inside", "changes"))
 
 
 def migrate_file(path: Path) -> None:
@@ -143,7 +143,7 @@ class OldFile:
             entry = {name: row[name] for name in CROP}
             entry["content_type"] = entry["content_type"] or None
             entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-            entry["inside"] = row["content"] is not None
+            entry["inside"], entry["changes"] = row["content"] is not None, 0
             yield StoredParts(
                 row["row_id"], cast("CropEntry", entry), row["vector"], row["content"]
             )

@@ -79,8 +79,8 @@ PLACES = {
         "except Cancelled",
     ),
     "IMPORT__FILES_REMOVED": ("jobs/import_crops.py", "_remove_spool(runtime", "_run("),
-    "AUDIT__BEFORE_LINE": ("audit.py", "line = self._line(", "self._append("),
-    "AUDIT__LINE_WRITTEN": ("audit.py", "self._append(", "def looked("),
+    "AUDIT__BEFORE_LINE": ("ops/audit.py", "line = self._line(", "self._append("),
+    "AUDIT__LINE_WRITTEN": ("ops/audit.py", "self._append(", "def looked("),
 }
 STEPS = ("before-commit", "committed", "shown")
 

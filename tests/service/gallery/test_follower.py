@@ -211,7 +211,7 @@ def test_who_missed_more_than_is_kept_reads_everything_again(pair, monkeypatch):
     go = _reading_slowly(other, monkeypatch)
     one.remove(HERE, first)
     asyncio.run(one.galleries.create("lobby", GallerySettings()))
-    one.store.changes._database.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+    one.store.changes.command("XTRIM", "gmn:changes", "MAXLEN", 0)
     go.set()
     eventually(lambda: other.shown(HERE).keys() == {second})
     eventually(lambda: other.galleries.record_state.state == "in_step")
@@ -235,7 +235,7 @@ def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair
     monkeypatch.setattr(other.store.crops, "vectors", read_slowly)
     waiting = _reading_slowly(other, monkeypatch)
     assert one.store.calibrations.publish(gallery.gallery_id, "mnet:a", "{}", 0)
-    one.store.changes._database.command("XTRIM", "gmn:changes", "MAXLEN", 0)
+    one.store.changes.command("XTRIM", "gmn:changes", "MAXLEN", 0)
     waiting.set()
     eventually(lambda: other.galleries.record_state.state == "reading_again")
     # Longer than a silent record is waited for.
@@ -280,7 +280,7 @@ def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
     other.device.submit(lambda: gallery.index.remove([row_id])).result()
     number, rows = gallery.gallery_id, str(row_id)
     # The change that once added it is told again.
-    database = one.store.changes._database
+    database = one.store.changes
     sequence = database.command("INCR", "gmn:seq")
     fields = ("kind", "added", "gallery", number, "version", 1, "rows", rows)
     database.command("XADD", "gmn:changes", f"{sequence}-0", *fields)
