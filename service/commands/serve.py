@@ -63,11 +63,11 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from gmn_client import DEFAULT_URL
+    from service.errors import ServiceError
     from service.http.app import create_app
     from service.http.connections import bounded_connections
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
-    from service.problems import ServiceProblem
     from service.runtime import Runtime
     from service.upgrade import upgrade_advice
 
@@ -81,8 +81,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             options = "" if address == DEFAULT_URL else f"--url {address}"
             for line in await upgrade_advice(runtime, options):
                 typer.echo(line)
-        except ServiceProblem as problem:
-            log.warning("galleries of another artefact were not looked for: %s", problem.detail)
+        except ServiceError as error:
+            log.warning("galleries of another artefact were not looked for: %s", error.detail)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from service.errors import QueueFull
 from service.ops.metrics import Metrics
-from service.problems import QueueFull
 
 RETRY_AFTER_SECONDS = 1
 

@@ -17,8 +17,8 @@ from service.engine.batch_limit import BatchLimit
 from service.engine.device import DeviceThread
 from service.engine.device_faults import explained, with_room
 from service.engine.halving import in_halves
+from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
-from service.problems import DeviceFull, DeviceLost, ServiceProblem
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
@@ -115,8 +115,8 @@ class MicroBatcher:
         self._scheduled = True
         try:
             self._device.submit(self._run_batch).add_done_callback(self._ran)
-        except ServiceProblem as problem:
-            self._answer_all(problem)
+        except ServiceError as error:
+            self._answer_all(error)
 
     def _ran(self, run: Future[None]) -> None:
         """Where the device thread begins no more batches, nobody waits for one."""

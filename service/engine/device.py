@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from model.problems import InputProblem
+from service.errors import DeviceLost, ServiceStopping
 from service.ops.pulse import DEAD, Pulse
-from service.problems import DeviceLost, ServiceStopping
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from service.problems import DeviceFull, DeviceLost
+from service.errors import DeviceFull, DeviceLost
 
 Result = TypeVar("Result")
 # As CUDA's documentation of its error codes has it: after these everything that is asked of the

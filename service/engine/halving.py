@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from service.problems import DeviceLost
+from service.errors import DeviceLost
 
 Item = TypeVar("Item")
 

@@ -14,8 +14,8 @@ from service.engine.device import DeviceThread
 from service.engine.networks import Networks
 from service.engine.pipeline import Pipeline
 from service.engine.runtime_choice import RuntimeChoice, RuntimesOfRecord, choose_runtime
+from service.errors import InvalidField
 from service.ops.metrics import Metrics
-from service.problems import InvalidField
 from service.settings import Settings
 
 

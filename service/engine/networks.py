@@ -17,7 +17,7 @@ from model.problems import InputProblem
 from service.engine.device_faults import with_room
 from service.engine.halving import in_halves
 from service.engine.runtimes import EmbeddingRuntime
-from service.problems import DeviceFull
+from service.errors import DeviceFull
 
 log = logging.getLogger(__name__)
 # M-Net always sees this many pairs, padded where there are fewer: the last digits of a matrix

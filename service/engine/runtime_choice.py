@@ -28,7 +28,7 @@ from service.engine.runtimes import (
     TorchRuntime,
     build_runtime,
 )
-from service.problems import StorageFailed
+from service.errors import StorageFailed
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -199,9 +199,9 @@ def _keep(artefact: Artefact, records: RuntimesOfRecord, choice: RuntimeChoice) 
     embedder = artefact.description.embedding_fingerprint
     try:
         return _read(records.keep_first(embedder, choice.model_dump_json()))
-    except StorageFailed as problem:
+    except StorageFailed as error:
         # What is full can still be searched and deleted from. The next start chooses again.
-        log.warning("the choice of %s could not be kept: %s", choice.runtime, problem)
+        log.warning("the choice of %s could not be kept: %s", choice.runtime, error)
         return choice
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.engine.device_faults import explained, with_room
-from service.problems import DeviceFull
+from service.errors import DeviceFull
 
 BLOCK_ROWS = 65_536
 # How far below the last place a row may score and still belong above it: twice the error of a

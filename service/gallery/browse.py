@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from gmn_client import models
+from service.errors import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
-from service.problems import UnknownCrop, UnknownIdentity, UnknownPicture
 from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
 from service.search.index_kinds import HOST_KINDS

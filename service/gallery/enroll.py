@@ -14,10 +14,10 @@ from typing import Any
 from model.crops.decode import CropProblem
 from service.engine.pipeline import EmbeddedImage, Pipeline
 from service.engine.quality_gate import QualityGate
+from service.errors import NeedsReindex
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.failpoints import Failpoint, passed
-from service.problems import NeedsReindex
 from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
 from service.runtime import Runtime

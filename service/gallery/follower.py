@@ -16,6 +16,7 @@ from functools import partial
 
 from gmn_client.answers import RecordState
 from service.engine.device import DeviceThread
+from service.errors import RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.followed_changes import in_parts, read_changes
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
@@ -23,7 +24,6 @@ from service.gallery.index_updates import Confirmation, Learner
 from service.gallery.waiting import Waiting
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import DEAD, Pulse, Stage, beat
-from service.problems import RecordUnavailable, ServiceStopping, UnknownGallery
 from service.record.changes import Change, ChangesLost
 from service.record.engine import ChangeStream
 from service.record.record import Record
@@ -178,8 +178,8 @@ class Follower:
                 pause = FIRST_PAUSE_SECONDS
             except ServiceStopping:
                 return
-            except RecordUnavailable as problem:
-                self._unreachable(problem)
+            except RecordUnavailable as error:
+                self._unreachable(error)
                 pause = self._rest(pause, LONGEST_PAUSE_SECONDS)
             except ChangesLost as lost:
                 log.warning("the record's changes cannot be followed: %s", lost.detail)

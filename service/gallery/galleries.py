@@ -11,6 +11,13 @@ from typing import TypeVar
 
 from gmn_client.answers import RecordState
 from service.engine.device import DeviceThread
+from service.errors import (
+    GalleryConflict,
+    RecordUnavailable,
+    UnknownCrop,
+    UnknownGallery,
+    UnknownIdentity,
+)
 from service.gallery.follower import REDIS_SECONDS, Follower
 from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
@@ -24,13 +31,6 @@ from service.gallery.index_updates import (
 from service.gallery.record_access import RecordAccess
 from service.ops.failpoints import CommitSteps
 from service.ops.pulse import Stage
-from service.problems import (
-    GalleryConflict,
-    RecordUnavailable,
-    UnknownCrop,
-    UnknownGallery,
-    UnknownIdentity,
-)
 from service.record.record import Record
 from service.record.records import (
     CropLabel,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from service.problems import NeedsReindex
+from service.errors import NeedsReindex
 from service.record.changes import Change
 from service.record.records import (
     Enrolment,

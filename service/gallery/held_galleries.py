@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from service.errors import UnknownGallery
 from service.gallery.gallery import Gallery
-from service.problems import UnknownGallery
 from service.record.record import Record
 from service.record.records import GalleryRecord
 from service.search.compactor import Compactor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from service.problems import InvalidField
+from service.errors import InvalidField
 
 MAX_TEXT = 256
 MAX_METADATA_BYTES = 16 * 1024

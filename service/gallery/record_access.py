@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
+from service.errors import DamagedRecord, DamagedRedisRecord, RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
 from service.ops.failpoints import CommitSteps, passed
 from service.ops.pulse import Stage, WatchedPool
-from service.problems import DamagedRecord, DamagedRedisRecord, RecordUnavailable, ServiceProblem
 from service.record.records import CropLabel
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ class RecordAccess:
             try:
                 self._updates.require_record()
                 call()
-            except ServiceProblem as problem:
-                log.warning("a write that nobody waits for failed: %s", problem.detail)
+            except ServiceError as error:
+                log.warning("a write that nobody waits for failed: %s", error.detail)
             except Exception:
                 log.exception("a write that nobody waits for failed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmn_client.models import RenamedIdentity
-from service.problems import InvalidField
+from service.errors import InvalidField
 from service.record.records import Relabelling
 from service.runtime import Runtime
 

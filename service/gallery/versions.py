@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from service.problems import VersionNotReached
+from service.errors import VersionNotReached
 from service.runtime import Runtime
 
 PATIENCE_SECONDS = 2.0

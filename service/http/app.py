@@ -15,11 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from service.http.bodies import BodyLimit, OneLength
 from service.http.dependencies import KnowsParameters, WaitsForGallery
 from service.http.document import complete_document
-from service.http.errors import handle_errors
 from service.http.headers import SecurityHeaders
 from service.http.middleware import CancelWhenGone, RequestContext
 from service.http.origin import SameOrigin
 from service.http.page import add_page
+from service.http.problems import handle_errors
 from service.http.routes import (
     comparisons,
     crops,

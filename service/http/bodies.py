@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gmn_client.models import Problem
-from service.http.errors import answer_problem, problem
-from service.problems import QueueFull
+from service.errors import QueueFull
+from service.http.problems import answer_problem, problem
 from service.runtime import Runtime
 
 RETRY_AFTER = {"Retry-After": "1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from service.problems import Forbidden
+from service.errors import Forbidden
 from service.record.key_records import ApiKey, Scope
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from service.http.errors import MEDIA_TYPE, problem
+from service.http.problems import MEDIA_TYPE, problem
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, UploadFile
 from starlette.exceptions import HTTPException
 
-from service.http.errors import MEDIA_TYPE, names_of, unknown_name
-from service.problems import InvalidField, ServiceProblem
+from service.errors import InvalidField, ServiceError
+from service.http.problems import MEDIA_TYPE, names_of, unknown_name
 from service.runtime import Runtime
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -59,7 +59,7 @@ async def _wait_for_gallery(request: Request) -> None:
     """
     name = request.path_params.get("gallery")
     if name is not None:
-        with contextlib.suppress(ServiceProblem):
+        with contextlib.suppress(ServiceError):
             await (await _runtime(request)).galleries.find(name)
 
 

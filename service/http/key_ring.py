@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.errors import RecordUnavailable, Unauthorised
 from service.http.callers import WHOEVER_IS_HERE, Caller
 from service.http.key_file import KeyFile, read_key_file
 from service.http.keys import find_key
 from service.ops.pulse import Stage, WatchedPool
-from service.problems import RecordUnavailable, Unauthorised
 from service.record.key_records import ApiKey
 from service.record.small_records import Keys
 
@@ -139,10 +139,10 @@ class KeyRing:
         deployed = self._read_file()
         try:
             self._recorded = self._records.all()
-        except RecordUnavailable as problem:
+        except RecordUnavailable as error:
             if self._recorded is None:
                 raise
-            log.error("keys could not be read again: %s", problem.detail)
+            log.error("keys could not be read again: %s", error.detail)
             began = time.monotonic()
         self._keys = {key.key_id: key for key in (*deployed.keys, *self._recorded)}
         self._read_at = began

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.http.errors import answer_problem, problem
+from service.http.problems import answer_problem, problem
 from service.settings import is_loopback
 
 

@@ -16,11 +16,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.errors import Forbidden, RecordUnavailable, ServiceError, Unauthorised
 from service.http.callers import WHOEVER_IS_HERE, Caller
-from service.http.errors import answer_service_problem
 from service.http.keys import redacted
+from service.http.problems import answer_error
 from service.ops.audit import Actor, acting
-from service.problems import Forbidden, RecordUnavailable, ServiceProblem, Unauthorised
 from service.record.key_records import Scope as KeyScope
 from service.runtime import Runtime
 
@@ -129,8 +129,8 @@ class Guard:
             caller = await self._caller(scope, declared)
             for one in declared:
                 one.check(caller, path_params)
-        except (Unauthorised, Forbidden, RecordUnavailable) as problem:
-            await _refuse(problem, scope, receive, send)
+        except (Unauthorised, Forbidden, RecordUnavailable) as error:
+            await _refuse(error, scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["caller"] = caller
@@ -177,6 +177,6 @@ def _is_here(scope: Scope, headers: Headers) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-async def _refuse(problem: ServiceProblem, scope: Scope, receive: Receive, send: Send) -> None:
-    response = answer_service_problem(Request(scope), problem)
+async def _refuse(problem: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = answer_error(Request(scope), problem)
     await response(scope, receive, send)

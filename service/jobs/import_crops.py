@@ -19,6 +19,13 @@ from model.crops.decode import CropProblem
 from model.crops.manifest import ManifestRow, read_manifest
 from model.crops.names import image_names, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
+from service.errors import (
+    DeviceFull,
+    InvalidField,
+    QueueFull,
+    RecordUnavailable,
+    StorageFailed,
+)
 from service.gallery.enroll import EnrolmentAnswer, ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
 from service.gallery.naming import checked_camera, checked_text
@@ -28,13 +35,6 @@ from service.ops.disk_room import full_disk_told
 from service.ops.durable import make_folder, sync, sync_below
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import beat
-from service.problems import (
-    DeviceFull,
-    InvalidField,
-    QueueFull,
-    RecordUnavailable,
-    StorageFailed,
-)
 from service.record.job_records import Job
 from service.runtime import Runtime
 

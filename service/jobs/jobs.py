@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
+from service.errors import (
+    DeviceLost,
+    RecordUnavailable,
+    ServiceError,
+    StorageFailed,
+    UnknownJob,
+)
 from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import Pulse, beat
-from service.problems import (
-    DeviceLost,
-    RecordUnavailable,
-    ServiceProblem,
-    StorageFailed,
-    UnknownJob,
-)
 from service.record.job_records import Job
 from service.runtime import Runtime
 
@@ -85,9 +85,9 @@ class Progress:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
                 await self._update("running")
-            except ServiceProblem as problem:
+            except ServiceError as error:
                 # Where the record takes nothing, the others cannot take it over either.
-                log.warning("the lease of job %s was not renewed: %s", self._job_id, problem.detail)
+                log.warning("the lease of job %s was not renewed: %s", self._job_id, error.detail)
 
     async def _update(
         self, state: JobState, problems: Sequence[JobProblem] = (), detail: str | None = None
@@ -231,8 +231,8 @@ async def work_on_jobs(
         runtime.jobs_wanted.clear()
         try:
             job = await runtime.galleries.write(lambda: jobs.claim(runtime.worker, LEASE_SECONDS))
-        except ServiceProblem as problem:
-            log.warning("no job can be taken up: %s", problem.detail)
+        except ServiceError as error:
+            log.warning("no job can be taken up: %s", error.detail)
             job = None
         except Exception:
             log.exception("no job can be taken up")
@@ -262,7 +262,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         await runtime.sections.run(partial(_end, runtime, gallery, job, progress, state, detail))
     except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
         # Its detail may name a file of the import.
-        why = cut_off.code if isinstance(cut_off, ServiceProblem) else type(cut_off).__name__
+        why = cut_off.code if isinstance(cut_off, ServiceError) else type(cut_off).__name__
         log.warning("job %s was cut off: %s", job.job_id, why)
         if isinstance(cut_off, StorageFailed | DeviceLost):
             # It goes on once there is room or another process, which takes a while.

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from service.engine.pipeline import EmbeddedImage
+from service.errors import DeviceFull, GalleryConflict, QueueFull
 from service.gallery.gallery import Gallery
 from service.jobs.jobs import CUT_OFF, Progress, create_job, new_job_id
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import CommitSteps, Failpoint, passed
 from service.ops.pulse import beat
-from service.problems import DeviceFull, GalleryConflict, QueueFull
 from service.record.job_records import Job
 from service.record.records import StoredCrop
 from service.runtime import Runtime

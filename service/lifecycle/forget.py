@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal
+from service.errors import StorageFailed, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshot import is_in_snapshots, take_removed_out_of_snapshots
 from service.ops.failpoints import Failpoint, passed
-from service.problems import StorageFailed, UnknownIdentity
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000

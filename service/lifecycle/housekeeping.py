@@ -11,13 +11,13 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from service.errors import ServiceError
 from service.jobs.import_crops import FOLDER as IMPORTS
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_strays as remove_stray_pictures
 from service.lifecycle.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
 from service.ops.critical_sections import file_lock
 from service.ops.pulse import Pulse, beat
-from service.problems import ServiceProblem
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ async def remove_strays(runtime: Runtime) -> None:
         )
         shared = runtime.settings.shares_record
         await asyncio.to_thread(_remove_stray_spools, runtime, receiving=shared)
-    except ServiceProblem as problem:
-        log.error("housekeeping of files that belong to nothing: %s", problem.detail)
+    except ServiceError as error:
+        log.error("housekeeping of files that belong to nothing: %s", error.detail)
 
 
 async def _keep_house_once(runtime: Runtime) -> None:
@@ -74,14 +74,14 @@ async def _keep_house_once(runtime: Runtime) -> None:
             await runtime.sections.run(
                 partial(take_removed_out_of_snapshots, runtime, gallery), runtime.snapshot_lock
             )
-        except ServiceProblem as problem:
-            log.error("housekeeping of gallery %s: %s", gallery.name, problem.detail)
+        except ServiceError as error:
+            log.error("housekeeping of gallery %s: %s", gallery.name, error.detail)
     try:
         # Jobs are deleted with their gallery.
         await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
         await remove_stray_pictures(runtime)
-    except (OSError, ServiceProblem) as problem:
-        log.error("housekeeping of imports and of images kept elsewhere: %s", problem)
+    except (OSError, ServiceError) as error:
+        log.error("housekeeping of imports and of images kept elsewhere: %s", error)
 
 
 def _remove_stray_snapshots(runtime: Runtime) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from secrets import token_hex
 
 from gmn_client.models import RestoredSnapshot
+from service.errors import RecordUnavailable, UnknownSnapshot
 from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import with_picture
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.ops.durable import sync
 from service.ops.failpoints import CommitSteps, Failpoint, passed
-from service.problems import RecordUnavailable, UnknownSnapshot
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
     SnapshotOrigin,

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
+from service.errors import ServiceError, StorageFailed
 from service.ops.chained_file import MAX_BYTES, BrokenChain, ChainedFile, current_file, full_files
 from service.ops.durable import sync
 from service.ops.failpoints import Failpoint, passed
-from service.problems import ServiceProblem, StorageFailed
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
@@ -180,8 +180,8 @@ class AuditLog:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await asyncio.to_thread(self.flush)
-            except StorageFailed as problem:
-                log.error("audit log: %d lines wait: %s", len(self._buffer), problem.detail)
+            except StorageFailed as error:
+                log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
@@ -255,7 +255,7 @@ class AuditLog:
             yield result
         except BaseException as error:
             phase = "failed"
-            code = error.code if isinstance(error, ServiceProblem) else type(error).__name__
+            code = error.code if isinstance(error, ServiceError) else type(error).__name__
             result["problem"] = code
             raise
         finally:
@@ -284,8 +284,8 @@ class AuditLog:
         """Writes what is buffered, and closes the file."""
         try:
             self.flush()
-        except StorageFailed as problem:
-            log.error("audit log: %d lines are lost: %s", len(self._buffer), problem.detail)
+        except StorageFailed as error:
+            log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from model.problems import InputProblem
+from service.errors import DamagedRecord
 from service.ops.durable import make_folder
-from service.problems import DamagedRecord
 
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"

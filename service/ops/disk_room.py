@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.problems import StorageFailed
+from service.errors import StorageFailed
 
 MEBIBYTE = 1024 * 1024
 FULL = (errno.ENOSPC, errno.EDQUOT)

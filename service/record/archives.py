@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from service.problems import RecordUnavailable, ServiceProblem
+from service.errors import RecordUnavailable, ServiceError
 from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
@@ -74,7 +74,7 @@ def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
         yield Archive(entry.version, entry.embedding_fingerprint, crops)
     finally:
         # Where the store does not answer, the pin is removed once its time has run out.
-        with contextlib.suppress(ServiceProblem):
+        with contextlib.suppress(ServiceError):
             unpin(engine, _pin_key(at, name))
             collect_garbage(engine)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from service.problems import ServiceProblem
+from service.errors import ServiceError
 
 ChangeKind = Literal[
     "gallery_created",
@@ -43,7 +43,7 @@ class Change:
     row_ids: tuple[int, ...] = ()
 
 
-class ChangesLost(ServiceProblem):
+class ChangesLost(ServiceError):
     """Changes that a follower has not seen cannot be read any more: it has to read everything."""
 
     code = "record_unavailable"

@@ -265,7 +265,7 @@ def indexed_crops(
     """Crops as an index needs them.
 
     Raises:
-        ServiceProblem: a crop has no vector.
+        ServiceError: a crop has no vector.
     """
     bodies = _get(reader, "vector", [at.vector(side, row) for row, _ in crops], crops)
     for (row, crop), body in zip(crops, bodies, strict=True):
@@ -296,7 +296,7 @@ def read_parts(
     """Crops with their vectors and pictures.
 
     Raises:
-        ServiceProblem: one of them is not what was written.
+        ServiceError: one of them is not what was written.
     """
     vectors = _get(reader, "vector", [at.vector(side, row) for row, _ in crops], crops)
     pictures = _get(reader, "picture", [at.picture(row) for row, _ in crops], crops)

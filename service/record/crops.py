@@ -218,7 +218,7 @@ class Crops:
         """Every crop as the index needs it, by `row_id`, each held against its checksums.
 
         Raises:
-            ServiceProblem: a crop is damaged, or gone without a trace.
+            ServiceError: a crop is damaged, or gone without a trace.
         """
         entry = read_entry(self._reader, gallery_id)
         if entry is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from service.problems import ServiceProblem
+from service.errors import ServiceError
 from service.record.changes import Change, ChangeKind
 from service.record.encoding import as_json, is_index, seal, unseal
 
@@ -107,7 +107,7 @@ class Engine(Protocol):
             RecordUnavailable: it does not answer; the changes may have been made.
         """
 
-    def damage(self, what: str) -> ServiceProblem:
+    def damage(self, what: str) -> ServiceError:
         """The error for something that is not what was written."""
 
     def require_same(self) -> None:
@@ -134,7 +134,7 @@ class Reader:
             named: what an error calls each; the keys themselves by default.
 
         Raises:
-            ServiceProblem: one of them is not what was written.
+            ServiceError: one of them is not what was written.
         """
         values = self._values(keys) if keys else []
         names = named or [""] * len(keys)
@@ -236,7 +236,7 @@ def transact(engine: Engine, rule: Callable[[Transaction], Result]) -> Result:
         transaction = Transaction(engine)
         try:
             result = rule(transaction)
-        except ServiceProblem:
+        except ServiceError:
             # What was not found may be missing because the store was emptied.
             engine.require_same()
             raise

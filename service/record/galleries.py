@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from service.problems import GalleryConflict
+from service.errors import GalleryConflict
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from service.problems import NeedsReindex, UnknownGallery
+from service.errors import NeedsReindex, UnknownGallery
 from service.record.encoding import key
 from service.record.engine import Reader, Transaction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.problems import ServiceProblem
+from service.errors import ServiceError
 from service.record.crop_entries import CropEntry, Generation, StoredParts, read_parts
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, as_data, shown
@@ -41,7 +41,7 @@ def entries(engine: Engine) -> Iterator[Entry | Damage]:
     for own, value in readable(engine, below(key("gallery"))):
         try:
             yield Entry(**as_data(reader.body(own, value)))
-        except ServiceProblem:
+        except ServiceError:
             yield Damage(f"{shown(own)} is not what was written")
 
 
@@ -53,8 +53,8 @@ def checked_crops(engine: Engine, entry: Entry) -> Iterator[StoredParts | Damage
         try:
             body = reader.body(own, value)
             yield from _checked(reader, at, entry.side, last_number(own), as_data(body))
-        except ServiceProblem as problem:
-            yield Damage(getattr(problem, "what", str(problem)))
+        except ServiceError as error:
+            yield Damage(getattr(error, "what", str(error)))
     if count != entry.crops:
         yield Damage(f"{count} crops are there, and {entry.crops} were written")
 
@@ -67,7 +67,7 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
         while True:
             try:
                 found = engine.scan([Scan(start, end, limit, reverse)])[0]
-            except ServiceProblem:
+            except ServiceError:
                 if limit == 1:
                     break
                 limit = 1
@@ -97,7 +97,7 @@ def recover_in_place(engine: Engine) -> list[GalleryFound]:
     """Builds each damaged gallery anew from its whole crops; answers these galleries as they were.
 
     Raises:
-        ServiceProblem: the entry of a gallery is damaged; only a copy of the store helps then.
+        ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
     """
     damaged = [found for found in verify_galleries(engine) if found.damage]
     for found in damaged:

@@ -12,8 +12,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from model.problems import InputProblem
+from service.errors import StorageFailed
 from service.ops.durable import make_folder, sync
-from service.problems import StorageFailed
 
 
 class PictureFolder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.errors import RecordUnavailable
 from service.ops.high_water import HighWaterMark
-from service.problems import RecordUnavailable
 from service.record.archives import unpin_abandoned
 from service.record.calibrations import Calibrations
 from service.record.crops import Crops
@@ -85,11 +85,11 @@ def open_redis(url: str, mark: HighWaterMark | None = None, **options: float) ->
         engine.epoch()
         engine.require_acknowledged()
         return Record(engine)
-    except RecordUnavailable as problem:
+    except RecordUnavailable as error:
         engine.close()
         raise InputProblem(
-            f"{problem.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
-        ) from problem
+            f"{error.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
+        ) from error
     except BaseException:
         engine.close()
         raise

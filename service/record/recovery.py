@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
+from service.errors import ServiceError
 from service.ops.data_dir import SNAPSHOTS
 from service.ops.durable import make_folder, sync
-from service.problems import ServiceProblem
 from service.record.crop_entries import StoredParts, new_entry_of
 from service.record.encoding import below, key, last_number
 from service.record.engine import Reader, as_data, shown
@@ -61,7 +61,7 @@ def verify_file(database: Path) -> StoreFound:
             with contextlib.closing(SqliteEngine(database, only_read=True)) as engine:
                 problems += engine.page_problems(PAGE_PROBLEMS)
                 galleries += verify_galleries(engine)
-        except (ServiceProblem, sqlite3.DatabaseError) as error:
+        except (ServiceError, sqlite3.DatabaseError) as error:
             problems.append(f"it cannot be read ({error})")
     return StoreFound(tuple(problems), tuple(galleries), tuple(verify_snapshots(database.parent)))
 
@@ -81,7 +81,7 @@ def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Reco
     with contextlib.ExitStack() as held:
         old: SqliteEngine | None = None
         if damaged.is_file() and damaged.stat().st_size:
-            with contextlib.suppress(ServiceProblem, sqlite3.DatabaseError, InputProblem):
+            with contextlib.suppress(ServiceError, sqlite3.DatabaseError, InputProblem):
                 old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
         salvage = Salvage(old, snapshots, set(removed))
         new = held.enter_context(contextlib.closing(SqliteEngine(into)))
@@ -205,7 +205,7 @@ class Salvage:
         for own, value in readable(self._engine, bounds):
             try:
                 yield own, as_data(reader.body(own, value))
-            except ServiceProblem:
+            except ServiceError:
                 self.unread.append(shown(own))
 
 

@@ -16,9 +16,9 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from model.problems import InputProblem
+from service.errors import DamagedRedisRecord, RecordUnavailable
 from service.ops.high_water import HighWaterMark
 from service.ops.pulse import beat
-from service.problems import DamagedRedisRecord, RecordUnavailable
 from service.record.changes import Change, ChangesLost, as_kind
 from service.record.engine import Commit, Conflict, Scan
 from service.record.redis_errors import RETRY_AFTER_S, shown_url, translate_redis_errors

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import redis.exceptions
 
-from service.problems import DamagedRedisRecord, RecordUnavailable, StorageFailed
+from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
 
 RETRY_AFTER_S = 5
 FULL = ("OOM ", "MISCONF ")

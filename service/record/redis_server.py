@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import redis.exceptions
 
 from model.problems import InputProblem
-from service.problems import RecordUnavailable
+from service.errors import RecordUnavailable
 from service.record.redis_errors import RETRY_AFTER_S
 
 OLDEST = (6, 2)

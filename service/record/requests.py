@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from service.problems import RequestConflict
+from service.errors import RequestConflict
 from service.record.encoding import key
 from service.record.engine import Reader, Scan, Transaction
 from service.record.gallery_entries import Entry

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import Failpoint, passed
-from service.problems import RecordUnavailable, ServiceProblem
 from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import Generation, all_rows
@@ -48,11 +48,11 @@ def replace(
             version = transact(engine, partial(_switch, filled, embedding_fingerprint))
     except BaseException:
         # Where the store itself is gone, a later start removes what was filled.
-        with contextlib.suppress(ServiceProblem):
+        with contextlib.suppress(ServiceError):
             transact(engine, lambda change: _discard(change, filled, 0))
             collect_garbage(engine)
         raise
-    with contextlib.suppress(ServiceProblem):
+    with contextlib.suppress(ServiceError):
         collect_garbage(engine)
     return version
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.durable import make_folder, sync
 from service.ops.failpoints import Failpoint, passed
-from service.problems import DamagedSnapshot, StorageFailed
 from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.record.stored_values import as_text, as_time
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.errors import DamagedRecord, StorageFailed
 from service.ops.failpoints import Failpoint, passed
 from service.ops.high_water import SUFFIX, HighWaterMark
 from service.ops.pulse import beat
-from service.problems import DamagedRecord, StorageFailed
 from service.record.engine import Commit, Conflict, Scan
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.errors import DamagedSnapshot
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
-from service.problems import DamagedSnapshot
 from service.record.snapshot_file import read_snapshot
 
 
@@ -75,6 +75,6 @@ def _snapshot(path: Path) -> SnapshotFound:
     try:
         for _ in read_snapshot(path):
             crops += 1
-    except DamagedSnapshot as problem:
-        return SnapshotFound(path, crops, problem.reason)
+    except DamagedSnapshot as error:
+        return SnapshotFound(path, crops, error.reason)
     return SnapshotFound(path, crops, None)

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from service.engine.device import DeviceThread
+from service.errors import DeviceLost, ServiceStopping
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import Pulse, Stage
-from service.problems import DeviceLost, ServiceStopping
 from service.search.compaction import BuiltCompaction, CompactionPlan, CompactionStopped
 from service.search.device_rows import DeviceRows
 from service.search.index import GalleryIndex

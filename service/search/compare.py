@@ -21,8 +21,8 @@ from model.calibration import (
 from model.crops.decode import CropProblem
 from service.engine.loaded_model import LoadedModel
 from service.engine.pipeline import EmbeddedImage
+from service.errors import InvalidField, UnusableImages
 from service.gallery.gallery import Gallery
-from service.problems import InvalidField, UnusableImages
 from service.runtime import Runtime, calibration_version
 from service.search.explain import explain_pair, images_to_explain
 from service.search.ranking import OperatingPoint

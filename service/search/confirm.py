@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from service.engine.loaded_model import LoadedModel
+from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
-from service.problems import UnknownCrop
 from service.record.records import CropLabel
 from service.runtime import Runtime
 from service.search.ranking import Ranking, RankingOptions, overall_verdict

@@ -16,7 +16,7 @@ from model.crops.decode import CropProblem
 from model.explanation import Grid, Scores, explain, variants
 from service.engine.device_faults import with_room
 from service.engine.loaded_model import LoadedModel
-from service.problems import UnusableImages
+from service.errors import UnusableImages
 from service.runtime import Runtime
 
 GRID = Grid()

@@ -19,10 +19,10 @@ from model.search_calibration import SearchScores
 from service.engine.loaded_model import LoadedModel
 from service.engine.pipeline import EmbeddedImage
 from service.engine.quality_gate import QualityGate
+from service.errors import UnknownCrop, UnusableImages
 from service.gallery.browse import image_url
 from service.gallery.enroll import quality_gate
 from service.gallery.gallery import Gallery
-from service.problems import UnknownCrop, UnusableImages
 from service.runtime import Runtime
 from service.search.calibrations import SearchJudge
 from service.search.confirm import Searched, confirmed

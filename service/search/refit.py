@@ -18,9 +18,9 @@ from model.search_calibration import (
     SearchScores,
     fit_searches,
 )
+from service.errors import ServiceError
 from service.gallery.gallery import Gallery
 from service.ops.pulse import Pulse
-from service.problems import ServiceProblem
 from service.runtime import Runtime
 from service.search.calibrations import Publication, read_publication, scoring_of
 from service.search.kept_searches import Place
@@ -47,8 +47,8 @@ async def refit_calibrations(runtime: Runtime, pulse: Pulse | None = None) -> No
                     await runtime.kept_searches.ready.wait()
             try:
                 await store_and_refit(runtime, later)
-            except ServiceProblem as problem:
-                log.warning("searches were not kept for the calibration: %s", problem.detail)
+            except ServiceError as error:
+                log.warning("searches were not kept for the calibration: %s", error.detail)
             except Exception:
                 log.exception("a calibration could not be fitted to its searches")
     finally:
@@ -74,7 +74,7 @@ async def store_and_refit(runtime: Runtime, later: Later) -> None:
     """Stores what waits, then fits what has enough new searches.
 
     Raises:
-        ServiceProblem: the record cannot be written; what waited is lost.
+        ServiceError: the record cannot be written; what waited is lost.
     """
     waiting = list(runtime.kept_searches.take())
     if waiting:

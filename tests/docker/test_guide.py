@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from service.http.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.http.problems import CODE_OF_STATUS, STATUS_OF_CODE
 from service.ops.metrics import Metrics
 from tests.compose.guide import blocks
 from tests.docker.conftest import ROOT, text_of

@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["python_multipart", "starlette", "servi
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.problems import ServiceProblem
+from service.errors import ServiceError
 from tests.fuzz.harness import fuzz
 
 URLENCODED = b"application/x-www-form-urlencoded"
@@ -35,8 +35,8 @@ class Refused(Exception):
 def read(data: bytes) -> None:
     try:
         asyncio.run(_read(data))
-    except (HTTPException, MultiPartException, ValidationError, ServiceProblem) as problem:
-        raise Refused from problem
+    except (HTTPException, MultiPartException, ValidationError, ServiceError) as error:
+        raise Refused from error
 
 
 async def _read(data: bytes) -> None:

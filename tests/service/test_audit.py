@@ -12,9 +12,9 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
+from service.errors import StorageFailed, UnknownCrop
 from service.ops.audit import Actor, AuditLog, acting, audit_files
 from service.ops.chained_file import check_chain
-from service.problems import StorageFailed, UnknownCrop
 from tests.waiting import eventually
 
 

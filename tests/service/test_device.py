@@ -9,8 +9,8 @@ import pytest
 
 from model.problems import InputProblem
 from service.engine.device import DeviceThread
+from service.errors import DeviceLost, ServiceStopping
 from service.ops.pulse import DEAD, beat
-from service.problems import DeviceLost, ServiceStopping
 from tests.waiting import eventually
 
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
-from service.http.errors import CODE_OF_STATUS, STATUS_OF_CODE
+from service.http.problems import CODE_OF_STATUS, STATUS_OF_CODE
 from service.http.security import needs_of
 from service.ops.metrics import Metrics
 from service.settings import PREFIX, Settings

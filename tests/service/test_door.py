@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from service.engine.admission import Admission
+from service.errors import QueueFull
 from service.http.bodies import BodyLimit
 from service.ops.metrics import Metrics
-from service.problems import QueueFull
 
 QUERIES = "/v1/galleries/default/queries"
 

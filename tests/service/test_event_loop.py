@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from service.engine.pipeline import EmbeddedImage, Pipeline
+from service.errors import QueueFull
 from service.http.app import create_app
 from service.http.callers import WHOEVER_IS_HERE
 from service.http.routes import comparisons, crops, jobs
 from service.jobs import jobs as job_operations
 from service.jobs.jobs import create_job, new_job_id
-from service.problems import QueueFull
 from service.record.records import StoredCrop
 from service.runtime import Runtime
 from service.search.compare import ComparisonOptions, compare

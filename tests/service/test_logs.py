@@ -10,9 +10,9 @@ import zipfile
 
 import pytest
 
+from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
 from service.ops.logs import JsonFormatter
-from service.problems import UnknownIdentity
 from tests.service.conftest import START
 from tests.waiting import eventually
 

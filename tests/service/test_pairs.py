@@ -16,8 +16,8 @@ from model.crops.decode import decode_crop
 from model.explanation import variants
 from model.preprocessing import Preprocessing
 from service.engine.device import DeviceThread
+from service.errors import UnusableImages
 from service.ops.metrics import Metrics
-from service.problems import UnusableImages
 from service.search.explain import explain_pair
 
 SIZE = Preprocessing(height=64, width=32)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
+from service.errors import StorageFailed
 from service.http.routes.health import livez, readyz
 from service.lifecycle import background
 from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
 from service.ops.watchdog import EXIT_STATUS, Watchdog
-from service.problems import StorageFailed
 from service.search.compactor import PATIENCE as COMPACTORS_PATIENCE
 from service.search.compactor import Compactor
 from tests.waiting import eventually

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from gmn_client.answers import Embedding, Embeddings, PairScore
 from model.crops.decode import CropProblem
+from service.errors import InvalidField, UnusableImages
 from service.http.dependencies import (
     UNLISTED,
     Responses,
@@ -20,10 +21,9 @@ from service.http.dependencies import (
     refusals,
     write_results,
 )
-from service.http.errors import refused_image
 from service.http.forms import ImagesForm, PairFields, PairForm, merged
+from service.http.problems import refused_image
 from service.http.security import CallerDep, needs
-from service.problems import InvalidField, UnusableImages
 from service.search.compare import compare
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from gmn_client.models import Crop, Crops, EnrolledImage, Enrollment, RefusedImage, Removal
 from model.crops.decode import CropProblem
+from service.errors import InvalidField
 from service.gallery import browse
 from service.gallery.enroll import EnrolmentAnswer, enroll
 from service.http.dependencies import (
@@ -22,12 +23,11 @@ from service.http.dependencies import (
     refusals,
     write_results,
 )
-from service.http.errors import answer_problem, none_usable, refused_image
 from service.http.forms import CropsQuery, EnrollFields, EnrollForm, merged
+from service.http.problems import answer_problem, none_usable, refused_image
 from service.http.security import needs
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import Failpoint, passed
-from service.problems import InvalidField
 from service.record.records import CropFilter, LandedCrop
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["crops"])

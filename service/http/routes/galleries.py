@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Response
 
 from gmn_client.models import Galleries, Gallery, GalleryRemoval
+from service.errors import InvalidField
 from service.gallery import browse, manage
 from service.http.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.http.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
 from service.http.security import CallerDep, needs
-from service.problems import InvalidField
 from service.record.records import GallerySettings
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.routing import APIRoute
 
 from gmn_client.models import Job
+from service.errors import InvalidField
 from service.http.bodies import IMPORT_FIELD_BYTES, IMPORT_FIELDS
 from service.http.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.http.forms import ImportFields, ImportForm, merged
@@ -16,7 +17,6 @@ from service.http.routes.jobs import accepted
 from service.http.security import needs
 from service.jobs.import_crops import import_archive, import_folder
 from service.jobs.reindex import begin_reindex
-from service.problems import InvalidField
 
 
 class _ImportRequest(Request):

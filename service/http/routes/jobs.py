@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import Job, JobProblem, Jobs
+from service.errors import UnknownJob
 from service.http.dependencies import RuntimeDep, refusals
 from service.http.forms import JobsQuery
 from service.http.security import CallerDep, needs
 from service.jobs import jobs
-from service.problems import UnknownJob
 from service.record.job_records import Job as JobRecord
 from service.runtime import Runtime
 
@@ -62,8 +62,8 @@ async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Ev
             async for job in jobs.watch_job(runtime, job_id):
                 shown = _as_sent(gallery_name(runtime, job), job)
                 yield {"event": "progress", "data": shown.model_dump_json()}
-        except UnknownJob as problem:
-            yield {"event": "gone", "data": problem.detail}
+        except UnknownJob as error:
+            yield {"event": "gone", "data": error.detail}
 
     return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
 

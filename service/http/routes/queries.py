@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from gmn_client.answers import QueryAnswer, SeparateAnswers
 from gmn_client.models import RefusedImage
 from model.crops.decode import CropProblem
+from service.errors import InvalidField
 from service.gallery.versions import wait_for_version
 from service.http.dependencies import (
     UNLISTED,
@@ -20,10 +21,9 @@ from service.http.dependencies import (
     read_images,
     refusals,
 )
-from service.http.errors import answer_problem, none_usable, refused_image
 from service.http.forms import QueryFields, QueryForm, merged
+from service.http.problems import answer_problem, none_usable, refused_image
 from service.http.security import CallerDep, needs
-from service.problems import InvalidField
 from service.runtime import Runtime
 from service.search.query import Answered, query_by_crop, query_by_images, query_each
 

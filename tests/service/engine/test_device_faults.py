@@ -19,8 +19,8 @@ from service.engine.halving import in_halves
 from service.engine.networks import Networks
 from service.engine.runtimes import TorchRuntime
 from service.engine.torch_rows import TorchRows
+from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
-from service.problems import DeviceFull, DeviceLost
 
 POISON = 13
 # As c10/cuda/CUDAException.cpp of torch 2.12 words them, with the code that it sets beside.

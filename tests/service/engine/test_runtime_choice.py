@@ -15,7 +15,7 @@ from service.commands.store import store as store_command
 from service.engine import runtime_choice
 from service.engine.runtime_choice import RuntimeChoice, choose_runtime
 from service.engine.runtimes import TorchRuntime, build_runtime
-from service.problems import StorageFailed
+from service.errors import StorageFailed
 from service.record.record import open_sqlite
 from service.settings import Settings
 

@@ -16,8 +16,8 @@ from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread
 from service.engine.networks import Networks
 from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
+from service.errors import DeviceLost
 from service.ops.metrics import Metrics
-from service.problems import DeviceLost
 
 pytest.importorskip("openvino")
 

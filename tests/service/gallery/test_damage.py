@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from model.problems import InputProblem
 from service.commands.store import store as store_command
-from service.problems import DamagedRecord
+from service.errors import DamagedRecord
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.snapshot_file import SnapshotOrigin, write_snapshot

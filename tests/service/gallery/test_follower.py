@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 
+from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import follower
 from service.gallery.galleries import DEFAULT_GALLERY
 from service.ops.failpoints import CommitSteps
 from service.ops.pulse import DEAD
-from service.problems import RecordUnavailable, UnknownGallery
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmn_client.models import IdentityDetail
-from service.problems import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
+from service.errors import GalleryConflict, NeedsReindex, RequestConflict, UnknownGallery
 from service.record.records import (
     CropFilter,
     GallerySettings,

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from model.problems import InputProblem
+from service.errors import RecordUnavailable
 from service.ops.high_water import HighWaterMark
-from service.problems import RecordUnavailable
 from service.record.changes import Change, ChangesLost
 from service.record.key_records import ApiKey
 from service.record.record import open_redis

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from model.problems import InputProblem
 from service.commands.store import store as store_command
+from service.errors import DamagedRedisRecord
 from service.ops.high_water import HighWaterMark
-from service.problems import DamagedRedisRecord
 from service.record.crop_entries import Generation
 from service.record.encoding import seal
 from service.record.galleries import name_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.problems import InputProblem
-from service.problems import StorageFailed
+from service.errors import StorageFailed
 from service.record.record import open_redis
 from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop

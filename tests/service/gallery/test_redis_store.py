@@ -13,7 +13,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from service.problems import GalleryConflict, RecordUnavailable
+from service.errors import GalleryConflict, RecordUnavailable
 from service.record import archives, galleries, restoring
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings

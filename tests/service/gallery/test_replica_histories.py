@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from service.errors import RecordUnavailable, ServiceError, UnknownCrop, VersionNotReached
 from service.gallery.galleries import DEFAULT_GALLERY as HERE
-from service.problems import RecordUnavailable, ServiceProblem, UnknownCrop, VersionNotReached
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
 from tests.service.lagging_proxy import LaggingProxy
@@ -195,7 +195,7 @@ def test_a_way_that_stalls_is_told_and_mends_itself(lagging):
         assert (found, stale) == ({first}, True)
     version = one.remove(HERE, first)
     # What cannot be known is not claimed: with the version it is asked for, and refused.
-    with pytest.raises(ServiceProblem):
+    with pytest.raises(ServiceError):
         asyncio.run(other.query(HERE, version))
     assert time.monotonic() - began < 15.0
     with pytest.raises(RecordUnavailable):

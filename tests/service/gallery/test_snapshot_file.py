@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.problems import DamagedSnapshot, StorageFailed
+from service.errors import DamagedSnapshot, StorageFailed
 from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.record.snapshot_file import (
     read_snapshot,

@@ -12,9 +12,9 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
+from service.errors import Unauthorised
 from service.http.key_file import read_key_file
 from service.http.keys import create_key, find_key, redacted
-from service.problems import Unauthorised
 
 
 def line(key_id: str, secret: str, **more) -> str:

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
-from service.http.errors import handle_errors
 from service.http.keys import create_key
+from service.http.problems import handle_errors
 from service.http.security import OPEN, Guard, needs, needs_of
 from service.settings import Settings
 

@@ -16,18 +16,18 @@ from starlette.exceptions import HTTPException
 
 from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
-from service.http.keys import redacted
-from service.problems import (
+from service.errors import (
     DeviceFull,
     DeviceLost,
     InvalidField,
     QueueFull,
     RecordUnavailable,
-    ServiceProblem,
+    ServiceError,
     Unauthorised,
     UnusableImages,
     VersionNotReached,
 )
+from service.http.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
@@ -125,12 +125,12 @@ def answer_problem(
 
 def handle_errors(app: FastAPI) -> None:
     """Makes every error of an app a problem document."""
-    app.exception_handler(ServiceProblem)(_service_problem)
+    app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_invalid_request)
     app.exception_handler(HTTPException)(_http_error)
 
 
-def answer_service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
+def answer_error(request: Request, error: ServiceError) -> JSONResponse:
     """The HTTP answer to what the service refuses."""
     headers = None
     if isinstance(error, ASK_AGAIN):
@@ -147,8 +147,8 @@ def answer_service_problem(request: Request, error: ServiceProblem) -> JSONRespo
     return answer_problem(request, problem(error.code, error.detail, **more), headers)
 
 
-async def _service_problem(request: Request, error: ServiceProblem) -> JSONResponse:
-    return answer_service_problem(request, error)
+async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
+    return answer_error(request, error)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:

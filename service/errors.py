@@ -10,7 +10,7 @@ from model.crops.decode import CropProblem
 from model.problems import InputProblem
 
 
-class ServiceProblem(InputProblem):
+class ServiceError(InputProblem):
     """A request that cannot be answered: `detail` says which input, why, and what to do."""
 
     code: ClassVar[str] = "invalid_request"
@@ -20,19 +20,19 @@ class ServiceProblem(InputProblem):
         self.detail = detail
 
 
-class Unauthorised(ServiceProblem):
+class Unauthorised(ServiceError):
     """A request without a key, or with an unknown one, where one is asked for."""
 
     code = "unauthorised"
 
 
-class Forbidden(ServiceProblem):
+class Forbidden(ServiceError):
     """A key that may not do this."""
 
     code = "forbidden"
 
 
-class InvalidField(ServiceProblem):
+class InvalidField(ServiceError):
     """A field whose value cannot be used.
 
     Args:
@@ -48,7 +48,7 @@ class InvalidField(ServiceProblem):
         self.errors = [{"field": one, "message": message} for one in (field, *also)]
 
 
-class UnusableImages(ServiceProblem):
+class UnusableImages(ServiceError):
     """Images without which the question cannot be answered; `outcomes` has one entry per image."""
 
     code = "unusable_images"
@@ -63,7 +63,7 @@ class UnusableImages(ServiceProblem):
         self.outcomes = tuple(outcomes)
 
 
-class UnknownGallery(ServiceProblem):
+class UnknownGallery(ServiceError):
     """No gallery of that name."""
 
     code = "unknown_gallery"
@@ -75,7 +75,7 @@ class UnknownGallery(ServiceProblem):
         )
 
 
-class UnknownCrop(ServiceProblem):
+class UnknownCrop(ServiceError):
     """No crop of that id in the gallery; deleted ones are unknown too."""
 
     code = "unknown_crop"
@@ -87,7 +87,7 @@ class UnknownCrop(ServiceProblem):
         )
 
 
-class UnknownPicture(ServiceProblem):
+class UnknownPicture(ServiceError):
     """A crop whose picture was not kept."""
 
     code = "unknown_picture"
@@ -99,7 +99,7 @@ class UnknownPicture(ServiceProblem):
         )
 
 
-class UnknownIdentity(ServiceProblem):
+class UnknownIdentity(ServiceError):
     """No crop under that identity."""
 
     code = "unknown_identity"
@@ -111,7 +111,7 @@ class UnknownIdentity(ServiceProblem):
         )
 
 
-class UnknownJob(ServiceProblem):
+class UnknownJob(ServiceError):
     """No job of that id."""
 
     code = "unknown_job"
@@ -122,7 +122,7 @@ class UnknownJob(ServiceProblem):
         )
 
 
-class UnknownSnapshot(ServiceProblem):
+class UnknownSnapshot(ServiceError):
     """No snapshot of that id."""
 
     code = "unknown_snapshot"
@@ -134,7 +134,7 @@ class UnknownSnapshot(ServiceProblem):
         )
 
 
-class RequestConflict(ServiceProblem):
+class RequestConflict(ServiceError):
     """An idempotency key that stood for another request."""
 
     code = "request_conflict"
@@ -146,13 +146,13 @@ class RequestConflict(ServiceProblem):
         )
 
 
-class GalleryConflict(ServiceProblem):
+class GalleryConflict(ServiceError):
     """A gallery that is there already, or that cannot be deleted."""
 
     code = "gallery_conflict"
 
 
-class NeedsReindex(ServiceProblem):
+class NeedsReindex(ServiceError):
     """A gallery whose vectors another embedder made."""
 
     code = "needs_reindex"
@@ -166,7 +166,7 @@ class NeedsReindex(ServiceProblem):
         )
 
 
-class QueueFull(ServiceProblem):
+class QueueFull(ServiceError):
     """More images are waiting than the service accepts."""
 
     code = "queue_full"
@@ -179,7 +179,7 @@ class QueueFull(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class VersionNotReached(ServiceProblem):
+class VersionNotReached(ServiceError):
     """A gallery that does not show the version that was asked for, yet."""
 
     code = "version_not_reached"
@@ -192,13 +192,13 @@ class VersionNotReached(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class StorageFailed(ServiceProblem):
+class StorageFailed(ServiceError):
     """The record store could not write: a full disk, mostly. Nothing was stored."""
 
     code = "storage_failed"
 
 
-class RecordUnavailable(ServiceProblem):
+class RecordUnavailable(ServiceError):
     """The record store does not answer, or is not ready to; a write may have happened or not."""
 
     code = "record_unavailable"
@@ -212,7 +212,7 @@ class RecordUnavailable(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class DamagedSnapshot(ServiceProblem):
+class DamagedSnapshot(ServiceError):
     """A snapshot that is not what was written; nothing was restored of it."""
 
     code = "damaged_snapshot"
@@ -225,7 +225,7 @@ class DamagedSnapshot(ServiceProblem):
         self.reason = reason
 
 
-class DeviceFull(ServiceProblem):
+class DeviceFull(ServiceError):
     """The device has no memory left for this, however little is asked of it at once."""
 
     code = "device_full"
@@ -238,7 +238,7 @@ class DeviceFull(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class DeviceLost(ServiceProblem):
+class DeviceLost(ServiceError):
     """The device answers nothing any more in this process, which is about to end."""
 
     code = "device_lost"
@@ -252,7 +252,7 @@ class DeviceLost(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class DamagedRecord(ServiceProblem):
+class DamagedRecord(ServiceError):
     """A record store of which something is not what was written."""
 
     code = "damaged_record"
@@ -266,7 +266,7 @@ class DamagedRecord(ServiceProblem):
         self.what = what
 
 
-class DamagedRedisRecord(ServiceProblem):
+class DamagedRedisRecord(ServiceError):
     """A record in Redis of which something is not what was written."""
 
     code = "damaged_record"
@@ -279,7 +279,7 @@ class DamagedRedisRecord(ServiceProblem):
         self.what = what
 
 
-class ServiceStopping(ServiceProblem):
+class ServiceStopping(ServiceError):
     """The service is shutting down, or its device thread has stopped."""
 
     code = "service_stopping"
