@@ -61,6 +61,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p gmn_client
 
 format: .venv/ready
 	$(BIN)/python -m tests.check.sync_client

@@ -11,12 +11,12 @@ Example:
 
 from gmn_client._async.client import AsyncClient
 from gmn_client._sync.client import Client
+from gmn_client.connection import Retries
 from gmn_client.errors import (
     InvalidInput,
     KeyRefused,
     ProblemError,
     RequestRefused,
-    Retries,
     ServiceFailed,
     ServiceUnreachable,
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from gmn_client.models import CROP_ID, CalibrationState, Moment, RefusedImage, Scoring, WireModel
+from gmn_client.models import CalibrationState, Moment, RefusedImage, Scoring, WireModel
 
 Verdict = Literal["match", "uncertain", "no_match"]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
@@ -61,51 +61,6 @@ class QueryAnswer(WireModel):
     `stale` is there, and true, only where the record did not answer or is being read again: the
     ranking is of what this process knew before, and deletions since may be missing from it.
     """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "gallery_version": 7,
-                "calibration_version": "9c1e5d0f7ab2+5b0c61fe",
-                "calibration": {
-                    "state": "own",
-                    "reason": None,
-                    "searches": 64,
-                    "version": "9c1e5d0f7ab2+5b0c61fe",
-                    "date": "2026-03-01T09:00:00Z",
-                },
-                "model": "9c1e5d0f7ab2",
-                "scoring": "mnet",
-                "verdict": "match",
-                "warnings": [],
-                "results": [
-                    {
-                        "rank": 1,
-                        "crop_id": CROP_ID,
-                        "identity": "0042",
-                        "camera": "east",
-                        "captured_at": "2026-03-01T09:30:00Z",
-                        "external_id": "track-17",
-                        "metadata": {"shift": "night"},
-                        "cosine": 0.83,
-                        "pair_logit": 4.1,
-                        "probability": 0.97,
-                        "verdict": "match",
-                        "image_url": f"/v1/galleries/default/crops/{CROP_ID}/image",
-                    }
-                ],
-                "candidates_scored": 100,
-                "timing_ms": {
-                    "decode": 0.6,
-                    "queue": 0.3,
-                    "embed": 11.0,
-                    "search": 0.4,
-                    "rerank": 2.1,
-                    "total": 15.2,
-                },
-            }
-        }
-    )
 
     gallery_version: int
     calibration_version: str
@@ -169,20 +124,7 @@ class PairScore(WireModel):
     gallery.
     """
 
-    model_config = ConfigDict(
-        json_schema_serialization_defaults_required=False,
-        json_schema_extra={
-            "example": {
-                "cosine": 0.83,
-                "logit": 4.1,
-                "probability": 0.97,
-                "verdict": "match",
-                "judged_as": "pair",
-                "calibration_version": "9c1e5d0f7ab2",
-                "model": "9c1e5d0f7ab2",
-            }
-        },
-    )
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     cosine: float
     logit: float | None = None

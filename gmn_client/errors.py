@@ -1,10 +1,9 @@
-"""The ways a call can fail: when it is sent again, and exceptions that contain the remedy."""
+"""The ways a call can fail: exceptions that contain the remedy."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
@@ -13,32 +12,6 @@ from pydantic import ValidationError
 from gmn_client.models import JobProblem, Problem, WireModel
 
 Answer = TypeVar("Answer", bound=WireModel)
-
-
-RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
-# The request may have arrived: its connection broke off before the answer.
-LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-
-
-@dataclass(frozen=True)
-class Retries:
-    """How often and when a request is sent again.
-
-    Attributes:
-        attempts: how often a request is sent at most.
-        longest_wait: bound on one wait, seconds, also on what `Retry-After` asks for.
-    """
-
-    attempts: int = 6
-    longest_wait: float = 10.0
-
-    def seconds(self, attempt: int, retry_after: str | None = None) -> float:
-        """How long to wait after an attempt, from 1."""
-        try:
-            asked = float(retry_after or "")
-        except ValueError:
-            asked = 0.25 * 2.0 ** (attempt - 1)
-        return min(max(asked, 0.0), self.longest_wait)
 
 
 class InvalidInput(ValueError):
@@ -68,7 +41,14 @@ class KeyRefused(RequestRefused):
 
 
 class ServiceFailed(ProblemError):
-    """A 5xx answer, or 429 until the retries were used up: the same request may succeed later."""
+    """A 5xx answer, or 429 until the retries were used up: the same request may succeed later.
+
+    `retry_after` is the wait in seconds that the answer asks for, None where it asks for none.
+    """
+
+    def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
 
 
 class ServiceUnreachable(InvalidInput):
@@ -89,7 +69,10 @@ def problem_of(response: httpx.Response) -> ProblemError:
         return KeyRefused(problem)
     if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
         return RequestRefused(problem)
-    return ServiceFailed(problem)
+    try:
+        return ServiceFailed(problem, float(response.headers.get("Retry-After", "")))
+    except ValueError:
+        return ServiceFailed(problem)
 
 
 def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
@@ -120,12 +103,12 @@ def parse(model: type[Answer], content: bytes | str, url: str | httpx.URL) -> An
         ) from error
 
 
-def parse_report(content: bytes, url: str | httpx.URL) -> list[JobProblem]:
+def parse_report(response: httpx.Response) -> list[JobProblem]:
     """Parses a job's report, CSV with a header line; raises as `parse`."""
     try:
-        rows = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        rows = csv.DictReader(io.StringIO(response.content.decode(), newline=""), strict=True)
         return [JobProblem.model_validate(row) for row in rows]
     except (csv.Error, ValueError) as error:
         raise ServiceUnreachable(
-            f"{url}: answers no report of a job ({error}); check the address"
+            f"{response.request.url}: answers no report of a job ({error}); check the address"
         ) from error

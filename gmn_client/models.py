@@ -27,7 +27,6 @@ RetentionFrom = Literal["captured", "enrolled"]
 JobKind = Literal["import", "reindex"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
-CROP_ID = "0198f2c6a1b27d1c3e5f9a0b4c6d8e2f"
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -63,19 +62,7 @@ class Page(WireModel, Generic[Item]):
 class Problem(WireModel):
     """An RFC 9457 problem document: `detail` names the input, the reason and the remedy."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "example": {
-                "type": "urn:gmn:problem:unknown_gallery",
-                "title": "Unknown gallery",
-                "status": 404,
-                "detail": "there is no gallery 'lobby'; create it with POST /v1/galleries or list "
-                "those there are with GET /v1/galleries",
-                "request_id": "5f0c2b7d9e1a4c38",
-            }
-        },
-    )
+    model_config = ConfigDict(extra="allow")
 
     type: str = "about:blank"
     title: str = ""
@@ -113,31 +100,6 @@ class EnrolledImage(WireModel):
 
 class Enrollment(WireModel):
     """One entry per image, in order."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "gallery_version": 7,
-                "results": [
-                    {
-                        "crop_id": CROP_ID,
-                        "identity": "0042",
-                        "camera": "east",
-                        "duplicate": False,
-                        "warnings": [],
-                    },
-                    {
-                        "problem": {
-                            "type": "urn:gmn:problem:truncated",
-                            "title": "Truncated",
-                            "status": 422,
-                            "detail": "the image data is cut off or damaged; send the whole file",
-                        }
-                    },
-                ],
-            }
-        }
-    )
 
     # None where no image landed: that answer is a problem document, which has no version.
     gallery_version: int | SkipJsonSchema[None] = Field(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import IO, Any, Literal, Protocol, TypedDict, runtime_checkable
 from urllib.parse import quote
+from uuid import uuid4
 
 from gmn_client.errors import InvalidInput
 from gmn_client.models import RetentionFrom, Scoring
@@ -19,20 +21,13 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_GALLERY = "default"
 UNNAMED = "image"
 LONGEST_KEY = 255
+PRINTABLE = re.compile(r"[!-~]+")
 # Modes of PIL images that a PNG can hold and the service reads.
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 ACCEPTED = (
     "give a path, the bytes of an image file, a file opened with open(path, 'rb'), a PIL image, or "
     "gmn_client.Image; for an array PIL.Image.fromarray(array)"
 )
-
-
-@runtime_checkable
-class BinaryFile(Protocol):
-    """A file that was opened for reading bytes."""
-
-    def read(self) -> bytes:
-        """All that is left of it."""
 
 
 @runtime_checkable
@@ -51,7 +46,7 @@ class PilImage(Protocol):
         """Its EXIF data, with its orientation."""
 
 
-ImageData = bytes | str | os.PathLike[str] | BinaryFile | PilImage
+ImageData = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
 
 
 @dataclass(frozen=True)
@@ -139,6 +134,33 @@ class QueryOptions(TypedDict, total=False):
     purpose: str
 
 
+class PairOptions(TypedDict, total=False):
+    """Options of a comparison of two images.
+
+    Attributes:
+        scoring: the score behind probability and verdict; the artefact's default unless given.
+        operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
+        gallery: judge as a result of a search of it; as a pair by default.
+    """
+
+    scoring: Scoring | None
+    operating_point: str | None
+    gallery: str | None
+
+
+class ImportOptions(TypedDict, total=False):
+    """Labels of an import's images.
+
+    Attributes:
+        identity, camera: of every image, where no manifest names them.
+        manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
+    """
+
+    identity: str | None
+    camera: str | None
+    manifest: str | None
+
+
 class GalleryOptions(TypedDict, total=False):
     """Settings of a gallery; those left out stay as they are.
 
@@ -204,13 +226,15 @@ def _text(value: object) -> str:
         raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
 
 
-def idempotency_header(key: str) -> dict[str, str]:
-    """The header for a request's own name.
+def idempotency_header(key: str | None) -> dict[str, str]:
+    """The header for a request's own name, a new one for None.
 
     Raises:
         InvalidInput: for a key that no header can carry.
     """
-    if not (_is_printable(key) and 0 < len(key) <= LONGEST_KEY):
+    if key is None:
+        key = uuid4().hex
+    if not (PRINTABLE.fullmatch(key) and len(key) <= LONGEST_KEY):
         raise InvalidInput(
             f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
             "characters without a space"
@@ -225,16 +249,12 @@ def key_header(api_key: str | None) -> dict[str, str]:
         InvalidInput: for a key that no header can carry; it is not repeated.
     """
     key = (api_key or "").strip()
-    if not _is_printable(key):
+    if key and not PRINTABLE.fullmatch(key):
         raise InvalidInput(
             "the API key holds a character that no key has, such as a space or the end of a line; "
             "give the whole key and nothing else (gmn reads GMN_API_KEY)"
         )
     return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _is_printable(key: str) -> bool:
-    return not key or (key.isascii() and key.isprintable() and " " not in key)
 
 
 def images_of(sources: Iterable[ImageSource]) -> list[Image]:
@@ -286,7 +306,7 @@ def _file(source: ImageSource) -> tuple[str, bytes]:
         # With its EXIF data, so that the service turns it as it would have turned the file.
         writable.save(encoded, format="PNG", exif=source.getexif())
         return _name_of(source, "filename"), encoded.getvalue()
-    if isinstance(source, BinaryFile):
+    if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
             return _name_of(source, "name"), read

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from time import sleep
-from uuid import uuid4
+from typing import TypeVar
 
 import httpx
 from httpx_sse import connect_sse
-from typing_extensions import Unpack
+from tenacity import Retrying
+from typing_extensions import Self, Unpack
 
 from gmn_client import answers, models
-from gmn_client._sync.session import Session
+from gmn_client.connection import Connection, JobWatch, RequestOptions
 from gmn_client.errors import (
     RequestRefused,
     ServiceFailed,
     ServiceUnreachable,
     parse,
     parse_report,
-    problem_of,
 )
 from gmn_client.uploads import (
     GalleryOptions,
     ImageSource,
+    ImportOptions,
+    PairOptions,
     QueryOptions,
     Upload,
     enrollment_fields,
@@ -35,31 +36,58 @@ from gmn_client.uploads import (
     path_to,
 )
 
+Answer = TypeVar("Answer", bound=models.WireModel)
+Item = TypeVar("Item")
+
 PAGE = 1000
 POLL_SECONDS = 1.0
-AWAY_SECONDS = 60.0
 
 
-class Client(Session):
-    """Talks to one service; several tasks or threads may share it.
+class Client(Connection):
+    """Calls one service; `Connection` has the arguments, and what every call raises."""
 
-    Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
-    client's own. Images are paths, bytes of image files, files opened in binary mode, PIL images,
-    or `Image`, which has labels too.
+    _http: httpx.Client
+    _http_client = httpx.Client
 
-    Args:
-        url: where the service is.
-        api_key: sent as a bearer token.
-        gallery: the gallery of calls that name none.
-        timeout: seconds that an answer may take; a call that may take minutes, such as a restore,
-            has ten.
-        retries: how often a request is sent again after 429 and 503, and after an answer that was
-            lost where a second request changes nothing.
-        transport: how requests travel; httpx's own unless given.
+    def __enter__(self) -> Self:
+        return self
 
-    Every call raises `RequestRefused` for a 4xx answer, `ServiceFailed` for a 5xx one or a 429 that
-    outlasted the retries, and `ServiceUnreachable` where no such service answers.
-    """
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _send(self, method: str, path: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """Sends a request until it has a 2xx answer."""
+        request = self._request(options)
+        repeatable = options.get("repeatable", method == "GET")
+        for attempt in Retrying(**self._retrying(repeatable)):
+            with attempt, self._attempt(request, options.get("archive")) as sent:
+                response = self._http.request(method, path, **sent)
+                self._check(response)
+        return response
+
+    def _call(
+        self, model: type[Answer], method: str, path: str, **options: Unpack[RequestOptions]
+    ) -> Answer:
+        """Sends a request and parses its answer."""
+        response = self._send(method, path, **options)
+        return parse(model, response.content, response.request.url)
+
+    def _pages(
+        self, page: type[models.Page[Item]], path: str, **params: str | int | None
+    ) -> Iterator[Item]:
+        """The items of a list, fetched page by page as the iterator moves on."""
+        cursor: str | None = None
+        while True:
+            answer = self._call(page, "GET", path, params=params | {"cursor": cursor})
+            for item in answer.results:
+                yield item
+            cursor = answer.next_cursor
+            if cursor is None:
+                return
 
     def enroll(
         self,
@@ -78,20 +106,19 @@ class Client(Session):
             RequestRefused: status 422 where the key stood for other images.
         """
         given = images_of(images)
-        key = uuid4().hex if idempotency_key is None else idempotency_key
         try:
             response = self._send(
                 "POST",
                 self._path(gallery, "crops"),
                 fields=enrollment_fields(given),
-                headers=idempotency_header(key),
+                headers=idempotency_header(idempotency_key),
                 images=given,
                 repeatable=True,
             )
         except RequestRefused as refusal:
             if not refusal.problem.results:
                 raise
-            return models.Enrollment.model_validate({"results": refusal.problem.results})
+            return models.Enrollment(results=refusal.problem.results)
         enrolled = parse(models.Enrollment, response.content, response.request.url)
         replayed = response.headers.get("Idempotent-Replayed") == "true"
         return enrolled.model_copy(update={"replayed": replayed})
@@ -100,21 +127,14 @@ class Client(Session):
         self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
     ) -> answers.QueryAnswer:
         """Ranks the gallery by likeness to one person; several images are of the same person."""
-        return self._call(
-            answers.QueryAnswer,
-            "POST",
-            self._path(gallery, "queries"),
-            fields=options,
-            images=images,
-            repeatable=True,
-        )
+        asked = RequestOptions(images=images, fields=options, repeatable=True)
+        return self._call(answers.QueryAnswer, "POST", self._path(gallery, "queries"), **asked)
 
     def query_like(
         self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
     ) -> answers.QueryAnswer:
         """Ranks the gallery by likeness to one of its own crops."""
-        fields = {**options, "crop_id": crop_id}
-        path = self._path(gallery, "queries")
+        path, fields = self._path(gallery, "queries"), {**options, "crop_id": crop_id}
         return self._call(answers.QueryAnswer, "POST", path, fields=fields, repeatable=True)
 
     def pairs(
@@ -122,33 +142,12 @@ class Client(Session):
         first: ImageSource,
         second: ImageSource,
         explain: bool = False,
-        *,
-        scoring: models.Scoring | None = None,
-        operating_point: str | None = None,
-        gallery: str | None = None,
+        **options: Unpack[PairOptions],
     ) -> answers.PairScore:
-        """Compares two images.
-
-        Args:
-            first, second: the images, as `query` takes them.
-            explain: add the contribution of each region.
-            scoring: the score behind probability and verdict; the artefact's default unless given.
-            operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
-            gallery: judge as a result of a search of it; as a pair by default.
-        """
-        return self._call(
-            answers.PairScore,
-            "POST",
-            path_to("pairs"),
-            fields={
-                "explain": explain or None,
-                "scoring": scoring,
-                "operating_point": operating_point,
-                "gallery": gallery,
-            },
-            images=[first, second],
-            repeatable=True,
-        )
+        """Compares two images; with `explain` the answer has the contribution of each region."""
+        fields = {**options, "explain": explain or None}
+        asked = RequestOptions(images=[first, second], fields=fields, repeatable=True)
+        return self._call(answers.PairScore, "POST", path_to("pairs"), **asked)
 
     def embeddings(self, *images: ImageSource) -> answers.Embeddings:
         """The features of images; one that cannot be used is an entry with `problem`."""
@@ -164,14 +163,8 @@ class Client(Session):
         external_id: str | None = None,
     ) -> Iterator[models.Crop]:
         """Every crop of a gallery, fetched page by page as the iterator moves on."""
-        return self._pages(
-            models.Crops,
-            self._path(gallery, "crops"),
-            identity=identity,
-            camera=camera,
-            external_id=external_id,
-            limit=PAGE,
-        )
+        wanted = {"identity": identity, "camera": camera, "external_id": external_id}
+        return self._pages(models.Crops, self._path(gallery, "crops"), limit=PAGE, **wanted)
 
     def crop(self, crop_id: str, gallery: str | None = None) -> models.Crop:
         """One crop's record."""
@@ -221,14 +214,14 @@ class Client(Session):
 
     def identity(self, identity: str, gallery: str | None = None) -> models.IdentityDetail:
         """The number of crops of one identity, and its cameras."""
-        return self._call(models.IdentityDetail, "GET", self._path(gallery, "identities", identity))
+        path = self._path(gallery, "identities", identity)
+        return self._call(models.IdentityDetail, "GET", path)
 
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None
     ) -> models.RenamedIdentity:
         """Renames an identity; where the new name is there already, merges the two."""
-        path = self._path(gallery, "identities", identity)
-        fields = {"new_identity": new_identity}
+        path, fields = self._path(gallery, "identities", identity), {"new_identity": new_identity}
         return self._call(models.RenamedIdentity, "PATCH", path, fields=fields)
 
     def forget(self, identity: str, gallery: str | None = None) -> models.ForgottenIdentity:
@@ -238,7 +231,8 @@ class Client(Session):
 
     def take_snapshot(self, gallery: str | None = None) -> models.Snapshot:
         """Copies a gallery as it is now, while it is served."""
-        return self._call(models.Snapshot, "POST", self._path(gallery, "snapshots"), long=True)
+        path = self._path(gallery, "snapshots")
+        return self._call(models.Snapshot, "POST", path, long=True)
 
     def snapshots(self, gallery: str | None = None) -> Iterator[models.Snapshot]:
         """Every snapshot of a gallery, oldest first."""
@@ -246,7 +240,8 @@ class Client(Session):
 
     def snapshot(self, snapshot_id: str, gallery: str | None = None) -> models.Snapshot:
         """One snapshot."""
-        return self._call(models.Snapshot, "GET", self._path(gallery, "snapshots", snapshot_id))
+        path = self._path(gallery, "snapshots", snapshot_id)
+        return self._call(models.Snapshot, "GET", path)
 
     def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> None:
         """Removes a snapshot; the gallery stays as it is."""
@@ -267,40 +262,22 @@ class Client(Session):
         self,
         archive: str | PathLike[str] | Upload,
         *,
-        identity: str | None = None,
-        camera: str | None = None,
-        manifest: str | None = None,
         gallery: str | None = None,
+        **options: Unpack[ImportOptions],
     ) -> models.Job:
         """Sends a zip or tar of images as it is read, and begins to enroll them.
 
-        Args:
-            archive: a file, or an `Upload` that is written as it is sent.
-            identity, camera: of every image, where no manifest in the archive names them.
-            manifest: the CSV file in it that does; `manifest.csv` unless named.
-            gallery: where to.
+        The archive is a file, or an `Upload` that is written as it is sent.
         """
-        return self._call(
-            models.Job,
-            "POST",
-            self._path(gallery, "imports"),
-            fields={"identity": identity, "camera": camera, "manifest": manifest},
-            archive=archive if isinstance(archive, Upload) else Upload.of_file(archive),
-            long=True,
-        )
+        upload = archive if isinstance(archive, Upload) else Upload.of_file(archive)
+        path = self._path(gallery, "imports")
+        return self._call(models.Job, "POST", path, fields=options, archive=upload, long=True)
 
     def import_folder(
-        self,
-        folder: str,
-        *,
-        identity: str | None = None,
-        camera: str | None = None,
-        manifest: str | None = None,
-        gallery: str | None = None,
+        self, folder: str, *, gallery: str | None = None, **options: Unpack[ImportOptions]
     ) -> models.Job:
         """Begins to enroll a folder that the service itself can read, below its GMN_IMPORT_DIR."""
-        labels = {"identity": identity, "camera": camera, "manifest": manifest}
-        fields = {"folder": folder, **labels}
+        fields = {**options, "folder": folder}
         return self._call(models.Job, "POST", self._path(gallery, "imports"), fields=fields)
 
     def reindex(self, gallery: str | None = None) -> models.Job:
@@ -327,7 +304,7 @@ class Client(Session):
     def job_problems(self, job_id: str) -> list[models.JobProblem]:
         """What is wrong with which item of a job."""
         report = self._send("GET", path_to("jobs", job_id, "report"))
-        return parse_report(report.content, report.request.url)
+        return parse_report(report)
 
     def save_job_report(self, job_id: str, file: str | PathLike[str]) -> None:
         """Writes what is wrong with which item to a CSV file."""
@@ -353,23 +330,19 @@ class Client(Session):
         Raises:
             TimeoutError: if it has not ended after `timeout` seconds; it goes on.
         """
-        last: models.Job | None = None
-        began = heard = time.monotonic()
-        while last is None or not last.finished:
+        watch = JobWatch(job_id, timeout)
+        while not watch.ended:
             try:
-                with closing(self._reports(job_id, _left(job_id, began, timeout, last))) as reports:
+                with closing(self._reports(job_id, watch.seconds_left())) as reports:
                     for job in reports:
-                        heard = time.monotonic()
-                        if job != last:
-                            last = job
+                        if watch.is_new(job):
                             yield job
-                        if job.finished:
+                        if watch.ended:
                             return
-                        _left(job_id, began, timeout, last)
-            except (ServiceUnreachable, ServiceFailed):
-                if last is None or time.monotonic() - heard > AWAY_SECONDS:
-                    raise
-            sleep(min(POLL_SECONDS, _left(job_id, began, timeout, last)))
+                        watch.seconds_left()
+            except (ServiceUnreachable, ServiceFailed) as error:
+                watch.tolerate(error)
+            sleep(min(POLL_SECONDS, watch.seconds_left()))
 
     def _reports(self, job_id: str, silence: float) -> Generator[models.Job, None]:
         """The job by its events, and when they end, or do not come through, as it is then."""
@@ -379,7 +352,7 @@ class Client(Session):
             with connect_sse(self._http, "GET", path, timeout=timeout) as source:
                 if not source.response.is_success:
                     source.response.read()
-                    raise problem_of(source.response)
+                self._check(source.response)
                 for event in source.iter_sse():
                     if event.event == "progress":
                         yield parse(models.Job, event.data, self.url)
@@ -398,15 +371,3 @@ class Client(Session):
             return (self._http.get("/readyz")).is_success
         except (httpx.TransportError, httpx.InvalidURL):
             return False
-
-
-def _left(job_id: str, began: float, timeout: float | None, last: models.Job | None) -> float:
-    """Seconds that are left; raises `TimeoutError` for none."""
-    left = float("inf") if timeout is None else began + timeout - time.monotonic()
-    if left <= 0.0:
-        state = last.state if last else "unknown"
-        raise TimeoutError(
-            f"job {job_id} is still {state} after {timeout:g} s; it goes on, wait for it longer or "
-            "cancel it"
-        )
-    return left

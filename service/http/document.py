@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from gmn_client.models import Problem
 from service.http.links import link_calls
 
+EXAMPLES = Path(__file__).with_name("examples.json")
 FILE = {"type": "string", "format": "binary"}
 # The call that changes nothing where its form is left out; every other form is needed.
 WITHOUT_A_BODY = ("/v1/galleries/{gallery}", "patch")
@@ -27,6 +30,8 @@ def complete_document(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     # Referred to by every error, which no return type mentions.
     schemas["Problem"] = Problem.model_json_schema(mode="serialization")
+    for name, example in json.loads(EXAMPLES.read_text(encoding="utf-8")).items():
+        schemas[name]["example"] = example
     for form, how_many in IMAGES.items():
         schemas[form]["required"] = ["images"]
         schemas[form]["properties"]["images"] |= how_many

@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 REPLACED = {
     "_async": "_sync",
     "AsyncClient": "Client",
-    "AsyncSession": "Session",
-    "AsyncBaseTransport": "BaseTransport",
+    "AsyncRetrying": "Retrying",
     "aclose": "close",
     "aclosing": "closing",
     "aconnect_sse": "connect_sse",
