@@ -33,114 +33,117 @@ KeepImages = Literal["original", "thumbnail", "none"]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`.
+    """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`."""
 
-    Attributes:
-        artefact: the model to serve, the name of a shipped one or a file.
-        previous: the model that galleries were filled by before; it answers for them until they
-            are reindexed. A shipped one is found without being named.
-        data_dir: where galleries are kept, or with `redis_url` what is no record of them; one
-            process at a time.
-        redis_url: the Redis that holds the record, as `redis://user:password@host:6379/0`; None
-            keeps it in SQLite in the data directory.
-        redis_password_file: where the password stands that `redis_url` has not.
-        replica_name: what this process is called among those that share a record, and what its
-            audit log is named after; the host's name by default.
-        host, port: where to listen; port 0 takes a free one.
-        api_keys_file: keys that are deployed with the service, beside those of `gmn keys`.
-        cors_origins: origins whose web pages may use the service, comma-separated.
-        device: `auto` is CUDA where there is one.
-        runtime: what computes the features; `auto` is PyTorch on a GPU, and on a CPU the fastest
-            when the record is first used, which the record keeps.
-        dtype: of the embedder; `auto` is bfloat16 on a GPU that computes it in hardware, and on a
-            CPU float32, or bfloat16 where `runtime` chooses it.
-        max_batch: images in one forward pass.
-        max_wait_ms: how long an idle device waits for images that are still being decoded.
-        max_queued_images: images admitted and not yet answered; beyond it, 429.
-        decode_threads: threads that decode images.
-        max_image_bytes: of one image; beyond it, that image's problem.
-        max_image_pixels: width × height of one image; beyond it, that image's problem.
-        max_images_per_request: beyond it, 422.
-        max_body_bytes: of one request; beyond it, 413.
-        max_queued_bytes: of all bodies in memory, and half of it of those of one caller; beyond it,
-            429.
-        body_timeout_s: a body of which nothing more arrives for so long is 408.
-        min_body_rate: bytes a second; a body that is awaited for longer, beyond `body_timeout_s`,
-            is 408.
-        header_timeout_s: a connection on which no request's headers arrive for so long is closed.
-        send_timeout_s: a connection whose client takes less than 48 KiB of its answer, and not its
-            rest, within so long is dropped.
-        max_connections: beyond it, 503.
-        quality: what becomes of a poor crop that is enrolled: it lands with a warning, is that
-            image's problem, or is not looked at. Queries are never refused for it.
-        min_crop_height, min_crop_width: of a crop before it is resized, pixels.
-        min_crop_sharpness, min_crop_brightness, max_crop_shadow: as `CropQuality` measures them.
-        min_crop_aspect, max_crop_aspect: height by width.
-        keep_images: what is kept of an enrolled image: the file as it came, a JPEG of at most 256
-            pixels' height, or nothing; without it no reindex can embed the crop again.
-        images_url: where kept images lie, as fsspec names it (`file:///srv/crops`,
-            `s3://bucket/crops`); None keeps them in the record store.
-        import_dir: below it lie the folders that an import may name; None allows none.
-        max_import_bytes: of an uploaded archive, and of what it unpacks to.
-        reserved_disk_bytes: what is kept free on the data directory's disk; where less is left,
-            nothing new is stored (507), and deletions still are.
-        audit_queries: whether searches and views of pictures are in the audit log.
-        audit_max_bytes: of one file of the audit log; beyond it another is begun.
-        housekeeping_seconds: how often what is past its retention is deleted.
-        stall_seconds: a stage that has something to do and gives no sign of life for so long ends
-            the process, seconds after `/livez` has said so.
-        log_level: of the JSON log on standard error.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     artefact: str = "bundled"
+    """The model to serve: the name of a shipped artefact, or a file."""
     previous: str | None = None
+    """The model that filled existing galleries. It answers for them until they are reindexed. A
+    shipped artefact is found without this setting."""
     data_dir: Path = Path("gmn-data")
+    """The directory of the galleries. With `GMN_REDIS_URL` it holds only audit logs, snapshots and
+    uploads, and all processes on that record share it."""
     redis_url: str | None = None
+    """The Redis that holds the record in place of SQLite, such as
+    `redis://user:password@host:6379/0`; `rediss://` uses TLS."""
     redis_password_file: Path | None = None
+    """A file with the password, where `GMN_REDIS_URL` contains none."""
     replica_name: str | None = None
+    """The name of this process among those on one record, and of its audit log. The default is the
+    host's name."""
     host: str = "127.0.0.1"
+    """The address to listen on. Any address but loopback requires API keys."""
     port: int = Field(8000, ge=0, le=65535)
+    """The port to listen on; 0 takes a free port and prints it."""
     api_keys_file: Path | None = None
+    """A file of API keys, in addition to those of `gmn keys`."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose web pages may call the service, such as `https://desk.example`; separated by
+    commas."""
     device: DeviceName = "auto"
+    """`cpu` or `cuda`; `auto` takes the GPU where there is one."""
     runtime: RuntimeName = "auto"
+    """`torch` or `openvino` computes the features; `auto` is PyTorch on a GPU, and on a CPU the
+    runtime that is fastest when the record is first used."""
     dtype: DtypeName = "auto"
+    """Number format of the embedder: `float32` or `bfloat16`; `auto` is bfloat16 on a GPU with
+    hardware for it, else float32, or the one that `GMN_RUNTIME=auto` measured as fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
+    """Images in one forward pass."""
     max_wait_ms: float = Field(2.0, ge=0.0, le=1000.0)
+    """How long an idle device waits for images that are being decoded, in milliseconds."""
     max_queued_images: int = Field(256, ge=1)
+    """Images that are accepted and not yet answered; further ones are refused with 429."""
     decode_threads: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1), ge=1)
+    """Threads that decode images."""
     max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
+    """Bytes of one image. A larger image is a problem of that image, not of the request."""
     max_image_pixels: int = Field(16_000_000, ge=64)
+    """Width × height of one image. A larger image is a problem of that image."""
     # A form may have 1,000 fields, and each image brings up to five.
     max_images_per_request: int = Field(128, ge=1, le=200)
+    """Images in one request, 200 at most; more are refused with 422."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    """Bytes of one request; more are refused with 413."""
     max_queued_bytes: int = Field(512 * 1024 * 1024, ge=1)
+    """Bytes of all request bodies in memory; more are refused with 429. One key may hold half."""
     body_timeout_s: float = Field(30.0, gt=0.0)
+    """A request body that receives no data for so many seconds is refused with 408."""
     min_body_rate: int = Field(64 * 1024, ge=1)
+    """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
     header_timeout_s: float = Field(10.0, gt=0.0)
+    """Seconds within which a request's headers have to arrive; else the connection is closed."""
     send_timeout_s: float = Field(30.0, gt=0.0)
+    """A connection whose client takes less than 48 KiB of an answer in this time is closed."""
     # A process may mostly have 1,024 files open, and a proxy sends 500 at once.
     max_connections: int = Field(900, ge=1)
+    """Open connections; further ones are refused with 503."""
     quality: QualityPolicy = "warn"
+    """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
+    (`refuse`), or not measured (`off`). A query is never refused for quality."""
     min_crop_height: int = Field(QualityLimits.min_height, ge=1)
+    """Pixels; a lower crop is `low_resolution`."""
     min_crop_width: int = Field(QualityLimits.min_width, ge=1)
+    """Pixels; a narrower crop is `low_resolution`."""
     min_crop_sharpness: float = Field(QualityLimits.min_sharpness, ge=0.0, le=1.0)
+    """Contrast between neighbouring pixels as a share of the contrast over four pixels, at 64 rows;
+    below it a crop is `blurred`."""
     min_crop_brightness: float = Field(QualityLimits.min_brightness, ge=0.0, le=1.0)
+    """Luma, 0 to 1, which a tenth of the crop exceeds; below it a crop is `dark`."""
     max_crop_shadow: float = Field(QualityLimits.max_shadow, ge=0.0, le=1.0)
+    """Luma, 0 to 1, below which a tenth of the crop stays; above it a crop is `overexposed`."""
     min_crop_aspect: float = Field(QualityLimits.min_aspect, ge=0.0)
+    """Height divided by width; below it a crop is `not_person_shaped`."""
     max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
+    """Height divided by width; above it a crop is `not_person_shaped`."""
     keep_images: KeepImages = "original"
+    """What is stored of an enrolled image: the file (`original`), a JPEG at most 256 pixels high
+    (`thumbnail`), or nothing (`none`). A reindex needs the image."""
     images_url: str | None = None
+    """An fsspec URL that stores images outside of the record, such as `file:///srv/crops`, or
+    `s3://bucket/crops` with s3fs installed."""
     import_dir: Path | None = None
+    """The folder whose sub-folders an import may name."""
     max_import_bytes: int = Field(8 * 1024**3, ge=1)
+    """Bytes of an uploaded archive, and of its content unpacked."""
     reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes that stay free on the disk of the data directory. With less, new data are refused with
+    507 and deletions go on."""
     audit_queries: bool = True
+    """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(MAX_AUDIT_BYTES, ge=4096)
+    """Bytes of one audit log file; then the next file begins."""
     housekeeping_seconds: float = Field(3600.0, gt=0.0)
+    """How often expired crops are deleted, and deleted crops are removed from snapshots."""
     stall_seconds: float = Field(120.0, gt=0.0)
+    """A part of the service that has work and makes no progress for so many seconds turns `/livez`
+    to 503 and ends the process."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -111,11 +111,13 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(client, drawn_c
 def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
     example = page.partition("```python\n")[2].partition("```")[0]
-    for number, name in enumerate(("other", "east", "west")):
-        (tmp_path / f"{name}.png").write_bytes(drawn_crops[number].png)
+    for number, name in enumerate(("unnamed", "dora", "photo")):
+        (tmp_path / f"{name}.jpg").write_bytes(drawn_crops[number].png)
     monkeypatch.chdir(tmp_path)
     exec(example.replace("http://127.0.0.1:8000", service_url), {})
-    assert capsys.readouterr().out.strip() in ("match", "uncertain", "no_match")
+    verdict, *results = capsys.readouterr().out.splitlines()
+    assert verdict in ("match", "uncertain", "no_match")
+    assert len(results) == 2
 
 
 def test_the_client_loads_neither_torch_nor_pillow() -> None:
