@@ -15,7 +15,7 @@ from model.calibration import Scoring
 from service.errors import InvalidField
 from service.gallery.enroll import ImageToEnroll
 from service.gallery.naming import checked_camera, checked_metadata, checked_text
-from service.jobs.import_crops import ImportOptions
+from service.jobs.imports import ImportOptions
 from service.record.records import CalibrationMode, SettingsChanges
 from service.search.compare import ComparisonOptions, PairOperatingPoint
 from service.search.ranking import GroupBy, OperatingPoint, RankingOptions

@@ -1,10 +1,8 @@
-"""Reindex: embed a gallery's kept crops with the loaded model, beside the old; switch at once."""
+"""Reindex: embed a gallery's kept crops with the loaded model beside the old; switch at once."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,29 +11,22 @@ from numpy.typing import NDArray
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from service.engine.pipeline import EmbeddedImage
-from service.errors import DeviceFull, GalleryConflict, QueueFull
+from service.errors import GalleryConflict
 from service.gallery.gallery import Gallery
-from service.jobs.jobs import CUT_OFF, Progress, create_job, new_job_id
+from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import CommitSteps, Failpoint, passed
-from service.ops.pulse import beat
 from service.record.job_records import Job
 from service.record.records import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
-PATIENCE_SECONDS = 0.05
 REINDEX = CommitSteps.of("reindex")
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    vectors: list[tuple[int, NDArray[np.float32]]]
-    problems: list[JobProblem]
+Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
 async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
-    """Begins to embed a gallery anew; a reindex under way is answered as it is.
+    """Creates the job that embeds a gallery anew, or returns the one under way.
 
     Raises:
         GalleryConflict: for a gallery that the loaded model filled.
@@ -64,15 +55,15 @@ async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
 async def run_reindex(
     runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
 ) -> str | None:
-    """Embeds what has no vector yet, until nothing is missing, then switches.
+    """Embeds the crops that have no new vector until none is left, then switches.
 
-    Until then the old vectors are searched, where the model that made them is loaded too; crops
-    that are enrolled meanwhile are embedded by both.
+    Until then the old vectors are searched, if the model that made them is loaded too; crops that
+    are enrolled meanwhile are embedded by both.
 
     Raises:
         GalleryConflict: where crops cannot be embedded, or another process's model is wanted;
             nothing was switched.
-        Cancelled: where somebody asked it to stop.
+        Cancelled: a client cancelled the reindex.
     """
     store, newest = runtime.galleries.store, runtime.model.embedder
     if not gallery.outdated:
@@ -95,8 +86,8 @@ async def run_reindex(
                 )
             if await _switch(runtime, gallery):
                 return None
-    except CUT_OFF:
-        # Whoever goes on needs what is embedded already.
+    except RETRYABLE:
+        # The process that resumes the job uses the vectors that are stored already.
         raise
     except BaseException:
         await runtime.galleries.write(lambda: store.staged.drop(gallery.gallery_id))
@@ -104,7 +95,7 @@ async def run_reindex(
 
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
-    """Embeds every crop that has no vector of the newest model; answers how many cannot be."""
+    """Embeds every crop without a vector of the newest model; returns how many cannot be."""
     staged, number = runtime.galleries.store.staged, gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     after, failed = 0, 0
@@ -113,63 +104,54 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
         if not crops:
             return failed
         after = crops[-1].row_id
-        embedded = await _embed(runtime, gallery, crops)
-        failed += len(embedded.problems)
+        vectors, problems = await _embed(runtime, gallery, crops)
+        failed += len(problems)
         passed(Failpoint.REINDEX__BATCH_EMBEDDED)
-        await runtime.galleries.write(partial(staged.add, number, embedded.vectors))
+        await runtime.galleries.write(partial(staged.add, number, vectors))
         passed(Failpoint.REINDEX__BATCH_KEPT)
         done = await runtime.galleries.read(partial(staged.count, number))
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
-        await progress.note(counts, embedded.problems)
+        await progress.save(counts, problems)
 
 
-async def _embed(runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]) -> _Embedded:
+async def _embed(
+    runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
+) -> tuple[Vectors, list[JobProblem]]:
     pictures = await runtime.galleries.read(
         lambda: [stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
     )
     found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
     without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
     store, rows = runtime.galleries.store, [crop.row_id for crop in without]
-    # A crop that was deleted meanwhile has lost its picture with it, and needs none.
-    there = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
-    problems = [
-        _problem(
-            crop,
-            "unknown_picture",
-            "its picture was not kept" if crop.content_type is None else "its picture is missing",
-        )
-        for crop in without
-        if crop.row_id in there
-    ]
-    vectors: list[tuple[int, NDArray[np.float32]]] = []
-    outcomes = await _embed_patiently(runtime, [picture.content for _, picture in found])
-    for (crop, _), outcome in zip(found, outcomes, strict=True):
+    # A crop that was deleted meanwhile has no picture either, and is no problem.
+    present = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
+    problems: list[JobProblem] = []
+
+    def refuse(crop: StoredCrop, code: str, detail: str) -> None:
+        problem = JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
+        problems.append(problem)
+
+    for crop in without:
+        if crop.row_id in present:
+            missing = "was not kept" if crop.content_type is None else "is missing"
+            refuse(crop, "unknown_picture", f"its picture {missing}")
+    contents = [picture.content for _, picture in found]
+
+    async def embed() -> list[EmbeddedImage | CropProblem]:
+        with runtime.admission.places(len(contents)):
+            return await runtime.pipeline.embed(contents)
+
+    vectors: Vectors = []
+    for (crop, _), outcome in zip(found, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):
             vectors.append((crop.row_id, outcome.vector))
         else:
-            problems.append(_problem(crop, outcome.code, outcome.detail))
-    return _Embedded(vectors, problems)
-
-
-def _problem(crop: StoredCrop, code: str, detail: str) -> JobProblem:
-    return JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
-
-
-async def _embed_patiently(
-    runtime: Runtime, images: Sequence[bytes]
-) -> list[EmbeddedImage | CropProblem]:
-    """A reindex waits for its turn where a client would be told to come back."""
-    while True:
-        try:
-            with runtime.admission.places(len(images)):
-                return await runtime.pipeline.embed(images)
-        except (QueueFull, DeviceFull):
-            beat()
-            await asyncio.sleep(PATIENCE_SECONDS)
+            refuse(crop, outcome.code, outcome.detail)
+    return vectors, problems
 
 
 async def _switch(runtime: Runtime, gallery: Gallery) -> bool:
-    """Goes over to the new vectors; False where a crop came in that has none yet."""
+    """Switches to the new vectors; False where a crop was enrolled that has none yet."""
     staged = runtime.galleries.store.staged
     switched = await runtime.galleries.replace(
         REINDEX, gallery, lambda: staged.switch(gallery.gallery_id)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gmn_client.models import JobKind
-from service.jobs.import_crops import run_import
-from service.jobs.jobs import DoJob, work_on_jobs
+from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
+from service.jobs.runner import DoJob, work_on_jobs
 from service.lifecycle.housekeeping import keep_house, remove_strays
 from service.ops.pulse import DEAD, Pulse, Stage
 from service.runtime import Runtime

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from service.errors import ServiceError
-from service.jobs.import_crops import FOLDER as IMPORTS
+from service.jobs.imports import FOLDER as IMPORTS
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_strays as remove_stray_pictures
 from service.lifecycle.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,26 +15,26 @@ class Job:
     """A piece of long work.
 
     Attributes:
-        parameters: what it was asked to do; JSON.
+        parameters: the request; JSON.
         progress: how far it is, in its own terms; JSON, replaced as a whole.
-        problems: how many items had one.
-        cancelling: somebody asked it to stop.
-        worker: which process has it in hand; None for none.
-        detail: why it failed, or what to know of its outcome.
+        problems: number of items that had one.
+        cancelling: a client cancelled it.
+        worker: the process that works on it, or None.
+        detail: why it failed, or a remark on its outcome.
     """
 
     job_id: str
     gallery_id: int
     kind: JobKind
-    state: JobState
     parameters: Mapping[str, Any]
-    progress: Mapping[str, Any]
-    problems: int
-    cancelling: bool
-    worker: str | None
-    detail: str | None
     created_at: datetime
     updated_at: datetime
+    state: JobState = "queued"
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    problems: int = 0
+    cancelling: bool = False
+    worker: str | None = None
+    detail: str | None = None
 
     @property
     def finished(self) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.manage import change_gallery, create_gallery, delete_gallery
 from service.gallery.relabel import relabel_identity
-from service.jobs.import_crops import ImportOptions, import_archive
+from service.jobs.imports import ImportOptions, import_archive
 from service.lifecycle import housekeeping
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
 from service.lifecycle.snapshot import (

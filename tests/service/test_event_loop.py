@@ -18,8 +18,8 @@ from service.errors import QueueFull
 from service.http.app import create_app
 from service.http.callers import WHOEVER_IS_HERE
 from service.http.routes import comparisons, crops, jobs
-from service.jobs import jobs as job_operations
-from service.jobs.jobs import create_job, new_job_id
+from service.jobs import runner
+from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
 from service.runtime import Runtime
 from service.search.compare import ComparisonOptions, compare
@@ -164,8 +164,8 @@ def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeyp
 
 
 def test_a_job_is_read_once_for_all_who_watch_it(runtime, monkeypatch):
-    monkeypatch.setattr(job_operations, "WATCHED_EVERY_SECONDS", 0.02)
-    watchers, reads, find_job = 10, 0, job_operations.find_job
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
+    watchers, reads, find_job = 10, 0, runner.find_job
 
     async def counted(*asked):
         nonlocal reads
@@ -174,13 +174,13 @@ def test_a_job_is_read_once_for_all_who_watch_it(runtime, monkeypatch):
         return replace(job, state="done") if reads >= watchers + 3 else job
 
     async def watch(job_id: str) -> str:
-        states = [job.state async for job in job_operations.watch_job(runtime, job_id)]
+        states = [job.state async for job in runner.watch_job(runtime, job_id)]
         return states[-1]
 
     async def watch_together() -> list[str]:
         gallery = runtime.galleries.get("default")
         job = await create_job(runtime, gallery, "import", {}, new_job_id())
-        monkeypatch.setattr(job_operations, "find_job", counted)
+        monkeypatch.setattr(runner, "find_job", counted)
         return await asyncio.gather(*(watch(job.job_id) for _ in range(watchers)))
 
     assert set(asyncio.run(watch_together())) == {"done"}

@@ -103,7 +103,7 @@ def test_good_images_of_a_spoilt_archive_land_and_the_report_names_the_others(en
 def test_what_cannot_be_imported_fails_with_what_to_do(ended, data):
     job, report = ended(data)
     assert job["state"] == "failed"
-    assert "its log tells why" not in job["detail"]
+    assert "see its log" not in job["detail"]
     assert "; " in job["detail"]
     assert report == []
     assert job["progress"].get("landed", 0) == 0

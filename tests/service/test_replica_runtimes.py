@@ -14,9 +14,9 @@ import pytest
 
 from model.search_calibration import SearchScores
 from service.gallery.manage import change_gallery
-from service.jobs import jobs
-from service.jobs.import_crops import ImportOptions, import_archive
-from service.jobs.jobs import work_on_jobs
+from service.jobs import runner
+from service.jobs.imports import ImportOptions, import_archive
+from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
 from service.record.records import GallerySettings
 from service.runtime import Runtime
@@ -48,8 +48,8 @@ def runtimes(redis_record, tiny_artefact, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch):
-    monkeypatch.setattr(jobs, "LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.1)
 
 
 def _archive(crops) -> io.BytesIO:
@@ -64,7 +64,7 @@ def _archive(crops) -> io.BytesIO:
 async def _ended(runtime, job_id):
     async with asyncio.timeout(WAITED):
         while True:
-            job = await jobs.find_job(runtime, job_id)
+            job = await runner.find_job(runtime, job_id)
             if job.finished:
                 return job
             await asyncio.sleep(0.02)
@@ -94,8 +94,8 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
                 await begun.wait()
             # For as long as its process lives it is nobody else's.
             async with _working(other):
-                await asyncio.sleep(2 * jobs.LEASE_SECONDS)
-                assert not (await jobs.find_job(other, job.job_id)).finished
+                await asyncio.sleep(2 * runner.LEASE_SECONDS)
+                assert not (await runner.find_job(other, job.job_id)).finished
         async with _working(other):
             return await _ended(one, job.job_id)
 
@@ -133,7 +133,7 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
             async with asyncio.timeout(WAITED):
                 await stopped.wait()
             await asyncio.sleep(0.2)
-        return await jobs.find_job(other, job.job_id)
+        return await runner.find_job(other, job.job_id)
 
     lost = asyncio.run(lose())
     assert (lost.state, lost.worker) == ("running", other.worker)
@@ -160,12 +160,12 @@ def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkey
         async def note(_runtime, _gallery, job, _progress):
             done.append(job.job_id)
 
-        held = await jobs.create_job(one, gallery, "import", {}, jobs.new_job_id())
+        held = await runner.create_job(one, gallery, "import", {}, runner.new_job_id())
         async with _working(one, {"import": hold}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
-            monkeypatch.setattr(jobs, "datetime", Ahead)
-            next_one = await jobs.create_job(other, gallery, "import", {}, jobs.new_job_id())
+            monkeypatch.setattr(runner, "datetime", Ahead)
+            next_one = await runner.create_job(other, gallery, "import", {}, runner.new_job_id())
             async with _working(other, {"import": note}):
                 await _ended(other, next_one.job_id)
         assert held.job_id not in done

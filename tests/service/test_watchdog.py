@@ -280,7 +280,7 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
-    from service.jobs import jobs
+    from service.jobs import runner
     from service.lifecycle import housekeeping
 
     rounds = []
@@ -290,8 +290,8 @@ def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error,
         raise error
 
     monkeypatch.setattr(housekeeping, "_keep_house_once", fail)
-    monkeypatch.setattr(jobs, "_work_on", fail)
-    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(runner, "_work_on", fail)
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
     async def write(call):
         return SimpleNamespace(job_id="1")
@@ -308,7 +308,7 @@ def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error,
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(work, 0.3)
 
-    for work in (housekeeping.keep_house(runtime), jobs.work_on_jobs(runtime, {})):
+    for work in (housekeeping.keep_house(runtime), runner.work_on_jobs(runtime, {})):
         rounds.clear()
         asyncio.run(run(work))
         assert len(rounds) > 2

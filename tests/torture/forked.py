@@ -18,7 +18,7 @@ import httpx
 
 from model.problems import InputProblem
 from service.commands.serve import serve
-from service.jobs import jobs
+from service.jobs import runner
 from tests.service.conftest import STARTED
 
 START_SECONDS = 40.0
@@ -34,8 +34,8 @@ def _serve(environment: dict[str, str], log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    jobs.LEASE_SECONDS = LEASE_SECONDS
-    jobs.IDLE_SECONDS = LEASE_SECONDS
+    runner.LEASE_SECONDS = LEASE_SECONDS
+    runner.IDLE_SECONDS = LEASE_SECONDS
     try:
         serve()
     except InputProblem as problem:

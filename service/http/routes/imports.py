@@ -15,7 +15,7 @@ from service.http.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesFo
 from service.http.forms import ImportFields, ImportForm, merged
 from service.http.routes.jobs import accepted
 from service.http.security import needs
-from service.jobs.import_crops import import_archive, import_folder
+from service.jobs.imports import import_archive, import_folder
 from service.jobs.reindex import begin_reindex
 
 

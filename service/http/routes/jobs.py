@@ -16,7 +16,7 @@ from service.errors import UnknownJob
 from service.http.dependencies import RuntimeDep, refusals
 from service.http.forms import JobsQuery
 from service.http.security import CallerDep, needs
-from service.jobs import jobs
+from service.jobs import runner
 from service.record.job_records import Job as JobRecord
 from service.runtime import Runtime
 
@@ -35,7 +35,7 @@ async def list_jobs(
     """The newest jobs first, of the galleries that the key is for."""
     if asked.gallery is not None:
         caller.require_gallery(asked.gallery)
-    found = await jobs.list_jobs(runtime, asked.gallery, asked.limit)
+    found = await runner.list_jobs(runtime, asked.gallery, asked.limit)
     shown = [(gallery_name(runtime, job), job) for job in found]
     return Jobs(results=[_as_sent(name, job) for name, job in shown if caller.may_see(name)])
 
@@ -59,7 +59,7 @@ async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Ev
 
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
-            async for job in jobs.watch_job(runtime, job_id):
+            async for job in runner.watch_job(runtime, job_id):
                 shown = _as_sent(gallery_name(runtime, job), job)
                 yield {"event": "progress", "data": shown.model_dump_json()}
         except UnknownJob as error:
@@ -83,7 +83,7 @@ async def read_job_report(
 
     async def lines() -> AsyncIterator[str]:
         yield _csv(REPORT_COLUMNS)
-        async for problem in jobs.read_problems(runtime, job_id):
+        async for problem in runner.read_problems(runtime, job_id):
             yield _row(problem)
 
     name = f'attachment; filename="{job_id}.csv"'
@@ -99,7 +99,7 @@ async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> J
     shown = await _shown(runtime, caller, job_id)
     if shown.kind == "reindex":
         caller.require(["admin"])
-    job = await jobs.cancel_job(runtime, job_id)
+    job = await runner.cancel_job(runtime, job_id)
     return _as_sent(gallery_name(runtime, job), job)
 
 
@@ -122,7 +122,7 @@ def _as_sent(gallery: str, job: JobRecord) -> Job:
 
 
 async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> Job:
-    job = await jobs.find_job(runtime, job_id)
+    job = await runner.find_job(runtime, job_id)
     name = gallery_name(runtime, job)
     caller.require_gallery(name)
     return _as_sent(name, job)

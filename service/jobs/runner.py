@@ -1,4 +1,4 @@
-"""Jobs: long work that goes on after a restart, one piece at a time."""
+"""Jobs: long work that survives a restart; one process works on a job, under a lease."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import UTC, datetime
 from functools import partial
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service.errors import (
+    DeviceFull,
     DeviceLost,
+    QueueFull,
     RecordUnavailable,
     ServiceError,
     StorageFailed,
@@ -29,64 +31,64 @@ from service.record.job_records import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# Renewed three times as often: where a process dies, another one goes on this much later.
+# The lease is renewed three times as often; after a crash another process takes over this late.
 LEASE_SECONDS = 30.0
 IDLE_SECONDS = 5.0
-WATCHED_EVERY_SECONDS = 0.25
+POLL_SECONDS = 0.25
+BUSY_SECONDS = 0.05
 PROBLEMS_PER_PAGE = 1000
 Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job, "Progress"], Awaitable[str | None]]
-"""Does one job: of the service, in a gallery, the job, and where to note how far it is. Answers
-what to know of its outcome."""
+"""Does one job, in its gallery, saves its progress, and returns a remark on its outcome or None."""
 
 
 class Cancelled(Exception):
-    """Somebody asked the job to stop, or its gallery was deleted."""
+    """A client cancelled the job, or its gallery was deleted."""
 
 
-class TakenOver(Exception):
-    """Another process works on the job now: this one did not renew its lease in time."""
+class LeaseLost(Exception):
+    """Another process works on the job: this one did not renew its lease in time."""
 
 
-# Whatever ends a job so leaves its files: it goes on where it was cut off, here or elsewhere.
-CUT_OFF = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, TakenOver)
+# A job that ends in one of these keeps its files: this process or another one resumes it.
+RETRYABLE = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, LeaseLost)
 
 
 class Progress:
-    """Notes how far one job is, and holds it meanwhile."""
+    """Saves the progress of one job and renews its lease."""
 
     def __init__(self, runtime: Runtime, job: Job) -> None:
         self._runtime = runtime
         self._job_id = job.job_id
-        self._text = json.dumps(dict(job.progress))
+        self._saved = json.dumps(dict(job.progress))
 
-    async def note(self, progress: Mapping[str, Any], problems: Sequence[JobProblem] = ()) -> None:
-        """Keeps progress and problems, durably.
+    async def save(self, progress: Mapping[str, Any], problems: Sequence[JobProblem] = ()) -> None:
+        """Saves progress and problems, durably.
 
         Raises:
-            Cancelled: where the job should go no further.
-            TakenOver: where it is another's.
-            RecordUnavailable: nobody can say.
+            Cancelled: the job is to stop.
+            LeaseLost: another process works on it.
+            RecordUnavailable: the record does not answer.
         """
         beat()
-        self._text = json.dumps(dict(progress))
+        self._saved = json.dumps(dict(progress))
         job = await self._update("running", problems)
         if job.cancelling:
             raise Cancelled
 
     async def end(self, state: JobState, detail: str | None) -> None:
-        """Notes how it ended; raises as `note` does."""
+        """Saves how the job ended; raises as `save` does."""
         await self._update(state, (), detail)
 
-    async def hold(self) -> None:
-        """Renews the lease again and again, until it is lost or this is cancelled."""
+    async def renew_lease(self) -> NoReturn:
+        """Renews the lease until it is lost or this is cancelled."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
                 await self._update("running")
             except ServiceError as error:
-                # Where the record takes nothing, the others cannot take it over either.
+                # A record that takes no writes lets no other process take the job over either.
                 log.warning("the lease of job %s was not renewed: %s", self._job_id, error.detail)
 
     async def _update(
@@ -95,39 +97,13 @@ class Progress:
         jobs, worker = self._runtime.galleries.store.jobs, self._runtime.worker
 
         def update() -> tuple[Job | None, bool]:
-            job = jobs.update(self._job_id, state, self._text, problems, detail, worker)
+            job = jobs.update(self._job_id, state, self._saved, problems, detail, worker)
             return job, job is not None or jobs.get(self._job_id) is not None
 
-        job, there = await self._runtime.galleries.write(update)
+        job, exists = await self._runtime.galleries.write(update)
         if job is None:
-            raise TakenOver if there else Cancelled
+            raise LeaseLost if exists else Cancelled
         return job
-
-
-async def create_job(
-    runtime: Runtime, gallery: Gallery, kind: JobKind, parameters: Mapping[str, Any], job_id: str
-) -> Job:
-    """Keeps a job and wakes whoever works on jobs; raises `UnknownGallery`."""
-    now = datetime.now(UTC)
-    job = Job(
-        job_id=job_id,
-        gallery_id=gallery.gallery_id,
-        kind=kind,
-        state="queued",
-        parameters=parameters,
-        progress={},
-        problems=0,
-        cancelling=False,
-        worker=None,
-        detail=None,
-        created_at=now,
-        updated_at=now,
-    )
-    with named(gallery):
-        await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
-    passed(Failpoint.JOB__CREATED)
-    runtime.jobs_wanted.set()
-    return job
 
 
 def new_job_id() -> str:
@@ -135,28 +111,41 @@ def new_job_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d%H%M%S}{token_hex(8)}"
 
 
+async def create_job(
+    runtime: Runtime, gallery: Gallery, kind: JobKind, parameters: Mapping[str, Any], job_id: str
+) -> Job:
+    """Stores a job and wakes the runner; raises `UnknownGallery`."""
+    now = datetime.now(UTC)
+    job = Job(job_id, gallery.gallery_id, kind, parameters, created_at=now, updated_at=now)
+    with named(gallery):
+        await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
+    passed(Failpoint.JOB__CREATED)
+    runtime.jobs_wanted.set()
+    return job
+
+
 async def find_job(runtime: Runtime, job_id: str) -> Job:
     """One job; raises `UnknownJob`."""
     job = await runtime.galleries.read(lambda: runtime.galleries.store.jobs.get(job_id))
     if job is None:
         raise UnknownJob(job_id)
-    await _wait_for_galleries(runtime, [job])
+    await _load_galleries(runtime, [job])
     return job
 
 
-async def _wait_for_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
-    """Waits for galleries that another process has just created."""
-    if any(runtime.galleries.by_id(job.gallery_id) is None for job in found):
-        await runtime.galleries.catch_up()
-
-
 async def list_jobs(runtime: Runtime, gallery: str | None, limit: int) -> list[Job]:
-    """The newest jobs, of one gallery or of all, whose gallery is still there."""
+    """The newest jobs of existing galleries, of one or of all."""
     store = runtime.galleries.store
     gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
     found = await runtime.galleries.read(lambda: store.jobs.page(gallery_id, limit))
-    await _wait_for_galleries(runtime, found)
+    await _load_galleries(runtime, found)
     return [job for job in found if runtime.galleries.by_id(job.gallery_id) is not None]
+
+
+async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
+    # Another process may have created one of the galleries just now.
+    if any(runtime.galleries.by_id(job.gallery_id) is None for job in found):
+        await runtime.galleries.catch_up()
 
 
 async def cancel_job(runtime: Runtime, job_id: str) -> Job:
@@ -169,7 +158,7 @@ async def cancel_job(runtime: Runtime, job_id: str) -> Job:
 
 
 async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
-    """A job whenever it has changed, until it has ended; raises `UnknownJob`."""
+    """The job now and at every change, until it has ended; raises `UnknownJob`."""
     job, seen = await find_job(runtime, job_id), None
     while True:
         if job != seen:
@@ -177,21 +166,21 @@ async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
             seen = job
         if job.finished:
             return
-        job = await _read_again(runtime, job_id)
+        job = await _next_reading(runtime, job_id)
 
 
-async def _read_again(runtime: Runtime, job_id: str) -> Job:
-    """A job as it is a moment later; one reading serves everyone who watches it."""
+async def _next_reading(runtime: Runtime, job_id: str) -> Job:
+    """The job a moment later, by one read of the record for all who watch it."""
     reading = runtime.watched_jobs.get(job_id)
     if reading is None:
 
         async def read() -> Job:
-            await asyncio.sleep(WATCHED_EVERY_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             return await find_job(runtime, job_id)
 
         def forget(done: asyncio.Task[Job]) -> None:
             del runtime.watched_jobs[job_id]
-            # Its watchers may all have left.
+            # All watchers may have left: an error that is not retrieved would be logged.
             if not done.cancelled():
                 done.exception()
 
@@ -222,21 +211,20 @@ async def work_on_jobs(
 
     Args:
         runtime: of the service.
-        kinds: by kind of job, what does it.
+        kinds: the function for each kind of job.
         pulse: rests while there is no job.
     """
     pulse = pulse or Pulse()
     jobs = runtime.galleries.store.jobs
     while True:
         runtime.jobs_wanted.clear()
+        job = None
         try:
             job = await runtime.galleries.write(lambda: jobs.claim(runtime.worker, LEASE_SECONDS))
         except ServiceError as error:
-            log.warning("no job can be taken up: %s", error.detail)
-            job = None
+            log.warning("no job can be claimed: %s", error.detail)
         except Exception:
-            log.exception("no job can be taken up")
-            job = None
+            log.exception("no job can be claimed")
         if job is None:
             with pulse.resting(), contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
@@ -244,7 +232,7 @@ async def work_on_jobs(
         try:
             await _work_on(runtime, job, kinds)
         except Exception:
-            # The next job is another matter; this one goes on when its lease has run out.
+            # The runner goes on with other jobs; this one is resumed once its lease has run out.
             log.exception("job %s was cut off", job.job_id)
             with pulse.resting():
                 await asyncio.sleep(IDLE_SECONDS)
@@ -253,69 +241,67 @@ async def work_on_jobs(
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
-        # Created elsewhere and not shown here yet, or just deleted.
-        await asyncio.sleep(WATCHED_EVERY_SECONDS)
+        # Created by another process and not loaded here yet, or just deleted.
+        await asyncio.sleep(POLL_SECONDS)
         return
     progress = Progress(runtime, job)
     try:
         state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
-        await runtime.sections.run(partial(_end, runtime, gallery, job, progress, state, detail))
-    except (TakenOver, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as cut_off:
-        # Its detail may name a file of the import.
-        why = cut_off.code if isinstance(cut_off, ServiceError) else type(cut_off).__name__
+
+        async def end() -> None:
+            await progress.end(state, detail)
+            passed(Failpoint.JOB__ENDED)
+            await runtime.audit.done(
+                job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
+            )
+
+        await runtime.sections.run(end)
+    except (LeaseLost, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as error:
+        # Without the message, which may name a file of the import.
+        why = error.code if isinstance(error, ServiceError) else type(error).__name__
         log.warning("job %s was cut off: %s", job.job_id, why)
-        if isinstance(cut_off, StorageFailed | DeviceLost):
-            # It goes on once there is room or another process, which takes a while.
+        if isinstance(error, StorageFailed | DeviceLost):
+            # Disk space, or another process, takes a while.
             await asyncio.sleep(IDLE_SECONDS)
-
-
-async def _end(
-    runtime: Runtime,
-    gallery: Gallery,
-    job: Job,
-    progress: Progress,
-    state: JobState,
-    detail: str | None,
-) -> None:
-    await progress.end(state, detail)
-    passed(Failpoint.JOB__ENDED)
-    await runtime.audit.done(
-        job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
-    )
 
 
 async def _outcome(
     runtime: Runtime, gallery: Gallery, job: Job, do_job: DoJob, progress: Progress
 ) -> tuple[JobState, str | None]:
-    """Does a job; raises one of `CUT_OFF` where it has not ended."""
-    state: JobState = "done"
-    detail: str | None = None
+    """Does a job; raises one of `RETRYABLE` where it has not ended."""
     try:
         if job.cancelling:
             raise Cancelled
-        detail = await while_held(progress, do_job(runtime, gallery, job, progress))
-    except CUT_OFF:
+        return "done", await run_under_lease(progress, do_job(runtime, gallery, job, progress))
+    except RETRYABLE:
         raise
     except Cancelled:
-        state = "cancelled"
+        return "cancelled", None
     except InputProblem as problem:
-        state, detail = "failed", str(problem)
+        return "failed", str(problem)
     except Exception:
         log.exception("job %s failed", job.job_id)
-        state, detail = "failed", "the service failed at this job; its log tells why"
-    return state, detail
+        return "failed", "the service failed at this job; see its log"
 
 
-async def while_held(progress: Progress, work: Awaitable[Result]) -> Result:
-    """Does work as long as its job is this process's; raises what either raises first."""
+async def run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:
+    """Awaits `work` while its lease is renewed; raises what either raises first."""
     working = asyncio.ensure_future(work)
-    holding = asyncio.create_task(progress.hold())
+    renewing = asyncio.create_task(progress.renew_lease())
     try:
-        await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await holding
-        return await working
+        await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        return await (working if working.done() else renewing)
     finally:
-        for task in (working, holding):
+        for task in (working, renewing):
             task.cancel()
-        await asyncio.gather(working, holding, return_exceptions=True)
+        await asyncio.gather(working, renewing, return_exceptions=True)
+
+
+async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
+    """Repeats a call that a client would get 429 for, until queue and device have room."""
+    while True:
+        try:
+            return await call()
+        except (QueueFull, DeviceFull):
+            beat()
+            await asyncio.sleep(BUSY_SECONDS)
