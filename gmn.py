@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -83,31 +83,17 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
         )
 
 
-def rank_figures(
-    identity: str, camera: str, ranking: Sequence[tuple[str | None, str | None]]
-) -> dict[str, float] | None:
-    """One query's ranking metrics, by their names in the evaluation.
+def summarize(*arguments: Any) -> dict[str, Any]:
+    """Ranking metrics of a service's answers; see the function of the evaluation.
 
-    Args:
-        identity, camera: of the query.
-        ranking: identity and camera of every gallery crop, best first; None where unknown.
-
-    Returns:
-        Values 0 to 1, or None where the gallery holds no true match under another camera.
+    Raises:
+        InputProblem: naming the extra to install.
     """
-    import numpy as np
-
-    from training.evaluation.ranking import integer_labels, rank_queries
-
-    people = [found or "" for found, _ in ranking]
-    cameras = [where or "" for _, where in ranking]
-    if not any(
-        who == identity and where != camera for who, where in zip(people, cameras, strict=True)
-    ):
-        return None
-    scores = -np.arange(len(ranking), dtype=np.float32)[None, :]
-    labels = integer_labels([identity], [camera], people, cameras)
-    return rank_queries(lambda _: scores, labels).means()
+    try:
+        from training.evaluation import served
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "train") from error
+    return served.summarize(*arguments)
 
 
 def _png_encoder(decode: Callable[[], Any]) -> Callable[[], bytes]:
@@ -184,25 +170,25 @@ COMMANDS = (
         "query",
         "Asks the service who is on an image, or how well it answers a labelled data set.",
         "service.commands.query:query_command",
-        wire=lambda build: build(read_spec, rank_figures),
+        wire=lambda build: build(read_spec, summarize),
     ),
     SubCommand(
         "forget",
-        "Removes a person from a gallery and its snapshots, and says what remains.",
-        "service.commands.forget:forget",
+        "Removes a person from a gallery and its snapshots, and lists what remains.",
+        "service.commands.lifecycle:forget",
     ),
     SubCommand(
         "snapshot",
         "Copies a gallery while it is served, lists the copies, and restores one.",
-        "service.commands.snapshot:snapshot",
+        "service.commands.lifecycle:snapshot",
     ),
     SubCommand(
         "reindex",
         "Embeds a gallery anew with the model that is served, or every one that needs it.",
-        "service.commands.reindex:reindex",
+        "service.commands.lifecycle:reindex",
     ),
     SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),
-    SubCommand("audit", "Checks the log of who did what.", "service.commands.audit:audit", "serve"),
+    SubCommand("audit", "Checks the log of who did what.", "service.commands.store:audit", "serve"),
     SubCommand(
         "store",
         "Checks what a service keeps in its data directory, and recovers what is whole of it.",

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from model.problems import InputProblem
-from service.commands.connection import JsonOption, output
+from service.commands.common import JsonOption, output
 
 if TYPE_CHECKING:
     from bench.result import BenchResult

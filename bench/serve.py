@@ -23,8 +23,8 @@ from demo.command import serve_command
 from demo.people import Cast, draw_cast
 from gmn_client import Client
 from model.artefact import load_artefact, resolve_artefact
-from service.commands.bulk import enroll_crops, in_flight
-from service.commands.local import local_service
+from service.commands.bulk import bounded_map, enroll_crops
+from service.commands.common import local_service
 
 Name = Literal["embed", "query", "serve"]
 NAMES: dict[str, Name] = {"embed": "embed", "query": "query", "serve": "serve"}
@@ -88,7 +88,7 @@ def _measure(name: Name, artefact: str, cast: Cast, scratch: Path) -> _Measured:
     command = serve_command(artefact, scratch / "data")
     with local_service(command, scratch / "service.log") as url, Client(url) as client:
         sources = [crop.as_source() for crop in cast.gallery]
-        enrolled = sum(outcome.crop_id is not None for outcome in enroll_crops(client, sources))
+        enrolled = sum(one.problem is None for _, one in enroll_crops(client, sources))
         device = client.model().device
         phases: list[dict[str, float]] = []
         sides: dict[str, Callable[[], None]] = {
@@ -127,7 +127,7 @@ def _ask(
             answer = client.query(*images, rerank_depth=RERANK_DEPTH, top_k=10)
             phases.append(answer.timing_ms.model_dump())
 
-    for _ in in_flight(ask, requests, IN_FLIGHT[name]):
+    for _ in bounded_map(ask, requests, IN_FLIGHT[name]):
         pass
 
 

@@ -24,16 +24,14 @@ from gmn import read_spec
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
-from service.commands.bulk import enroll_crops
-from service.commands.local import local_service
-from service.commands.measuring import ask_each
+from service.commands.bulk import enroll_crops, query_crops
+from service.commands.common import local_service
 from service.commands.sources import SourceCrop
 from training.evaluation.intervals import mean_interval
 
 ASKED = "far_1e-2"
 SCORINGS: tuple[Scoring, ...] = ("mnet", "cosine")
 SPLITS = 8
-AT_ONCE = 4
 SEED = 0
 
 
@@ -90,15 +88,15 @@ def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> list[Judged
         client.create_gallery(gallery)
         list(enroll_crops(client, split.gallery))
         before = client.query(split.searches[0].read(), **options).calibration_version
-        for one in ask_each(client, split.searches, options, AT_ONCE):
-            if one.ranking.calibration_version == before:
+        for crop, answer, _ in query_crops(client, split.searches, options):
+            if answer.calibration_version == before:
                 continue
-            identity, first = str(one.crop.identity), one.ranking.results[0]
+            identity, first = str(crop.identity), answer.results[0]
             judged.append(
                 Judged(
                     identity,
                     identity in split.known,
-                    one.ranking.verdict == "match",
+                    answer.verdict == "match",
                     first.identity == identity,
                 )
             )

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmn_client import Client
-from service.commands.connection import JsonOption, output
-from service.commands.local import local_service
+from service.commands.common import JsonOption, local_service, output
 
 if TYPE_CHECKING:
     from demo.findings import Findings

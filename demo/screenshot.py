@@ -21,7 +21,7 @@ from demo.people import draw_cast
 from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import enroll_crops
-from service.commands.local import local_service
+from service.commands.common import local_service
 
 SEED, PEOPLE = 20_260, 60
 VIEW: ViewportSize = {"width": 1280, "height": 860}
@@ -49,9 +49,9 @@ def take_screenshot(artefact: str, file: Path, people: int = PEOPLE, seed: int =
         command = serve_command(artefact, Path(scratch) / "data")
         with local_service(command, Path(scratch) / "service.log") as url:
             with Client(url) as client:
-                for outcome in enroll_crops(client, (crop.as_source() for crop in cast.gallery)):
-                    if outcome.problem is not None:
-                        raise InputProblem(f"{outcome.name}: {outcome.problem}")
+                for crop, one in enroll_crops(client, (crop.as_source() for crop in cast.gallery)):
+                    if one.problem is not None:
+                        raise InputProblem(f"{crop.name}: {one.problem.detail}")
             shot = _photograph(url, chromium, asked.png)
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     file.parent.mkdir(parents=True, exist_ok=True)

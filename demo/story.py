@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from demo.findings import Calibration, Finding, Findings, RankedPicture
 from demo.people import Cast, DrawnCrop
-from gmn import rank_figures
 from gmn_client import Client
 from gmn_client.answers import RankedCrop
 from model.problems import InputProblem
 from service.commands.bulk import enroll_crops
-from service.commands.connection import progress_bar
+from service.commands.common import progress_bar
+from training.evaluation.served import rank_figures
 
 PICTURES = 8
 OPERATING_POINT, ASKED = "far_1e-2", 0.01
@@ -62,10 +62,10 @@ def _enroll(client: Client, crops: Iterable[DrawnCrop]) -> dict[str, DrawnCrop]:
     enrolled: dict[str, DrawnCrop] = {}
     with progress_bar() as progress:
         task = progress.add_task("Enrolling", total=len(by_name))
-        for outcome in enroll_crops(client, sources):
-            if outcome.crop_id is None:
-                raise InputProblem(f"{outcome.name}: {outcome.problem}")
-            enrolled[outcome.crop_id] = by_name[outcome.name]
+        for crop, one in enroll_crops(client, sources):
+            if one.problem is not None:
+                raise InputProblem(f"{crop.name}: {one.problem.detail}")
+            enrolled[one.crop_id] = by_name[crop.name]
             progress.advance(task)
     return enrolled
 

@@ -1,156 +1,83 @@
-"""Enrols any number of crops: grouped into requests, several in flight, one outcome per crop."""
+"""Any number of crops to a service: grouped into requests, several in flight, answers in order."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import httpx
 
-from gmn_client import Client, Image, RequestRefused
-from gmn_client.models import EnrolledImage, RefusedImage
+from gmn_client import Client, Image, QueryOptions, RequestRefused
+from gmn_client.answers import QueryAnswer
+from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from model.problems import InputProblem
-from service.commands.sources import SourceCrop
+from service.commands.sources import SourceCrop, read_crop
 
-CROPS_IN_ONE = 32
-BYTES_IN_ONE = 8 * 1024 * 1024
-AT_ONCE = 4
+CROPS_PER_REQUEST = 32
+BYTES_PER_REQUEST = 8 * 1024 * 1024
+CONCURRENT_REQUESTS = 4
 
 Question = TypeVar("Question")
-Reply = TypeVar("Reply")
-ReadCrop = tuple[SourceCrop, bytes | Exception]
+Answer = TypeVar("Answer")
+Sent = EnrolledImage | RefusedImage
+Group = list[tuple[SourceCrop, bytes | RefusedImage]]
+"""The crops of one request, each with its bytes, or with the reason why it cannot be read."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one crop.
+def enroll_crops(client: Client, crops: Iterable[SourceCrop]) -> Iterator[tuple[SourceCrop, Sent]]:
+    """Enrolls crops and yields each with its outcome, in order.
 
-    Attributes:
-        name: what its source calls it.
-        crop_id: the stored crop; None where `problem` says why there is none.
-        duplicate: the gallery had the same bytes already.
-        problem: why it was not enrolled.
-    """
-
-    name: str
-    crop_id: str | None = None
-    duplicate: bool = False
-    problem: str | None = None
-
-
-def enroll_crops(
-    client: Client,
-    crops: Iterable[SourceCrop],
-    gallery: str | None = None,
-    crops_in_one: int = CROPS_IN_ONE,
-    at_once: int = AT_ONCE,
-) -> Iterator[Outcome]:
-    """Enrols crops and yields one outcome for each, in order.
-
-    A crop that cannot be read or is refused is an outcome; the others are enrolled all the same.
+    A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
 
     Raises:
-        RequestRefused, ServiceFailed, ServiceUnreachable: where the gallery or the service, not an
-            image, is what is wrong.
+        RequestRefused, ServiceFailed, ServiceUnreachable: the request failed as a whole.
     """
-    groups = _groups(crops, crops_in_one, BYTES_IN_ONE)
-    for outcomes in in_flight(_sender(client, gallery), groups, at_once):
+    for outcomes in bounded_map(partial(_enroll_group, client), _groups(crops)):
         yield from outcomes
 
 
-def _sender(client: Client, gallery: str | None) -> Callable[[Sequence[ReadCrop]], list[Outcome]]:
-    def send(group: Sequence[ReadCrop]) -> list[Outcome]:
-        images = [
-            Image(data, crop.name, crop.identity, crop.camera, crop.captured_at)
-            for crop, data in group
-            if isinstance(data, bytes)
-        ]
-        answers = iter(_enroll(client, images, gallery) if images else [])
-        return [
-            _outcome(crop.name, next(answers))
-            if isinstance(data, bytes)
-            else Outcome(crop.name, problem=_reason(data))
-            for crop, data in group
-        ]
-
-    return send
-
-
-def _enroll(
-    client: Client, images: list[Image], gallery: str | None
-) -> list[EnrolledImage | RefusedImage]:
-    try:
-        return list(client.enroll(images, gallery).results)
-    except RequestRefused as refusal:
-        too_large = refusal.problem.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-        if not too_large:
-            raise
-        if len(images) == 1:
-            return [RefusedImage(problem=refusal.problem)]
-        # The body's limit is the service's own; halves find it whatever it is.
-        middle = len(images) // 2
-        first = _enroll(client, images[:middle], gallery)
-        return first + _enroll(client, images[middle:], gallery)
-
-
-def _outcome(name: str, answer: EnrolledImage | RefusedImage) -> Outcome:
-    if answer.problem is not None:
-        return Outcome(name, problem=answer.problem.detail or answer.problem.title)
-    return Outcome(name, answer.crop_id, answer.duplicate)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, InputProblem):
-        return str(error)
-    return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-
-
-def _groups(
-    crops: Iterable[SourceCrop], largest: int, bytes_in_one: int
-) -> Iterator[list[ReadCrop]]:
-    """Reads crops and groups them for one request each.
-
-    Args:
-        crops: in order.
-        largest: crops in one group at most.
-        bytes_in_one: bytes in one group at most, unless a single file has more.
-
-    Yields:
-        Groups of crop and its bytes, or the error that kept it from being read.
-    """
-    group: list[ReadCrop] = []
-    size = 0
-    for crop in crops:
-        try:
-            data: bytes | Exception = crop.read()
-        except (InputProblem, OSError) as error:
-            data = error
-        length = len(data) if isinstance(data, bytes) else 0
-        if group and (len(group) >= largest or size + length > bytes_in_one):
-            yield group
-            group, size = [], 0
-        group.append((crop, data))
-        size += length
-    if group:
-        yield group
-
-
-def in_flight(
-    ask: Callable[[Question], Reply], questions: Iterable[Question], at_once: int
-) -> Iterator[Reply]:
-    """Calls `ask` in threads, at most `at_once` at a time; `questions` are drawn as they go out.
+def query_crops(
+    client: Client, crops: Iterable[SourceCrop], options: QueryOptions
+) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
+    """Queries with each crop; yields crop, answer and milliseconds until the answer was read.
 
     Raises:
-        Exception: the first that `ask` raised; questions not yet asked are dropped.
+        InputProblem: naming the crop that cannot be read or that the service refused.
     """
-    waiting: deque[Future[Reply]] = deque()
-    with ThreadPoolExecutor(at_once) as threads:
+
+    def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer, float]:
+        data = read_crop(crop)
+        if isinstance(data, str):
+            raise InputProblem(f"{crop.name}: {data}")
+        started = time.perf_counter()
+        try:
+            answer = client.query(data, **options)
+        except RequestRefused as refusal:
+            raise InputProblem(f"{crop.name}: {refusal}") from refusal
+        return crop, answer, (time.perf_counter() - started) * 1e3
+
+    return bounded_map(query, crops)
+
+
+def bounded_map(
+    ask: Callable[[Question], Answer],
+    questions: Iterable[Question],
+    limit: int = CONCURRENT_REQUESTS,
+) -> Iterator[Answer]:
+    """Calls `ask` in at most `limit` threads and yields the answers in order.
+
+    Raises:
+        Exception: the first error of `ask`; questions that wait are dropped.
+    """
+    waiting: deque[Future[Answer]] = deque()
+    with ThreadPoolExecutor(limit) as threads:
         try:
             for question in questions:
-                if len(waiting) >= at_once:
+                if len(waiting) >= limit:
                     yield waiting.popleft().result()
                 waiting.append(threads.submit(ask, question))
             while waiting:
@@ -158,3 +85,44 @@ def in_flight(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _groups(crops: Iterable[SourceCrop]) -> Iterator[Group]:
+    """Reads crops and groups them for one request each."""
+    group: Group = []
+    size = 0
+    for crop in crops:
+        data = read_crop(crop)
+        if group and (len(group) >= CROPS_PER_REQUEST or size + len(data) > BYTES_PER_REQUEST):
+            yield group
+            group, size = [], 0
+        if isinstance(data, str):
+            group.append((crop, RefusedImage(problem=Problem(title="Unreadable", detail=data))))
+        else:
+            group.append((crop, data))
+            size += len(data)
+    if group:
+        yield group
+
+
+def _enroll_group(client: Client, group: Group) -> list[tuple[SourceCrop, Sent]]:
+    images = [
+        Image(data, crop.name, crop.identity, crop.camera, crop.captured_at)
+        for crop, data in group
+        if isinstance(data, bytes)
+    ]
+    sent = iter(_enroll(client, images) if images else [])
+    return [(crop, next(sent) if isinstance(data, bytes) else data) for crop, data in group]
+
+
+def _enroll(client: Client, images: Sequence[Image]) -> list[Sent]:
+    try:
+        return list(client.enroll(images).results)
+    except RequestRefused as refusal:
+        if refusal.problem.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        if len(images) == 1:
+            return [RefusedImage(problem=refusal.problem)]
+        # The service alone knows its limit: the body is halved until it fits.
+        middle = len(images) // 2
+        return _enroll(client, images[:middle]) + _enroll(client, images[middle:])

@@ -3,79 +3,73 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
-import typer
-from rich.console import Console
 from rich.markup import escape
+from typer import Argument, BadParameter, Exit, Option
 
-from gmn_client import Client, RequestRefused
+from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
 from model.problems import InputProblem
-from service.commands.bulk import Outcome, enroll_crops
-from service.commands.connection import (
-    DEFAULT_GALLERY,
-    DEFAULT_URL,
+from service.commands.bulk import enroll_crops
+from service.commands.common import (
     ApiKeyOption,
     GalleryOption,
     JsonOption,
     UrlOption,
-    connect,
     output,
     progress_bar,
 )
-from service.commands.enroll_job import JobSource, enroll_as_job
-from service.commands.sources import Source, SourceCrop, open_source
+from service.commands.enroll_job import (
+    Packed,
+    is_archive,
+    pack,
+    require_archive,
+    send,
+    write_report,
+)
+from service.commands.sources import Source, SourceCrop, find_source
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = 10
+Text = str | None
 
 
 def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable[..., None]:
-    """Builds the command; `read_spec` reads `KIND:PATH`, which this room knows nothing of."""
+    """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer."""
 
     def enroll(
         source: Annotated[
             str,
-            typer.Argument(
-                help="An image, a folder of images or of one sub-folder per person, a zip, a CSV "
-                "manifest, or KIND:PATH; with --job a tar too."
+            Argument(
+                help="An image, a folder of images or of one sub-folder per person, an archive, a "
+                "CSV manifest, or KIND:PATH."
             ),
         ],
         identity: Annotated[
-            str | None,
-            typer.Option("--identity", help="Whom all images show; for images, folders and zips."),
+            Text, Option(help="Whom all images show; for images, folders and zips.")
         ] = None,
         camera: Annotated[
-            str | None,
-            typer.Option(
-                "--camera",
+            Text,
+            Option(
                 help="Enroll this camera's images only; for images, a folder or zip, the camera "
-                "that took them.",
+                "that took them."
             ),
         ] = None,
-        split: Annotated[
-            str | None,
-            typer.Option("--split", help="Enroll this split only: train, query, gallery"),
-        ] = None,
+        split: Annotated[Text, Option(help="One split only: train, query, gallery.")] = None,
         job: Annotated[
-            bool,
-            typer.Option("--job", help="Send it as one import, which survives a restart."),
+            bool, Option("--job", help="Send it as one import, which survives a restart.")
         ] = False,
         report: Annotated[
-            Path | None,
-            typer.Option("--report", help="With --job: write what is wrong with which to a CSV."),
+            Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
         ] = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
-        create: Annotated[
-            bool, typer.Option("--create", help="Create the gallery if it is not there.")
-        ] = False,
+        create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
         as_json: JsonOption = False,
     ) -> None:
         """Sends images to a gallery of the service.
@@ -85,89 +79,90 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
         them. An image that is refused is named, and the others are enrolled; the exit status is 1
         then. Sending the same images again enrolls nothing twice, and names them.
 
-        With --job the service does it by itself once all is sent: an archive goes as it is, with
-        the manifest in it, and anything else is packed while it is sent.
+        With --job the service does it by itself once all is sent: images are packed into an archive
+        first. An archive is always sent so, as it is, with the manifest in it.
 
         Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
         Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
         """
-        if report is not None and not job:
-            raise typer.BadParameter("--report goes with --job")
-        with connect(url, api_key, gallery) as client, _missing_gallery(gallery):
-            begin = partial(_create, client, gallery) if create else _nothing
-            if job:
-                whole = JobSource(source, camera, split, identity, read_spec)
-                summary = enroll_as_job(client, whole, begin, report)
-            else:
-                with open_source(source, read_spec) as found:
-                    chosen = found.in_split(split).under(camera).showing(identity)
-                    begin()
-                    summary = _enroll(client, chosen)
-        console = output()
-        if as_json:
-            console.print_json(data=summary)
+        path, started = Path(source), time.perf_counter()
+        whole = is_archive(path)
+        if report is not None:
+            if not (job or whole):
+                raise BadParameter("--report goes with --job or an archive")
+            write_report(report, ())
+        if whole:
+            require_archive(path, split)
+            found = Source((), labelled=False)
         else:
-            _show(console, summary)
+            found = find_source(source, read_spec).chosen(split, camera, identity)
+        with Client(url, api_key, gallery=gallery) as client, _gallery(client, create):
+            if whole:
+                counts = send(client, Packed(path, camera, identity), report)
+            elif job:
+                with pack(found, camera) as packed:
+                    counts = send(client, packed, report)
+            else:
+                counts = _send(client, found.crops)
+        seconds = time.perf_counter() - started
+        summary = {
+            "gallery": gallery,
+            **counts,
+            "passed_by": found.passed_by,
+            "seconds": round(seconds, 3),
+            "crops_per_second": round(counts["sent"] / max(seconds, 1e-9), 1),
+        }
+        if as_json:
+            output().print_json(data=summary)
+        else:
+            _show(summary)
         if summary["problems"] or summary.get("state", "done") != "done":
-            raise typer.Exit(1)
+            raise Exit(1)
 
     return enroll
 
 
-def _create(client: Client, gallery: str) -> None:
-    try:
-        client.create_gallery(gallery)
-    except RequestRefused as refusal:
-        if refusal.problem.status != httpx.codes.CONFLICT:
-            raise
-
-
 @contextmanager
-def _missing_gallery(gallery: str) -> Iterator[None]:
+def _gallery(client: Client, create: bool) -> Iterator[None]:
+    """Creates the gallery if it is to be; a missing one is an `InputProblem` with the remedy."""
     try:
+        if create:
+            try:
+                client.create_gallery(client.gallery_name)
+            except RequestRefused as refusal:
+                if refusal.problem.status != httpx.codes.CONFLICT:
+                    raise
         yield
     except RequestRefused as refusal:
-        if refusal.problem.type.endswith(":unknown_gallery"):
-            raise InputProblem(
-                f"--gallery {gallery}: there is no such gallery; add --create to create it"
-            ) from refusal
-        raise
+        if not refusal.problem.type.endswith(":unknown_gallery"):
+            raise
+        raise InputProblem(
+            f"--gallery {client.gallery_name}: there is no such gallery; add --create to create it"
+        ) from refusal
 
 
-def _nothing() -> None:
-    """The gallery is there."""
-
-
-def _enroll(client: Client, source: Source) -> dict[str, Any]:
-    outcomes, started = [], time.perf_counter()
+def _send(client: Client, crops: Sequence[SourceCrop]) -> dict[str, Any]:
+    problems, duplicates = [], []
     with progress_bar() as progress:
-        task = progress.add_task("Enrolling", total=len(source.crops))
-        for outcome in enroll_crops(client, source.crops):
-            outcomes.append(outcome)
-            progress.advance(task)
-    return _summary(outcomes, source, client.gallery_name, time.perf_counter() - started)
-
-
-def _summary(
-    outcomes: list[Outcome], source: Source, gallery: str, seconds: float
-) -> dict[str, Any]:
-    problems = [outcome for outcome in outcomes if outcome.problem is not None]
-    duplicates = [outcome.name for outcome in outcomes if outcome.duplicate]
+        sent = enroll_crops(client, crops)
+        for crop, one in progress.track(sent, total=len(crops), description="Enrolling"):
+            if one.problem is not None:
+                problem = one.problem.detail or one.problem.title
+                problems.append({"name": crop.name, "problem": problem})
+            elif one.duplicate:
+                duplicates.append(crop.name)
     return {
-        "gallery": gallery,
-        "sent": len(outcomes),
-        "enrolled": len(outcomes) - len(problems) - len(duplicates),
+        "sent": len(crops),
+        "enrolled": len(crops) - len(problems) - len(duplicates),
         "duplicates": len(duplicates),
         "duplicate_names": duplicates,
-        "passed_by": source.passed_by,
-        "seconds": round(seconds, 3),
-        "crops_per_second": round(len(outcomes) / max(seconds, 1e-9), 1),
-        "problems": [{"name": one.name, "problem": one.problem} for one in problems],
+        "problems": problems,
     }
 
 
-def _show(console: Console, summary: dict[str, Any]) -> None:
+def _show(summary: dict[str, Any]) -> None:
+    console = output()
     console.print(
         f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
         f"{summary['duplicates']:,} there already, {len(summary['problems']):,} refused; "

@@ -1,110 +1,41 @@
-"""`gmn enroll --job`: a source sent as one import, which the service does by itself."""
+"""`gmn enroll --job`: a source sent as one import, which the service enrolls by itself."""
 
 from __future__ import annotations
 
 import csv
+import io
 import tarfile
-import time
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gmn_client import Client
-from gmn_client.models import Job
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.commands.connection import follow, progress_bar
-from service.commands.packing import Packing
-from service.commands.sources import SourceCrop, open_source
+from service.commands.common import follow, progress_bar
+from service.commands.sources import Source, read_crop
 
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "identity", "camera", "captured_at")
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 FORMULA = ("=", "+", "-", "@")
+Problem = tuple[str, str, str, str]
+"""The columns of the report; a crop that was not sent has no position."""
 
 
-@dataclass(frozen=True)
-class JobSource:
-    """What is sent, and how.
-
-    Attributes:
-        name: an image, folder, zip, tar, CSV manifest, or KIND:PATH.
-        camera, split: which of it, or for images, a folder or archive under which camera.
-        identity: whom all images show; None where the source names people, or nobody does.
-        read_spec: reads KIND:PATH.
-    """
-
-    name: str
-    camera: str | None
-    split: str | None
-    identity: str | None
-    read_spec: Callable[[str], Iterable[SourceCrop]]
+def is_archive(path: Path) -> bool:
+    """Whether a file is sent as it is, neither an image nor a manifest."""
+    return path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
 
 
-@dataclass(frozen=True)
-class Imported:
-    """An import that has ended, and each line of what is wrong with it.
-
-    Attributes:
-        problems: position (empty where it was never sent), source, code and detail.
-    """
-
-    job: Job
-    problems: Sequence[tuple[str, str, str, str]]
-    unread: int = 0
-    passed_by: int = 0
-
-
-def enroll_as_job(
-    client: Client, source: JobSource, begin: Callable[[], None], report: Path | None
-) -> dict[str, Any]:
-    """Sends a source as one import, and waits until it has ended.
-
-    A zip or tar goes as it is; anything else is packed while it is sent.
-
-    Args:
-        client: of the gallery.
-        source: what to send.
-        begin: called once the source is known to be usable.
-        report: CSV file for what is wrong with which image.
-
-    Returns:
-        The summary that the command shows.
-    """
-    started = time.perf_counter()
-    if report is not None:
-        _write_report(report, ())
-    path = Path(source.name)
-    archive = path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
-    ended = (_send_archive if archive else _pack)(client, source, begin)
-    if report is not None:
-        _write_report(report, ended.problems)
-    job, seconds = ended.job, time.perf_counter() - started
-    sent = job.progress.total + ended.unread
-    return {
-        "gallery": job.gallery,
-        "job_id": job.job_id,
-        "state": job.state,
-        "detail": job.detail,
-        "sent": sent,
-        "enrolled": job.progress.landed,
-        "duplicates": job.progress.duplicates,
-        "passed_by": ended.passed_by,
-        "seconds": round(seconds, 3),
-        "crops_per_second": round(sent / max(seconds, 1e-9), 1),
-        "problems": [{"name": name, "problem": detail} for _, name, _, detail in ended.problems],
-    }
-
-
-def _send_archive(client: Client, source: JobSource, begin: Callable[[], None]) -> Imported:
-    path = Path(source.name)
-    if source.split is not None:
-        raise InputProblem(f"--split {source.split}: an archive names none; send its manifest")
-    if source.identity is not None:
-        raise InputProblem(
-            f"--identity {source.identity}: an archive is sent as it is; put a manifest.csv into "
-            "it, or leave --job out"
-        )
+def require_archive(path: Path, split: str | None) -> None:
+    """Raises `InputProblem` for a file that is no archive, or a split, which archives lack."""
+    if split is not None:
+        raise InputProblem(f"--split {split}: an archive names none; send its manifest")
     try:
         readable = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except OSError as error:
@@ -114,46 +45,96 @@ def _send_archive(client: Client, source: JobSource, begin: Callable[[], None]) 
             f"{path}: neither a CSV manifest nor a zip or tar archive; pack the images into one, "
             "or name their folder"
         )
-    begin()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive to send.
+
+    Attributes:
+        file: a zip or tar.
+        identity, camera: of every image, where there is no manifest in the archive.
+        names: for messages, by the names in the archive.
+        unreadable: the crops that are not in it.
+    """
+
+    file: Path
+    camera: str | None
+    identity: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    unreadable: list[Problem] = field(default_factory=list)
+
+
+@contextmanager
+def pack(source: Source, camera: str | None) -> Iterator[Packed]:
+    """Packs a source into a temporary tar file, with a manifest where the source names people.
+
+    Raises:
+        InputProblem: for a crop with an identity and without a camera, which a manifest needs.
+    """
+    labelled = source.labelled or any(crop.identity for crop in source.crops)
+    for crop in source.crops if labelled else ():
+        if not (crop.identity and crop.camera):
+            raise InputProblem(
+                f"{crop.name}: an import's manifest names identity and camera of every image; give "
+                "the camera with --camera, or enroll these without --job"
+            )
+    with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
+        packed = Packed(Path(file.name), camera)
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            manifest = io.StringIO()
+            lines = csv.writer(manifest)
+            lines.writerow(COLUMNS)
+            for number, crop in enumerate(bar.track(source.crops, description="Packing")):
+                data, name = read_crop(crop), f"{number:08d}.png"
+                if isinstance(data, str):
+                    packed.unreadable.append(("", crop.name, "unreadable", data))
+                    continue
+                _add(tar, name, data)
+                packed.names[name] = crop.name
+                moment = crop.captured_at.isoformat() if crop.captured_at else ""
+                lines.writerow((name, crop.identity, crop.camera, moment))
+            if labelled:
+                _add(tar, MANIFEST, manifest.getvalue().encode())
+        file.flush()
+        yield packed
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def send(client: Client, archive: Packed, report: Path | None) -> dict[str, Any]:
+    """Sends an archive as one import and follows it to its end.
+
+    Returns:
+        The outcome and its counts, as `gmn enroll` shows them.
+    """
     with progress_bar() as progress:
-        sending = progress.add_task("Sending", total=None)
-        job = client.import_archive(path, camera=source.camera)
-        progress.remove_task(sending)
-        job = follow(client, job, "Enrolling", progress)
-    return Imported(job, _problems(client, job, {}))
+        progress.add_task("Sending", total=None)
+        job = client.import_archive(archive.file, identity=archive.identity, camera=archive.camera)
+    job = follow(client, job, "Enrolling")
+    problems = archive.unreadable
+    for one in client.job_problems(job.job_id) if job.problems else ():
+        name = archive.names.get(one.source, one.source)
+        problems.append((str(one.position), name, one.code, one.detail))
+    if report is not None:
+        write_report(report, problems)
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "detail": job.detail,
+        "sent": job.progress.total + sum(not position for position, *_ in problems),
+        "enrolled": job.progress.landed,
+        "duplicates": job.progress.duplicates,
+        "problems": [{"name": name, "problem": detail} for _, name, _, detail in problems],
+    }
 
 
-def _pack(client: Client, source: JobSource, begin: Callable[[], None]) -> Imported:
-    with open_source(source.name, source.read_spec) as found, progress_bar() as progress:
-        chosen = found.in_split(source.split).under(source.camera).showing(source.identity)
-        sending = progress.add_task("Sending", total=len(chosen.crops))
-        packing = Packing(chosen, lambda: progress.advance(sending))
-        camera = None if packing.with_manifest else source.camera
-        begin()
-        job = client.import_archive(packing.upload, camera=camera)
-        progress.remove_task(sending)
-        job = follow(client, job, "Enrolling", progress)
-    unread = [("", name, "unreadable", detail) for name, detail in packing.unreadable]
-    problems = [*unread, *_problems(client, job, packing.names)]
-    return Imported(job, problems, len(unread), chosen.passed_by)
-
-
-def _problems(client: Client, job: Job, names: dict[str, str]) -> list[tuple[str, str, str, str]]:
-    if not job.problems:
-        return []
-    return [
-        (
-            str(one.position),
-            # The report marks what a spreadsheet would take for a formula.
-            names.get(one.source.removeprefix("'"), one.source),
-            one.code,
-            one.detail,
-        )
-        for one in client.job_problems(job.job_id)
-    ]
-
-
-def _write_report(report: Path, problems: Sequence[tuple[str, str, str, str]]) -> None:
+def write_report(report: Path, problems: Sequence[Problem]) -> None:
+    """Writes the problems as CSV; raises `InputProblem` where the file cannot be written."""
     try:
         with report.open("w", newline="", encoding="utf-8", errors="replace") as file:
             lines = csv.writer(file)

@@ -6,38 +6,30 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from model.problems import InputProblem
-from service.commands.connection import JsonOption, output
-from service.commands.record import REDIS_URL, open_record
+from service.commands.common import (
+    DEFAULT_DATA_DIR,
+    DataDirOption,
+    JsonOption,
+    command_group,
+    output,
+    print_table,
+)
+from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
     from service.record.key_records import Scope
     from service.record.record import Record
 
-keys = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
-]
-DEFAULT_DATA_DIR = Path("gmn-data")
-
-
-@keys.callback()
-def _keys() -> None:
+keys = command_group(
     """Makes, lists and revokes API keys.
 
     As soon as there is one, the service asks for one. What is made or revoked here counts within a
@@ -46,6 +38,7 @@ def _keys() -> None:
 
     Example: gmn keys create --scope query,enroll
     """
+)
 
 
 @keys.command("create")
@@ -85,13 +78,13 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (store, audit):
-        named = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
-        audit.record("create_key", "asked", gallery=gallery, details=named)
+        details = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
+        audit.record("create_key", "asked", gallery=gallery, details=details)
         store.keys.add(key)
-        audit.record("create_key", gallery=gallery, details=named)
+        audit.record("create_key", gallery=gallery, details=details)
         known = gallery is None or any(one.name == gallery for one in store.galleries.all())
-        may_administer = _has_admin(store)
-    if not may_administer:
+        has_admin = _has_admin(store)
+    if not has_admin:
         typer.echo(
             "There is no key with the scope admin: as soon as there is a key every call needs one, "
             "so that nobody can create a gallery, rename or forget over HTTP; make one with "
@@ -104,7 +97,7 @@ def create(
     until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
     typer.echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in "
-        f"{_kept_in(data_dir)}. It is shown this once: {text}"
+        f"{_place(data_dir)}. It is shown this once: {text}"
     )
 
 
@@ -114,41 +107,30 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
 
     Example: gmn keys list --data-dir ./gmn-data
     """
-    _require_a_database(data_dir)
-    with _opened(data_dir) as (store, _):
+    with _opened(data_dir, create=False) as (store, _):
         kept = store.keys.all()
-    console = output()
     if as_json:
-        results = [
-            {
-                "key_id": key.key_id,
-                "scopes": list(key.scopes),
-                "gallery": key.gallery,
-                "note": key.note,
-                "learn": key.learn,
-                "created_at": key.created_at.isoformat(),
-                "expires_at": key.expires_at and key.expires_at.isoformat(),
-            }
+        results = [asdict(key) for key in kept]
+        for result in results:
+            del result["secret_sha256"]
+        output().print_json(data={"results": results}, default=datetime.isoformat)
+    elif not kept:
+        typer.echo("There is no key; the service answers on loopback only, and asks for none.")
+    else:
+        rows = (
+            (
+                key.key_id,
+                ", ".join(key.scopes),
+                key.gallery or "every",
+                "yes" if key.learn else "no",
+                key.created_at.isoformat(timespec="minutes"),
+                key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
+                key.note,
+            )
             for key in kept
-        ]
-        console.print_json(data={"results": results})
-        return
-    if not kept:
-        console.print("There is no key; the service answers on loopback only, and asks for none.")
-        return
-    table = Table("key", "scopes", "gallery", "learns", "created", "expires", "note")
-    for key in kept:
-        expires = key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never"
-        table.add_row(
-            key.key_id,
-            ", ".join(key.scopes),
-            escape(key.gallery or "every"),
-            "yes" if key.learn else "no",
-            key.created_at.isoformat(timespec="minutes"),
-            expires,
-            escape(key.note),
         )
-    console.print(table)
+        titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
+        print_table(titles, rows)
 
 
 @keys.command("revoke")
@@ -160,24 +142,37 @@ def revoke(
 
     Example: gmn keys revoke 1f0c9a72be44
     """
-    _require_a_database(data_dir)
-    key_id = _public_id(key_id)
-    with _opened(data_dir) as (store, audit):
-        audit.record("revoke_key", "asked", details={"key_id": key_id})
-        if not store.keys.revoke(key_id):
-            audit.record("revoke_key", "failed", details={"key_id": key_id})
+    with _opened(data_dir, create=False) as (store, audit):
+        details = {"key_id": _public_id(key_id)}
+        audit.record("revoke_key", "asked", details=details)
+        if not store.keys.revoke(details["key_id"]):
+            audit.record("revoke_key", "failed", details=details)
             raise InputProblem(
-                f"key {key_id}: there is no such key in {_kept_in(data_dir)}; see gmn keys list"
+                f"key {details['key_id']}: there is no such key in {_place(data_dir)}; see gmn "
+                "keys list"
             )
-        audit.record("revoke_key", details={"key_id": key_id})
+        audit.record("revoke_key", details=details)
         left = len(store.keys.all())
-    typer.echo(f"Key {key_id} is revoked; {left} left.")
+    typer.echo(f"Key {details['key_id']} is revoked; {left} left.")
     if not left:
         typer.echo(
-            "Without any key a service on loopback is open to whoever is on the machine, and one "
-            "on another address answers nobody.",
+            "Without any key a service on loopback is open to everyone on the machine, and one on "
+            "another address refuses every call.",
             err=True,
         )
+
+
+def _scopes(given: list[str]) -> list[Scope]:
+    from service.record.key_records import SCOPES
+
+    wanted = {one.strip() for text in given for one in text.split(",")} - {""}
+    unknown = sorted(wanted - set(SCOPES))
+    if unknown or not wanted:
+        raise InputProblem(
+            f"--scope {','.join(given)}: there is no scope {', '.join(unknown) or 'in it'}; name "
+            f"one or several of {', '.join(SCOPES)}"
+        )
+    return [scope for scope in SCOPES if scope in wanted]
 
 
 def _has_admin(store: Record) -> bool:
@@ -185,62 +180,47 @@ def _has_admin(store: Record) -> bool:
 
     kept = list(store.keys.all())
     if file := os.environ.get("GMN_API_KEYS_FILE"):
-        # A service that reads the file names what is wrong with it.
+        # A service that reads the file reports what is wrong with it.
         with contextlib.suppress(InputProblem):
             kept += read_key_file(Path(file)).keys
     return any("admin" in key.scopes and key.gallery is None for key in kept)
 
 
-def _scopes(named: list[str]) -> list[Scope]:
-    from service.record.key_records import SCOPES
-
-    wanted = {one.strip() for text in named for one in text.split(",")} - {""}
-    unknown = sorted(wanted - set(SCOPES))
-    if unknown or not wanted:
-        raise InputProblem(
-            f"--scope {','.join(named)}: there is no scope {', '.join(unknown) or 'in it'}; name "
-            f"one or several of {', '.join(SCOPES)}"
-        )
-    return [scope for scope in SCOPES if scope in wanted]
-
-
-def _public_id(named: str) -> str:
-    """The id that names a key; also where somebody gave the whole key, which is never repeated."""
+def _public_id(given: str) -> str:
+    """The id of a key, from the id or the whole key; no message repeats a whole key."""
     from service.http.keys import KEY_ID, KEY_TEXT
 
-    whole = KEY_TEXT.fullmatch(named)
+    whole = KEY_TEXT.fullmatch(given)
     if whole:
         return whole[1]
-    if not re.fullmatch(KEY_ID, named):
+    if not re.fullmatch(KEY_ID, given):
         raise InputProblem(
             "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
             "gmn keys list"
         )
-    return named
+    return given
 
 
-def _kept_in(data_dir: Path) -> str:
+def _place(data_dir: Path) -> str:
     from service.record.redis_errors import shown_url
 
     url = os.environ.get(REDIS_URL)
     return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())
 
 
-def _require_a_database(data_dir: Path) -> None:
-    if not os.environ.get(REDIS_URL) and not _database(data_dir).is_file():
+@contextlib.contextmanager
+def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, AuditLog]]:
+    """Opens record and audit log, also beside a running service: both allow several processes."""
+    # Imported here: help is shown without these packages.
+    from service.ops.audit import Actor, AuditLog, acting
+    from service.ops.data_dir import DATABASE_NAME
+    from service.ops.durable import make_folder
+
+    if not (create or os.environ.get(REDIS_URL) or (data_dir / DATABASE_NAME).is_file()):
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
             "or GMN_DATA_DIR"
         )
-
-
-@contextlib.contextmanager
-def _opened(data_dir: Path) -> Iterator[tuple[Record, AuditLog]]:
-    # Here and not above: help is shown without them. The lock of the directory is not taken, as the
-    # service holds it; the record and the audit log are made for several processes.
-    from service.ops.audit import Actor, AuditLog, acting
-    from service.ops.durable import make_folder
-
     make_folder(data_dir)
     with (
         AuditLog(data_dir) as audit,
@@ -248,9 +228,3 @@ def _opened(data_dir: Path) -> Iterator[tuple[Record, AuditLog]]:
         acting(Actor(f"uid:{os.getuid()}")),
     ):
         yield store, audit
-
-
-def _database(data_dir: Path) -> Path:
-    from service.ops.data_dir import DATABASE_NAME
-
-    return data_dir / DATABASE_NAME

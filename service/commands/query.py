@@ -1,118 +1,101 @@
-"""`gmn query`: who is on an image, or how well a labelled data set is answered, over HTTP."""
+"""`gmn query`: search for the person on an image, or measure the answers to a labelled data set."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-import typer
+from rich.markup import escape
+from rich.table import Column, Table
+from typer import Argument, BadParameter, Option
 
-from gmn_client import Client, QueryOptions
+from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, QueryOptions
+from gmn_client.answers import QueryAnswer
 from gmn_client.models import Scoring
 from model.problems import InputProblem
-from service.commands.answers import show_rankings, show_summary
-from service.commands.connection import (
-    DEFAULT_GALLERY,
-    DEFAULT_URL,
+from service.commands.bulk import CONCURRENT_REQUESTS, query_crops
+from service.commands.common import (
     ApiKeyOption,
     GalleryOption,
     JsonOption,
     UrlOption,
-    connect,
     output,
     progress_bar,
 )
-from service.commands.measuring import QuerySummary, RankFigures, ask_each
-from service.commands.sources import SourceCrop, open_source
+from service.commands.sources import SourceCrop, find_source
 
 RESULTS_SHOWN = 10
-MOST_RESULTS = 10_000
-"""The service's own bound on `top_k`."""
-AT_ONCE = 4
+# The service's own bound on `top_k`.
+MAX_RESULTS = 10_000
+VERDICT_STYLES = {
+    "match": "bold green",
+    "uncertain": "yellow",
+    "no_match": "red",
+    "nothing_searched": "yellow",
+}
+COLUMNS = ("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
+NUMBERS = ("rank", "cosine", "logit", "probability")
+METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+Text = str | None
+Number = int | None
+OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
+Label = tuple[str | None, str | None]
+"""Identity and camera of a crop; None where unknown."""
+Summarize = Callable[
+    [Iterable[tuple[Label, Sequence[Label], str]], Sequence[Label]], dict[str, Any]
+]
+"""From each query's label, the labels of its results and its verdict, and from the labels of the
+gallery where rankings are cut short, to ranking metrics and counts of verdicts."""
 
 
 def query_command(
-    read_spec: Callable[[str], Iterable[SourceCrop]], rank_figures: RankFigures
+    read_spec: Callable[[str], Iterable[SourceCrop]], summarize: Summarize
 ) -> Callable[..., None]:
-    """Builds the command.
-
-    Args:
-        read_spec: reads `KIND:PATH`, which this room knows nothing of.
-        rank_figures: the evaluation's metrics of one ranking.
-    """
+    """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer, as do metrics."""
 
     def query(
         images: Annotated[
-            list[Path] | None,
-            typer.Argument(metavar="IMAGE", help="Several are one person, asked for once."),
+            list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
         ] = None,
         data: Annotated[
-            str | None,
-            typer.Option("--data", help="One query per image of KIND:PATH, a manifest or folder."),
+            Text, Option(help="One query per image of KIND:PATH, a manifest or folder.")
         ] = None,
-        camera: Annotated[
-            str | None, typer.Option("--camera", help="With --data: this camera's images only.")
-        ] = None,
-        split: Annotated[
-            str | None, typer.Option("--split", help="With --data: this split's images only.")
-        ] = None,
-        limit: Annotated[
-            int | None, typer.Option("--limit", min=1, help="With --data: the first N images only.")
-        ] = None,
-        separate: Annotated[
-            bool, typer.Option("--separate", help="One query per IMAGE, since they differ in who.")
-        ] = False,
+        camera: Annotated[Text, Option(help="With --data: images of this camera only.")] = None,
+        split: Annotated[Text, Option(help="With --data: images of this split only.")] = None,
+        limit: Annotated[Number, Option(min=1, help="With --data: the first N images.")] = None,
+        separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
         top_k: Annotated[
-            int | None,
-            typer.Option(
-                "--top-k",
-                min=1,
-                help="Results per query; 10, or with --data the whole gallery, as exact mAP needs.",
-            ),
+            Number, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
         ] = None,
         scoring: Annotated[
-            Scoring | None,
-            typer.Option(
-                "--scoring", help="What the results are ranked by; else the artefact's default."
-            ),
+            Scoring | None, Option(help="Ranks the results; the artefact's default unless given.")
         ] = None,
         rerank_depth: Annotated[
-            int | None,
-            typer.Option("--rerank-depth", min=1, help="How many candidates M-Net scores."),
+            Number, Option(min=1, help="How many candidates M-Net scores.")
         ] = None,
-        purpose: Annotated[
-            str | None,
-            typer.Option("--purpose", help="Why, for the service's log of who did what."),
-        ] = None,
+        purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
         operating_point: Annotated[
-            Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
-            typer.Option(
-                "--operating-point",
-                help="Share of searches for a stranger that may be answered match; far_1e-2.",
-            ),
+            OperatingPoint | None,
+            Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
         ] = None,
         group_by: Annotated[
             Literal["crop", "identity"] | None,
-            typer.Option("--group-by", help="identity: the best crop of each identity only."),
+            Option(help="identity: the best crop of each identity only."),
         ] = None,
         cameras: Annotated[
-            list[str] | None,
-            typer.Option("--cameras", help="Search crops of this camera only; repeatable."),
+            list[str] | None, Option(help="Search crops of this camera only; repeatable.")
         ] = None,
         exclude_cameras: Annotated[
-            list[str] | None,
-            typer.Option("--exclude-cameras", help="Search no crop of this camera; repeatable."),
+            list[str] | None, Option(help="Search no crop of this camera; repeatable.")
         ] = None,
         after: Annotated[
-            str | None,
-            typer.Option("--after", help="Captured at this time or later: 2026-03-01T09:30:00Z."),
+            Text, Option(help="Captured at this time or later: 2026-03-01T09:30:00Z.")
         ] = None,
-        before: Annotated[
-            str | None, typer.Option("--before", help="Captured at this time or earlier.")
-        ] = None,
+        before: Annotated[Text, Option(help="Captured at this time or earlier.")] = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
@@ -130,16 +113,16 @@ def query_command(
         Example: gmn query --data cuhk01:/data/cuhk01 --camera B
         """
         if bool(images) == bool(data):
-            raise typer.BadParameter("name either images or --data KIND:PATH")
-        narrowed = {
+            raise BadParameter("name either images or --data KIND:PATH")
+        filters = {
             "group_by": group_by,
             "cameras": cameras,
             "exclude_cameras": exclude_cameras,
             "captured_after": _moment("--after", after),
             "captured_before": _moment("--before", before),
         }
-        if data and any(narrowed.values()):
-            raise typer.BadParameter(
+        if data and any(filters.values()):
+            raise BadParameter(
                 "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
                 "--data measures whole rankings"
             )
@@ -149,22 +132,21 @@ def query_command(
             "top_k": top_k,
             "operating_point": operating_point,
             "purpose": purpose,
-            **narrowed,
+            **filters,
         }
         given = {name: value for name, value in asked.items() if value is not None}
         options = cast("QueryOptions", given)
-        with connect(url, api_key, gallery) as client:
+        with Client(url, api_key, gallery=gallery) as client:
             if images:
                 options.setdefault("top_k", RESULTS_SHOWN)
-                _ask_images(client, images, separate, options, as_json)
+                _query_images(client, images, separate, options, as_json)
                 return
-            with open_source(data or "", read_spec) as source:
-                crops = source.in_split(split).under(camera).crops[:limit]
-                summary = _ask_data(client, crops, options, rank_figures)
+            crops = find_source(data or "", read_spec).chosen(split, camera).crops[:limit]
+            summary = _query_data(client, crops, options, summarize)
         if as_json:
             output().print_json(data=summary)
         else:
-            show_summary(output(), summary)
+            _show_summary(summary)
 
     return query
 
@@ -175,53 +157,131 @@ def _moment(option: str, text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{option} {text}: write it as 2026-03-01T09:30:00Z") from error
+        raise BadParameter(f"{option} {text}: write it as 2026-03-01T09:30:00Z") from error
     if moment.tzinfo is None:
-        raise typer.BadParameter(f"{option} {text}: needs a time zone, such as {text}Z")
+        raise BadParameter(f"{option} {text}: needs a time zone, such as {text}Z")
     return moment
 
 
-def _ask_images(
+def _query_images(
     client: Client, images: list[Path], separate: bool, options: QueryOptions, as_json: bool
 ) -> None:
     groups = [[image] for image in images] if separate else [images]
-    rankings = [client.query(*group, **options) for group in groups]
+    answers = [client.query(*group, **options) for group in groups]
     if as_json:
-        answers = [ranking.model_dump(mode="json") for ranking in rankings]
-        output().print_json(data={"results": answers} if separate else answers[0])
+        found = [answer.model_dump(mode="json") for answer in answers]
+        output().print_json(data={"results": found} if separate else found[0])
         return
-    titles = [", ".join(image.name for image in group) for group in groups]
-    show_rankings(output(), dict(zip(titles, rankings, strict=True)))
+    for group, answer in zip(groups, answers, strict=True):
+        _show_answer(", ".join(image.name for image in group), answer)
 
 
-def _ask_data(
-    client: Client,
-    crops: tuple[SourceCrop, ...],
-    options: QueryOptions,
-    rank_figures: RankFigures,
+def _show_answer(title: str, answer: QueryAnswer) -> None:
+    console = output()
+    console.print(f"{escape(title)}: {_styled(answer.verdict)}")
+    if answer.verdict == "nothing_searched":
+        console.print("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
+    for warning in answer.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+    if answer.stale:
+        console.print(
+            "[yellow]stale: the service's record does not answer; this is the last known state[/]"
+        )
+    with_ids = any(row.external_id is not None for row in answer.results)
+    table = Table(
+        *(Column(name, justify="right" if name in NUMBERS else "left") for name in COLUMNS),
+        *(["external id"] if with_ids else []),
+    )
+    for row in answer.results:
+        table.add_row(
+            str(row.rank),
+            escape(row.crop_id),
+            escape(row.identity or "–"),
+            escape(row.camera or "–"),
+            f"{row.cosine:.3f}",
+            "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
+            "–" if row.probability is None else f"{row.probability:.1%}",
+            _styled(row.verdict) if row.verdict else "–",
+            *([escape(row.external_id or "–")] if with_ids else []),
+        )
+    console.print(table)
+    total, calibration = answer.timing_ms.total, answer.calibration
+    console.print(f"{answer.candidates_scored:,} candidates scored, {total:.1f} ms")
+    why = f" ({calibration.reason})" if calibration.reason else ""
+    fitted = f", {calibration.searches:,} searches" if calibration.searches else ""
+    console.print(f"thresholds: {calibration.state}{why}{fitted}\n")
+
+
+def _styled(verdict: str) -> str:
+    return f"[{VERDICT_STYLES[verdict]}]{verdict}[/]"
+
+
+def _query_data(
+    client: Client, crops: Sequence[SourceCrop], options: QueryOptions, summarize: Summarize
 ) -> dict[str, Any]:
-    crops_enrolled = client.gallery().crops
-    if crops_enrolled == 0:
+    enrolled = client.gallery().crops
+    if enrolled == 0:
         raise InputProblem(
             f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
         )
-    options.setdefault("top_k", min(crops_enrolled, MOST_RESULTS))
-    whole = options["top_k"] >= crops_enrolled
-    labels = None if whole else [(crop.identity, crop.camera) for crop in client.crops()]
-    counted = QuerySummary(rank_figures, labels)
+    options.setdefault("top_k", min(enrolled, MAX_RESULTS))
+    whole = options["top_k"] >= enrolled
+    gallery = [] if whole else [(crop.identity, crop.camera) for crop in client.crops()]
+    totals: Counter[str] = Counter()
+    scorings = set()
+
+    def answers() -> Iterator[tuple[Label, Sequence[Label], str]]:
+        with progress_bar() as progress:
+            asked = query_crops(client, crops, options)
+            for crop, answer, milliseconds in progress.track(
+                asked, total=len(crops), description="Querying"
+            ):
+                totals.update({"asked": milliseconds, **answer.timing_ms.model_dump()})
+                scorings.add(answer.scoring)
+                labels = [(row.identity, row.camera) for row in answer.results]
+                yield (crop.identity, crop.camera), labels, answer.verdict
+
     started = time.perf_counter()
-    with progress_bar() as progress:
-        task = progress.add_task("Querying", total=len(crops))
-        for answered in ask_each(client, crops, options, AT_ONCE):
-            counted.add(answered)
-            progress.advance(task)
+    summary = summarize(answers(), gallery)
     seconds = time.perf_counter() - started
+    means = {name: total / len(crops) for name, total in totals.items()}
     return {
         "gallery": client.gallery_name,
-        "gallery_crops": crops_enrolled,
+        "gallery_crops": enrolled,
         "whole_rankings": whole,
         **options,
-        **counted.result(),
-        "in_flight": AT_ONCE,
+        "scoring": ", ".join(scorings),
+        "queries": len(crops),
+        **summary,
+        "ms_per_query": means.pop("asked"),
+        "service_timing_ms": {name: round(mean, 3) for name, mean in means.items()},
+        "in_flight": CONCURRENT_REQUESTS,
         "queries_per_second": len(crops) / max(seconds, 1e-9),
     }
+
+
+def _show_summary(summary: dict[str, Any]) -> None:
+    console = output()
+    console.print(
+        f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
+        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
+    )
+    if summary["mAP"] is None:
+        console.print("Rank-k and mAP: no query has a true match under another camera there")
+    else:
+        table = Table(*METRIC_TITLES.values())
+        table.add_row(*(f"{summary[name]:.2%}" for name in METRIC_TITLES))
+        console.print(table)
+        if not summary["whole_rankings"]:
+            console.print(
+                f"mAP is a lower bound: rankings were cut at {summary['top_k']:,} results"
+            )
+        if summary["with_a_true_match"] < summary["queries"]:
+            console.print(f"over the {summary['with_a_true_match']:,} that have a true match there")
+    verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
+    console.print(f"verdicts: {verdicts}; of the matches {summary['matches_right']:,} are right")
+    stages = ", ".join(f"{name} {mean:.1f}" for name, mean in summary["service_timing_ms"].items())
+    console.print(
+        f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
+        f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms"
+    )

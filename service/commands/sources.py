@@ -1,21 +1,15 @@
-"""Sources of images to enroll: an image, a folder, a zip archive or a CSV manifest."""
+"""Sources of images to send: an image, a folder, a CSV manifest, or KIND:PATH."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from model.crops.manifest import read_manifest
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-
-LARGEST_ENTRY = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -23,11 +17,10 @@ class SourceCrop:
     """One image to send, not read yet.
 
     Attributes:
-        name: what a message calls it.
+        name: for messages.
         read: returns the file's bytes; raises `InputProblem` or `OSError` where it cannot.
-        identity, camera: who and where; None where the source does not say.
-        captured_at: when; None where the source does not say.
-        split: `train`, `query` or `gallery`; None where the source does not say.
+        identity, camera, captured_at: its labels; None where the source has none.
+        split: `train`, `query` or `gallery`; None where the source has no splits.
     """
 
     name: str
@@ -38,118 +31,112 @@ class SourceCrop:
     split: str | None = None
 
 
+def read_crop(crop: SourceCrop) -> bytes | str:
+    """The file's bytes, or as text the reason why it cannot be read."""
+    try:
+        return crop.read()
+    except InputProblem as problem:
+        return str(problem)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
 @dataclass(frozen=True)
 class Source:
-    """What a SOURCE on the command line names.
+    """The images that a SOURCE on the command line names.
 
     Attributes:
         crops: its images, in a stable order.
-        labelled: whether it names people and cameras, as a manifest does; images, folders and
-            archives do not.
-        passed_by: how many other files were left aside because their names are no image's.
+        labelled: whether it names people and cameras, as a manifest does; images and folders do
+            not.
+        passed_by: number of other files, whose names are no image's.
     """
 
     crops: tuple[SourceCrop, ...]
     labelled: bool
     passed_by: int = 0
 
-    def under(self, camera: str | None) -> Source:
-        """The same under one camera: chosen where the source names cameras, else set."""
-        if camera is None:
-            return self
-        if self.labelled:
-            return self._chosen("camera", camera)
-        crops = tuple(replace(crop, camera=camera) for crop in self.crops)
-        return replace(self, crops=crops)
-
-    def showing(self, identity: str | None) -> Source:
-        """The same, all of one person.
+    def chosen(self, split: str | None, camera: str | None, identity: str | None = None) -> Source:
+        """The crops of a split and a camera; a source without labels gets camera and identity.
 
         Raises:
-            InputProblem: where the source names people itself.
+            InputProblem: where no crop is left, or the source names people itself.
         """
+        source = self if split is None else self._only("split", split)
+        if camera is not None:
+            source = (
+                source._only("camera", camera) if self.labelled else source._with("camera", camera)
+            )
         if identity is None:
-            return self
+            return source
         if self.labelled or any(crop.identity for crop in self.crops):
             raise InputProblem(
                 f"--identity {identity}: the source names the people itself; leave it out, or name "
                 "the folder of one person"
             )
-        crops = tuple(replace(crop, identity=identity) for crop in self.crops)
+        return source._with("identity", identity)
+
+    def _with(self, label: str, value: str) -> Source:
+        crops = tuple(replace(crop, **{label: value}) for crop in self.crops)  # type: ignore[arg-type]
         return replace(self, crops=crops)
 
-    def in_split(self, split: str | None) -> Source:
-        """The crops of one split."""
-        return self if split is None else self._chosen("split", split)
-
-    def _chosen(self, name: str, value: str) -> Source:
-        crops = tuple(crop for crop in self.crops if getattr(crop, name) == value)
+    def _only(self, label: str, value: str) -> Source:
+        crops = tuple(crop for crop in self.crops if getattr(crop, label) == value)
         if not crops:
-            known = sorted({str(getattr(crop, name) or "unknown") for crop in self.crops})
+            known = sorted({str(getattr(crop, label) or "unknown") for crop in self.crops})
             raise InputProblem(
-                f"--{name} {value}: the source has no image with this {name}; it has "
+                f"--{label} {value}: the source has no image with this {label}; it has "
                 f"{', '.join(known[:20])}"
             )
         return replace(self, crops=crops)
 
 
-@contextmanager
-def open_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Iterator[Source]:
-    """Finds the images that a SOURCE stands for.
+def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
+    """Finds the images of a SOURCE.
 
     Args:
         name: an image, a folder of images, a folder with a sub-folder of images for each person, a
-            zip archive, a CSV manifest, or `KIND:PATH`.
+            CSV manifest, or `KIND:PATH`.
         read_spec: reads the last.
-
-    Yields:
-        The source; an archive is closed when the block ends.
 
     Raises:
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
     path = Path(name)
+    if path.is_dir():
+        return _folder(path)
     if path.is_file() and is_image_name(path.name):
-        yield Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
-    elif path.is_file() and path.suffix.lower() != ".csv":
-        with _opened(path) as archive:
-            yield _archive(path, archive)
-    elif path.is_file():
-        yield _manifest(path)
-    elif path.is_dir():
-        yield _folder(path)
-    elif ":" in name:
-        yield Source(tuple(read_spec(name)), labelled=True)
-    else:
-        raise InputProblem(
-            f"{name}: no such file or folder; name an image, a folder of images, a zip archive, "
-            "a CSV manifest, or KIND:PATH"
-        )
+        return Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
+    if path.is_file() or ":" not in name:
+        return Source(tuple(_manifest(path)), labelled=True)
+    return Source(tuple(read_spec(name)), labelled=True)
+
+
+def _manifest(path: Path) -> Iterator[SourceCrop]:
+    for row in read_manifest(path):
+        labels = (row.identity, row.camera, row.captured_at, row.split)
+        yield SourceCrop(str(row.path), row.path.read_bytes, *labels)
 
 
 def _folder(folder: Path) -> Source:
-    """The images directly in a folder, or where there is none those of its sub-folders.
-
-    Each sub-folder is one person, named after it.
-    """
+    """The images of a folder, or if it has none, of its sub-folders, each named after a person."""
     files = _files(folder)
-    images = [path for path in files if is_image_name(path.name)]
-    if images:
-        crops = tuple(SourceCrop(path.name, path.read_bytes) for path in images)
-        return Source(crops, labelled=False, passed_by=len(files) - len(images))
-    people = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    theirs = [(person.name, path) for person in people for path in _files(person)]
-    crops = tuple(
-        SourceCrop(f"{person}/{path.name}", path.read_bytes, identity=person)
-        for person, path in theirs
-        if is_image_name(path.name)
-    )
-    if not crops:
+    found = [SourceCrop(path.name, path.read_bytes) for path in files if is_image_name(path.name)]
+    if not found:
+        people = sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
+        named = [(person.name, path) for person in people for path in _files(person)]
+        files += [path for _, path in named]
+        found = [
+            SourceCrop(f"{person}/{path.name}", path.read_bytes, identity=person)
+            for person, path in named
+            if is_image_name(path.name)
+        ]
+    if not found:
         raise InputProblem(
             f"{folder}: holds no image, neither directly nor in sub-folders named after people; "
             "name the folder that holds the images"
         )
-    return Source(crops, labelled=False, passed_by=len(files) + len(theirs) - len(crops))
+    return Source(tuple(found), labelled=False, passed_by=len(files) - len(found))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -157,51 +144,3 @@ def _files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise InputProblem(f"{folder}: cannot be read ({error.strerror})") from error
-
-
-def _manifest(path: Path) -> Source:
-    crops = tuple(
-        SourceCrop(
-            str(row.path),
-            row.path.read_bytes,
-            row.identity,
-            row.camera,
-            row.captured_at,
-            row.split,
-        )
-        for row in read_manifest(path)
-    )
-    return Source(crops, labelled=True)
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputProblem(
-            f"{path}: neither an image, a CSV manifest nor a readable zip archive ({error}); "
-            "name an image or a folder of images"
-        ) from error
-
-
-def _archive(path: Path, archive: zipfile.ZipFile) -> Source:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    images = [entry for entry in entries if is_image_name(entry.filename)]
-    if not images:
-        raise InputProblem(f"{path}: holds no image; put images into the archive")
-    crops = tuple(
-        SourceCrop(entry.filename, partial(_read_entry, archive, entry)) for entry in images
-    )
-    return Source(crops, labelled=False, passed_by=len(entries) - len(images))
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    if entry.file_size > LARGEST_ENTRY:
-        raise InputProblem(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
-    try:
-        with archive.open(entry) as file:
-            return file.read(LARGEST_ENTRY)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputProblem(f"damaged in the archive ({error}); pack it again") from error
-    except (RuntimeError, NotImplementedError) as error:
-        raise InputProblem(f"{error}; pack it without password, deflated") from error

@@ -1,4 +1,4 @@
-"""`gmn store`: whether the record is as it was written, and a new one from a damaged one."""
+"""`gmn store` and `gmn audit`: checks of a data directory, and recovery of a damaged record."""
 
 from __future__ import annotations
 
@@ -7,39 +7,104 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from model.problems import InputProblem
-from service.commands.connection import JsonOption, output
-from service.commands.record import REDIS_URL, open_record
-
-if TYPE_CHECKING:
-    from service.record.verification import StoreFound
-
-DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
-]
-DEFAULT_DATA_DIR = Path("gmn-data")
-NAMED = 5
-
-store = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+from service.commands.common import (
+    DEFAULT_DATA_DIR,
+    DataDirOption,
+    JsonOption,
+    command_group,
+    output,
 )
 
+if TYPE_CHECKING:
+    from service.record.record import Record
+    from service.record.verification import StoreFound
 
-@store.callback()
-def _store() -> None:
+# No option: every user of the machine can read a command line, with the password in it.
+REDIS_URL = "GMN_REDIS_URL"
+REDIS_PASSWORD_FILE = "GMN_REDIS_PASSWORD_FILE"  # pragma: allowlist secret
+DAMAGE_SHOWN = 5
+
+audit = command_group(
+    """Checks the log of who did what.
+
+    Example: gmn audit verify --data-dir ./gmn-data
+    """
+)
+store = command_group(
     """Checks what a service keeps in its data directory, and recovers what is whole of it.
 
     Example: gmn store verify --data-dir ./gmn-data
     """
+)
+
+
+def open_record(data_dir: Path) -> Record:
+    """The record in Redis where GMN_REDIS_URL names one, and else in the data directory.
+
+    Raises:
+        InputProblem: where it cannot be used.
+    """
+    from service.ops.data_dir import DATABASE_NAME
+    from service.record.open_store import open_store
+
+    password = os.environ.get(REDIS_PASSWORD_FILE)
+    database = data_dir / DATABASE_NAME
+    return open_store(os.environ.get(REDIS_URL), database, Path(password) if password else None)
+
+
+@audit.command("verify")
+def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+    """Follows the chain of hashes through every audit log and names the first line that breaks it.
+
+    Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
+    Full files that were taken away, the oldest first, are no break: the number of the first line
+    shows them. A log whose end was cut off is whole by itself: compare the number of the last line
+    and its hash with those that an earlier check showed.
+
+    Example: gmn audit verify --data-dir ./gmn-data
+    """
+    from service.ops.audit import LOG_NAME, audit_logs
+    from service.ops.chained_file import check_chain
+
+    logs: list[dict[str, Any]] = []
+    for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
+        try:
+            checked = check_chain(path)
+        except OSError as error:
+            raise InputProblem(
+                f"{path}: cannot be read ({error.strerror}); name the service's data directory "
+                "with --data-dir or GMN_DATA_DIR"
+            ) from error
+        shown = {
+            "file": path.name,
+            "whole": checked.problem is None,
+            "first_line": checked.first,
+            "lines": checked.lines,
+            "last_sha256": checked.last_sha256,
+            "problem": checked.problem,
+        }
+        logs.append(shown)
+        if as_json:
+            continue
+        if checked.problem is not None:
+            typer.echo(f"{checked.file}: line {checked.line} {checked.problem}")
+        else:
+            since = f" from number {checked.first:,} on" if checked.first > 1 else ""
+            last = checked.last_sha256
+            typer.echo(f"{path}: {checked.lines} lines{since}, all as written; last {last}")
+    whole = all(one["whole"] for one in logs)
+    if as_json:
+        alone = logs[0] if len(logs) == 1 else {}
+        output().print_json(data={**alone, "whole": whole, "logs": logs})
+    if not whole:
+        raise typer.Exit(1)
 
 
 @store.command("verify")
@@ -51,18 +116,21 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
 
     Example: gmn store verify --data-dir ./gmn-data
     """
-    if not data_dir.is_dir():
-        raise InputProblem(
-            f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
-        )
+    _require_directory(data_dir)
     place, found, remedy = _verify(data_dir)
     if as_json:
-        output().print_json(data=_as_json(found))
+        galleries = [asdict(gallery) for gallery in found.galleries]
+        snapshots = [
+            {"file": str(one.path), "crops": one.crops, "problem": one.problem}
+            for one in found.snapshots
+        ]
+        result = {"whole": found.whole, "problems": found.problems}
+        output().print_json(data={**result, "galleries": galleries, "snapshots": snapshots})
     else:
-        for line in _said_of(place, found):
+        for line in _lines(place, found):
             typer.echo(line)
         if not found.whole:
-            typer.echo(f"What is whole is got back, with the service stopped, by {remedy}")
+            typer.echo(f"With the service stopped, {remedy} recovers what is whole")
     if not found.whole:
         raise typer.Exit(1)
 
@@ -77,7 +145,7 @@ def recover(
     """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
 
     The damaged directory is not changed. What was deleted stays deleted, as far as the record or
-    the audit log still says so. Jobs and learned calibrations are not taken over.
+    the audit log still shows it. Jobs and learned calibrations are not taken over.
 
     Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it, from the crops
     that are whole; copy Redis' files first.
@@ -89,22 +157,17 @@ def recover(
         return
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    from service.ops.data_dir import DATABASE_NAME, DataDirectory
+    from service.ops.data_dir import DataDirectory
     from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory with --into")
-    if not data_dir.is_dir():
-        raise InputProblem(
-            f"{data_dir}: is no directory; name the damaged one with --data-dir or GMN_DATA_DIR"
-        )
-    # Held, so that no service writes meanwhile.
+    _require_directory(data_dir)
+    # The locks keep services away.
     with DataDirectory(data_dir) as damaged, DataDirectory(into) as new:
         for path in sorted(data_dir.glob("audit*")):
             shutil.copyfile(path, into / path.name)
-        removed = _deleted_by_audit(data_dir)
-        done = recover_file(damaged.database, into / DATABASE_NAME, removed)
-        assert new.database == into / DATABASE_NAME
+        done = recover_file(damaged.database, new.database, _deleted_by_audit(data_dir))
     for gallery in done.galleries:
         typer.echo(
             f"{gallery.name}: {gallery.from_record} crops from the record, "
@@ -133,33 +196,52 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """
     from service.ops.data_dir import DataDirectory
 
-    if not data_dir.is_dir():
-        raise InputProblem(
-            f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
-        )
-    # Held, so that no service runs meanwhile: those of a record in Redis share the directory.
+    _require_directory(data_dir)
+    # The lock keeps services away: those of a record in Redis share the directory.
     with DataDirectory(data_dir), contextlib.closing(open_record(data_dir)) as record:
         forgotten = record.runtimes.forget()
     typer.echo(f"{forgotten} forgotten; the next start chooses again")
 
 
+def _require_directory(data_dir: Path) -> None:
+    if not data_dir.is_dir():
+        raise InputProblem(
+            f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
+        )
+
+
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
-    """Which record, what is found of it, and what gets back what is whole of it."""
+    """The record's name, what is found of it, and the command that recovers it."""
+    from service.ops.data_dir import DATABASE_NAME
+    from service.record.integrity import verify_galleries
+    from service.record.recovery import verify_file
     from service.record.verification import StoreFound, verify_snapshots
 
     if os.environ.get(REDIS_URL):
-        from service.record.integrity import verify_galleries
-
         with contextlib.closing(open_record(data_dir)) as record:
             galleries = tuple(verify_galleries(record.engine))
         found = StoreFound((), galleries, tuple(verify_snapshots(data_dir)))
         return "the record in Redis", found, "gmn store recover"
-    from service.ops.data_dir import DATABASE_NAME
-    from service.record.recovery import verify_file
-
     database = data_dir / DATABASE_NAME
     remedy = f"gmn store recover --data-dir {data_dir} --into NEW"
     return str(database), verify_file(database), remedy
+
+
+def _lines(place: str, found: StoreFound) -> Iterator[str]:
+    damaged = found.problems or any(gallery.damage for gallery in found.galleries)
+    yield f"{place}: {'damaged' if damaged else 'as written'}"
+    for problem in found.problems:
+        yield f"  {problem}"
+    for gallery in found.galleries:
+        others = f", {len(gallery.damage)} not" if gallery.damage else ""
+        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
+        for line in gallery.damage[:DAMAGE_SHOWN]:
+            yield f"  {line}"
+        if len(gallery.damage) > DAMAGE_SHOWN:
+            yield f"  and {len(gallery.damage) - DAMAGE_SHOWN} more; --json names each"
+    for one in found.snapshots:
+        state = one.problem or f"{one.crops} crops as written"
+        yield f"snapshot {one.path.parent.name}/{one.path.name}: {state}"
 
 
 def _recover_redis(data_dir: Path) -> None:
@@ -178,56 +260,22 @@ def _recover_redis(data_dir: Path) -> None:
         for line in gallery.damage:
             typer.echo(f"  {line}")
     typer.echo(
-        "What was not kept is in the snapshots, as far as they have it; restore one with gmn "
-        "snapshot restore."
+        "Crops that were not kept are in the snapshots, as far as these have them; restore one "
+        "with gmn snapshot restore."
         if damaged
         else "Every gallery is as it was written; nothing was changed."
     )
 
 
-def _said_of(place: str, found: StoreFound) -> Iterator[str]:
-    damaged = found.problems or any(gallery.damage for gallery in found.galleries)
-    yield f"{place}: {'damaged' if damaged else 'as written'}"
-    for problem in found.problems:
-        yield f"  {problem}"
-    for gallery in found.galleries:
-        others = f", {len(gallery.damage)} not" if gallery.damage else ""
-        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
-        for line in gallery.damage[:NAMED]:
-            yield f"  {line}"
-        if len(gallery.damage) > NAMED:
-            yield f"  and {len(gallery.damage) - NAMED} more; --json names each"
-    for snapshot in found.snapshots:
-        said = f"{snapshot.crops} crops as written" if not snapshot.problem else snapshot.problem
-        yield f"snapshot {snapshot.path.parent.name}/{snapshot.path.name}: {said}"
-
-
-def _as_json(found: StoreFound) -> dict[str, object]:
-    return {
-        "whole": found.whole,
-        "problems": list(found.problems),
-        "galleries": [
-            {"name": one.name, "whole": one.whole, "damage": list(one.damage)}
-            for one in found.galleries
-        ],
-        "snapshots": [
-            {"file": str(one.path), "crops": one.crops, "problem": one.problem}
-            for one in found.snapshots
-        ],
-    }
-
-
 def _deleted_by_audit(data_dir: Path) -> list[str]:
-    """Ids of crops that the audit log says were deleted one by one."""
+    """Ids of the crops that were deleted one by one, by the audit log."""
     from service.ops.audit import audit_files
 
     removed: list[str] = []
     for path in audit_files(data_dir):
         for line in path.read_bytes().splitlines():
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue
-            if said.get("event") == "delete_crop" and said.get("phase") == "done":
-                removed += said.get("crop_ids", [])
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if entry.get("event") == "delete_crop" and entry.get("phase") == "done":
+                    removed += entry.get("crop_ids", [])
     return removed

@@ -109,10 +109,8 @@ async def import_archive(
                 "space in the data directory and send it again"
             ) from error
 
-    async def store_and_create() -> Job:
+    async def create() -> Job:
         try:
-            await asyncio.to_thread(store)
-            passed(Failpoint.IMPORT__ARCHIVE_KEPT)
             return await create_job(runtime, target, "import", vars(options), job_id)
         except RecordUnavailable:
             # The record may have the job; otherwise the next start removes the files.
@@ -121,7 +119,13 @@ async def import_archive(
             await _remove_files(runtime, job_id)
             raise
 
-    return await runtime.sections.run(store_and_create)
+    try:
+        await runtime.sections.run(lambda: asyncio.to_thread(store))
+    except BaseException:
+        await runtime.sections.run(partial(_remove_files, runtime, job_id))
+        raise
+    passed(Failpoint.IMPORT__ARCHIVE_KEPT)
+    return await runtime.sections.run(create)
 
 
 async def import_folder(runtime: Runtime, gallery: str, folder: str, options: ImportOptions) -> Job:
@@ -369,9 +373,9 @@ def _mounted(runtime: Runtime, folder: str) -> Path:
 
 
 def _resolved(folder: Path, name: str) -> Path | None:
-    """The path with symbolic links followed; None for a name that no path can have."""
+    """The path with symbolic links followed; None where it does not exist."""
     try:
-        return (folder / name).resolve()
+        return (folder / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         return None
 

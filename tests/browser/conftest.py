@@ -16,7 +16,7 @@ import pytest
 
 import gmn
 from demo.command import serve_command
-from service.commands.local import local_service
+from service.commands.common import local_service
 
 CHROMIUM = shutil.which("chromium")
 PNG = {"name": "person.png", "mimeType": "image/png"}

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from demo.command import serve_command
-from service.commands.local import local_service
+from service.commands.common import local_service
 from tests.browser.conftest import PNG, ask, confirm, drop, png, search_for
 from tests.service.conftest import Served
 from tests.service.redis_server import redis_server

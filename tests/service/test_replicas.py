@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from service.commands.audit import audit
+from service.commands.store import audit
 from tests.service.conftest import Served
 from tests.waiting import eventually
 

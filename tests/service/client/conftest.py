@@ -13,7 +13,7 @@ import pytest
 
 import gmn
 from gmn_client import Client
-from service.commands.local import local_service
+from service.commands.common import local_service
 
 NUMBERS = count()
 

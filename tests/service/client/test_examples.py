@@ -16,7 +16,7 @@ import typer
 
 import gmn
 from gmn_client import Client, Image
-from service.commands.local import local_service
+from service.commands.common import local_service
 
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}

@@ -13,7 +13,7 @@ import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
 from model.problems import InputProblem
-from service.commands.packing import Packing
+from service.commands.enroll_job import pack
 from service.commands.sources import Source, SourceCrop
 
 MEGABYTE = 1024 * 1024
@@ -63,9 +63,7 @@ def test_a_folder_of_the_services_own_machine_is_imported(
         client.import_folder("tuesday")
 
 
-def test_crops_are_packed_as_they_are_sent_and_keep_their_labels(
-    client: Client, drawn_crops
-) -> None:
+def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> None:
     moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
     gone = Path("no-such-folder/gone.png")
     crops = [
@@ -75,23 +73,22 @@ def test_crops_are_packed_as_they_are_sent_and_keep_their_labels(
         SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
         SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
     ]
-    packed = []
-    packing = Packing(Source(tuple(crops), labelled=True), lambda: packed.append(1))
-    job = client.wait_for_job(client.import_archive(packing.upload).job_id)
+    with pack(Source(tuple(crops), labelled=True), camera=None) as packed:
+        job = client.wait_for_job(client.import_archive(packed.file).job_id)
     assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert len(packed) == len(crops)
-    assert [name for name, _ in packing.unreadable] == ["gone.png"]
+    assert [name for _, name, *_ in packed.unreadable] == ["gone.png"]
     kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
     assert sorted(kept.values(), key=str) == sorted(
         [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
     )
     (problem,) = client.job_problems(job.job_id)
-    assert packing.names[problem.source] == "broken.png"
+    assert packed.names[problem.source] == "broken.png"
 
 
 def test_an_import_needs_a_label_for_every_image_that_is_said_to_have_one() -> None:
-    with pytest.raises(InputProblem, match=r"a\.png"):
-        Packing(Source((SourceCrop("a.png", bytes, "7"),), labelled=True))
+    source = Source((SourceCrop("a.png", bytes, "7"),), labelled=True)
+    with pytest.raises(InputProblem, match=r"a\.png"), pack(source, camera=None):
+        pass
 
 
 def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:

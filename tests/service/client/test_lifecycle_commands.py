@@ -15,7 +15,7 @@ import pytest
 
 import gmn
 from gmn_client import Client, Image
-from service.commands.local import local_service
+from service.commands.common import local_service
 from tests.service.client.conftest import run_gmn
 
 

@@ -24,7 +24,7 @@ from gmn_client import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.commands.bulk import enroll_crops, in_flight
+from service.commands.bulk import bounded_map, enroll_crops
 from service.commands.sources import SourceCrop
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
@@ -198,9 +198,9 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(
     too_large = (413, {}, {"title": "Too large", "detail": "the body has too many bytes"})
     server.script = [too_large, ENROLLED, too_large]
     crops = [SourceCrop("a", lambda: b"a"), SourceCrop("b", lambda: b"b")]
-    outcomes = list(enroll_crops(client, crops))
+    outcomes = [one for _, one in enroll_crops(client, crops)]
     assert [outcome.crop_id for outcome in outcomes] == ["c", None]
-    assert outcomes[1].problem == "the body has too many bytes"
+    assert outcomes[1].problem.detail == "the body has too many bytes"
 
 
 def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServer) -> None:
@@ -286,5 +286,5 @@ def test_answers_come_in_the_order_of_the_questions_with_few_in_flight() -> None
             at_once -= 1
         return number
 
-    assert list(in_flight(ask, range(40), 4)) == list(range(40))
+    assert list(bounded_map(ask, range(40), 4)) == list(range(40))
     assert 1 < most <= 4

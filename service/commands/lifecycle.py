@@ -1,0 +1,194 @@
+"""`gmn forget`, `gmn snapshot` and `gmn reindex`: administration of a gallery over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
+from gmn_client.models import Job
+from model.problems import InputProblem
+from service.commands.common import (
+    ApiKeyOption,
+    GalleryOption,
+    JsonOption,
+    UrlOption,
+    command_group,
+    follow,
+    output,
+    print_answer,
+    print_table,
+)
+
+PROBLEMS_SHOWN = 20
+
+
+def forget(
+    identity: Annotated[str, typer.Argument(help="The identity, as enrolled.")],
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; needed where no terminal can be asked.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Removes a person from a gallery and its snapshots, and lists what remains.
+
+    It cannot be undone: no restore brings them back. On a terminal the command asks first; without
+    one it needs --yes. The key needs the scope admin.
+
+    Example: gmn forget 0042 --gallery entrance --yes
+    """
+    if not (yes or sys.stdin.isatty()):
+        raise InputProblem(
+            f"forget {identity}: it cannot be undone, and there is no terminal to ask on; add --yes"
+        )
+    question = f"Remove {identity} from gallery {gallery} and its snapshots? It cannot be undone."
+    if not (yes or typer.confirm(question, err=True)):
+        raise typer.Exit(1)
+    with Client(url, api_key, gallery=gallery) as client:
+        forgotten = client.forget(identity)
+    console = output()
+    if as_json:
+        console.print_json(forgotten.model_dump_json())
+        return
+    console.print(f"{forgotten.removed:,} crops removed from gallery {escape(gallery)}")
+    for snapshot_id, crops in forgotten.snapshots.items():
+        console.print(f"{crops:,} crops removed from snapshot {escape(snapshot_id)}")
+    if forgotten.remaining:
+        rows = ((one.what, one.where, one.until) for one in forgotten.remaining)
+        print_table(("what remains", "where", "until"), rows)
+
+
+def reindex(
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is done; 1 if it fails.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every gallery that another model filled.")
+    ] = False,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Embeds a gallery anew with the model that is served, or every one that needs it.
+
+    The service does it by itself; a reindex under way is continued. Until it is done the model
+    before answers, where it is a shipped one or the service was started with --previous.
+
+    Example: gmn reindex --gallery entrance --wait
+
+    Example: gmn reindex --all --wait
+    """
+    with Client(url, api_key, gallery=gallery) as client:
+        names = [gallery]
+        if everything:
+            names = [one.name for one in client.galleries() if one.state != "ready"]
+        jobs = [client.reindex(name) for name in names]
+        if wait:
+            jobs = [follow(client, job, job.gallery) for job in jobs]
+        if as_json:
+            found = [job.model_dump(mode="json") for job in jobs]
+            output().print_json(data={"results": found} if everything else found[0])
+        else:
+            for job in jobs:
+                _show_job(client, job)
+            if not jobs:
+                output().print("every gallery holds vectors of the served model already")
+    if wait and any(job.state != "done" for job in jobs):
+        raise typer.Exit(1)
+
+
+def _show_job(client: Client, job: Job) -> None:
+    console = output()
+    ending = f": {job.detail}" if job.detail else ""
+    console.print(
+        f"gallery {escape(job.gallery)}: {job.progress.done:,} of {job.progress.total:,} crops, "
+        f"job {job.job_id} is {job.state}{escape(ending)}"
+    )
+    if not (job.finished and job.problems):
+        return
+    for problem in islice(client.job_problems(job.job_id), PROBLEMS_SHOWN):
+        console.print(f"[red]{escape(problem.source)}[/]: {escape(problem.detail)}")
+    if job.problems > PROBLEMS_SHOWN:
+        console.print(f"and {job.problems - PROBLEMS_SHOWN:,} more")
+
+
+snapshot = command_group(
+    """Copies a gallery while it is served, lists the copies, and restores one.
+
+    The copies are in the service's own data directory. The key needs the scope admin.
+
+    Example: gmn snapshot take --gallery entrance
+    """
+)
+
+
+@snapshot.command("take")
+def take(
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copies the gallery as it is now; the copy's id is the last word of the output.
+
+    Example: gmn snapshot take --gallery entrance
+    """
+    with Client(url, api_key, gallery=gallery) as client:
+        taken = client.take_snapshot()
+    text = f"{taken.crops:,} crops, {taken.bytes:,} bytes, as snapshot {taken.snapshot_id}"
+    print_answer(taken, as_json, text)
+
+
+@snapshot.command("list")
+def list_snapshots(
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the gallery's snapshots, oldest first.
+
+    Example: gmn snapshot list --gallery entrance
+    """
+    with Client(url, api_key, gallery=gallery) as client:
+        found = list(client.snapshots())
+    if as_json:
+        output().print_json(data={"results": [one.model_dump(mode="json") for one in found]})
+    elif not found:
+        output().print(f"There is no snapshot of gallery {escape(gallery)}.")
+    else:
+        rows = (
+            (
+                one.snapshot_id,
+                one.created_at.isoformat(timespec="seconds"),
+                *(f"{count:,}" for count in (one.version, one.crops, one.bytes)),
+            )
+            for one in found
+        )
+        print_table(("snapshot", "taken", "version", "crops", "bytes"), rows)
+
+
+@snapshot.command("restore")
+def restore(
+    snapshot_id: Annotated[str, typer.Argument(help="Which one; see gmn snapshot list.")],
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes the gallery what it was; what was deleted since stays deleted.
+
+    Crops that were enrolled since are no longer in it. A damaged snapshot changes nothing.
+
+    Example: gmn snapshot restore 20260301T093000Z-1f0c9a72 --gallery entrance
+    """
+    with Client(url, api_key, gallery=gallery) as client:
+        restored = client.restore_snapshot(snapshot_id)
+    text = f"Gallery {gallery} holds the {restored.crops:,} crops of {snapshot_id}."
+    print_answer(restored, as_json, text)
