@@ -229,12 +229,38 @@ class IdentityDetail(WireModel):
 
 
 class RenamedIdentity(WireModel):
-    """The number of crops with the new name; `merged` where others had it before."""
+    """The number of crops with the new name; `merged` where others had it before.
+
+    A merge can be undone for 30 days under its `merge_id`, null for none.
+    """
 
     gallery_version: int
     identity: str
     changed: int
     merged: bool
+    merge_id: str | None = None
+
+
+class Merge(WireModel):
+    """Two identities that were made one: `crops` of `identity` became crops of `into`."""
+
+    merge_id: str
+    identity: str
+    into: str
+    crops: int
+    merged_at: Moment
+    undo_until: Moment
+
+
+class Merges(Page[Merge]):
+    """The merges of the last 30 days, newest first."""
+
+
+class ChangedCrop(WireModel):
+    """A crop as it is known from `gallery_version` on."""
+
+    gallery_version: int
+    crop: Crop
 
 
 class Remainder(WireModel):

@@ -161,6 +161,24 @@ class ImportOptions(TypedDict, total=False):
     manifest: str | None
 
 
+class CropFields(TypedDict, total=False):
+    """What to change of a crop; those left out stay as they are, None is for unknown.
+
+    Attributes:
+        identity: whom it shows.
+        camera: which camera took it.
+        captured_at: when, with time zone.
+        external_id: your own id.
+        metadata: your own JSON object.
+    """
+
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | str | None
+    external_id: str | None
+    metadata: Mapping[str, object] | None
+
+
 class GalleryOptions(TypedDict, total=False):
     """Settings of a gallery; those left out stay as they are.
 

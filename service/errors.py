@@ -146,6 +146,31 @@ class RequestConflict(ServiceError):
         )
 
 
+class CropConflict(ServiceError):
+    """A change that would make two crops of one image alike."""
+
+    code = "crop_conflict"
+
+    def __init__(self, crop_id: str, other: str) -> None:
+        super().__init__(
+            f"crop {crop_id} has the same image as crop {other}, which bears this identity and "
+            "camera already; delete one of the two"
+        )
+
+
+class UnknownMerge(ServiceError):
+    """No merge of that id, or not any more."""
+
+    code = "unknown_merge"
+
+    def __init__(self, gallery: str, merge_id: str) -> None:
+        super().__init__(
+            f"gallery {gallery!r} has no merge {merge_id!r} that can be undone: it is undone "
+            "already, older than 30 days, or one of its identities was forgotten; list those "
+            f"there are with GET /v1/galleries/{gallery}/merges"
+        )
+
+
 class GalleryConflict(ServiceError):
     """A gallery that is there already, or that cannot be deleted."""
 

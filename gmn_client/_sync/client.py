@@ -24,6 +24,7 @@ from gmn_client.errors import (
     parse_report,
 )
 from gmn_client.uploads import (
+    CropFields,
     GalleryOptions,
     ImageSource,
     ImportOptions,
@@ -170,6 +171,14 @@ class Client(Connection):
         """One crop's record."""
         return self._call(models.Crop, "GET", self._path(gallery, "crops", crop_id))
 
+    def change_crop(
+        self, crop_id: str, gallery: str | None = None, **fields: Unpack[CropFields]
+    ) -> models.ChangedCrop:
+        """Changes what is known of a crop: the given fields, None for unknown."""
+        path = self._path(gallery, "crops", crop_id)
+        sent = {name: "" if value is None else value for name, value in fields.items()}
+        return self._call(models.ChangedCrop, "PATCH", path, fields=sent)
+
     def delete_crop(self, crop_id: str, gallery: str | None = None) -> models.Removal:
         """Removes one crop; it is never returned again."""
         return self._call(models.Removal, "DELETE", self._path(gallery, "crops", crop_id))
@@ -220,9 +229,22 @@ class Client(Connection):
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None
     ) -> models.RenamedIdentity:
-        """Renames an identity; where the new name is there already, merges the two."""
-        path, fields = self._path(gallery, "identities", identity), {"new_identity": new_identity}
+        """Renames an identity; where the new name is there already, merges the two.
+
+        A merge can be undone for 30 days: `undo_merge(answer.merge_id)`.
+        """
+        path = self._path(gallery, "identities", identity)
+        fields = {"new_identity": new_identity}
         return self._call(models.RenamedIdentity, "PATCH", path, fields=fields)
+
+    def merges(self, gallery: str | None = None) -> list[models.Merge]:
+        """The merges of the last 30 days that can be undone, newest first."""
+        return (self._call(models.Merges, "GET", self._path(gallery, "merges"))).results
+
+    def undo_merge(self, merge_id: str, gallery: str | None = None) -> models.RenamedIdentity:
+        """Gives the crops of a merge their former identity again."""
+        path = self._path(gallery, "merges", merge_id, "undo")
+        return self._call(models.RenamedIdentity, "POST", path)
 
     def forget(self, identity: str, gallery: str | None = None) -> models.ForgottenIdentity:
         """Removes a person: every crop, vector and image, from every snapshot too."""

@@ -17,6 +17,7 @@ from service.errors import (
     UnknownCrop,
     UnknownGallery,
     UnknownIdentity,
+    UnknownMerge,
 )
 from service.gallery.follower import REDIS_SECONDS, Follower
 from service.gallery.gallery import Gallery
@@ -33,6 +34,7 @@ from service.ops.failpoints import CommitSteps
 from service.ops.pulse import Stage
 from service.record.record import Record
 from service.record.records import (
+    CropFields,
     CropLabel,
     Enrolment,
     GalleryRecord,
@@ -274,6 +276,32 @@ class Galleries:
             return relabelling
 
         return await self.change(RELABEL, gallery, write, gallery.apply_relabelling)
+
+    async def change_crop(self, name: str, crop_id: str, fields: CropFields) -> Relabelling:
+        """Changes what is known of a crop; raises `UnknownCrop` where it is not there."""
+        gallery = self.get(name)
+
+        def write() -> Relabelling:
+            relabelling = self.store.crops.change(gallery.gallery_id, crop_id, fields)
+            if relabelling is None:
+                raise UnknownCrop(name, crop_id)
+            return relabelling
+
+        return await self.change(RELABEL, gallery, write, gallery.apply_relabelling)
+
+    async def undo_merge(self, name: str, merge_id: str) -> tuple[str, Relabelling]:
+        """Undoes a merge; answers the former identity too, and raises `UnknownMerge`."""
+        gallery = self.get(name)
+
+        def write() -> tuple[str, Relabelling]:
+            undone = self.store.merges.undo(gallery.gallery_id, merge_id)
+            if undone is None:
+                raise UnknownMerge(name, merge_id)
+            return undone
+
+        return await self.change(
+            RELABEL, gallery, write, lambda undone: gallery.apply_relabelling(undone[1])
+        )
 
     async def record(self, name: str) -> GalleryRecord:
         """A gallery's record, counted now."""

@@ -130,8 +130,7 @@ class Gallery:
         if change.kind == "removed":
             self._index.remove(change.row_ids)
         elif change.kind == "relabelled":
-            for crop in crops:
-                table.relabel([crop.label.row_id], crop.label.identity)
+            table.relabel(crop.label for crop in crops)
         elif change.kind == "added":
             new = [crop for crop in crops if not table.holds(crop.label.row_id)]
             if new and new[0].label.row_id <= table.newest:
@@ -165,10 +164,10 @@ class Gallery:
         self._index_if_comparable()
 
     def apply_relabelling(self, relabelling: Relabelling) -> None:
-        """Shows crops under another identity."""
+        """Shows crops under their new labels."""
         self.version = relabelling.version
         if self._index is not None:
-            self._index.table.relabel(relabelling.row_ids, relabelling.identity)
+            self._index.table.relabel(relabelling.labels)
 
     def _index_if_comparable(self) -> None:
         if self._index is not None:

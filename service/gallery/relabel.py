@@ -1,11 +1,16 @@
-"""Relabel: give a person another name, or merge two names of one person."""
+"""Changes of labels: rename or merge identities, undo a merge, change what is known of one crop."""
 
 from __future__ import annotations
 
-from gmn_client.models import RenamedIdentity
+from datetime import UTC, datetime, timedelta
+
+from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
 from service.errors import InvalidField
-from service.record.records import Relabelling
+from service.gallery.browse import read_crop
+from service.record.records import CropFields, Relabelling
 from service.runtime import Runtime
+
+CLOCKS_DIFFER_BY = timedelta(hours=1)
 
 
 async def relabel_identity(
@@ -26,13 +31,80 @@ async def relabel_identity(
             "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
         ) as result:
             change = await runtime.galleries.relabel(gallery, identity, new_identity)
-            result["count"] = len(change.row_ids)
+            result["count"] = len(change.labels)
         return change
 
     change = await runtime.sections.run(section)
     return RenamedIdentity(
         gallery_version=change.version,
-        identity=change.identity,
-        changed=len(change.row_ids),
-        merged=change.merged,
+        identity=new_identity,
+        changed=len(change.labels),
+        merged=change.merge_id is not None,
+        merge_id=change.merge_id,
     )
+
+
+async def list_merges(runtime: Runtime, gallery: str) -> Merges:
+    """The merges that can be undone, newest first; raises `UnknownGallery`."""
+    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    return Merges(results=await runtime.galleries.read(lambda: store.merges.all(target.gallery_id)))
+
+
+async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedIdentity:
+    """Gives the crops of a merge their former identity again.
+
+    Raises:
+        UnknownGallery, UnknownMerge: there is nothing to undo.
+        StorageFailed: nothing was changed.
+    """
+
+    async def section() -> tuple[str, Relabelling]:
+        details = {"merge_id": merge_id}
+        async with runtime.audit.trail("undo_merge", gallery=gallery, details=details) as result:
+            undone = await runtime.galleries.undo_merge(gallery, merge_id)
+            result["count"] = len(undone[1].labels)
+        return undone
+
+    identity, change = await runtime.sections.run(section)
+    return RenamedIdentity(
+        gallery_version=change.version, identity=identity, changed=len(change.labels), merged=False
+    )
+
+
+async def change_crop(
+    runtime: Runtime, gallery: str, crop_id: str, fields: CropFields
+) -> ChangedCrop:
+    """Changes what is known of a crop.
+
+    Raises:
+        InvalidField: nothing to change, or a capture in the future.
+        UnknownGallery, UnknownCrop: there is nothing to change.
+        CropConflict: another crop of the same image bears that identity and camera.
+        StorageFailed: nothing was changed.
+    """
+    if not fields:
+        raise InvalidField(
+            "identity: nothing is to be changed; send identity, camera, captured_at, external_id "
+            "or metadata, empty for unknown"
+        )
+    captured = fields.get("captured_at")
+    if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
+        raise InvalidField(
+            f"captured_at: {captured.isoformat()} is more than an hour in the future; send the "
+            "right time"
+        )
+
+    async def section() -> Relabelling:
+        async with runtime.audit.trail(
+            "change_crop",
+            gallery=gallery,
+            crop_ids=[crop_id],
+            identity=fields.get("identity"),
+            external_id=fields.get("external_id"),
+            details={"fields": ",".join(sorted(fields))},
+        ):
+            return await runtime.galleries.change_crop(gallery, crop_id, fields)
+
+    change = await runtime.sections.run(section)
+    crop = await read_crop(runtime, gallery, crop_id)
+    return ChangedCrop(gallery_version=change.version, crop=crop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import UploadFile
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -16,7 +16,7 @@ from service.errors import InvalidField
 from service.gallery.enroll import ImageToEnroll
 from service.gallery.naming import checked_camera, checked_metadata, checked_text
 from service.jobs.imports import ImportOptions
-from service.record.records import CalibrationMode, SettingsChanges
+from service.record.records import CalibrationMode, CropFields, SettingsChanges
 from service.search.compare import ComparisonOptions, PairOperatingPoint
 from service.search.ranking import GroupBy, OperatingPoint, RankingOptions
 from service.search.rows import Filter
@@ -93,16 +93,24 @@ class EnrollFields(Form):
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
         """The images with what is said of each."""
         count = len(images)
-        columns = zip(
-            images,
-            _per_image("identity", self.identity, count, checked_text),
-            _per_image("camera", self.camera, count, checked_camera),
-            _per_image("captured_at", self.captured_at, count, _captured),
-            _per_image("external_id", self.external_id, count, checked_text),
-            _per_image("metadata", self.metadata, count, checked_metadata),
-            strict=True,
-        )
-        return [ImageToEnroll(*column) for column in columns]
+        columns = {
+            name: _per_image(name, getattr(self, name), count, read)
+            for name, read in LABELS.items()
+        }
+        return [
+            ImageToEnroll(image, **{name: column[place] for name, column in columns.items()})
+            for place, image in enumerate(images)
+        ]
+
+    def for_crop(self) -> CropFields:
+        """What to change of one crop: the fields that were sent."""
+        changes: dict[str, Any] = {}
+        for name in self.model_fields_set & LABELS.keys():
+            values = getattr(self, name)
+            if len(values) != 1:
+                raise InvalidField(f"{name}: was sent {len(values)} times; send it once")
+            changes[name] = LABELS[name](name, values[0]) if values[0] else None
+        return cast("CropFields", changes)
 
 
 class EnrollForm(EnrollFields):
@@ -398,3 +406,12 @@ def _captured(name: str, value: str) -> datetime:
     except ValueError as error:
         raise InvalidField(f"{name}: {error}") from error
     return moment
+
+
+LABELS: dict[str, Callable[[str, str], Any]] = {
+    "identity": checked_text,
+    "camera": checked_camera,
+    "captured_at": _captured,
+    "external_id": checked_text,
+    "metadata": checked_metadata,
+}

@@ -44,6 +44,8 @@ STATUS_OF_CODE = {
     "unknown_identity": 404,
     "unknown_job": 404,
     "unknown_snapshot": 404,
+    "unknown_merge": 404,
+    "crop_conflict": 409,
     "request_conflict": 422,
     "damaged_snapshot": 409,
     "damaged_record": 500,

@@ -69,6 +69,8 @@ async def _keep_house_once(runtime: Runtime) -> None:
         beat()
         try:
             await forget_expired(runtime, gallery)
+            remove = partial(runtime.galleries.store.merges.remove_expired, gallery.gallery_id)
+            await runtime.galleries.write(remove)
             # Whoever was deleted leaves the snapshots too, also after a process that died
             # between the two.
             await runtime.sections.run(

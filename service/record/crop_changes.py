@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from service.record import archives, strays
 from service.record.crop_entries import (
     CropEntry,
     Generation,
     Sightings,
+    label,
     live_pins,
     new_entry_of,
     put_crop,
@@ -20,7 +22,7 @@ from service.record.crop_ids import new_crop_id
 from service.record.encoding import key
 from service.record.engine import Transaction, as_data
 from service.record.gallery_entries import Entry, raise_version
-from service.record.records import NewCrop
+from service.record.records import CropLabel, NewCrop
 from service.record.stored_values import now, vector_bytes
 
 
@@ -72,19 +74,20 @@ class CropChanges:
             self._count(crop, -1)
         return crops
 
-    def rename(self, rows: Sequence[int], new: str) -> None:
-        """Gives crops another identity."""
-        crops = read_crops(self.transaction, self.at, rows)
+    def update(self, crops: Mapping[int, CropEntry], **fields: Any) -> tuple[CropLabel, ...]:
+        """Changes what is known of crops, by row; answers their new labels."""
         pins = live_pins(self.transaction, self.at)
         for row, crop in crops.items():
             archives.keep_for(self.transaction, self.at, pins, row, crop)
             self._count(crop, -1)
-            self.transaction.delete(self.at.key("by", "identity", crop["identity"] or "", row))
-            crop["identity"] = new
-            self.transaction.put_index(self.at.key("by", "identity", new, row))
+            self.transaction.delete(*self.at.found_by(row, crop))
+            crop.update(fields)  # type: ignore[typeddict-item]
             crop["changes"] += 1
+            for found_by in self.at.found_by(row, crop):
+                self.transaction.put_index(found_by)
             put_entry_of(self.transaction, self.at, row, crop)
             self._count(crop, 1)
+        return tuple(label(row, crop) for row, crop in crops.items())
 
     def finish(self) -> int:
         """Puts the counts and the gallery's next version, which it answers."""

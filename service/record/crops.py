@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from typing import Any
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
+from service.errors import CropConflict
 from service.ops.failpoints import Failpoint, passed
 from service.record import archives, requests, restoring, strays
 from service.record.archives import Archive
@@ -28,8 +30,10 @@ from service.record.crop_entries import (
 from service.record.encoding import above, last_number, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import bind, read_entry, require_entry
+from service.record.merges import follow_rename, forget_merges, keep_merge
 from service.record.records import (
     ArchivedCrop,
+    CropFields,
     CropFilter,
     Enrolment,
     IndexedCrop,
@@ -120,8 +124,8 @@ class Crops:
         return self._remove(gallery_id, rows)
 
     def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
-        """Removes every crop of an identity; None where there is none."""
-        return self._remove(gallery_id, lambda reader, at: _rows_of(reader, at, identity))
+        """Removes an identity's crops and the merges that name it; None where there is none."""
+        return self._remove(gallery_id, lambda reader, at: _rows_of(reader, at, identity), identity)
 
     def remove_older(
         self, gallery_id: int, than: datetime, limit: int, since: RetentionFrom = "captured"
@@ -146,11 +150,48 @@ class Crops:
             if not rows:
                 return None
             merged = bool(rows_by(transaction, change.at, "identity", [new], 0, 1)[0])
-            change.rename(rows, new)
+            crops = read_crops(transaction, change.at, rows)
+            labels = change.update(crops, identity=new)
+            follow_rename(transaction, gallery_id, identity, new)
+            merge_id = None
+            if merged:
+                ids = [crop["crop_id"] for crop in crops.values()]
+                merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
             transaction.commit.removes = True
             version = change.finish()
             transaction.note("relabelled", gallery_id, version, rows)
-            return Relabelling(version, new, tuple(rows), merged)
+            return Relabelling(version, labels, merge_id)
+
+        return transact(self._engine, rule)
+
+    def change(self, gallery_id: int, crop_id: str, fields: CropFields) -> Relabelling | None:
+        """Changes what is known of a crop; None where it is not there.
+
+        Raises:
+            CropConflict: another crop of the same image bears that identity and camera.
+        """
+        given: dict[str, Any] = dict(fields)
+        if given.get("captured_at"):
+            given["captured_at"] = as_text(given["captured_at"])
+
+        def rule(transaction: Transaction) -> Relabelling | None:
+            entry = read_entry(transaction, gallery_id)
+            if entry is None:
+                return None
+            change = CropChanges(transaction, entry)
+            (found,) = transaction.get([change.at.crop_id(crop_id)])
+            crops = read_crops(transaction, change.at, [as_data(found)[0]] if found else [])
+            for crop in crops.values():
+                _require_alone(transaction, change.at, {**crop, **given})
+                if all(value == given[name] for name, value in crop.items() if name in given):
+                    return Relabelling(entry.version, ())
+            if not crops:
+                return None
+            labels = change.update(crops, **given)
+            transaction.commit.removes = True
+            version = change.finish()
+            transaction.note("relabelled", gallery_id, version, list(crops))
+            return Relabelling(version, labels)
 
         return transact(self._engine, rule)
 
@@ -281,7 +322,10 @@ class Crops:
         return restoring.replace(self._engine, gallery_id, embedding_fingerprint, crops)
 
     def _remove(
-        self, gallery_id: int, choose: Callable[[Reader, Generation], list[int]]
+        self,
+        gallery_id: int,
+        choose: Callable[[Reader, Generation], list[int]],
+        identity: str | None = None,
     ) -> Removal | None:
         def rule(transaction: Transaction) -> Removal | None:
             entry = read_entry(transaction, gallery_id)
@@ -289,8 +333,9 @@ class Crops:
                 return None
             change = CropChanges(transaction, entry)
             removed = change.remove(choose(transaction, change.at))
+            merges = identity is not None and forget_merges(transaction, gallery_id, identity)
             if not removed:
-                return None
+                return Removal(entry.version, ()) if merges else None
             moment = now()
             for crop in removed.values():
                 # Without these a restore would bring back what was asked to be gone.
@@ -343,6 +388,15 @@ def _same_bytes(
         one: [known[row] for row in some if row in known]
         for one, some in zip(hashes, rows, strict=True)
     }
+
+
+def _require_alone(reader: Reader, at: Generation, crop: dict[str, Any]) -> None:
+    """Raises `CropConflict` where another crop has this image, identity and camera."""
+    rows = rows_by(reader, at, "sha256", [crop["sha256"]], 0)[0]
+    for other in read_crops(reader, at, rows).values():
+        alike = all(other[name] == crop[name] for name in ("identity", "camera"))
+        if alike and other["crop_id"] != crop["crop_id"]:
+            raise CropConflict(crop["crop_id"], other["crop_id"])
 
 
 def _require_new_ids(reader: Reader, at: Generation, crops: Sequence[NewCrop]) -> None:

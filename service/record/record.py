@@ -14,6 +14,7 @@ from service.record.engine import Engine
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
 from service.record.jobs import Jobs
+from service.record.merges import Merges
 from service.record.small_records import Keys, Runtimes, Snapshots
 from service.record.staged import StagedVectors
 
@@ -41,6 +42,7 @@ class Record:
         self.keys = Keys(engine)
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)
+        self.merges = Merges(engine)
         self.calibrations = Calibrations(engine)
         unpin_abandoned(engine, alone)
         collect_garbage(engine)

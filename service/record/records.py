@@ -182,17 +182,26 @@ class Removal:
 
 @dataclass(frozen=True)
 class Relabelling:
-    """One committed change of identity.
+    """One committed change of what is known of crops.
 
     Attributes:
-        row_ids: of the crops that bear the new identity.
-        merged: crops bore it before.
+        labels: of the changed crops, as they are now.
+        merge_id: under which a merge of two identities can be undone; None for no merge.
     """
 
     version: int
-    identity: str
-    row_ids: tuple[int, ...]
-    merged: bool
+    labels: tuple[CropLabel, ...]
+    merge_id: str | None = None
+
+
+class CropFields(TypedDict, total=False):
+    """What to change of a crop; None where it is unknown from now on."""
+
+    identity: str | None
+    camera: str | None
+    captured_at: datetime | None
+    external_id: str | None
+    metadata: Mapping[str, Any] | None
 
 
 CalibrationMode = Literal["on", "frozen", "off"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -96,14 +96,11 @@ class RowTable:
             self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
             self.row_ids[row] = label.row_id
             self.alive[row] = True
-            self.groups[row] = _group(label)
-            self._cameras[row] = self._code(label.camera)
-            self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
             self._labels.append(label)
+            self._label(row, label)
             self._row_of_crop[label.crop_id] = row
             self.size += 1
             self.live += 1
-            self._changes += 1
 
     def kill(self, row_id: int) -> int | None:
         """Marks a crop as deleted and answers its row; an unknown id is no error."""
@@ -120,15 +117,19 @@ class RowTable:
         self._changes += 1
         return row
 
-    def relabel(self, row_ids: Iterable[int], identity: str | None) -> None:
-        """Gives crops another identity; unknown and deleted ones are no error."""
-        for row_id in row_ids:
-            row = int(np.searchsorted(self.row_ids[: self.size], row_id))
-            if row < self.size and self.row_ids[row] == row_id and self.alive[row]:
-                label = replace(self.label(row), identity=identity)
-                self._labels[row] = label
-                self.groups[row] = _group(label)
-                self._changes += 1
+    def relabel(self, labels: Iterable[CropLabel]) -> None:
+        """Shows crops under other labels; unknown and deleted ones are no error."""
+        for label in labels:
+            row = int(np.searchsorted(self.row_ids[: self.size], label.row_id))
+            if row < self.size and self.row_ids[row] == label.row_id and self.alive[row]:
+                self._label(row, label)
+
+    def _label(self, row: int, label: CropLabel) -> None:
+        self._labels[row] = label
+        self.groups[row] = _group(label)
+        self._cameras[row] = self._code(label.camera)
+        self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
+        self._changes += 1
 
     @property
     def identities(self) -> int:
@@ -235,7 +236,8 @@ class RowTable:
         for row in deleted.tolist():
             self.kill(int(self.row_ids[row]))
         self._labels = [old._labels[row] for row in rows.tolist()]
-        self.groups[: len(rows)] = old.groups[rows]
+        for name in ("groups", "_cameras", "_captured"):
+            getattr(self, name)[: len(rows)] = getattr(old, name)[rows]
         self._changes += 1
         self._camera_codes = old._camera_codes
         self.append(old.living(size))

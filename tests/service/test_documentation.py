@@ -70,6 +70,7 @@ def test_every_call_has_an_example() -> None:
         "/$CROP": "/{crop_id}",
         "/$JOB": "/{job_id}",
         "/$SNAPSHOT": "/{snapshot_id}",
+        "/$MERGE": "/{merge_id}",
         "/0043": "/{identity}",
         "/Ann": "/{identity}",
     }

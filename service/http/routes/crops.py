@@ -7,10 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from gmn_client.models import Crop, Crops, EnrolledImage, Enrollment, RefusedImage, Removal
+from gmn_client.models import (
+    ChangedCrop,
+    Crop,
+    Crops,
+    EnrolledImage,
+    Enrollment,
+    RefusedImage,
+    Removal,
+)
 from model.crops.decode import CropProblem
 from service.errors import InvalidField
-from service.gallery import browse
+from service.gallery import browse, relabel
 from service.gallery.enroll import EnrolmentAnswer, enroll
 from service.http.dependencies import (
     UNLISTED,
@@ -111,6 +119,23 @@ async def list_crops(
 async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Crop:
     """What is known of one crop."""
     return await browse.read_crop(runtime, gallery, crop_id)
+
+
+@router.patch(
+    "/crops/{crop_id}",
+    responses=refusals(400, 404, 409, 413, 415, 507),
+    dependencies=[needs("admin"), TakesForm],
+)
+async def change_crop(
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    crop_id: CropId,
+    form: Annotated[EnrollFields, Form(media_type="multipart/form-data")],
+    query: Annotated[EnrollFields, UNLISTED],
+) -> ChangedCrop:
+    """Changes what is known of a crop: the fields that are sent, an empty one to unknown."""
+    fields = merged(EnrollFields, form, query).for_crop()
+    return await relabel.change_crop(runtime, gallery, crop_id, fields)
 
 
 @router.delete("/crops/{crop_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])

@@ -6,18 +6,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Query
 
-from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, RenamedIdentity
+from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
 from service.gallery import browse, relabel
 from service.http.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
 from service.http.forms import IdentitiesQuery, IdentityFields, merged
 from service.http.security import needs
 from service.lifecycle import forget
 
-router = APIRouter(prefix="/v1/galleries/{gallery}/identities", tags=["identities"])
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["identities"])
 Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"])]
 
 
-@router.get("", responses=refusals(404), dependencies=[needs("query")])
+@router.get("/identities", responses=refusals(404), dependencies=[needs("query")])
 async def list_identities(
     runtime: RuntimeDep, gallery: GalleryName, asked: Annotated[IdentitiesQuery, Query()]
 ) -> Identities:
@@ -29,7 +29,7 @@ async def list_identities(
     return page
 
 
-@router.get("/{identity:path}", responses=refusals(404), dependencies=[needs("query")])
+@router.get("/identities/{identity:path}", responses=refusals(404), dependencies=[needs("query")])
 async def read_identity(
     runtime: RuntimeDep, gallery: GalleryName, identity: Identity
 ) -> IdentityDetail:
@@ -40,7 +40,7 @@ async def read_identity(
 
 
 @router.patch(
-    "/{identity:path}",
+    "/identities/{identity:path}",
     responses=refusals(400, 404, 413, 415, 507),
     dependencies=[needs("admin"), TakesForm],
 )
@@ -56,7 +56,9 @@ async def rename_identity(
     return await relabel.relabel_identity(runtime, gallery, identity, name)
 
 
-@router.delete("/{identity:path}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
+@router.delete(
+    "/identities/{identity:path}", responses=refusals(404, 409, 507), dependencies=[needs("admin")]
+)
 async def forget_identity(
     runtime: RuntimeDep, gallery: GalleryName, identity: Identity
 ) -> ForgottenIdentity:
@@ -65,3 +67,22 @@ async def forget_identity(
     The answer says what was removed, and what remains where until when.
     """
     return await forget.forget_identity(runtime, gallery, identity)
+
+
+@router.get("/merges", responses=refusals(404), dependencies=[needs("query")])
+async def list_merges(runtime: RuntimeDep, gallery: GalleryName) -> Merges:
+    """The merges of identities of the last 30 days that can be undone, newest first."""
+    return await relabel.list_merges(runtime, gallery)
+
+
+@router.post("/merges/{merge_id}/undo", responses=refusals(404, 507), dependencies=[needs("admin")])
+async def undo_merge(
+    runtime: RuntimeDep,
+    gallery: GalleryName,
+    merge_id: Annotated[str, Path(description="As the merge answered it.")],
+) -> RenamedIdentity:
+    """Undoes a merge: its crops bear their former identity again.
+
+    Crops that were deleted or got another identity since stay as they are.
+    """
+    return await relabel.undo_merge(runtime, gallery, merge_id)

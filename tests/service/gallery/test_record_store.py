@@ -226,9 +226,9 @@ def test_an_identity_is_renamed_merged_and_removed_as_one(store, gallery):
         gallery, EMBEDDER, [new_crop(1, "a"), new_crop(2, "a", "west"), new_crop(3, "b")]
     )
     renamed = store.crops.relabel(gallery, "a", "c")
-    assert (renamed.version, len(renamed.row_ids), renamed.merged) == (2, 2, False)
+    assert (renamed.version, len(renamed.labels), renamed.merge_id) == (2, 2, None)
     merged = store.crops.relabel(gallery, "b", "c")
-    assert (merged.version, len(merged.row_ids), merged.merged) == (3, 1, True)
+    assert (merged.version, len(merged.labels), merged.merge_id is None) == (3, 1, False)
     assert store.crops.relabel(gallery, "a", "d") is None
     removed = store.crops.remove_identity(gallery, "c")
     assert (removed.version, len(removed.row_ids), len(removed.crop_ids)) == (4, 3, 3)

@@ -1,0 +1,135 @@
+"""Merges of identities, kept for 30 days so that they can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gmn_client.models import Merge
+from service.record.crop_changes import CropChanges
+from service.record.crop_entries import CropEntry, Generation, read_crops
+from service.record.crop_ids import new_crop_id
+from service.record.encoding import below, key, last_text
+from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.gallery_entries import read_entry
+from service.record.records import Relabelling
+from service.record.stored_values import as_text, now
+
+KEPT_FOR = timedelta(days=30)
+KIND = "merge"
+
+
+class Merges:
+    """The merges of each gallery's identities that can be undone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def all(self, gallery_id: int) -> list[Merge]:
+        """A gallery's merges of the last 30 days, newest first."""
+        found = _entries(Reader(self._engine), gallery_id)
+        merges = [_merge(merge_id, entry) for merge_id, entry in found]
+        return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
+
+    def undo(self, gallery_id: int, merge_id: str) -> tuple[str, Relabelling] | None:
+        """Gives the crops of a merge their former identity again.
+
+        Crops that were deleted, or got yet another identity, stay as they are. A rename of the
+        identity that they were merged into does not count as such.
+
+        Returns:
+            The former identity and what was changed; None where there is no such merge any more.
+        """
+
+        def rule(transaction: Transaction) -> tuple[str, Relabelling] | None:
+            entry = read_entry(transaction, gallery_id)
+            merge = transaction.json(key(KIND, gallery_id, merge_id))
+            if entry is None or merge is None or merge["merged_at"] < _oldest():
+                return None
+            change = CropChanges(transaction, entry)
+            crops = {
+                row: crop
+                for row, crop in _crops(transaction, change.at, merge["crop_ids"]).items()
+                if crop["identity"] == merge["into"]
+            }
+            labels = change.update(crops, identity=merge["identity"])
+            transaction.delete(key(KIND, gallery_id, merge_id))
+            # What had been merged into this identity before is found under it again.
+            undone = set(merge["crop_ids"])
+            for other_id, other in _entries(transaction, gallery_id):
+                if other_id < merge_id and undone.intersection(other["crop_ids"]):
+                    other["into"] = merge["identity"]
+                    transaction.put_json(key(KIND, gallery_id, other_id), other)
+            version = change.finish()
+            transaction.note("relabelled", gallery_id, version, sorted(crops))
+            return merge["identity"], Relabelling(version, labels)
+
+        return transact(self._engine, rule)
+
+    def remove_expired(self, gallery_id: int) -> None:
+        """Removes merges that are older than 30 days."""
+
+        def rule(transaction: Transaction) -> None:
+            for merge_id, entry in _entries(transaction, gallery_id):
+                if entry["merged_at"] < _oldest():
+                    transaction.commit.removes = True
+                    transaction.delete(key(KIND, gallery_id, merge_id))
+
+        transact(self._engine, rule)
+
+
+def keep_merge(
+    transaction: Transaction, gallery_id: int, identity: str, into: str, crop_ids: Sequence[str]
+) -> str:
+    """Keeps a merge, and answers its id; ids sort by time."""
+    merge_id = new_crop_id()
+    entry = {"identity": identity, "into": into, "merged_at": now(), "crop_ids": list(crop_ids)}
+    transaction.put_json(key(KIND, gallery_id, merge_id), entry)
+    return merge_id
+
+
+def follow_rename(transaction: Transaction, gallery_id: int, identity: str, new: str) -> None:
+    """Notes the new name of an identity that others were merged into."""
+    for merge_id, entry in _entries(transaction, gallery_id):
+        if entry["into"] == identity:
+            transaction.put_json(key(KIND, gallery_id, merge_id), {**entry, "into": new})
+
+
+def forget_merges(transaction: Transaction, gallery_id: int, identity: str) -> bool:
+    """Removes every merge that names an identity; False where there is none."""
+    found = [
+        key(KIND, gallery_id, merge_id)
+        for merge_id, entry in _entries(transaction, gallery_id)
+        if identity in (entry["identity"], entry["into"])
+    ]
+    transaction.delete(*found)
+    return bool(found)
+
+
+def _entries(reader: Reader, gallery_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every merge that is kept, oldest first, by id."""
+    prefix = key(KIND, gallery_id)
+    for own, body in reader.scan(Scan(*below(prefix)))[0]:
+        yield last_text(own, prefix), as_data(body)
+
+
+def _crops(reader: Reader, at: Generation, crop_ids: Sequence[str]) -> dict[int, CropEntry]:
+    found = reader.get([at.crop_id(crop_id) for crop_id in crop_ids])
+    return read_crops(reader, at, [as_data(body)[0] for body in found if body is not None])
+
+
+def _merge(merge_id: str, entry: dict[str, Any]) -> Merge:
+    merged_at = datetime.fromisoformat(entry["merged_at"])
+    return Merge(
+        merge_id=merge_id,
+        identity=entry["identity"],
+        into=entry["into"],
+        crops=len(entry["crop_ids"]),
+        merged_at=merged_at,
+        undo_until=merged_at + KEPT_FOR,
+    )
+
+
+def _oldest() -> str:
+    return as_text(datetime.now(UTC) - KEPT_FOR)

@@ -1,0 +1,147 @@
+"""What is known of stored crops changes durably: single crops, merges and their undoing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from service.errors import CropConflict
+from service.record import merges
+from service.record.records import CropFilter
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+
+EVERYTHING = CropFilter()
+
+
+def _enroll(store, gallery, *crops):
+    return [one.crop_id for one in store.crops.enroll(gallery, EMBEDDER, crops).landed]
+
+
+def _identities(store, gallery):
+    return {one.identity: one.crops for one in store.crops.identities(gallery, "", 99)}
+
+
+def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
+    first, second = _enroll(store, gallery, new_crop(1, None), new_crop(2, "b", "west"))
+    change = store.crops.change(
+        gallery,
+        first,
+        {
+            "identity": "a",
+            "camera": "north",
+            "captured_at": NOON - timedelta(days=2),
+            "external_id": "x1",
+            "metadata": {"shift": "night"},
+        },
+    )
+    assert change.version == 2
+    assert [(one.crop_id, one.identity, one.camera) for one in change.labels] == [
+        (first, "a", "north")
+    ]
+    assert store.crops.change(gallery, second, {"identity": None, "camera": None}).version == 3
+    store = reopen()
+    crop = store.crops.get(gallery, first)
+    assert (crop.identity, crop.camera, crop.external_id) == ("a", "north", "x1")
+    assert (crop.captured_at, crop.metadata) == (NOON - timedelta(days=2), {"shift": "night"})
+    assert _identities(store, gallery) == {"a": 1}
+    for wanted, found in (
+        (CropFilter(identity="a"), [first]),
+        (CropFilter(identity="b"), []),
+        (CropFilter(camera="west"), []),
+        (CropFilter(external_id="x1"), [first]),
+    ):
+        assert [one.crop_id for one in store.crops.page(gallery, wanted, 0, 9)] == found
+    # Its vector and picture are those it had.
+    assert [one.vector.tolist() for one in store.crops.vectors(gallery)] == [[1.25] * 4, [2.25] * 4]
+    assert store.crops.picture(gallery, first).content == b"image 1"
+    older = store.crops.remove_older(gallery, NOON - timedelta(days=1), 9)
+    assert older.crop_ids == (first,)
+
+
+def test_a_change_to_what_a_crop_bears_already_changes_nothing(store, gallery):
+    (crop,) = _enroll(store, gallery, new_crop(1, "a"))
+    assert store.crops.change(gallery, crop, {"identity": "a"}).labels == ()
+    assert store.galleries.get(gallery).version == 1
+    assert store.crops.change(gallery, "unknown", {"identity": "a"}) is None
+
+
+def test_two_crops_of_one_image_are_never_made_alike(store, gallery):
+    first, second = _enroll(store, gallery, new_crop(1, "a"), new_crop(1, "b"))
+    with pytest.raises(CropConflict, match=first):
+        store.crops.change(gallery, second, {"identity": "a"})
+    assert _identities(store, gallery) == {"a": 1, "b": 1}
+
+
+def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, store, gallery):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"), new_crop(4, "c"))
+    first = store.crops.relabel(gallery, "a", "b").merge_id
+    second = store.crops.relabel(gallery, "b", "c").merge_id
+    assert store.crops.relabel(gallery, "c", "d").merge_id is None
+    store = reopen()
+    assert [(one.merge_id, one.identity, one.into) for one in store.merges.all(gallery)] == [
+        (second, "b", "d"),
+        (first, "a", "d"),
+    ]
+    identity, change = store.merges.undo(gallery, second)
+    assert (identity, len(change.labels)) == ("b", 2)
+    assert _identities(store, gallery) == {"b": 2, "d": 2}
+    assert store.merges.undo(gallery, first)[0] == "a"
+    assert _identities(store, gallery) == {"a": 1, "b": 1, "d": 2}
+    assert store.merges.undo(gallery, first) is None
+    assert store.merges.all(gallery) == []
+
+
+def test_merges_are_undone_in_any_order(store, gallery):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
+    first = store.crops.relabel(gallery, "a", "b").merge_id
+    second = store.crops.relabel(gallery, "b", "c").merge_id
+    assert store.merges.undo(gallery, first)[0] == "a"
+    assert _identities(store, gallery) == {"a": 1, "c": 2}
+    assert store.merges.undo(gallery, second)[0] == "b"
+    assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
+    one, two, _ = _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "a"), new_crop(3, "b"))
+    merge = store.crops.relabel(gallery, "a", "b").merge_id
+    store.crops.remove(gallery, [one])
+    store.crops.change(gallery, two, {"identity": "c"})
+    _, change = store.merges.undo(gallery, merge)
+    assert change.labels == ()
+    assert _identities(store, gallery) == {"b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("forgotten", ["a", "b"])
+def test_forgetting_either_identity_erases_the_merge(store, gallery, forgotten):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
+    merge = store.crops.relabel(gallery, "a", "b").merge_id
+    # No crop bears the merged name any more, and yet it is forgotten.
+    removed = store.crops.remove_identity(gallery, forgotten)
+    assert len(removed.row_ids) == (0 if forgotten == "a" else 2)
+    assert store.merges.all(gallery) == []
+    assert store.merges.undo(gallery, merge) is None
+
+
+def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
+    merge = store.crops.relabel(gallery, "a", "b").merge_id
+    (kept,) = store.merges.all(gallery)
+    assert kept.undo_until - kept.merged_at == timedelta(days=30)
+    store.merges.remove_expired(gallery)
+    assert len(store.merges.all(gallery)) == 1
+    monkeypatch.setattr(merges, "KEPT_FOR", timedelta(0))
+    assert store.merges.all(gallery) == []
+    assert store.merges.undo(gallery, merge) is None
+    store.merges.remove_expired(gallery)
+    monkeypatch.undo()
+    assert store.merges.all(gallery) == []
+    assert _identities(store, gallery) == {"b": 2}
+
+
+def test_a_change_while_an_archive_is_read_is_not_in_it(store, gallery):
+    (crop,) = _enroll(store, gallery, new_crop(1, "a"))
+    with store.crops.archive(gallery) as archive:
+        store.crops.change(gallery, crop, {"identity": "b", "metadata": None})
+        (kept,) = archive.crops
+    assert (kept.record.identity, kept.record.metadata) == ("a", {"number": 1})

@@ -1,0 +1,108 @@
+"""What is known of crops changes while the service runs: `PATCH` of a crop, and undone merges."""
+
+from __future__ import annotations
+
+import json
+
+from gmn_client import Client
+
+
+def _crops(served, gallery):
+    listed = served.http.get(f"/v1/galleries/{gallery}/crops?limit=1000").json()["results"]
+    return {crop["crop_id"]: crop for crop in listed}
+
+
+def test_an_unnamed_crop_is_named_and_found_by_its_new_labels(served, gallery, drawn_crops):
+    enrolled = served.enroll(gallery, drawn_crops[0].png, camera="east").json()
+    crop_id, url = enrolled["results"][0]["crop_id"], f"/v1/galleries/{gallery}/crops"
+    labels = {"identity": "Ann", "camera": "west", "captured_at": "2026-03-01T09:30:00Z"}
+    changed = served.http.patch(
+        f"{url}/{crop_id}", data={**labels, "external_id": "x1", "metadata": '{"shift": "night"}'}
+    )
+    assert changed.status_code == 200
+    answer = changed.json()
+    assert answer["gallery_version"] == enrolled["gallery_version"] + 1
+    assert {name: answer["crop"][name] for name in labels} == labels
+    assert (answer["crop"]["external_id"], answer["crop"]["metadata"]) == (
+        "x1",
+        {"shift": "night"},
+    )
+    assert _crops(served, gallery) == {crop_id: answer["crop"]}
+    west = served.query(gallery, drawn_crops[0].png, cameras="west").json()["results"]
+    assert [(one["crop_id"], one["identity"]) for one in west] == [(crop_id, "Ann")]
+    assert served.query(gallery, drawn_crops[0].png, cameras="east").json()["results"] == []
+    since = served.query(gallery, drawn_crops[0].png, captured_after="2026-03-01T09:00:00Z").json()
+    assert len(since["results"]) == 1
+    # Fields that are not sent stay; an empty one is unknown from now on.
+    cleared = served.http.patch(f"{url}/{crop_id}", data={"camera": ""}).json()["crop"]
+    assert (cleared["camera"], cleared["identity"]) == (None, "Ann")
+    assert served.query(gallery, drawn_crops[0].png, cameras="west").json()["results"] == []
+
+
+def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, drawn_crops):
+    first = served.enroll(gallery, drawn_crops[0].png, identity="Ann").json()["results"][0]
+    second = served.enroll(gallery, drawn_crops[0].png, identity="Eve").json()["results"][0]
+    url = f"/v1/galleries/{gallery}/crops"
+    alike = served.http.patch(f"{url}/{second['crop_id']}", data={"identity": "Ann"})
+    assert (alike.status_code, alike.json()["type"]) == (409, "urn:gmn:problem:crop_conflict")
+    assert first["crop_id"] in alike.json()["detail"]
+    for data, field in (
+        ({}, "identity"),
+        ({"captured_at": "2999-01-01T00:00:00Z"}, "captured_at"),
+        ({"captured_at": "yesterday"}, "captured_at"),
+        ({"metadata": "[1]"}, "metadata"),
+        ({"identity": ["Ann", "Eve"]}, "identity"),
+    ):
+        refused = served.http.patch(f"{url}/{second['crop_id']}", data=data)
+        assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, field)
+    assert served.http.patch(f"{url}/nothing", data={"identity": "x"}).status_code == 404
+    assert {one["identity"] for one in _crops(served, gallery).values()} == {"Ann", "Eve"}
+
+
+def test_a_merge_is_undone_and_its_history_erased_with_the_person(served, gallery, drawn_crops):
+    for place, name in enumerate(("Ann", "Ann", "Eve")):
+        served.enroll(gallery, drawn_crops[place].png, identity=name)
+    with Client(str(served.http.base_url), gallery=gallery) as client:
+        merged = client.rename_identity("Ann", "Eve")
+        (merge,) = client.merges()
+        assert (merge.merge_id, merge.identity, merge.into) == (merged.merge_id, "Ann", "Eve")
+        assert merge.crops == 2
+        undone = client.undo_merge(merge.merge_id)
+        assert (undone.identity, undone.changed) == ("Ann", 2)
+        assert undone.gallery_version == merged.gallery_version + 1
+        found = client.query(drawn_crops[0].png).results[0]
+        assert found.identity == "Ann"
+        assert client.merges() == []
+        again = served.http.post(f"/v1/galleries/{gallery}/merges/{merge.merge_id}/undo")
+        assert (again.status_code, again.json()["type"]) == (404, "urn:gmn:problem:unknown_merge")
+        client.rename_identity("Ann", "Eve")
+        client.forget("Eve")
+        assert client.merges() == []
+
+
+def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
+    start, tmp_path, drawn_crops
+):
+    served = start(data_dir=tmp_path)
+    served.create("lobby")
+    ids = [
+        served.enroll("lobby", crop.png, identity=name).json()["results"][0]["crop_id"]
+        for crop, name in zip(drawn_crops[:2], ("Ann", "Eve"), strict=True)
+    ]
+    with Client(str(served.http.base_url), gallery="lobby") as client:
+        client.change_crop(ids[0], camera="west", metadata={"shift": "night"})
+        merge = client.rename_identity("Ann", "Eve").merge_id
+        assert merge is not None
+        client.undo_merge(merge)
+    served.kill()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    phases = {(one["event"], one["phase"]) for one in lines}
+    for event in ("change_crop", "undo_merge"):
+        assert {(event, "asked"), (event, "done")} <= phases
+    assert all("Ann" not in json.dumps(line) for line in lines)
+    again = start(data_dir=tmp_path)
+    crops = _crops(again, "lobby")
+    assert [(crops[one]["identity"], crops[one]["camera"]) for one in ids] == [
+        ("Ann", "west"),
+        ("Eve", None),
+    ]
