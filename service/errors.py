@@ -1,4 +1,4 @@
-"""What the service refuses, as exceptions; the API maps each `code` to an HTTP status."""
+"""The errors of the service; service/http/problems.py maps each `code` to an HTTP status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from model.problems import InputProblem
 
 
 class ServiceError(InputProblem):
-    """A request that cannot be answered: `detail` says which input, why, and what to do."""
+    """A request that cannot be answered.
+
+    Attributes:
+        detail: which input, why, and what to do.
+        retry_after_s: seconds after which the same request may succeed; None where it will not.
+    """
 
     code: ClassVar[str] = "invalid_request"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.retry_after_s = retry_after_s
 
 
 class Unauthorised(ServiceError):
@@ -199,9 +205,9 @@ class QueueFull(ServiceError):
     def __init__(self, waiting: int, asked: int, limit: int, retry_after_s: int) -> None:
         super().__init__(
             f"{waiting} images are waiting and {asked} more would exceed the limit of {limit}; "
-            f"send the request again in {retry_after_s} s, or raise GMN_MAX_QUEUED_IMAGES"
+            f"send the request again in {retry_after_s} s, or raise GMN_MAX_QUEUED_IMAGES",
+            retry_after_s,
         )
-        self.retry_after_s = retry_after_s
 
 
 class VersionNotReached(ServiceError):
@@ -212,9 +218,9 @@ class VersionNotReached(ServiceError):
     def __init__(self, gallery: str, shown: int, asked: int, retry_after_s: int) -> None:
         super().__init__(
             f"gallery {gallery!r} shows version {shown} and not {asked} yet; ask again in "
-            f"{retry_after_s} s, or send a min_version that a write has answered"
+            f"{retry_after_s} s, or send a min_version that a write has answered",
+            retry_after_s,
         )
-        self.retry_after_s = retry_after_s
 
 
 class StorageFailed(ServiceError):
@@ -231,10 +237,10 @@ class RecordUnavailable(ServiceError):
     def __init__(self, why: str, retry_after_s: int) -> None:
         super().__init__(
             f"the record store cannot be used at the moment: {why}; ask again in {retry_after_s} s,"
-            " a write best under an Idempotency-Key, as it may have happened"
+            " a write best under an Idempotency-Key, as it may have happened",
+            retry_after_s,
         )
         self.why = why
-        self.retry_after_s = retry_after_s
 
 
 class DamagedSnapshot(ServiceError):
@@ -258,9 +264,9 @@ class DeviceFull(ServiceError):
     def __init__(self, what: str, retry_after_s: int = 5) -> None:
         super().__init__(
             f"the device has too little memory left for {what}; send the request again in "
-            f"{retry_after_s} s, lower GMN_MAX_BATCH, or see what else runs on the device"
+            f"{retry_after_s} s, lower GMN_MAX_BATCH, or see what else runs on the device",
+            retry_after_s,
         )
-        self.retry_after_s = retry_after_s
 
 
 class DeviceLost(ServiceError):
@@ -271,10 +277,10 @@ class DeviceLost(ServiceError):
     def __init__(self, why: str, retry_after_s: int = 10) -> None:
         super().__init__(
             f"the device failed and the service restarts; send the request again in "
-            f"{retry_after_s} s, a write best under an Idempotency-Key"
+            f"{retry_after_s} s, a write best under an Idempotency-Key",
+            retry_after_s,
         )
         self.why = why
-        self.retry_after_s = retry_after_s
 
 
 class DamagedRecord(ServiceError):

@@ -22,7 +22,8 @@ from service.engine.pipeline import Pipeline
 from service.engine.torch_rows import device_rows
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.http.key_ring import KeyRing
+from service.http.callers import KeyRing
+from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_dir import DataDirectory
@@ -48,7 +49,7 @@ class Runtime:
 
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the served one first.
-        admission: lives on the event loop.
+        admission, body_limits: live on the event loop.
         calibrations: what verdicts are made by.
         kept_searches: whose scores are to be stored for them; lives on the event loop.
         keys: who may do what; lives on the event loop.
@@ -69,6 +70,7 @@ class Runtime:
     models: Mapping[str, LoadedModel]
     device: DeviceThread
     admission: Admission
+    body_limits: BodyLimits
     galleries: Galleries
     calibrations: Calibrations
     kept_searches: KeptSearches
@@ -147,6 +149,7 @@ class Runtime:
                 models,
                 device,
                 Admission(settings.max_queued_images, metrics),
+                BodyLimits(settings),
                 galleries,
                 calibrations,
                 KeptSearches(),

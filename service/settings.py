@@ -95,13 +95,9 @@ class Settings(BaseSettings):
     """A request body that receives no data for so many seconds is refused with 408."""
     min_body_rate: int = Field(64 * 1024, ge=1)
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
-    header_timeout_s: float = Field(10.0, gt=0.0)
-    """Seconds within which a request's headers have to arrive; else the connection is closed."""
-    send_timeout_s: float = Field(30.0, gt=0.0)
-    """A connection whose client takes less than 48 KiB of an answer in this time is closed."""
     # A process may mostly have 1,024 files open, and a proxy sends 500 at once.
     max_connections: int = Field(900, ge=1)
-    """Open connections; further ones are refused with 503."""
+    """Open connections; while there are as many, every request is answered with 503."""
     quality: QualityPolicy = "warn"
     """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
     (`refuse`), or not measured (`off`). A query is never refused for quality."""

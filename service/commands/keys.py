@@ -176,7 +176,7 @@ def _scopes(given: list[str]) -> list[Scope]:
 
 
 def _has_admin(store: Record) -> bool:
-    from service.http.key_file import read_key_file
+    from service.http.keys import read_key_file
 
     kept = list(store.keys.all())
     if file := os.environ.get("GMN_API_KEYS_FILE"):

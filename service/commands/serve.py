@@ -65,7 +65,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     from gmn_client import DEFAULT_URL
     from service.errors import ServiceError
     from service.http.app import create_app
-    from service.http.connections import bounded_connections
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
     from service.runtime import Runtime
@@ -109,7 +108,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
-        http=bounded_connections(settings),
+        limit_concurrency=settings.max_connections,
     )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])

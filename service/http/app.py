@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
 
-from service.http.bodies import BodyLimit, OneLength
-from service.http.dependencies import KnowsParameters, WaitsForGallery
 from service.http.document import complete_document
-from service.http.headers import SecurityHeaders
-from service.http.middleware import CancelWhenGone, RequestContext
-from service.http.origin import SameOrigin
-from service.http.page import add_page
+from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import (
     comparisons,
@@ -32,7 +30,6 @@ from service.http.routes import (
     queries,
     snapshots,
 )
-from service.http.security import Guard
 from service.lifecycle.background import background_work
 from service.ops.logs import log_loop_error
 from service.runtime import Runtime
@@ -51,6 +48,7 @@ ROUTERS = (
     health,
 )
 VERSION = "0.1.0"
+PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, and says how sure it
 is. Images are multipart files named `images`; every other input is a form field or a query
 parameter; errors are RFC 9457 problem documents."""
@@ -91,26 +89,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     for module in ROUTERS:
-        app.include_router(module.router, dependencies=[KnowsParameters, WaitsForGallery])
+        app.include_router(module.router)
     handle_errors(app)
-    _surround(app, settings)
-    _complete_document(app)
-    add_page(app)
-    return app
-
-
-def _surround(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost.
-    app.add_middleware(CancelWhenGone)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        max_queued_bytes=settings.max_queued_bytes,
-        timeout_s=settings.body_timeout_s,
-        min_rate=settings.min_body_rate,
-        max_import_bytes=settings.max_import_bytes,
-    )
-    app.add_middleware(Guard, routes=app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -119,10 +99,20 @@ def _surround(app: FastAPI, settings: Settings) -> None:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
             expose_headers=["GMN-Stale", "Location", "Retry-After", "X-Request-ID"],
         )
-    app.add_middleware(SameOrigin, host=settings.host, welcome=settings.cors_origins)
-    app.add_middleware(OneLength)
-    app.add_middleware(RequestContext)
-    app.add_middleware(SecurityHeaders)
+    # The last one added is the outermost.
+    app.add_middleware(RequestContext, settings=settings)
+    _complete_document(app)
+    _add_page(app)
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serves the page at `/` and the files that it loads; both are open."""
+    app.mount(PAGE_ASSETS_PATH.rstrip("/"), StaticFiles(directory=PAGE / "assets"))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
 
 
 def _complete_document(app: FastAPI) -> None:

@@ -1,23 +1,39 @@
-"""Who is calling, and what they may do."""
+"""Who is calling and what they may do, by the keys of the record and of `GMN_API_KEYS_FILE`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
-from service.errors import Forbidden
+from model.problems import InputProblem
+from service.errors import Forbidden, RecordUnavailable, Unauthorised
+from service.http.keys import NO_FILE, KeyFile, find_key, read_key_file
+from service.ops.pulse import Stage, WatchedPool
 from service.record.key_records import ApiKey, Scope
+from service.record.small_records import Keys
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_READINGS = 1.0
+LONGEST_READING_SECONDS = 0.5
+# A record that does not answer is given up after less.
+READING_SECONDS = 45.0
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request.
+    """The sender of a request.
 
     Attributes:
         name: the key's id, or `loopback` where no key is asked for.
-        scopes: what they may do; `admin` may do everything.
-        gallery: the only gallery they may touch; None for all.
-        learn: whether their searches count for the calibration of the galleries they search.
+        scopes: what the caller may do; `admin` may do everything.
+        gallery: the only gallery the caller may touch; None for all.
+        learn: whether the caller's searches count for the calibration of the galleries searched.
     """
 
     name: str
@@ -25,13 +41,8 @@ class Caller:
     gallery: str | None
     learn: bool = True
 
-    @classmethod
-    def of(cls, key: ApiKey) -> Caller:
-        """Whoever holds a key."""
-        return cls(key.key_id, key.scopes, key.gallery, key.learn)
-
     def require(self, any_of: Collection[Scope]) -> None:
-        """Raises `Forbidden` unless they have one of these scopes, or `admin`."""
+        """Raises `Forbidden` unless the caller has one of these scopes, or `admin`."""
         if "admin" not in self.scopes and not set(any_of) & set(self.scopes):
             raise Forbidden(
                 f"the key {self.name} has the scope {', '.join(self.scopes)}, and this call needs "
@@ -39,7 +50,7 @@ class Caller:
             )
 
     def require_gallery(self, gallery: str) -> None:
-        """Raises `Forbidden` where their key is for another gallery."""
+        """Raises `Forbidden` where the caller's key is for another gallery."""
         if not self.may_see(gallery):
             raise Forbidden(
                 f"the key {self.name} is for the gallery {self.gallery!r} and not for "
@@ -47,11 +58,11 @@ class Caller:
             )
 
     def may_see(self, gallery: str) -> bool:
-        """Whether a gallery is theirs to see."""
+        """Whether the caller may see a gallery."""
         return self.gallery in (None, gallery)
 
     def require_every_gallery(self) -> None:
-        """Raises `Forbidden` where their key is for one gallery, and the call is about all."""
+        """Raises `Forbidden` where the caller's key is for one gallery only."""
         if self.gallery is not None:
             raise Forbidden(
                 f"the key {self.name} is for the gallery {self.gallery!r}, and this call is about "
@@ -59,5 +70,131 @@ class Caller:
             )
 
 
-# Where no key is asked for: on loopback, as long as there is none.
-WHOEVER_IS_HERE = Caller("loopback", ("admin",), None)
+# The caller where no key is asked for: on loopback, as long as there is none.
+LOCAL_ADMIN = Caller("loopback", ("admin",), None)
+
+
+class KeyRing:
+    """Finds the caller of a request; lives on the event loop, and reads keys on its own thread.
+
+    A key that another process makes or revokes counts within a second. While the record does not
+    answer, the keys that were read last stay in force.
+
+    Raises:
+        InputProblem: where the file is wrong, or where no key protects an address that other
+            machines reach.
+    """
+
+    def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
+        """Reads the keys for the first time; blocks.
+
+        Args:
+            records: of the record store.
+            file: of further keys. Where one is named, a key is asked for, also if it is empty.
+            loopback: whether only this machine reaches the service, which then asks for a key as
+                soon as there is one.
+        """
+        self._records = records
+        self._file = file
+        self._loopback = loopback
+        self._deployed = NO_FILE if file is None else read_key_file(file)
+        if self._deployed.problems:
+            raise InputProblem(self._deployed.problems[0])
+        self._recorded: Sequence[ApiKey] = records.all()
+        self._count()
+        if not self._keys and not loopback:
+            raise InputProblem(
+                "other machines can reach this address, and there is no API key, so that anyone "
+                "could read and delete galleries; make a key with gmn keys create --scope admin, "
+                "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
+            )
+        if not self._keys and file is None:
+            log.warning(
+                "there is no API key: every program on this machine may do everything; a proxy in "
+                "front needs keys, so make one with gmn keys create"
+            )
+        self._reader = WatchedPool(1, "keys")
+        self._reading: asyncio.Future[None] | None = None
+        self._reading_since = 0.0
+
+    @property
+    def stage(self) -> Stage:
+        """Its thread, for the watchdog."""
+        return Stage("key reader", self._reader.silent_seconds, READING_SECONDS)
+
+    async def caller(self, key: str | None, local: bool = True) -> Caller:
+        """The caller that sends a key, or none.
+
+        Args:
+            key: as it was sent.
+            local: whether the request comes from this machine itself and through no proxy.
+
+        Raises:
+            Unauthorised: where a key is asked for, and this one is unknown, revoked or expired.
+        """
+        if time.monotonic() - self._read_at >= SECONDS_BETWEEN_READINGS:
+            await self._refresh()
+        if not self._keys and self._loopback and self._file is None:
+            if local:
+                return LOCAL_ADMIN
+            raise Unauthorised(
+                "this service has no key yet, and without one it answers this machine only; the "
+                "request came through a proxy, or by HTTP/1.0 as a proxy's does: make a key with "
+                "gmn keys create"
+            )
+        if key is None:
+            raise Unauthorised(
+                "this service asks for a key; send one as 'Authorization: Bearer <key>', or make "
+                "one with gmn keys create"
+            )
+        found = find_key(key, self._keys)
+        if found is None:
+            raise Unauthorised(
+                "this key is unknown here or was revoked; send another, or make one with "
+                "gmn keys create"
+            )
+        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+            raise Unauthorised(
+                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another, "
+                "or make one with gmn keys create"
+            )
+        return Caller(found.key_id, found.scopes, found.gallery, found.learn)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._reader.shutdown()
+
+    async def _refresh(self) -> None:
+        if self._reading is None or self._reading.done():
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._reader, self._read)
+            self._reading_since = time.monotonic()
+        # While the record is slow to answer, the keys that were read last stay in force.
+        with contextlib.suppress(TimeoutError):
+            left = self._reading_since + LONGEST_READING_SECONDS - time.monotonic()
+            await asyncio.wait_for(asyncio.shield(self._reading), max(0.0, left))
+
+    def _read(self) -> None:
+        """Reads the file and the record again.
+
+        A wrong line of the file is no key and the others count; a file that is gone has none. So a
+        mistake in the file locks out the keys of its lines, and lets no other in.
+        """
+        if self._file is not None:
+            before = self._deployed.problems
+            try:
+                self._deployed = read_key_file(self._file)
+            except InputProblem as problem:
+                self._deployed = KeyFile((), (str(problem),))
+            if self._deployed.problems != before:
+                for wrong in self._deployed.problems:
+                    log.error("%s", wrong)
+        try:
+            self._recorded = self._records.all()
+        except RecordUnavailable as error:
+            log.error("keys could not be read again: %s", error.detail)
+        self._count()
+
+    def _count(self) -> None:
+        self._keys = {key.key_id: key for key in (*self._deployed.keys, *self._recorded)}
+        self._read_at = time.monotonic()

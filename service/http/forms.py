@@ -1,14 +1,23 @@
-"""What is sent with images: form fields, or query parameters of the same names."""
+"""The fields of every call: of forms, which query parameters of the same names complete."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+import fastapi
 from fastapi import UploadFile
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
 
 from gmn_client.models import RetentionFrom
 from model.calibration import Scoring
@@ -30,8 +39,8 @@ FILTERS = {
     "camera",
     "camera_disjoint",
 }
+SCORING = "The artefact's default unless given; /v1/model lists those it offers."
 Value = TypeVar("Value")
-Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def _split(value: Any) -> Any:
@@ -71,14 +80,43 @@ Images = Annotated[
 ]
 
 
+MULTIPART = fastapi.Form(media_type="multipart/form-data")
+
+
+def _gallery_name(name: str) -> str:
+    if not GALLERY_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} cannot name a gallery; use up to 64 letters, digits, dots, dashes and "
+            "underscores, beginning with a letter or a digit"
+        )
+    return name
+
+
 class Form(BaseModel):
-    """Base of every form: a field it does not know is an error, not a silence."""
+    """Base of every form: a field that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
+class ImagesForm(Form):
+    """One or many images."""
+
+    images: Images = []
+
+    async def read_images(self, limit: int) -> list[bytes]:
+        """The bytes of the images; raises `InvalidField` for none, or for more than the limit."""
+        if not self.images:
+            raise InvalidField("images: none was sent; send one or more image files in this field")
+        if len(self.images) > limit:
+            raise InvalidField(
+                f"images: {len(self.images)} were sent, a request may have {limit}; send several "
+                "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
+            )
+        return [await image.read() for image in self.images]
+
+
 class EnrollFields(Form):
-    """Each field once for every image, or as often as there are images; empty means unknown."""
+    """What is known of crops; in an enrollment once for all images, or once for each in order."""
 
     identity: Annotated[list[str], Field(description="Who it shows.", examples=[["0042"]])] = []
     camera: Annotated[list[str], Field(description="Which camera.", examples=[["east"]])] = []
@@ -91,10 +129,9 @@ class EnrollFields(Form):
     ] = []
 
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
-        """The images with what is said of each."""
-        count = len(images)
+        """The images with the fields of each; raises `InvalidField`."""
         columns = {
-            name: _per_image(name, getattr(self, name), count, read)
+            name: _per_image(name, getattr(self, name), len(images), read)
             for name, read in LABELS.items()
         }
         return [
@@ -103,7 +140,7 @@ class EnrollFields(Form):
         ]
 
     def for_crop(self) -> CropFields:
-        """What to change of one crop: the fields that were sent."""
+        """The changes of one crop: the fields that were sent; raises `InvalidField`."""
         changes: dict[str, Any] = {}
         for name in self.model_fields_set & LABELS.keys():
             values = getattr(self, name)
@@ -113,14 +150,12 @@ class EnrollFields(Form):
         return cast("CropFields", changes)
 
 
-class EnrollForm(EnrollFields):
-    """One or many images to enrol."""
-
-    images: Images = []
+class EnrollForm(EnrollFields, ImagesForm):
+    """One or many images to enroll."""
 
 
-class QueryFields(Form):
-    """What is asked of a ranking."""
+class QueryForm(ImagesForm):
+    """One or several images, or `crop_id`."""
 
     crop_id: str | None = Field(None, description="Query by a crop of this gallery instead.")
     mode: Literal["multi_shot", "separate"] = Field(
@@ -128,9 +163,7 @@ class QueryFields(Form):
     )
     top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
     rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
-    scoring: Scoring | None = Field(
-        None, description="The artefact's default unless given; /v1/model lists those it offers."
-    )
+    scoring: Scoring | None = Field(None, description=SCORING)
     group_by: GroupBy = "crop"
     operating_point: OperatingPoint = "far_1e-2"
     cameras: Names = Field((), description="Only these; repeated or comma-separated.")
@@ -151,11 +184,11 @@ class QueryFields(Form):
     )
 
     def filters(self) -> dict[str, Any]:
-        """What was asked for that leaves crops out, for the audit log."""
+        """The fields that leave crops out, for the audit log."""
         return self.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
 
     def options(self) -> RankingOptions:
-        """As the operation takes it."""
+        """The options of the ranking; raises `InvalidField` for fields that contradict."""
         after, before = self.captured_after, self.captured_before
         if after is not None and before is not None and after > before:
             raise InvalidField(
@@ -177,27 +210,14 @@ class QueryFields(Form):
             scoring=self.scoring,
             group_by=self.group_by,
             operating_point=self.operating_point,
-            wanted=Filter(
-                cameras=self.cameras,
-                exclude_cameras=excluded,
-                captured_after=self.captured_after,
-                captured_before=self.captured_before,
-            ),
+            wanted=Filter(self.cameras, excluded, after, before),
         )
 
 
-class QueryForm(QueryFields):
-    """One or several images, or `crop_id`."""
+class PairForm(ImagesForm):
+    """Exactly two images."""
 
-    images: Images = []
-
-
-class PairFields(Form):
-    """How a pair is judged."""
-
-    scoring: Scoring | None = Field(
-        None, description="The artefact's default unless given; /v1/model lists those it offers."
-    )
+    scoring: Scoring | None = Field(None, description=SCORING)
     operating_point: PairOperatingPoint | OperatingPoint | None = Field(
         None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
     )
@@ -205,7 +225,7 @@ class PairFields(Form):
         None, description="Judge as a result of a search of this gallery, by its calibration."
     )
     explain: bool = Field(
-        False, description="Also tell which regions spoke for one person and which against."
+        False, description="Also answer which regions spoke for one person and which against."
     )
 
     def options(self) -> ComparisonOptions:
@@ -213,41 +233,8 @@ class PairFields(Form):
         return ComparisonOptions(self.scoring, self.operating_point, self.gallery, self.explain)
 
 
-class PairForm(PairFields):
-    """Exactly two images."""
-
-    images: Images = []
-
-
-class ImagesForm(Form):
-    """One or many images."""
-
-    images: Images = []
-
-
-class GalleryFields(Form):
-    """A gallery to be made."""
-
-    name: str | None = Field(
-        None,
-        description="Letters, digits, dot, dash and underscore, 64 at most.",
-        examples=["lobby"],
-        json_schema_extra={"pattern": GALLERY_NAME.pattern},
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _usable_as_a_name(cls, name: str | None) -> str | None:
-        if name is not None and not GALLERY_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name[:80]!r} cannot name a gallery; use up to 64 letters, digits, dots, dashes "
-                "and underscores, beginning with a letter or a digit"
-            )
-        return name
-
-
 class GallerySettingsFields(Form):
-    """What can be changed of a gallery; what is left out stays."""
+    """The settings of a gallery; one that is left out stays as it is."""
 
     retention_days: int | None = Field(
         None, ge=0, le=36_500, description="Crops older than that are deleted; 0 keeps all."
@@ -284,55 +271,45 @@ class GallerySettingsFields(Form):
             changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
         return changes
 
-    @property
-    def resets(self) -> bool:
-        """Whether what was learnt of the gallery's searches is to be dropped."""
-        return self.calibration == "reset"
 
+class NewGalleryFields(GallerySettingsFields):
+    """A gallery to be created, and its settings."""
 
-class NewGalleryFields(GallerySettingsFields, GalleryFields):
-    """A gallery to be made, and how it shall be kept."""
+    name: Annotated[str, AfterValidator(_gallery_name)] = Field(
+        description="Letters, digits, dot, dash and underscore, 64 at most.",
+        examples=["lobby"],
+        json_schema_extra={"pattern": GALLERY_NAME.pattern},
+    )
 
 
 class IdentityFields(Form):
-    """What to call somebody from now on."""
+    """An identity's new name."""
 
-    new_identity: str | None = Field(
-        None, description="Another name; one that is there already is merged into."
+    new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))] = Field(
+        description="Another name; one that is there already is merged into."
     )
 
-    def name(self) -> str:
-        """The name; raises `InvalidField` where there is none that can be used."""
-        if not self.new_identity:
-            raise InvalidField("new_identity: is missing; send the name to bear from now on")
-        return checked_text("new_identity", self.new_identity)
 
-
-class ImportFields(Form):
-    """What is to be imported, and what is said of all of it."""
-
-    folder: str | None = Field(
-        None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
-    )
-    manifest: str | None = Field(
-        None, description="A CSV file in it: path,identity,camera[,captured_at]."
-    )
-    identity: str | None = Field(None, description="Of every image, where there is no manifest.")
-    camera: str | None = Field(None, description="Of every image, where there is no manifest.")
-
-    def options(self) -> ImportOptions:
-        """As the operation takes it."""
-        return ImportOptions(
-            identity=checked_text("identity", self.identity) if self.identity else None,
-            camera=checked_camera("camera", self.camera) if self.camera else None,
-            manifest=checked_text("manifest", self.manifest) if self.manifest else None,
-        )
-
-
-class ImportForm(ImportFields):
+class ImportForm(Form):
     """An archive to import, or a folder that the service can read."""
 
     archive: UploadFile | None = Field(None, description="A zip or tar file of images.")
+    folder: str | None = Field(
+        None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
+    )
+    manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = Field(
+        None, description="A CSV file in it: path,identity,camera[,captured_at]."
+    )
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
+        None, description="Of every image, where there is no manifest."
+    )
+    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
+        None, description="Of every image, where there is no manifest."
+    )
+
+    def options(self) -> ImportOptions:
+        """As the operation takes it."""
+        return ImportOptions(self.identity, self.camera, self.manifest)
 
 
 class JobsQuery(Form):
@@ -378,14 +355,6 @@ class ModelQuery(Form):
     gallery_size: int = Field(
         1000, ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."
     )
-
-
-def merged(kind: type[Fields], form: BaseModel, query: BaseModel) -> Fields:
-    """Fields from the form and the query string; where both name one, the form's holds."""
-    given = query.model_dump(exclude_unset=True) | form.model_dump(
-        exclude_unset=True, exclude={"images", "archive"}
-    )
-    return kind.model_validate(given)
 
 
 def _per_image(

@@ -1,22 +1,23 @@
-"""What surrounds every request: its id, the log line, the metrics, its end. Pure ASGI.
+"""What surrounds every request: its id, the log line, the metrics, security headers. Pure ASGI.
 
 Starlette's BaseHTTPMiddleware would hide a client's departure from everything below it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.problems import answer_problem, problem
+from service.settings import Settings, is_loopback
 
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -24,12 +25,35 @@ CLIENT_LEFT = 499
 # What a client writes is no label: a stream of invented methods would fill the memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+# The page of the calls starts itself with a script of its own, and asks this service only.
+DOCS = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+# The page has no script or style in its text, and no text becomes either.
+PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+DOCS_PATH = "/docs"
+DOCS_ASSETS_PATH = "/docs/assets/"
+PAGE_ASSETS_PATH = "/assets/"
+
 
 class RequestContext:
-    """Gives a request its id, turns what nobody caught into a 500, logs and counts it."""
+    """Gives a request its id and its answer the headers, logs and counts it.
 
-    def __init__(self, app: ASGIApp) -> None:
+    An exception that nothing caught is answered with 500; a page of another origin, and a body of
+    ambiguous length, are refused before any other part of the service sees the request.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
+        self._origins = settings.cors_origins
+        self._only_loopback = is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI has it; what is no request passes through."""
@@ -39,39 +63,97 @@ class RequestContext:
         if scope["method"] == "HEAD":
             # Answered as GET is; the server leaves the body out, which it judges by its own scope.
             scope = {**scope, "method": "GET"}
-        asked_id = Headers(scope=scope).get("x-request-id", "")
+        received = Headers(scope=scope)
+        asked_id = received.get("x-request-id", "")
         request_id = asked_id if ACCEPTABLE_ID.fullmatch(asked_id) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = CLIENT_LEFT
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                _protect(headers, scope["path"])
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            app = self._refusal(Request(scope), received) or self._app
+            await app(scope, receive, send_with_headers)
         except Exception:
             log.exception("request %s failed", request_id)
             if status == CLIENT_LEFT:
                 document = problem(
                     "internal_error",
-                    "the service failed at this request; its log tells why under this request_id",
+                    "the service failed at this request; its log has the reason under this "
+                    "request_id",
                     500,
                 )
                 response = answer_problem(Request(scope), document)
-                await response(scope, receive, send_with_id)
+                await response(scope, receive, send_with_headers)
         finally:
             _record(scope, request_id, status, time.perf_counter() - began)
 
+    def _refusal(self, request: Request, headers: Headers) -> ASGIApp | None:
+        """The answer to a request that is refused for its headers alone.
+
+        Browsers name the page's origin, which has to be the service's own. On a loopback address
+        the requested host has to be a loopback name too: a foreign name that was made to resolve
+        to it would otherwise pass as the service's own origin.
+        """
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Request smuggling: a proxy may have chosen the other of the two.
+            detail = (
+                "the body's length is given as Content-Length and as Transfer-Encoding; send one "
+                "of the two"
+            )
+            return answer_problem(
+                request, problem("bad_request", detail, 400), {"Connection": "close"}
+            )
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
+            detail = (
+                f"this service answers on this machine only and was asked for as {host[:80]!r}; "
+                "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
+                "set GMN_HOST to the address that the proxy connects to"
+            )
+        elif origin is None or origin in self._origins or _part("netloc", origin) == host.lower():
+            return None
+        else:
+            detail = (
+                f"a page of {origin[:80]!r} may not use this service; open its own pages, or name "
+                "that origin in GMN_CORS_ORIGINS"
+            )
+        return answer_problem(request, problem("cross_origin", detail, 403))
+
+
+def _part(name: str, url: str) -> str:
+    try:
+        return str(getattr(urlsplit(url), name) or "").lower()
+    except ValueError:
+        return ""
+
+
+def _protect(headers: MutableHeaders, path: str) -> None:
+    """Keeps a browser from doing more with an answer than it is for."""
+    policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("Content-Security-Policy", policy)
+    if path.startswith(PAGE_ASSETS_PATH):
+        # Asked for again each time, and sent again only when another version serves.
+        headers.setdefault("Cache-Control", "no-cache")
+    elif not path.startswith(DOCS_ASSETS_PATH):
+        # What is deleted here must not live on in a browser or proxy.
+        headers.setdefault("Cache-Control", "no-store")
+
 
 def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    route: Any = scope.get("route")
-    path = getattr(route, "path", "unrouted")
+    path = getattr(scope.get("route"), "path", "unrouted")
     method = scope["method"] if scope["method"] in METHODS else "other"
+    caller: Any = scope["state"].get("caller")
     # The route and not the address, as addresses hold identities.
     log.info(
         "%s %s %d",
@@ -80,7 +162,7 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         status,
         extra={
             "request_id": request_id,
-            "caller": getattr(scope["state"].get("caller"), "name", None),
+            "caller": getattr(caller, "name", None),
             "status": status,
             "ms": round(seconds * 1e3, 2),
         },
@@ -89,49 +171,3 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     if metrics is not None:
         metrics.requests.labels(method, path, str(status)).inc()
         metrics.request_seconds.labels(method, path).observe(seconds)
-
-
-class CancelWhenGone:
-    """Cancels a request whose client has left, so that what is queued for it costs nothing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it; what is no request passes through."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body_read = asyncio.Event()
-        gone = asyncio.Event()
-
-        async def receive_until_gone() -> Message:
-            if body_read.is_set():
-                await gone.wait()
-                return {"type": "http.disconnect"}
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                gone.set()
-            if not message.get("more_body", False):
-                body_read.set()
-            return message
-
-        async def watch() -> None:
-            await body_read.wait()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
-
-        answering = asyncio.ensure_future(self._app(scope, receive_until_gone, send))
-        watching = asyncio.ensure_future(watch())
-        try:
-            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                answering.cancel()
-            await answering
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                raise
-        finally:
-            answering.cancel()
-            watching.cancel()

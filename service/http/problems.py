@@ -1,9 +1,8 @@
-"""The one error format: RFC 9457 problem documents, for whatever goes wrong."""
+"""Errors and refused images as RFC 9457 problem documents: the one table from error to answer."""
 
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,27 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
-from service.errors import (
-    DeviceFull,
-    DeviceLost,
-    InvalidField,
-    QueueFull,
-    RecordUnavailable,
-    ServiceError,
-    Unauthorised,
-    UnusableImages,
-    VersionNotReached,
-)
+from service.errors import InvalidField, ServiceError, Unauthorised, UnusableImages
 from service.http.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
-log = logging.getLogger(__name__)
-
 STATUS_OF_CODE = {
     "unauthorised": 401,
     "forbidden": 403,
@@ -73,9 +59,6 @@ CODE_OF_STATUS = {
 }
 
 
-ASK_AGAIN = (QueueFull, RecordUnavailable, VersionNotReached, DeviceFull, DeviceLost)
-
-
 class ProblemResponse(JSONResponse):
     """A problem document as an answer; a key that was sent in a wrong place is not repeated."""
 
@@ -102,11 +85,37 @@ def refused_image(refused: CropProblem) -> RefusedImage:
     return RefusedImage(problem=problem(refused.code, refused.detail))
 
 
-def none_usable(answer: BaseModel) -> Problem:
-    """The problem of a request of which no image could be used, from the answer's `results`."""
-    results = answer.model_dump(mode="json")["results"]
-    detail = f"none of the {len(results)} images could be used; results says why, one by one"
-    return problem("unusable_images", detail, results=results)
+def error_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The errors of a call, for the OpenAPI document.
+
+    Every call may answer 403, 422, 500 and 503; one that is not open to all 401, and one whose body
+    can be too large 408.
+    """
+    meaning = {
+        401: "No key was sent, or one that is unknown or revoked.",
+        403: "The key may not do this, or a web page of another site asked.",
+        408: "Nothing more of the body arrived for GMN_BODY_TIMEOUT_S.",
+        404: "No such gallery, crop or path.",
+        409: "The gallery is there already, or was filled by another embedder.",
+        400: "The body is no whole multipart form.",
+        413: "The body is over GMN_MAX_BODY_BYTES.",
+        415: "The body is no form.",
+        422: "A field or an image cannot be used.",
+        429: "More than GMN_MAX_QUEUED_IMAGES or GMN_MAX_QUEUED_BYTES would be waiting; "
+        "Retry-After says when to return.",
+        500: "The service failed.",
+        503: "The service is stopping or not ready, or its record does not answer.",
+        507: "The record store could not write; nothing was stored.",
+    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    answered = {*statuses, 403, 422, 500, 503}
+    if not open_to_all:
+        answered.add(401)
+    if 413 in answered:
+        answered |= {408, 429}
+    return {
+        status: {"description": meaning[status], "content": content} for status in sorted(answered)
+    }
 
 
 def answer_problem(
@@ -115,14 +124,19 @@ def answer_problem(
     """The HTTP answer that a problem is."""
     state = request.scope.get("state", {})
     document = document.model_copy(update={"request_id": state.get("request_id")})
-    metrics = getattr(request.app.state, "metrics", None)
-    if metrics is not None:
-        metrics.problems.labels(document.type.rpartition(":")[2]).inc()
+    count(request, document)
     return ProblemResponse(
         document.model_dump(mode="json", exclude_none=True),
         status_code=document.status,
         headers=headers,
     )
+
+
+def count(request: Request, document: Problem) -> None:
+    """Counts a problem in the metrics."""
+    metrics = getattr(request.app.state, "metrics", None)
+    if metrics is not None:
+        metrics.problems.labels(document.type.rpartition(":")[2]).inc()
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -132,10 +146,9 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http_error)
 
 
-def answer_error(request: Request, error: ServiceError) -> JSONResponse:
-    """The HTTP answer to what the service refuses."""
+async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
     headers = None
-    if isinstance(error, ASK_AGAIN):
+    if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}
@@ -147,10 +160,6 @@ def answer_error(request: Request, error: ServiceError) -> JSONResponse:
             refused_image(one).model_dump(mode="json") if one else {} for one in error.outcomes
         ]
     return answer_problem(request, problem(error.code, error.detail, **more), headers)
-
-
-async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
-    return answer_error(request, error)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -193,7 +202,8 @@ def _message(request: Request, error: dict[str, Any]) -> str:
         return "is text; send each image as a file part, with a file name"
     if error["type"] == "extra_forbidden":
         return unknown_name(request, str(error["loc"][-1]))
-    return message.removeprefix("Value error, ")
+    # Checks of names begin with the field's name themselves.
+    return message.removeprefix("Value error, ").removeprefix(f"{_field(error['loc'])}: ")
 
 
 def unknown_name(request: Request, name: str) -> str:

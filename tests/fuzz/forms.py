@@ -14,7 +14,7 @@ with atheris.instrument_imports(include=["python_multipart", "starlette", "servi
     from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
-    from service.http.forms import EnrollFields, PageQuery, QueryFields, merged
+    from service.http.forms import EnrollForm, QueryForm
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -60,10 +60,10 @@ async def _read(data: bytes) -> None:
     async with Request(scope, receive).form() as form:
         texts = {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
         images = [b"x" for one in form.getlist("images") if not isinstance(one, str)]
-    EnrollFields(**{name: texts.get(name, []) for name in FIELDS}).for_images(images or [b"x"])
+    EnrollForm(**{name: texts.get(name, []) for name in FIELDS}).for_images(images or [b"x"])
     single = {name: said[0] if len(said) == 1 else said for name, said in texts.items() if said}
     single.pop("images", None)
-    merged(QueryFields, QueryFields.model_validate(single), PageQuery()).options()
+    QueryForm.model_validate(single).options()
 
 
 def seeds() -> list[bytes]:

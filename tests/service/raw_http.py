@@ -21,9 +21,7 @@ CHUNKED = b"Transfer-Encoding: chunked"
 @pytest.fixture(scope="module")
 def besieged(start):
     running = start(
-        header_timeout_s=SECONDS,
         body_timeout_s=SECONDS,
-        send_timeout_s=SECONDS,
         max_body_bytes=4_000_000,
         max_connections=60,
     )

@@ -16,7 +16,9 @@ import pytest
 from service.engine.pipeline import EmbeddedImage, Pipeline
 from service.errors import QueueFull
 from service.http.app import create_app
-from service.http.callers import WHOEVER_IS_HERE
+from service.http.callers import LOCAL_ADMIN
+from service.http.forms import ImagesForm
+from service.http.guard import Call, GalleryCall
 from service.http.routes import comparisons, crops, jobs
 from service.jobs import runner
 from service.jobs.runner import create_job, new_job_id
@@ -71,10 +73,10 @@ def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime
         return []
 
     monkeypatch.setattr(Pipeline, "embed", embedded)
-    monkeypatch.setattr(comparisons, "read_images", read)
+    monkeypatch.setattr(ImagesForm, "read_images", read)
     request = SimpleNamespace(headers={})
-    form = SimpleNamespace(images=[])
-    turns = asyncio.run(_turns_meanwhile(comparisons.embed_images(request, runtime, form)))
+    call = Call(runtime, LOCAL_ADMIN)
+    turns = asyncio.run(_turns_meanwhile(comparisons.embed_images(request, call, ImagesForm())))
     assert turns > 10
 
 
@@ -95,7 +97,8 @@ def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime,
 
     monkeypatch.setattr(runtime.galleries.store.crops, "page", lambda *_: [crop] * 1001)
     asked = SimpleNamespace(cursor=None, limit=1000, identity=None, camera=None, external_id=None)
-    turns = asyncio.run(_turns_meanwhile(crops.list_crops(runtime, "default", asked)))
+    call = GalleryCall(runtime, LOCAL_ADMIN, runtime.galleries.get("default"))
+    turns = asyncio.run(_turns_meanwhile(crops.list_crops(call, asked)))
     assert turns > 10
 
 
@@ -141,7 +144,7 @@ def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeyp
     async def watch() -> bytes:
         gallery = runtime.galleries.get("default")
         job = await create_job(runtime, gallery, "import", {}, new_job_id())
-        response = await jobs.watch_job(runtime, WHOEVER_IS_HERE, job.job_id)
+        response = await jobs.watch_job(Call(runtime, LOCAL_ADMIN), job.job_id)
         sent, kept_alive = b"", asyncio.Event()
 
         async def send(message):

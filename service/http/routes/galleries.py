@@ -4,76 +4,63 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Response
 
 from gmn_client.models import Galleries, Gallery, GalleryRemoval
-from service.errors import InvalidField
 from service.gallery import browse, manage
-from service.http.dependencies import UNLISTED, GalleryName, RuntimeDep, TakesForm, refusals
-from service.http.forms import GalleryFields, GallerySettingsFields, NewGalleryFields, merged
-from service.http.security import CallerDep, needs
+from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
+from service.http.guard import Call, GalleryCall, guarded_router, needs, needs_in_gallery
+from service.http.problems import error_responses
 from service.record.records import GallerySettings
 
-router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
+router = guarded_router("/v1/galleries", "galleries")
 
 
-@router.post(
-    "",
-    status_code=201,
-    responses=refusals(400, 409, 413, 415, 507),
-    dependencies=[needs("admin"), TakesForm],
-)
+@router.post("", status_code=201, responses=error_responses(400, 409, 413, 415, 507))
 async def create_gallery(
-    runtime: RuntimeDep,
-    caller: CallerDep,
+    call: Annotated[Call, needs("admin")],
     response: Response,
-    form: Annotated[NewGalleryFields, Form(media_type="multipart/form-data")],
-    query: Annotated[GalleryFields, UNLISTED],
+    form: Annotated[NewGalleryFields, MULTIPART],
 ) -> Gallery:
     """Creates an empty gallery."""
-    fields = merged(NewGalleryFields, form, query)
-    if fields.name is None:
-        raise InvalidField("name: is missing; send it as a form field or query parameter")
-    caller.require_gallery(fields.name)
-    settings = GallerySettings(**fields.changes())
-    created = await manage.create_gallery(runtime, fields.name, settings)
-    response.headers["Location"] = f"/v1/galleries/{fields.name}"
+    call.caller.require_gallery(form.name)
+    settings = GallerySettings(**form.changes())
+    created = await manage.create_gallery(call.runtime, form.name, settings)
+    response.headers["Location"] = f"/v1/galleries/{form.name}"
     return created
 
 
-@router.get("", responses=refusals(), dependencies=[needs("query", "enroll")])
-async def list_galleries(runtime: RuntimeDep, caller: CallerDep) -> Galleries:
+@router.get("", responses=error_responses())
+async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Every gallery that the key is for, by name."""
-    galleries = await browse.list_galleries(runtime)
+    galleries = await browse.list_galleries(call.runtime)
     return Galleries(
-        results=[one for one in galleries if caller.may_see(one.name)],
-        audit_queries=runtime.settings.audit_queries,
+        results=[one for one in galleries if call.caller.may_see(one.name)],
+        audit_queries=call.runtime.settings.audit_queries,
     )
 
 
-@router.get("/{gallery}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def read_gallery(runtime: RuntimeDep, gallery: GalleryName) -> Gallery:
+@router.get("/{gallery}", responses=error_responses(404))
+async def read_gallery(
+    call: Annotated[GalleryCall, needs_in_gallery("query", "enroll")],
+) -> Gallery:
     """What one gallery holds."""
-    return await browse.describe_gallery(runtime, gallery)
+    return await browse.describe_gallery(call.runtime, call.gallery.name)
 
 
-@router.patch(
-    "/{gallery}",
-    responses=refusals(400, 404, 413, 415, 507),
-    dependencies=[needs("admin"), TakesForm],
-)
+@router.patch("/{gallery}", responses=error_responses(400, 404, 413, 415, 507))
 async def change_gallery(
-    runtime: RuntimeDep,
-    gallery: GalleryName,
-    form: Annotated[GallerySettingsFields, Form(media_type="multipart/form-data")],
-    query: Annotated[GallerySettingsFields, UNLISTED],
+    call: Annotated[GalleryCall, needs_in_gallery("admin")],
+    form: Annotated[GallerySettingsFields, MULTIPART],
 ) -> Gallery:
     """Changes how a gallery is kept; what is left out stays."""
-    fields = merged(GallerySettingsFields, form, query)
-    return await manage.change_gallery(runtime, gallery, fields.changes(), fields.resets)
+    reset = form.calibration == "reset"
+    return await manage.change_gallery(call.runtime, call.gallery.name, form.changes(), reset)
 
 
-@router.delete("/{gallery}", responses=refusals(404, 409, 507), dependencies=[needs("admin")])
-async def delete_gallery(runtime: RuntimeDep, gallery: GalleryName) -> GalleryRemoval:
+@router.delete("/{gallery}", responses=error_responses(404, 409, 507))
+async def delete_gallery(
+    call: Annotated[GalleryCall, needs_in_gallery("admin")],
+) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemoval(removed=await manage.delete_gallery(runtime, gallery))
+    return GalleryRemoval(removed=await manage.delete_gallery(call.runtime, call.gallery.name))

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from gmn_client.answers import Alive, Ready
-from service.http.dependencies import RuntimeDep, refusals
-from service.http.security import needs
+from service.http.guard import Call, guarded_router, needs
+from service.http.problems import error_responses
 from service.runtime import Runtime
 
 RETRY_AFTER_SECONDS = "10"
-router = APIRouter(tags=["health"])
+router = guarded_router("", "health")
 
 
-@router.get("/livez", responses=refusals(open_to_all=True))
+async def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+
+
+@router.get("/livez", responses=error_responses(open_to_all=True))
 async def livez(runtime: RuntimeDep) -> Alive:
     """Whether the process works; where it does not, it ends by itself within seconds."""
     _refuse_in_trouble(runtime)
     return Alive()
 
 
-@router.get("/readyz", responses=refusals(open_to_all=True))
+@router.get("/readyz", responses=error_responses(open_to_all=True))
 async def readyz(runtime: RuntimeDep) -> Ready:
     """Whether to send requests here: also while the record does not answer, as searches do."""
     _refuse_in_trouble(runtime)
@@ -41,14 +51,12 @@ async def readyz(runtime: RuntimeDep) -> Ready:
     )
 
 
-@router.get(
-    "/metrics",
-    response_class=Response,
-    responses=refusals(),
-    dependencies=[needs("metrics", every_gallery=True, loopback_may=True)],
-)
-async def metrics(runtime: RuntimeDep) -> Response:
+@router.get("/metrics", response_class=Response, responses=error_responses())
+async def metrics(
+    call: Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)],
+) -> Response:
     """In the Prometheus text format."""
+    runtime = call.runtime
     # A deleted gallery leaves no last value behind.
     runtime.metrics.gallery_crops.clear()
     runtime.metrics.gallery_version.clear()

@@ -7,60 +7,58 @@ import io
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import Job, JobProblem, Jobs
 from service.errors import UnknownJob
-from service.http.dependencies import RuntimeDep, refusals
 from service.http.forms import JobsQuery
-from service.http.security import CallerDep, needs
+from service.http.guard import Call, guarded_router, needs
+from service.http.problems import error_responses
 from service.jobs import runner
 from service.record.job_records import Job as JobRecord
 from service.runtime import Runtime
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = guarded_router("/v1/jobs", "jobs")
 JobId = Annotated[str, Path(description="A job's id.")]
+Reader = Annotated[Call, needs("query", "enroll")]
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
-@router.get("", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def list_jobs(
-    runtime: RuntimeDep, caller: CallerDep, asked: Annotated[JobsQuery, Query()]
-) -> Jobs:
+@router.get("", responses=error_responses(404))
+async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     """The newest jobs first, of the galleries that the key is for."""
     if asked.gallery is not None:
-        caller.require_gallery(asked.gallery)
-    found = await runner.list_jobs(runtime, asked.gallery, asked.limit)
-    shown = [(gallery_name(runtime, job), job) for job in found]
-    return Jobs(results=[_as_sent(name, job) for name, job in shown if caller.may_see(name)])
+        call.caller.require_gallery(asked.gallery)
+    found = await runner.list_jobs(call.runtime, asked.gallery, asked.limit)
+    shown = [(gallery_name(call.runtime, job), job) for job in found]
+    return Jobs(results=[_as_sent(name, job) for name, job in shown if call.caller.may_see(name)])
 
 
-@router.get("/{job_id}", responses=refusals(404), dependencies=[needs("query", "enroll")])
-async def read_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
+@router.get("/{job_id}", responses=error_responses(404))
+async def read_job(call: Reader, job_id: JobId) -> Job:
     """How far a job is."""
-    return await _shown(runtime, caller, job_id)
+    return await _shown(call, job_id)
 
 
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses=refusals(404)
+    responses=error_responses(404)
     | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
-    dependencies=[needs("query", "enroll")],
 )
-async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> EventSourceResponse:
+async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
-    await _shown(runtime, caller, job_id)
+    await _shown(call, job_id)
 
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
-            async for job in runner.watch_job(runtime, job_id):
-                shown = _as_sent(gallery_name(runtime, job), job)
+            async for job in runner.watch_job(call.runtime, job_id):
+                shown = _as_sent(gallery_name(call.runtime, job), job)
                 yield {"event": "progress", "data": shown.model_dump_json()}
         except UnknownJob as error:
             yield {"event": "gone", "data": error.detail}
@@ -71,36 +69,33 @@ async def watch_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Ev
 @router.get(
     "/{job_id}/report",
     response_class=StreamingResponse,
-    responses=refusals(404)
+    responses=error_responses(404)
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
-    dependencies=[needs("query", "enroll")],
 )
-async def read_job_report(
-    runtime: RuntimeDep, caller: CallerDep, job_id: JobId
-) -> StreamingResponse:
+async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     """What is wrong with which file, as CSV."""
-    await _shown(runtime, caller, job_id)
+    await _shown(call, job_id)
 
     async def lines() -> AsyncIterator[str]:
         yield _csv(REPORT_COLUMNS)
-        async for problem in runner.read_problems(runtime, job_id):
+        async for problem in runner.read_problems(call.runtime, job_id):
             yield _row(problem)
 
     name = f'attachment; filename="{job_id}.csv"'
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
 
 
-@router.delete("/{job_id}", responses=refusals(404, 507), dependencies=[needs("enroll")])
-async def cancel_job(runtime: RuntimeDep, caller: CallerDep, job_id: JobId) -> Job:
+@router.delete("/{job_id}", responses=error_responses(404, 507))
+async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
 
-    A reindex is stopped by whoever may begin one: that takes `admin`.
+    To stop a reindex takes `admin`, as to begin one does.
     """
-    shown = await _shown(runtime, caller, job_id)
+    shown = await _shown(call, job_id)
     if shown.kind == "reindex":
-        caller.require(["admin"])
-    job = await runner.cancel_job(runtime, job_id)
-    return _as_sent(gallery_name(runtime, job), job)
+        call.caller.require(["admin"])
+    job = await runner.cancel_job(call.runtime, job_id)
+    return _as_sent(gallery_name(call.runtime, job), job)
 
 
 def gallery_name(runtime: Runtime, job: JobRecord) -> str:
@@ -112,7 +107,7 @@ def gallery_name(runtime: Runtime, job: JobRecord) -> str:
 
 
 def accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
-    """The answer to whoever began a job: where to look for it."""
+    """The answer to the request that began a job, with its location."""
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _as_sent(gallery_name(runtime, job), job)
 
@@ -121,10 +116,10 @@ def _as_sent(gallery: str, job: JobRecord) -> Job:
     return Job.model_validate(vars(job) | {"gallery": gallery})
 
 
-async def _shown(runtime: Runtime, caller: CallerDep, job_id: str) -> Job:
-    job = await runner.find_job(runtime, job_id)
-    name = gallery_name(runtime, job)
-    caller.require_gallery(name)
+async def _shown(call: Call, job_id: str) -> Job:
+    job = await runner.find_job(call.runtime, job_id)
+    name = gallery_name(call.runtime, job)
+    call.caller.require_gallery(name)
     return _as_sent(name, job)
 
 

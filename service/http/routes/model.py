@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from gmn_client.answers import ModelInfo
-from service.http.dependencies import RuntimeDep, refusals
 from service.http.forms import ModelQuery
-from service.http.security import needs
+from service.http.guard import Call, guarded_router, needs
+from service.http.problems import error_responses
 
-router = APIRouter(prefix="/v1", tags=["model"])
+router = guarded_router("/v1", "model")
 
 
-@router.get("/model", responses=refusals(), dependencies=[needs("query")])
+@router.get("/model", responses=error_responses())
 async def read_model(
-    runtime: RuntimeDep,
-    asked: Annotated[ModelQuery, Query()],
+    call: Annotated[Call, needs("query")], asked: Annotated[ModelQuery, Query()]
 ) -> ModelInfo:
     """The artefact's name, its own description, and what it runs on.
 
     Operating points are for a gallery of `gallery_size` crops.
     """
+    runtime = call.runtime
     description = runtime.description
     provenance = description.provenance
     calibration = description.calibration

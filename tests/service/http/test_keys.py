@@ -13,8 +13,7 @@ import pytest
 import gmn
 from model.problems import InputProblem
 from service.errors import Unauthorised
-from service.http.key_file import read_key_file
-from service.http.keys import create_key, find_key, redacted
+from service.http.keys import create_key, find_key, read_key_file, redacted
 
 
 def line(key_id: str, secret: str, **more) -> str:

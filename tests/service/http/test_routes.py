@@ -7,15 +7,16 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
+from service.http.guard import OPEN, GuardedRoute, current_call, needs_of
 from service.http.keys import create_key
 from service.http.problems import handle_errors
-from service.http.security import OPEN, Guard, needs, needs_of
 from service.settings import Settings
 
+SHOW_NOTHING = OPEN | {"/", "/docs", "/docs/oauth2-redirect"}
 APP = create_app(Settings())
 ROUTES = [
     one for one in iter_route_contexts(APP.routes) if isinstance(one.original_route, APIRoute)
@@ -24,18 +25,9 @@ ROUTES = [
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{min(one.methods)} {one.path}")
 def test_a_route_declares_what_it_needs_or_is_open(route) -> None:
-    assert bool(needs_of(route)) != (route.path in OPEN)
-
-
-def test_what_is_open_shows_nothing_of_anybody() -> None:
-    assert {
-        "/livez",
-        "/readyz",
-        "/",
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/openapi.json",
-    } == OPEN
+    guarded = isinstance(route.original_route, GuardedRoute) and route.path not in OPEN
+    assert guarded != (route.path in SHOW_NOTHING)
+    assert guarded == (needs_of(route.original_route) is not None)
 
 
 def test_the_openapi_document_says_which_calls_need_a_key() -> None:
@@ -45,6 +37,10 @@ def test_the_openapi_document_says_which_calls_need_a_key() -> None:
         for call in calls.values():
             assert (call.get("security") == [{"api_key": []}]) == (path not in OPEN), path
             assert ("401" in call["responses"]) == (path not in OPEN), path
+
+
+async def answer() -> str:
+    return "something"
 
 
 def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
@@ -57,13 +53,9 @@ def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
     return asyncio.run(ask())
 
 
-async def answer() -> str:
-    return "something"
-
-
 def test_a_route_lets_nobody_in_whom_the_guard_has_not() -> None:
     app = FastAPI()
-    app.get("/secret", dependencies=[needs("query")])(answer)
+    app.get("/secret", dependencies=[Depends(current_call)])(answer)
     handle_errors(app)
     assert status_of(app, "/secret") == 401
 
@@ -74,8 +66,9 @@ def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
         key, texts[scope] = create_key([scope], None, "")
         store.keys.add(key)
     app = FastAPI()
+    app.router.route_class = GuardedRoute
     app.get("/forgotten")(answer)
-    app.add_middleware(Guard, routes=app)
+    handle_errors(app)
     app.state.runtime = SimpleNamespace(keys=ring_of())
     found = {scope: status_of(app, "/forgotten", text) for scope, text in texts.items()}
     assert found == {"query": 403, "enroll": 403, "admin": 200}

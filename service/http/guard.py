@@ -1,0 +1,277 @@
+"""What comes before a route's function: its caller, its gallery, its body within the limits.
+
+A route says what its caller needs: `call: Annotated[Call, needs("query")]`. `GuardedRoute` checks
+it before the body is read, which the framework does before it asks the dependencies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response, Security
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+
+from service.errors import InvalidField, Unauthorised
+from service.gallery.gallery import Gallery
+from service.http.callers import LOCAL_ADMIN, Caller
+from service.http.forms import ImagesForm, ImportForm
+from service.http.keys import redacted
+from service.http.limits import Body
+from service.http.middleware import CLIENT_LEFT
+from service.http.problems import names_of, unknown_name
+from service.ops.audit import Actor, acting
+from service.record.key_records import Scope
+from service.runtime import Runtime
+
+# What shows nothing of a gallery, and has to be seen without a key.
+OPEN = frozenset({"/livez", "/readyz"})
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+# Behind a proxy on this machine every request comes from loopback. A proxy adds one of these, or
+# speaks HTTP/1.0, as nginx does by default.
+FORWARDED = ("forwarded", "x-real-ip", "via")
+BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="api_key",
+    description="A key of `gmn keys create`. Without any key the service asks for none, and "
+    "answers on this machine only.",
+)
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
+GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request whose caller was let in."""
+
+    runtime: Runtime
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class GalleryCall(Call):
+    """A request on the gallery that its path names."""
+
+    gallery: Gallery
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the caller of a route has to have.
+
+    Attributes:
+        any_of: scopes of which one suffices; `admin` always does.
+        every_gallery: whether a key for one gallery does not suffice.
+        loopback_may: whether a caller on this machine needs no key.
+    """
+
+    any_of: tuple[Scope, ...]
+    every_gallery: bool = False
+    loopback_may: bool = False
+
+    async def let_in(self, request: Request) -> Call:
+        """Finds the caller and the gallery of a request, before its body is read.
+
+        Raises:
+            Unauthorised, Forbidden: the request goes no further.
+            UnknownGallery: there is none of the name in the path.
+        """
+        runtime: Runtime = request.app.state.runtime
+        local = is_local(request)
+        if self.loopback_may and local:
+            caller = LOCAL_ADMIN
+        else:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            sent = key.strip() if scheme.lower() == "bearer" else ""
+            caller = await runtime.keys.caller(sent or None, local)
+        # For the log, also where the caller may not do this.
+        request.state.caller = caller
+        caller.require(self.any_of)
+        if self.every_gallery:
+            caller.require_every_gallery()
+        name = request.path_params.get("gallery")
+        if name is None:
+            return Call(runtime, caller)
+        caller.require_gallery(name)
+        return GalleryCall(runtime, caller, await runtime.galleries.find(name))
+
+
+class ServiceNeeds(Needs):
+    """Of a route whose path names no gallery."""
+
+    async def __call__(self, request: Request, _: Bearer) -> Call:
+        """What the guard has let in."""
+        return current_call(request)
+
+
+class GalleryNeeds(Needs):
+    """Of a route whose path names a gallery."""
+
+    async def __call__(self, request: Request, gallery: GalleryName, _: Bearer) -> Call:  # noqa: ARG002
+        """What the guard has let in; the parameter is for the OpenAPI document."""
+        return current_call(request)
+
+
+# Where a route declares nothing.
+UNDECLARED = Needs(("admin",), every_gallery=True)
+
+
+def needs(*any_of: Scope, every_gallery: bool = False, loopback_may: bool = False) -> Any:
+    """A dependency that is a `Call`; see `Needs`."""
+    return Depends(ServiceNeeds(any_of, every_gallery, loopback_may))
+
+
+def needs_in_gallery(*any_of: Scope) -> Any:
+    """A dependency that is a `GalleryCall`, of a route whose path names the gallery."""
+    return Depends(GalleryNeeds(any_of))
+
+
+def needs_of(route: APIRoute) -> Needs | None:
+    """What a route declares."""
+    for one in route.dependant.dependencies:
+        if isinstance(one.call, Needs):
+            return one.call
+    return None
+
+
+def current_call(request: Request) -> Call:
+    """The call that was let in; raises `Unauthorised` where a route was reached without a guard."""
+    call = getattr(request.state, "call", None)
+    if not isinstance(call, Call):
+        raise Unauthorised("this request was not let in; send a key as 'Authorization: Bearer'")
+    return call
+
+
+class GuardedRoute(APIRoute):
+    """A route that is open to the callers whom it declares; without a declaration it needs admin.
+
+    The body of a form is received within its limits, and its client's departure cancels the work.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request of this route."""
+        answer = super().get_route_handler()
+        needed = needs_of(self) or UNDECLARED
+        known = names_of(self.dependant.query_params)
+        form = self.body_field.field_info.annotation if self.body_field else None
+
+        async def guard(request: Request) -> Response:
+            if self.path in OPEN:
+                refuse_unknown_parameters(request, known)
+                return await answer(request)
+            request.state.call = call = await needed.let_in(request)
+            request_id = str(getattr(request.state, "request_id", None))
+            with acting(Actor(call.caller.name, redacted(request_id))):
+                if form is not None:
+                    return await _answer_form(answer, request, call, form)
+                refuse_unknown_parameters(request, known)
+                return await answer(request)
+
+        return guard
+
+
+def guarded_router(prefix: str, tag: str) -> APIRouter:
+    """A router of guarded routes."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
+
+
+def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
+    """Raises `InvalidField` for a query parameter that the call does not have.
+
+    A misspelt filter would otherwise widen what is listed.
+    """
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidField(f"{name}: {unknown_name(request, name)}")
+
+
+def is_local(request: Request) -> bool:
+    """Whether a request comes from this machine itself and through no proxy."""
+    if request.scope["http_version"] == "1.0":
+        return False
+    if any(name in FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
+        return False
+    try:
+        address = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+class _FormRequest(Request):
+    """A request whose form also has the query parameters that the body does not name."""
+
+    def __init__(self, request: Request, body: Body, parts: dict[str, Any]) -> None:
+        super().__init__(request.scope, body.receive)
+        self._parts = parts
+
+    async def form(self, **_: Any) -> FormData:  # type: ignore[override]
+        """The fields that were sent, in the body or as query parameters."""
+        sent = await super().form(**self._parts)
+        query = (one for one in self.query_params.multi_items() if one[0] not in sent)
+        return FormData([*sent.multi_items(), *query])
+
+
+async def _answer_form(
+    answer: Callable[[Request], Coroutine[Any, Any, Response]],
+    request: Request,
+    call: Call,
+    form: Any,
+) -> Response:
+    _refuse_other_bodies(request)
+    limits = call.runtime.body_limits
+    rule = limits.archive if issubclass(form, ImportForm) else limits.form
+    uses_device = issubclass(form, ImagesForm)
+    with call.runtime.admission.door() if uses_device else contextlib.nullcontext():
+        body = Body(request, limits, rule, call.caller.name)
+        try:
+            sent = _FormRequest(request, body, dict(rule.parts))
+            return await _unless_disconnected(answer(sent), body)
+        finally:
+            body.release()
+
+
+def _refuse_other_bodies(request: Request) -> None:
+    """Raises 415 for a body that is no form, or no UTF-8: it would be read as something else."""
+    declared = request.headers.get("content-type", "").lower()
+    kind, _, parameters = declared.partition(";")
+    foreign_text = "charset" in parameters and "utf-8" not in parameters
+    if declared and (kind.strip() not in FORMS or foreign_text):
+        raise HTTPException(
+            415,
+            f"the body is {declared[:80]!r}; send multipart/form-data in UTF-8, images as files",
+        )
+
+
+async def _unless_disconnected(answering: Awaitable[Response], body: Body) -> Response:
+    """Cancels the work on a request whose client disconnects once its body has arrived."""
+    working = asyncio.current_task()
+    assert working is not None
+    disconnected = False
+
+    async def watch() -> None:
+        nonlocal disconnected
+        await body.whole.wait()
+        while (await body.receive())["type"] != "http.disconnect":
+            pass
+        disconnected = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await answering
+    except asyncio.CancelledError:
+        if not disconnected:
+            raise
+        working.uncancel()
+        return Response(status_code=CLIENT_LEFT)
+    finally:
+        watching.cancel()
