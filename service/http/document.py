@@ -38,6 +38,8 @@ def complete_document(document: dict[str, Any]) -> None:
         schemas[form]["properties"]["images"].pop("default", None)
     for path, calls in document["paths"].items():
         for method, call in calls.items():
+            # In the order of the path; the guard's parameter would come last.
+            call.get("parameters", []).sort(key=lambda one: path.find(f"{{{one['name']}}}") % 999)
             if "requestBody" in call:
                 call["requestBody"]["required"] = (path, method) != WITHOUT_A_BODY
                 (content,) = call["requestBody"]["content"].values()

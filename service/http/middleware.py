@@ -12,6 +12,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -82,6 +83,9 @@ class RequestContext:
         try:
             app = self._refusal(Request(scope), received) or self._app
             await app(scope, receive, send_with_headers)
+        except h11.LocalProtocolError as error:
+            # The server has answered a broken body with 400 itself, and closed the connection.
+            log.warning("request %s could not be answered: %s", request_id, type(error).__name__)
         except Exception:
             log.exception("request %s failed", request_id)
             if status == CLIENT_LEFT:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service.engine.admission import Admission
 from service.errors import QueueFull
-from service.http.bodies import BodyLimit
+from service.http.callers import LOCAL_ADMIN
+from service.http.forms import MULTIPART, GallerySettingsFields, ImagesForm
+from service.http.guard import guarded_router
+from service.http.limits import BodyLimits
+from service.http.problems import handle_errors
 from service.ops.metrics import Metrics
-
-QUERIES = "/v1/galleries/default/queries"
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -24,25 +28,34 @@ def admission():
 
 @pytest.fixture
 def ask(admission):
-    """Sends a request through the limits to an application that answers every one with 200."""
+    """Sends a form to a call of images, or to one without."""
 
-    async def answer(scope, receive, send):
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+    async def caller(*_):
+        return LOCAL_ADMIN
 
-    limits = BodyLimit(answer, 1000, 1000, 5.0, 1, 1000)
+    async def images(form: Annotated[ImagesForm, MULTIPART]) -> int:
+        return len(form.images)
 
-    async def app(scope, receive, send):
-        runtime = SimpleNamespace(admission=admission)
-        scope["app"] = SimpleNamespace(state=SimpleNamespace(runtime=runtime))
-        await limits(scope, receive, send)
+    async def settings(form: Annotated[GallerySettingsFields, MULTIPART]) -> str:
+        return str(form.retention_days)
 
-    def ask_one(method: str, path: str) -> httpx.Response:
+    router = guarded_router("/v1", "tests")
+    router.post("/pairs")(images)
+    router.post("/galleries")(settings)
+    app = FastAPI()
+    app.include_router(router)
+    handle_errors(app)
+    app.state.runtime = SimpleNamespace(
+        admission=admission,
+        body_limits=BodyLimits(Settings()),
+        keys=SimpleNamespace(caller=caller),
+    )
+
+    def ask_one(path: str) -> httpx.Response:
         async def send() -> httpx.Response:
             whole: Any = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
-                return await http.request(method, path, content=b"x" * 900)
+                return await http.post(path, data={"retention_days": "7"} if "g" in path else {})
 
         return asyncio.run(asyncio.wait_for(send(), 10))
 
@@ -51,20 +64,19 @@ def ask(admission):
 
 def test_as_many_as_there_are_places_for_are_received(admission, ask):
     with admission.door(), admission.door():
-        refused = ask("POST", QUERIES)
+        refused = ask("/v1/pairs")
         assert refused.status_code == 429
         assert refused.json()["type"] == "urn:gmn:problem:queue_full"
         assert int(refused.headers["retry-after"]) >= 1
         assert "connection" not in refused.headers, "the next request comes the same way"
-        assert ask("GET", QUERIES).status_code == 200
-        assert ask("POST", "/v1/galleries/default/snapshots").status_code == 200
-    # Nothing is held for whoever was refused.
-    assert [ask("POST", QUERIES).status_code for _ in range(3)] == [200, 200, 200]
+        assert ask("/v1/galleries").json() == "7"
+    # Nothing is held for a request that was refused.
+    assert [ask("/v1/pairs").status_code for _ in range(3)] == [200, 200, 200]
 
 
 def test_images_that_take_every_place_close_the_door(admission, ask):
     with admission.places(2):
-        assert ask("POST", "/v1/pairs").status_code == 429
+        assert ask("/v1/pairs").status_code == 429
         with pytest.raises(QueueFull), admission.door():
             pass
-    assert ask("POST", "/v1/pairs").status_code == 200
+    assert ask("/v1/pairs").status_code == 200

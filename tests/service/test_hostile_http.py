@@ -64,7 +64,6 @@ def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, con
 
 BROKEN = {
     "an answer": b"HTTP/1.1 200 OK\r\n\r\n",
-    "HTTP/0.9": b"GET /livez\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "noise": bytes(range(256)) * 4,
