@@ -15,7 +15,7 @@ import numpy as np
 
 from service.record.encoding import above, below, key, last_number, lookup_key
 from service.record.engine import ALL, Reader, Scan, Transaction, as_data
-from service.record.gallery_entries import Entry
+from service.record.gallery_entries import Entry, read_entry
 from service.record.records import (
     ArchivedCrop,
     CropLabel,
@@ -241,8 +241,13 @@ def require_ids(reader: Reader, at: Generation, crops: Sequence[tuple[int, CropE
     """Raises the store's error for damage where a crop is not found by its id."""
     rows = reader.get([at.crop_id(crop["crop_id"]) for _, crop in crops])
     for (row, crop), body in zip(crops, rows, strict=True):
-        if as_data(body) != [row, crop["changes"]]:
+        if as_data(body) != [row, crop["changes"]] and _reads_again(reader, at, row, crop):
             raise reader.engine.damage(f"crop {crop['crop_id']} is not found by its crop_id")
+
+
+def _reads_again(reader: Reader, at: Generation, row: int, crop: CropEntry) -> bool:
+    """Whether a crop, parts of which are missing, has not been changed or removed meanwhile."""
+    return as_data(reader.get([at.crop(row)])[0]) == crop
 
 
 def rows_by(
@@ -262,16 +267,25 @@ def rows_by(
 def indexed_crops(
     reader: Reader, at: Generation, side: int, crops: Sequence[tuple[int, CropEntry]]
 ) -> Iterator[IndexedCrop]:
-    """Crops as an index needs them.
+    """Crops as an index needs them, without those that are removed meanwhile.
 
     Raises:
         ServiceError: a crop has no vector.
     """
     bodies = _get(reader, "vector", [at.vector(side, row) for row, _ in crops], crops)
     for (row, crop), body in zip(crops, bodies, strict=True):
-        if body is None:
+        if body is not None:
+            yield IndexedCrop(label(row, crop), np.frombuffer(body, "<f4"))
+        elif _is_searched(reader, at, side) and _reads_again(reader, at, row, crop):
             raise reader.engine.damage(f"the vector of crop {crop['crop_id']} is gone")
-        yield IndexedCrop(label(row, crop), np.frombuffer(body, "<f4"))
+
+
+def _is_searched(reader: Reader, at: Generation, side: int) -> bool:
+    """Whether the vectors of a side, or those prepared there, have still to be there."""
+    entry = read_entry(reader, at.gallery_id)
+    if entry is None or Generation.searched(entry) != at:
+        return False
+    return side in (entry.side, entry.staged_side)
 
 
 def picture_of(crop: CropEntry, content: bytes | None) -> Picture | None:
@@ -311,9 +325,10 @@ def _get(
 
 
 def read_picture(reader: Reader, at: Generation, row: int, crop: CropEntry) -> Picture | None:
-    """A crop's picture; None where none is kept inside."""
+    """A crop's picture; None where none is kept inside, or where the crop is removed meanwhile."""
     (picture,) = _get(reader, "picture", [at.picture(row)], [(row, crop)])
-    _require_whole(reader, crop, b"", picture)
+    if picture is not None or _reads_again(reader, at, row, crop):
+        _require_whole(reader, crop, b"", picture)
     return picture_of(crop, picture)
 
 

@@ -74,12 +74,13 @@ class Crops:
                 return past
             bind(transaction, entry, embedding_fingerprint)
             change = CropChanges(transaction, entry)
-            _require_new_ids(transaction, change.at, crops)
             # Read together: in Redis each read apart would be a round trip.
             names = dict.fromkeys(crop.identity for crop in crops if crop.identity is not None)
             transaction.get([change.at.sightings(name) for name in names])
             landed, added = [], []
             same_bytes = _same_bytes(transaction, change.at, crops)
+            new = [crop for crop in crops if _duplicate(crop, same_bytes[crop.sha256]) is None]
+            _require_new_ids(transaction, change.at, new)
             for crop in crops:
                 outcome = _duplicate(crop, same_bytes[crop.sha256])
                 if outcome is None:
