@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from service.errors import RecordUnavailable, ServiceError
-from service.record.crop_entries import CropEntry, Generation, Pin, read_parts
+from service.record.crop_entries import Generation, Pin, as_crop, read_contents
 from service.record.encoding import below, key, last_number
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import (
@@ -21,7 +21,7 @@ from service.record.gallery_entries import (
     require_entry,
 )
 from service.record.garbage import collect_garbage, discard
-from service.record.records import ArchivedCrop
+from service.record.records import ArchivedCrop, StoredCrop
 
 # For how long a pin is kept between two reads.
 HELD_MS = 600_000
@@ -30,13 +30,14 @@ CROPS_PER_READ = 100
 
 
 def keep_for(
-    transaction: Transaction, at: Generation, pins: Sequence[Pin], row: int, crop: CropEntry
+    transaction: Transaction, at: Generation, pins: Sequence[Pin], crop: StoredCrop
 ) -> set[int]:
     """Keeps a crop as it is for archives that it belongs to; answers which vectors they read."""
+    row = crop.row_id
     wanted = {_pinned(at, pin.name, row): pin.side for pin in pins if row <= pin.newest}
     for own, known in zip(wanted, transaction.get(list(wanted)), strict=True):
         if known is None:
-            transaction.put_json(own, dict(crop))
+            transaction.put_json(own, crop)
     return set(wanted.values())
 
 
@@ -118,10 +119,10 @@ def _pinned_crops(engine: Engine, at: Generation, pin: Pin) -> Iterator[Archived
             Scan(at.key("crop", row + 1), at.key("crop", end), CROPS_PER_READ),
             Scan(_pinned(at, pin.name, row + 1), _pinned(at, pin.name, end), CROPS_PER_READ),
         )
-        crops: dict[int, CropEntry] = {last_number(one): as_data(body) for one, body in present}
-        crops |= {last_number(one): as_data(body) for one, body in kept}
-        for parts in read_parts(reader, at, pin.side, sorted(crops.items())):
-            yield parts.archived()
+        crops = {last_number(one): as_crop(body) for one, body in (*present, *kept)}
+        rows = [crops[number] for number in sorted(crops)]
+        for one in read_contents(reader, at, pin.side, rows, pictures=True, pinned=True):
+            yield one.archived()
         row = end - 1
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from service.record import archives, strays
 from service.record.crop_entries import (
-    CropEntry,
     Generation,
     Sightings,
-    label,
     live_pins,
-    new_entry_of,
     put_crop,
-    put_entry_of,
+    put_record,
     read_crops,
 )
 from service.record.crop_ids import new_crop_id
 from service.record.encoding import key
 from service.record.engine import Transaction, as_data
 from service.record.gallery_entries import Entry, raise_version
-from service.record.records import CropLabel, NewCrop
+from service.record.records import NewCrop, StoredCrop
 from service.record.stored_values import now, vector_bytes
 
 
@@ -39,31 +37,31 @@ class CropChanges:
         """Where the crops lie."""
         return Generation.searched(self.entry)
 
-    def insert(self, crop: NewCrop) -> tuple[int, CropEntry]:
-        """Puts a new crop under a new row; answers both."""
-        entry = new_entry_of(crop, crop.crop_id or new_crop_id())
-        picture = crop.picture.content if crop.picture and not crop.picture_elsewhere else None
+    def insert(self, crop: NewCrop) -> StoredCrop:
+        """Puts a new crop under a new row; answers its record."""
+        crop_id = crop.crop_id or new_crop_id()
         if crop.picture_elsewhere:
-            strays.forget(self.transaction, [entry["crop_id"]])
-        return self.put(entry, vector_bytes(crop.vector), picture), entry
+            strays.forget(self.transaction, [crop_id])
+        picture = crop.picture.content if crop.picture and not crop.picture_elsewhere else None
+        return self.put(record_of(crop, crop_id), vector_bytes(crop.vector), picture)
 
-    def put(self, entry: CropEntry, vector: bytes, picture: bytes | None) -> int:
-        """Puts a crop under a new row, which it answers."""
+    def put(self, crop: StoredCrop, vector: bytes, picture: bytes | None) -> StoredCrop:
+        """Puts a crop's record and contents under a new row; answers the record with it."""
         self.entry.rows += 1
-        contents = vector, picture
-        put_crop(self.transaction, self.at, self.entry.side, self.entry.rows, entry, contents)
-        self._count(entry, 1)
-        return self.entry.rows
+        crop = replace(crop, row_id=self.entry.rows, inside=picture is not None, changes=0)
+        put_crop(self.transaction, self.at, self.entry.side, crop, vector, picture)
+        self._count(crop, 1)
+        return crop
 
-    def remove(self, rows: Sequence[int]) -> dict[int, CropEntry]:
+    def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
         """Takes out those of these crops that are there; answers them."""
         crops = read_crops(self.transaction, self.at, rows)
         pins = live_pins(self.transaction, self.at)
         strays.note_elsewhere(self.transaction, self.entry.gallery_id, crops.values(), now())
         staged = self._staged(list(crops))
         for row, crop in crops.items():
-            read = archives.keep_for(self.transaction, self.at, pins, row, crop)
-            drop_crop(self.transaction, self.at, row, crop)
+            read = archives.keep_for(self.transaction, self.at, pins, crop)
+            drop_crop(self.transaction, self.at, crop)
             sides = (side for side in range(self.entry.sides) if side not in read)
             self.transaction.delete(*(self.at.vector(side, row) for side in sides))
             if not read:
@@ -74,20 +72,19 @@ class CropChanges:
             self._count(crop, -1)
         return crops
 
-    def update(self, crops: Mapping[int, CropEntry], **fields: Any) -> tuple[CropLabel, ...]:
-        """Changes what is known of crops, by row; answers their new labels."""
+    def update(self, crops: Iterable[StoredCrop], **fields: Any) -> list[StoredCrop]:
+        """Changes fields of crops; answers these as they are then."""
         pins = live_pins(self.transaction, self.at)
-        for row, crop in crops.items():
-            archives.keep_for(self.transaction, self.at, pins, row, crop)
+        changed = []
+        for crop in crops:
+            archives.keep_for(self.transaction, self.at, pins, crop)
             self._count(crop, -1)
-            self.transaction.delete(*self.at.found_by(row, crop))
-            crop.update(fields)  # type: ignore[typeddict-item]
-            crop["changes"] += 1
-            for found_by in self.at.found_by(row, crop):
-                self.transaction.put_index(found_by)
-            put_entry_of(self.transaction, self.at, row, crop)
-            self._count(crop, 1)
-        return tuple(label(row, crop) for row, crop in crops.items())
+            self.transaction.delete(*self.at.found_by(crop))
+            new = replace(crop, **fields, changes=crop.changes + 1)
+            put_record(self.transaction, self.at, new)
+            self._count(new, 1)
+            changed.append(new)
+        return changed
 
     def finish(self) -> int:
         """Puts the counts and the gallery's next version, which it answers."""
@@ -102,10 +99,10 @@ class CropChanges:
             else:
                 self.transaction.delete(self.at.sightings(identity))
 
-    def _count(self, crop: CropEntry, by: int) -> None:
+    def _count(self, crop: StoredCrop, by: int) -> None:
         self.entry.crops += by
-        self.entry.image_bytes += by * crop["image_bytes"]
-        identity, camera = crop["identity"], crop["camera"]
+        self.entry.image_bytes += by * crop.image_bytes
+        identity, camera = crop.identity, crop.camera
         if identity is None:
             return
         if identity not in self.sightings:
@@ -130,9 +127,27 @@ class CropChanges:
         return {row: keys[row] for row, there in zip(rows, found, strict=True) if there is not None}
 
 
-def drop_crop(transaction: Transaction, at: Generation, row: int, crop: CropEntry) -> None:
-    """Deletes a crop's entry and what finds it."""
-    transaction.delete(at.crop(row), at.crop_id(crop["crop_id"]), *at.found_by(row, crop))
+def record_of(crop: NewCrop, crop_id: str) -> StoredCrop:
+    """What is kept of a new crop, before it has a row."""
+    picture = crop.picture
+    return StoredCrop(
+        row_id=0,
+        crop_id=crop_id,
+        identity=crop.identity,
+        camera=crop.camera,
+        captured_at=crop.captured_at,
+        external_id=crop.external_id,
+        metadata=None if crop.metadata is None else dict(crop.metadata),
+        sha256=crop.sha256,
+        content_type=picture.content_type if picture else None,
+        image_bytes=len(picture.content) if picture else 0,
+        created_at=crop.created_at or datetime.now(UTC),
+    )
+
+
+def drop_crop(transaction: Transaction, at: Generation, crop: StoredCrop) -> None:
+    """Deletes a crop's record and the keys that it is found by."""
+    transaction.delete(at.crop(crop.row_id), at.crop_id(crop.crop_id), *at.found_by(crop))
 
 
 def tombstone(gallery_id: int, crop_id: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict
@@ -14,18 +13,14 @@ from service.record import archives, requests, restoring, strays
 from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import (
-    CropEntry,
     Generation,
     Sightings,
-    indexed_crops,
-    label,
-    new_entry_of,
+    as_crop,
+    read_contents,
     read_crops,
     read_picture,
-    require_ids,
     rows_by,
     scan_crops,
-    stored_crop,
 )
 from service.record.encoding import above, last_number, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
@@ -84,19 +79,19 @@ class Crops:
             for crop in crops:
                 outcome = _duplicate(crop, same_bytes[crop.sha256])
                 if outcome is None:
-                    row, stored = change.insert(crop)
+                    stored = change.insert(crop)
                     outcome = LandedCrop(
-                        stored["crop_id"],
+                        stored.crop_id,
                         crop.identity,
                         crop.camera,
                         duplicate=False,
                         warnings=tuple(
-                            same_image(other["crop_id"])
+                            same_image(other.crop_id)
                             for other in same_bytes[crop.sha256][:NAMED_IN_WARNINGS]
                         ),
                     )
                     same_bytes[crop.sha256].append(stored)
-                    added.append(IndexedCrop(label(row, stored), crop.vector))
+                    added.append(IndexedCrop(stored.label, crop.vector))
                     passed(Failpoint.ENROLL__CROP_WRITTEN)
                 landed.append(outcome)
             version = entry.version
@@ -152,16 +147,16 @@ class Crops:
                 return None
             merged = bool(rows_by(transaction, change.at, "identity", [new], 0, 1)[0])
             crops = read_crops(transaction, change.at, rows)
-            labels = change.update(crops, identity=new)
+            changed = change.update(crops.values(), identity=new)
             follow_rename(transaction, gallery_id, identity, new)
             merge_id = None
             if merged:
-                ids = [crop["crop_id"] for crop in crops.values()]
+                ids = [crop.crop_id for crop in changed]
                 merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
             transaction.commit.removes = True
             version = change.finish()
             transaction.note("relabelled", gallery_id, version, rows)
-            return Relabelling(version, labels, merge_id)
+            return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
 
         return transact(self._engine, rule)
 
@@ -171,9 +166,6 @@ class Crops:
         Raises:
             CropConflict: another crop of the same image bears that identity and camera.
         """
-        given: dict[str, Any] = dict(fields)
-        if given.get("captured_at"):
-            given["captured_at"] = as_text(given["captured_at"])
 
         def rule(transaction: Transaction) -> Relabelling | None:
             entry = read_entry(transaction, gallery_id)
@@ -182,24 +174,24 @@ class Crops:
             change = CropChanges(transaction, entry)
             (found,) = transaction.get([change.at.crop_id(crop_id)])
             crops = read_crops(transaction, change.at, [as_data(found)[0]] if found else [])
-            for crop in crops.values():
-                _require_alone(transaction, change.at, {**crop, **given})
-                if all(value == given[name] for name, value in crop.items() if name in given):
-                    return Relabelling(entry.version, ())
             if not crops:
                 return None
-            labels = change.update(crops, **given)
+            (crop,) = crops.values()
+            if all(getattr(crop, name) == value for name, value in fields.items()):
+                return Relabelling(entry.version, ())
+            changed = change.update([crop], **fields)
+            _require_alone(transaction, change.at, changed[0])
             transaction.commit.removes = True
             version = change.finish()
             transaction.note("relabelled", gallery_id, version, list(crops))
-            return Relabelling(version, labels)
+            return Relabelling(version, tuple(one.label for one in changed))
 
         return transact(self._engine, rule)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
         """One crop's record."""
         found = self._find(gallery_id, crop_id)
-        return stored_crop(found[1], found[2]) if found else None
+        return found[1] if found else None
 
     def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops with a `row_id` above `after`, in that order."""
@@ -212,11 +204,11 @@ class Crops:
             rows = self._rows(at, given, after, max(limit, ROWS_AT_ONCE) if given else limit)
             if not rows:
                 break
-            after = rows[-1][0]
+            after = rows[-1].row_id
             found += [
-                stored_crop(row, crop)
-                for row, crop in rows
-                if all(crop[name] == value for name, value in given.items())  # type: ignore[literal-required]
+                crop
+                for crop in rows
+                if all(getattr(crop, name) == value for name, value in given.items())
             ]
         return found[:limit]
 
@@ -253,8 +245,7 @@ class Crops:
         found = self._find(gallery_id, crop_id)
         if found is None:
             return None
-        at, row, crop = found
-        return read_picture(self._reader, at, row, crop)
+        return read_picture(self._reader, *found)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`, each held against its checksums.
@@ -267,9 +258,10 @@ class Crops:
             return
         at, row, count = Generation.searched(entry), 0, 0
         while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
-            require_ids(self._reader, at, found)
-            yield from indexed_crops(self._reader, at, entry.side, found)
-            row, count = found[-1][0], count + len(found)
+            for one in read_contents(self._reader, at, entry.side, found):
+                count += 1
+                yield one.indexed()
+            row = found[-1].row_id
         after = read_entry(self._reader, gallery_id)
         if after and after.version == entry.version and count != entry.crops:
             raise self._engine.damage(
@@ -282,16 +274,16 @@ class Crops:
         if entry is None:
             return []
         at = Generation.searched(entry)
-        found = sorted(read_crops(self._reader, at, row_ids).items())
-        return list(indexed_crops(self._reader, at, entry.side, found))
+        found = read_crops(self._reader, at, sorted(row_ids)).values()
+        contents = read_contents(self._reader, at, entry.side, list(found))
+        return [one.indexed() for one in contents]
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""
         at = self._searched(gallery_id)
         if at is None:
             return {}
-        found = read_crops(self._reader, at, row_ids)
-        return {row: stored_crop(row, crop) for row, crop in found.items()}
+        return read_crops(self._reader, at, row_ids)
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops of a gallery were removed for good."""
@@ -320,7 +312,7 @@ class Crops:
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
-        return restoring.replace(self._engine, gallery_id, embedding_fingerprint, crops)
+        return restoring.replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
     def _remove(
         self,
@@ -340,12 +332,12 @@ class Crops:
             moment = now()
             for crop in removed.values():
                 # Without these a restore would bring back what was asked to be gone.
-                transaction.put_json(tombstone(gallery_id, crop["crop_id"]), moment)
+                transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
             transaction.commit.removes = True
             version = change.finish()
             rows = sorted(removed)
             transaction.note("removed", gallery_id, version, rows)
-            return Removal(version, tuple(rows), tuple(removed[row]["crop_id"] for row in rows))
+            return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
         return transact(self._engine, rule)
 
@@ -353,25 +345,24 @@ class Crops:
         entry = read_entry(self._reader, gallery_id)
         return Generation.searched(entry) if entry else None
 
-    def _find(self, gallery_id: int, crop_id: str) -> tuple[Generation, int, CropEntry] | None:
+    def _find(self, gallery_id: int, crop_id: str) -> tuple[Generation, StoredCrop] | None:
         at = self._searched(gallery_id)
         found = self._reader.json(at.crop_id(crop_id)) if at else None
         if at is None or found is None:
             return None
-        row, _ = found
-        crop = self._reader.json(at.crop(row))
-        return (at, row, crop) if crop else None
+        (body,) = self._reader.get([at.crop(found[0])])
+        return (at, as_crop(body)) if body else None
 
     def _rows(
         self, at: Generation, given: dict[str, str], after: int, limit: int
-    ) -> list[tuple[int, CropEntry]]:
+    ) -> list[StoredCrop]:
         """Crops above a row: all, or those that have one of the given values."""
         if not given:
             return scan_crops(self._reader, at, after, limit)
         # The last is what fewest crops share.
         name = [name for name in ("camera", "identity", "external_id") if name in given][-1]
         rows = rows_by(self._reader, at, name, [given[name]], after, limit)[0]
-        return list(read_crops(self._reader, at, rows).items())
+        return list(read_crops(self._reader, at, rows).values())
 
 
 def _rows_of(reader: Reader, at: Generation, identity: str) -> list[int]:
@@ -380,7 +371,7 @@ def _rows_of(reader: Reader, at: Generation, identity: str) -> list[int]:
 
 def _same_bytes(
     reader: Reader, at: Generation, crops: Sequence[NewCrop]
-) -> dict[str, list[CropEntry]]:
+) -> dict[str, list[StoredCrop]]:
     """For each image's SHA-256 the crops that have it, oldest first."""
     hashes = list(dict.fromkeys(crop.sha256 for crop in crops))
     rows = rows_by(reader, at, "sha256", hashes, 0)
@@ -391,13 +382,13 @@ def _same_bytes(
     }
 
 
-def _require_alone(reader: Reader, at: Generation, crop: dict[str, Any]) -> None:
+def _require_alone(reader: Reader, at: Generation, crop: StoredCrop) -> None:
     """Raises `CropConflict` where another crop has this image, identity and camera."""
-    rows = rows_by(reader, at, "sha256", [crop["sha256"]], 0)[0]
+    rows = rows_by(reader, at, "sha256", [crop.sha256], 0)[0]
     for other in read_crops(reader, at, rows).values():
-        alike = all(other[name] == crop[name] for name in ("identity", "camera"))
-        if alike and other["crop_id"] != crop["crop_id"]:
-            raise CropConflict(crop["crop_id"], other["crop_id"])
+        alike = (other.identity, other.camera) == (crop.identity, crop.camera)
+        if alike and other.crop_id != crop.crop_id:
+            raise CropConflict(crop.crop_id, other.crop_id)
 
 
 def _require_new_ids(reader: Reader, at: Generation, crops: Sequence[NewCrop]) -> None:
@@ -408,16 +399,15 @@ def _require_new_ids(reader: Reader, at: Generation, crops: Sequence[NewCrop]) -
             raise ValueError(f"there is a crop {crop_id} already")
 
 
-def _duplicate(crop: NewCrop, same_bytes: Sequence[CropEntry]) -> LandedCrop | None:
+def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> LandedCrop | None:
     """What becomes of a crop that is there already; None for a new one."""
     for other in same_bytes:
-        if (other["identity"], other["camera"]) == (crop.identity, crop.camera):
-            given = new_entry_of(crop, other["crop_id"])
+        if (other.identity, other.camera) == (crop.identity, crop.camera):
             ignored = [
                 name
                 for name in ("captured_at", "external_id", "metadata")
-                if given[name] is not None and given[name] != other[name]
+                if getattr(crop, name) not in (None, getattr(other, name))
             ]
             warnings = kept_already(ignored)
-            return LandedCrop(other["crop_id"], crop.identity, crop.camera, True, warnings)
+            return LandedCrop(other.crop_id, crop.identity, crop.camera, True, warnings)
     return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from typing import Any
+
+from pydantic_core import to_json
 
 # A key that begins with this is only looked up, never found by a scan.
 LOOKUP = b"!"
@@ -13,7 +14,6 @@ INDEXES = ("by", "captured", "enrolled")
 _END, _ESCAPED = b"\0", b"\0\xff"
 _NUMBER = 16
 _CHECKSUM = 4
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def key(*parts: str | int) -> bytes:
@@ -68,15 +68,18 @@ def seal(own_key: bytes, body: bytes) -> bytes:
     return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(_CHECKSUM, "big") + body
 
 
-def unseal(own_key: bytes, value: bytes) -> bytes | None:
+def unseal(own_key: bytes, value: object) -> bytes | None:
     """The body of a sealed value; None where it is not what was sealed under this key."""
+    if not isinstance(value, bytes):
+        # A damaged page of SQLite may give another type than was written.
+        return None
     body = value[_CHECKSUM:]
     return body if seal(own_key, body) == value else None
 
 
 def as_json(body: Any) -> bytes:
-    """A body of plain data."""
-    return _ENCODER.encode(body).encode()
+    """A body of plain data, dataclasses or times."""
+    return to_json(body)
 
 
 _INDEXES = tuple(key(kind) for kind in INDEXES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+from pydantic_core import from_json
 
 from service.errors import ServiceError
 from service.record.changes import Change, ChangeKind
@@ -254,7 +255,7 @@ def transact(engine: Engine, rule: Callable[[Transaction], Result]) -> Result:
 
 def as_data(body: bytes | None) -> Any:
     """The plain data of a body; None for none."""
-    return None if body is None else json.loads(body)
+    return None if body is None else from_json(body)
 
 
 def shown(key: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
-from service.record.crop_entries import Generation, live_pins, scan_crops
+from service.record.crop_entries import Generation, as_crop, live_pins, scan_crops
 from service.record.encoding import INDEXES, below, key, last_number, unseal
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.jobs import drop_job
@@ -92,9 +92,9 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     """Deletes crops; a damaged one too, of which only its row is known."""
     found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
     rows = {own: last_number(own) for own, _ in found}
-    crops = [as_data(body) for own, value in found if (body := unseal(own, value))]
+    crops = [as_crop(body) for own, value in found if (body := unseal(own, value))]
     strays.note_elsewhere(transaction, at.gallery_id, crops, now())
-    transaction.delete(*(at.crop_id(crop["crop_id"]) for crop in crops))
+    transaction.delete(*(at.crop_id(crop.crop_id) for crop in crops))
     for own, row in rows.items():
         transaction.delete(own, at.picture(row), *(at.vector(side, row) for side in range(sides)))
     return bool(found)
@@ -105,10 +105,11 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
     place = key("garbage at", "side", at.gallery_id, at.number, side)
     after_row = transaction.json(place) or 0
     crops = scan_crops(transaction, at, after_row, KEYS_AT_ONCE)
-    for row, _ in crops:
+    for crop in crops:
+        row = crop.row_id
         transaction.delete(at.vector(side, row), at.key("staged", side, row))
     if crops:
-        transaction.put_json(place, crops[-1][0])
+        transaction.put_json(place, crops[-1].row_id)
     else:
         transaction.delete(place)
     return bool(crops)

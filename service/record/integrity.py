@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.errors import ServiceError
-from service.record.crop_entries import CropEntry, Generation, StoredParts, read_parts
-from service.record.encoding import below, key, last_number
+from service.record.crop_entries import Contents, Generation, as_crop, read_contents
+from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, as_data, shown
 from service.record.gallery_entries import Entry, require_entry
-from service.record.restoring import replace
+from service.record.records import StoredCrop
+from service.record.restoring import replace_crops
 from service.record.verification import GalleryFound
 
 KEYS_AT_ONCE = 200
@@ -31,7 +32,7 @@ def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
             continue
         found = list(checked_crops(engine, entry))
         damage = tuple(one.what for one in found if isinstance(one, Damage))
-        whole = sum(isinstance(one, StoredParts) for one in found)
+        whole = sum(isinstance(one, Contents) for one in found)
         yield GalleryFound(entry.gallery_id, entry.name, whole, damage)
 
 
@@ -45,14 +46,14 @@ def entries(engine: Engine) -> Iterator[Entry | Damage]:
             yield Damage(f"{shown(own)} is not what was written")
 
 
-def checked_crops(engine: Engine, entry: Entry) -> Iterator[StoredParts | Damage]:
+def checked_crops(engine: Engine, entry: Entry) -> Iterator[Contents | Damage]:
     """A gallery's crops that are whole, and what is wrong with others."""
     reader, at, count = Reader(engine), Generation.searched(entry), 0
     for own, value in readable(engine, below(at.key("crop"))):
         count += 1
         try:
             body = reader.body(own, value)
-            yield from _checked(reader, at, entry.side, last_number(own), as_data(body))
+            yield from _checked(reader, at, entry.side, as_crop(body or b""))
         except ServiceError as error:
             yield Damage(getattr(error, "what", str(error)))
     if count != entry.crops:
@@ -79,18 +80,17 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
 
 
 def _checked(
-    reader: Reader, at: Generation, side: int, row: int, crop: CropEntry
-) -> Iterator[StoredParts | Damage]:
-    crop_id = crop["crop_id"]
-    (parts,) = read_parts(reader, at, side, [(row, crop)])
-    if as_data(reader.get([at.crop_id(crop_id)])[0]) != [row, crop["changes"]]:
-        yield Damage(f"crop {crop_id} is not found by its crop_id")
-    found_by = list(at.found_by(row, crop))
+    reader: Reader, at: Generation, side: int, crop: StoredCrop
+) -> Iterator[Contents | Damage]:
+    (contents,) = read_contents(reader, at, side, [crop], pictures=True, pinned=True)
+    if as_data(reader.get([at.crop_id(crop.crop_id)])[0]) != [crop.row_id, crop.changes]:
+        yield Damage(f"crop {crop.crop_id} is not found by its crop_id")
+    found_by = list(at.found_by(crop))
     there = reader.engine.scan([Scan(own, own + b"\0", 1) for own in found_by])
     for own, found in zip(found_by, there, strict=True):
         if not found:
-            yield Damage(f"crop {crop_id} is not found by {shown(own)}")
-    yield parts
+            yield Damage(f"crop {crop.crop_id} is not found by {shown(own)}")
+    yield contents
 
 
 def recover_in_place(engine: Engine) -> list[GalleryFound]:
@@ -103,7 +103,7 @@ def recover_in_place(engine: Engine) -> list[GalleryFound]:
     for found in damaged:
         entry = require_entry(Reader(engine), found.gallery_id)
         crops = (
-            one.archived() for one in checked_crops(engine, entry) if isinstance(one, StoredParts)
+            one.archived() for one in checked_crops(engine, entry) if isinstance(one, Contents)
         )
-        replace(engine, found.gallery_id, entry.embedding_fingerprint, crops)
+        replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
     return damaged

@@ -8,12 +8,12 @@ from typing import Any
 
 from gmn_client.models import Merge
 from service.record.crop_changes import CropChanges
-from service.record.crop_entries import CropEntry, Generation, read_crops
+from service.record.crop_entries import Generation, read_crops
 from service.record.crop_ids import new_crop_id
 from service.record.encoding import below, key, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import read_entry
-from service.record.records import Relabelling
+from service.record.records import Relabelling, StoredCrop
 from service.record.stored_values import as_text, now
 
 KEPT_FOR = timedelta(days=30)
@@ -48,12 +48,9 @@ class Merges:
             if entry is None or merge is None or merge["merged_at"] < _oldest():
                 return None
             change = CropChanges(transaction, entry)
-            crops = {
-                row: crop
-                for row, crop in _crops(transaction, change.at, merge["crop_ids"]).items()
-                if crop["identity"] == merge["into"]
-            }
-            labels = change.update(crops, identity=merge["identity"])
+            crops = _crops(transaction, change.at, merge["crop_ids"])
+            own = [crop for crop in crops if crop.identity == merge["into"]]
+            changed = change.update(own, identity=merge["identity"])
             transaction.delete(key(KIND, gallery_id, merge_id))
             # What had been merged into this identity before is found under it again.
             undone = set(merge["crop_ids"])
@@ -62,8 +59,8 @@ class Merges:
                     other["into"] = merge["identity"]
                     transaction.put_json(key(KIND, gallery_id, other_id), other)
             version = change.finish()
-            transaction.note("relabelled", gallery_id, version, sorted(crops))
-            return merge["identity"], Relabelling(version, labels)
+            transaction.note("relabelled", gallery_id, version, [one.row_id for one in changed])
+            return merge["identity"], Relabelling(version, tuple(one.label for one in changed))
 
         return transact(self._engine, rule)
 
@@ -114,9 +111,10 @@ def _entries(reader: Reader, gallery_id: int) -> Iterator[tuple[str, dict[str, A
         yield last_text(own, prefix), as_data(body)
 
 
-def _crops(reader: Reader, at: Generation, crop_ids: Sequence[str]) -> dict[int, CropEntry]:
+def _crops(reader: Reader, at: Generation, crop_ids: Sequence[str]) -> list[StoredCrop]:
     found = reader.get([at.crop_id(crop_id) for crop_id in crop_ids])
-    return read_crops(reader, at, [as_data(body)[0] for body in found if body is not None])
+    rows = sorted(as_data(body)[0] for body in found if body is not None)
+    return list(read_crops(reader, at, rows).values())
 
 
 def _merge(merge_id: str, entry: dict[str, Any]) -> Merge:

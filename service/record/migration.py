@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from gmn_client.models import JobProblem
 from service.record import jobs, strays
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import StoredParts
+from service.record.crop_entries import Contents
 from service.record.encoding import key
 from service.record.engine import Engine, Transaction, transact
 from service.record.galleries import NEXT_GALLERY, name_key
@@ -35,7 +35,7 @@ class OldGallery:
     """
 
     entry: Entry
-    crops: Iterable[StoredParts]
+    crops: Iterable[Contents]
     tombstones: Iterable[str] = ()
     snapshots: Sequence[Snapshot] = ()
     jobs: Sequence[tuple[Job, Sequence[JobProblem]]] = ()
@@ -95,13 +95,13 @@ def _migrate_gallery(gallery: OldGallery, engine: Engine) -> None:
     transact(engine, begin)
     for crops in _batches(gallery.crops, CROPS_AT_ONCE):
 
-        def put(transaction: Transaction, crops: list[StoredParts] = crops) -> None:
+        def put(transaction: Transaction, crops: list[Contents] = crops) -> None:
             now = read_entry(transaction, entry.gallery_id)
             if now is None:
                 return
             change = CropChanges(transaction, now)
             for crop in crops:
-                change.put(crop.entry, crop.vector, crop.picture)
+                change.put(crop.crop, crop.vector, crop.picture)
             change.put_sightings()
             put_entry(transaction, now)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as kept
 
 from gmn_client.models import RetentionFrom
 
@@ -58,13 +59,16 @@ class NewCrop:
     picture_elsewhere: bool = False
 
 
-@dataclass(frozen=True)
+@kept(frozen=True)
 class StoredCrop:
     """A crop's record without its picture and vector; `row_id` is never given out twice.
 
     Attributes:
         content_type: of the kept picture; None where none is kept.
         image_bytes: size of the kept picture.
+        inside: the picture is kept in the record; one with a `content_type` may be kept elsewhere.
+        changes: how often it was written anew. It stands beside the crop's row number too, so that
+            a record whose last change is lost is found out.
     """
 
     row_id: int
@@ -73,11 +77,18 @@ class StoredCrop:
     camera: str | None
     captured_at: datetime | None
     external_id: str | None
-    metadata: Mapping[str, Any] | None
+    metadata: dict[str, Any] | None
     sha256: str
     content_type: str | None
     image_bytes: int
     created_at: datetime
+    inside: bool = False
+    changes: int = 0
+
+    @property
+    def label(self) -> CropLabel:
+        """What a ranking shows of it."""
+        return CropLabel(self.row_id, self.crop_id, self.identity, self.camera, self.captured_at)
 
 
 @dataclass(frozen=True)
@@ -87,22 +98,6 @@ class ArchivedCrop:
     record: StoredCrop
     vector: NDArray[np.float32]
     picture: Picture | None
-
-    def as_new(self) -> NewCrop:
-        """What is stored to bring it back, under its id and with its age."""
-        record = self.record
-        return NewCrop(
-            picture=self.picture,
-            sha256=record.sha256,
-            vector=self.vector,
-            identity=record.identity,
-            camera=record.camera,
-            captured_at=record.captured_at,
-            external_id=record.external_id,
-            metadata=record.metadata,
-            crop_id=record.crop_id,
-            created_at=record.created_at,
-        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.data_dir import SNAPSHOTS
 from service.ops.durable import make_folder, sync
-from service.record.crop_entries import StoredParts, new_entry_of
+from service.record.crop_entries import Contents
 from service.record.encoding import below, key, last_number
 from service.record.engine import Reader, as_data, shown
 from service.record.gallery_entries import Entry
@@ -165,7 +165,7 @@ class Salvage:
             for own, body in self._bodies(below(prefix))
         ]
 
-    def _crops(self, entry: Entry, tombstones: set[str]) -> Iterator[StoredParts]:
+    def _crops(self, entry: Entry, tombstones: set[str]) -> Iterator[Contents]:
         became = self.recovered[entry.gallery_id]
         seen = set(tombstones)
         lost: list[str] = []
@@ -175,8 +175,8 @@ class Salvage:
             for one in checked_crops(self._engine, entry):
                 if isinstance(one, Damage):
                     lost.append(one.what)
-                elif one.entry["crop_id"] not in seen:
-                    seen.add(one.entry["crop_id"])
+                elif one.crop.crop_id not in seen:
+                    seen.add(one.crop.crop_id)
                     became.from_record += 1
                     yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
@@ -187,11 +187,8 @@ class Salvage:
                     if crop.record.crop_id not in seen:
                         seen.add(crop.record.crop_id)
                         became.from_snapshots += 1
-                        stored = new_entry_of(crop.as_new(), crop.record.crop_id)
-                        stored["content_type"] = crop.record.content_type
-                        stored["image_bytes"] = crop.record.image_bytes
                         picture = crop.picture.content if crop.picture else None
-                        yield StoredParts(0, stored, vector_bytes(crop.vector), picture)
+                        yield Contents(crop.record, vector_bytes(crop.vector), picture)
         became.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
 
     def _tombstones(self, gallery_id: int) -> set[str]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from gmn_client.models import JobProblem
-from service.record.crop_entries import CropEntry, StoredParts
+from service.record.crop_entries import Contents
 from service.record.gallery_entries import Entry
 from service.record.job_records import Job
 from service.record.key_records import SCOPES, ApiKey
 from service.record.migration import OldGallery, migrate
-from service.record.records import PublishedCalibration, Snapshot
+from service.record.records import PublishedCalibration, Snapshot, StoredCrop
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
 from service.record.stored_values import as_text, as_time
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
-CROP = tuple(name for name in CropEntry.__annotations__ if name not in ("inside", "changes"))
+CROP = tuple(
+    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
+)
 ROWS_AT_ONCE = 100
 KEYS_AT_ONCE = 1000
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,8 +64,7 @@ class OldRedis:
         """Every gallery."""
         for name, number in _pairs(self._ask("HGETALL", "gmn:names")):
             at = f"gmn:g:{number.decode()}"
-            fields = dict(_pairs(self._ask("HGETALL", at)))
-            kept = {one: value.decode() for one, value in fields.items()}
+            kept = {one: value.decode() for one, value in _pairs(self._ask("HGETALL", at))}
             days = kept.get("retention_days")
             yield OldGallery(
                 Entry(
@@ -127,21 +129,20 @@ class OldRedis:
             if one.decode() in galleries
         ]
 
-    def _crops(self, at: str, side: str) -> Iterator[StoredParts]:
+    def _crops(self, at: str, side: str) -> Iterator[Contents]:
         first = 0
         while rows := self._ask("ZRANGE", f"{at}rows", first, first + ROWS_AT_ONCE - 1):
             first += len(rows)
             for row in rows:
-                *fields, vector, picture = self._ask(
+                *values, vector, picture = self._ask(
                     "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
                 )
-                texts = (value.decode() if value is not None else None for value in fields)
+                texts = (value.decode() if value is not None else None for value in values)
                 entry: dict[str, Any] = dict(zip(CROP, texts, strict=True))
                 entry["image_bytes"] = int(entry["image_bytes"])
                 entry["content_type"] = entry["content_type"] or None
                 entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-                entry["inside"], entry["changes"] = picture is not None, 0
-                yield StoredParts(int(row), cast("CropEntry", entry), vector, picture)
+                yield Contents(StoredCrop(int(row), **entry), vector, picture)
 
     def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:
         found = dict(_pairs(self._ask("HGETALL", f"gmn:job:{job_id}")))

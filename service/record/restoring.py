@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import Failpoint, passed
 from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import Generation, all_rows
+from service.record.crop_entries import Generation, all_rows, as_crop
 from service.record.encoding import key, last_number
-from service.record.engine import Engine, Reader, Transaction, as_data, transact
+from service.record.engine import Engine, Reader, Transaction, transact
 from service.record.gallery_entries import Entry, put_entry, raise_version, require_entry
 from service.record.garbage import collect_garbage, discard, keep
 from service.record.records import ArchivedCrop
+from service.record.stored_values import vector_bytes
 
 # For how long an unfinished generation is kept between two parts of it.
 KEPT_MS = 600_000
@@ -25,7 +26,7 @@ BYTES_PER_PART = 16 * 1024**2
 RETRY_AFTER_S = 5
 
 
-def replace(
+def replace_crops(
     engine: Engine, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
 ) -> int:
     """Puts an archive's crops in the place of a gallery's own, at once; answers its version.
@@ -62,7 +63,7 @@ def _begin(transaction: Transaction, gallery_id: int) -> Entry:
     entry = require_entry(transaction, gallery_id)
     entry.generations += 1
     put_entry(transaction, entry)
-    filled = dataclasses.replace(
+    filled = replace(
         entry,
         at=entry.generations - 1,
         crops=0,
@@ -80,7 +81,7 @@ def _put(filled: Entry, crops: Sequence[ArchivedCrop], transaction: Transaction)
     """Adds crops to the generation; answers the entry with them counted."""
     entry = require_entry(transaction, filled.gallery_id)
     _hold(transaction, filled)
-    after = dataclasses.replace(filled)
+    after = replace(filled)
     # Rows are the gallery's: none is given out twice, in whichever generation.
     after.rows = entry.rows
     change = CropChanges(transaction, after)
@@ -88,7 +89,12 @@ def _put(filled: Entry, crops: Sequence[ArchivedCrop], transaction: Transaction)
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     for crop, tomb in zip(crops, gone, strict=True):
         if tomb is None:
-            change.insert(crop.as_new())
+            content_type, picture = None, None
+            if crop.picture is not None:
+                content_type, picture = crop.picture.content_type, crop.picture.content
+            size = len(picture or b"")
+            record = replace(crop.record, content_type=content_type, image_bytes=size)
+            change.put(record, vector_bytes(crop.vector), picture)
     change.put_sightings()
     entry.rows = after.rows
     put_entry(transaction, entry)
@@ -102,19 +108,19 @@ def _take_out_removed(engine: Engine, filled: Entry) -> Entry:
         return filled
     at = Generation.searched(filled)
     crops = [
-        (last_number(one), as_data(body)["crop_id"])
+        (last_number(one), as_crop(body).crop_id)
         for one, body in Reader(engine).every(all_rows(at))
     ]
     for first in range(0, len(crops), CROPS_PER_PART):
         part = crops[first : first + CROPS_PER_PART]
         filled = transact(engine, partial(_remove, filled, part))
-    return dataclasses.replace(filled, version=version)
+    return replace(filled, version=version)
 
 
 def _remove(filled: Entry, crops: Sequence[tuple[int, str]], transaction: Transaction) -> Entry:
     _hold(transaction, filled)
     gone = transaction.get([tombstone(filled.gallery_id, one) for _, one in crops])
-    after = dataclasses.replace(filled)
+    after = replace(filled)
     change = CropChanges(transaction, after)
     change.remove([row for (row, _), tomb in zip(crops, gone, strict=True) if tomb is not None])
     change.put_sightings()
@@ -130,7 +136,7 @@ def _switch(filled: Entry, embedding_fingerprint: str, transaction: Transaction)
     keep(transaction, "generation", *_named(filled))
     discard(transaction, "generation", *_named(entry))
     drop_calibrations(transaction, entry.gallery_id)
-    filled = dataclasses.replace(
+    filled = replace(
         filled,
         embedding_fingerprint=embedding_fingerprint,
         settings=entry.settings,

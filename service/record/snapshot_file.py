@@ -17,12 +17,13 @@ from secrets import token_hex
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.durable import make_folder, sync
 from service.ops.failpoints import Failpoint, passed
 from service.record.records import ArchivedCrop, Picture, StoredCrop
-from service.record.stored_values import as_text, as_time
 
 FORMAT = 1
 TABLES = """
@@ -208,14 +209,7 @@ def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
     stored = crop.record
-    record = json.dumps(
-        {
-            **vars(stored),
-            "captured_at": as_text(stored.captured_at) if stored.captured_at else None,
-            "created_at": as_text(stored.created_at),
-            "metadata": None if stored.metadata is None else dict(stored.metadata),
-        }
-    )
+    record = to_json(stored).decode()
     vector = np.asarray(crop.vector, "<f4").tobytes()
     picture = crop.picture.content if crop.picture else None
     checksum = _checksum(record, vector, picture)
@@ -223,16 +217,12 @@ def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
 
 
 def _archived(record: str, vector: bytes, picture: bytes | None) -> ArchivedCrop:
-    said = json.loads(record)
-    stored = StoredCrop(
-        **{
-            **said,
-            "captured_at": as_time(said["captured_at"]),
-            "created_at": as_time(said["created_at"]),
-        }
-    )
+    stored = _RECORD.validate_json(record)
     kept = None if picture is None else Picture(picture, stored.content_type or "")
     return ArchivedCrop(stored, np.frombuffer(vector, "<f4"), kept)
+
+
+_RECORD = TypeAdapter(StoredCrop)
 
 
 def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:

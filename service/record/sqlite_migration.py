@@ -6,25 +6,28 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.ops.durable import sync
 from service.ops.high_water import SUFFIX
-from service.record.crop_entries import CropEntry, StoredParts
+from service.record.crop_entries import Contents
 from service.record.gallery_entries import Entry
 from service.record.job_records import Job
 from service.record.key_records import SCOPES, ApiKey
 from service.record.migration import OldGallery, migrate
-from service.record.records import PublishedCalibration, Snapshot
+from service.record.records import PublishedCalibration, Snapshot, StoredCrop
 from service.record.sqlite_engine import SqliteEngine
 from service.record.stored_values import as_time
 
 FORMAT = 6
-CROP = tuple(name for name in CropEntry.__annotations__ if name not in ("inside", "changes"))
+CROP = tuple(
+    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
+)
 
 
 def migrate_file(path: Path) -> None:
@@ -131,7 +134,7 @@ class OldFile:
             for row in self._rows("SELECT * FROM stray_pictures")
         ]
 
-    def _crops(self, gallery_id: int, side: str) -> Iterator[StoredParts]:
+    def _crops(self, gallery_id: int, side: str) -> Iterator[Contents]:
         columns = ", ".join(f"crops.{name}" for name in CROP)
         rows = self._connection.execute(
             f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
@@ -143,10 +146,7 @@ class OldFile:
             entry = {name: row[name] for name in CROP}
             entry["content_type"] = entry["content_type"] or None
             entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-            entry["inside"], entry["changes"] = row["content"] is not None, 0
-            yield StoredParts(
-                row["row_id"], cast("CropEntry", entry), row["vector"], row["content"]
-            )
+            yield Contents(StoredCrop(row["row_id"], **entry), row["vector"], row["content"])
 
     def _job(self, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
         problems = [

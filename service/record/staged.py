@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 from service.ops.failpoints import Failpoint, passed
 from service.record.calibrations import drop_calibrations
-from service.record.crop_entries import (
-    Generation,
-    indexed_crops,
-    read_crops,
-    scan_crops,
-    stored_crop,
-)
+from service.record.crop_entries import Generation, read_contents, read_crops, scan_crops
 from service.record.encoding import below, last_number
 from service.record.engine import Engine, Reader, Transaction, transact
 from service.record.gallery_entries import (
@@ -67,14 +61,10 @@ class StagedVectors:
             crops = scan_crops(self._reader, at, after, CROPS_AT_ONCE)
             if not crops:
                 break
-            keys = [at.key("staged", entry.staged_side, row) for row, _ in crops]
+            keys = [at.key("staged", entry.staged_side, crop.row_id) for crop in crops]
             there = self._reader.get(keys)
-            missing += [
-                stored_crop(row, crop)
-                for (row, crop), one in zip(crops, there, strict=True)
-                if one is None
-            ]
-            after = crops[-1][0]
+            missing += [crop for crop, one in zip(crops, there, strict=True) if one is None]
+            after = crops[-1].row_id
         return missing[:limit]
 
     def count(self, gallery_id: int) -> int:
@@ -153,8 +143,9 @@ class StagedVectors:
         collect_garbage(self._engine)
 
     def _indexed(self, at: Generation, side: int, rows: Sequence[int]) -> Iterator[IndexedCrop]:
-        crops = sorted(read_crops(self._reader, at, rows).items())
-        return indexed_crops(self._reader, at, side, crops)
+        crops = list(read_crops(self._reader, at, rows).values())
+        for one in read_contents(self._reader, at, side, crops):
+            yield one.indexed()
 
 
 def _drop(transaction: Transaction, entry: Entry) -> None:

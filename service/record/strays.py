@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.record.crop_entries import CropEntry
 from service.record.encoding import key, lookup_key
 from service.record.engine import Reader, Scan, Transaction, as_data
-from service.record.records import StrayPicture
+from service.record.records import StoredCrop, StrayPicture
 
 
 def note(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], moment: str) -> None:
@@ -19,10 +18,10 @@ def note(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], mom
 
 
 def note_elsewhere(
-    transaction: Transaction, gallery_id: int, crops: Iterable[CropEntry], moment: str
+    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop], moment: str
 ) -> None:
     """Notes those pictures of crops about to be removed that lie outside the record."""
-    outside = [crop["crop_id"] for crop in crops if crop["content_type"] and not crop["inside"]]
+    outside = [crop.crop_id for crop in crops if crop.content_type and not crop.inside]
     note(transaction, gallery_id, outside, moment)
 
 

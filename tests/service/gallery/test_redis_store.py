@@ -70,7 +70,7 @@ def test_two_processes_write_one_gallery_and_nothing_is_lost(opened, store, gall
             versions.append(own.crops.remove(gallery, [gone]).version)
             kept[stays] = str(number)
         renamed = own.crops.relabel(gallery, str(number), f"new {number}")
-        assert len(renamed.row_ids) == 40
+        assert len(renamed.labels) == 40
         return [*versions, renamed.version], dict.fromkeys(kept, f"new {number}")
 
     with ThreadPoolExecutor(2) as pool:
@@ -299,7 +299,7 @@ def test_a_large_identity_is_renamed_and_removed_at_once(store, gallery):
         crops = [new_crop(first + one, "crowd") for one in range(150)]
         store.crops.enroll(gallery, EMBEDDER, crops)
     renamed = store.crops.relabel(gallery, "crowd", "many")
-    assert (len(renamed.row_ids), renamed.merged, renamed.version) == (450, False, 4)
+    assert (len(renamed.labels), renamed.merge_id, renamed.version) == (450, None, 4)
     older = store.crops.remove_older(gallery, NOON + timedelta(days=1), 220)
     assert (len(older.row_ids), older.version) == (220, 5)
     rest = store.crops.remove_identity(gallery, "many")
