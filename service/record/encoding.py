@@ -68,11 +68,8 @@ def seal(own_key: bytes, body: bytes) -> bytes:
     return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(_CHECKSUM, "big") + body
 
 
-def unseal(own_key: bytes, value: object) -> bytes | None:
+def unseal(own_key: bytes, value: bytes) -> bytes | None:
     """The body of a sealed value; None where it is not what was sealed under this key."""
-    if not isinstance(value, bytes):
-        # A damaged page of SQLite may give another type than was written.
-        return None
     body = value[_CHECKSUM:]
     return body if seal(own_key, body) == value else None
 

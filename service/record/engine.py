@@ -166,6 +166,9 @@ class Reader:
 
     def body(self, key: bytes, value: bytes | None, named: str = "") -> bytes | None:
         """What was sealed under a key."""
+        # A damaged page of SQLite may give another type than was written.
+        if not (isinstance(key, bytes) and isinstance(value, bytes | None)):
+            raise self.engine.damage("a key or its value is not what was written")
         if value is None or (not value and is_index(key)):
             return value
         body = unseal(key, value)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from service.record import strays
+from service.record.crop_entries import Generation, all_rows, as_crop
+from service.record.engine import Reader
+from service.record.gallery_entries import Entry
+from service.record.integrity import entries
+from service.record.small_records import Keys
 from service.record.snapshot_file import read_snapshot
+from service.record.sqlite_engine import SqliteEngine
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"
@@ -52,20 +58,24 @@ def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
 
 def keys_in(data_dir: Path) -> list[str]:
     """Ids of the API keys that a data directory keeps."""
-    place = f"file:{data_dir / 'galleries.sqlite3'}?mode=ro"
-    with contextlib.closing(sqlite3.connect(place, uri=True)) as database:
-        rows = database.execute("SELECT key_id FROM api_keys ORDER BY key_id")
-        return [key_id for (key_id,) in rows]
+    with _reading(data_dir) as engine:
+        return sorted(one.key_id for one in Keys(engine).all())
 
 
 def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
-    """Pictures that lie there without a crop, and that nobody will ever sweep up."""
-    place = f"file:{data_dir / 'galleries.sqlite3'}?mode=ro"
-    with contextlib.closing(sqlite3.connect(place, uri=True)) as database:
-        known = database.execute(
-            "SELECT crop_id FROM crops UNION SELECT crop_id FROM stray_pictures"
-        ).fetchall()
-    return {path.name for path in folder.glob("*/*")} - {crop_id for (crop_id,) in known}
+    """Pictures in the folder without a crop that no maintenance will ever remove."""
+    with _reading(data_dir) as engine:
+        reader = Reader(engine)
+        known = {one.crop_id for one in strays.until(reader, "9999", 1_000_000)}
+        for entry in entries(engine):
+            assert isinstance(entry, Entry)
+            crops = reader.every(all_rows(Generation.searched(entry)))
+            known |= {as_crop(body).crop_id for _, body in crops}
+    return {path.name for path in folder.glob("*/*")} - known
+
+
+def _reading(data_dir: Path) -> contextlib.closing[SqliteEngine]:
+    return contextlib.closing(SqliteEngine(data_dir / "galleries.sqlite3", only_read=True))
 
 
 def wait_for_jobs(client: httpx.Client) -> None:
