@@ -10,7 +10,6 @@ recipe is an error.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -18,12 +17,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from pydantic import BaseModel, ConfigDict
 
-from bench.figures import ROOT, condense
+from bench.figures import condense
+from bench.tables import ROOT
 from model.problems import InputProblem
 from training.datasets.registry import read_datasets
 from training.recipe import Recipe, read_recipe
@@ -59,10 +61,9 @@ class Plan(BaseModel):
     row: tuple[Row, ...]
 
 
-class Job(BaseModel):
+@dataclass(frozen=True)
+class Job:
     """One training of a plan and its measurement."""
-
-    model_config = ConfigDict(frozen=True)
 
     row: Row
     seed: int
@@ -96,21 +97,15 @@ def recipe_of(plan: Plan, job: Job, options: Sequence[str]) -> tuple[Recipe, lis
 
 
 def origin(recipe: Recipe, report: dict[str, Any]) -> dict[str, Any]:
-    """What made a row: commit and time of its training, hashes of recipe and initial weights.
-
-    Args:
-        recipe: the job's.
-        report: of the job's run, as `gmn train` wrote it.
-    """
+    """What made a row: commit and time of its training, hashes of recipe and initial weights."""
     weights = Path(recipe.initial_weights or "")
+    content = weights.read_bytes() if weights.is_file() else None
     return {
         "commit": report["provenance"]["commit"],
         "created_at": report["provenance"]["created_at"],
         "recipe_sha256": _recipe_digest(recipe),
-        "initial_weights": weights.name if weights.is_file() else recipe.initial_weights,
-        "initial_weights_sha256": (
-            hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-        ),
+        "initial_weights": recipe.initial_weights if content is None else weights.name,
+        "initial_weights_sha256": content and hashlib.sha256(content).hexdigest(),
     }
 
 
@@ -136,8 +131,7 @@ def run_job(
     """Trains and measures one job with the `gmn` command.
 
     Args:
-        plan: whose job it is.
-        job: what to run.
+        plan, job: what to run.
         specs: all data sets of the plan by their names, the one left out among them.
         options: further settings of this machine, such as initial weights.
         run: the run's folder.
@@ -148,25 +142,18 @@ def run_job(
     """
     recipe, settings = recipe_of(plan, job, options)
     train = ["train", plan.recipe, "--out", str(run), "--leave-out", job.left_out]
-    if (run / "recipe.json").exists():
-        train.append("--resume")
-    for spec in specs.values():
-        train += ["--data", spec]
-    for setting in settings:
-        train += ["--set", setting]
-    _gmn(*train)
+    train += ["--resume"] if (run / "recipe.json").exists() else []
+    train += [word for spec in specs.values() for word in ("--data", spec)]
+    _gmn(*train, *(word for setting in settings for word in ("--set", setting)))
     # Where nothing trains M-Net, its figures would be noise.
-    rankings = job.row.scorings
-    if not recipe.losses.gmn and not recipe.metric_fit.steps:
-        rankings = tuple(name for name in rankings if name not in ("mnet", "fused"))
-    evaluation = run / "unseen"
-    artefact = str(run / "model.safetensors")
-    asked = ["--scoring", ",".join(rankings), "--people", str(plan.people)]
-    asked += ["--out", str(evaluation), "--no-pictures"]
-    _gmn("evaluate", artefact, "--data", specs[job.left_out], *asked)
+    learnt = recipe.losses.gmn or recipe.metric_fit.steps
+    scorings = [name for name in job.row.scorings if learnt or name not in ("mnet", "fused")]
+    asked = ["--scoring", ",".join(scorings), "--people", str(plan.people), "--no-pictures"]
+    asked += ["--data", specs[job.left_out], "--out", str(run / "unseen")]
+    _gmn("evaluate", str(run / "model.safetensors"), *asked)
     reports = [
         json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        for folder in (run, evaluation)
+        for folder in (run, run / "unseen")
     ]
     return {
         "row": job.row.name,
@@ -177,27 +164,27 @@ def run_job(
     }
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(
+    plan_name: Annotated[str, typer.Argument(metavar="PLAN", help="One of bench/plans.")],
+    data: Annotated[list[str], typer.Option(metavar="SPEC")],
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where the runs are kept.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    left_out: Annotated[
+        str | None, typer.Option(metavar="DOMAIN", help="Only the jobs that leave this out.")
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR")] = RESULTS,
+) -> None:
     """Runs what is missing of a plan."""
-    parser = argparse.ArgumentParser(prog="python -m bench.ablation")
-    parser.add_argument("plan", choices=sorted(file.stem for file in PLANS.glob("*.toml")))
-    parser.add_argument("--data", action="append", required=True, metavar="SPEC")
-    parser.add_argument("--runs", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--left-out", metavar="DOMAIN", help="only the jobs that leave this out")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    asked = parser.parse_args(arguments)
-    plan = read_plan(asked.plan)
-    specs = {dataset.name: dataset.spec for dataset in read_datasets(asked.data)}
+    plan, options = read_plan(plan_name), set_ or []
+    specs = {dataset.name: dataset.spec for dataset in read_datasets(data)}
     for job in jobs(plan):
-        result = asked.results / asked.plan / f"{job.name}.json"
-        if asked.left_out not in (None, job.left_out):
+        result = results / plan_name / f"{job.name}.json"
+        if left_out not in (None, job.left_out):
             continue
-        if is_done(result, recipe_of(plan, job, asked.set)[0]):
-            continue
-        content = run_job(plan, job, specs, asked.set, asked.runs / job.name)
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if not is_done(result, recipe_of(plan, job, options)[0]):
+            content = run_job(plan, job, specs, options, runs / job.name)
+            result.parent.mkdir(parents=True, exist_ok=True)
+            result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _recipe_digest(recipe: Recipe) -> str:
@@ -209,4 +196,4 @@ def _gmn(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)

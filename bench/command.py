@@ -13,7 +13,7 @@ from service.commands.common import JsonOption, output
 if TYPE_CHECKING:
     from bench.result import BenchResult
 
-NAMES = ("metrics", "embed", "query", "serve", "train")
+NAMES = ("embed", "query", "serve", "train")
 
 
 def bench(
@@ -56,15 +56,10 @@ def bench(
 
 
 def _run(name: str, artefact: str | None, device: str) -> BenchResult:
-    if name == "metrics":
-        from bench.metrics import bench_metrics
-
-        return bench_metrics()
     if name == "train":
         from bench.train import bench_train
 
         return bench_train(device)
-    from bench.serve import NAMES as SERVING
     from bench.serve import bench_serving
 
-    return bench_serving(SERVING[name], artefact)
+    return bench_serving(name, artefact)

@@ -9,19 +9,13 @@ figures in `docs/figures/unseen.json` and writes the table between the page's ma
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from model.problems import InputProblem
+from bench.tables import FIGURES, percent, table, write_into_page
 from model.provenance import Provenance
 
-ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / "docs" / "figures"
-README = ROOT / "README.md"
-RESULTS_PAGE = ROOT / "docs" / "results.md"
-PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
 FOUND = "found at 1%"
 UNSEEN, HELD_OUT, SEEN = "unseen domain", "held-out identities", "seen in training"
@@ -44,44 +38,51 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
         label: what the report's artefact is called in the table.
         report: what `gmn evaluate --out` wrote to `report.json`.
     """
-    provenance = report["provenance"]
-    trained_on = {data["name"] for data in provenance["data"]}
     rows = []
     for dataset in report["datasets"]:
-        people = HELD_OUT if report["split"] == "held-out" else SEEN
-        if not dataset.get("seen_because", dataset["name"] in trained_on):
-            people = _unseen(provenance)
-        elif not dataset.get("seen_in_training", True):
-            people = HELD_OUT
-        for peer, rankings in ((False, dataset["scorings"]), (True, dataset["peers"])):
-            for name, found in rankings.items():
-                row = {
-                    "model": name if peer else label,
-                    "data": dataset["name"],
-                    "people": READY_MADE if peer else people,
-                    "queries": dataset["queries"],
-                    "gallery": dataset["gallery"],
-                    "identities": dataset["identities"],
-                    "scoring": "cosine" if peer else name,
-                    "metrics": _with_interval(found["metrics"]),
-                }
-                differences = dataset.get("differences", {})
-                paired = differences.get(f"{name} - cosine")
-                if paired and not peer:
-                    row["differences"] = _with_interval(paired)
-                ahead = {
-                    f"{label}, {pair.removesuffix(f' - {name}')}": _with_interval(values)
-                    for pair, values in differences.items()
-                    if peer and pair.endswith(f" - {name}")
-                }
-                if ahead:
-                    row["ahead"] = ahead
-                if half := found.get("half_enrolled"):
-                    rate = half["detection_rate"]
-                    row["found"] = [rate[end] for end in ("mean", "low", "high")]
-                    row["enrolled"] = half["enrolled"]
-                rows.append(row)
+        differences = dataset.get("differences", {})
+        rows += [
+            _row(label, name, found, dataset, _people(report, dataset), differences)
+            for name, found in dataset["scorings"].items()
+        ]
+        for name, found in dataset["peers"].items():
+            row = _row(name, "cosine", found, dataset, READY_MADE, {})
+            ahead = {
+                f"{label}, {pair.removesuffix(f' - {name}')}": _with_interval(values)
+                for pair, values in differences.items()
+                if pair.endswith(f" - {name}")
+            }
+            rows.append(row | ({"ahead": ahead} if ahead else {}))
     return rows
+
+
+def _row(
+    model: str,
+    scoring: str,
+    found: dict[str, Any],
+    dataset: dict[str, Any],
+    people: str,
+    differences: dict[str, Any],
+) -> dict[str, Any]:
+    row = {"model": model, "data": dataset["name"], "people": people}
+    row |= {name: dataset[name] for name in ("queries", "gallery", "identities")}
+    row |= {"scoring": scoring, "metrics": _with_interval(found["metrics"])}
+    if paired := differences.get(f"{scoring} - cosine"):
+        row["differences"] = _with_interval(paired)
+    if half := found.get("half_enrolled"):
+        row["found"] = [half["detection_rate"][end] for end in ("mean", "low", "high")]
+        row["enrolled"] = half["enrolled"]
+    return row
+
+
+def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
+    """How far the artefact knows the people of a data set."""
+    trained_on = {data["name"] for data in report["provenance"]["data"]}
+    if not dataset.get("seen_because", dataset["name"] in trained_on):
+        return _unseen(report["provenance"])
+    if report["split"] == "held-out" or not dataset.get("seen_in_training", True):
+        return HELD_OUT
+    return SEEN
 
 
 def _unseen(provenance: dict[str, Any]) -> str:
@@ -154,91 +155,54 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _bench_table(rows: list[dict[str, Any]]) -> str:
     phases = ("decode", "queue", "embed", "search", "rerank", "total")
-    lines = [
-        "| bench | network | ratio, of rounds | served/s | bare/s | client ms | "
-        + " | ".join(f"{name} ms" for name in phases)
-        + " |",
-        "|---|---|---|---|---|---|" + "---|" * len(phases),
-    ]
+    figures = ("served", "bare", "client_ms")
+    lines = []
     for row in rows:
         low, high = row["spread"]
+        taken = row["service_ms"] or {}
         cells = [row["bench"], row["backbone"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
-        cells += [f"{row[name]:.1f}" for name in ("served", "bare", "client_ms")]
-        taken = row["service_ms"]
-        cells += [f"{taken[name]:.1f}" if taken else "–" for name in phases]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells += [f"{row[name]:.1f}" for name in figures]
+        lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
+    titles = ("bench", "network", "ratio, of rounds", "served/s", "bare/s", "client ms")
+    return table((*titles, *(f"{name} ms" for name in phases)), lines)
 
 
 def _served_table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| step | crops | per second | ms per query | Rank-1 | mAP | answered match, right |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ("step", "crops", "per second", "ms per query", *METRICS, "answered match, right")
+    lines = []
     for row in rows:
-        cells = [row["step"], f"{row['crops']:,}", f"{row['per_second']:.0f}"]
+        asked: list[str | None] = [None] * 4
         if "ms_per_query" in row:
-            matches = row["verdicts"]["match"]
-            cells += [
+            asked = [
                 f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
                 f"{100 * row['rank_1']:.1f}",
-                "–" if row["mAP"] is None else f"{100 * row['mAP']:.1f}",
-                f"{matches:,}, {row['matches_right']:,}",
+                None if row["mAP"] is None else f"{100 * row['mAP']:.1f}",
+                f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
             ]
-        else:
-            cells += ["–"] * 4
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([row["step"], f"{row['crops']:,}", f"{row['per_second']:.0f}", *asked])
+    return table(titles, lines)
 
 
 def _ranking_table(rows: list[dict[str, Any]]) -> str:
     """A row per model and data set, and a column per metric and scoring."""
-    scorings = list(dict.fromkeys(row["scoring"] for row in rows))
     groups: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         group = groups.setdefault((row["data"], row["queries"], row["model"]), {})
         group[row["scoring"]] = row
-    columns = [(title, scoring) for title in METRICS for scoring in scorings]
-    if any("found" in row for row in rows):
-        columns += [(FOUND, scoring) for scoring in scorings]
-    lines = [
-        "| data | model | " + " | ".join(f"{title} {scoring}" for title, scoring in columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
+    titles = [*METRICS, *([FOUND] if any("found" in row for row in rows) else [])]
+    scorings = dict.fromkeys(row["scoring"] for row in rows)
+    columns = [(title, scoring) for title in titles for scoring in scorings]
+    lines = []
     for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):
-        some = next(iter(by_scoring.values()))
-        figures = {
-            (title, scoring): row["metrics"].get(title, row.get("found"))
-            for scoring, row in by_scoring.items()
-            for title in (*METRICS, FOUND)
-        }
-        cells = [_percent(own) if (own := figures.get(column)) else "–" for column in columns]
-        lines.append(f"| {data}, {some['people']} | {model} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        people = next(iter(by_scoring.values()))["people"]
+        cells = [_figure(by_scoring.get(scoring), title) for title, scoring in columns]
+        lines.append([f"{data}, {people}", model, *cells])
+    return table(["data", "model", *(" ".join(column) for column in columns)], lines)
 
 
-def replace_table(text: str, name: str, table: str) -> str:
-    """A page with the table between its two markers replaced.
-
-    Raises:
-        InputProblem: when the markers are not there.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise InputProblem(f"the page has no markers <!-- {name} --> and <!-- /{name} -->")
-    return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
-
-
-def page_of(name: str) -> Path:
-    """The page that has a table's markers: the README, or that of results or performance.
-
-    Raises:
-        InputProblem: when none has.
-    """
-    for page in (README, RESULTS_PAGE, PERFORMANCE_PAGE):
-        if f"<!-- {name} -->" in page.read_text(encoding="utf-8"):
-            return page
-    raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
+def _figure(row: dict[str, Any] | None, title: str) -> str | None:
+    own = row and (row.get("found") if title == FOUND else row["metrics"].get(title))
+    return percent(own) if own else None
 
 
 def main(arguments: list[str]) -> None:
@@ -259,20 +223,13 @@ def write_table(name: str, rows: list[dict[str, Any]]) -> None:
     Raises:
         InputProblem: when no page has the table's markers.
     """
-    page = page_of(name)
+    write_into_page(name, markdown(rows))
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    text = page.read_text(encoding="utf-8")
-    page.write_text(replace_table(text, name, markdown(rows)), encoding="utf-8")
 
 
 def _rate(printed: dict[str, Any], what: str) -> float:
     return round(float(printed[f"{what}_per_second"]), 1)
-
-
-def _percent(interval: list[float]) -> str:
-    mean, low, high = (100 * value for value in interval)
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -12,39 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from bench.ablation import PLANS, RESULTS, Plan, read_plan
-from bench.figures import ROOT, replace_table
+from bench.tables import percent, table, write_into_page
 
-PAGE = ROOT / "docs" / "results.md"
 SCORINGS = ("cosine", "mnet", "fused", "k_reciprocal", "k_reciprocal_mnet")
-HEADER = ("data", "row", "seeds")
 
 
-def table(plan: Plan, folder: Path) -> str:
-    """A plan's table in Markdown: a line per domain and row, mAP and Rank-1 per ranking.
+def markdown(plan: Plan, folder: Path) -> str:
+    """A plan's table: a line per domain and row, mAP and Rank-1 per ranking.
 
     With one seed the brackets are the 95% bootstrap interval over queries; with several the figure
     is their mean and the brackets the lowest and the highest seed.
     """
-    found = _figures(folder)
+    found = _metrics(folder)
     scorings = [name for name in SCORINGS if any(key[2] == name for key in found)]
     columns = [(title, name) for title in ("mAP", "Rank-1") for name in scorings]
-    lines = [
-        "| " + " | ".join([*HEADER, *(f"{title} {name}" for title, name in columns)]) + " |",
-        "|" + "---|" * (len(HEADER) + len(columns)),
-    ]
-    data = list(dict.fromkeys(key[0] for key in found))
+    rows = []
+    data = dict.fromkeys(key[0] for key in found)
     for name in sorted(data, key=lambda name: ("held-out" in name, name)):
         for row in plan.row:
             of_row = {key[2]: runs for key, runs in found.items() if key[:2] == (name, row.name)}
-            if not of_row:
-                continue
-            seeds = len(next(iter(of_row.values())))
-            cells = [_cell(title, of_row.get(scoring, [])) for title, scoring in columns]
-            lines.append(f"| {name} | {row.name} | {seeds} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            if of_row:
+                seeds = len(next(iter(of_row.values())))
+                cells = [_cell(title, of_row.get(scoring, [])) for title, scoring in columns]
+                rows.append((name, row.name, seeds, *cells))
+    titles = [f"{title} {name}" for title, name in columns]
+    return table(("data", "row", "seeds", *titles), rows)
 
 
-def _figures(folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+def _metrics(folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     """Metrics of every seed, by (data, row, ranking)."""
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for file in sorted(folder.glob("*.json")):
@@ -57,27 +52,13 @@ def _figures(folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     return found
 
 
-def _cell(title: str, runs: list[dict[str, Any]]) -> str:
-    if not runs:
-        return "–"
-    means = [100 * run[title][0] for run in runs]
-    low, high = min(means), max(means)
-    if len(runs) == 1:
-        low, high = (100 * end for end in runs[0][title][1:])
-    return f"{sum(means) / len(means):.1f} [{low:.1f}, {high:.1f}]"
-
-
-def page(text: str, results: Path = RESULTS) -> str:
-    """The results page with every plan's table as the JSON has it."""
-    for plan in sorted(file.stem for file in PLANS.glob("*.toml")):
-        text = replace_table(text, plan, table(read_plan(plan), results / plan))
-    return text
-
-
-def main() -> None:
-    """Writes the tables into docs/results.md."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+def _cell(title: str, runs: list[dict[str, Any]]) -> str | None:
+    if len(runs) < 2:
+        return percent(runs[0][title]) if runs else None
+    means = [run[title][0] for run in runs]
+    return percent([sum(means) / len(means), min(means), max(means)])
 
 
 if __name__ == "__main__":
-    main()
+    for name in sorted(file.stem for file in PLANS.glob("*.toml")):
+        write_into_page(name, markdown(read_plan(name), RESULTS / name))

@@ -136,23 +136,6 @@ def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any
     return found
 
 
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """The table of docs/calibration.md: obtained, in per cent, with its 95% interval."""
-    lines = [
-        "| artefact | data | N | scoring | searches | people | obtained | 95% interval |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        for scoring in (one for one in SCORINGS if one in result):
-            found = result[scoring]
-            rate, low, high = (f"{100 * value:.2f}" for value in found["obtained"])
-            lines.append(
-                f"| {result['artefact']} | {result['data']} | {result['gallery']:,} | {scoring} "
-                f"| {found['searches']:,} | {found['people']} | {rate} | {low}–{high} |"
-            )
-    return "\n".join(lines)
-
-
 def main(
     artefact: Annotated[str, typer.Option(help="A file, or bundled.")],
     data: Annotated[list[str], typer.Option(metavar="KIND:PATH", help="People under two cameras.")],

@@ -13,16 +13,17 @@ folder of runs that `gmn train --protocol lodo` makes.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
-from bench.figures import READY_MADE, condense, page_of, write_table
+from bench.figures import READY_MADE, condense, write_table
+from bench.tables import page_of
 from model.artefact import Artefact, load_artefact
 from model.precision import choose_device
 from model.problems import InputProblem
@@ -36,68 +37,79 @@ from training.evaluation.report_page import write_report
 from training.evaluation.request import EvaluationRequest
 from training.evaluation.unseen import artefact_files, trained_on
 
-REPORT = "report.json"
-
 
 class KeptPeer(Peer):
     """A peer that keeps its features of the crops that it was last shown, by data set."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self._kept: dict[str, tuple[tuple[CropRecord, ...], NDArray[np.float32]]] = {}
+        self._kept: dict[str, tuple[list[str], NDArray[np.float32]]] = {}
 
     def embed(
         self, records: Sequence[CropRecord], progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Features of crops, `(n, d)` float32, in the order of the records."""
-        own = tuple(records)
-        shown, features = self._kept.get(own[0].dataset, ((), np.empty(0, np.float32)))
-        if not _same(shown, own):
-            features = super().embed(records, progress)
-            self._kept[own[0].dataset] = (own, features)
+        name, sources = records[0].dataset, [record.source for record in records]
+        if name not in self._kept or self._kept[name][0] != sources:
+            self._kept[name] = sources, super().embed(records, progress)
         elif progress:
-            progress(len(own))
-        return features
+            progress(len(sources))
+        return self._kept[name][1]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(
+    name: Annotated[str, typer.Argument(help="Of the table.")],
+    data: Annotated[list[str], typer.Option(metavar="KIND:PATH")],
+    artefact: Annotated[list[str], typer.Option(metavar="LABEL=ARTEFACT")],
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are kept.")],
+    peer: Annotated[list[Path] | None, typer.Option(help=".xml or .onnx")] = None,
+    split: Annotated[Literal["all", "held-out"], typer.Option()] = "all",
+    left_out: Annotated[
+        bool, typer.Option("--left-out", help="Each artefact on sets it was not trained on.")
+    ] = False,
+    people: Annotated[int | None, typer.Option(help="At most so many of each set.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+) -> None:
     """Measures what the command line names and writes the table.
 
     Raises:
         InputProblem: for an artefact, a peer or a data set that cannot be read, and where no page
             has the table's markers.
     """
-    asked = _parser().parse_args(arguments)
-    page_of(asked.name)
-    datasets = read_datasets(asked.data)
+    page_of(name)
+    datasets = read_datasets(data)
     request = EvaluationRequest(
         scorings=None,
-        held_out=asked.split == "held-out",
+        held_out=split == "held-out",
         multi_shot=None,
-        peers=[KeptPeer(file) for file in asked.peer],
+        peers=[KeptPeer(file) for file in peer or []],
         premise=False,
         page=False,
         pictures=False,
-        device=choose_device(asked.device),
-        people=asked.people,
+        device=choose_device(device),
+        people=people,
     )
     rows = []
-    for word in asked.artefact:
-        label, equals, name = word.partition("=")
+    for word in artefact:
+        label, equals, source = word.partition("=")
         if not equals:
             raise InputProblem(f"--artefact {word}: write it as LABEL=ARTEFACT")
-        files = artefact_files([name])
+        files = artefact_files([source])
         for stem, file in files.items():
-            folder, loaded = asked.runs / label, load_artefact(file)
-            if len(files) > 1:
-                folder /= stem
-            own = _left_out(stem, loaded, datasets) if asked.left_out else datasets
+            folder = runs / label / stem if len(files) > 1 else runs / label
+            loaded = load_artefact(file)
+            own = _left_out(stem, loaded, datasets) if left_out else datasets
             if not _is_measured(folder, loaded, request, own):
                 make_folder(folder)
                 report, _ = request.measure(stem, loaded, own, progress_bar)
                 write_report(folder, report)
-            rows += condense(label, json.loads((folder / REPORT).read_text(encoding="utf-8")))
-    write_table(asked.name, artefacts_first(without_repeats(rows)))
+            rows += condense(label, _report(folder))
+    write_table(name, artefacts_first(without_repeats(rows)))
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _left_out(name: str, artefact: Artefact, datasets: Sequence[Dataset]) -> list[Dataset]:
@@ -111,73 +123,43 @@ def _left_out(name: str, artefact: Artefact, datasets: Sequence[Dataset]) -> lis
     return found
 
 
-def without_repeats(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+def without_repeats(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with each peer once: measured beside several artefacts, its figures are the same."""
-    found: dict[tuple[object, ...], dict[str, object]] = {}
+    found: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("data", "queries", "gallery", "model", "scoring"))
         known = found.setdefault(key, row)
-        if known is not row and isinstance(known.get("ahead"), dict):
-            known["ahead"] = {**known["ahead"], **row.get("ahead", {})}  # type: ignore[dict-item]
+        if known is not row and "ahead" in known:
+            known["ahead"] = known["ahead"] | row.get("ahead", {})
     return list(found.values())
 
 
-def artefacts_first(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+def artefacts_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of each data set together, in which ready-made models follow the artefacts."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(row["data"] for row in rows))}
-    return sorted(rows, key=lambda row: (order[row["data"]], row["people"] == READY_MADE))
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
 
 
 def _is_measured(
     folder: Path, artefact: Artefact, request: EvaluationRequest, datasets: Sequence[Dataset]
 ) -> bool:
     """Whether a folder has the report of this artefact on these sets, beside these peers."""
-    file = folder / REPORT
-    if not file.is_file():
+    if not (folder / "report.json").is_file():
         return False
-    report = json.loads(file.read_text(encoding="utf-8"))
-    people = {own["name"]: own["identities"] for own in report["datasets"]}
+    report = _report(folder)
+    peers = {peer.name for peer in request.peers}
+    identities = {
+        dataset.name: len({record.identity for record in search.records})
+        for dataset, search in request.searches(artefact, datasets)
+    }
     return (
         report["artefact_fingerprint"] == artefact.description.artefact_fingerprint
         and report["split"] == ("held-out" if request.held_out else "all")
         and [own["spec"] for own in report["datasets"]] == [own.spec for own in datasets]
-        and all(
-            set(own["peers"]) == {peer.name for peer in request.peers} for own in report["datasets"]
-        )
-        and all(count == people[name] for name, count in _people(artefact, request, datasets))
+        and all(set(own["peers"]) == peers for own in report["datasets"])
+        and {own["name"]: own["identities"] for own in report["datasets"]} == identities
     )
-
-
-def _people(
-    artefact: Artefact, request: EvaluationRequest, datasets: Sequence[Dataset]
-) -> list[tuple[str, int]]:
-    """How many people each set is to be searched with."""
-    return [
-        (dataset.name, len({record.identity for record in search.records}))
-        for dataset, search in request.searches(artefact, datasets)
-    ]
-
-
-def _same(one: Sequence[CropRecord], other: Sequence[CropRecord]) -> bool:
-    """Whether two lists are of the same crops, in the same order."""
-    return [record.source for record in one] == [record.source for record in other]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="of the table")
-    parser.add_argument("--data", action="append", required=True, help="KIND:PATH; repeatable")
-    parser.add_argument("--artefact", action="append", required=True, help="LABEL=ARTEFACT")
-    parser.add_argument("--peer", action="append", type=Path, default=[], help=".xml or .onnx")
-    parser.add_argument("--runs", type=Path, required=True, help="where the reports are kept")
-    parser.add_argument("--split", choices=("all", "held-out"), default="all")
-    parser.add_argument(
-        "--left-out", action="store_true", help="each artefact on sets that it was not trained on"
-    )
-    parser.add_argument("--people", type=int, default=None, help="at most so many of each set")
-    parser.add_argument("--device", default="auto")
-    return parser
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)

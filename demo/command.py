@@ -83,7 +83,7 @@ def _write(findings: Findings, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     page = (out / "index.html").resolve()
     page.write_text(render_page(findings, SHOWN_KNOWN, SHOWN_STRANGERS), encoding="utf-8")
-    draw_picture(findings.shown(PICTURED_KNOWN, PICTURED_STRANGERS)).save(out / "ranking.png")
+    draw_picture(findings.sample(PICTURED_KNOWN, PICTURED_STRANGERS)).save(out / "ranking.png")
     return page
 
 

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from demo.people import DrawnCrop
-from gmn_client.answers import SearchVerdict, Verdict
-
-
-@dataclass(frozen=True)
-class RankedPicture:
-    """One row of a ranking with its picture.
-
-    Attributes:
-        rank: from 1.
-        crop: the gallery's crop.
-        right: whether it shows who was asked for.
-        probability: 0 to 1, or None where the row was not scored.
-        verdict: the service's own on this row, or None.
-    """
-
-    rank: int
-    crop: DrawnCrop
-    right: bool
-    probability: float | None
-    verdict: Verdict | None
+from gmn_client.answers import ModelInfo, QueryAnswer, RankedCrop
+from gmn_client.models import CalibrationState
+from service.commands.sources import SourceCrop
 
 
 @dataclass(frozen=True)
@@ -36,39 +18,34 @@ class Finding:
     Attributes:
         query: who was asked for.
         enrolled: whether the gallery knows this person.
-        verdict: the service's answer.
-        ranking: the first rows of the service's ranking, best first.
-        ranked: ranking metrics of the whole ranking, 0 to 1 by name; None for a stranger.
-        cosine: the same of the candidates ordered by cosine.
-        thresholds: version of the thresholds that gave the verdict.
-        calibration: what made them: `artefact`, the model's own calibration, or `own`.
-        milliseconds: the service's own time for the query.
+        answer: the service's.
+        shown: the first rows of the ranking, best first, each with the gallery's crop.
+        metrics: ranking metrics, 0 to 1 by name, of the whole ranking by the artefact's default
+            scoring and by `cosine`; None for a stranger.
     """
 
-    query: DrawnCrop
+    query: SourceCrop
     enrolled: bool
-    verdict: SearchVerdict
-    ranking: tuple[RankedPicture, ...]
-    ranked: Mapping[str, float] | None
-    cosine: Mapping[str, float] | None
-    thresholds: str
-    calibration: str
-    milliseconds: float
+    answer: QueryAnswer
+    shown: Sequence[tuple[RankedCrop, SourceCrop]]
+    metrics: Mapping[str, Mapping[str, float] | None]
 
     @property
-    def right_first(self) -> bool:
-        """Whether the best row shows this person."""
-        return bool(self.ranking) and self.ranking[0].right
+    def name(self) -> str:
+        """The person's name in the gallery, if any."""
+        return str(self.query.identity) if self.enrolled else "a stranger"
 
     @property
     def outcome(self) -> str:
         """The answer judged, in a word or two."""
-        if self.verdict == "uncertain":
+        verdict, results = self.answer.verdict, self.answer.results
+        if verdict == "uncertain":
             return "unsure"
         if not self.enrolled:
-            return "false alarm" if self.verdict == "match" else "right: nobody"
-        if self.verdict == "match":
-            return "found" if self.right_first else "wrong person"
+            return "false alarm" if verdict == "match" else "right: nobody"
+        if verdict == "match":
+            right = bool(results) and results[0].identity == self.query.identity
+            return "found" if right else "wrong person"
         return "missed"
 
     @property
@@ -77,54 +54,30 @@ class Finding:
         return self.outcome in ("found", "right: nobody")
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What the verdicts were made by.
-
-    Attributes:
-        operating_point: such as `far_1e-2`.
-        asked: its rate, the share of strangers who may be answered `match`, 0 to 1.
-        state: of the gallery's calibration after the last query.
-        searches: how many searches the gallery's calibration had seen by then.
-    """
-
-    operating_point: str
-    asked: float
-    state: str
-    searches: int
+def matched(findings: Sequence[Finding]) -> int:
+    """The number of queries that are answered `match`."""
+    return sum(one.answer.verdict == "match" for one in findings)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All queries, with the counts around them.
+    """All queries, with what they were asked of.
 
     Attributes:
         findings: one per query, in the order they were asked.
         seed: of the drawing, the order and the choice of who is shown.
-        crops: how many were enrolled.
-        people: of how many people.
-        cameras: under how many cameras.
-        enroll_seconds: how long that took.
-        calibration: what the verdicts were made by.
-        artefact: its name.
-        terms: under what terms its weights may be used.
-        scoring: the artefact's default, which ranks.
-        model: the embedder's fingerprint.
-        device: where the service computes.
+        gallery: the enrolled crops.
+        enroll_seconds: the time that enrolling them took.
+        calibration: the gallery's after the last query.
+        model: the served artefact's own description.
     """
 
-    findings: tuple[Finding, ...]
+    findings: Sequence[Finding]
     seed: int
-    crops: int
-    people: int
-    cameras: int
+    gallery: Sequence[SourceCrop]
     enroll_seconds: float
-    calibration: Calibration
-    artefact: str
-    terms: str
-    scoring: str
-    model: str
-    device: str
+    calibration: CalibrationState
+    model: ModelInfo
 
     @property
     def known(self) -> list[Finding]:
@@ -136,75 +89,58 @@ class Findings:
         """Queries for people who are not."""
         return [one for one in self.findings if not one.enrolled]
 
-    def metric(self, name: str, by: str) -> float:
-        """Mean of a ranking metric over the known people, 0 to 1.
+    @property
+    def people(self) -> int:
+        """The number of enrolled people."""
+        return len({crop.identity for crop in self.gallery})
 
-        Args:
-            name: `rank_1` or `mAP`.
-            by: the ranking's `scoring`, or `cosine`.
-        """
-        figures: Iterable[Mapping[str, float] | None] = (
-            one.cosine if by == "cosine" else one.ranked for one in self.known
-        )
-        values = [own[name] for own in figures if own is not None]
-        return sum(values) / max(1, len(values))
+    @property
+    def cameras(self) -> int:
+        """The number of cameras that they are enrolled from."""
+        return len({crop.camera for crop in self.gallery})
 
     @property
     def scorings(self) -> tuple[str, ...]:
         """What is measured: the ranking's scoring, and cosine beside it."""
-        return tuple(dict.fromkeys((self.scoring, "cosine")))
+        return tuple(dict.fromkeys((self.model.default_scoring, "cosine")))
 
-    @property
-    def unmatched(self) -> int:
-        """How many of the known are not answered `match`."""
-        return sum(one.verdict != "match" for one in self.known)
+    def metric(self, name: str, scoring: str) -> float:
+        """Mean of `rank_1` or `mAP` over the known people, 0 to 1."""
+        values = [own[name] for one in self.known if (own := one.metrics[scoring]) is not None]
+        return sum(values) / max(1, len(values))
+
+    def count(self, outcome: str) -> int:
+        """The number of queries with an outcome."""
+        return sum(one.outcome == outcome for one in self.findings)
 
     @property
     def unsure(self) -> int:
-        """How many of the known are answered `uncertain`."""
-        return sum(one.verdict == "uncertain" for one in self.known)
+        """The number of known people who are answered `uncertain`."""
+        return sum(one.outcome == "unsure" for one in self.known)
 
-    @property
-    def wrong_person(self) -> int:
-        """How many of the known are answered `match` with another person first."""
-        return sum(one.outcome == "wrong person" for one in self.known)
-
-    @property
-    def false_alarms(self) -> int:
-        """How many strangers are answered `match`."""
-        return sum(one.outcome == "false alarm" for one in self.strangers)
-
-    @property
-    def thresholds(self) -> int:
-        """How many versions of the thresholds gave the verdicts."""
-        return len({one.thresholds for one in self.findings})
-
-    def by_calibration(self) -> list[tuple[str, list[Finding], list[Finding]]]:
+    def by_calibration(self) -> dict[str, tuple[list[Finding], list[Finding]]]:
         """Known people's and strangers' queries by the state of the calibration that judged them.
 
         In the order in which the states first came up.
         """
-        states = dict.fromkeys(one.calibration for one in self.findings)
-        return [
-            (
-                state,
-                [one for one in self.known if one.calibration == state],
-                [one for one in self.strangers if one.calibration == state],
-            )
-            for state in states
-        ]
+        states = dict.fromkeys(one.answer.calibration.state for one in self.findings)
+        known, strangers = (
+            {s: [one for one in some if one.answer.calibration.state == s] for s in states}
+            for some in (self.known, self.strangers)
+        )
+        return {state: (known[state], strangers[state]) for state in states}
 
     @property
     def milliseconds(self) -> float:
         """Mean time of a query in the service."""
-        return sum(one.milliseconds for one in self.findings) / max(1, len(self.findings))
+        return sum(one.answer.timing_ms.total for one in self.findings) / max(1, len(self.findings))
 
     @property
     def crops_per_second(self) -> float:
-        """Enrolment's pace."""
-        return self.crops / max(self.enroll_seconds, 1e-9)
+        """Enrollment's pace."""
+        return len(self.gallery) / max(self.enroll_seconds, 1e-9)
 
-    def shown(self, known: int, strangers: int) -> list[Finding]:
+    def sample(self, known: int, strangers: int) -> list[Finding]:
         """A sample drawn by the seed without regard to the answers: first the known."""
         draw = random.Random(self.seed)
         groups = ((self.known, known), (self.strangers, strangers))

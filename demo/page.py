@@ -8,7 +8,10 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from demo.findings import Finding, Findings, RankedPicture
+from demo.findings import Finding, Findings, matched
+from demo.story import ASKED, OPERATING_POINT
+from gmn_client.answers import RankedCrop
+from service.commands.sources import SourceCrop
 
 VERDICT_WORDS = {
     "match": "match",
@@ -27,7 +30,9 @@ def render_page(findings: Findings, known: int, strangers: int) -> str:
         known, strangers: how many queries of each to show; the figures count all of them.
     """
     template = Template((files("demo") / "page.html").read_text(encoding="utf-8"))
-    shown = findings.shown(known, strangers)
+    shown = findings.sample(known, strangers)
+    model = findings.model
+    embedder = model.embedding_fingerprint[:12]
     return template.substitute(
         lead=escape(" ".join((setting(findings), judging(findings)))),
         figures="".join(_figure(value, name) for value, name in figures(findings)),
@@ -35,9 +40,7 @@ def render_page(findings: Findings, known: int, strangers: int) -> str:
         chosen=escape(chosen(findings, known, strangers)),
         known=_cards(one for one in shown if one.enrolled),
         strangers=_cards(one for one in shown if not one.enrolled),
-        footer=escape(
-            f"{served(findings)} Embedder {findings.model}, computed on {findings.device}."
-        ),
+        footer=escape(f"{served(findings)} Embedder {embedder}, computed on {model.device}."),
     )
 
 
@@ -46,11 +49,17 @@ def figures(findings: Findings) -> list[tuple[str, str]]:
     known, strangers = len(findings.known), len(findings.strangers)
     return [
         (
-            f"{findings.unmatched} of {known}",
+            f"{known - matched(findings.known)} of {known}",
             f"known people not answered match ({findings.unsure} of these uncertain)",
         ),
-        (f"{findings.wrong_person} of {known}", "known people answered match as another person"),
-        (f"{findings.false_alarms} of {strangers}", "strangers answered match (false alarms)"),
+        (
+            f"{findings.count('wrong person')} of {known}",
+            "known people answered match as another person",
+        ),
+        (
+            f"{matched(findings.strangers)} of {strangers}",
+            "strangers answered match (false alarms)",
+        ),
         *(
             (f"{findings.metric(name, by):.1%}", f"{title} with {ranked_by}, {known} queries")
             for name, title in (("rank_1", "Rank-1"), ("mAP", "mAP"))
@@ -64,47 +73,45 @@ def figures(findings: Findings) -> list[tuple[str, str]]:
 def setting(findings: Findings) -> str:
     """Who was enrolled, and who was asked for in which order."""
     return (
-        f"{findings.crops} crops of {findings.people} drawn people from {findings.cameras} cameras "
-        f"enrolled; one more camera asks for {len(findings.known)} of them and for "
+        f"{len(findings.gallery)} crops of {findings.people} drawn people from {findings.cameras} "
+        f"cameras enrolled; one more camera asks for {len(findings.known)} of them and for "
         f"{len(findings.strangers)} strangers, in a mixed order of seed {findings.seed}."
     )
 
 
 def served(findings: Findings) -> str:
     """Which artefact was served, and under which terms."""
-    return f"Artefact {findings.artefact}: {findings.terms}"
+    model = findings.model
+    return f"Artefact {model.artefact}: {model.provenance.get('terms', 'unknown')}"
 
 
 def judging(findings: Findings) -> str:
     """What the verdicts were made by."""
-    made = findings.calibration
-    expected = made.asked * len(findings.strangers)
+    fitted, strangers = findings.calibration, len(findings.strangers)
     phases = "; ".join(
         f"{'the model' if state == 'artefact' else 'the gallery'}'s thresholds: "
-        f"{sum(one.verdict == 'match' for one in known)} of {len(known)} known people and "
-        f"{sum(one.verdict == 'match' for one in strangers)} of {len(strangers)} strangers matched"
-        for state, known, strangers in findings.by_calibration()
+        f"{matched(known)} of {len(known)} known people and {matched(others)} of {len(others)} "
+        "strangers matched"
+        for state, (known, others) in findings.by_calibration().items()
     )
     return (
-        f"Operating point {made.operating_point}: {made.asked:.0%} of strangers may be answered "
-        f"match, {expected:.1f} of {len(findings.strangers)}. By {phases}. The model's thresholds "
+        f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "
+        f"{ASKED * strangers:.1f} of {strangers}. By {phases}. The model's thresholds "
         "do not fit every camera; a gallery gets its own from about 20 searches on. After the last "
-        f"query the gallery's calibration was '{made.state}', with {made.searches} searches."
+        f"query the gallery's calibration was '{fitted.state}', with {fitted.searches} searches."
     )
 
 
 def comparison(findings: Findings) -> str:
     """What the difference between the scorings is worth."""
-    rank_1, precision = (
-        100 * (findings.metric(name, findings.scoring) - findings.metric(name, "cosine"))
-        for name in ("rank_1", "mAP")
-    )
-    difference = (
-        ""
-        if findings.scoring == "cosine"
-        else f"{SCORING_WORDS[findings.scoring]} minus cosine: Rank-1 {rank_1:+.1f}, mAP "
-        f"{precision:+.1f} points. "
-    )
+    scoring, difference = findings.model.default_scoring, ""
+    if scoring != "cosine":
+        rank_1, precision = (
+            100 * (findings.metric(name, scoring) - findings.metric(name, "cosine"))
+            for name in ("rank_1", "mAP")
+        )
+        words = SCORING_WORDS[scoring]
+        difference = f"{words} minus cosine: Rank-1 {rank_1:+.1f}, mAP {precision:+.1f} points. "
     return (
         f"{difference}One query is "
         f"{100 / max(1, len(findings.known)):.1f} points of Rank-1, and drawn people show nothing "
@@ -130,29 +137,29 @@ def _cards(findings: Iterable[Finding]) -> str:
 
 
 def _card(finding: Finding) -> str:
-    who = escape(finding.query.identity) if finding.enrolled else "a stranger"
-    tone = "good" if finding.good else "unsure" if finding.verdict == "uncertain" else "bad"
-    rows = "".join(_row(row) for row in finding.ranking)
+    who, answer = escape(finding.name), finding.answer
+    tone = "good" if finding.good else "unsure" if answer.verdict == "uncertain" else "bad"
+    rows = "".join(_row(row, crop, finding) for row, crop in finding.shown)
     return f"""<article class="query">
-<div class="asked">{_image(finding.query.png, f"query: {who}")}
-<p><strong>{who}</strong><br>asked by {escape(finding.query.camera)}</p></div>
+<div class="asked">{_image(finding.query, f"query: {who}")}
+<p><strong>{who}</strong><br>asked by {escape(str(finding.query.camera))}</p></div>
 <div class="answer"><header>
-<span class="pill {tone}">{VERDICT_WORDS[finding.verdict]}</span>
-<span>{escape(finding.outcome)}</span><span>{finding.milliseconds:.0f} ms</span></header>
+<span class="pill {tone}">{VERDICT_WORDS[answer.verdict]}</span>
+<span>{escape(finding.outcome)}</span><span>{answer.timing_ms.total:.0f} ms</span></header>
 <ol class="ranking">{rows}</ol></div>
 </article>"""
 
 
-def _row(row: RankedPicture) -> str:
+def _row(row: RankedCrop, crop: SourceCrop, finding: Finding) -> str:
+    right = "right" if row.identity == finding.query.identity else "wrong"
     sure = "–" if row.probability is None else f"{row.probability:.1%}"
     return (
-        f'<li class="{"right" if row.right else "wrong"}">'
-        f"{_image(row.crop.png, f'rank {row.rank}: {row.crop.identity}')}"
+        f'<li class="{right}">{_image(crop, f"rank {row.rank}: {row.identity}")}'
         f"<p><b>{row.rank}.</b> {sure}</p>"
-        f'<p class="who">{escape(row.crop.identity)} · {escape(row.crop.camera)}</p></li>'
+        f'<p class="who">{escape(str(row.identity))} · {escape(str(row.camera))}</p></li>'
     )
 
 
-def _image(png: bytes, description: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
+def _image(crop: SourceCrop, description: str) -> str:
+    data = base64.b64encode(crop.read()).decode("ascii")
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'

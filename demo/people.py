@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
+from gmn import read_spec
+from gmn_client import Client
+from model.problems import InputProblem
+from service.commands.bulk import enroll_crops
+from service.commands.common import progress_bar
 from service.commands.sources import SourceCrop
-from training.datasets.record import CropRecord
-from training.datasets.synthetic import draw_people
-
-
-@dataclass(frozen=True)
-class DrawnCrop:
-    """One drawn crop as an image file.
-
-    Attributes:
-        name: where in the drawing it is from.
-        identity, camera: who and where.
-        png: the file's bytes.
-    """
-
-    name: str
-    identity: str
-    camera: str
-    png: bytes
-
-    def as_source(self) -> SourceCrop:
-        """The crop as the client enrolls it."""
-        return SourceCrop(self.name, lambda: self.png, self.identity, self.camera)
 
 
 @dataclass(frozen=True)
@@ -43,11 +24,11 @@ class Cast:
         strangers: the same of people who are not enrolled.
     """
 
-    gallery: tuple[DrawnCrop, ...]
-    known: tuple[DrawnCrop, ...]
-    strangers: tuple[DrawnCrop, ...]
+    gallery: tuple[SourceCrop, ...]
+    known: tuple[SourceCrop, ...]
+    strangers: tuple[SourceCrop, ...]
 
-    def in_mixed_order(self, seed: int) -> list[DrawnCrop]:
+    def in_mixed_order(self, seed: int) -> list[SourceCrop]:
         """All queries, known people and strangers mixed; the same seed gives the same order.
 
         A service that fits its thresholds to searches depends on their order, so an order by kind
@@ -67,27 +48,33 @@ def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
         strangers: how many are not.
         cameras: how many there are, 2 or more; the first one asks, the others fill the gallery.
     """
-    drawn = draw_people(
-        seed, domains=1, identities_per_domain=people + strangers, cameras_per_domain=cameras
-    )
-    known = set(drawn.identities[:people])
-    first = drawn.cameras[0]
-    asking: dict[str, CropRecord] = {}
-    for record in drawn.records:
-        if record.camera == first:
-            asking.setdefault(record.identity, record)
+    spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
+    crops = list(read_spec(spec))
+    known = sorted({str(crop.identity) for crop in crops})[:people]
+    first = min(str(crop.camera) for crop in crops)
+    asking: dict[str | None, SourceCrop] = {}
+    for crop in crops:
+        if crop.camera == first:
+            asking.setdefault(crop.identity, crop)
     return Cast(
-        gallery=tuple(
-            _encode(record)
-            for record in drawn.records
-            if record.identity in known and record.camera != first
-        ),
-        known=tuple(_encode(record) for who, record in asking.items() if who in known),
-        strangers=tuple(_encode(record) for who, record in asking.items() if who not in known),
+        tuple(crop for crop in crops if crop.identity in known and crop.camera != first),
+        tuple(crop for identity, crop in asking.items() if identity in known),
+        tuple(crop for identity, crop in asking.items() if identity not in known),
     )
 
 
-def _encode(record: CropRecord) -> DrawnCrop:
-    file = io.BytesIO()
-    Image.fromarray(record.decode()).save(file, "PNG")
-    return DrawnCrop(record.source, record.identity, record.camera, file.getvalue())
+def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceCrop]:
+    """Enrolls drawn crops; returns them by crop id.
+
+    Raises:
+        InputProblem: if the service refuses one.
+    """
+    enrolled: dict[str, SourceCrop] = {}
+    with progress_bar() as progress:
+        task = progress.add_task("Enrolling", total=len(crops))
+        for crop, sent in enroll_crops(client, crops):
+            if sent.problem is not None:
+                raise InputProblem(f"{crop.name}: {sent.problem.detail}")
+            enrolled[sent.crop_id] = crop
+            progress.advance(task)
+    return enrolled

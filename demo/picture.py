@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.findings import Finding, RankedPicture
+from demo.findings import Finding
 from demo.page import VERDICT_WORDS
+from service.commands.sources import SourceCrop
 
 CROP = (96, 192)
 GAP, MARGIN, FRAME, CAPTION = 14, 28, 5, 30
@@ -36,32 +37,27 @@ def draw_picture(findings: Sequence[Finding], ranks: int = 6) -> Image.Image:
 
 
 def _draw_row(sheet: Image.Image, top: int, finding: Finding, ranks: int) -> None:
-    draw = ImageDraw.Draw(sheet)
-    tone = GOOD if finding.good else UNSURE if finding.verdict == "uncertain" else BAD
-    who = finding.query.identity if finding.enrolled else "a stranger"
-    draw.text((MARGIN, top + 58), VERDICT_WORDS[finding.verdict], tone, _font(22))
+    draw, verdict = ImageDraw.Draw(sheet), finding.answer.verdict
+    tone = GOOD if finding.good else UNSURE if verdict == "uncertain" else BAD
+    draw.text((MARGIN, top + 58), VERDICT_WORDS[verdict], tone, _font(22))
     draw.text((MARGIN, top + 88), finding.outcome, SOFT, _font(15))
-    draw.text((MARGIN, top + 110), f"query: {who}", SOFT, _font(15))
-    left = MARGIN + LABEL
-    _paste(sheet, left, top, finding.query.png)
-    left += CROP[0] + 3 * GAP
-    for ranked in finding.ranking[:ranks]:
-        _draw_result(sheet, left, top, ranked)
+    draw.text((MARGIN, top + 110), f"query: {finding.name}", SOFT, _font(15))
+    left, bottom = MARGIN + LABEL, top + CROP[1]
+    _paste(sheet, left, top, finding.query)
+    left += 2 * GAP
+    for row, crop in finding.shown[:ranks]:
         left += CROP[0] + GAP
+        _paste(sheet, left, top, crop)
+        colour = GOOD if row.identity == finding.query.identity else BAD
+        corners = (left, top, left + CROP[0] - 1, bottom - 1)
+        draw.rectangle(corners, outline=colour, width=FRAME)
+        sure = "–" if row.probability is None else f"{row.probability:.1%}"
+        draw.text((left, bottom + 5), f"{row.rank}.  {sure}", INK, _font(15))
 
 
-def _draw_result(sheet: Image.Image, left: int, top: int, ranked: RankedPicture) -> None:
-    draw = ImageDraw.Draw(sheet)
-    _paste(sheet, left, top, ranked.crop.png)
-    corners = (left, top, left + CROP[0] - 1, top + CROP[1] - 1)
-    draw.rectangle(corners, outline=GOOD if ranked.right else BAD, width=FRAME)
-    sure = "–" if ranked.probability is None else f"{ranked.probability:.1%}"
-    draw.text((left, top + CROP[1] + 5), f"{ranked.rank}.  {sure}", INK, _font(15))
-
-
-def _paste(sheet: Image.Image, left: int, top: int, png: bytes) -> None:
-    with Image.open(io.BytesIO(png)) as crop:
-        resized = crop.convert("RGB").resize(CROP, Image.Resampling.LANCZOS)
+def _paste(sheet: Image.Image, left: int, top: int, crop: SourceCrop) -> None:
+    with Image.open(io.BytesIO(crop.read())) as drawn:
+        resized = drawn.convert("RGB").resize(CROP, Image.Resampling.LANCZOS)
     sheet.paste(resized, (left, top))
 
 

@@ -7,8 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from demo.findings import Findings, RankedPicture
+from demo.findings import Finding, Findings, matched
 from demo.page import VERDICT_WORDS, chosen, comparison, figures, judging, served, setting
+from demo.story import OPERATING_POINT
+from gmn_client.answers import RankedCrop
 
 TOP = 5
 
@@ -22,14 +24,14 @@ def show_findings(console: Console, findings: Findings, known: int, strangers: i
         known, strangers: how many queries of each to show.
     """
     table = Table("query", *(f"{rank}." for rank in range(1, TOP + 1)), "answer", "judged")
-    for finding in findings.shown(known, strangers):
+    for finding in findings.sample(known, strangers):
         colour = "green" if finding.good else "red"
-        rows = [_row(row) for row in finding.ranking[:TOP]]
+        rows = [_row(row, finding) for row in finding.answer.results[:TOP]]
         table.add_row(
-            finding.query.identity if finding.enrolled else "a stranger",
+            finding.name,
             *rows,
             *[""] * (TOP - len(rows)),
-            VERDICT_WORDS[finding.verdict],
+            VERDICT_WORDS[finding.answer.verdict],
             f"[{colour}]{finding.outcome}[/]",
         )
     console.print(f"{served(findings)}\n{setting(findings)}", soft_wrap=True)
@@ -41,45 +43,47 @@ def show_findings(console: Console, findings: Findings, known: int, strangers: i
     console.print(f"\n{judging(findings)}\n{comparison(findings)}", soft_wrap=True)
 
 
-def _row(row: RankedPicture) -> str:
-    colour, mark = ("green", "✓") if row.right else ("red", "✗")
+def _row(row: RankedCrop, finding: Finding) -> str:
+    right = row.identity == finding.query.identity
+    colour, mark = ("green", "✓") if right else ("red", "✗")
     sure = "" if row.probability is None else f" {row.probability:.0%}"
     return f"[{colour}]{mark}{sure}[/]"
 
 
 def figures_of(findings: Findings) -> dict[str, Any]:
     """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
+    known, strangers, model = findings.known, findings.strangers, findings.model
     return {
-        "artefact": findings.artefact,
-        "terms": findings.terms,
-        "scoring": findings.scoring,
+        "artefact": model.artefact,
+        "terms": str(model.provenance.get("terms", "unknown")),
+        "scoring": model.default_scoring,
         "seed": findings.seed,
-        "crops": findings.crops,
+        "crops": len(findings.gallery),
         "people": findings.people,
         "cameras": findings.cameras,
         "queries": len(findings.findings),
         **{
-            f"{title}_{by}": findings.metric(name, by)
-            for name, title in (("rank_1", "rank_1"), ("mAP", "map"))
+            f"{name.lower()}_{by}": findings.metric(name, by)
+            for name in ("rank_1", "mAP")
             for by in findings.scorings
         },
-        "known": len(findings.known),
-        "known_not_matched": findings.unmatched,
+        "known": len(known),
+        "known_not_matched": len(known) - matched(known),
         "known_uncertain": findings.unsure,
-        "known_matched_as_another": findings.wrong_person,
-        "strangers": len(findings.strangers),
-        "false_alarms": findings.false_alarms,
+        "known_matched_as_another": findings.count("wrong person"),
+        "strangers": len(strangers),
+        "false_alarms": matched(strangers),
         "by_calibration": {
             state: {
-                "known": len(known),
-                "known_matched": sum(one.verdict == "match" for one in known),
-                "strangers": len(strangers),
-                "strangers_matched": sum(one.verdict == "match" for one in strangers),
+                "known": len(some),
+                "known_matched": matched(some),
+                "strangers": len(others),
+                "strangers_matched": matched(others),
             }
-            for state, known, strangers in findings.by_calibration()
+            for state, (some, others) in findings.by_calibration().items()
         },
-        "operating_point": findings.calibration.operating_point,
-        "threshold_versions": findings.thresholds,
+        "operating_point": OPERATING_POINT,
+        "threshold_versions": len({one.answer.calibration_version for one in findings.findings}),
         "calibration_state": findings.calibration.state,
         "calibration_searches": findings.calibration.searches,
         "ms_per_query": round(findings.milliseconds, 3),

@@ -17,10 +17,9 @@ from PIL import Image
 from playwright.sync_api import FilePayload, ViewportSize, sync_playwright
 
 from demo.command import CAMERAS, serve_command
-from demo.people import draw_cast
+from demo.people import draw_cast, enroll_all
 from gmn_client import Client
 from model.problems import InputProblem
-from service.commands.bulk import enroll_crops
 from service.commands.common import local_service
 
 SEED, PEOPLE = 20_260, 60
@@ -49,10 +48,8 @@ def take_screenshot(artefact: str, file: Path, people: int = PEOPLE, seed: int =
         command = serve_command(artefact, Path(scratch) / "data")
         with local_service(command, Path(scratch) / "service.log") as url:
             with Client(url) as client:
-                for crop, one in enroll_crops(client, (crop.as_source() for crop in cast.gallery)):
-                    if one.problem is not None:
-                        raise InputProblem(f"{crop.name}: {one.problem.detail}")
-            shot = _photograph(url, chromium, asked.png)
+                enroll_all(client, cast.gallery)
+            shot = _photograph(url, chromium, asked.read())
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)

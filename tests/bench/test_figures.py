@@ -5,16 +5,8 @@ import re
 
 import pytest
 
-from bench.figures import (
-    FIGURES,
-    README,
-    condense,
-    condense_bench,
-    condense_served,
-    markdown,
-    page_of,
-    replace_table,
-)
+from bench.figures import condense, condense_bench, condense_served, markdown
+from bench.tables import FIGURES, ROOT, page_of, replace_table
 from model.problems import InputProblem
 
 STORED = sorted(FIGURES.glob("*.json"))
@@ -156,5 +148,5 @@ def test_a_page_shows_the_stored_figures(path) -> None:
 
 
 def test_every_table_of_the_readme_has_stored_figures() -> None:
-    names = re.findall(r"<!-- /(\w+) -->", README.read_text(encoding="utf-8"))
+    names = re.findall(r"<!-- /(\w+) -->", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert {path.stem for path in STORED} >= set(names)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from bench.premise import KEPT, table
-from bench.results import PAGE
+from bench.premise import KEPT, markdown
+from bench.tables import page_of
 
 
 def test_the_page_shows_what_the_json_holds() -> None:
-    assert table(json.loads(KEPT.read_text(encoding="utf-8"))) in PAGE.read_text(encoding="utf-8")
+    page = page_of("premise").read_text(encoding="utf-8")
+    assert markdown(json.loads(KEPT.read_text(encoding="utf-8"))) in page
 
 
 def test_a_gap_is_told_in_both_spaces_beside_what_chance_shows() -> None:
@@ -19,7 +20,7 @@ def test_a_gap_is_told_in_both_spaces_beside_what_chance_shows() -> None:
         "mmd_by_chance": 0.001,
     }
     gap = {"domains": ["lobby", "roof"], "instance": space, "pair": {**space, "mmd": 0.005}}
-    assert table({"gaps": [gap]}).splitlines()[2:] == [
+    assert markdown({"gaps": [gap]}).splitlines()[2:] == [
         "| lobby – roof | instance | 90.0 [80.0, 95.0] | 20.00 | 1.00 | 20.0 |",
         "| lobby – roof | pair | 90.0 [80.0, 95.0] | 5.00 | 1.00 | 5.0 |",
     ]

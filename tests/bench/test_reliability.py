@@ -7,9 +7,11 @@ import re
 
 import pytest
 
-from bench.reliability import FIGURES, PAGE, ROOT, markdown
+from bench.reliability import RUNS, markdown
+from bench.tables import ROOT
 
-STORED = sorted(FIGURES.glob("*.json"))
+STORED = sorted(RUNS.glob("*.json"))
+PAGE = ROOT / "docs" / "reliability.md"
 
 
 @pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)

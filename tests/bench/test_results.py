@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from bench.ablation import PLANS, Job, is_done, jobs, origin, read_plan, recipe_of
-from bench.results import PAGE, page, table
+from bench.ablation import PLANS, RESULTS, Job, is_done, jobs, origin, read_plan, recipe_of
+from bench.results import markdown
+from bench.tables import page_of
 from model.problems import InputProblem
 from training.recipe import read_recipe
 
 PLAN_NAMES = sorted(file.stem for file in PLANS.glob("*.toml"))
 
 
-def test_the_results_page_shows_what_the_json_holds() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert page(text) == text
+@pytest.mark.parametrize("name", PLAN_NAMES)
+def test_the_results_page_shows_what_the_json_holds(name: str) -> None:
+    table = markdown(read_plan(name), RESULTS / name)
+    shown = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+    assert shown in page_of(name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PLAN_NAMES)
@@ -50,7 +53,7 @@ def test_one_seed_shows_its_interval_and_several_their_mean_and_ends(tmp_path: P
     write_job(tmp_path, "Baseline", 0, 0.2)
     write_job(tmp_path, "Baseline", 1, 0.4)
     write_job(tmp_path, "+ CSIP", 0, 0.3)
-    lines = table(read_plan("msfl"), tmp_path).splitlines()
+    lines = markdown(read_plan("msfl"), tmp_path).splitlines()
     assert lines[0] == "| data | row | seeds | mAP cosine | Rank-1 cosine |"
     assert lines[2].startswith("| cuhk03_p1, left out | Baseline | 2 | 30.0 [20.0, 40.0] |")
     assert lines[3].startswith("| cuhk03_p1, left out | + CSIP | 1 | 30.0 [20.0, 40.0] |")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
-from bench import figures
-from bench.standings import main
+from bench import figures, standings, tables
 from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
 from training.datasets.registry import read_dataset
@@ -18,12 +18,16 @@ from training.recipe import read_recipe
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("README", "RESULTS_PAGE", "PERFORMANCE_PAGE"):
-        monkeypatch.setattr(figures, name, tmp_path / f"{name}.md")
-        (tmp_path / f"{name}.md").write_text("")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
     monkeypatch.setattr(figures, "FIGURES", tmp_path / "figures")
     (tmp_path / "README.md").write_text("before\n<!-- all -->\n<!-- /all -->\nafter\n")
     return tmp_path / "README.md"
+
+
+def main(words: list[str]) -> None:
+    command = typer.Typer()
+    command.command()(standings.main)
+    command(words, standalone_mode=False)
 
 
 def test_each_artefact_and_peer_has_a_row_and_nothing_is_measured_twice(

@@ -13,10 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 import gmn
-from demo.findings import Calibration, Finding, Findings
+from demo.findings import Finding, Findings
 from demo.page import judging
-from demo.people import Cast, DrawnCrop
-from gmn_client.answers import Verdict
+from demo.people import Cast
+from gmn_client.answers import ModelInfo, QueryAnswer, Verdict
+from gmn_client.models import CalibrationState
+from service.commands.sources import SourceCrop
 
 FEW = ["--people", "5", "--strangers", "2"]
 
@@ -31,14 +33,20 @@ def children_of(process_id: int) -> list[int]:
     return [int(child) for child in children.read_text().split()]
 
 
-def crop(identity: str) -> DrawnCrop:
-    return DrawnCrop(identity, identity, "c0", b"")
+def crop(identity: str) -> SourceCrop:
+    return SourceCrop(identity, bytes, identity, "c0")
 
 
 def answered(
     identity: str, enrolled: bool, verdict: Verdict, calibration: str = "artefact"
 ) -> Finding:
-    return Finding(crop(identity), enrolled, verdict, (), None, None, "1", calibration, 1.0)
+    state = CalibrationState.model_construct(state=calibration)
+    answer = QueryAnswer.model_construct(verdict=verdict, results=[], calibration=state)
+    return Finding(crop(identity), enrolled, answer, (), {})
+
+
+def found(findings: tuple[Finding, ...], seed: int, calibration: CalibrationState) -> Findings:
+    return Findings(findings, seed, (), 1.0, calibration, ModelInfo.model_construct())
 
 
 def test_the_demo_ends_with_a_page_that_shows_every_ranking(
@@ -112,21 +120,8 @@ def test_known_people_and_strangers_are_asked_in_a_mixed_order_that_the_seed_giv
 def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
     def shown(seed: int, verdict: Verdict) -> list[str]:
         findings = tuple(answered(one, one < "s", verdict) for one in "abcdefghstuvwxyz")
-        found = Findings(
-            findings,
-            seed,
-            16,
-            8,
-            3,
-            1.0,
-            Calibration("far_1e-2", 0.01, "off", 0),
-            "a",
-            "t",
-            "mnet",
-            "m",
-            "cpu",
-        )
-        return [one.query.identity for one in found.shown(3, 2)]
+        off = CalibrationState(state="off")
+        return [one.query.name for one in found(findings, seed, off).sample(3, 2)]
 
     chosen = shown(1, "match")
     assert len(set(chosen)) == 5
@@ -143,21 +138,8 @@ def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
         answered("t", False, "no_match", "own"),
         answered("u", False, "uncertain", "own"),
     )
-    found = Findings(
-        findings,
-        1,
-        16,
-        8,
-        3,
-        1.0,
-        Calibration("far_1e-2", 0.01, "own", 32),
-        "a",
-        "t",
-        "mnet",
-        "m",
-        "cpu",
-    )
-    assert judging(found).startswith(
+    own = CalibrationState(state="own", searches=32)
+    assert judging(found(findings, 1, own)).startswith(
         "Operating point far_1e-2: 1% of strangers may be answered match, 0.0 of 3. By the model's "
         "thresholds: 1 of 1 known people and 1 of 1 strangers matched; the gallery's thresholds: 0 "
         "of 1 known people and 0 of 2 strangers matched."

@@ -1,0 +1,61 @@
+"""Markdown tables, and the pages that show them between the markers `<!-- NAME -->`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from model.problems import InputProblem
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "docs" / "figures"
+RESULTS_PAGE = ROOT / "docs" / "results.md"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; an empty cell is a dash."""
+    lines = [header, *(["–" if cell is None else str(cell) for cell in row] for row in rows)]
+    written = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "---|" * len(header), *written[1:]])
+
+
+def percent(interval: Sequence[float]) -> str:
+    """Mean and ends of an interval of shares, in per cent."""
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def replace_table(text: str, name: str, markdown: str) -> str:
+    """A page with the table between its two markers replaced.
+
+    Raises:
+        InputProblem: when the markers are not there.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise InputProblem(f"the page has no markers <!-- {name} --> and <!-- /{name} -->")
+    return pattern.sub(lambda found: f"{found[1]}{markdown}\n{found[2]}", text)
+
+
+def page_of(name: str) -> Path:
+    """The page that has a table's markers: the README or one of the documents.
+
+    Raises:
+        InputProblem: when none has.
+    """
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if f"<!-- {name} -->" in page.read_text(encoding="utf-8"):
+            return page
+    raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
+
+
+def write_into_page(name: str, markdown: str) -> None:
+    """Writes a table into the page that has its markers.
+
+    Raises:
+        InputProblem: when none has.
+    """
+    page = page_of(name)
+    text = replace_table(page.read_text(encoding="utf-8"), name, markdown)
+    page.write_text(text, encoding="utf-8")
