@@ -1,4 +1,5 @@
-# `make demo` shows the product, `make test` proves it; both set everything up by themselves.
+# `make demo` shows the product, `make test` tests it in some minutes, `make test-all` wholly; each sets
+# everything up by itself.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Tests run side by side, one a core; more threads in each would only wait for one another.
@@ -8,13 +9,18 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo test compose-test mutations torture power-cut load soak fuzz check lint format clean
+.PHONY: demo test test-slow test-all compose-test mutations torture power-cut load soak fuzz check lint format clean
 
 demo: .venv/ready
 	$(BIN)/gmn demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not slow"
+
+test-slow: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m slow
+
+test-all: test test-slow
 
 # Kills the service and Redis again and again, at random and at every failpoint, and holds what is
 # left against a ledger of what was acknowledged; figures go to runs/torture.json.

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from bench.figures import ROOT, replace_table
+from bench.tables import ROOT, replace_table
 from service.settings import PREFIX, Settings
 
 PAGE = ROOT / "docs" / "reference.md"

@@ -8,7 +8,6 @@ functions in the order in which they are first entered; `--json` prints everythi
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import io
@@ -23,14 +22,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
-import numpy as np
-from PIL import Image as PilImage
+import typer
 
 import gmn
+from gmn import read_spec
 from gmn_client import Client, Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,32 +77,39 @@ class Recorder:
 
 
 def trace_requests(recorder: Recorder, port: int) -> dict[str, list[Entered]]:
-    """What one query and one enrolment enter, after some of each."""
+    """What one query and one enrollment enter, after some of each."""
+    crops = [crop.read() for crop in read_spec("synthetic:1,identities=5,domains=1,cameras=1")]
     with Client(f"http://127.0.0.1:{port}") as client:
-        for number in range(6):
-            client.enroll([Image(_crop(number), identity=f"p{number}", camera="a")])
-        for number in range(3):
-            client.query(_crop(number), top_k=5)
+        while not client.ready():
+            time.sleep(0.2)
+        *enrolled, known, stranger = crops
+        for crop in enrolled:
+            client.enroll([Image(crop, identity="p", camera="a")])
+        for crop in enrolled[:3]:
+            client.query(crop, top_k=5)
         return {
-            "query": recorder.during(lambda: client.query(_crop(50), top_k=5)),
+            "query": recorder.during(lambda: client.query(known, top_k=5)),
             "enrolment": recorder.during(
-                lambda: client.enroll([Image(_crop(51), identity="p51", camera="a")])
+                lambda: client.enroll([Image(stranger, identity="q", camera="a")])
             ),
         }
 
 
 def traced_ways() -> dict[str, list[Entered]]:
-    """Serves an empty data directory in this thread, and traces requests from another one."""
+    """Serves an empty data directory in this thread, and traces requests from another one.
+
+    Raises:
+        RuntimeError: with what the service logged, where no request was answered.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    recorder = Recorder()
+    recorder, log = Recorder(), io.StringIO()
     found: dict[str, list[Entered]] = {}
 
     def ask() -> None:
         sys.setprofile(None)
         try:
-            _wait_for(port)
             found.update(trace_requests(recorder, port))
         finally:
             signal.raise_signal(signal.SIGINT)
@@ -111,10 +119,12 @@ def traced_ways() -> dict[str, list[Entered]]:
         threading.Thread(target=ask, daemon=True).start()
         sys.argv = ["gmn", "serve", "--port", str(port), "--data-dir", folder]
         stopped = contextlib.suppress(KeyboardInterrupt, SystemExit)
-        with contextlib.redirect_stdout(sys.stderr), stopped:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), stopped:
             gmn.main()
         sys.setprofile(None)
         threading.setprofile(None)
+    if not found:
+        raise RuntimeError(f"no request was answered; the service logged:\n{log.getvalue()}")
     return found
 
 
@@ -131,34 +141,25 @@ def summary(entered: Sequence[Entered]) -> dict[str, int]:
 
 def sizes() -> dict[str, dict[str, int]]:
     """Files, lines and functions over 60 lines of each package; Lua; words to replace."""
-    found: dict[str, dict[str, int]] = {}
-    words = 0
+    found: dict[str, Counter[str]] = {}
+    outside, words = Counter[str](), 0
     for file in _tracked():
         top, text = file.parts[0], (ROOT / file).read_text(encoding="utf-8", errors="replace")
         if file.suffix in WORDED and top != "tests":
             words += sum(bool(WORDS.search(line)) for line in text.splitlines())
         if file.suffix not in (".py", ".lua"):
             continue
-        one = found.setdefault(
-            f"{top} (Lua)" if file.suffix == ".lua" else top,
-            {"files": 0, "lines": 0, "long functions": 0},
-        )
-        one["files"] += 1
-        one["lines"] += len(text.splitlines())
-        if file.suffix == ".py":
-            one["long functions"] += sum(
-                length > LONGEST_FUNCTION for length in _function_lengths(text)
-            )
-    outside = [
-        one
-        for name, one in found.items()
-        if name not in ("tests", "model", "training") and not name.endswith("(Lua)")
-    ]
-    found["outside tests, model and training"] = {
-        key: sum(one[key] for one in outside) for key in ("files", "lines", "long functions")
+        is_python = file.suffix == ".py"
+        lengths = _function_lengths(text) if is_python else ()
+        one = Counter(files=1, lines=len(text.splitlines()))
+        one["long functions"] = sum(length > LONGEST_FUNCTION for length in lengths)
+        found.setdefault(top if is_python else f"{top} (Lua)", Counter()).update(one)
+        if is_python and top not in ("tests", "model", "training"):
+            outside.update(one)
+    found["outside tests, model and training"] = outside
+    return {name: dict(one) for name, one in found.items()} | {
+        "lines with words to replace": {"lines": words}
     }
-    found["lines with words to replace"] = {"lines": words}
-    return found
 
 
 def _function_lengths(text: str) -> Iterator[int]:
@@ -175,47 +176,24 @@ def _tracked() -> list[Path]:
     return [file for file in files if (ROOT / file).is_file()]
 
 
-def _crop(seed: int) -> bytes:
-    """A PNG of a figure in one colour before another."""
-    random = np.random.default_rng(seed)
-    pixels = np.empty((128, 64, 3), np.float64)
-    pixels[:] = random.integers(0, 256, 3)
-    pixels[16:70, 12:52] = random.integers(0, 256, 3)
-    noisy = np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    PilImage.fromarray(noisy).save(file, "PNG")
-    return file.getvalue()
-
-
-def _wait_for(port: int) -> None:
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-
-
-def main(arguments: Sequence[str]) -> None:
+def main(
+    list_: Annotated[bool, typer.Option("--list", help="The functions of each way.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """Prints sizes and ways."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--list", action="store_true", help="the functions of each way")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
     packages, ways = sizes(), traced_ways()
     answer = {"packages": packages, "ways": {name: summary(way) for name, way in ways.items()}}
-    if asked.json:
-        print(json.dumps(answer, indent=1))  # noqa: T201
+    if as_json:
+        typer.echo(json.dumps(answer, indent=1))
         return
     for group in answer.values():
         for name, figures in group.items():
-            print(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))  # noqa: T201
-    if asked.list:
-        for name, way in ways.items():
-            print(f"\n{name}")  # noqa: T201
-            for file, function in dict.fromkeys((file, name) for file, name, _ in way):
-                print(f"    {file}  {function}")  # noqa: T201
+            typer.echo(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))
+    for name, way in ways.items() if list_ else ():
+        typer.echo(f"\n{name}")
+        for file, function in dict.fromkeys((file, name) for file, name, _ in way):
+            typer.echo(f"    {file}  {function}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)

@@ -24,12 +24,12 @@ class DrawnCrop(NamedTuple):
     png: bytes
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Counts what was skipped where the programs that the tests need are missing."""
-    skipped = len(terminalreporter.stats.get("skipped", []))
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends the output with the count of skipped tests where programs that they need are missing."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     missing = [name for name in ("redis-server", "chromium") if shutil.which(name) is None]
-    if skipped and missing:
-        terminalreporter.write_line(
+    if reporter and missing and (skipped := len(reporter.stats.get("skipped", []))):
+        reporter.write_line(
             f"{skipped} tests were skipped; to run those that need {' and '.join(missing)}: "
             "sudo apt-get install -y redis-server chromium"
         )

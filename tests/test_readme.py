@@ -67,6 +67,7 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
 
 # A training is among them.
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_every_command_runs_as_it_stands(
     tmp_path: Path, environment: dict[str, str], drawn_crops: list[NamedTuple]
 ) -> None:

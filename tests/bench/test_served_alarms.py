@@ -51,6 +51,7 @@ def test_alarms_are_of_strangers_and_detections_of_the_known_who_are_found():
     assert found["obtained"][0] == 0.25
 
 
+@pytest.mark.slow
 def test_a_service_is_started_and_searched(tiny_artefact, capsys, monkeypatch):
     monkeypatch.setenv("GMN_DEVICE", "cpu")
     data = "synthetic:3,identities=140,domains=1,cameras=2,crops=2"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench.structure import summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +19,7 @@ def test_a_way_counts_each_function_once_and_every_change_of_thread() -> None:
     assert summary(way) == {"functions": 3, "files": 2, "calls": 4, "thread changes": 2}
 
 
+@pytest.mark.slow
 def test_the_command_counts_the_packages_and_traces_a_query_and_an_enrolment() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "bench.structure", "--json"],
@@ -26,6 +29,7 @@ def test_the_command_counts_the_packages_and_traces_a_query_and_an_enrolment() -
         timeout=280,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stderr == ""
     answer = json.loads(ran.stdout)
     assert answer["packages"]["service"]["lines"] > answer["packages"]["service"]["files"] > 0
     for way in answer["ways"].values():

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 OPTIONAL_FIELDS = {
     "create_gallery": ("name", "retention_days", "recalibration"),
     "change_gallery": ("retention_days", "recalibration"),

@@ -43,6 +43,7 @@ def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery
     ] in first
 
 
+@pytest.mark.slow
 def test_a_person_who_is_not_enrolled_has_no_match_in_the_gallery(page, http, gallery, drawn_crops):
     for crop in drawn_crops:
         http.delete(f"/v1/galleries/{gallery}/identities/{drawn_crops[0].identity}")
@@ -54,6 +55,7 @@ def test_a_person_who_is_not_enrolled_has_no_match_in_the_gallery(page, http, ga
     pytest.fail("every drawn person matched another one")
 
 
+@pytest.mark.slow
 def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
     # A request with files shows its body to no driver.
     page.evaluate(
@@ -66,6 +68,7 @@ def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
     assert page.evaluate("window.purpose") == "case 7/2026"
 
 
+@pytest.mark.slow
 def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.click("#filters summary")
@@ -78,6 +81,7 @@ def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
         assert set(cameras(page)) == shown
 
 
+@pytest.mark.slow
 def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").first.click()
@@ -90,6 +94,7 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
     assert page.locator("#sheet dd code").first.inner_text() != crop_id
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").nth(5).click()
@@ -108,6 +113,7 @@ def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
     assert cells == pytest.approx(picture, abs=1)
 
 
+@pytest.mark.slow
 def test_an_address_of_an_unknown_gallery_is_reported_until_another_is_chosen(
     tab, address, gallery
 ):
@@ -119,6 +125,7 @@ def test_an_address_of_an_unknown_gallery_is_reported_until_another_is_chosen(
     tab.get_by_text("There is no gallery").wait_for(state="detached")
 
 
+@pytest.mark.slow
 def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").first.click()
@@ -132,6 +139,7 @@ def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crop
     assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 404
 
 
+@pytest.mark.slow
 def test_enrolment_tells_of_each_image(page, http, gallery, drawn_crops):
     page.get_by_role("link", name="Enrol").click()
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
@@ -147,6 +155,7 @@ def test_enrolment_tells_of_each_image(page, http, gallery, drawn_crops):
     assert [crop["camera"] for crop in listed] == ["gate"]
 
 
+@pytest.mark.slow
 def test_an_import_is_followed_to_its_end(page, drawn_crops):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -165,6 +174,7 @@ def test_an_import_is_followed_to_its_end(page, drawn_crops):
     assert "broken.png" in download.value.path().read_text()
 
 
+@pytest.mark.slow
 def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
     page.get_by_role("link", name="Enrol").click()
     page.get_by_text("No jobs yet.").wait_for()
@@ -188,6 +198,7 @@ def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
     assert "0 of 0" not in job.inner_text()
 
 
+@pytest.mark.slow
 def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
     page.set_viewport_size({"width": 390, "height": 500})
     search_for(page, drawn_crops[0].png)
@@ -199,6 +210,7 @@ def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
     assert page.locator("#sheet .close").bounding_box()["y"] >= 0
 
 
+@pytest.mark.slow
 def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     page.get_by_role("link", name="Identities").click()
     page.get_by_role("button", name="Rename 0001").click()
@@ -218,6 +230,7 @@ def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     assert [one["identity"] for one in answer["results"]] == ["0000", "0003", "0004", "0005"]
 
 
+@pytest.mark.slow
 def test_an_identity_beyond_the_first_page_is_found(page, http, gallery, drawn_crops):
     for first in range(0, 220, 20):
         files = [
@@ -235,6 +248,7 @@ def test_an_identity_beyond_the_first_page_is_found(page, http, gallery, drawn_c
     assert page.get_by_role("button", name="Show more").is_hidden()
 
 
+@pytest.mark.slow
 def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     crop = drawn_crops[0]
     files = [("images", ("crop", crop.png))]
@@ -253,6 +267,7 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     assert page.locator("[onerror], img[src='x']").count() == 0
 
 
+@pytest.mark.slow
 def test_a_refusal_is_shown_in_the_words_of_the_service(page):
     page.set_input_files("#query .drop input", PNG | {"buffer": b"no image"})
     alert = page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image")
@@ -261,6 +276,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(page):
     assert page.get_by_text("Drop a picture to begin.").count() == 0
 
 
+@pytest.mark.slow
 def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     address, key = keyed
     tab.goto(address)
@@ -286,6 +302,7 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     assert tab.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
+@pytest.mark.slow
 def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_path, drawn_crops):
     with redis_server() as record:
         served = Served(
@@ -306,6 +323,7 @@ def test_an_answer_from_memory_alone_says_so(tab, browser, tiny_artefact, tmp_pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops, scheme):
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme=scheme)
@@ -320,12 +338,14 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops, scheme):
     assert asked["width"] >= 72
 
 
+@pytest.mark.slow
 def test_the_query_picture_is_large_enough_to_compare(page, drawn_crops):
     search_for(page, drawn_crops[0].png)
     assert page.locator(".shots .crop").bounding_box()["width"] >= 120
     assert page.locator(".banner .asked").is_hidden()
 
 
+@pytest.mark.slow
 def test_where_no_crop_passes_the_filters_the_page_says_that_nothing_was_searched(
     page, drawn_crops
 ):
@@ -338,6 +358,7 @@ def test_where_no_crop_passes_the_filters_the_page_says_that_nothing_was_searche
     assert page.locator(".cards .card").count() == 0
 
 
+@pytest.mark.slow
 def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     scene = io.BytesIO()
     Image.new("RGB", (640, 360), "grey").save(scene, "PNG")
@@ -352,6 +373,7 @@ def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     assert page.locator(".cards .card").count() == 10
 
 
+@pytest.mark.slow
 def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
     page, http, gallery, drawn_crops
 ):
@@ -366,12 +388,14 @@ def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
     assert "your id track 17" in page.locator(".cards .card").first.inner_text()
 
 
+@pytest.mark.slow
 def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
     expect(page.locator("#artefact")).to_contain_text("Artefact tiny.safetensors: Free of")
     offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
     assert offered == ["M-Net", "Cosine", "Both, fused"]
 
 
+@pytest.mark.slow
 def test_the_page_offers_no_scoring_that_the_artefact_has_not(
     browser, cosine_artefact, drawn_crops, tmp_path
 ):

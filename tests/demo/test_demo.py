@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import gmn
@@ -73,6 +74,7 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
         assert picture.width > 600
 
 
+@pytest.mark.slow
 def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     cosine_artefact: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     assert "Artefact cosine.safetensors: Free of any" in page
 
 
+@pytest.mark.slow
 def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path: Path) -> None:
     finished = subprocess.run(
         demo_command(tiny_artefact, tmp_path / "out", "--json"),
@@ -146,6 +149,7 @@ def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         demo_command(tiny_artefact, tmp_path / "out"),

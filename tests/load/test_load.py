@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.load.clients import Account
 from tests.load.http import Answer
 from tests.load.run import measure
 from tests.load.wellness import how_it_ends
 from tests.service.conftest import start  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.slow
 
 CLIENTS, SECONDS = 40, 5.0
 

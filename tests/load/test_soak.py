@@ -9,6 +9,8 @@ from tests.load.growth import growth
 from tests.load.soak import ALLOWED_FILES, ALLOWED_MIB, Samples, soak, summary
 from tests.service.conftest import start  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.slow
+
 MINUTES, SAMPLES = 30.0, 288
 SECONDS = np.linspace(0, MINUTES * 60, SAMPLES)
 

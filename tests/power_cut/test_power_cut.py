@@ -31,6 +31,8 @@ from tests.power_cut.shown import (
 )
 from tests.power_cut.story import Story
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient

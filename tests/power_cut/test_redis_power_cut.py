@@ -23,6 +23,8 @@ from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import RedisServer, redis_server, require_redis
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 def _shown(store: Record) -> Shown:
     shown: Shown = {"keys": [key.key_id for key in store.keys.all()]}

@@ -310,6 +310,7 @@ def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp
     assert {one["event"] for one in lines(tmp_path)} == {"enroll"}
 
 
+@pytest.mark.slow
 def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp_path, drawn_crops):
     served = start(tmp_path)
     for crop in drawn_crops[:4]:

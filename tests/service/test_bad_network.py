@@ -15,6 +15,8 @@ from tests.service.lagging_proxy import LaggingProxy
 from tests.service.redis_server import LosingProxy
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 # Each is told its retries by the service: what is not answered by then never is.
 PATIENCE_SECONDS = 30.0
 WRITES = 10

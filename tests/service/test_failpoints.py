@@ -181,6 +181,7 @@ def test_it_acts_at_its_passage_and_at_no_other(monkeypatch):
     passed(Failpoint.RELABEL__SHOWN)
 
 
+@pytest.mark.slow
 def test_an_unknown_name_refuses_the_start_and_lists_the_known_ones(refused_start, tmp_path):
     said = refused_start(tmp_path, failpoint="enroll.comitted")
     assert "there is no failpoint 'enroll.comitted'" in said

@@ -90,6 +90,7 @@ def test_on_a_full_disk_a_deletion_makes_room(start, tmp_path, drawn_crops):
         served.kill()
 
 
+@pytest.mark.slow
 def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_takes(
     start, tmp_path, drawn_crops
 ):
@@ -120,6 +121,7 @@ def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_take
             server.kill()
 
 
+@pytest.mark.slow
 def test_an_import_waits_for_room_and_goes_on(start, tmp_path, drawn_crops):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -60,6 +60,7 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
     assert "'lobby'" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked):
     async def calls(http, runtime):
         def write():
@@ -77,6 +78,7 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked
     assert one.status_code == 404
 
 
+@pytest.mark.slow
 def test_an_unknown_gallery_is_not_found_while_the_device_is_busy(asked, monkeypatch):
     monkeypatch.setattr(galleries, "CAUGHT_UP_WITHIN_SECONDS", 60.0)
 
@@ -92,6 +94,7 @@ def test_an_unknown_gallery_is_not_found_while_the_device_is_busy(asked, monkeyp
     assert asked(calls).status_code == 404
 
 
+@pytest.mark.slow
 def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
     async def calls(http, runtime):
         await http.post("/v1/galleries", data={"name": "lobby"})
@@ -106,6 +109,7 @@ def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
 
 
 @pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.slow
 def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
     async def calls(http, runtime):
         store, here = runtime.galleries.store, runtime.galleries.get("default").gallery_id

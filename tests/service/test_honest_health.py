@@ -15,6 +15,8 @@ import pytest
 from service.ops.watchdog import EXIT_STATUS
 from tests.service.conftest import Served
 
+pytestmark = pytest.mark.slow
+
 STALL = 1.5
 STAGES = {
     "calibration",

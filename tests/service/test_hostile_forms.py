@@ -66,6 +66,7 @@ MULTIPART = {
 
 
 @pytest.mark.parametrize(("kind", "body"), MULTIPART.values(), ids=MULTIPART)
+@pytest.mark.slow
 def test_a_broken_form_is_the_clients_error_soon(besieged, ask, kind, body):
     before, began = held_mb(besieged.process), time.monotonic()
     answer = ask(

@@ -169,6 +169,7 @@ def test_a_client_that_asks_first_is_told_to_go_on_or_not_to(connect):
     assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.slow
 def test_a_query_is_answered_beside_eight_uploads_that_drip_and_those_are_soon_dropped(
     start, drawn_crops
 ):

@@ -10,6 +10,8 @@ import pytest
 from tests.hostile.corpus import hostile_images
 from tests.hostile.pictures import drawn, encoded
 
+pytestmark = pytest.mark.slow
+
 HOSTILE_PER_REQUEST = 60
 BEFORE, AFTER = 2, 2
 

@@ -70,6 +70,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("data", SPOILT.values(), ids=SPOILT)
+@pytest.mark.slow
 def test_good_images_of_a_spoilt_archive_land_and_the_report_names_the_others(ended, data):
     job, report = ended(data)
     assert job["state"] == "done"

@@ -27,6 +27,8 @@ from service.search.refit import Later, store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
 
+pytestmark = pytest.mark.slow
+
 SCORES = SearchScores(tuple(float(9 - rank) for rank in range(9)), 50, 1.0)
 COSINE = RankingOptions(scoring="cosine")
 

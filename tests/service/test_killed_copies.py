@@ -12,6 +12,8 @@ import time
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CROPS, AT_ONCE = 360, 60
 
 

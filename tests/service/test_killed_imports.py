@@ -8,6 +8,9 @@ import shutil
 import zipfile
 
 import httpx
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def _import(served, drawn_crops) -> None:

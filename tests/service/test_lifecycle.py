@@ -127,6 +127,7 @@ def test_a_restore_brings_back_what_was_and_is_served_after_a_restart(start, tmp
     assert again.http.post(restore).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_damaged_snapshot_is_named_and_changes_nothing(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path / "data")
     gallery = served.create("lobby")
@@ -189,6 +190,7 @@ def test_a_manifest_in_a_tar_says_who_and_where(served, gallery, drawn_crops):
     }
 
 
+@pytest.mark.slow
 def test_a_manifest_is_read_below_a_data_directory_behind_a_link(start, tmp_path, drawn_crops):
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").symlink_to("disk")
@@ -230,6 +232,7 @@ def test_what_is_no_archive_fails_as_a_job_that_says_why(served, gallery, conten
     assert reason in job["detail"]
 
 
+@pytest.mark.slow
 def test_a_folder_is_imported_only_from_below_the_import_directory(start, tmp_path, drawn_crops):
     inside = tmp_path / "mounted" / "monday"
     inside.mkdir(parents=True)
@@ -245,6 +248,7 @@ def test_a_folder_is_imported_only_from_below_the_import_directory(start, tmp_pa
     assert job["progress"]["landed"] == 3
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, drawn_crops):
     from tests.service.conftest import Served
 
@@ -304,6 +308,7 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
     assert kept["retention_days"] is None
 
 
+@pytest.mark.slow
 def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, drawn_crops):
     served = start(housekeeping_seconds=0.1)
     old = {"captured_at": "2020-01-01T00:00:00Z"}

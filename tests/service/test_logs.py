@@ -52,6 +52,7 @@ def log_lines(served):
     return [json.loads(line) for line in served.log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     http, where = logged.http, "/v1/galleries/default"
     image = drawn_crops[0].png
@@ -111,6 +112,7 @@ def test_a_traceback_keeps_messages_that_name_code_and_no_others():
     )
 
 
+@pytest.mark.slow
 def test_forgetting_names_the_imports_and_the_storage_that_may_hold_the_person(start, drawn_crops):
     served = start(images_url="memory://crops")
     archive = io.BytesIO()

@@ -11,12 +11,15 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test, precondition, rule
 
 from tests.service.gallery_machine import BROKEN, EVERYTHING, ServedGallery, World, same_ranking
 from tests.service.gallery_model import Said, Wanted
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("REID_TEST_EXAMPLES", "6"))
 STEPS = 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.waiting import eventually
 
 
@@ -57,6 +59,7 @@ def test_what_retention_deletes_is_swept_up(start, tmp_path, drawn_crops):
     eventually(lambda: not _files(folder))
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_keeps_the_service_from_starting(tmp_path, refused_start):
     said = refused_start(tmp_path / "data", images_url="nowhere://crops")
     assert "GMN_IMAGES_URL=nowhere://crops" in said

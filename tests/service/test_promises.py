@@ -68,6 +68,7 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_cr
     assert len(_crop_ids(served.query("default", image))) == 1
 
 
+@pytest.mark.slow
 def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
     start, tmp_path, drawn_crops
 ):
@@ -116,6 +117,7 @@ def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled
     assert like.status_code == 404
 
 
+@pytest.mark.slow
 def test_a_deleted_picture_leaves_the_disk_and_a_second_process_is_kept_off_it(
     start, refused_start, tmp_path, drawn_crops
 ):
@@ -134,6 +136,7 @@ def test_a_deleted_picture_leaves_the_disk_and_a_second_process_is_kept_off_it(
     served.kill()
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_nothing_is_half_stored_and_what_is_there_is_served(start, drawn_crops):
     served = start()
     images = [crop.png for crop in drawn_crops]
@@ -152,6 +155,7 @@ def test_on_a_full_disk_nothing_is_half_stored_and_what_is_there_is_served(start
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_asked_to_stop_it_finishes_what_was_begun_and_ends_without_an_error(
     start, drawn_crops, asked
 ):

@@ -103,6 +103,7 @@ def test_of_several_images_of_a_query_the_poor_one_is_named(served, gallery, dra
     assert served.query(gallery, good).json()["warnings"] == []
 
 
+@pytest.mark.slow
 def test_a_service_that_refuses_poor_crops_still_answers_a_query_by_one(
     refusing, indifferent, drawn_crops, blurred
 ):

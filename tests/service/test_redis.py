@@ -18,6 +18,7 @@ from tests.service.redis_server import RedisServer, redis_server
 from tests.waiting import eventually
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_is_served_after_kill_9_of_service_and_redis(
     start, redis_record, drawn_crops, tmp_path
 ):
@@ -66,6 +67,7 @@ def test_while_redis_is_gone_writes_are_503_with_a_time_to_ask_again_and_queries
     assert served.enroll("default", drawn_crops[1].png).status_code == 201
 
 
+@pytest.mark.slow
 def test_an_answer_from_memory_alone_says_so_on_the_command_line(
     interrupted, drawn_crops, tmp_path
 ):
@@ -102,6 +104,7 @@ def test_an_import_waits_for_redis_and_goes_on(interrupted, drawn_crops):
     assert (job["state"], job["progress"]["landed"]) == ("done", len(drawn_crops))
 
 
+@pytest.mark.slow
 def test_a_redis_that_cannot_be_used_keeps_the_service_from_starting(
     redis_record, refused_start, tmp_path
 ):

@@ -31,6 +31,7 @@ def exchanged(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
     return again, gallery
 
 
+@pytest.mark.slow
 def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, drawn_crops):
     served, gallery = exchanged
     url = f"/v1/galleries/{gallery}"
@@ -72,6 +73,7 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
     assert models
 
 
+@pytest.mark.slow
 def test_a_reindex_is_stopped_by_an_admin_alone(exchanged, tmp_path):
     served, gallery = exchanged
     job = served.ended_job(served.http.post(f"/v1/galleries/{gallery}/reindex").json())
@@ -101,6 +103,7 @@ def test_without_the_model_before_a_gallery_waits_for_its_reindex(
     assert found[0]["identity"] == drawn_crops[0].identity
 
 
+@pytest.mark.slow
 def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_artefact):
     served = start(data_dir=tmp_path / "data")
     gallery = served.create("lobby")
@@ -119,6 +122,7 @@ def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_a
     assert third.query(gallery, drawn_crops[0].png).status_code == 200
 
 
+@pytest.mark.slow
 def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
     start, tmp_path, drawn_crops, tiny_artefact, other_artefact
 ):
@@ -136,6 +140,7 @@ def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
     assert again.query(gallery, drawn_crops[0].png).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_reindex_ends_and_names_a_crop_whose_picture_is_missing(
     start, tmp_path, drawn_crops, other_artefact
 ):
@@ -153,6 +158,7 @@ def test_a_reindex_ends_and_names_a_crop_whose_picture_is_missing(
     assert f"{crop_id},unknown_picture,its picture is missing" in report
 
 
+@pytest.mark.slow
 def test_thumbnails_are_kept_small_and_embedded_anew(start, tmp_path, drawn_crops, other_artefact):
     import io
 

@@ -24,6 +24,8 @@ from service.search.refit import Later, store_and_refit
 from service.settings import Settings
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 WAITED = 30.0
 
 

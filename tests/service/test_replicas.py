@@ -105,6 +105,7 @@ def test_each_keeps_a_log_of_its_own_and_all_are_verified(replicas, data_dir):
     assert "audit-one.jsonl: " in told.output
 
 
+@pytest.mark.slow
 def test_a_process_that_has_the_record_to_itself_is_kept_off_the_directory(
     replicas, data_dir, refused_start
 ):

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HOOKS = Path(__file__).parent / "schemathesis_hooks.py"
 EXAMPLES = int(os.environ.get("REID_TEST_EXAMPLES", "12"))
 CONFIG = """

@@ -82,6 +82,7 @@ def test_without_a_metric_network_thresholds_follow_a_gallerys_searches(cosine):
     assert ask(cosine, gallery, 3)["calibration"]["state"] == "own"
 
 
+@pytest.mark.slow
 def test_the_scoring_that_the_artefact_names_ranks_where_none_is_asked_for(
     start, tiny_artefact, drawn_crops, tmp_path
 ):

@@ -77,6 +77,7 @@ def bundled(start):
 
 
 @pytest.mark.parametrize("asked", [range(60), range(300, 360)], ids=["enrolled", "strangers"])
+@pytest.mark.slow
 def test_enrolled_people_are_found_whoever_was_searched_for(bundled, asked):
     gallery = fill(bundled, bundled.create(f"after.{asked[0]}"))
     verdicts(bundled, gallery, asked)
@@ -182,6 +183,7 @@ def test_a_pair_without_a_gallery_is_judged_as_a_pair(served, gallery):
         assert served.http.post("/v1/pairs", files=images, data=fields).status_code in (404, 422)
 
 
+@pytest.mark.slow
 def test_freeze_reset_and_off(served, gallery):
     fill(served, gallery)
     verdicts(served, gallery, range(LEAST))
@@ -223,6 +225,7 @@ def test_other_ways_of_asking_are_answered_and_not_kept(served, gallery):
     assert fitted(served, gallery)["searches"] == LEAST
 
 
+@pytest.mark.slow
 def test_what_was_learnt_survives_a_kill(start, tmp_path):
     served = start(data_dir=tmp_path / "data")
     gallery = fill(served, served.create("lobby"))
@@ -233,6 +236,7 @@ def test_what_was_learnt_survives_a_kill(start, tmp_path):
     assert state(again, gallery) == before
 
 
+@pytest.mark.slow
 def test_a_key_that_does_not_learn_is_answered_and_changes_nothing(start, tmp_path):
     secret = "s" * 40
     keys = [

@@ -15,6 +15,8 @@ from service.commands.lifecycle import reindex
 from tests.service.conftest import START, Served
 from tests.service.redis_server import redis_server
 
+pytestmark = pytest.mark.slow
+
 FIRST = resolve_artefact("bundled@1")
 GALLERIES = ("bare", "lobby", "yard")
 

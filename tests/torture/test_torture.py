@@ -9,6 +9,8 @@ from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import require_redis
 from tests.torture.run import torture
 
+pytestmark = pytest.mark.slow
+
 CYCLES = {
     "sqlite": [None, Failpoint.ENROLL__CROP_WRITTEN, None, Failpoint.RESTORE__COMMITTED],
     "redis": [

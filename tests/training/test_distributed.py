@@ -27,6 +27,8 @@ from training.stopping import TrainingStopped
 from training.synchronised_norm import synchronise_norms
 from training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 COMMON = (
     "initial_weights=none",
     "preprocessing.height=64",

@@ -15,6 +15,8 @@ from training.run import Run, prepare_run
 from training.step import GradientStep
 from training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 RECIPE = """
 [sampling]

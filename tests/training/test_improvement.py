@@ -25,6 +25,8 @@ from training.improvement import (
 from training.recipe import Recipe, read_recipe
 from training.whole_run import train_artefact
 
+pytestmark = pytest.mark.slow
+
 DATA = draw_people(11, 1, 8, cameras_per_domain=2, crops_per_camera=2)
 SEARCHES: dict[str, Search] = {"shop": across_cameras("shop", DATA.records)}
 

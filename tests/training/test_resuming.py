@@ -28,6 +28,8 @@ from training.run import Run, prepare_run
 from training.stopping import TrainingStopped
 from training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 RECORDS = draw_people(11, 2, 6, cameras_per_domain=2, crops_per_camera=1).records
 SETTINGS = (
     "initial_weights=none",

@@ -15,6 +15,8 @@ from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
 from training.step import GradientStep
 
+pytestmark = pytest.mark.slow
+
 RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).records
 RESNET, VIT = "timm:resnet10t", "timm:vit_tiny_patch16_224"
 

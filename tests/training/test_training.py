@@ -161,6 +161,7 @@ def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
     return [*command, "--out", str(out), *settings, *more]
 
 
+@pytest.mark.slow
 def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     tmp_path: Path, tiny_artefact: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     assert str(tmp_path) not in provenance.model_dump_json()
 
 
+@pytest.mark.slow
 def test_every_set_is_left_out_by_turns(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> None:
     rows = ["path,identity,camera"]
     for number, crop in enumerate(drawn_crops):

@@ -163,6 +163,7 @@ def test_a_query_prints_the_warnings_of_its_images(
     assert "warning: image 2: left out of the search: the image data is cut" in finished.stdout
 
 
+@pytest.mark.slow
 def test_an_empty_gallery_and_one_that_is_not_there_are_said_to_be(
     manifest: Path, service_url: str, gallery: str
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_folder_is_enrolled_as_one_person(
         assert [crop.identity for crop in client.crops()] == ["Ann"] * len(drawn_crops)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_sub_folder_per_person_names_the_people(
     people_folder: Path, service_url: str, gallery: str, drawn_crops
 ) -> None:

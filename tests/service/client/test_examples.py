@@ -86,6 +86,7 @@ def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
 
 # Over twenty programs start one after the other, and one of them trains.
 @pytest.mark.timeout(1200)
+@pytest.mark.slow
 def test_every_example_runs_on_drawn_people(
     place: Path, tiny_artefact: Path, drawn_crops, monkeypatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_forgetting_on_a_terminal_asks_first(
         assert client.gallery().crops == left
 
 
+@pytest.mark.slow
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
     tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_runtime_that_this_program_does_not_know_is_named(artefact, records):
         _choose(artefact, records)
 
 
+@pytest.mark.slow
 def test_a_served_record_shows_its_runtime_keeps_it_and_is_made_to_choose_again(
     start, refused_start, tmp_path
 ):

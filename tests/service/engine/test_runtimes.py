@@ -54,6 +54,7 @@ def test_features_are_those_of_the_network(runtime, artefact, crops):
     assert _cosines(found, expected).min() > 1 - 1e-6
 
 
+@pytest.mark.slow
 def test_a_feature_does_not_depend_on_the_size_of_its_batch(runtime, crops):
     together = runtime.embed(crops)
     for size in (1, 2, 3, 7, 16):
@@ -70,6 +71,7 @@ def test_in_openvino_a_feature_is_the_same_to_the_last_digit_in_every_batch(arte
     np.testing.assert_array_equal(runtime.embed(crops), alone)
 
 
+@pytest.mark.slow
 def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
     runtime = OpenVinoRuntime(artefact, "float32")
     expected = runtime.embed(crops)

@@ -170,6 +170,7 @@ def test_nothing_is_recovered_while_a_service_is_connected(
     assert "a service is connected" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_a_service_does_not_start_on_a_damaged_record(
     server, start, refused_start, tmp_path, drawn_crops
 ):

@@ -22,6 +22,8 @@ from tests.service.gallery.replicas import Replica
 from tests.service.lagging_proxy import LaggingProxy
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 8.0
 WRITERS, READERS = 4, 4
 AGAIN_SECONDS = 0.05

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from tests.conftest import draw_crops
 from training.commands.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
+
 REAL = Path(os.environ.get("REID_TEST_DATA", "nowhere")) / "market1501"
 
 

@@ -117,6 +117,7 @@ def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
     assert (out / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_progress_bar_shows_its_total_from_the_start(
     tmp_path: Path, tiny_artefact: Path
 ) -> None:
