@@ -10,7 +10,6 @@ import io
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -28,40 +27,53 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class SubCommand:
-    """One line of `gmn --help`.
-
-    Attributes:
-        name: as typed.
-        summary: what it does, one sentence.
-        function: where its function, or its group of sub-commands, is: `module:name`.
-        extra: which extra of the package brings what it imports; empty for the client's.
-        wire: hands the function what its room may not import; None where it needs nothing.
-    """
-
-    name: str
-    summary: str
-    function: str
-    extra: str = ""
-    wire: Callable[[Any], Callable[..., None]] | None = None
-
-    def load(self) -> Callable[..., None] | typer.Typer:
-        """Imports the function or group.
-
-        Raises:
-            InputProblem: naming the extra to install where a package is missing.
-        """
-        module, _, name = self.function.partition(":")
-        try:
-            function = getattr(import_module(module), name)
-        except ModuleNotFoundError as error:
-            raise missing_package(error, self.extra) from error
-        return self.wire(function) if self.wire else function
+# By module, * standing for the command's name: the commands and the first line of their help.
+COMMANDS = {
+    "training.commands.*": {
+        "check-data": "Reads data sets, counts them, and says what is wrong with them.",
+        "train": "Trains an artefact from labelled crops.",
+        "finish": "Makes an artefact and its report from a checkpoint of a run, finished or not.",
+        "evaluate": "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
+        "report": "Shows one run on a page, or compares several.",
+        "calibrate": "Fits an artefact's probabilities and operating points anew, "
+        "and writes them into it.",
+        "import-weights": "Makes an artefact of published OSNet weights, without M-Net.",
+        "embed": "Writes the features of a data set.",
+        "score": "Writes M-Net's score of every query against every gallery feature, "
+        "(Q, G) float32.",
+    },
+    "service.commands.*": {
+        "serve": "Serves galleries over HTTP.",
+        "enroll": "Sends images to a gallery of the service.",
+        "query": "Asks the service who is on an image, or how well it answers a labelled data set.",
+    },
+    "service.commands.lifecycle": {
+        "forget": "Removes a person from a gallery and its snapshots, and lists what remains.",
+        "snapshot": "Copies a gallery while it is served, lists the copies, and restores one.",
+        "reindex": "Embeds a gallery anew with the model that is served, "
+        "or every one that needs it.",
+    },
+    "service.commands.keys": {
+        "keys": "Makes, lists and revokes API keys.",
+    },
+    "service.commands.store": {
+        "audit": "Checks the log of who did what.",
+        "store": "Checks what a service keeps in its data directory, "
+        "and recovers what is whole of it.",
+    },
+    "bench.command": {
+        "bench": "Measures ratios, both sides in one run.",
+    },
+    "demo.command": {
+        "demo": "Draws people, serves, enrolls and queries them, and shows the rankings.",
+    },
+}
+# The extra of the package that brings what the commands of a package import.
+EXTRAS = {"training": "train", "service": "serve", "bench": "serve,train", "demo": "serve,train"}
 
 
 def missing_package(error: ModuleNotFoundError, extra: str) -> InputProblem:
-    """What a missing package means to whoever ran the command."""
+    """The problem of a missing package, with the remedy."""
     remedy = f"pip install 'gmn-reid[{extra}]'" if extra else "install the package again"
     return InputProblem(f"the package {error.name} is not installed; {remedy}")
 
@@ -107,134 +119,54 @@ def _png_encoder(decode: Callable[[], Any]) -> Callable[[], bytes]:
     return encode
 
 
-COMMANDS = (
-    SubCommand(
-        "check-data",
-        "Reads data sets, counts them, and says what is wrong with them.",
-        "training.commands.check_data:check_data",
-        "train",
-    ),
-    SubCommand(
-        "train",
-        "Trains an artefact from labelled crops.",
-        "training.commands.train:train",
-        "train",
-    ),
-    SubCommand(
-        "finish",
-        "Makes an artefact and its report from a checkpoint of a run, finished or not.",
-        "training.commands.finish:finish",
-        "train",
-    ),
-    SubCommand(
-        "evaluate",
-        "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
-        "training.commands.evaluate:evaluate",
-        "train",
-    ),
-    SubCommand(
-        "report",
-        "Shows one run on a page, or compares several.",
-        "training.commands.report:report",
-        "train",
-    ),
-    SubCommand(
-        "calibrate",
-        "Fits an artefact's probabilities and operating points anew, and writes them into it.",
-        "training.commands.calibrate:calibrate",
-        "train",
-    ),
-    SubCommand(
-        "import-weights",
-        "Makes an artefact of published OSNet weights, without M-Net.",
-        "training.commands.import_weights:import_weights",
-        "train",
-    ),
-    SubCommand(
-        "embed", "Writes the features of a data set.", "training.commands.embed:embed", "train"
-    ),
-    SubCommand(
-        "score",
-        "Writes M-Net's score of every query against every gallery feature, (Q, G) float32.",
-        "training.commands.score:score",
-        "train",
-    ),
-    SubCommand("serve", "Serves galleries over HTTP.", "service.commands.serve:serve", "serve"),
-    SubCommand(
-        "enroll",
-        "Sends images to a gallery of the service.",
-        "service.commands.enroll:enroll_command",
-        wire=lambda build: build(read_spec),
-    ),
-    SubCommand(
-        "query",
-        "Asks the service who is on an image, or how well it answers a labelled data set.",
-        "service.commands.query:query_command",
-        wire=lambda build: build(read_spec, summarize),
-    ),
-    SubCommand(
-        "forget",
-        "Removes a person from a gallery and its snapshots, and lists what remains.",
-        "service.commands.lifecycle:forget",
-    ),
-    SubCommand(
-        "snapshot",
-        "Copies a gallery while it is served, lists the copies, and restores one.",
-        "service.commands.lifecycle:snapshot",
-    ),
-    SubCommand(
-        "reindex",
-        "Embeds a gallery anew with the model that is served, or every one that needs it.",
-        "service.commands.lifecycle:reindex",
-    ),
-    SubCommand("keys", "Makes, lists and revokes API keys.", "service.commands.keys:keys", "serve"),
-    SubCommand("audit", "Checks the log of who did what.", "service.commands.store:audit", "serve"),
-    SubCommand(
-        "store",
-        "Checks what a service keeps in its data directory, and recovers what is whole of it.",
-        "service.commands.store:store",
-        "serve",
-    ),
-    SubCommand(
-        "bench",
-        "Measures ratios, both sides in one run.",
-        "bench.command:bench",
-        "serve,train",
-    ),
-    SubCommand(
-        "demo",
-        "Draws people, serves, enrolls and queries them, and shows the rankings.",
-        "demo.command:demo",
-        "serve,train",
-    ),
-)
-
-
 class LazyCommand(TyperCommand):
     """Stands for a sub-command in `gmn --help`, and becomes it when it is called."""
 
-    def __init__(self, command: SubCommand) -> None:
-        super().__init__(command.name, help=command.summary)
-        self._command = command
+    def __init__(self, module: str, name: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self.attribute = name.replace("-", "_")
+        self.module = module.replace("*", self.attribute)
+
+    def load(self) -> Callable[..., None] | typer.Typer:
+        """Imports the command's function, or its group of sub-commands.
+
+        Raises:
+            InputProblem: naming the extra to install where a package is missing.
+        """
+        try:
+            module = import_module(self.module)
+        except ModuleNotFoundError as error:
+            raise missing_package(error, EXTRAS[self.module.partition(".")[0]]) from error
+        # The service's commands may not import the trainer.
+        if self.attribute == "enroll":
+            return module.enroll_command(read_spec)  # type: ignore[no-any-return]
+        if self.attribute == "query":
+            return module.query_command(read_spec, summarize)  # type: ignore[no-any-return]
+        return getattr(module, self.attribute)  # type: ignore[no-any-return]
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Loads the command that `args` are for, and parses them with it."""
-        loaded = self._command.load()
+        loaded = self.load()
         if isinstance(loaded, typer.Typer):
             group = loaded
         else:
             group = typer.Typer(
                 add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
             )
-            group.command(self._command.name)(loaded)
+            group.command(self.name)(loaded)
         return typer.main.get_command(group).make_context(info_name, args, *more, **extra)
 
 
 class SubCommands(TyperGroup):
-    """The table above as a command group, in its order."""
+    """The commands of the table, in its order."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings | {"commands": [LazyCommand(command) for command in COMMANDS]})
+        commands = [
+            LazyCommand(module, name, summary)
+            for module, summaries in COMMANDS.items()
+            for name, summary in summaries.items()
+        ]
+        super().__init__(**settings | {"commands": commands})
 
 
 app = typer.Typer(

@@ -30,7 +30,7 @@ AFTERWARDS = ("gmn keys ", "gmn audit ", "gmn store ")
 def examples() -> Iterator[str]:
     """Every example line, once, in the order of `gmn --help`."""
     found = [gmn.app.registered_callback.callback.__doc__ or ""]
-    for command in gmn.COMMANDS:
+    for command in typer.main.get_command(gmn.app).commands.values():
         loaded = command.load()
         if isinstance(loaded, typer.Typer):
             group = typer.main.get_command(loaded)
