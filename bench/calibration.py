@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 
 from bench.search_draws import Crops, Draw, Plan, Searches, draws, read_crops
+from bench.tables import table
 from model.calibration import Scoring
 from model.search_calibration import (
     SearchCalibration,
@@ -40,6 +41,10 @@ LOWEST, HIGHEST = 0.004, 0.025
 # Found is compared where the best threshold finds at least this share.
 WORTH_FINDING = 0.2
 BINS = 10
+SUMMARY = (
+    *("crops, scoring", "cells", "median", "range", "in 0.4-2.5%", "or touching it"),
+    *("found within a fifth", "calibration error, before → after"),
+)
 
 Mix = Literal["known", "strangers", "half"]
 MIXES: tuple[Mix, ...] = ("known", "strangers", "half")
@@ -201,20 +206,12 @@ def markdown(rows: Sequence[dict[str, Any]], scoring: str) -> str:
         key=lambda one: (one[1] > 0, MIXES.index(one[0]) if one[0] in MIXES else 0, one[1]),
     )
     titles = [f"{mix} {number}" if number else "artefact's own" for mix, number in columns]
-    lines = [
-        f"| crops, identities | {' | '.join(titles)} |",
-        "|---|" + "---|" * len(columns),
-    ]
-    for name, gallery in dict.fromkeys((row["features"], row["gallery"]) for row in rows):
-        cells = {
-            (row["mix"], row["searches"]): _cell(row)
-            for row in rows
-            if (row["features"], row["gallery"]) == (name, gallery)
-        }
-        lines.append(
-            f"| {name}, {gallery} | " + " | ".join(cells.get(one, "") for one in columns) + " |"
-        )
-    return "\n".join(lines)
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for row in rows:
+        cells = found.setdefault(f"{row['features']}, {row['gallery']}", {})
+        cells[row["mix"], row["searches"]] = _cell(row)
+    lines = [[name, *(cells.get(one, "") for one in columns)] for name, cells in found.items()]
+    return table(["crops, identities", *titles], lines)
 
 
 def _cell(row: dict[str, Any]) -> str:
@@ -224,29 +221,27 @@ def _cell(row: dict[str, Any]) -> str:
 
 def summaries(rows: Sequence[dict[str, Any]]) -> str:
     """The summary of every feature file and scoring, and of the mixes, as a table."""
-    lines = [
-        "| crops, scoring | cells | median | range | in 0.4-2.5% | or touching it "
-        "| found within a fifth | calibration error, before → after |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for name, scoring in dict.fromkeys((row["features"], row["scoring"]) for row in rows):
         own = [row for row in rows if (row["features"], row["scoring"]) == (name, scoring)]
         one = summary(own)
         before, after = (
-            float(
-                np.mean(
-                    [row["calibration_error"] for row in own if (row["searches"] > 0) == is_after]
-                )
-            )
-            for is_after in (False, True)
+            np.mean([row["calibration_error"] for row in own if (row["searches"] > 0) == fitted])
+            for fitted in (False, True)
         )
         lines.append(
-            f"| {name}, {scoring} | {one['cells']} | {100 * one['median']:.2f} | "
-            f"{100 * one['lowest']:.1f}-{100 * one['highest']:.1f} | {one['within']} | "
-            f"{one['touching']} | {one['found_within_a_fifth']} of {one['worth_finding']} | "
-            f"{before:.2f} → {after:.2f} |"
+            [
+                f"{name}, {scoring}",
+                one["cells"],
+                f"{100 * one['median']:.2f}",
+                f"{100 * one['lowest']:.1f}-{100 * one['highest']:.1f}",
+                one["within"],
+                one["touching"],
+                f"{one['found_within_a_fifth']} of {one['worth_finding']}",
+                f"{before:.2f} → {after:.2f}",
+            ]
         )
-    return "\n".join(lines)
+    return table(SUMMARY, lines)
 
 
 def main(
