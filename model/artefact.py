@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -174,23 +173,6 @@ def replace_calibration(source: Path, path: Path, calibration: Calibration) -> D
     """
     description, tensors = _read(source)
     return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
-
-
-def add_metrics(source: Path, path: Path, metrics: Mapping[str, Any]) -> Description:
-    """Writes an artefact with further figures in its provenance, atomically.
-
-    Args:
-        source: the artefact.
-        path: where to; may be the same file.
-        metrics: by name; one that is there already is replaced.
-
-    Raises:
-        ArtefactProblem: for a source that is no usable artefact.
-    """
-    description, tensors = _read(source)
-    known = description.provenance
-    measured = known.model_copy(update={"metrics": {**known.metrics, **metrics}})
-    return _write(path, description.model_copy(update={"provenance": measured}), tensors)
 
 
 def _write(path: Path, description: Description, tensors: dict[str, torch.Tensor]) -> Description:
