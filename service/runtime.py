@@ -32,9 +32,9 @@ from service.ops.failpoints import Failpoint, passed
 from service.ops.metrics import Metrics
 from service.ops.pulse import Stage
 from service.ops.watchdog import Watchdog
-from service.record.job_records import Job
-from service.record.open_store import open_store
-from service.record.picture_folder import PictureFolder
+from service.record.jobs import Job
+from service.record.pictures import PictureFolder
+from service.record.record import open_store
 from service.search.calibrations import Calibrations
 from service.search.kept_searches import KeptSearches
 from service.settings import Settings, is_loopback

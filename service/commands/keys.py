@@ -26,8 +26,8 @@ from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
-    from service.record.key_records import Scope
     from service.record.record import Record
+    from service.record.small_records import Scope
 
 keys = command_group(
     """Makes, lists and revokes API keys.
@@ -163,7 +163,7 @@ def revoke(
 
 
 def _scopes(given: list[str]) -> list[Scope]:
-    from service.record.key_records import SCOPES
+    from service.record.small_records import SCOPES
 
     wanted = {one.strip() for text in given for one in text.split(",")} - {""}
     unknown = sorted(wanted - set(SCOPES))

@@ -23,8 +23,8 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from service.record.integrity import StoreFound
     from service.record.record import Record
-    from service.record.verification import StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
 REDIS_URL = "GMN_REDIS_URL"
@@ -52,7 +52,7 @@ def open_record(data_dir: Path) -> Record:
         InputProblem: where it cannot be used.
     """
     from service.ops.data_dir import DATABASE_NAME
-    from service.record.open_store import open_store
+    from service.record.record import open_store
 
     password = os.environ.get(REDIS_PASSWORD_FILE)
     database = data_dir / DATABASE_NAME
@@ -213,9 +213,8 @@ def _require_directory(data_dir: Path) -> None:
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     """The record's name, what is found of it, and the command that recovers it."""
     from service.ops.data_dir import DATABASE_NAME
-    from service.record.integrity import verify_galleries
+    from service.record.integrity import StoreFound, verify_galleries, verify_snapshots
     from service.record.recovery import verify_file
-    from service.record.verification import StoreFound, verify_snapshots
 
     if os.environ.get(REDIS_URL):
         with contextlib.closing(open_record(data_dir)) as record:

@@ -15,8 +15,7 @@ from model.problems import InputProblem
 from service.errors import Forbidden, RecordUnavailable, Unauthorised
 from service.http.keys import NO_FILE, KeyFile, find_key, read_key_file
 from service.ops.pulse import Stage, WatchedPool
-from service.record.key_records import ApiKey, Scope
-from service.record.small_records import Keys
+from service.record.small_records import ApiKey, Keys, Scope
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_READINGS = 1.0

@@ -28,7 +28,7 @@ from service.http.limits import Body
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import Actor, acting
-from service.record.key_records import Scope
+from service.record.small_records import Scope
 from service.runtime import Runtime
 
 # What shows nothing of a gallery, and has to be seen without a key.

@@ -41,7 +41,7 @@ from service.ops.disk_room import full_disk_told
 from service.ops.durable import make_folder, sync, sync_below
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import beat
-from service.record.job_records import Job
+from service.record.jobs import Job
 from service.record.records import LandedCrop
 from service.runtime import Runtime
 

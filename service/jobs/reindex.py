@@ -16,7 +16,7 @@ from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import CommitSteps, Failpoint, passed
-from service.record.job_records import Job
+from service.record.jobs import Job
 from service.record.records import StoredCrop
 from service.runtime import Runtime
 

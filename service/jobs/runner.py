@@ -27,7 +27,7 @@ from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import Failpoint, passed
 from service.ops.pulse import Pulse, beat
-from service.record.job_records import Job
+from service.record.jobs import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ async def create_job(
 ) -> Job:
     """Stores a job and wakes the runner; raises `UnknownGallery`."""
     now = datetime.now(UTC)
-    job = Job(job_id, gallery.gallery_id, kind, parameters, created_at=now, updated_at=now)
+    job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
     with named(gallery):
         await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
     passed(Failpoint.JOB__CREATED)

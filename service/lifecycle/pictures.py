@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from service.gallery.gallery import Gallery
-from service.record.crop_ids import new_crop_id
-from service.record.picture_folder import PictureFolder
+from service.record.pictures import PictureFolder
 from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop, StrayPicture
+from service.record.stored_values import new_crop_id
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.

@@ -16,12 +16,11 @@ from service.record.crop_entries import (
     put_record,
     read_crops,
 )
-from service.record.crop_ids import new_crop_id
 from service.record.encoding import key
 from service.record.engine import Transaction, as_data
 from service.record.gallery_entries import Entry, raise_version
 from service.record.records import NewCrop, StoredCrop
-from service.record.stored_values import now, vector_bytes
+from service.record.stored_values import new_crop_id, now, vector_bytes
 
 
 @dataclass

@@ -4,18 +4,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import field, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from gmn_client.models import JobKind, JobProblem, JobState
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as kept
+
+from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import require_entry
-from service.record.job_records import Job
-from service.record.stored_values import as_text, now
+from service.record.stored_values import as_text
 
-FINISHED = ("done", "failed", "cancelled")
+
+@kept(frozen=True)
+class Job:
+    """A piece of long work.
+
+    Attributes:
+        parameters: the request; JSON.
+        progress: how far it is, in its own terms; JSON, replaced as a whole.
+        problems: number of items that had one.
+        cancelling: a client cancelled it.
+        worker: the process that works on it, or None.
+        detail: why it failed, or a remark on its outcome.
+        lease_ms: how long the worker's lease is; it ends at `lease_until_ms` of the record's clock.
+    """
+
+    job_id: str
+    gallery_id: int
+    kind: JobKind
+    parameters: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    state: JobState = "queued"
+    progress: dict[str, Any] = field(default_factory=dict)
+    problems: int = 0
+    cancelling: bool = False
+    worker: str | None = None
+    detail: str | None = None
+    lease_ms: int | None = None
+    lease_until_ms: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in FINISHED
 
 
 class Jobs:
@@ -36,8 +71,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job | None:
         """One job; None where there is no such one."""
-        entry = self._reader.json(_key(job_id))
-        return _job(entry) if entry else None
+        return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int) -> list[Job]:
         """The newest jobs, of one gallery or all."""
@@ -56,17 +90,21 @@ class Jobs:
             waiting = transaction.scan(Scan(*below(key("open job"))))[0]
             now_ms = self._engine.now_ms() if waiting else 0
             for _, body in waiting:
-                own = _key(as_data(body))
-                entry = transaction.json(own)
-                if entry is None:
+                job = _read(transaction, as_data(body))
+                if job is None:
                     continue
-                until_ms = entry["lease_until_ms"]
-                if until_ms is None or until_ms < now_ms or entry["worker"] == worker:
-                    entry["worker"], entry["state"] = worker, "running"
-                    entry["lease_ms"] = int(lease_seconds * 1000)
-                    entry["lease_until_ms"] = now_ms + entry["lease_ms"]
-                    transaction.put_json(own, entry)
-                    return _job(entry)
+                until_ms = job.lease_until_ms
+                if until_ms is None or until_ms < now_ms or job.worker == worker:
+                    lease_ms = int(lease_seconds * 1000)
+                    job = replace(
+                        job,
+                        worker=worker,
+                        state="running",
+                        lease_ms=lease_ms,
+                        lease_until_ms=now_ms + lease_ms,
+                    )
+                    transaction.put_json(_key(job.job_id), job)
+                    return job
             return None
 
         return transact(self._engine, rule)
@@ -83,21 +121,27 @@ class Jobs:
         """Notes how far a job is, and renews its lease; None where it is not this worker's."""
 
         def rule(transaction: Transaction) -> Job | None:
-            entry = transaction.json(_key(job_id))
-            if entry is None or (worker is not None and entry["worker"] != worker):
+            job = _read(transaction, job_id)
+            if job is None or (worker is not None and job.worker != worker):
                 return None
-            if entry["state"] in FINISHED and state not in FINISHED:
+            if job.finished and state not in FINISHED:
                 return None
             keys = [key("job problem", job_id, one.position) for one in problems]
-            entry["problems"] += sum(one is None for one in transaction.get(keys))
+            new = sum(one is None for one in transaction.get(keys))
             for own, problem in zip(keys, problems, strict=True):
-                transaction.put_json(own, problem.model_dump())
-            entry["progress"], entry["detail"] = json.loads(progress), detail
-            entry["updated_at"] = now()
-            if entry["lease_ms"] is not None:
-                entry["lease_until_ms"] = self._engine.now_ms() + entry["lease_ms"]
-            _put(transaction, entry, state)
-            return _job(entry)
+                transaction.put_json(own, problem)
+            until_ms = job.lease_until_ms
+            if job.lease_ms is not None:
+                until_ms = self._engine.now_ms() + job.lease_ms
+            return _put(
+                transaction,
+                job,
+                state=state,
+                progress=json.loads(progress),
+                detail=detail,
+                problems=job.problems + new,
+                lease_until_ms=until_ms,
+            )
 
         return transact(self._engine, rule)
 
@@ -105,18 +149,12 @@ class Jobs:
         """Asks a job to stop; one that no process works on is cancelled at once."""
 
         def rule(transaction: Transaction) -> Job | None:
-            entry = transaction.json(_key(job_id))
-            if entry is None:
-                return None
-            if entry["state"] not in FINISHED:
-                entry["cancelling"], entry["updated_at"] = True, now()
-                _put(
-                    transaction,
-                    entry,
-                    "cancelled" if entry["state"] == "queued" else entry["state"],
-                )
-                transaction.note("jobs", entry["gallery_id"])
-            return _job(entry)
+            job = _read(transaction, job_id)
+            if job is None or job.finished:
+                return job
+            transaction.note("jobs", job.gallery_id)
+            state = "cancelled" if job.state == "queued" else job.state
+            return _put(transaction, job, state=state, cancelling=True)
 
         return transact(self._engine, rule)
 
@@ -137,56 +175,51 @@ class Jobs:
 
 
 def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] = ()) -> None:
-    """Puts a job that no process has in hand."""
-    entry = {
-        **asdict(job),
-        "created_at": as_text(job.created_at),
-        "updated_at": as_text(job.updated_at),
-        "worker": None,
-        "lease_ms": None,
-        "lease_until_ms": None,
-    }
-    transaction.put_json(_key(job.job_id), entry)
-    for own in _found_by(entry):
+    """Puts a job that no process works on."""
+    transaction.put_json(_key(job.job_id), replace(job, worker=None))
+    for own in _found_by(job):
         transaction.put_json(own, job.job_id)
     for problem in problems:
-        transaction.put_json(key("job problem", job.job_id, problem.position), problem.model_dump())
+        transaction.put_json(key("job problem", job.job_id, problem.position), problem)
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:
     """Deletes a job and its problems."""
-    entry = transaction.json(_key(job_id))
-    if entry is not None:
-        transaction.delete(_key(job_id), *_found_by(entry))
+    job = _read(transaction, job_id)
+    if job is not None:
+        transaction.delete(_key(job_id), *_found_by(job))
     problems = transaction.scan(Scan(*below(key("job problem", job_id))))[0]
     transaction.delete(*(own for own, _ in problems))
 
 
-def _put(transaction: Transaction, entry: dict[str, Any], state: str) -> None:
-    entry["state"] = state
-    transaction.put_json(_key(entry["job_id"]), entry)
-    if state in FINISHED:
-        transaction.delete(_open_key(entry))
+def _read(reader: Reader, job_id: str) -> Job | None:
+    found = reader.json(_key(job_id))
+    return None if found is None else _JOB.validate_python(found)
+
+
+def _put(transaction: Transaction, job: Job, **changes: Any) -> Job:
+    job = replace(job, **changes, updated_at=datetime.now(UTC))
+    transaction.put_json(_key(job.job_id), job)
+    if job.finished:
+        transaction.delete(_open_key(job))
+    return job
 
 
 def _key(job_id: str) -> bytes:
     return key("job", job_id)
 
 
-def _found_by(entry: dict[str, Any]) -> list[bytes]:
-    moment, job_id = entry["created_at"], entry["job_id"]
-    found_by = [key("job at", moment, job_id), key("job of", entry["gallery_id"], moment, job_id)]
-    if entry["state"] not in FINISHED:
-        found_by.append(_open_key(entry))
-    return found_by
+def _found_by(job: Job) -> list[bytes]:
+    moment = as_text(job.created_at)
+    found_by = [
+        key("job at", moment, job.job_id),
+        key("job of", job.gallery_id, moment, job.job_id),
+    ]
+    return found_by if job.finished else [*found_by, _open_key(job)]
 
 
-def _open_key(entry: dict[str, Any]) -> bytes:
-    return key("open job", entry["created_at"], entry["job_id"])
+def _open_key(job: Job) -> bytes:
+    return key("open job", as_text(job.created_at), job.job_id)
 
 
-def _job(entry: dict[str, Any]) -> Job:
-    kept = {name: value for name, value in entry.items() if not name.startswith("lease")}
-    for name in ("created_at", "updated_at"):
-        kept[name] = datetime.fromisoformat(kept[name])
-    return Job(**kept)
+_JOB = TypeAdapter(Job)

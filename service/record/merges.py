@@ -9,12 +9,11 @@ from typing import Any
 from gmn_client.models import Merge
 from service.record.crop_changes import CropChanges
 from service.record.crop_entries import Generation, read_crops
-from service.record.crop_ids import new_crop_id
 from service.record.encoding import below, key, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import read_entry
 from service.record.records import Relabelling, StoredCrop
-from service.record.stored_values import as_text, now
+from service.record.stored_values import as_text, new_crop_id, now
 
 KEPT_FOR = timedelta(days=30)
 KIND = "merge"

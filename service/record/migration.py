@@ -14,10 +14,9 @@ from service.record.encoding import key
 from service.record.engine import Engine, Transaction, transact
 from service.record.galleries import NEXT_GALLERY, name_key
 from service.record.gallery_entries import Entry, put_entry, read_entry
-from service.record.job_records import Job
-from service.record.key_records import ApiKey
+from service.record.jobs import Job
 from service.record.records import PublishedCalibration, Snapshot
-from service.record.small_records import Keys, Snapshots
+from service.record.small_records import ApiKey, Keys, Snapshots
 
 CROPS_AT_ONCE = 200
 NAMES_AT_ONCE = 1000

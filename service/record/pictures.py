@@ -1,12 +1,22 @@
-"""What is kept of an enrolled image, so that another model can embed it later."""
+"""Kept pictures: what is kept of an image, and a folder outside the record store for it."""
 
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from model.crops.decode import decode_crop
+from model.problems import InputProblem
+from service.errors import StorageFailed
+from service.ops.durable import make_folder, sync
 from service.record.records import Picture
 from service.settings import KeepImages
 
@@ -44,3 +54,78 @@ def _content_type(image: bytes) -> str:
         if image.startswith(signature):
             return content_type
     return "image/bmp"
+
+
+class PictureFolder:
+    """A picture's file is `GALLERY/CROP` below the folder.
+
+    Raises:
+        InputProblem: for a URL whose file system is unknown, not installed or cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        try:
+            files, root = fsspec.core.url_to_fs(url)
+            if isinstance(files, LocalFileSystem):
+                make_folder(Path(root))
+            else:
+                files.makedirs(root, exist_ok=True)
+        except (ImportError, ValueError, OSError) as error:
+            raise InputProblem(
+                f"GMN_IMAGES_URL={url}: cannot be used ({error}); name a folder such as "
+                "file:///srv/crops, or install the package of its file system"
+            ) from error
+        self._files: Any = files
+        self._root = root
+
+    def put(self, gallery_id: int, crop_id: str, content: bytes) -> None:
+        """Keeps a picture; on a local disk it survives a power cut once this returns.
+
+        Raises:
+            StorageFailed: where it cannot be kept.
+        """
+        path = self._path(gallery_id, crop_id)
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                _put_locally(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
+        except OSError as error:
+            raise StorageFailed(
+                f"an image could not be kept at {self._url} ({error}); nothing was stored, mend "
+                "that and send the request again"
+            ) from error
+
+    def get(self, gallery_id: int, crop_id: str) -> bytes | None:
+        """A picture; None where there is none."""
+        try:
+            content: bytes = self._files.cat_file(self._path(gallery_id, crop_id))
+        except FileNotFoundError:
+            return None
+        return content
+
+    def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> None:
+        """Removes pictures, on a local disk for good; one that is not there is no error.
+
+        Raises:
+            OSError: where one that is there cannot be removed.
+        """
+        for crop_id in crop_ids:
+            with suppress(FileNotFoundError):
+                self._files.rm_file(self._path(gallery_id, crop_id))
+        folder = Path(self._root) / str(gallery_id)
+        if isinstance(self._files, LocalFileSystem) and folder.is_dir():
+            sync(folder)
+
+    def _path(self, gallery_id: int, crop_id: str) -> str:
+        return f"{self._root}/{gallery_id}/{crop_id}"
+
+
+def _put_locally(path: Path, content: bytes) -> None:
+    make_folder(path.parent)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)

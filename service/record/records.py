@@ -270,7 +270,7 @@ class CropFilter:
     external_id: str | None = None
 
 
-@dataclass(frozen=True)
+@kept(frozen=True)
 class Snapshot:
     """A copy of a gallery in a file of its own.
 

@@ -18,15 +18,22 @@ from service.record.crop_entries import Contents
 from service.record.encoding import below, key, last_number
 from service.record.engine import Reader, as_data, shown
 from service.record.gallery_entries import Entry
-from service.record.integrity import Damage, checked_crops, entries, readable, verify_galleries
-from service.record.key_records import ApiKey
+from service.record.integrity import (
+    Damage,
+    GalleryFound,
+    StoreFound,
+    checked_crops,
+    entries,
+    readable,
+    verify_galleries,
+    verify_snapshots,
+)
 from service.record.migration import OldGallery, migrate
 from service.record.records import Snapshot
-from service.record.small_records import Snapshots, api_key_of
+from service.record.small_records import ApiKey, Snapshots, api_key_of
 from service.record.snapshot_file import read_snapshot, snapshot_content, snapshot_origin
 from service.record.sqlite_engine import SqliteEngine
 from service.record.stored_values import as_time, now, vector_bytes
-from service.record.verification import GalleryFound, StoreFound, verify_snapshots
 
 PAGE_PROBLEMS = 20
 

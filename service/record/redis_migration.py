@@ -12,12 +12,12 @@ from typing import Any
 from gmn_client.models import JobProblem
 from service.record.crop_entries import Contents
 from service.record.gallery_entries import Entry
-from service.record.job_records import Job
-from service.record.key_records import SCOPES, ApiKey
+from service.record.jobs import Job
 from service.record.migration import OldGallery, migrate
 from service.record.records import PublishedCalibration, Snapshot, StoredCrop
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
+from service.record.small_records import SCOPES, ApiKey
 from service.record.stored_values import as_text, as_time
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
@@ -102,7 +102,7 @@ class OldRedis:
         return [
             ApiKey(
                 **{
-                    **_times(one, "created_at"),
+                    **dict(one),
                     "scopes": tuple(scope for scope in SCOPES if scope in one["scopes"]),
                     "expires_at": as_time(one.get("expires_at")),
                 }

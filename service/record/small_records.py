@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Literal
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass as kept
 
 from service.record.encoding import below, key
 from service.record.engine import Engine, Reader, Transaction, as_data, transact
 from service.record.gallery_entries import require_entry
-from service.record.key_records import SCOPES, ApiKey
 from service.record.records import Snapshot
-from service.record.stored_values import as_text, as_time
+
+Scope = Literal["query", "enroll", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")
+
+
+@kept(frozen=True)
+class ApiKey:
+    """Who may do what.
+
+    Attributes:
+        key_id: the public part, by which a key is named in logs and revoked.
+        secret_sha256: of the secret part, hexadecimal. The secret is 256 random bits, so that a
+            fast hash does: there is no dictionary of them.
+        scopes: what it may do; `admin` may do everything.
+        gallery: the only gallery it may touch; None for all.
+        note: whom it was made for.
+        learn: whether its searches count for the calibration of the galleries they search.
+        expires_at: from then on it is refused; None for never.
+    """
+
+    key_id: str
+    secret_sha256: str
+    scopes: tuple[Scope, ...]
+    gallery: str | None
+    note: str
+    created_at: datetime
+    learn: bool = True
+    expires_at: datetime | None = None
 
 
 class Keys:
@@ -27,14 +55,9 @@ class Keys:
 
     def add(self, api_key: ApiKey) -> None:
         """Keeps a key."""
-        entry = {
-            **asdict(api_key),
-            "created_at": as_text(api_key.created_at),
-            "expires_at": as_text(api_key.expires_at) if api_key.expires_at else None,
-        }
 
         def rule(transaction: Transaction) -> None:
-            transaction.put_json(key("api key", api_key.key_id), entry)
+            transaction.put_json(key("api key", api_key.key_id), api_key)
             transaction.note("keys")
 
         transact(self._engine, rule)
@@ -63,7 +86,7 @@ class Snapshots:
     def all(self, gallery_id: int) -> list[Snapshot]:
         """A gallery's snapshots, oldest first."""
         found = Reader(self._engine).every(below(key("snapshot", gallery_id)))
-        snapshots = [_snapshot(as_data(body)) for _, body in found]
+        snapshots = [_SNAPSHOT.validate_json(body) for _, body in found]
         return sorted(snapshots, key=lambda one: (one.created_at, one.snapshot_id))
 
     def keep(self, snapshot: Snapshot) -> None:
@@ -72,8 +95,7 @@ class Snapshots:
 
         def rule(transaction: Transaction) -> None:
             require_entry(transaction, snapshot.gallery_id)
-            moment = as_text(snapshot.created_at)
-            transaction.put_json(own, {**asdict(snapshot), "created_at": moment})
+            transaction.put_json(own, snapshot)
 
         transact(self._engine, rule)
 
@@ -124,15 +146,10 @@ class Runtimes:
         return transact(self._engine, rule)
 
 
-ALL_KEYS = below(key("api key"))
-
-
-def api_key_of(entry: dict[str, Any]) -> ApiKey:
+def api_key_of(entry: object) -> ApiKey:
     """A key from what is kept of it."""
-    scopes = tuple(scope for scope in SCOPES if scope in entry["scopes"])
-    moments = {name: as_time(entry[name]) for name in ("created_at", "expires_at")}
-    return ApiKey(**{**entry, **moments, "scopes": scopes})
+    return _API_KEY.validate_python(entry)
 
 
-def _snapshot(entry: dict[str, Any]) -> Snapshot:
-    return Snapshot(**{**entry, "created_at": datetime.fromisoformat(entry["created_at"])})
+ALL_KEYS = below(key("api key"))
+_API_KEY, _SNAPSHOT = TypeAdapter(ApiKey), TypeAdapter(Snapshot)

@@ -17,10 +17,10 @@ from service.ops.durable import sync
 from service.ops.high_water import SUFFIX
 from service.record.crop_entries import Contents
 from service.record.gallery_entries import Entry
-from service.record.job_records import Job
-from service.record.key_records import SCOPES, ApiKey
+from service.record.jobs import Job
 from service.record.migration import OldGallery, migrate
 from service.record.records import PublishedCalibration, Snapshot, StoredCrop
+from service.record.small_records import SCOPES, ApiKey
 from service.record.sqlite_engine import SqliteEngine
 from service.record.stored_values import as_time
 
@@ -114,7 +114,7 @@ class OldFile:
         return [
             ApiKey(
                 **{
-                    **_times(row, "created_at"),
+                    **dict(row),
                     "scopes": tuple(one for one in SCOPES if one in row["scopes"].split(",")),
                     "learn": bool(row["learn"]),
                     "expires_at": as_time(row["expires_at"]),

@@ -8,7 +8,7 @@ import shlex
 import pytest
 import redis
 
-from service.record.open_store import open_store
+from service.record.record import open_store
 from service.record.records import GallerySettings
 from tests.docker.conftest import ROOT
 from tests.service.redis_server import redis_server

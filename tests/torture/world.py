@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from service.record.open_store import open_store
-from service.record.record import Record
+from service.record.record import Record, open_store
 from tests.service.redis_server import RedisServer
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService

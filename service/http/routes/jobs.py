@@ -17,7 +17,7 @@ from service.http.forms import JobsQuery
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses
 from service.jobs import runner
-from service.record.job_records import Job as JobRecord
+from service.record.jobs import Job as JobRecord
 from service.runtime import Runtime
 
 router = guarded_router("/v1/jobs", "jobs")

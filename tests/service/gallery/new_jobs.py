@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from service.record.job_records import Job
+from service.record.jobs import Job
 from tests.service.gallery.new_crops import NOON
 
 

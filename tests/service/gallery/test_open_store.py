@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.problems import InputProblem
-from service.record.open_store import open_store
+from service.record.record import open_store
 from tests.service.redis_server import redis_server
 
 PASSWORD = "p@ss/word:1"

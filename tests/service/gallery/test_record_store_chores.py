@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
-from service.record.key_records import ApiKey
 from service.record.records import GallerySettings, PublishedCalibration, Snapshot
+from service.record.small_records import ApiKey
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 

@@ -12,9 +12,9 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.high_water import HighWaterMark
 from service.record.changes import Change, ChangesLost
-from service.record.key_records import ApiKey
 from service.record.record import open_redis
 from service.record.records import GallerySettings
+from service.record.small_records import ApiKey
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
 
