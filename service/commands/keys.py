@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option, echo
 
 from model.problems import InputProblem
 from service.commands.common import (
@@ -44,27 +44,15 @@ keys = command_group(
 @keys.command("create")
 def create(
     scope: Annotated[
-        list[str],
-        typer.Option(
-            "--scope", help="What it may do: query, enroll, metrics, admin; several with commas."
-        ),
+        list[str], Option(help="query, enroll, metrics or admin; several with commas.")
     ],
-    gallery: Annotated[
-        str | None, typer.Option("--gallery", help="The only gallery that it is for.")
-    ] = None,
-    note: Annotated[str, typer.Option("--note", help="Whom it is for; listed, never sent.")] = "",
+    gallery: Annotated[str | None, Option(help="The only gallery that it is for.")] = None,
+    note: Annotated[str, Option(help="Whom it is for; listed, never sent.")] = "",
     learn: Annotated[
-        bool,
-        typer.Option(
-            "--learn/--no-learn",
-            help="Whether its searches count for the calibration of the galleries they search.",
-        ),
+        bool, Option(help="Whether its searches count for the calibration of the galleries.")
     ] = True,
     expires_days: Annotated[
-        int | None,
-        typer.Option(
-            "--expires-days", min=1, max=36_500, help="Refused after so many days; never if unset."
-        ),
+        int | None, Option(min=1, max=36_500, help="Refused after so many days; never if unset.")
     ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
@@ -85,17 +73,17 @@ def create(
         known = gallery is None or any(one.name == gallery for one in store.galleries.all())
         has_admin = _has_admin(store)
     if not has_admin:
-        typer.echo(
+        echo(
             "There is no key with the scope admin: as soon as there is a key every call needs one, "
             "so that nobody can create a gallery, rename or forget over HTTP; make one with "
             "gmn keys create --scope admin.",
             err=True,
         )
     if not known:
-        typer.echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
+        echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
-    typer.echo(
+    echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in "
         f"{_place(data_dir)}. It is shown this once: {text}"
     )
@@ -115,7 +103,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
             del result["secret_sha256"]
         output().print_json(data={"results": results}, default=datetime.isoformat)
     elif not kept:
-        typer.echo("There is no key; the service answers on loopback only, and asks for none.")
+        echo("There is no key; the service answers on loopback only, and asks for none.")
     else:
         rows = (
             (
@@ -135,7 +123,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
 
 @keys.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Which key; see gmn keys list.")],
+    key_id: Annotated[str, Argument(help="Which key; see gmn keys list.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Revokes a key; within a second the service refuses it.
@@ -153,9 +141,9 @@ def revoke(
             )
         audit.record("revoke_key", details=details)
         left = len(store.keys.all())
-    typer.echo(f"Key {details['key_id']} is revoked; {left} left.")
+    echo(f"Key {details['key_id']} is revoked; {left} left.")
     if not left:
-        typer.echo(
+        echo(
             "Without any key a service on loopback is open to everyone on the machine, and one on "
             "another address refuses every call.",
             err=True,

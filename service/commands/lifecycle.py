@@ -6,8 +6,8 @@ import sys
 from itertools import islice
 from typing import Annotated
 
-import typer
 from rich.markup import escape
+from typer import Argument, Exit, Option, confirm
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
@@ -28,13 +28,11 @@ PROBLEMS_SHOWN = 20
 
 
 def forget(
-    identity: Annotated[str, typer.Argument(help="The identity, as enrolled.")],
+    identity: Annotated[str, Argument(help="The identity, as enrolled.")],
     url: UrlOption = DEFAULT_URL,
     gallery: GalleryOption = DEFAULT_GALLERY,
     api_key: ApiKeyOption = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask; needed where no terminal can be asked.")
-    ] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Removes a person from a gallery and its snapshots, and lists what remains.
@@ -49,8 +47,8 @@ def forget(
             f"forget {identity}: it cannot be undone, and there is no terminal to ask on; add --yes"
         )
     question = f"Remove {identity} from gallery {gallery} and its snapshots? It cannot be undone."
-    if not (yes or typer.confirm(question, err=True)):
-        raise typer.Exit(1)
+    if not (yes or confirm(question, err=True)):
+        raise Exit(1)
     with Client(url, api_key, gallery=gallery) as client:
         forgotten = client.forget(identity)
     console = output()
@@ -66,12 +64,10 @@ def forget(
 
 
 def reindex(
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is done; 1 if it fails.")] = False,
+    wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
     url: UrlOption = DEFAULT_URL,
     gallery: GalleryOption = DEFAULT_GALLERY,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every gallery that another model filled.")
-    ] = False,
+    everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
     api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -100,7 +96,7 @@ def reindex(
             if not jobs:
                 output().print("every gallery holds vectors of the served model already")
     if wait and any(job.state != "done" for job in jobs):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _show_job(client: Client, job: Job) -> None:
@@ -176,7 +172,7 @@ def list_snapshots(
 
 @snapshot.command("restore")
 def restore(
-    snapshot_id: Annotated[str, typer.Argument(help="Which one; see gmn snapshot list.")],
+    snapshot_id: Annotated[str, Argument(help="Which one; see gmn snapshot list.")],
     url: UrlOption = DEFAULT_URL,
     gallery: GalleryOption = DEFAULT_GALLERY,
     api_key: ApiKeyOption = None,

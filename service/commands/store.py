@@ -119,13 +119,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     _require_directory(data_dir)
     place, found, remedy = _verify(data_dir)
     if as_json:
-        galleries = [asdict(gallery) for gallery in found.galleries]
-        snapshots = [
-            {"file": str(one.path), "crops": one.crops, "problem": one.problem}
-            for one in found.snapshots
-        ]
-        result = {"whole": found.whole, "problems": found.problems}
-        output().print_json(data={**result, "galleries": galleries, "snapshots": snapshots})
+        output().print_json(data={"whole": found.whole, **asdict(found)}, default=str)
     else:
         for line in _lines(place, found):
             typer.echo(line)
