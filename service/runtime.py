@@ -28,7 +28,7 @@ from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_dir import DataDirectory
 from service.ops.disk_room import DiskRoom
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.metrics import Metrics
 from service.ops.pulse import Stage
 from service.ops.watchdog import Watchdog
@@ -108,7 +108,7 @@ class Runtime:
                 settings.redis_url, directory.database, settings.redis_password_file, alone=True
             )
             held.callback(store.close)
-            passed(Failpoint.START__RECORD_OPENED)
+            failpoint("start.record-opened")
             keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
             metrics = Metrics()
@@ -143,7 +143,7 @@ class Runtime:
                 keys.stage,
             )
             held.callback(watchdog.stop)
-            passed(Failpoint.START__GALLERIES_LOADED)
+            failpoint("start.galleries-loaded")
             return cls(
                 settings,
                 models,

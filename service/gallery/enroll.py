@@ -17,7 +17,7 @@ from service.engine.quality_gate import QualityGate
 from service.errors import NeedsReindex
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
 from service.runtime import Runtime
@@ -94,7 +94,7 @@ async def _enroll(
     while True:
         model = runtime.model_of(target)
         embedded = await _embed(model.pipeline, images, gate)
-        passed(Failpoint.ENROLL__EMBEDDED)
+        failpoint("enroll.embedded")
         usable = [
             (image, outcome)
             for image, outcome in zip(images, embedded, strict=True)
@@ -181,7 +181,7 @@ async def _store(
     request: RequestKey | None,
 ) -> Enrolment:
     crops = await keep_elsewhere(runtime, target, new)
-    passed(Failpoint.ENROLL__PICTURES_KEPT)
+    failpoint("enroll.pictures-kept")
     enrolment = await runtime.galleries.enroll(target.name, embedder, crops, request)
     if not enrolment.replayed:
         await runtime.audit.done(

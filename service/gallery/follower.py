@@ -22,7 +22,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries, LoadedGallery
 from service.gallery.index_updates import Confirmation, Learner
 from service.gallery.waiting import Waiting
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import DEAD, Pulse, Stage, beat
 from service.record.changes import Change, ChangesLost
 from service.record.engine import ChangeStream
@@ -200,11 +200,11 @@ class Follower:
         self._reached(found[-1].sequence if found else self._waiting.shown)
         for part in in_parts(found):
             changes = read_changes(self._store, self._held, part)
-            passed(Failpoint.FOLLOWER__CHANGES_READ)
+            failpoint("follower.changes-read")
             self._on_device(partial(changes.apply, self._held, self._told))
             if not self._first_load.done():
-                passed(Failpoint.REPLICA__REPLAYED)
-            passed(Failpoint.FOLLOWER__CHANGES_APPLIED)
+                failpoint("replica.replayed")
+            failpoint("follower.changes-applied")
             self._to_learn.update(dict.fromkeys(changes.learnt))
             self._waiting.show(part[-1].sequence)
         self._learn()
@@ -243,9 +243,9 @@ class Follower:
         self._another_record = self._epoch not in (None, epoch)
         noted, known = self._changes.last(), self._known
         self._reached(noted)
-        passed(Failpoint.REPLICA__NOTED)
+        failpoint("replica.noted")
         kept = self._read_galleries()
-        passed(Failpoint.REPLICA__SCANNED)
+        failpoint("replica.scanned")
         if self._changes.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")
         for gallery in self._held.all():

@@ -30,7 +30,6 @@ from service.gallery.index_updates import (
     finished,
 )
 from service.gallery.record_access import RecordAccess
-from service.ops.failpoints import CommitSteps
 from service.ops.pulse import Stage
 from service.record.record import Record
 from service.record.records import (
@@ -50,14 +49,14 @@ from service.search.device_rows import DeviceRows
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
-ENROLL = CommitSteps.of("enroll")
-DELETE_CROP = CommitSteps.of("delete-crop")
-FORGET_IDENTITY = CommitSteps.of("forget-identity")
-DELETE_EXPIRED = CommitSteps.of("delete-expired")
-RELABEL = CommitSteps.of("relabel")
-CREATE_GALLERY = CommitSteps.of("create-gallery")
-CHANGE_GALLERY = CommitSteps.of("change-gallery")
-DELETE_GALLERY = CommitSteps.of("delete-gallery")
+ENROLL = "enroll"
+DELETE_CROP = "delete-crop"
+FORGET_IDENTITY = "forget-identity"
+DELETE_EXPIRED = "delete-expired"
+RELABEL = "relabel"
+CREATE_GALLERY = "create-gallery"
+CHANGE_GALLERY = "change-gallery"
+DELETE_GALLERY = "delete-gallery"
 Result = TypeVar("Result")
 Change = TypeVar("Change")
 Version = TypeVar("Version", bound=int | None)
@@ -321,7 +320,7 @@ class Galleries:
 
     async def change(
         self,
-        steps: CommitSteps,
+        steps: str,
         gallery: Gallery,
         write: Callable[[], Change],
         apply: Callable[[Change], None],
@@ -346,9 +345,7 @@ class Galleries:
             steps, gallery, write, lambda committed: self._device.submit(lambda: show(committed))
         )
 
-    async def replace(
-        self, steps: CommitSteps, gallery: Gallery, write: Callable[[], Version]
-    ) -> Version:
+    async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
         """Commits what replaces every vector, and returns once searches see the new ones.
 
         They see the old ones until then.
@@ -396,7 +393,7 @@ class Galleries:
 
     async def _commit_to(
         self,
-        steps: CommitSteps,
+        steps: str,
         gallery: Gallery,
         write: Callable[[], Change],
         begin: Callable[[Change], Future[None]],

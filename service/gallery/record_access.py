@@ -13,7 +13,7 @@ from typing import TypeVar
 from service.errors import DamagedRecord, DamagedRedisRecord, RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.index_updates import Confirmation, IndexUpdates
-from service.ops.failpoints import CommitSteps, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import Stage, WatchedPool
 from service.record.records import CropLabel
 
@@ -60,7 +60,7 @@ class RecordAccess:
 
     async def commit(
         self,
-        steps: CommitSteps,
+        steps: str,
         write: Callable[[], Change],
         begin: Callable[[Change], Future[None]],
     ) -> Change:
@@ -76,9 +76,9 @@ class RecordAccess:
         """
 
         def commit() -> tuple[Change, Future[None]]:
-            passed(steps.before_commit)
+            failpoint(f"{steps}.before-commit")
             committed = write()
-            passed(steps.committed)
+            failpoint(f"{steps}.committed")
             return committed, self._updates.shown(lambda: begin(committed))
 
         committed, shown = await self.write(commit)
@@ -86,7 +86,7 @@ class RecordAccess:
         showing = asyncio.wrap_future(shown)
         showing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await self._patiently(showing)
-        passed(steps.shown)
+        failpoint(f"{steps}.shown")
         return committed
 
     async def write(self, call: Callable[[], Result]) -> Result:

@@ -39,7 +39,7 @@ from service.jobs.runner import (
 )
 from service.ops.disk_room import full_disk_told
 from service.ops.durable import make_folder, sync, sync_below
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import beat
 from service.record.jobs import Job
 from service.record.records import LandedCrop
@@ -124,7 +124,7 @@ async def import_archive(
     except BaseException:
         await runtime.sections.run(partial(_remove_files, runtime, job_id))
         raise
-    passed(Failpoint.IMPORT__ARCHIVE_KEPT)
+    failpoint("import.archive-kept")
     return await runtime.sections.run(create)
 
 
@@ -155,7 +155,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), RETRYABLE):
             await runtime.sections.run(partial(_remove_files, runtime, job.job_id))
-            passed(Failpoint.IMPORT__FILES_REMOVED)
+            failpoint("import.files-removed")
 
 
 async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
@@ -189,7 +189,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: 
             counts.update(batch)
             try:
                 await progress.save(counts, problems)
-                passed(Failpoint.IMPORT__PROGRESS_NOTED)
+                failpoint("import.progress-noted")
             except Cancelled:
                 # Batches under way are still enrolled and counted.
                 cancelled = True
@@ -223,7 +223,7 @@ async def _enroll_batch(
     runtime: Runtime, gallery: Gallery, job: Job, folder: Path, batch: Sequence[_Item], first: int
 ) -> Batch:
     contents = await asyncio.to_thread(_read, folder, batch, runtime.settings.max_image_bytes)
-    passed(Failpoint.IMPORT__FILES_READ)
+    failpoint("import.files-read")
     outcomes: dict[int, bytes | LandedCrop | CropProblem] = dict(enumerate(contents, first))
     images = {
         position: ImageToEnroll(content, item.identity, item.camera, item.captured_at)
@@ -234,7 +234,7 @@ async def _enroll_batch(
         # Under this name the batch is enrolled once, also if the process dies before it is saved.
         name, send = f"import:{job.job_id}:{first}", list(images.values())
         answer = await wait_while_busy(partial(enroll, runtime, gallery.name, send, name))
-        passed(Failpoint.IMPORT__BATCH_LANDED)
+        failpoint("import.batch-landed")
         outcomes |= zip(images, answer.results, strict=True)
     problems = [
         JobProblem(
@@ -291,7 +291,7 @@ def _unpack(runtime: Runtime, spool: Path, files: Path, left_out: Path) -> None:
     aside.replace(left_out)
     # Under its final name the folder must be complete, also after a power cut.
     sync_below(part)
-    passed(Failpoint.IMPORT__UNPACKED)
+    failpoint("import.unpacked")
     try:
         part.rename(files)
     except OSError:

@@ -15,13 +15,13 @@ from service.errors import GalleryConflict
 from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
 from service.lifecycle.pictures import stored_picture
-from service.ops.failpoints import CommitSteps, Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.record.records import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
-REINDEX = CommitSteps.of("reindex")
+REINDEX = "reindex"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
@@ -74,7 +74,7 @@ async def run_reindex(
             )
         return "the gallery holds vectors of the loaded model already"
     await runtime.galleries.write(lambda: store.staged.begin(gallery.gallery_id, newest))
-    passed(Failpoint.REINDEX__BEGUN)
+    failpoint("reindex.begun")
     try:
         failed = 0
         while True:
@@ -106,9 +106,9 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
         after = crops[-1].row_id
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
-        passed(Failpoint.REINDEX__BATCH_EMBEDDED)
+        failpoint("reindex.batch-embedded")
         await runtime.galleries.write(partial(staged.add, number, vectors))
-        passed(Failpoint.REINDEX__BATCH_KEPT)
+        failpoint("reindex.batch-kept")
         done = await runtime.galleries.read(partial(staged.count, number))
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await progress.save(counts, problems)

@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.gallery.galleries import named
 from service.gallery.gallery import Gallery
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import Pulse, beat
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -119,7 +119,7 @@ async def create_job(
     job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
     with named(gallery):
         await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
-    passed(Failpoint.JOB__CREATED)
+    failpoint("job.created")
     runtime.jobs_wanted.set()
     return job
 
@@ -250,7 +250,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 
         async def end() -> None:
             await progress.end(state, detail)
-            passed(Failpoint.JOB__ENDED)
+            failpoint("job.ended")
             await runtime.audit.done(
                 job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
             )

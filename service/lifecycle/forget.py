@@ -10,7 +10,7 @@ from service.errors import StorageFailed, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshot import is_in_snapshots, take_removed_out_of_snapshots
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -60,7 +60,7 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
                     raise
                 version, removed = target.version, 0
             result["count"] = removed
-            passed(Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS)
+            failpoint("forget-identity.before-snapshots")
             return version, removed, await take_removed_out_of_snapshots(runtime, target, identity)
 
     # The lock is held from before the deletion, so that no restore comes in between.

@@ -16,7 +16,7 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import with_picture
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.ops.durable import sync
-from service.ops.failpoints import CommitSteps, Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
     SnapshotOrigin,
@@ -28,7 +28,7 @@ from service.record.snapshot_file import (
 )
 from service.runtime import Runtime
 
-RESTORE = CommitSteps.of("restore")
+RESTORE = "restore"
 FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
 
 
@@ -49,7 +49,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
             crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
             origin = SnapshotOrigin(gallery, archive.embedding_fingerprint, archive.version)
             content = write_snapshot(path, crops, origin)
-        passed(Failpoint.SNAPSHOT__IN_PLACE)
+        failpoint("snapshot.in-place")
         return Snapshot(
             snapshot_id=snapshot_id,
             gallery_id=target.gallery_id,
@@ -74,7 +74,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
                 except Exception:
                     await asyncio.to_thread(_remove, path)
                     raise
-            passed(Failpoint.SNAPSHOT__REGISTERED)
+            failpoint("snapshot.registered")
             # A person may have been forgotten while the gallery was copied.
             await _take_removed_out(runtime, target, snapshot)
 
@@ -132,7 +132,7 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
 
     def crops() -> Iterator[ArchivedCrop]:
         yield from read_snapshot(path)
-        passed(Failpoint.RESTORE__FILE_READ)
+        failpoint("restore.file-read")
 
     def write() -> int:
         return store.crops.replace(target.gallery_id, fingerprint, crops())
@@ -222,7 +222,7 @@ async def _take_removed_out(
         if not gone:
             return 0, snapshot
         removed, content = remove_from_snapshot(path, sorted(gone))
-        passed(Failpoint.SNAPSHOT_REWRITE__WRITTEN)
+        failpoint("snapshot-rewrite.written")
         size = path.stat().st_size
         return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
 

@@ -26,7 +26,7 @@ from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
 from service.ops.chained_file import MAX_BYTES, BrokenChain, ChainedFile, current_file, full_files
 from service.ops.durable import sync
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
@@ -155,9 +155,9 @@ class AuditLog:
             StorageFailed: where it could not be written.
         """
         line = self._line(event, phase, what)
-        passed(Failpoint.AUDIT__BEFORE_LINE)
+        failpoint("audit.before-line")
         self._append([line], durable)
-        passed(Failpoint.AUDIT__LINE_WRITTEN)
+        failpoint("audit.line-written")
 
     def looked(self, event: str, **what: Unpack[What]) -> None:
         """Notes a search or a view, which has changed nothing; never raises, never waits.

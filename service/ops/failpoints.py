@@ -1,4 +1,4 @@
-"""Named places at which a process can be made to die, fail or wait: crash tests steer by them.
+"""Failpoints: named places at which a crash test makes the process die, fail or wait.
 
 `GMN_FAILPOINT=name[:N][=action]` acts at the N-th passage, the first by default: `kill` (the
 default) is kill -9 of this process, `raise` an `OSError`, `delay:SECONDS` a wait of the thread that
@@ -7,214 +7,98 @@ passes. Unset, a passage is one comparison.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import signal
-import threading
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum, auto
-from typing import Self
 
 from model.problems import InputProblem
 
 log = logging.getLogger(__name__)
 ENVIRONMENT = "GMN_FAILPOINT"
-WRITTEN_LIKE = re.compile(
+SYNTAX = re.compile(
     r"(?P<name>[a-z.-]+)(:(?P<passage>[1-9]\d*))?"
     r"(=(?P<action>kill|raise|delay:(?P<seconds>\d+(\.\d+)?)))?"
 )
-
-
-class Failpoint(StrEnum):
-    """Every name: what is being done, a dot, and what of it has just happened or comes next.
-
-    Names on `before-commit`, `committed` and `shown` belong to `CommitSteps`.
-    """
-
-    @staticmethod
-    def _generate_next_value_(name: str, _start: int, _count: int, _last_values: list[str]) -> str:
-        return name.lower().replace("__", ".").replace("_", "-")
-
-    START__RECORD_OPENED = auto()
-    START__GALLERIES_LOADED = auto()
-
-    REPLICA__NOTED = auto()
-    REPLICA__SCANNED = auto()
-    REPLICA__REPLAYED = auto()
-    FOLLOWER__CHANGES_READ = auto()
-    FOLLOWER__CHANGES_APPLIED = auto()
-
-    ENROLL__BODY_READ = auto()
-    ENROLL__EMBEDDED = auto()
-    ENROLL__PICTURES_KEPT = auto()
-    ENROLL__CROP_WRITTEN = auto()
-    ENROLL__BEFORE_COMMIT = auto()
-    ENROLL__COMMITTED = auto()
-    ENROLL__SHOWN = auto()
-    SQLITE__BEFORE_COMMIT = auto()
-
-    DELETE_CROP__BEFORE_COMMIT = auto()
-    DELETE_CROP__COMMITTED = auto()
-    DELETE_CROP__SHOWN = auto()
-    FORGET_IDENTITY__BEFORE_COMMIT = auto()
-    FORGET_IDENTITY__COMMITTED = auto()
-    FORGET_IDENTITY__SHOWN = auto()
-    FORGET_IDENTITY__BEFORE_SNAPSHOTS = auto()
-    SNAPSHOT_REWRITE__BEGUN = auto()
-    SNAPSHOT_REWRITE__WRITTEN = auto()
-    DELETE_EXPIRED__BEFORE_COMMIT = auto()
-    DELETE_EXPIRED__COMMITTED = auto()
-    DELETE_EXPIRED__SHOWN = auto()
-    RELABEL__BEFORE_COMMIT = auto()
-    RELABEL__COMMITTED = auto()
-    RELABEL__SHOWN = auto()
-
-    CREATE_GALLERY__BEFORE_COMMIT = auto()
-    CREATE_GALLERY__COMMITTED = auto()
-    CREATE_GALLERY__SHOWN = auto()
-    CHANGE_GALLERY__BEFORE_COMMIT = auto()
-    CHANGE_GALLERY__COMMITTED = auto()
-    CHANGE_GALLERY__SHOWN = auto()
-    DELETE_GALLERY__BEFORE_COMMIT = auto()
-    DELETE_GALLERY__COMMITTED = auto()
-    DELETE_GALLERY__SHOWN = auto()
-
-    SNAPSHOT__WRITTEN = auto()
-    SNAPSHOT__IN_PLACE = auto()
-    SNAPSHOT__REGISTERED = auto()
-    RESTORE__FILE_READ = auto()
-    RESTORE__GENERATION_FILLED = auto()
-    RESTORE__BEFORE_COMMIT = auto()
-    RESTORE__COMMITTED = auto()
-    RESTORE__SHOWN = auto()
-
-    COMPACTION__PLANNED = auto()
-    COMPACTION__BUILT = auto()
-    COMPACTION__ADOPTED = auto()
-
-    REINDEX__BEGUN = auto()
-    REINDEX__BATCH_EMBEDDED = auto()
-    REINDEX__BATCH_KEPT = auto()
-    REINDEX__BEFORE_COMMIT = auto()
-    REINDEX__SWITCHED = auto()
-    REINDEX__COMMITTED = auto()
-    REINDEX__SHOWN = auto()
-
-    JOB__CREATED = auto()
-    JOB__ENDED = auto()
-    IMPORT__ARCHIVE_KEPT = auto()
-    IMPORT__UNPACKED = auto()
-    IMPORT__FILES_READ = auto()
-    IMPORT__BATCH_LANDED = auto()
-    IMPORT__PROGRESS_NOTED = auto()
-    IMPORT__FILES_REMOVED = auto()
-
-    AUDIT__BEFORE_LINE = auto()
-    AUDIT__LINE_WRITTEN = auto()
+_WRITES = """
+enroll delete-crop forget-identity delete-expired relabel
+create-gallery change-gallery delete-gallery restore reindex
+"""
+_OTHERS = """
+start.record-opened start.galleries-loaded
+replica.noted replica.scanned replica.replayed follower.changes-read follower.changes-applied
+enroll.body-read enroll.embedded enroll.pictures-kept enroll.crop-written sqlite.before-commit
+forget-identity.before-snapshots snapshot-rewrite.begun snapshot-rewrite.written
+snapshot.written snapshot.in-place snapshot.registered restore.file-read restore.generation-filled
+compaction.planned compaction.built compaction.adopted
+reindex.begun reindex.batch-embedded reindex.batch-kept reindex.switched
+job.created job.ended import.archive-kept import.unpacked import.files-read import.batch-landed
+import.progress-noted import.files-removed audit.before-line audit.line-written
+"""
+WRITES = _WRITES.split()
+# Before the commit; then the record has the write and the index does not; then searches show it.
+STEPS = ("before-commit", "committed", "shown")
+# Each name: the work, a dot, and the step of it that has just happened or comes next.
+FAILPOINTS = [*_OTHERS.split(), *(f"{write}.{step}" for write in WRITES for step in STEPS)]
 
 
 @dataclass(frozen=True)
-class CommitSteps:
-    """Where a write to the record can be stopped.
+class Armed:
+    """A failpoint that acts: at which passage, from 1, and how; a number waits for seconds."""
 
-    Attributes:
-        before_commit: it is the writer's turn, and nothing has happened.
-        committed: the record has it, and the index does not.
-        shown: searches see it, and nobody was told.
-    """
-
-    before_commit: Failpoint
-    committed: Failpoint
-    shown: Failpoint
-
-    @classmethod
-    def of(cls, write: str) -> Self:
-        """Those of a write by its name, such as `enroll`."""
-        steps = (f"{write}.before-commit", f"{write}.committed", f"{write}.shown")
-        return cls(*map(Failpoint, steps))
+    name: str
+    passage: int
+    action: str | float
+    passages: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
 
-@dataclass
-class ArmedFailpoint:
-    """The one that was asked for.
-
-    Attributes:
-        point: where.
-        passage: at which passage, from 1.
-        action: `kill` or `raise`, or how many seconds to wait.
-    """
-
-    point: Failpoint
-    passage: int = 1
-    action: str | float = "kill"
-    _passages: int = 0
-    _counting: threading.Lock = field(default_factory=threading.Lock)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads `name[:N][=action]`.
-
-        Raises:
-            InputProblem: where it is not written so, or there is no such name.
-        """
-        written = WRITTEN_LIKE.fullmatch(text)
-        if written is None:
-            raise InputProblem(
-                f"{ENVIRONMENT}: {text[:80]!r} cannot be read; write it like enroll.committed, "
-                "enroll.committed:3, enroll.committed=raise or enroll.committed:3=delay:0.5"
-            )
-        if written["name"] not in set(Failpoint):
-            raise InputProblem(
-                f"{ENVIRONMENT}: there is no failpoint {written['name']!r}; unset it, or name one "
-                f"of {', '.join(Failpoint)}"
-            )
-        seconds = written["seconds"]
-        action = float(seconds) if seconds else written["action"] or "kill"
-        return cls(Failpoint(written["name"]), int(written["passage"] or 1), action)
-
-    def reach(self, point: Failpoint) -> None:
-        """Acts where this is the place and the passage."""
-        if point is not self.point:
-            return
-        with self._counting:
-            self._passages += 1
-            if self._passages != self.passage:
-                return
-        log.critical("failpoint %s: passage %d, %s", point, self.passage, self.action)
-        if isinstance(self.action, float):
-            time.sleep(self.action)
-        elif self.action == "raise":
-            raise OSError(f"failpoint {point}")
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
+# One for the process: it is the process that dies.
+_armed: Armed | None = None
 
 
-# Of the whole process, as dying is.
-_armed: ArmedFailpoint | None = None
+def parse(text: str) -> Armed:
+    """Reads `name[:N][=action]`; raises `InputProblem` for another text or an unknown name."""
+    written = SYNTAX.fullmatch(text)
+    if written is None:
+        raise InputProblem(
+            f"{ENVIRONMENT}: {text[:80]!r} cannot be read; write it like enroll.committed, "
+            "enroll.committed:3, enroll.committed=raise or enroll.committed:3=delay:0.5"
+        )
+    if written["name"] not in FAILPOINTS:
+        raise InputProblem(
+            f"{ENVIRONMENT}: there is no failpoint {written['name']!r}; unset it, or name one of "
+            f"{', '.join(FAILPOINTS)}"
+        )
+    action = float(written["seconds"]) if written["seconds"] else written["action"] or "kill"
+    return Armed(written["name"], int(written["passage"] or 1), action)
 
 
 def arm_failpoint() -> None:
-    """Arms what the environment names, and says so; without it every passage is free.
-
-    Raises:
-        InputProblem: for a name that there is not.
-    """
+    """Arms the failpoint of the environment, with a line in the log; raises as `parse`."""
     global _armed
     text = os.environ.get(ENVIRONMENT)
-    _armed = ArmedFailpoint.parse(text) if text else None
+    _armed = parse(text) if text else None
     if _armed is not None:
         log.critical(
             "%s=%s: THIS PROCESS IS TO FAIL ON PURPOSE at passage %d of %s; unset it to serve",
             ENVIRONMENT,
             text,
             _armed.passage,
-            _armed.point,
+            _armed.name,
         )
 
 
-def passed(point: Failpoint) -> None:
-    """Tells that a place is reached; whoever armed it dies, fails or waits here."""
-    if _armed is not None:
-        _armed.reach(point)
+def failpoint(name: str) -> None:
+    """A passage of a failpoint: dies, fails or waits here if it is armed."""
+    if _armed is None or name != _armed.name or next(_armed.passages) != _armed.passage:
+        return
+    log.critical("failpoint %s: passage %d, %s", name, _armed.passage, _armed.action)
+    if isinstance(_armed.action, float):
+        time.sleep(_armed.action)
+    elif _armed.action == "raise":
+        raise OSError(f"failpoint {name}")
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record import archives, requests, restoring, strays
 from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
@@ -92,7 +92,7 @@ class Crops:
                     )
                     same_bytes[crop.sha256].append(stored)
                     added.append(IndexedCrop(stored.label, crop.vector))
-                    passed(Failpoint.ENROLL__CROP_WRITTEN)
+                    failpoint("enroll.crop-written")
                 landed.append(outcome)
             version = entry.version
             if added:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from service.errors import RecordUnavailable, ServiceError
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import Generation, all_rows, as_crop
@@ -42,7 +42,7 @@ def replace_crops(
     try:
         for part in _parts(crops):
             filled = transact(engine, partial(_put, filled, part))
-        passed(Failpoint.RESTORE__GENERATION_FILLED)
+        failpoint("restore.generation-filled")
         version = None
         while version is None:
             filled = _take_out_removed(engine, filled)

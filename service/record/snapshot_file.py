@@ -22,7 +22,7 @@ from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.durable import make_folder, sync
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Picture, StoredCrop
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
             file.executemany("INSERT INTO header VALUES (?, ?)", said)
             file.execute("COMMIT")
         sync(beside)
-        passed(Failpoint.SNAPSHOT__WRITTEN)
+        failpoint("snapshot.written")
         beside.replace(path)
         sync(path.parent)
     except DamagedSnapshot:
@@ -196,7 +196,7 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
         if not count:
             return 0, _header(path, file)
         left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
-        passed(Failpoint.SNAPSHOT_REWRITE__BEGUN)
+        failpoint("snapshot-rewrite.begun")
         return count, _write(path, _readable(path, left), _origin(file))
 
 

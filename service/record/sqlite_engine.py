@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.high_water import SUFFIX, HighWaterMark
 from service.ops.pulse import beat
 from service.record.engine import Commit, Conflict, Scan
@@ -123,7 +123,7 @@ class SqliteEngine:
                     raise Conflict
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", puts)
                 connection.executemany("DELETE FROM entries WHERE key = ?", deletes)
-                passed(Failpoint.SQLITE__BEFORE_COMMIT)
+                failpoint("sqlite.before-commit")
                 number = connection.execute(
                     "UPDATE commits SET number = number + 1 RETURNING number"
                 ).fetchone()[0]

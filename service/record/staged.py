@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.calibrations import drop_calibrations
 from service.record.crop_entries import Generation, read_contents, read_crops, scan_crops
 from service.record.encoding import below, last_number
@@ -126,7 +126,7 @@ class StagedVectors:
 
         version = transact(self._engine, rule)
         if version is not None:
-            passed(Failpoint.REINDEX__SWITCHED)
+            failpoint("reindex.switched")
             collect_garbage(self._engine)
         return version
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from service.engine.device import DeviceThread
 from service.errors import DeviceLost, ServiceStopping
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import Pulse, Stage
 from service.search.compaction import BuiltCompaction, CompactionPlan, CompactionStopped
 from service.search.device_rows import DeviceRows
@@ -88,7 +88,7 @@ class Compactor:
             del self._waiting[index]
             plan = index.compaction()
             if plan is not None:
-                passed(Failpoint.COMPACTION__PLANNED)
+                failpoint("compaction.planned")
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
@@ -99,7 +99,7 @@ class Compactor:
         built: BuiltCompaction | None = None
         try:
             built = plan.build(self._asked_between)
-            passed(Failpoint.COMPACTION__BUILT)
+            failpoint("compaction.built")
         except CompactionStopped:
             return
         except MemoryError:
@@ -119,7 +119,7 @@ class Compactor:
         if self._closing.is_set():
             return
         if built is not None and index.adopt(built):
-            passed(Failpoint.COMPACTION__ADOPTED)
+            failpoint("compaction.adopted")
             self._waiting[index] = None
             self._begin_next()
         else:

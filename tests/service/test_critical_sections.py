@@ -28,8 +28,7 @@ from service.lifecycle.snapshot import (
     snapshot_path,
     take_snapshot,
 )
-from service.ops import failpoints
-from service.ops.failpoints import Failpoint
+from service.record import snapshot_file
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import read_snapshot, write_snapshot
 from service.runtime import Runtime
@@ -269,8 +268,8 @@ class Rewriting:
         self.begun = threading.Event()
         self.let_go = threading.Event()
 
-    def reach(self, point: Failpoint) -> None:
-        if point is Failpoint.SNAPSHOT_REWRITE__BEGUN and not self.begun.is_set():
+    def reach(self, name: str) -> None:
+        if name == "snapshot-rewrite.begun" and not self.begun.is_set():
             self.begun.set()
             assert self.let_go.wait(LONGEST_SECONDS)
 
@@ -283,7 +282,7 @@ def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request
     async def forget_two() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
-        monkeypatch.setattr(failpoints, "_armed", rewriting)
+        monkeypatch.setattr(snapshot_file, "failpoint", rewriting.reach)
         left = asyncio.create_task(forget_identity(runtime, case.name, "Ann"))
         while not rewriting.begun.is_set():
             await asyncio.sleep(PAUSE_SECONDS)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.ops.failpoints import Failpoint
+from service.ops.failpoints import FAILPOINTS
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import BINARY, MEMORY
@@ -34,7 +34,7 @@ class Failed(Exception):
 
 def torture(
     store: StoreKind,
-    plan: Sequence[Failpoint | None],
+    plan: Sequence[str | None],
     seed: str,
     artefacts: list[Path],
     say: Callable[[str], None] = lambda _: None,
@@ -72,9 +72,9 @@ def torture(
     return {"cycles": len(plan), "seconds": round(time.monotonic() - begun, 1), **driver.figures()}
 
 
-def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[Failpoint | None]:
+def plan_for(store: StoreKind, cycles: int, chance: random.Random) -> list[str | None]:
     """Every failpoint of a store once, as far as they fit beside kills at random."""
-    points: list[Failpoint | None] = [p for p in Failpoint if store in SCENARIOS[p].stores]
+    points: list[str | None] = [p for p in FAILPOINTS if store in SCENARIOS[p].stores]
     chance.shuffle(points)
     chosen = points[: cycles * 7 // 10]
     plan = chosen + [None] * (cycles - len(chosen))
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=CYCLES)
     parser.add_argument("--seed", default=secrets.token_hex(4))
     parser.add_argument("--store", choices=("sqlite", "redis"))
-    parser.add_argument("--failpoint", type=Failpoint, help="only this one, at every cycle")
+    parser.add_argument("--failpoint", choices=FAILPOINTS, help="only this one, at every cycle")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     stores: list[StoreKind] = ["sqlite", "redis"] if asked.store is None else [asked.store]

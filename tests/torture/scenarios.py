@@ -12,7 +12,6 @@ from uuid import uuid4
 import numpy as np
 
 from model.artefact import load_artefact
-from service.ops.failpoints import Failpoint
 from service.record.records import NewCrop
 from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
@@ -211,10 +210,10 @@ def _change_meanwhile(world: World, caller: Caller) -> None:
             writing.join(20)
 
 
-def _at_commit(write: str, happening: Scenario) -> dict[Failpoint, Scenario]:
-    def at(step: str, happened: bool) -> tuple[Failpoint, Scenario]:
+def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
+    def at(step: str, happened: bool) -> tuple[str, Scenario]:
         named = {**vars(happening), "happened": happened}
-        return Failpoint(f"{write}.{step}"), Scenario(**named)
+        return f"{write}.{step}", Scenario(**named)
 
     return dict([at("before-commit", False), at("committed", True), at("shown", True)])
 
@@ -227,66 +226,64 @@ _COMPACTING = Scenario(_compact, _churn)
 _IMPORTING = partial(Scenario, _import)
 _STARTING = Scenario(_nothing, _fill)
 
-SCENARIOS: Mapping[Failpoint, Scenario] = {
-    Failpoint.START__RECORD_OPENED: _STARTING,
-    Failpoint.START__GALLERIES_LOADED: _STARTING,
-    Failpoint.REPLICA__NOTED: Scenario(_nothing, _fill, stores=("redis",)),
-    Failpoint.REPLICA__SCANNED: Scenario(_nothing, _fill, stores=("redis",)),
-    Failpoint.REPLICA__REPLAYED: Scenario(
-        _change_meanwhile, _fill, stores=("redis",), during_start=True
-    ),
-    Failpoint.FOLLOWER__CHANGES_READ: _ENROLLING(stores=("redis",), happened=True),
-    Failpoint.FOLLOWER__CHANGES_APPLIED: _ENROLLING(stores=("redis",), happened=True),
-    Failpoint.ENROLL__BODY_READ: _ENROLLING(happened=False),
-    Failpoint.ENROLL__EMBEDDED: _ENROLLING(happened=False),
-    Failpoint.ENROLL__PICTURES_KEPT: _ENROLLING(happened=False),
-    Failpoint.ENROLL__CROP_WRITTEN: _ENROLLING(stores=("sqlite",), happened=False, passages=4),
+SCENARIOS: Mapping[str, Scenario] = {
+    "start.record-opened": _STARTING,
+    "start.galleries-loaded": _STARTING,
+    "replica.noted": Scenario(_nothing, _fill, stores=("redis",)),
+    "replica.scanned": Scenario(_nothing, _fill, stores=("redis",)),
+    "replica.replayed": Scenario(_change_meanwhile, _fill, stores=("redis",), during_start=True),
+    "follower.changes-read": _ENROLLING(stores=("redis",), happened=True),
+    "follower.changes-applied": _ENROLLING(stores=("redis",), happened=True),
+    "enroll.body-read": _ENROLLING(happened=False),
+    "enroll.embedded": _ENROLLING(happened=False),
+    "enroll.pictures-kept": _ENROLLING(happened=False),
+    "enroll.crop-written": _ENROLLING(stores=("sqlite",), happened=False, passages=4),
     **_at_commit("enroll", _ENROLLING()),
-    Failpoint.SQLITE__BEFORE_COMMIT: Scenario(_write_a_lot, stores=("sqlite",), passages=30),
+    "sqlite.before-commit": Scenario(_write_a_lot, stores=("sqlite",), passages=30),
     **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
     **_at_commit("forget-identity", _FORGETTING),
-    Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS: Scenario(_forget, _fill, happened=True),
+    "forget-identity.before-snapshots": Scenario(_forget, _fill, happened=True),
     # Housekeeping may come by first, for what was deleted before, and nothing is forgotten then.
-    Failpoint.SNAPSHOT_REWRITE__BEGUN: Scenario(_forget, _fill),
-    Failpoint.SNAPSHOT_REWRITE__WRITTEN: Scenario(_forget, _fill),
+    "snapshot-rewrite.begun": Scenario(_forget, _fill),
+    "snapshot-rewrite.written": Scenario(_forget, _fill),
     **{
         point: Scenario(_expire, _gallery_to_expire)
         for point in (
-            Failpoint.DELETE_EXPIRED__BEFORE_COMMIT,
-            Failpoint.DELETE_EXPIRED__COMMITTED,
-            Failpoint.DELETE_EXPIRED__SHOWN,
+            "delete-expired.before-commit",
+            "delete-expired.committed",
+            "delete-expired.shown",
         )
     },
     **_at_commit("relabel", Scenario(_relabel, _fill)),
     **_at_commit("create-gallery", Scenario(_create_gallery)),
     **_at_commit("change-gallery", Scenario(_change_gallery)),
     **_at_commit("delete-gallery", Scenario(_delete_gallery, _gallery_to_delete)),
-    Failpoint.SNAPSHOT__WRITTEN: Scenario(_snapshot, _fill),
-    Failpoint.SNAPSHOT__IN_PLACE: Scenario(_snapshot, _fill),
-    Failpoint.SNAPSHOT__REGISTERED: Scenario(_snapshot, _fill),
-    Failpoint.RESTORE__FILE_READ: Scenario(_restore, _fill_and_change, happened=False),
-    Failpoint.RESTORE__GENERATION_FILLED: Scenario(
+    "snapshot.written": Scenario(_snapshot, _fill),
+    "snapshot.in-place": Scenario(_snapshot, _fill),
+    "snapshot.registered": Scenario(_snapshot, _fill),
+    "restore.file-read": Scenario(_restore, _fill_and_change, happened=False),
+    "restore.generation-filled": Scenario(
         _restore, _fill_and_change, happened=False, stores=("redis",)
     ),
     **_at_commit("restore", _RESTORING),
-    Failpoint.COMPACTION__PLANNED: _COMPACTING,
-    Failpoint.COMPACTION__BUILT: _COMPACTING,
-    Failpoint.COMPACTION__ADOPTED: _COMPACTING,
-    Failpoint.REINDEX__BEGUN: _REINDEXING,
-    Failpoint.REINDEX__BATCH_EMBEDDED: _REINDEXING,
-    Failpoint.REINDEX__BATCH_KEPT: _REINDEXING,
-    Failpoint.REINDEX__SWITCHED: Scenario(
+    "compaction.planned": _COMPACTING,
+    "compaction.built": _COMPACTING,
+    "compaction.adopted": _COMPACTING,
+    "reindex.begun": _REINDEXING,
+    "reindex.batch-embedded": _REINDEXING,
+    "reindex.batch-kept": _REINDEXING,
+    "reindex.switched": Scenario(
         _reindex, _gallery_of_this_model, new_model=True, stores=("sqlite",)
     ),
     **_at_commit("reindex", _REINDEXING),
-    Failpoint.JOB__CREATED: _IMPORTING(happened=True),
-    Failpoint.JOB__ENDED: _IMPORTING(happened=True),
-    Failpoint.IMPORT__ARCHIVE_KEPT: _IMPORTING(happened=False),
-    Failpoint.IMPORT__UNPACKED: _IMPORTING(happened=True),
-    Failpoint.IMPORT__FILES_READ: _IMPORTING(happened=True, passages=3),
-    Failpoint.IMPORT__BATCH_LANDED: _IMPORTING(happened=True, passages=3),
-    Failpoint.IMPORT__PROGRESS_NOTED: _IMPORTING(happened=True, passages=3),
-    Failpoint.IMPORT__FILES_REMOVED: _IMPORTING(happened=True),
-    Failpoint.AUDIT__BEFORE_LINE: Scenario(_write_a_lot, passages=12),
-    Failpoint.AUDIT__LINE_WRITTEN: Scenario(_write_a_lot, passages=12),
+    "job.created": _IMPORTING(happened=True),
+    "job.ended": _IMPORTING(happened=True),
+    "import.archive-kept": _IMPORTING(happened=False),
+    "import.unpacked": _IMPORTING(happened=True),
+    "import.files-read": _IMPORTING(happened=True, passages=3),
+    "import.batch-landed": _IMPORTING(happened=True, passages=3),
+    "import.progress-noted": _IMPORTING(happened=True, passages=3),
+    "import.files-removed": _IMPORTING(happened=True),
+    "audit.before-line": Scenario(_write_a_lot, passages=12),
+    "audit.line-written": Scenario(_write_a_lot, passages=12),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from service.ops.failpoints import Failpoint
 from tests.service.conftest import save_other_artefact
 from tests.service.redis_server import require_redis
 from tests.torture.run import torture
@@ -12,14 +11,14 @@ from tests.torture.run import torture
 pytestmark = pytest.mark.slow
 
 CYCLES = {
-    "sqlite": [None, Failpoint.ENROLL__CROP_WRITTEN, None, Failpoint.RESTORE__COMMITTED],
+    "sqlite": [None, "enroll.crop-written", None, "restore.committed"],
     "redis": [
         None,
-        Failpoint.ENROLL__COMMITTED,
+        "enroll.committed",
         None,
-        Failpoint.FORGET_IDENTITY__BEFORE_SNAPSHOTS,
+        "forget-identity.before-snapshots",
         None,
-        Failpoint.IMPORT__BATCH_LANDED,
+        "import.batch-landed",
     ],
 }
 

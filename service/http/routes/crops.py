@@ -16,7 +16,7 @@ from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
 from service.http.problems import error_responses, refused_image
 from service.lifecycle.forget import forget_crop
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.record.records import CropFilter, LandedCrop
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
@@ -59,7 +59,7 @@ async def enroll_crops(
     """
     runtime, gallery = call.runtime, call.gallery.name
     images = await form.read_images(runtime.settings.max_images_per_request)
-    passed(Failpoint.ENROLL__BODY_READ)
+    failpoint("enroll.body-read")
     name = None if idempotency_key is None else f"client:{idempotency_key}"
     answer = await enroll(runtime, gallery, form.for_images(images), name)
     results = [

@@ -15,7 +15,6 @@ import pytest
 from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import follower
 from service.gallery.galleries import DEFAULT_GALLERY
-from service.ops.failpoints import CommitSteps
 from service.ops.pulse import DEAD
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
@@ -98,7 +97,7 @@ def test_a_restore_and_another_embedder_are_followed(opened):
         crops = list(archive.crops)
     asyncio.run(
         one.galleries.replace(
-            CommitSteps.of("restore"),
+            "restore",
             gallery,
             lambda: store.crops.replace(gallery.gallery_id, EMBEDDER, crops[:1]),
         )
@@ -110,9 +109,7 @@ def test_a_restore_and_another_embedder_are_followed(opened):
     row = store.staged.missing(gallery.gallery_id, 0, 1)[0].row_id
     store.staged.add(gallery.gallery_id, [(row, np.ones(4, np.float32))])
     asyncio.run(
-        one.galleries.replace(
-            CommitSteps.of("reindex"), gallery, lambda: store.staged.switch(gallery.gallery_id)
-        )
+        one.galleries.replace("reindex", gallery, lambda: store.staged.switch(gallery.gallery_id))
     )
     eventually(lambda: not other.galleries.get(HERE).needs_reindex)
     assert other.shown(HERE) == {kept: "a"}
