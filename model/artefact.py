@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -29,19 +21,21 @@ from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingFingerprints
+from model.stored import Stored, is_absent
 
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
 SHIPPED = Path(__file__).parent / "artefacts"
 # `bundled` until a newer one is shipped; it filled the galleries of earlier versions.
 FIRST_BUNDLED = "bundled@1"
+Tensors = dict[str, torch.Tensor]
 
 
 class ArtefactProblem(InputProblem):
     """A file that is not a usable artefact: names the file, what is wrong, what to do."""
 
 
-class Description(BaseModel):
+class Description(Stored):
     """The metadata of an artefact: everything in it but the tensors.
 
     Attributes:
@@ -50,15 +44,13 @@ class Description(BaseModel):
             default is M-Net.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format_version: int = FORMAT_VERSION
     embedder: EmbedderConfig
     metric_network: MetricNetworkConfig | None
     preprocessing: Preprocessing
     calibration: Calibration
     provenance: Provenance
-    best: Scoring | None = None
+    best: Scoring | None = Field(None, exclude_if=is_absent)
     embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
 
@@ -69,14 +61,6 @@ class Description(BaseModel):
         if self.best is not None and self.best not in self.calibration.scorings:
             raise ValueError(f"best is {self.best}, which has no calibration")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An artefact's fingerprint is over what is written: what older ones lack stays away.
-        written: dict[str, Any] = write(self)
-        if self.best is None:
-            written.pop("best", None)
-        return written
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:
@@ -112,14 +96,7 @@ class Artefact:
         )
 
     def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
-        """M-Net.
-
-        Args:
-            name: what the artefact is called, for the error.
-
-        Raises:
-            ArtefactProblem: for an artefact that has none.
-        """
+        """M-Net; `ArtefactProblem` where there is none, calling the artefact `name`."""
         if self.metric_network is None:
             raise ArtefactProblem(
                 f"{name} has no M-Net and offers the scoring cosine alone; ask for cosine, or name "
@@ -139,7 +116,7 @@ def save_artefact(
     """Writes an artefact atomically.
 
     Args:
-        path: where to; a file that is there is replaced only once the new one is on disk.
+        path: where to; an existing file is replaced once the new one is on disk.
         description: its fingerprints are computed here and need not be set.
         embedder, metric_network: the weights; no M-Net where the description has none.
         half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
@@ -158,30 +135,20 @@ def save_artefact(
 
 
 def replace_calibration(source: Path, path: Path, calibration: Calibration) -> Description:
-    """Writes an artefact with another calibration, atomically; its weights stay as they are.
-
-    Args:
-        source: the artefact.
-        path: where to; may be the same file.
-        calibration: the new one.
+    """Writes an artefact with another calibration, atomically; the two files may be the same.
 
     Returns:
-        The description: the embedding fingerprint is the old one, the artefact fingerprint new.
+        The description, with a new artefact fingerprint.
 
     Raises:
-        ArtefactProblem: for a source that is no usable artefact.
+        ArtefactProblem: for a source that is not a usable artefact.
     """
     description, tensors = _read(source)
     return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
 
 
-def _write(path: Path, description: Description, tensors: dict[str, torch.Tensor]) -> Description:
-    description = description.model_copy(
-        update={"embedding_fingerprint": _embedding_fingerprint(description, tensors)}
-    )
-    description = description.model_copy(
-        update={"artefact_fingerprint": _artefact_fingerprint(description, tensors)}
-    )
+def _write(path: Path, description: Description, tensors: Tensors) -> Description:
+    description = _fingerprinted(description, tensors)
     content = save(tensors, metadata={HEADER_KEY: description.model_dump_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -200,10 +167,10 @@ def shipped_artefacts() -> dict[str, Path]:
 
 
 def resolve_artefact(name: str) -> Path:
-    """The file that ARTEFACT on a command line means: the name of a shipped artefact, or a file.
+    """The file of an ARTEFACT argument: the name of a shipped artefact, or a path.
 
     Raises:
-        ArtefactProblem: for a word that is neither a known name nor looks like a file.
+        ArtefactProblem: for an unknown name that does not look like a path.
     """
     shipped = shipped_artefacts()
     if name in shipped:
@@ -218,73 +185,60 @@ def resolve_artefact(name: str) -> Path:
 
 
 def artefact_name(path: Path) -> str:
-    """What an artefact is called: a shipped one by its name, another one by its file's."""
+    """The name of a shipped artefact, or another one's file name."""
     return path.stem if path.parent == SHIPPED else path.name
 
 
 def read_description(path: Path) -> Description:
-    """The metadata in an artefact's file; its tensors are not read, and nothing is verified.
+    """The metadata in an artefact's file, unverified; its tensors are not read.
 
     Raises:
         ArtefactProblem: for a file that is missing, foreign or of another format version.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return _parse_header(path, file.metadata())
-    except (SafetensorError, OSError, struct.error) as error:
-        raise _unreadable(path, error) from error
+    return _read(path, with_tensors=False)[0]
 
 
 def load_artefact(path: Path) -> Artefact:
-    """Reads an artefact and verifies both fingerprints.
+    """Reads an artefact and verifies its fingerprints.
 
     Raises:
         ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
             version, or that lacks a tensor.
     """
     description, tensors = _read(path)
-    for name, computed, stored in (
-        (
-            "embedding",
-            _embedding_fingerprint(description, tensors),
-            description.embedding_fingerprint,
-        ),
-        ("artefact", _artefact_fingerprint(description, tensors), description.artefact_fingerprint),
-    ):
-        if computed != stored:
-            raise ArtefactProblem(
-                f"{path}: its {name} fingerprint does not match its content; the file is damaged "
-                "or was edited, copy or train it again"
-            )
+    # It covers the embedding fingerprint, too.
+    computed = _fingerprinted(description, tensors).artefact_fingerprint
+    if computed != description.artefact_fingerprint:
+        raise ArtefactProblem(
+            f"{path}: its fingerprint does not match its content; the file is damaged or was "
+            "edited, copy or train it again"
+        )
     embedder = Embedder(description.embedder)
     _fill(path, "embedder", embedder, tensors)
+    metric_network = None
+    if description.metric_network is not None:
+        metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
+        _fill(path, "metric_network", metric_network, tensors)
     training = TrainingFingerprints.from_tensors(tensors)
-    if description.metric_network is None:
-        return Artefact(description, embedder.eval(), None, training)
-    metric_network = MetricNetwork(description.embedder.dimension, description.metric_network)
-    _fill(path, "metric_network", metric_network, tensors)
-    return Artefact(description, embedder.eval(), metric_network.eval(), training)
+    return Artefact(description, embedder, metric_network, training)
 
 
-def _read(path: Path) -> tuple[Description, dict[str, torch.Tensor]]:
+def _read(path: Path, with_tensors: bool = True) -> tuple[Description, Tensors]:
     try:
         with safe_open(str(path), framework="pt") as file:
             description = _parse_header(path, file.metadata())
-            return description, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys() if with_tensors else ()
+            return description, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, struct.error) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ArtefactProblem:
-    if not path.is_file():
-        return ArtefactProblem(
+        if path.is_file():
+            raise ArtefactProblem(
+                f"{path}: not a readable artefact ({error}); it is truncated, damaged or of "
+                "another kind, copy it again or make one with gmn train"
+            ) from error
+        raise ArtefactProblem(
             f"{path}: no such file; name one of the shipped artefacts, "
             f"{', '.join(shipped_artefacts())}, or another file"
-        )
-    return ArtefactProblem(
-        f"{path}: not a readable artefact ({error}); it is truncated, damaged or of another kind, "
-        "copy it again or make one with gmn train"
-    )
+        ) from error
 
 
 def _parse_header(path: Path, metadata: dict[str, str] | None) -> Description:
@@ -326,7 +280,7 @@ def _narrow(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 2
 
 
-def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> dict[str, torch.Tensor]:
+def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> Tensors:
     tensors = {}
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -336,9 +290,8 @@ def _tensors(prefix: str, module: torch.nn.Module, half: bool) -> dict[str, torc
     return tensors
 
 
-def _fill(
-    path: Path, prefix: str, module: torch.nn.Module, tensors: dict[str, torch.Tensor]
-) -> None:
+def _fill(path: Path, prefix: str, module: torch.nn.Module, tensors: Tensors) -> None:
+    """Gives a network its tensors and switches it to evaluation mode."""
     state = module.state_dict()
     for name, own in state.items():
         if name.endswith("num_batches_tracked"):
@@ -353,23 +306,21 @@ def _fill(
             )
         state[name] = stored.to(own.dtype)
     module.load_state_dict(state)
+    module.eval()
 
 
-def _embedding_fingerprint(description: Description, tensors: dict[str, torch.Tensor]) -> str:
-    own = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
+def _fingerprinted(description: Description, tensors: Tensors) -> Description:
+    """The description with the fingerprints of its content and of the tensors."""
     about = description.model_dump(mode="json", include={"embedder", "preprocessing"})
-    return _fingerprint(about, own)
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
+    embedding = description.model_copy(update={"embedding_fingerprint": _digest(about, own)})
+    about = embedding.model_dump(mode="json", exclude={"artefact_fingerprint"})
+    return embedding.model_copy(update={"artefact_fingerprint": _digest(about, tensors)})
 
 
-def _artefact_fingerprint(description: Description, tensors: dict[str, torch.Tensor]) -> str:
-    about = description.model_dump(mode="json", exclude={"artefact_fingerprint"})
-    return _fingerprint(about, tensors)
-
-
-def _fingerprint(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+def _digest(about: dict[str, Any], tensors: Tensors) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

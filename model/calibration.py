@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
+
+from model.stored import Stored, is_absent
 
 Scoring = Literal["cosine", "mnet", "fused"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
@@ -23,10 +21,8 @@ PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far
 Verdict = Literal["match", "uncertain", "no_match"]
 
 
-class Fusion(BaseModel):
+class Fusion(Stored):
     """The fused score a·cosine + b·s + c, a logistic regression on held-out source identities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cosine_weight: float
     mnet_weight: float
@@ -39,66 +35,49 @@ class Fusion(BaseModel):
         )
 
 
-class TailPoint(BaseModel):
+class TailPoint(Stored):
     """One point of the impostor tail: `share` of different-person pairs score at least `score`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(gt=0.0, le=1.0)
     score: float
 
 
-class LikelihoodPoint(BaseModel):
+class LikelihoodPoint(Stored):
     """One point of a likelihood ratio: at `score` its logarithm is `log_ratio`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: float
     log_ratio: float
 
 
-class ScoringCalibration(BaseModel):
+class ScoringCalibration(Stored):
     """What one scoring's numbers mean.
 
     Attributes:
         slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,
             by Platt scaling.
         impostor_tail: the upper tail of the scores of different people, rarest last.
-        isotonic: the same log of likelihoods as a rising line through points, where that told
-            people apart better who were not in the fit; None where Platt scaling did.
+        isotonic: the same logarithm as a rising line through points, where that predicted held-out
+            people better; None where Platt scaling did.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     slope: float
     intercept: float
     impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
-    isotonic: tuple[LikelihoodPoint, ...] | None = Field(None, min_length=2)
+    isotonic: tuple[LikelihoodPoint, ...] | None = Field(None, min_length=2, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _points_in_order(self) -> ScoringCalibration:
-        shares = [point.share for point in self.impostor_tail]
-        scores = [point.score for point in self.impostor_tail]
-        if shares != sorted(shares, reverse=True) or scores != sorted(scores):
+        if not _rises((-point.share, point.score) for point in self.impostor_tail):
             raise ValueError("impostor_tail must run from common, low scores to rare, high ones")
-        steps = [(point.score, point.log_ratio) for point in self.isotonic or ()]
-        if steps != sorted(steps) or [ratio for _, ratio in steps] != sorted(
-            ratio for _, ratio in steps
-        ):
+        if not _rises((point.score, point.log_ratio) for point in self.isotonic or ()):
             raise ValueError("isotonic must rise from low scores to high ones")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An artefact's fingerprint is over what is written: what older ones lack stays away.
-        return {name: value for name, value in write(self).items() if value is not None}
-
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """The log of how much likelier each score is of one person than of two, same shape."""
+        """The log of genuine over impostor likelihood of each score, same shape."""
         if self.isotonic is None:
             return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
-        places = [point.score for point in self.isotonic]
-        ratios = [point.log_ratio for point in self.isotonic]
+        places, ratios = zip(*((one.score, one.log_ratio) for one in self.isotonic), strict=True)
         return np.asarray(np.interp(scores, places, ratios), dtype=np.float64)
 
     def probability(self, score: float) -> float:
@@ -117,28 +96,23 @@ class ScoringCalibration(BaseModel):
         asked = -math.log(far)
         if asked <= rarity[-1]:
             return float(np.interp(asked, rarity, scores))
-        decade = next(i for i in range(len(points)) if rarity[i] >= rarity[-1] - math.log(10.0))
+        decade = bisect_left(rarity, rarity[-1] - math.log(10.0))
         first = min(decade, len(points) - 2)
         run = max(rarity[-1] - rarity[first], 1e-9)
         return scores[-1] + (scores[-1] - scores[first]) / run * (asked - rarity[-1])
 
-    def search_threshold(self, far: float, gallery_size: int) -> float:
+    def search_threshold(self, far: float, gallery_size: float) -> float:
         """The score that the best of `gallery_size` different people reaches in a share `far`.
 
-        Scores against one gallery are taken as independent. They are not quite, which makes the
-        true rate the lower one: the error is towards fewer matches.
+        1 − (1 − F̄(t))^K = far with F̄ the impostor tail: scores against one gallery are taken as
+        independent. They are not quite, so that the true rate is lower.
         """
         per_pair = -math.expm1(math.log1p(-far) / max(1, gallery_size))
         return self.pair_threshold(per_pair)
 
 
-class Calibration(BaseModel):
-    """Every scoring's calibration, the fusion, and what they were measured on.
-
-    Of an artefact without M-Net there is the cosine's alone, and no fusion.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Calibration(Stored):
+    """Every scoring's calibration, the fusion, and the data; without M-Net cosine alone."""
 
     scorings: dict[Scoring, ScoringCalibration]
     fusion: Fusion | None
@@ -148,9 +122,8 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
-        needed: tuple[Scoring, ...] = ("cosine",) if self.fusion is None else SCORINGS
-        missing = [name for name in needed if name not in self.scorings]
-        if missing:
+        needed = SCORINGS[:1] if self.fusion is None else SCORINGS
+        if missing := [name for name in needed if name not in self.scorings]:
             raise ValueError(f"no calibration for {', '.join(missing)}")
         if self.fusion is None and len(self.scorings) > 1:
             raise ValueError("without a fusion there is a calibration for cosine alone")
@@ -159,9 +132,13 @@ class Calibration(BaseModel):
     def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:
         """Thresholds of one scoring by the name of their operating point."""
         one = self.scorings[scoring]
-        searches = {
+        thresholds = {name: one.pair_threshold(far) for name, far in PAIR_OPERATING_POINTS.items()}
+        return {
             name: one.search_threshold(far, gallery_size)
             for name, far in SEARCH_OPERATING_POINTS.items()
-        }
-        pairs = {name: one.pair_threshold(far) for name, far in PAIR_OPERATING_POINTS.items()}
-        return searches | pairs
+        } | thresholds
+
+
+def _rises(points: Iterable[tuple[float, float]]) -> bool:
+    """Whether both coordinates rise, or stay, from each point to the next."""
+    return all(a <= c and b <= d for (a, b), (c, d) in pairwise(points))

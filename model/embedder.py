@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from torch import nn
 
 from model.backbones import build_backbone, find_backbone, split_stages
 from model.multiscale import MultiscaleConfig, MultiscaleFusion
 from model.pooling import AveragePooling, DepthwisePooling, GeneralizedMeanPooling
+from model.stored import Stored, is_absent
 
 HeadLayers = Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"]
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(Stored):
     """A head that makes the embedding of the pooled feature.
 
     Attributes:
@@ -34,22 +28,13 @@ class HeadConfig(BaseModel):
         neck: whether a BNNeck follows; without one every loss reads the embedding itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    layers: HeadLayers = "bn-fc-relu"
+    # Not written where it is the default: older artefacts have no such field in their fingerprint.
+    layers: HeadLayers = Field("bn-fc-relu", exclude_if=lambda layers: layers == "bn-fc-relu")
     dimension: int = Field(512, ge=1)
     neck: bool = False
 
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Artefacts of earlier versions have fingerprints of a head without this setting.
-        values: dict[str, Any] = serialise(self)
-        if self.layers == "bn-fc-relu":
-            del values["layers"]
-        return values
 
-
-class EmbedderConfig(BaseModel):
+class EmbedderConfig(Stored):
     """The embedder's architecture, as stored in an artefact.
 
     Attributes:
@@ -60,14 +45,12 @@ class EmbedderConfig(BaseModel):
         head: None leaves the pooled feature as it is, with a BNNeck.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     backbone: str = "resnet50"
     last_stride: Literal[1, 2] = 1
     pooling: Literal["gem", "average", "depthwise"] = "gem"
-    map_size: tuple[int, int] | None = None
-    multiscale: MultiscaleConfig | None = None
-    head: HeadConfig | None = None
+    map_size: tuple[int, int] | None = Field(None, exclude_if=is_absent)
+    multiscale: MultiscaleConfig | None = Field(None, exclude_if=is_absent)
+    head: HeadConfig | None = Field(None, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _is_a_backbone_that_can_be_built(self) -> EmbedderConfig:
@@ -97,12 +80,6 @@ class EmbedderConfig(BaseModel):
                 "sizes; set embedder.pooling=average"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_parts(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An artefact's fingerprint is of this: a part that an older one never heard of must not
-        # appear in it.
-        return {name: value for name, value in serialise(self).items() if value is not None}
 
     @property
     def pooled_dimension(self) -> int:

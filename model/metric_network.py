@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from model.pair_features import PairFeatureKind, pair_features
+from model.stored import Stored
 
 
-class MetricNetworkConfig(BaseModel):
+class MetricNetworkConfig(Stored):
     """M-Net's architecture, as stored in an artefact.
 
     Attributes:
@@ -20,8 +21,6 @@ class MetricNetworkConfig(BaseModel):
         pair_feature: `square` or `abs`.
         dropout: probability of DP, the dropout-based perturbation of pair features.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: Literal["two", "linear"] = "two"
     hidden: int = Field(512, ge=1)

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
 from model.pooling import AveragePooling
+from model.stored import Stored
 
 TopDown = Literal["1x1", "depthwise", "3x3"]
 
 
-class MultiscaleConfig(BaseModel):
+class MultiscaleConfig(Stored):
     """Which scales an embedder fuses and how; rows (b) to (f) of the paper's ablation.
 
     Attributes:
@@ -31,8 +32,6 @@ class MultiscaleConfig(BaseModel):
             deepest, one more on each that is shallower.
         channels: of every map of the pyramid; a bottleneck block has a quarter inside.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
     csip: bool = True

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.stored import Stored
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,15 +23,13 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
         return torch.tensor(values, device=device)
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(Stored):
     """How a decoded crop becomes the network's input.
 
     Attributes:
         height, width: input size, pixels; the crop is resized without keeping its aspect ratio.
         mean, std: per RGB channel, on the scale 0 to 1.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     height: int = Field(256, ge=32, le=1024)
     width: int = Field(128, ge=16, le=1024)

@@ -10,12 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import Field
+
+from model.stored import Stored, is_absent
 
 MOST_FINGERPRINTS = 65_536
 """How many fingerprints of crops an artefact holds at most, 8 bytes each."""
@@ -23,24 +20,7 @@ MOST_FINGERPRINTS = 65_536
 CROPS_TENSOR, PEOPLE_TENSOR = "training.crops", "training.people"
 
 
-class _Described(BaseModel):
-    """A description whose later fields are not written where they are absent.
-
-    An artefact's fingerprint is over what is written, so those of older artefacts must stay.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_serializer(mode="wrap")
-    def _without_absent_fields(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = {"splits", "fingerprints", "sources"}
-        written: dict[str, Any] = write(self)
-        return {
-            key: value for key, value in written.items() if value is not None or key not in later
-        }
-
-
-class TrainingData(_Described):
+class TrainingData(Stored):
     """One data set that went into the weights or the calibration.
 
     Attributes:
@@ -56,11 +36,11 @@ class TrainingData(_Described):
     crops: int
     identities: int
     cameras: int
-    splits: tuple[str, ...] | None = None
-    fingerprints: int | None = None
+    splits: tuple[str, ...] | None = Field(None, exclude_if=is_absent)
+    fingerprints: int | None = Field(None, exclude_if=is_absent)
 
 
-class WeightSource(_Described):
+class WeightSource(Stored):
     """Weights that went into an artefact: what it started from, or a teacher of it.
 
     Attributes:
@@ -85,7 +65,7 @@ class WeightSource(_Described):
         return bool(self.data or self.documented_data)
 
 
-class Provenance(_Described):
+class Provenance(Stored):
     """Where an artefact comes from.
 
     Attributes:
@@ -112,26 +92,21 @@ class Provenance(_Described):
     held_out: dict[str, float]
     initial_weights: str
     metrics: dict[str, Any]
-    sources: tuple[WeightSource, ...] | None = None
+    sources: tuple[WeightSource, ...] | None = Field(None, exclude_if=is_absent)
 
     @property
     def all_sources(self) -> tuple[WeightSource, ...]:
-        """The sources; those of an older artefact are only known by the names in its recipe."""
+        """The sources; of an older artefact those that its recipe names."""
         if self.sources is not None:
             return self.sources
+        sources = []
+        if (name := self.initial_weights) not in ("", "none"):
+            data = ("ImageNet",) if name == "torchvision" else ()
+            sources += [WeightSource(role="initial weights", name=name, documented_data=data)]
         distillation = self.recipe.get("distillation")
         teachers = distillation.get("teachers", ()) if isinstance(distillation, Mapping) else ()
-        started = () if self.initial_weights in ("", "none") else (self.initial_weights,)
-        documented = {"torchvision": ("ImageNet",)}
-        return (
-            *(
-                WeightSource(
-                    role="initial weights", name=name, documented_data=documented.get(name, ())
-                )
-                for name in started
-            ),
-            *(WeightSource(role="teacher", name=str(name)) for name in teachers),
-        )
+        sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
+        return tuple(sources)
 
     @property
     def all_data(self) -> tuple[TrainingData, ...]:
@@ -155,15 +130,15 @@ class TrainingFingerprints:
 
     @classmethod
     def of(cls, crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
-        """Sorts and bounds fingerprints."""
+        """Fingerprints in any order; the lowest `MOST_FINGERPRINTS` of each are kept."""
         return cls(_lowest(crops), _lowest(people))
 
     def joined(self, others: Collection[TrainingFingerprints]) -> TrainingFingerprints:
         """These and others, within the same bound."""
         everything = (self, *others)
-        return TrainingFingerprints(
-            _lowest(np.concatenate([one.crops for one in everything])),
-            _lowest(np.concatenate([one.people for one in everything])),
+        return TrainingFingerprints.of(
+            np.concatenate([one.crops for one in everything]),
+            np.concatenate([one.people for one in everything]),
         )
 
     @property
@@ -172,17 +147,16 @@ class TrainingFingerprints:
         return len(self.crops) == MOST_FINGERPRINTS
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """As an artefact's file holds them; nothing where there are none."""
+        """The tensors of an artefact's file; empty ones are left out."""
         named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
         return {name: torch.from_numpy(values) for name, values in named.items() if len(values)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> TrainingFingerprints:
-        """What a file holds; an older one holds none."""
+        """The reverse of `tensors`, from all tensors of a file."""
         empty = torch.empty(0, dtype=torch.int64)
-        return cls(
-            tensors.get(CROPS_TENSOR, empty).numpy(), tensors.get(PEOPLE_TENSOR, empty).numpy()
-        )
+        crops, people = (tensors.get(name, empty).numpy() for name in (CROPS_TENSOR, PEOPLE_TENSOR))
+        return cls(crops, people)
 
 
 def fingerprint(content: bytes) -> int:

@@ -12,11 +12,11 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring, ScoringCalibration
 from model.order_statistics import (
@@ -28,6 +28,7 @@ from model.order_statistics import (
     solve,
 )
 from model.problems import InputProblem
+from model.stored import Stored
 
 RANKS = 9
 KEPT_SEARCHES = 256
@@ -48,10 +49,9 @@ SIZES = tuple(float(size) for size in np.geomspace(1.0, 1e6, 25))
 # A level part of an isotonic ratio rises by this share of Platt's slope.
 LEAST_SLOPE = 0.1
 _FORMAT = 1
-_LAYOUT = struct.Struct("<BI9fd")
+_LAYOUT = struct.Struct(f"<BI{RANKS}fd")
 _LARGEST_LOGIT = 30.0
 
-Reason = Literal["few_identities"]
 Table = tuple[tuple[float, ...], ...]
 
 
@@ -73,7 +73,7 @@ class SearchScores:
     at: float
 
     def __post_init__(self) -> None:
-        falling = all(a >= b for a, b in zip(self.scores, self.scores[1:], strict=False))
+        falling = all(a >= b for a, b in pairwise(self.scores))
         finite = all(map(math.isfinite, (*self.scores, self.at)))
         if len(self.scores) != RANKS or not falling or not finite:
             raise InputProblem(
@@ -105,8 +105,8 @@ class SearchScores:
         return cls(tuple(rest[:RANKS]), identities, rest[RANKS])
 
 
-class SearchCalibration(BaseModel):
-    """What the searches of one gallery are judged by, in one scoring.
+class SearchCalibration(Stored):
+    """Thresholds and probability for the searches of one gallery, in one scoring.
 
     Attributes:
         artefact: thresholds of the artefact's own calibration, one row for each of `RATES` and one
@@ -117,8 +117,6 @@ class SearchCalibration(BaseModel):
         logits: of the probability at even odds, rising, at `places`.
         searches: how many searches are behind it, 0 for the artefact's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     artefact: Table
     own: Table | None = None
@@ -133,7 +131,7 @@ class SearchCalibration(BaseModel):
 
         Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
         """
-        table = self.own if self.own and self.reason(identities) is None else self.artefact
+        table = self.own if self.own and not few_identities(identities) else self.artefact
         place = math.log(max(1, identities))
         scores = [float(np.interp(place, np.log(SIZES), row)) for row in table]
         rarity = [-math.log(rate) for rate in RATES]
@@ -144,17 +142,10 @@ class SearchCalibration(BaseModel):
 
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond a factor of 10 of all that its searches covered."""
-        if self.fitted is None or self.reason(identities) is not None:
+        if self.fitted is None or few_identities(identities):
             return False
         fewest, most = self.fitted
         return not fewest / FAR_EXTRAPOLATION <= identities <= most * FAR_EXTRAPOLATION
-
-    def reason(self, identities: int) -> Reason | None:
-        """Why the artefact's thresholds decide a search that covers `identities`; None otherwise.
-
-        Few identities: their best scores are no tail.
-        """
-        return "few_identities" if identities < FEW_IDENTITIES else None
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Probability at even odds that each score is genuine, same shape, strictly increasing.
@@ -168,26 +159,22 @@ class SearchCalibration(BaseModel):
         last = (logits[-1] - logits[-2]) / (places[-1] - places[-2])
         inside = inside + first * np.minimum(values - places[0], 0.0)
         inside = inside + last * np.maximum(values - places[-1], 0.0)
-        return np.asarray(
-            1.0 / (1.0 + np.exp(-_LARGEST_LOGIT * np.tanh(inside / _LARGEST_LOGIT))),
-            dtype=np.float64,
-        )
+        logits = _LARGEST_LOGIT * np.tanh(inside / _LARGEST_LOGIT)
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float64)
 
 
-def spacings(identities: int) -> int:
-    """r, how many of the spacings of K identities' best scores are a tail's."""
-    return min(RANKS - 1, identities // IDENTITIES_PER_SPACING)
+def few_identities(identities: int) -> bool:
+    """Whether so few identities' best scores are no tail: the artefact's thresholds decide."""
+    return identities < FEW_IDENTITIES
 
 
 def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
     """The artefact's own calibration, for searches that cover K identities.
 
-    P(best impostor > t) = 1 − (1 − F̄(t))^K with F̄ the tail of pairs of different people. The
-    probability is that of the pair against the best impostor of 100 identities.
+    The probability is that of the pair against the best impostor of 100 identities.
     """
     table = tuple(
-        tuple(round(one.pair_threshold(_per_pair(rate, size)), 6) for size in SIZES)
-        for rate in RATES
+        tuple(round(one.search_threshold(rate, size), 6) for size in SIZES) for rate in RATES
     )
     places = np.linspace(one.impostor_tail[0].score, table[-1][-1], 25)
     logits = one.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
@@ -204,11 +191,6 @@ def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
     )
 
 
-def _per_pair(rate: float, size: float) -> float:
-    """The share of pairs that the best of `size` independent ones exceeds in a share `rate`."""
-    return -math.expm1(math.log1p(-rate) / size)
-
-
 def _pair_scale(one: ScoringCalibration, identities: int) -> float:
     """β that the artefact's tail has at the level of the best of K."""
     low = one.pair_threshold(min(1.0, 4.0 / identities))
@@ -218,14 +200,12 @@ def _pair_scale(one: ScoringCalibration, identities: int) -> float:
 def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
     """γ that the artefact expects: how far genuine scores exceed the best impostor of K."""
     points = one.impostor_tail
-    shares = np.array([point.share for point in points])
-    places = np.array([point.score for point in points])
+    shares, places = np.array([(point.share, point.score) for point in points]).T
     middles = (places[:-1] + places[1:]) / 2.0
     weights = -np.diff(shares) * np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
     above = middles - one.pair_threshold(min(1.0, 1.0 / identities))
     weights = np.where(above > 0.0, weights, 0.0)
-    total = float(weights.sum())
-    return float((weights * above).sum() / total) if total > 0.0 else 0.0
+    return float((weights * above).sum() / total) if (total := weights.sum()) > 0.0 else 0.0
 
 
 def fit_searches(
@@ -246,8 +226,7 @@ def fit_searches(
         InputProblem: for too few searches, searches that cover too few identities, or scores
             without spread.
     """
-    kept = [one for one in searches if spacings(one.identities) >= FEWEST_SPACINGS]
-    kept = kept[-KEPT_SEARCHES:]
+    kept = [one for one in searches if not few_identities(one.identities)][-KEPT_SEARCHES:]
     if len(kept) < LEAST_SEARCHES:
         raise InputProblem(
             f"{len(kept)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "

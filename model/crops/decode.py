@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from model.crops.parts import too_many_parts
-from model.crops.wholeness import check_whole, has_known_signature
+from model.crops.structure import check_whole, has_known_signature, too_many_parts
 from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

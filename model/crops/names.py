@@ -1,10 +1,12 @@
-"""Which files are taken for images by their names; what they are is decided by their bytes."""
+"""Which files are images by their names; their content is checked when they are decoded."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from model.problems import InputProblem
 
@@ -25,34 +27,29 @@ def image_names(folder: Path) -> Iterator[str]:
     Raises:
         InputProblem: naming a folder that cannot be read.
     """
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif _may_be_a_file(entry):
-                        name = os.path.relpath(entry.path, folder)
-                        if is_image_name(name):
-                            yield name
-        except OSError as error:
-            raise InputProblem(
-                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
-                f"({error.strerror}); make it readable, or move it"
-            ) from error
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputProblem(
+            f"folder: {shown(os.path.relpath(error.filename, folder))} cannot be read "
+            f"({error.strerror}); make it readable, or move it"
+        ) from error
+
+    for place, _, files in os.walk(folder, onerror=refuse):
+        for file in files:
+            name = os.path.relpath(os.path.join(place, file), folder)
+            if is_image_name(name) and _may_be_a_file(folder / name):
+                yield name
 
 
-def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
+def _may_be_a_file(path: Path) -> bool:
     try:
-        return entry.is_file()
+        return stat.S_ISREG(path.stat().st_mode)
     except OSError:
-        # A loop of links, or one to an unreadable folder: reading it reports what is wrong.
+        # A loop of links, or one to an unreadable folder: the error of reading it is reported.
         return True
 
 
 def shown(name: str, length: int = 200) -> str:
-    """A name that a stranger chose, as a log or a report can hold it."""
+    """A name from outside, bounded and without control characters, for logs and reports."""
     printable = "".join(letter if letter.isprintable() else "�" for letter in name[: length + 1])
     return printable if len(printable) <= length else f"{printable[:length]}…"

@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gmn_client.models import CalibrationReason, CalibrationSource, CalibrationState
 from model.calibration import Fusion, Scoring
 from model.candidate_groups import joining_cosine
-from model.search_calibration import SearchCalibration, artefact_search_calibration
+from model.search_calibration import (
+    SearchCalibration,
+    artefact_search_calibration,
+    few_identities,
+)
 from service.engine.loaded_model import LoadedModel
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
@@ -74,7 +78,7 @@ class CalibrationInForce:
     def _reason(self, identities: int, shallow: bool) -> CalibrationReason | None:
         if shallow:
             return "shallow_search"
-        if self.calibration.reason(identities) == "few_identities":
+        if few_identities(identities):
             return "few_identities"
         if self.date is None:
             return None if self.state == "off" else "few_searches"

@@ -12,6 +12,7 @@ from model.search_calibration import (
     SearchCalibration,
     SearchScores,
     artefact_search_calibration,
+    few_identities,
     fit_searches,
 )
 
@@ -104,10 +105,10 @@ def test_a_stricter_rate_and_more_identities_have_higher_thresholds():
 def test_few_identities_are_judged_by_the_artefact(identities):
     own = fit_searches(searches(100, 0.5), ARTEFACT)
 
-    assert own.reason(identities) == "few_identities"
+    assert few_identities(identities)
     artefact = artefact_search_calibration(ARTEFACT)
     assert own.threshold(1e-2, identities) == artefact.threshold(1e-2, identities)
-    assert own.reason(FEW_IDENTITIES) is None
+    assert not few_identities(FEW_IDENTITIES)
 
 
 def test_an_answer_far_beyond_the_searches_is_extrapolated():
