@@ -17,9 +17,9 @@ from torch import nn
 
 from model.depthwise import replace_strided_depthwise
 from model.osnet import OSNetForm, build_osnet, osnet_forms
-from model.osnet_weights import load_torchreid_backbone
+from model.osnet_weights import torchreid_tensors
 from model.problems import InputProblem
-from model.state_dicts import read_state_dict, refuse_misfits
+from model.state_dicts import load_tensors, read_state_dict
 
 LastStride = Literal[1, 2]
 ENTRY_POINTS = "gmn.backbones"
@@ -27,15 +27,15 @@ ENTRY_POINTS = "gmn.backbones"
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """What one name stands for.
+    """The backbone of one name.
 
     Attributes:
         build: makes the network without its classifier, `(B, 3, H, W)` to maps, from the last
             stage's stride and the initial weights: `none`, `torchvision`, `timm`, or a state dict's
             file.
         stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in what `build` returns; None where the
-            network cannot be divided: it then is stage 4 as a whole, and the others are empty.
+        stage_ends: the name of each stage's last child in the built network; None where the network
+            cannot be divided: it then is stage 4 as a whole, and the others are empty.
         last_strides: the last stage's strides that it can be built with.
     """
 
@@ -78,7 +78,9 @@ def find_backbone(name: str) -> BackboneKind:
 
         return timm_backbone(name)
     if name not in BACKBONES:
-        _load_entry_points()
+        for point in entry_points(group=ENTRY_POINTS):
+            if point.name not in BACKBONES:
+                point.load()()
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
@@ -89,43 +91,32 @@ def find_backbone(name: str) -> BackboneKind:
     return BACKBONES[name]
 
 
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name not in BACKBONES:
-            point.load()()
-
-
 def build_backbone(
     name: str, last_stride: LastStride = 1, initial_weights: str = "none"
 ) -> nn.Sequential:
-    """Builds a backbone without its classifier.
+    """Builds a backbone without its classifier: `(B, 3, H, W)` to `(B, channels, h, w)`.
 
     Args:
-        name: which one.
+        name: its name.
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
         initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
             a state dict with the names of torchvision, torchreid or timm; a file of torchvision's
             may lack the last stage, and every one the classifier.
 
-    Returns:
-        A module from `(B, 3, H, W)` to `(B, channels, H / stride, W / stride)`.
-
     Raises:
-        InputProblem: when the backbone is unknown, or when the weights cannot be had or do not fit;
-            it names the tensors.
+        InputProblem: where the weights cannot be read or do not fit.
     """
     return find_backbone(name).build(last_stride, initial_weights)
 
 
 def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
     """The children of each of a backbone's four stages; the first has the stem with it."""
-    children = dict(backbone.named_children())
+    names, modules = zip(*backbone.named_children(), strict=True)
     stage_ends = find_backbone(name).stage_ends
     if stage_ends is None:
-        return [[], [], [], list(children.values())]
-    ends = [list(children).index(end) + 1 for end in stage_ends]
-    modules = list(children.values())
-    return [modules[start:end] for start, end in pairwise((0, *ends))]
+        return [[], [], [], list(modules)]
+    ends = [names.index(end) + 1 for end in stage_ends]
+    return [list(modules[start:end]) for start, end in pairwise((0, *ends))]
 
 
 def _torchvision(
@@ -138,32 +129,24 @@ def _torchvision(
             "initial_weights to torchvision"
         )
     if initial_weights == "torchvision":
-        network.load_state_dict(_download(name, weights))
+        try:
+            network.load_state_dict(weights.get_state_dict(progress=False))
+        except OSError as error:
+            raise InputProblem(
+                f"torchvision's weights for {name} could not be downloaded ({error}); "
+                "set initial_weights to a local file or to none"
+            ) from error
     elif initial_weights != "none":
-        _load_file(network, Path(initial_weights))
+        state = read_state_dict(Path(initial_weights))
+        load_tensors(network, state, initial_weights, ("layer4.", "fc.", "classifier."))
     if name == "mobilenet_v2":
-        features = network.get_submodule("features")
-        _set_last_stride(features.get_submodule("14"), last_stride)
+        features = network.features
+        _set_last_stride(features[14], last_stride)
         replace_strided_depthwise(features)
         return nn.Sequential(OrderedDict(features.named_children()))
-    _set_last_stride(network.get_submodule("layer4.0"), last_stride)
+    _set_last_stride(network.layer4[0], last_stride)
     stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
     return nn.Sequential(OrderedDict(stages))
-
-
-def _osnet(form: OSNetForm, last_stride: LastStride, initial_weights: str) -> nn.Sequential:
-    del last_stride  # It has one.
-    if initial_weights in ("torchvision", "timm"):
-        raise InputProblem(
-            f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
-            "state dict, to an artefact that gmn import-weights made, or to none"
-        )
-    network = build_osnet(form)
-    if initial_weights != "none":
-        load_torchreid_backbone(
-            network, form, read_state_dict(Path(initial_weights)), initial_weights
-        )
-    return network
 
 
 def _set_last_stride(stage: nn.Module, stride: int) -> None:
@@ -172,54 +155,47 @@ def _set_last_stride(stage: nn.Module, stride: int) -> None:
             module.stride = (stride, stride)
 
 
-def _download(name: str, weights: Any) -> Any:
-    try:
-        return weights.get_state_dict(progress=False)
-    except OSError as error:
+def _osnet(
+    name: str, form: OSNetForm, _last_stride: LastStride, initial_weights: str
+) -> nn.Sequential:
+    if initial_weights in ("torchvision", "timm"):
         raise InputProblem(
-            f"torchvision's weights for {name} could not be downloaded ({error}); "
-            "set initial_weights to a local file or to none"
-        ) from error
-
-
-def _load_file(network: nn.Module, path: Path) -> None:
-    state = read_state_dict(path)
-    own = network.state_dict()
-    absent = sorted(key for key in set(own) - set(state) if not key.endswith("num_batches_tracked"))
-    refuse_misfits(
-        str(path),
-        unknown=sorted(set(state) - set(own)),
-        misshapen=sorted(
-            key for key in set(state) & set(own) if state[key].shape != own[key].shape
-        ),
-        missing=[key for key in absent if not key.startswith(("layer4.", "fc.", "classifier."))],
-    )
-    network.load_state_dict(state, strict=False)
+            f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
+            "state dict, to an artefact that gmn import-weights made, or to none"
+        )
+    network = build_osnet(form)
+    if initial_weights != "none":
+        held, tensors = torchreid_tensors(read_state_dict(Path(initial_weights)), initial_weights)
+        if held != name:
+            raise InputProblem(
+                f"{initial_weights}: holds weights of {held}; set embedder.backbone={held}, or "
+                "name other weights"
+            )
+        own = {key: value for key, value in tensors.items() if not key.startswith("head.")}
+        load_tensors(network, own, initial_weights)
+    return network
 
 
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
-for _name, _weights, _channels, _ends in (
-    ("resnet50", torchvision.models.ResNet50_Weights.IMAGENET1K_V2, _BOTTLENECK, _LAYERS),
-    ("resnet18", torchvision.models.ResNet18_Weights.IMAGENET1K_V1, _BASIC, _LAYERS),
-    ("resnet34", torchvision.models.ResNet34_Weights.IMAGENET1K_V1, _BASIC, _LAYERS),
-    ("resnet101", torchvision.models.ResNet101_Weights.IMAGENET1K_V2, _BOTTLENECK, _LAYERS),
-    (
-        "mobilenet_v2",
-        torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2,
-        (24, 32, 96, 1280),
-        ("3", "6", "13", "18"),
-    ),
+for _name, _version, _channels, _ends in (
+    ("ResNet18", 1, _BASIC, _LAYERS),
+    ("ResNet34", 1, _BASIC, _LAYERS),
+    ("ResNet50", 2, _BOTTLENECK, _LAYERS),
+    ("ResNet101", 2, _BOTTLENECK, _LAYERS),
+    ("MobileNet_V2", 2, (24, 32, 96, 1280), ("3", "6", "13", "18")),
 ):
-    register_backbone(_name, BackboneKind(partial(_torchvision, _name, _weights), _channels, _ends))
+    _weights = getattr(torchvision.models, f"{_name}_Weights")[f"IMAGENET1K_V{_version}"]
+    _build = partial(_torchvision, _name.lower(), _weights)
+    register_backbone(_name.lower(), BackboneKind(_build, _channels, _ends))
 for _name, _form in osnet_forms().items():
     _, _first, _second, _third = _form.channels
     register_backbone(
         _name,
         BackboneKind(
-            partial(_osnet, _form),
+            partial(_osnet, _name, _form),
             (_first, _second, _third, _third),
             ("conv2", "conv3", "conv4", "conv5"),
-            (1,),
+            last_strides=(1,),
         ),
     )

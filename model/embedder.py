@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,8 +14,6 @@ from model.backbones import build_backbone, find_backbone, split_stages
 from model.multiscale import MultiscaleConfig, MultiscaleFusion
 from model.pooling import AveragePooling, DepthwisePooling, GeneralizedMeanPooling
 from model.stored import Stored, is_absent
-
-HeadLayers = Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"]
 
 
 class HeadConfig(Stored):
@@ -29,7 +27,9 @@ class HeadConfig(Stored):
     """
 
     # Not written where it is the default: older artefacts have no such field in their fingerprint.
-    layers: HeadLayers = Field("bn-fc-relu", exclude_if=lambda layers: layers == "bn-fc-relu")
+    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"] = Field(
+        "bn-fc-relu", exclude_if=lambda layers: layers == "bn-fc-relu"
+    )
     dimension: int = Field(512, ge=1)
     neck: bool = False
 
@@ -53,7 +53,7 @@ class EmbedderConfig(Stored):
     head: HeadConfig | None = Field(None, exclude_if=is_absent)
 
     @model_validator(mode="after")
-    def _is_a_backbone_that_can_be_built(self) -> EmbedderConfig:
+    def _can_be_built(self) -> EmbedderConfig:
         kind = find_backbone(self.backbone)
         if self.last_stride not in kind.last_strides:
             raise ValueError(
@@ -70,10 +70,6 @@ class EmbedderConfig(Stored):
                 "pooling=depthwise needs map_size, the last map's height and width; no other "
                 "pooling has one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _pools_what_it_can(self) -> EmbedderConfig:
         if self.multiscale is not None and self.pooling != "average":
             raise ValueError(
                 "multiscale maps hold negative values, which GeM cuts off, and have several "
@@ -96,12 +92,12 @@ class EmbedderConfig(Stored):
 
 
 class Features(NamedTuple):
-    """What training reads of a batch.
+    """Features of a training batch.
 
     Attributes:
         before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
             all else the second; the same tensor where there is no neck.
-        stages: the outputs of the stages asked for, from shallow to deep, float32.
+        stages: the outputs of the requested stages, from shallow to deep, float32.
     """
 
     before_neck: torch.Tensor
@@ -122,17 +118,25 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.last_stride, initial_weights)
-        self.pooling = _pooling(config)
+        self.pooling: nn.Module
+        if config.map_size is not None:
+            self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
+        else:
+            self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
         if config.multiscale is not None:
             channels = find_backbone(config.backbone).stage_channels
             self.multiscale = MultiscaleFusion(channels, config.multiscale)
         if config.head is not None:
-            self.head = embedding_head(config.pooled_dimension, config.head)
+            self.head = _head(config.pooled_dimension, config.head)
         if config.head is not None and not config.head.neck:
             self.neck = nn.Identity()
         else:
             self.neck = nn.BatchNorm1d(config.dimension)
             self.neck.bias.requires_grad_(False)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
+        return self.features(crops).after_neck
 
     def features(
         self,
@@ -140,13 +144,9 @@ class Embedder(nn.Module):
         stages: Sequence[int] = (),
         perturbations: Sequence[torch.Tensor] = (),
     ) -> Features:
-        """Features before and after the BNNeck, for training, and the outputs of some stages.
-
-        Args:
-            crops, stages, perturbations: as `before_neck` takes them.
-        """
-        before, asked = self.before_neck(crops, stages, perturbations)
-        return Features(before, self.after_neck(before), asked)
+        """Features on both sides of the BNNeck; the arguments are those of `before_neck`."""
+        before, requested = self.before_neck(crops, stages, perturbations)
+        return Features(before, self.after_neck(before), requested)
 
     def after_neck(self, before: torch.Tensor) -> torch.Tensor:
         """The BNNeck, `(B, d)` to `(B, d)` float32."""
@@ -162,7 +162,7 @@ class Embedder(nn.Module):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Features before the BNNeck, `(B, d)`, and the outputs of some stages.
 
-        From the shallowest stage asked for on, everything is computed in float32 whatever the
+        From the shallowest requested stage on, everything is computed in float32 under any
         autocast type: MSGR differentiates the loss twice there.
 
         Args:
@@ -171,22 +171,23 @@ class Embedder(nn.Module):
             perturbations: one for each of `stages`, added to its output.
         """
         added = dict(zip(sorted(stages), perturbations, strict=bool(perturbations)))
-        asked: list[torch.Tensor] = []
+        requested: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
         maps = crops
         for stage, modules in enumerate([[], *split_stages(self.config.backbone, self.backbone)]):
-            with _float32_where(bool(asked), crops.device):
+            with _float32_if(bool(requested), crops.device):
                 for module in modules:
                     maps = module(maps)
             if stage in stages:
-                maps = _traced(maps) + added[stage] if added else _traced(maps)
-                asked.append(maps)
+                maps = _differentiable(maps) + added[stage] if added else _differentiable(maps)
+                requested.append(maps)
             outputs.append(maps)
-        with _float32_where(bool(asked), crops.device):
-            before = self._embed([output.float() for output in outputs] if asked else outputs)
-        return before, tuple(asked)
+        with _float32_if(bool(requested), crops.device):
+            before = self._pool([output.float() for output in outputs] if requested else outputs)
+        return before, tuple(requested)
 
-    def _embed(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _pool(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Pooling and head, from the input and the outputs of the four stages."""
         pooled: torch.Tensor
         if self.config.multiscale is None:
             pooled = self.pooling(outputs[-1])
@@ -197,21 +198,10 @@ class Embedder(nn.Module):
                 pooled = self.head(pooled.float())
         return pooled
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """The feature `(B, d)` float32 that is stored, compared and scored; not of unit length."""
-        return self.features(crops).after_neck
 
-
-def _pooling(config: EmbedderConfig) -> nn.Module:
-    if config.map_size is not None:
-        return DepthwisePooling(config.pooled_dimension, config.map_size)
-    return GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
-
-
-def embedding_head(inputs: int, config: HeadConfig) -> nn.Sequential:
-    """From a pooled feature `(B, inputs)` to an embedding `(B, dimension)`."""
+def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
     linear = nn.Linear(inputs, config.dimension)
-    # Keeps the variance. An embedding that starts small leaves a short run's classifier standing.
+    # Keeps the variance: with a small embedding the classifier hardly learns in a short run.
     nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     nn.init.zeros_(linear.bias)
     match config.layers:
@@ -225,18 +215,13 @@ def embedding_head(inputs: int, config: HeadConfig) -> nn.Sequential:
             return nn.Sequential(linear, nn.PReLU())
 
 
-def _traced(maps: torch.Tensor) -> torch.Tensor:
-    """The maps as something to differentiate by, which crops are not by themselves."""
+def _differentiable(maps: torch.Tensor) -> torch.Tensor:
+    """The maps as float32, as a leaf where no gradient reaches them, such as crops."""
     maps = maps.float()
     if torch.is_grad_enabled() and not maps.requires_grad:
         return maps.detach().requires_grad_()
     return maps
 
 
-@contextmanager
-def _float32_where(wanted: bool, device: torch.device) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield
+def _float32_if(wanted: bool, device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, enabled=False) if wanted else nullcontext()

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it, for networks that are trained no more.
+"""BatchNorm folded into the convolutions before it, for networks whose training is over.
 
 Evaluated, BN(Wx) = γ(Wx − μ)/σ + β is itself a convolution, with weights γW/σ. Feature maps are
 then written once instead of twice.
@@ -20,9 +20,16 @@ Network = TypeVar("Network", bound=nn.Module)
 TOLERANCE = 1e-4
 
 
+def folded_for(network: Network, size: Preprocessing) -> Network:
+    """`folded`, by a random crop of an artefact's input size; the network is on any device."""
+    device = next(network.parameters()).device
+    random = torch.Generator().manual_seed(0)
+    return folded(network, torch.randn(1, 3, size.height, size.width, generator=random).to(device))
+
+
 @torch.no_grad()
 def folded(network: Network, example: torch.Tensor) -> Network:
-    """A copy of a network that computes the same with fewer steps; the network as it is if none is.
+    """A copy of a network with the same outputs and fewer steps, or the network where none is.
 
     Args:
         network: in evaluation mode.
@@ -33,39 +40,24 @@ def folded(network: Network, example: torch.Tensor) -> Network:
     if not pairs:
         return network
     shorter = copy.deepcopy(network)
-    for convolution, norm in pairs:
-        _replace(
-            shorter,
-            convolution,
-            fuse_conv_bn_eval(
-                shorter.get_submodule(convolution),  # type: ignore[type-var]
-                shorter.get_submodule(norm),  # type: ignore[arg-type]
-            ),
-        )
-        _replace(shorter, norm, _activation(network.get_submodule(norm)))
+    for convolution, norm in pairs.items():
+        batch_norm: Any = shorter.get_submodule(norm)
+        fused: Any = shorter.get_submodule(convolution)
+        shorter.set_submodule(convolution, fuse_conv_bn_eval(fused, batch_norm))
+        # timm's BatchNorms have an activation of their own.
+        activation = getattr(batch_norm, "act", None)
+        kept = activation if isinstance(activation, nn.Module) else nn.Identity()
+        shorter.set_submodule(norm, kept)
     before, after = network(example), shorter(example)
-    # A convolution whose output something else reads, too, would not give the same.
+    # They differ where another module reads the convolution's output, too.
     same = bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
     return shorter if same else network
 
 
-def folded_for(network: Network, size: Preprocessing) -> Network:
-    """`folded`, by a drawn crop of an artefact's input size; the network is on any device."""
-    device = next(network.parameters()).device
-    random = torch.Generator().manual_seed(0)
-    return folded(network, torch.randn(1, 3, size.height, size.width, generator=random).to(device))
-
-
-def _activation(norm: nn.Module) -> nn.Module:
-    """What a BatchNorm does after its normalisation: timm's have an activation of their own."""
-    activation = getattr(norm, "act", None)
-    return copy.deepcopy(activation) if isinstance(activation, nn.Module) else nn.Identity()
-
-
-def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
-    """Names of every convolution and the BatchNorm that reads its output."""
+def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
+    """The name of each convolution whose output a BatchNorm reads, with the BatchNorm's."""
     names = {module: name for name, module in network.named_modules()}
-    # The outputs are held: another tensor could else come to have the same id.
+    # The outputs are held: another tensor could else have the same id.
     outputs: list[tuple[torch.Tensor, nn.Module]] = []
     found: dict[str, str] = {}
 
@@ -78,7 +70,7 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
                 found[names[convolution]] = names[module]
 
     hooks = []
-    for module in network.modules():
+    for module in names:
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(keep))
         elif isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
@@ -88,9 +80,4 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
     finally:
         for hook in hooks:
             hook.remove()
-    return list(found.items())
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, module)
+    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ STREAMS = 4
 CHANNELS = (64, 256, 384, 512)
 GATE_REDUCTION = 16
 CONTEXT_GROUPS = 16
+WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
 
 InstanceNorm = Literal["none", "residual", "sum"]
 Gate = Literal["squeeze", "context"]
@@ -31,8 +31,8 @@ class BlockForm:
     """One block.
 
     Attributes:
-        instance: `residual` normalises what is added to the input in the place of a BatchNorm (as
-            OSNet-AIN does), `sum` what comes out of the addition (as OSNet-IBN does).
+        instance: `residual` normalises the block's residual instead of a BatchNorm (OSNet-AIN),
+            `sum` the result of the addition (OSNet-IBN).
         gate: `squeeze` is squeeze and excitation, `context` a linear context transform (Ruan et
             al., AAAI 2020).
     """
@@ -65,55 +65,124 @@ class OSNetForm:
         return tuple(int(self.width * channels) for channels in CHANNELS)
 
 
-class NormedConv(nn.Sequential):
-    """A convolution, its normalisation and a ReLU."""
+def osnet_forms() -> dict[str, OSNetForm]:
+    """Every form by its name.
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        folded: bool = False,
-        instance: bool = False,
-        activated: bool = True,
-    ) -> None:
-        """Builds it.
-
-        Args:
-            inputs, outputs: channels.
-            kernel: its size; the padding keeps the map's size at stride 1.
-            stride: of the convolution.
-            folded: a bias stands for the BatchNorm.
-            instance: instance normalisation stands for the BatchNorm.
-            activated: whether a ReLU follows.
-        """
-        biased = folded and not instance
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=biased)
-        if instance:
-            parts["norm"] = nn.InstanceNorm2d(outputs, affine=True)
-        elif not folded:
-            parts["norm"] = nn.BatchNorm2d(outputs)
-        if activated:
-            parts["activation"] = nn.ReLU(inplace=True)
-        super().__init__(parts)
+    `osnet_x…` is the first paper's, `osnet_ibn_x1_0` and `osnet_ain_x…` have instance
+    normalisation, `osnet_context_x…` has context gates as Open Model Zoo's
+    person-reidentification-retail models do; `…_folded` has no BatchNorm.
+    """
+    plain, residual, after = BlockForm(), BlockForm("residual"), BlockForm("sum")
+    ain = ((residual, residual), (plain, residual), (residual, plain))
+    ibn = ((after, after), (plain, plain), (plain, plain))
+    context = ((plain, BlockForm(gate="context")),) * 3
+    forms = {"osnet_ibn_x1_0": OSNetForm(1.0, ibn, stem_instance=True)}
+    for suffix, width in WIDTHS.items():
+        forms[f"osnet_{suffix}"] = OSNetForm(width)
+        forms[f"osnet_{suffix}_folded"] = OSNetForm(width, folded=True)
+        forms[f"osnet_ain_{suffix}"] = OSNetForm(width, ain, stem_instance=True)
+        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(width, context, True, True, True)
+    return forms
 
 
-class LightConv(nn.Sequential):
-    """A 1×1 convolution and a depthwise 3×3 one."""
+def build_osnet(form: OSNetForm) -> nn.Sequential:
+    """An OSNet without its pooling and head, with random weights.
 
-    def __init__(self, channels: int, folded: bool) -> None:
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
-        parts["depthwise"] = nn.Conv2d(
-            channels, channels, 3, padding=1, groups=channels, bias=folded
-        )
-        if not folded:
-            parts["norm"] = nn.BatchNorm2d(channels)
+    Returns:
+        Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,
+        `conv3`, `conv4` and `conv5` end the four stages, at strides 4, 8, 16 and 16.
+    """
+    stem, first, second, third = form.channels
+    folded, stages = form.folded, form.blocks
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if form.input_instance:
+        parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
+    parts["conv1"] = _convolution(3, stem, 7, folded, stride=2, instance=form.stem_instance)
+    parts["maxpool"] = nn.MaxPool2d(3, 2, 1)
+    parts["conv2"] = _stage(stem, first, stages[0], folded)
+    parts["pool2"] = nn.Sequential(_convolution(first, first, 1, folded), nn.AvgPool2d(2, 2))
+    parts["conv3"] = _stage(first, second, stages[1], folded)
+    parts["pool3"] = nn.Sequential(_convolution(second, second, 1, folded), nn.AvgPool2d(2, 2))
+    parts["conv4"] = _stage(second, third, stages[2], folded)
+    parts["conv5"] = _convolution(third, third, 1, folded)
+    network = nn.Sequential(parts)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
+def _convolution(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    folded: bool,
+    *,
+    stride: int = 1,
+    instance: bool = False,
+    activated: bool = True,
+) -> nn.Sequential:
+    """A convolution, its BatchNorm, folded BatchNorm or instance normalisation, and a ReLU."""
+    biased = folded and not instance
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=biased)
+    if instance:
+        parts["norm"] = nn.InstanceNorm2d(outputs, affine=True)
+    elif not folded:
+        parts["norm"] = nn.BatchNorm2d(outputs)
+    if activated:
         parts["activation"] = nn.ReLU(inplace=True)
-        super().__init__(parts)
+    return nn.Sequential(parts)
+
+
+def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
+    """A 1×1 convolution and a depthwise 3×3 one."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
+    parts["depthwise"] = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded)
+    if not folded:
+        parts["norm"] = nn.BatchNorm2d(channels)
+    parts["activation"] = nn.ReLU(inplace=True)
+    return nn.Sequential(parts)
+
+
+def _stage(
+    inputs: int, outputs: int, forms: tuple[BlockForm, BlockForm], folded: bool
+) -> nn.Sequential:
+    return nn.Sequential(
+        OSBlock(inputs, outputs, forms[0], folded), OSBlock(outputs, outputs, forms[1], folded)
+    )
+
+
+class OSBlock(nn.Module):
+    """The omni-scale residual block, `(B, inputs, H, W)` to `(B, outputs, H, W)`."""
+
+    def __init__(self, inputs: int, outputs: int, form: BlockForm, folded: bool) -> None:
+        super().__init__()
+        middle, residual = outputs // 4, form.instance == "residual"
+        self.reduce = _convolution(inputs, middle, 1, folded)
+        self.streams = nn.ModuleList(
+            nn.Sequential(*(_light_convolution(middle, folded) for _ in range(depth)))
+            for depth in range(1, STREAMS + 1)
+        )
+        self.gate = SqueezeGate(middle) if form.gate == "squeeze" else ContextGate(middle)
+        self.expand = _convolution(middle, outputs, 1, folded, instance=residual, activated=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.shortcut = _convolution(inputs, outputs, 1, folded, activated=False)
+        self.sum_norm: nn.Module = nn.Identity()
+        if form.instance == "sum":
+            self.sum_norm = nn.InstanceNorm2d(outputs, affine=True)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """One block's output."""
+        reduced = self.reduce(maps)
+        streams = [self.gate(stream(reduced)) for stream in self.streams]
+        mixed = streams[0] + streams[1] + streams[2] + streams[3]
+        added = self.expand(mixed) + self.shortcut(maps)
+        return torch.relu(self.sum_norm(added))
 
 
 class SqueezeGate(nn.Module):
@@ -158,116 +227,3 @@ class ContextGate(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """`(B, C, H, W)` to the same, weighed."""
         return maps * torch.sigmoid(self.norm(maps.mean((2, 3), keepdim=True)))
-
-
-class OSBlock(nn.Module):
-    """The omni-scale residual block, `(B, inputs, H, W)` to `(B, outputs, H, W)`."""
-
-    def __init__(self, inputs: int, outputs: int, form: BlockForm, folded: bool) -> None:
-        super().__init__()
-        middle = outputs // 4
-        self.reduce = NormedConv(inputs, middle, 1, folded=folded)
-        self.streams = nn.ModuleList(
-            nn.Sequential(*(LightConv(middle, folded) for _ in range(depth)))
-            for depth in range(1, STREAMS + 1)
-        )
-        self.gate = SqueezeGate(middle) if form.gate == "squeeze" else ContextGate(middle)
-        self.expand = NormedConv(
-            middle,
-            outputs,
-            1,
-            folded=folded,
-            instance=form.instance == "residual",
-            activated=False,
-        )
-        self.shortcut = (
-            nn.Identity()
-            if inputs == outputs
-            else NormedConv(inputs, outputs, 1, folded=folded, activated=False)
-        )
-        self.sum_norm = (
-            nn.InstanceNorm2d(outputs, affine=True) if form.instance == "sum" else nn.Identity()
-        )
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """One block's output."""
-        reduced = self.reduce(maps)
-        streams = [self.gate(stream(reduced)) for stream in self.streams]
-        mixed = streams[0] + streams[1] + streams[2] + streams[3]
-        added = self.expand(mixed) + self.shortcut(maps)
-        return torch.relu(self.sum_norm(added))
-
-
-class Transition(nn.Sequential):
-    """A 1×1 convolution and a halving of the map."""
-
-    def __init__(self, channels: int, folded: bool) -> None:
-        super().__init__(NormedConv(channels, channels, 1, folded=folded), nn.AvgPool2d(2, 2))
-
-
-def build_osnet(form: OSNetForm) -> nn.Sequential:
-    """An OSNet without its pooling and head, with random weights.
-
-    Returns:
-        Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,
-        `conv3`, `conv4` and `conv5` end the four stages, at strides 4, 8, 16 and 16.
-    """
-    stem, first, second, third = form.channels
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if form.input_instance:
-        parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
-    parts["conv1"] = NormedConv(
-        3, stem, 7, stride=2, folded=form.folded, instance=form.stem_instance
-    )
-    parts["maxpool"] = nn.MaxPool2d(3, 2, 1)
-    parts["conv2"] = _stage(stem, first, form.blocks[0], form.folded)
-    parts["pool2"] = Transition(first, form.folded)
-    parts["conv3"] = _stage(first, second, form.blocks[1], form.folded)
-    parts["pool3"] = Transition(second, form.folded)
-    parts["conv4"] = _stage(second, third, form.blocks[2], form.folded)
-    parts["conv5"] = NormedConv(third, third, 1, folded=form.folded)
-    network = nn.Sequential(parts)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return network
-
-
-def _stage(inputs: int, outputs: int, forms: Sequence[BlockForm], folded: bool) -> nn.Sequential:
-    first, second = forms
-    return nn.Sequential(
-        OSBlock(inputs, outputs, first, folded), OSBlock(outputs, outputs, second, folded)
-    )
-
-
-WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
-_PLAIN, _RESIDUAL, _SUM = BlockForm(), BlockForm("residual"), BlockForm("sum")
-_CONTEXT = BlockForm(gate="context")
-
-
-def osnet_forms() -> dict[str, OSNetForm]:
-    """Every form by its name.
-
-    `osnet_x…` is the first paper's, `osnet_ibn_x1_0` and `osnet_ain_x…` have instance
-    normalisation, `osnet_context_x…` has context gates as Open Model Zoo's
-    person-reidentification-retail models do; `…_folded` has no BatchNorm.
-    """
-    forms: dict[str, OSNetForm] = {}
-    for suffix, width in WIDTHS.items():
-        ain = ((_RESIDUAL, _RESIDUAL), (_PLAIN, _RESIDUAL), (_RESIDUAL, _PLAIN))
-        forms[f"osnet_{suffix}"] = OSNetForm(width)
-        forms[f"osnet_{suffix}_folded"] = OSNetForm(width, folded=True)
-        forms[f"osnet_ain_{suffix}"] = OSNetForm(width, ain, stem_instance=True)
-        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(
-            width,
-            ((_PLAIN, _CONTEXT),) * 3,
-            input_instance=True,
-            stem_instance=True,
-            folded=True,
-        )
-    forms["osnet_ibn_x1_0"] = OSNetForm(
-        1.0, ((_SUM, _SUM), (_PLAIN, _PLAIN), (_PLAIN, _PLAIN)), stem_instance=True
-    )
-    return forms

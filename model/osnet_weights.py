@@ -6,36 +6,30 @@ import re
 from typing import Any
 
 import torch
-from torch import nn
 
-from model.osnet import WIDTHS, OSNetForm, osnet_forms
+from model.osnet import WIDTHS
 from model.problems import InputProblem
-from model.state_dicts import load_tensors
 
-# In this order; each is applied to what the ones before it made of a name.
-RENAMINGS = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^module\.", ""),
-        # OSNet has the transition as a stage's third child, OSNet-AIN beside it.
-        (r"^conv([23])\.2\.", r"pool\1."),
-        (r"^fc\.", "head."),
-        (r"^(conv[234]\.\d)\.conv1\.", r"\1.reduce."),
-        (r"^(conv[234]\.\d)\.conv3\.", r"\1.expand."),
-        (r"^(conv[234]\.\d)\.downsample\.", r"\1.shortcut."),
-        (r"^(conv[234]\.\d)\.conv2a\.", r"\1.streams.0.0."),
-        (r"^(conv[234]\.\d)\.conv2b\.", r"\1.streams.1."),
-        (r"^(conv[234]\.\d)\.conv2c\.", r"\1.streams.2."),
-        (r"^(conv[234]\.\d)\.conv2d\.", r"\1.streams.3."),
-        (r"^(conv[234]\.\d)\.conv2\.(\d)\.layers\.", r"\1.streams.\2."),
-        (r"(streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
-        (r"(streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
-        (r"gate\.fc1\.", "gate.squeeze."),
-        (r"gate\.fc2\.", "gate.excite."),
-        (r"^(conv\d.*|pool\d.*)\.bn\.", r"\1.norm."),
-    )
-]
-CLASSIFIER = "classifier."
+# Applied in this order.
+RENAMINGS = (
+    (r"^module\.", ""),
+    # OSNet has the transition as a stage's third child, OSNet-AIN beside it.
+    (r"^conv([23])\.2\.", r"pool\1."),
+    (r"^fc\.", "head."),
+    (r"^(conv[234]\.\d)\.conv1\.", r"\1.reduce."),
+    (r"^(conv[234]\.\d)\.conv3\.", r"\1.expand."),
+    (r"^(conv[234]\.\d)\.downsample\.", r"\1.shortcut."),
+    (r"^(conv[234]\.\d)\.conv2a\.", r"\1.streams.0.0."),
+    (r"^(conv[234]\.\d)\.conv2b\.", r"\1.streams.1."),
+    (r"^(conv[234]\.\d)\.conv2c\.", r"\1.streams.2."),
+    (r"^(conv[234]\.\d)\.conv2d\.", r"\1.streams.3."),
+    (r"^(conv[234]\.\d)\.conv2\.(\d)\.layers\.", r"\1.streams.\2."),
+    (r"(streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
+    (r"(streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
+    (r"gate\.fc1\.", "gate.squeeze."),
+    (r"gate\.fc2\.", "gate.excite."),
+    (r"^(conv\d.*|pool\d.*)\.bn\.", r"\1.norm."),
+)
 
 
 def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, dict[str, torch.Tensor]]:
@@ -43,7 +37,7 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, dict[str
 
     Args:
         state: as torchreid saves it, bare or as the `state_dict` of a checkpoint.
-        source: what messages call it.
+        source: its name in messages.
 
     Returns:
         The backbone's name in the registry; the tensors of the backbone by their names in it, those
@@ -53,10 +47,12 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, dict[str
         InputProblem: where it is not of an OSNet.
     """
     state = state.get("state_dict", state)
-    tensors = {
-        _renamed(name): value for name, value in state.items() if isinstance(value, torch.Tensor)
-    }
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(CLASSIFIER)}
+    tensors = {}
+    for name, value in state.items():
+        for pattern, replacement in RENAMINGS:
+            name = re.sub(pattern, replacement, name)
+        if isinstance(value, torch.Tensor) and not name.startswith("classifier."):
+            tensors[name] = value
     stem = tensors.get("conv1.conv.weight")
     widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
     if stem is None or "conv2.0.streams.0.0.pointwise.weight" not in tensors:
@@ -70,38 +66,10 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, dict[str
             f"{', '.join(WIDTHS)}"
         )
     suffix = widths[stem.shape[0]]
-    instance = [name for name in tensors if ".IN." in name]
-    if not instance:
+    if not any(".IN." in name for name in tensors):
         return f"osnet_{suffix}", tensors
     # OSNet-AIN normalises the residual and has no BatchNorm there, OSNet-IBN the sum.
     inside = "conv2.0.expand.norm.weight" not in tensors
     place = "expand.norm" if inside else "sum_norm"
     tensors = {name.replace("IN.", f"{place}."): value for name, value in tensors.items()}
     return f"osnet_{'ain' if inside else 'ibn'}_{suffix}", tensors
-
-
-def load_torchreid_backbone(
-    network: nn.Sequential, form: OSNetForm, state: dict[str, Any], source: str
-) -> None:
-    """Fills a backbone from a torchreid state dict, of which the head is left out.
-
-    Raises:
-        InputProblem: where the state dict is of another form of OSNet, or lacks a tensor.
-    """
-    name, tensors = torchreid_tensors(state, source)
-    if osnet_forms().get(name) != form:
-        raise InputProblem(
-            f"{source}: holds weights of {name}; set embedder.backbone={name}, or name other "
-            "weights"
-        )
-    load_tensors(
-        network,
-        {key: value for key, value in tensors.items() if not key.startswith("head.")},
-        source,
-    )
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in RENAMINGS:
-        name = pattern.sub(replacement, name)
-    return name

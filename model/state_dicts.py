@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,47 +31,44 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
-    """Fills a network with tensors of its own names, all of them.
+def load_tensors(
+    network: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    source: str,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Fills a network with tensors of its own names; those that begin as `optional` may be missing.
 
     Raises:
-        InputProblem: naming tensors that the network has not, that have another shape, or that are
-            missing.
+        InputProblem: as `refuse_misfits` does.
     """
-    own = network.state_dict()
-    missing = set(own) - set(tensors)
-    shared = set(own) & set(tensors)
-    refuse_misfits(
-        source,
-        unknown=sorted(set(tensors) - set(own)),
-        misshapen=sorted(key for key in shared if tensors[key].shape != own[key].shape),
-        missing=sorted(key for key in missing if not key.endswith("num_batches_tracked")),
-    )
+    refuse_misfits(tensors, network.state_dict(), source, optional)
     network.load_state_dict(tensors, strict=False)
 
 
 def refuse_misfits(
-    source: str, *, unknown: list[str], misshapen: list[str], missing: list[str]
+    tensors: Mapping[str, torch.Tensor],
+    own: Mapping[str, torch.Tensor],
+    source: str,
+    optional: tuple[str, ...] = (),
 ) -> None:
-    """Refuses weights that do not fit a network.
-
-    Args:
-        source: what the message calls the weights.
-        unknown: tensors that the network has not.
-        misshapen: tensors of another shape than the network's.
-        missing: tensors that the network has and the weights have not.
+    """Refuses weights that do not fit a network's `own` tensors.
 
     Raises:
-        InputProblem: naming the first of the tensors.
+        InputProblem: naming `source` and the first tensors that the network lacks, that have
+            another shape, or that are missing.
     """
-    for what, keys in (
-        ("unknown", unknown),
-        ("of another shape", misshapen),
-        ("missing", missing),
+    shared = tensors.keys() & own.keys()
+    missing = {key for key in own.keys() - shared if not key.endswith("num_batches_tracked")}
+    for kind, keys in (
+        ("unknown", tensors.keys() - shared),
+        ("of another shape", {key for key in shared if tensors[key].shape != own[key].shape}),
+        ("missing", {key for key in missing if not key.startswith(optional)}),
     ):
         if keys:
             more = ", …" if len(keys) > NAMED_TENSORS else ""
             raise InputProblem(
-                f"{source}: does not fit this backbone; {len(keys)} tensors are {what}: "
-                f"{', '.join(keys[:NAMED_TENSORS])}{more}; name weights of the same architecture"
+                f"{source}: does not fit this backbone; {len(keys)} tensors are {kind}: "
+                f"{', '.join(sorted(keys)[:NAMED_TENSORS])}{more}; name weights of the same "
+                "architecture"
             )

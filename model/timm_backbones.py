@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -23,13 +21,14 @@ from model.state_dicts import read_state_dict, refuse_misfits
 
 PREFIX = "timm:"
 STAGES = 4
-WHOLE = "features"
-# What the constructors call it that crops may have another size than the pictures of the
-# pretraining; each has one of these, or neither.
-OTHER_SIZES: tuple[dict[str, bool], ...] = (
+# Each constructor has one of these settings, or neither, to accept crops of another size than the
+# pictures of the pretraining.
+ANY_SIZE: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True},
     {"strict_img_size": False},
+    {},
 )
+NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
 class LastMap(nn.Module):
@@ -55,45 +54,41 @@ def timm_backbone(name: str) -> BackboneKind:
     Raises:
         InputProblem: where timm is not installed, has no such name, or gives no maps of it.
     """
-    own = name.removeprefix(PREFIX)
-    timm = _timm(name)
-    if not _is_known(timm, own):
-        architecture, _, tag = own.partition(".")
-        known = timm.list_models()
-        if tag and architecture in known:
-            known = timm.list_pretrained(f"{architecture}.*")
+    timm, own = _timm(name), name.removeprefix(PREFIX)
+    architecture, _, tag = own.partition(".")
+    tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
+    if not timm.is_model(architecture) or (tag and own not in tagged):
+        known = tagged or timm.list_models()
         near = difflib.get_close_matches(own, known, n=3) or known[:3]
         raise InputProblem(
             f"there is no backbone {name}; near are {', '.join(PREFIX + one for one in near)}; "
             "timm.list_models() has them all"
         )
+    build = partial(_build, own)
     with torch.device("meta"):
         network = _staged(timm, own)
         if network is not None:
-            ends = tuple(network.return_layers)[-STAGES:]
-            return _kind(own, tuple(network.feature_info.channels()[-STAGES:]), ends)
+            channels, ends = network.feature_info.channels(), tuple(network.return_layers)
+            return BackboneKind(build, tuple(channels[-STAGES:]), ends[-STAGES:], (2,))
         try:
-            whole = _whole(timm, own)
-        except (TypeError, AttributeError, RuntimeError, NotImplementedError) as error:
+            channels = _whole(timm, own).feature_info.channels()
+        except NOT_SUPPORTED as error:
             raise InputProblem(
                 f"timm gives no feature maps of {name} ({error}); name another backbone"
             ) from error
-        return _kind(own, (whole.feature_info.channels()[-1],) * STAGES, None)
+        last: int = channels[-1]
+        return BackboneKind(build, (last, last, last, last), None, (2,))
 
 
 def timm_weights(name: str) -> tuple[str, str]:
-    """The name and the licence of timm's pretrained weights for a backbone.
+    """The name, with its tag, and the licence of timm's pretrained weights for a backbone.
 
-    The name has the tag, which abbreviates the recipe and the data; the licence may be empty.
+    The tag abbreviates the recipe and the data; the licence may be empty.
     """
     own = name.removeprefix(PREFIX)
     known = _timm(name).get_pretrained_cfg(own).to_dict()
     tagged = ".".join(part for part in (own.partition(".")[0], known.get("tag")) if part)
     return known.get("hf_hub_id") or f"timm/{tagged}", known.get("license") or ""
-
-
-def _kind(name: str, channels: Any, ends: Any) -> BackboneKind:
-    return BackboneKind(partial(_build, name), channels, ends, last_strides=(2,))
 
 
 def _timm(name: str) -> ModuleType:
@@ -107,15 +102,7 @@ def _timm(name: str) -> ModuleType:
     return timm
 
 
-def _is_known(timm: ModuleType, name: str) -> bool:
-    architecture, _, tag = name.partition(".")
-    return timm.is_model(architecture) and (
-        not tag or name in timm.list_pretrained(f"{architecture}.*")
-    )
-
-
-def _build(name: str, last_stride: LastStride, initial_weights: str) -> nn.Sequential:
-    del last_stride  # It has one.
+def _build(name: str, _last_stride: LastStride, initial_weights: str) -> nn.Sequential:
     timm = _timm(PREFIX + name)
     if initial_weights == "torchvision":
         raise InputProblem(
@@ -128,15 +115,22 @@ def _build(name: str, last_stride: LastStride, initial_weights: str) -> nn.Seque
             f"timm has no weights for {PREFIX}{name}; set initial_weights to a state dict or to "
             "none"
         )
-    if weights["pretrained"] and initial_weights != "timm":
+    if initial_weights not in ("timm", "none"):
         state = _fitting_state(timm, name, Path(initial_weights))
         weights["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    with _explained_download(name):
+    try:
         if timm_backbone(PREFIX + name).stage_ends is None:
-            network = nn.Sequential(OrderedDict([(WHOLE, LastMap(_whole(timm, name, **weights)))]))
+            children = [("features", LastMap(_whole(timm, name, **weights)))]
         else:
             children = timm.create_model(name, features_only=True, **weights).named_children()
-            network = nn.Sequential(OrderedDict(children))
+    except OSError as error:
+        raise InputProblem(
+            f"timm's weights for {PREFIX}{name} could not be downloaded ({error}); set "
+            "initial_weights to a state dict with timm's names, which "
+            f'torch.save(timm.create_model("{name}", pretrained=True).state_dict(), "weights.pth") '
+            "writes on a machine with access, or to none"
+        ) from error
+    network = nn.Sequential(OrderedDict(children))
     for module in network.modules():
         # A second copy of the weights.
         getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
@@ -149,7 +143,7 @@ def _staged(timm: ModuleType, name: str) -> Any:
 
     try:
         network = timm.create_model(name, features_only=True)
-    except (TypeError, AttributeError, RuntimeError, NotImplementedError):
+    except NOT_SUPPORTED:
         return None
     in_sequence = type(network) is FeatureListNet and network.output_fmt == "NCHW"
     return network if in_sequence and len(network.return_layers) >= STAGES else None
@@ -157,46 +151,30 @@ def _staged(timm: ModuleType, name: str) -> Any:
 
 def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
     """The network as one piece that gives its last map in a list."""
-    for sizes in OTHER_SIZES:
-        try:
-            return timm.create_model(
-                name, features_only=True, feature_cls=_getter, **sizes, **weights
-            )
-        except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
-                raise
-    return timm.create_model(name, features_only=True, feature_cls=_getter, **weights)
-
-
-def _getter(network: nn.Module, **_: Any) -> nn.Module:
     from timm.models._features import FeatureGetterNet
 
-    return FeatureGetterNet(network, out_indices=(-1,), output_fmt="NCHW", norm=True)
+    def last_map(network: nn.Module, **_: Any) -> nn.Module:
+        return FeatureGetterNet(network, out_indices=(-1,), output_fmt="NCHW", norm=True)
+
+    for any_size in ANY_SIZE:
+        try:
+            return timm.create_model(
+                name, features_only=True, feature_cls=last_map, **any_size, **weights
+            )
+        except TypeError as error:
+            if not any_size or "unexpected keyword argument" not in str(error):
+                raise
+    return None
 
 
 def _fitting_state(timm: ModuleType, name: str, path: Path) -> dict[str, torch.Tensor]:
     """A state dict with timm's names; it may lack the classifier."""
     state = read_state_dict(path)
     with torch.device("meta"):
-        own = timm.create_model(name).state_dict()
-        needed = set(timm.create_model(name, num_classes=0).state_dict())
+        classified = timm.create_model(name).state_dict()
+        own = timm.create_model(name, num_classes=0).state_dict()
+    classifier = classified.keys() - own.keys()
     refuse_misfits(
-        str(path),
-        unknown=sorted(set(state) - set(own)),
-        misshapen=sorted(key for key in set(state) & needed if state[key].shape != own[key].shape),
-        missing=sorted(needed - set(state)),
+        {key: value for key, value in state.items() if key not in classifier}, own, str(path)
     )
     return state
-
-
-@contextmanager
-def _explained_download(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputProblem(
-            f"timm's weights for {PREFIX}{name} could not be downloaded ({error}); set "
-            "initial_weights to a state dict with timm's names, which "
-            f'torch.save(timm.create_model("{name}", pretrained=True).state_dict(), "weights.pth") '
-            "writes on a machine with access, or to none"
-        ) from error
