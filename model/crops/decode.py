@@ -37,16 +37,17 @@ UPRIGHT_BY = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of each EXIF orientation upright; 1 is upright already."""
+"""The transposition that turns an image of each EXIF orientation upright; 1 is upright already."""
+REMEDY = "send the person's crop, not the whole frame"
 
-# Large headers and odd metadata are answered by a CropProblem or passed over; a warning beside it
-# is noise. Set once: `warnings.catch_warnings` is not safe in the threads that decode.
+# Large headers and odd metadata raise a CropProblem or are ignored, without a warning. Set once:
+# `warnings.catch_warnings` is not safe in the threads that decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
 class CropLimits:
-    """What is accepted as a crop.
+    """Limits of one image file.
 
     Attributes:
         max_bytes: largest file, bytes.
@@ -60,7 +61,7 @@ class CropLimits:
 
 
 class CropProblem(InputProblem):
-    """One image that cannot be used; `code` is stable for programs, the message is for people."""
+    """One image that cannot be used: a `code` that stays the same, and a `detail` for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -69,18 +70,11 @@ class CropProblem(InputProblem):
 
 
 def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uint8]:
-    """Decodes one crop.
+    """Decodes one image file to pixels `(height, width, 3)` uint8 RGB.
 
     The type is read from the bytes. EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and of an animated image
-    the first frame counts.
-
-    Args:
-        data: the whole file.
-        limits: what to accept, `CropLimits()` by default.
-
-    Returns:
-        Pixels, `(height, width, 3)` uint8 RGB.
+    the first frame counts. The limits are `CropLimits()` by default.
 
     Raises:
         CropProblem: with code `empty`, `file_too_large`, `not_an_image`, `too_many_parts`,
@@ -92,13 +86,11 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
     if len(data) > limits.max_bytes:
         raise CropProblem(
             "file_too_large",
-            f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; "
-            "send the person's crop, not the whole frame",
+            f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; {REMEDY}",
         )
     if (many := too_many_parts(data)) is not None:
         raise CropProblem("too_many_parts", f"{many}; save the picture anew and send that")
     image = _open(data, limits)
-    _check_size(image, limits)
     try:
         check_whole(data, image.format)
         image.seek(0)
@@ -111,13 +103,13 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
 
 
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
+    """The image, of which the header is read, of a size within the limits."""
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CropProblem(
             "too_many_pixels",
-            f"the header announces more pixels than the limit of {limits.max_pixels:,}; "
-            "send the person's crop, not the whole frame",
+            f"the header announces more pixels than the limit of {limits.max_pixels:,}; {REMEDY}",
         ) from error
     except DAMAGE as error:
         if has_known_signature(data):
@@ -128,25 +120,19 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             "not_an_image",
             "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
         ) from error
-
-
-def _check_size(image: Image.Image, limits: CropLimits) -> None:
     width, height = image.size
+    found = f"the image is {width}×{height} pixels"
     if width * height > limits.max_pixels:
         raise CropProblem(
-            "too_many_pixels",
-            f"the image is {width}×{height} pixels, over the limit of {limits.max_pixels:,}; "
-            "send the person's crop, not the whole frame",
+            "too_many_pixels", f"{found}, over the limit of {limits.max_pixels:,}; {REMEDY}"
         )
     if min(width, height) < limits.min_side:
-        raise CropProblem(
-            "too_small",
-            f"the image is {width}×{height} pixels; each side needs at least {limits.min_side}",
-        )
+        raise CropProblem("too_small", f"{found}; each side needs at least {limits.min_side}")
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation; metadata that cannot be read says nothing about it."""
+    """Applies the EXIF orientation; metadata that cannot be read is ignored."""
     try:
         transpose = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except DAMAGE:

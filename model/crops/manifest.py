@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +59,12 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(manifest, file), strict=True)
-            _check_header(manifest, reader.fieldnames or ())
+            names = reader.fieldnames or ()
+            if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
+                raise ManifestProblem(
+                    f"{manifest}, line 1: the header lacks {', '.join(missing)}; it must be "
+                    f"{','.join(REQUIRED_COLUMNS)}[,captured_at,split]"
+                )
             for record in reader:
                 where = f"{manifest}, line {reader.line_num}"
                 row = _read_row(manifest, within, where, record)
@@ -93,14 +98,6 @@ def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
                 "path, an identity and a camera"
             )
         yield line
-
-
-def _check_header(manifest: Path, names: Collection[str]) -> None:
-    if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
-        raise ManifestProblem(
-            f"{manifest}, line 1: the header lacks {', '.join(missing)}; it must be "
-            f"{','.join(REQUIRED_COLUMNS)}[,captured_at,split]"
-        )
 
 
 def _read_row(

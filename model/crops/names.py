@@ -36,7 +36,7 @@ def image_names(folder: Path) -> Iterator[str]:
 
     for place, _, files in os.walk(folder, onerror=refuse):
         for file in files:
-            name = os.path.relpath(os.path.join(place, file), folder)
+            name = os.path.relpath(Path(place, file), folder)
             if is_image_name(name) and _may_be_a_file(folder / name):
                 yield name
 

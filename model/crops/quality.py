@@ -1,8 +1,7 @@
-"""Whether a crop is fit to be recognised by: its size, shape, light and sharpness, measured."""
+"""The quality of a crop: size, shape, light and sharpness, measured and held against limits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,31 +11,30 @@ from PIL import Image
 ROWS = 64
 """Height, pixels, at which light and sharpness are measured; a lower crop keeps its own.
 
-Half of the 128 rows that networks of the field commonly see: what is blurred at this height has
-lost what they look at, while a camera's noise, which reads as sharpness, is averaged away.
+Half of the 128 rows of common networks' inputs: blur at this height hides what they need, while a
+camera's noise, which counts as sharpness, is averaged away.
 """
 
 MAX_COLUMNS = 4 * ROWS
 SAMPLED = 256
-"""Of a side at least twice this, pixels, only every n-th pixel is looked at."""
+"""Of a side at least twice this, pixels, only every n-th pixel is used."""
 
 FAR = 4
-"""Rows or columns over which the contrast is taken that `sharpness` is a share of."""
+"""Rows or columns over which the contrast in the denominator of `sharpness` is measured."""
 
 NOISE = 1e-4
-"""Squared change of luma that says nothing: 2.5 of 255 grey levels."""
+"""Squared change of luma that is ignored: 2.5 of 255 grey levels."""
 
 
 @dataclass(frozen=True)
 class CropQuality:
-    """What was measured of one crop; luma runs from 0, black, to 1, white.
+    """The measures of one crop; luma is 0 for black and 1 for white.
 
     Attributes:
         width, height: pixels.
-        sharpness: how much of the contrast over four pixels is there from one pixel to the next,
-            0 to 1, at 64 rows: 0.25 where luma only slopes, 0.5 where it steps, 1 where it is
-            noise, 0 where there is nothing to see. A ratio, so that neither dark nor plain clothes
-            count as blurred.
+        sharpness: the contrast between neighbouring pixels as a share of that over four pixels,
+            0 to 1, at 64 rows: 0.25 for slopes of luma, 0.5 for steps, 1 for noise, 0 for a plain
+            crop. A ratio, so that neither dark nor plain clothes count as blurred.
         brightness: the luma that a tenth of the crop exceeds.
         shadow: the luma that a tenth of the crop stays below.
     """
@@ -55,10 +53,10 @@ class CropQuality:
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """Where a crop stops being fit to recognise a person by.
+    """The limits beyond which a crop is unfit to recognise a person.
 
     Queries at the defaults for height, sharpness, brightness and shadow lose about half of their
-    right answers or more, and none of these is passed by one in a hundred ordinary crops:
+    right answers or more, and fewer than one in a hundred ordinary crops are beyond any of these:
     docs/datasets.md has the figures.
 
     Attributes:
@@ -79,13 +77,12 @@ class QualityLimits:
 
 @dataclass(frozen=True)
 class QualityFault:
-    """One way in which a crop passes a limit.
+    """One limit that a crop is beyond.
 
     Attributes:
-        code: stable for programs: `low_resolution`, `not_person_shaped`, `dark`, `overexposed` or
-            `blurred`.
-        measured, limit: the value and the limit that it passes, as `CropQuality` has them.
-        detail: for people: both values, and what to do.
+        code: `low_resolution`, `not_person_shaped`, `dark`, `overexposed` or `blurred`.
+        measured, limit: both values, in the units of `CropQuality`.
+        detail: both values in words, and what to do.
     """
 
     code: str
@@ -104,18 +101,50 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
     luma = _luma(pixels)
     shadow, brightness = np.percentile(luma, (10, 90))
     near, far = _change(luma, 1), _change(luma, FAR)
-    return CropQuality(
-        width=width,
-        height=height,
-        sharpness=min(1.0, float(np.sqrt(near / (far + NOISE)))),
-        brightness=float(brightness),
-        shadow=float(shadow),
-    )
+    sharpness = min(1.0, float(np.sqrt(near / (far + NOISE))))
+    return CropQuality(width, height, sharpness, float(brightness), float(shadow))
 
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
-    """Every limit that a crop passes, one fault per code; none where it is fit."""
-    return tuple(_faults(quality, limits))
+    """Every limit that a crop is beyond, one fault per code; none where it is fit."""
+    faults: list[QualityFault] = []
+    if quality.height < limits.min_height or quality.width < limits.min_width:
+        too_low = quality.height < limits.min_height
+        detail = (
+            f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
+            f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
+            "take it from the full-size frame or nearer to the camera"
+        )
+        measured: float = quality.height if too_low else quality.width
+        limit: float = limits.min_height if too_low else limits.min_width
+        faults.append(QualityFault("low_resolution", measured, limit, detail))
+    if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
+        nearest = limits.min_aspect if quality.aspect < limits.min_aspect else limits.max_aspect
+        detail = (
+            f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
+            f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
+            "send the box around one person"
+        )
+        faults.append(QualityFault("not_person_shaped", quality.aspect, nearest, detail))
+    if (measured := quality.brightness) < (limit := limits.min_brightness):
+        detail = (
+            f"nine tenths of the crop are darker than {measured:.2f} of white, and the limit is "
+            f"{limit:.2f}; send one in better light or expose longer"
+        )
+        faults.append(QualityFault("dark", measured, limit, detail))
+    if (measured := quality.shadow) > (limit := limits.max_shadow):
+        detail = (
+            f"nine tenths of the crop are brighter than {measured:.2f} of white, and the limit is "
+            f"{limit:.2f}; send one without glare or fog, or expose shorter"
+        )
+        faults.append(QualityFault("overexposed", measured, limit, detail))
+    if (measured := quality.sharpness) < (limit := limits.min_sharpness):
+        detail = (
+            f"the crop's sharpness is {measured:.2f}, under the limit of {limit:.2f}: edges are "
+            "smeared out; send a frame in focus and without motion, and not one that was enlarged"
+        )
+        faults.append(QualityFault("blurred", measured, limit, detail))
+    return tuple(faults)
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -134,58 +163,5 @@ def _change(luma: NDArray[np.float32], lag: int) -> float:
 
     A side too short for the far change counts for no lag, so that near stays a share of far.
     """
-    rows, columns = luma.shape
-    change = 0.0
-    if rows > FAR:
-        change += float(np.square(luma[lag:] - luma[:-lag]).mean())
-    if columns > FAR:
-        change += float(np.square(luma[:, lag:] - luma[:, :-lag]).mean())
-    return change
-
-
-def _faults(quality: CropQuality, limits: QualityLimits) -> Iterator[QualityFault]:
-    if quality.height < limits.min_height or quality.width < limits.min_width:
-        too_low = quality.height < limits.min_height
-        yield QualityFault(
-            "low_resolution",
-            quality.height if too_low else quality.width,
-            limits.min_height if too_low else limits.min_width,
-            f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
-            f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
-            "take it from the full-size frame or nearer to the camera",
-        )
-    if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
-        too_wide = quality.aspect < limits.min_aspect
-        yield QualityFault(
-            "not_person_shaped",
-            quality.aspect,
-            limits.min_aspect if too_wide else limits.max_aspect,
-            f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
-            f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
-            "send the box around one person",
-        )
-    if quality.brightness < limits.min_brightness:
-        yield QualityFault(
-            "dark",
-            quality.brightness,
-            limits.min_brightness,
-            f"nine tenths of the crop are darker than {quality.brightness:.2f} of white, and the "
-            f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer",
-        )
-    if quality.shadow > limits.max_shadow:
-        yield QualityFault(
-            "overexposed",
-            quality.shadow,
-            limits.max_shadow,
-            f"nine tenths of the crop are brighter than {quality.shadow:.2f} of white, and the "
-            f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter",
-        )
-    if quality.sharpness < limits.min_sharpness:
-        yield QualityFault(
-            "blurred",
-            quality.sharpness,
-            limits.min_sharpness,
-            f"the crop's sharpness is {quality.sharpness:.2f}, under the limit of "
-            f"{limits.min_sharpness:.2f}: edges are smeared out; send a frame in focus and without "
-            "motion, and not one that was enlarged",
-        )
+    sides = [one for one in (luma, luma.T) if len(one) > FAR]
+    return sum(float(np.square(one[lag:] - one[:-lag]).mean()) for one in sides)

@@ -1,7 +1,7 @@
-"""Tar archives read forwards, with bounds on what a header may be and on what all may unpack to.
+"""Tar archives read forwards, with bounds on headers and on the unpacked size.
 
-The library reads what a header announces in one piece, keeps every header it has met, and goes
-backwards where an offset says so: a few bytes could ask for any amount of memory or time.
+tarfile reads a header of any announced size in one piece, keeps every header, and goes backwards to
+a given offset: a few bytes could ask for any amount of memory or time.
 """
 
 from __future__ import annotations
@@ -21,39 +21,33 @@ from model.problems import InputProblem
 
 CHUNK = 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024
-"""Of one entry, extensions and all: a path has 4 KiB at most."""
+"""Of one entry, with its extensions: a path has 4 KiB at most."""
 MAX_XZ_MEMORY = 128 * 1024 * 1024
-"""What `xz -9` takes, twice; a file may ask for 4 GiB."""
-# Python before 3.11.10 takes the square of their number to read past so many digits.
+"""Twice that of `xz -9`; a file may ask for 4 GiB."""
+# Python before 3.11.10 parses them in quadratic time.
 TOO_MANY_DIGITS = re.compile(rb"\d{300}")
-NOTHING = bytes(512)
 
 
 class Tape:
-    """The bytes of a tar archive, forwards only, as much as is allowed at a time."""
+    """The bytes of a tar archive, forwards only, of which `allow` bounds the next reads."""
 
     def __init__(self, file: IO[bytes], max_bytes: int) -> None:
         self._file = file
         self._max_bytes = max_bytes
         self._position = 0
-        self._allowed = 0
-        self._in_header = True
         self.last = b""
+        self.allow(MAX_HEADER_BYTES, header=True)
 
-    def allow_header(self) -> None:
-        """What is read next is an entry's header."""
-        self._allowed, self._in_header = MAX_HEADER_BYTES, True
-
-    def allow_content(self, size: int) -> None:
-        """What is read next is so many bytes of content."""
-        self._allowed, self._in_header = size, False
+    def allow(self, size: int, header: bool) -> None:
+        """Allows `size` bytes of a header or of content."""
+        self._allowed, self._in_header = size, header
 
     def tell(self) -> int:
         """Bytes from the beginning."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """So many bytes; raises `InputProblem` where they were not allowed."""
+        """The next bytes; raises `InputProblem` where they are not allowed."""
         if size > self._allowed:
             raise InputProblem("has a header that is longer than any file's; pack it anew")
         self.last = self._take(size)
@@ -63,7 +57,7 @@ class Tape:
         return self.last
 
     def seek(self, position: int) -> None:
-        """Passes by what lies between."""
+        """Skips to a later position."""
         if position < self._position:
             raise InputProblem("leads back to its own beginning; pack it anew")
         while self._position < position:
@@ -82,51 +76,44 @@ def read_tape(archive: Path, max_bytes: int) -> Iterator[tuple[tarfile.TarInfo, 
     """The entries of a tar archive in their order, with the content of those that are files.
 
     Args:
-        archive: `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, told by its bytes.
-        max_bytes: that it may unpack to, headers and all.
+        archive: `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, recognised by its bytes.
+        max_bytes: of the unpacked archive, with its headers.
 
     Raises:
         InputProblem: for no archive, or one that exceeds the bounds.
         OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError: for a damaged one.
     """
-    with contextlib.ExitStack() as opened:
-        file = opened.enter_context(_unpacked(archive))
+    with archive.open("rb") as packed, contextlib.closing(_unpacked(packed)) as file:
         tape = Tape(file, max_bytes)
-        tape.allow_header()
         try:
-            reading = opened.enter_context(tarfile.TarFile(fileobj=tape))  # type: ignore[arg-type]
+            reading = tarfile.TarFile(fileobj=tape)  # type: ignore[arg-type]
         except tarfile.ReadError as error:
             raise InputProblem(
                 "is neither a zip nor a tar file; pack the images into one"
             ) from error
         while (member := reading.next()) is not None:
             content = reading.extractfile(member) if member.isreg() else None
-            tape.allow_content(max(0, member.size))
+            tape.allow(max(0, member.size), header=False)
             yield member, content
             reading.members = []  # type: ignore[attr-defined]
-            tape.allow_header()
-        # The library takes a header that it cannot read for the end.
-        if tape.last != NOTHING:
+            tape.allow(MAX_HEADER_BYTES, header=True)
+        # tarfile takes a header that it cannot read for the end.
+        if tape.last != bytes(tarfile.BLOCKSIZE):
             raise EOFError("it ends amid a file, or goes on with something else")
 
 
-@contextlib.contextmanager
-def _unpacked(archive: Path) -> Iterator[IO[bytes]]:
-    with archive.open("rb") as file:
-        start = file.read(6)
-        file.seek(0)
-        if start.startswith(b"\x1f\x8b"):
-            yield cast(IO[bytes], gzip.GzipFile(fileobj=file))
-        elif start.startswith(b"BZh"):
-            yield bz2.BZ2File(file)
-        elif start == b"\xfd7zXZ\0":
-            yield io.BufferedReader(_Xz(file))
-        else:
-            yield file
+def _unpacked(packed: IO[bytes]) -> IO[bytes]:
+    start = packed.read(6)
+    packed.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=packed))
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(packed)
+    return io.BufferedReader(_Xz(packed)) if start == b"\xfd7zXZ\0" else packed
 
 
 class _Xz(io.RawIOBase):
-    """What is in an xz file, in bounded memory, which the library's own reader cannot be told."""
+    """The content of an xz file, in bounded memory: lzma.LZMAFile has no such limit."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

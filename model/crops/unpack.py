@@ -1,4 +1,4 @@
-"""Archives of crops: unpacked within limits, wherever their entries say they belong."""
+"""Archives of crops, unpacked within limits and below one folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO
 
 from model.crops.names import is_image_name, shown
 from model.crops.tapes import read_tape
@@ -23,7 +23,7 @@ MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 """Of a zip's list of entries, of which each is 46 bytes and a name, and 480 bytes in memory."""
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
-TAPE_BLOCK = 512
+HEADER_BYTES = 4 * 512
 ENCRYPTED = 1
 DAMAGE = (
     zipfile.BadZipFile,
@@ -42,12 +42,12 @@ IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """What is unpacked at most.
+    """Limits of one archive.
 
     Attributes:
         max_bytes: of all entries together.
-        max_entry_bytes: of one; a larger one is left out, as it would be refused later.
-        max_entries: how many, whatever they are.
+        max_entry_bytes: of one; a larger one is left out, since it would be refused later.
+        max_entries: of any kind.
     """
 
     max_bytes: int
@@ -57,7 +57,7 @@ class UnpackLimits:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An entry that was not unpacked, by a name that can be shown, and why."""
+    """An entry that was not unpacked, by a printable name, and why."""
 
     name: str
     reason: str
@@ -67,11 +67,12 @@ class LeftOut:
 class _Entry:
     name: str
     size: int
+    is_folder: bool
     open: Callable[[], IO[bytes]]
 
 
 class DiskFull(InputProblem):
-    """There is no room for what is unpacked; with more of it the same archive is fine."""
+    """The disk has no room for the content of an archive that is otherwise usable."""
 
 
 class _Unfit(Exception):
@@ -83,13 +84,13 @@ def unpack_crops(
 ) -> list[LeftOut]:
     """Unpacks the images and manifests of a zip or tar archive.
 
-    An entry stays below `into` whatever its name says: absolute paths and those that climb are
-    left out, and so are links, devices, and what is damaged or encrypted in a zip.
+    Every entry stays below `into`: absolute paths and those that climb are left out, and so are
+    links, devices, and what is damaged or encrypted in a zip.
 
     Args:
-        archive: `.zip`, `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, told by its bytes.
+        archive: `.zip`, `.tar`, `.tar.gz`, `.tar.bz2` or `.tar.xz`, recognised by its bytes.
         into: an existing folder.
-        limits: what to unpack at most.
+        limits: the limits.
         between: called between one entry and the next.
 
     Returns:
@@ -97,17 +98,30 @@ def unpack_crops(
 
     Raises:
         InputProblem: for no archive, a damaged one, or one over `max_bytes` or `max_entries`.
-        DiskFull: what was unpacked so far is left there.
+        DiskFull: the entries before it are left there.
     """
     left_out: list[LeftOut] = []
     total = 0
     try:
-        for entry in _entries(archive, limits, between):
+        is_zip = zipfile.is_zipfile(archive)
+        for number, entry in enumerate((_of_zip if is_zip else _of_tar)(archive, limits), 1):
+            between()
+            if number > limits.max_entries:
+                raise _too_many(limits)
+            if entry.is_folder or not _is_wanted(entry.name):
+                continue
             try:
-                # Counted as it comes: a header may promise less than follows.
+                # Counted as it is read: a header may announce less.
                 total += _unpack(entry, into, limits, limits.max_bytes - total)
             except _Unfit as unfit:
                 left_out.append(LeftOut(shown(entry.name), str(unfit)))
+            except InputProblem:
+                raise
+            except (*DAMAGE, RuntimeError) as error:
+                if not is_zip:
+                    raise
+                reason = f"it is damaged ({shown(str(error))}); pack it again"
+                left_out.append(LeftOut(shown(entry.name), reason))
     except DiskFull:
         raise
     except InputProblem as problem:
@@ -117,41 +131,26 @@ def unpack_crops(
     return left_out
 
 
-def _entries(
-    archive: Path, limits: UnpackLimits, between: Callable[[], object]
-) -> Iterator[_Entry]:
-    if not zipfile.is_zipfile(archive):
-        yield from _of_tar(archive, limits, between)
-        return
-    with _Careful(archive) as file, zipfile.ZipFile(file) as packed:
-        if len(packed.infolist()) > limits.max_entries:
-            raise _too_many(limits)
-        for entry in packed.infolist():
-            between()
-            # In this order: of an entry without a name the library cannot tell.
-            if _wanted(entry.filename) and not entry.is_dir():
-                yield _Entry(entry.filename, entry.file_size, partial(_open, packed, entry))
-
-
-def _of_tar(archive: Path, limits: UnpackLimits, between: Callable[[], object]) -> Iterator[_Entry]:
-    headers = 4 * TAPE_BLOCK * limits.max_entries
-    for number, (member, content) in enumerate(read_tape(archive, limits.max_bytes + headers), 1):
-        between()
-        if number > limits.max_entries:
-            raise _too_many(limits)
-        if not member.isdir() and _wanted(member.name):
-            yield _Entry(member.name, member.size, partial(_whole, content))
-
-
 def _too_many(limits: UnpackLimits) -> InputProblem:
     return InputProblem(f"holds over {limits.max_entries:,} files; pack fewer")
 
 
-class _Careful(io.BufferedReader):
-    """A file of which no piece is read that is larger than a zip's list of entries may be."""
+def _of_zip(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
+    with _BoundedReads(io.FileIO(archive)) as file, zipfile.ZipFile(file) as packed:
+        if len(packed.infolist()) > limits.max_entries:
+            raise _too_many(limits)
+        for one in packed.infolist():
+            name = one.filename
+            yield _Entry(name, one.file_size, name.endswith("/"), partial(_open, packed, one))
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+
+def _of_tar(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
+    for one, content in read_tape(archive, limits.max_bytes + HEADER_BYTES * limits.max_entries):
+        yield _Entry(one.name, one.size, one.isdir(), partial(_existing, content))
+
+
+class _BoundedReads(io.BufferedReader):
+    """A file of which no piece is read that is larger than a zip's list of entries may be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
@@ -162,43 +161,19 @@ class _Careful(io.BufferedReader):
 def _open(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     if entry.flag_bits & ENCRYPTED:
         raise _Unfit("it is encrypted; pack it without a password")
-    # Of the other methods the library unpacks as much at a time as there is.
+    # The library decompresses other methods without a bound on the memory.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
-    return cast(IO[bytes], _AnyDamage(packed, entry))
+    return packed.open(entry)
 
 
-def _whole(content: IO[bytes] | None) -> IO[bytes]:
+def _existing(content: IO[bytes] | None) -> IO[bytes]:
     if content is None:
         raise _Unfit("it is a link or a device; pack the file itself")
     return content
 
 
-class _AnyDamage(io.RawIOBase):
-    """An entry of a zip, whose damage is its own."""
-
-    def __init__(self, packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-        try:
-            self._file = packed.open(entry)
-        except (*DAMAGE, RuntimeError) as error:
-            raise _unfit(error) from error
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            return self._file.read(size)
-        except DAMAGE as error:
-            raise _unfit(error) from error
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _unfit(error: Exception) -> _Unfit:
-    return _Unfit(f"it is damaged ({shown(str(error))}); pack it again")
-
-
-def _wanted(name: str) -> bool:
+def _is_wanted(name: str) -> bool:
     path = name.replace("\\", "/")
     return is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
 
