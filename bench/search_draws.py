@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.calibration import Calibration, Scoring
 from model.candidate_groups import UNNAMED, joining_cosine, leading_scores
-from model.pair_scoring import score_listed_pairs
+from model.pair_scoring import score_pairs
 from model.problems import InputProblem
 from model.search_calibration import RANKS, SearchScores
 from training.evaluation.calibrating import SearchScores as SearchRows
@@ -212,12 +212,16 @@ def _search(
     scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
     fusion = crops.calibration.fusion
     if crops.artefact is not None and fusion is not None:
-        rows = np.repeat(np.arange(len(queries)), depth)
-        pairs = torch.from_numpy(np.stack([rows, near.ravel()], axis=1))
-        first, second = (torch.from_numpy(crops.units[some]) for some in (queries, gallery))
         network = crops.artefact.require_metric_network()
-        learnt = score_listed_pairs(network, first, second, pairs)
-        scores["mnet"] = learnt.cpu().numpy().reshape(near.shape)
+        device = next(network.parameters()).device
+        first, second = (
+            torch.from_numpy(crops.units[some]).to(device) for some in (queries, gallery)
+        )
+        learnt = [
+            score_pairs(network, one[None], second[torch.from_numpy(rows)])
+            for one, rows in zip(first, near, strict=True)
+        ]
+        scores["mnet"] = torch.cat(learnt).cpu().numpy()
         scores["fused"] = fusion.fuse(cosines, scores["mnet"])
     joins_at = joining_cosine(crops.calibration.scorings["cosine"])
     found: dict[Scoring, Searches] = {}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,11 @@ class Artefact:
     training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
 
     def on(self, device: torch.device) -> Artefact:
-        """The same artefact with its networks moved to a device."""
-        network = self.metric_network
-        return replace(
-            self,
-            embedder=self.embedder.to(device),
-            metric_network=network and network.to(device),
-        )
+        """Moves the networks to a device, and returns this artefact."""
+        self.embedder.to(device)
+        if self.metric_network is not None:
+            self.metric_network.to(device)
+        return self
 
     def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
         """M-Net; `ArtefactProblem` where there is none, calling the artefact `name`."""
@@ -113,18 +111,15 @@ def save_artefact(
     half: bool = True,
     training: TrainingFingerprints | None = None,
 ) -> Description:
-    """Writes an artefact atomically.
+    """Writes an artefact atomically and returns its description with both fingerprints.
 
     Args:
-        path: where to; an existing file is replaced once the new one is on disk.
-        description: its fingerprints are computed here and need not be set.
+        path: an existing file is replaced.
+        description: its fingerprints need not be set.
         embedder, metric_network: the weights; no M-Net where the description has none.
         half: store matrices and kernels as float16; vectors stay float32, since a BatchNorm's
             variance does not survive the narrow range.
         training: fingerprints of the training crops and people.
-
-    Returns:
-        The description with both fingerprints.
     """
     tensors = _tensors("embedder", embedder, half)
     if metric_network is not None:
@@ -136,9 +131,6 @@ def save_artefact(
 
 def replace_calibration(source: Path, path: Path, calibration: Calibration) -> Description:
     """Writes an artefact with another calibration, atomically; the two files may be the same.
-
-    Returns:
-        The description, with a new artefact fingerprint.
 
     Raises:
         ArtefactProblem: for a source that is not a usable artefact.

@@ -17,7 +17,7 @@ from torch import nn
 
 from model.depthwise import replace_strided_depthwise
 from model.osnet import OSNetForm, build_osnet, osnet_forms
-from model.osnet_weights import torchreid_tensors
+from model.osnet import torchreid_tensors
 from model.problems import InputProblem
 from model.state_dicts import load_tensors, read_state_dict
 
@@ -30,13 +30,12 @@ class BackboneKind:
     """The backbone of one name.
 
     Attributes:
-        build: makes the network without its classifier, `(B, 3, H, W)` to maps, from the last
-            stage's stride and the initial weights: `none`, `torchvision`, `timm`, or a state dict's
-            file.
+        build: makes the network, as `build_backbone` does, from the last stage's stride and the
+            initial weights.
         stage_channels: channels of the maps of stages 1 to 4.
         stage_ends: the name of each stage's last child in the built network; None where the network
-            cannot be divided: it then is stage 4 as a whole, and the others are empty.
-        last_strides: the last stage's strides that it can be built with.
+            cannot be divided and is stage 4 as a whole.
+        last_strides: the last stage's possible strides.
     """
 
     build: Callable[[LastStride, str], nn.Sequential]
@@ -56,8 +55,8 @@ BACKBONES: dict[str, BackboneKind] = {}
 def register_backbone(name: str, kind: BackboneKind) -> None:
     """Adds a backbone, so that recipes and artefacts can name it.
 
-    A package that is installed beside this one names a function without arguments that calls this
-    as an entry point of the group `gmn.backbones`, so that every process finds its backbones.
+    An installed package registers its backbones in every process by an entry point of the group
+    `gmn.backbones`: a function without arguments that calls this.
 
     Raises:
         ValueError: where another kind has the name.
@@ -97,7 +96,6 @@ def build_backbone(
     """Builds a backbone without its classifier: `(B, 3, H, W)` to `(B, channels, h, w)`.
 
     Args:
-        name: its name.
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
         initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
             a state dict with the names of torchvision, torchreid or timm; a file of torchvision's

@@ -1,4 +1,4 @@
-"""The best scores of a search's identities, where crops without a name are grouped into people."""
+"""The best scores of a search, one for each person; unnamed crops are grouped into people."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ JOINING_SHARE = 1e-3
 
 
 def joining_cosine(cosine: ScoringCalibration) -> float:
-    """τ, the cosine from which an unnamed crop is taken for one more of the same person.
-
-    One pair of different people in a thousand reaches it. docs/calibration.md has other choices.
-    """
+    """τ, the cosine from which an unnamed crop counts as the same person (docs/calibration.md)."""
     return cosine.pair_threshold(JOINING_SHARE)
 
 
@@ -27,17 +24,17 @@ def leading_scores(
     joins_at: float,
     ranks: int = RANKS,
 ) -> tuple[float, ...]:
-    """The best scores of different people among a search's candidates, descending.
+    """The best scores of different people among a search's candidates, at most `ranks`, descending.
 
-    Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and,
-    named or not, every crop whose cosine with it is at least `joins_at` where either has no name.
+    Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and
+    every crop whose cosine with it is at least `joins_at` where either has no name.
 
     Args:
         scores: of the candidates, `(n,)`, in any order.
         identities: a code for each name, `(n,)`; -1 for a crop without one.
         units: features of unit length, `(n, d)`.
         joins_at: τ, from `joining_cosine`.
-        ranks: how many leaders to return at most.
+        ranks: the largest number of scores.
     """
     remaining = np.argsort(-scores, kind="stable")
     leaders: list[float] = []
@@ -46,13 +43,11 @@ def leading_scores(
         leaders.append(float(scores[leader]))
         name = identities[leader]
         others = identities[remaining]
-        unnamed = (others == UNNAMED) | (name == UNNAMED)
-        taken = (name != UNNAMED) & (others == name)
+        unnamed = others == UNNAMED
         near = units[remaining] @ units[leader] >= joins_at
-        taken |= unnamed & near
+        taken = (unnamed | (name == UNNAMED)) & near | (~unnamed & (others == name))
         taken[0] = True
         # The names that an unnamed leader took are the same person, wherever their crops are.
-        names = np.unique(others[taken & (others != UNNAMED)])
-        taken |= (others != UNNAMED) & np.isin(others, names)
+        taken |= ~unnamed & np.isin(others, others[taken])
         remaining = remaining[~taken]
     return tuple(leaders)

@@ -12,12 +12,11 @@ from model.pair_scoring import cosine_similarities, score_pairs
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 
+# Standard deviations under which a model has collapsed, of the cosines of different crops and of
+# M-Net's scores, which are differences of logits.
 SMALLEST_SPREAD = 1e-4
-"""Standard deviation of the cosines of different crops under which a model has collapsed."""
 SMALLEST_SCORE_SPREAD = 1e-3
-"""The same of M-Net's scores, which are differences of logits."""
 PATTERNS = 12
-REMEDY = "train it for more epochs, with a lower learning rate, or from trained initial_weights"
 
 
 class CollapsedModel(InputProblem):
@@ -31,8 +30,7 @@ def refuse_collapse(
 
     Args:
         name: of the model, for the message.
-        features: of different crops, `(n, d)`; with fewer than three there is nothing to compare.
-            M-Net scores every pair of them.
+        features: of different crops, `(n, d)`, which are all paired; fewer than three pass.
         metric_network: in evaluation mode, on any device; None where there is none.
 
     Raises:
@@ -54,21 +52,20 @@ def refuse_collapse(
             raise CollapsedModel(
                 f"{name}: the model has collapsed: the {what} of different crops are all alike "
                 f"(standard deviation {spread:.1g}, a trained model has more than {smallest:g}), "
-                f"so that its scores cannot rank; {REMEDY}"
+                f"so that its scores cannot rank; "
+                "train it for more epochs, with a lower learning rate, or from trained "
+                "initial_weights"
             )
 
 
 def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32]:
-    """At most so many of features `(n, d)`, evenly spaced."""
+    """At most `most` of features `(n, d)`, evenly spaced."""
     places = np.linspace(0, len(features) - 1, min(most, len(features))).astype(int)
     return np.asarray(features[places], np.float32)
 
 
 def drawn_patterns(preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Crops of stripes, each in other colours, `(n, height, width, 3)` uint8 RGB.
-
-    Always the same ones: they probe a model where no crops of people are at hand.
-    """
+    """The same crops of coloured stripes every time, `(n, height, width, 3)` uint8 RGB."""
     random = np.random.default_rng(0)
     rows = np.arange(preprocessing.height)[:, None] / preprocessing.height
     columns = np.arange(preprocessing.width)[None, :] / preprocessing.width
@@ -88,16 +85,7 @@ def probe_collapse(
     metric_network: MetricNetwork | None,
     preprocessing: Preprocessing,
 ) -> None:
-    """Refuses an artefact's networks where drawn patterns all get the same scores.
-
-    Args:
-        name: of the artefact, for the message.
-        embedder, metric_network: in evaluation mode, on one device.
-        preprocessing: the artefact's.
-
-    Raises:
-        CollapsedModel: naming the scoring and its spread.
-    """
+    """`refuse_collapse` by drawn patterns; the networks are in evaluation mode, on one device."""
     device = next(embedder.parameters()).device
     crops = torch.from_numpy(drawn_patterns(preprocessing)).to(device)
     features = embedder(preprocessing.normalise(crops)).float().cpu().numpy()

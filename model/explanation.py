@@ -1,9 +1,9 @@
 """Which regions of two crops a pair's score rests on, by hiding one after another.
 
-Occlusion (Zeiler and Fergus, ECCV 2014): a region's contribution is the score less the score that
-is obtained with the region hidden. It asks nothing of the network but its answers, so that it is
-true of whatever embeds and scores, and it is of one region at a time: what two regions say alike
-is credited to neither in full, and contributions do not add up to the score.
+Occlusion (Zeiler and Fergus, ECCV 2014): a region's contribution is the score less the score with
+the region hidden. It needs the network's outputs alone, and it is of one region at a time:
+information that two regions share is credited to neither in full, and contributions do not add up
+to the score.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+ROWS, COLUMNS = 8, 4
+"""Cells of one size, numbered row by row from the top left."""
+CELLS = ROWS * COLUMNS
 # Of a cell's side: how wide a band it fades over. A hard edge would be a pattern of its own.
 FADE = 0.5
 Scores = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
@@ -21,31 +24,14 @@ Scores = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How a crop is divided: cells of one size, numbered row by row from the top left.
-
-    Cell (r, c) covers r/rows to (r + 1)/rows of the crop's height and c/columns to
-    (c + 1)/columns of its width.
-    """
-
-    rows: int = 8
-    columns: int = 4
-
-    @property
-    def cells(self) -> int:
-        """How many there are."""
-        return self.rows * self.columns
-
-
-@dataclass(frozen=True)
 class PairExplanation:
-    """What each region of two crops did to their score.
+    """The contribution of each region of two crops to their score.
 
     Attributes:
         score: of the pair, nothing hidden.
-        first, second: contributions `(rows, columns)` in units of the score: how much higher it is
-            than with this cell of that crop hidden. Positive spoke for one person, negative for
-            two.
+        first, second: contributions `(ROWS, COLUMNS)` in units of the score: how much higher it is
+            than with this cell of that crop hidden. Positive is evidence for one person, negative
+            for two.
     """
 
     score: float
@@ -53,41 +39,33 @@ class PairExplanation:
     second: NDArray[np.float32]
 
 
-def variants(
-    crop: NDArray[np.uint8], numbers: range, grid: Grid | None = None
-) -> NDArray[np.uint8]:
-    """A crop as it is and with one cell hidden, whichever variants are asked for.
+def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
+    """A crop as it is and with one cell hidden.
 
     A hidden cell has the crop's mean colour and fades into its neighbours; the weights with which
     all cells hide a pixel add up to one, so that none counts for more than another.
 
     Args:
         crop: `(H, W, 3)` uint8.
-        numbers: variant 0 is the crop itself, variant n hides cell n − 1. What lies beyond the
-            last cell is the crop itself again, which fills a batch.
-        grid: the cells, `Grid()` by default.
+        numbers: variant 0 is the crop itself, variant n hides cell n − 1. Those beyond the last
+            cell are the crop itself again, to fill a batch.
 
     Returns:
         `(len(numbers), H, W, 3)` uint8.
     """
-    grid = grid or Grid()
-    vertical = _weights(crop.shape[0], grid.rows)
-    horizontal = _weights(crop.shape[1], grid.columns)
+    vertical, horizontal = _weights(crop.shape[0], ROWS), _weights(crop.shape[1], COLUMNS)
     to_mean = crop.mean(axis=(0, 1), dtype=np.float32) - crop
     drawn = np.repeat(crop[None], len(numbers), axis=0)
     for place, number in enumerate(numbers):
-        if 1 <= number <= grid.cells:
-            row, column = divmod(number - 1, grid.columns)
+        if 1 <= number <= CELLS:
+            row, column = divmod(number - 1, COLUMNS)
             weight = np.outer(vertical[row], horizontal[column])[..., None]
             drawn[place] = np.rint(crop + weight * to_mean)
     return drawn
 
 
 def explain(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    scores: Scores,
-    grid: Grid | None = None,
+    first: NDArray[np.float32], second: NDArray[np.float32], scores: Scores
 ) -> PairExplanation:
     """Contributions from the features of two crops' variants.
 
@@ -95,20 +73,12 @@ def explain(
     where the score is symmetric.
 
     Args:
-        first, second: features `(1 + cells, d)` of `variants` 0 to `grid.cells`.
-        scores: of the pair; asked for one whole crop with all variants of the other.
-        grid: as the variants were made.
+        first, second: features `(1 + CELLS, d)` of `variants` 0 to `CELLS`.
+        scores: called with one whole crop and all variants of the other.
     """
-    grid = grid or Grid()
     of_first, of_second = scores(second[0], first), scores(first[0], second)
-    return PairExplanation(
-        float(of_first[0]), _contributions(of_first, grid), _contributions(of_second, grid)
-    )
-
-
-def _contributions(scores: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-    lost = scores[0] - scores[1:]
-    return np.asarray(lost.reshape(grid.rows, grid.columns), np.float32)
+    lost = [(one[0] - one[1:]).reshape(ROWS, COLUMNS) for one in (of_first, of_second)]
+    return PairExplanation(float(of_first[0]), *(np.asarray(one, np.float32) for one in lost))
 
 
 def _weights(pixels: int, cells: int) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
-from model.pooling import AveragePooling
 from model.stored import Stored
 
 TopDown = Literal["1x1", "depthwise", "3x3"]
@@ -21,15 +20,12 @@ class MultiscaleConfig(Stored):
     """Which scales an embedder fuses and how; rows (b) to (f) of the paper's ablation.
 
     Attributes:
-        stages: the backbone's stages that are fused, 1 to 4 (C2 to C5 in the paper), from shallow
-            to deep.
-        csip: whether the scales inform one another; without it their own maps are fused.
-        lateral: CSIP's lateral connections; without them a shallower map is made of the deeper one
-            alone.
-        top_down: CSIP's convolution after each upsampling; `depthwise` is a depthwise 3×3 and a
-            1×1.
-        msff: whether shallower maps pass more bottleneck blocks before they are fused: none on the
-            deepest, one more on each that is shallower.
+        stages: the fused stages of the backbone, 1 to 4 (C2 to C5 in the paper), in this order.
+        csip: whether CSIP connects the scales; without it the stages' own maps are fused.
+        lateral: CSIP's lateral connections; without them a shallower map is made of the deeper one.
+        top_down: CSIP's convolution after upsampling; `depthwise` is a depthwise 3×3 and a 1×1.
+        msff: bottleneck blocks before the fusion: none on the deepest map, one more on each
+            shallower one.
         channels: of every map of the pyramid; a bottleneck block has a quarter inside.
     """
 
@@ -60,16 +56,12 @@ class MultiscaleFusion(nn.Module):
     def __init__(self, stage_channels: Sequence[int], config: MultiscaleConfig) -> None:
         super().__init__()
         self.config = config
-        self.csip = (
-            CrossScalePropagation(
-                [stage_channels[stage - 1] for stage in config.stages],
-                config.channels,
-                config.top_down,
-                config.lateral,
+        self.csip: CrossScalePropagation | None = None
+        if config.csip:
+            inputs = [stage_channels[stage - 1] for stage in config.stages]
+            self.csip = CrossScalePropagation(
+                inputs, config.channels, config.top_down, config.lateral
             )
-            if config.csip
-            else None
-        )
         widths = config.widths(stage_channels)
         # 3, 2, 1, 0 blocks on the four scales: the shallower a map, the more is left to abstract.
         depths = [depth if config.msff else 0 for depth in reversed(range(len(widths)))]
@@ -77,7 +69,6 @@ class MultiscaleFusion(nn.Module):
             nn.Sequential(*(_bottleneck(width) for _ in range(depth)))
             for width, depth in zip(widths, depths, strict=True)
         )
-        self.pooling = AveragePooling()
 
     def pyramid(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The maps that are pooled, P2 to P5 after MSFF, from the outputs of all four stages."""
@@ -88,7 +79,9 @@ class MultiscaleFusion(nn.Module):
 
     def forward(self, stage_outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Fuses the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
-        return torch.cat([self.pooling(scale) for scale in self.pyramid(stage_outputs)], dim=1)
+        return torch.cat(
+            [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)], dim=1
+        )
 
 
 class CrossScalePropagation(nn.Module):

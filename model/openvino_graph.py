@@ -18,8 +18,7 @@ def load_openvino() -> ModuleType:
     """The package `openvino`, imported without its telemetry.
 
     A plain `import openvino` sends an event to its maker over the network, with an id that it keeps
-    in ~/intel, unless the user has opted out. It does without where the package that sends it is
-    not installed, which is what it finds here.
+    in ~/intel, unless the user has opted out. Here it finds the sending package not installed.
 
     Raises:
         ModuleNotFoundError: where OpenVINO is not installed.
@@ -28,6 +27,12 @@ def load_openvino() -> ModuleType:
     import openvino
 
     return openvino  # type: ignore[no-any-return]
+
+
+def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
+    """The graph of one crop: `(1, height, width, 3)` uint8 to `(1, d)` float32, as `converted`."""
+    crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
+    return converted(_FromPixels(embedder, preprocessing).eval(), crop)
 
 
 class _FromPixels(nn.Module):
@@ -41,36 +46,21 @@ class _FromPixels(nn.Module):
         return feature
 
 
-def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
-    """The graph `openvino.Model` of one crop: `(1, height, width, 3)` uint8 to `(1, d)` float32.
-
-    Args:
-        embedder: in evaluation mode, on the CPU; it is not changed.
-        preprocessing: the size of a crop, and how its pixels are normalised.
-
-    Raises:
-        ModuleNotFoundError: where OpenVINO is not installed.
-        Exception: of several kinds, where the network has a step that OpenVINO does not know.
-    """
-    crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
-    return converted(_FromPixels(embedder, preprocessing).eval(), crop)
-
-
 def converted(network: nn.Module, example: torch.Tensor) -> Any:
     """A network as a graph `openvino.Model` for inputs of the example's shape and type.
 
     Args:
-        network: in evaluation mode, on the CPU.
+        network: in evaluation mode, on the CPU; it is not changed.
         example: uint8 or float32.
 
     Raises:
         ModuleNotFoundError: where OpenVINO is not installed.
-        Exception: of several kinds, where the network has a step that OpenVINO does not know.
+        Exception: of several kinds, where the network has a step that OpenVINO does not support.
     """
     openvino = load_openvino()
     kind = openvino.Type.u8 if example.dtype == torch.uint8 else openvino.Type.f32
     with torch.no_grad(), warnings.catch_warnings():
-        # Constants of the network, such as those of the preprocessing, are to be the graph's.
+        # The tracer warns of the network's constants, such as those of the preprocessing.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             network, example, check_trace=False

@@ -79,7 +79,7 @@ def fit_mixture(
     Raises:
         InputProblem: for scores without spread.
     """
-    rank = np.arange(1.0, scores.shape[1])
+    rank = np.arange(1, scores.shape[1], dtype=np.float64)
     below = np.maximum(rank - 1.0, 1.0)
     used = rank <= count[:, None]
     tail = used & (rank >= 2)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.metric_network import MetricNetwork
-from model.pair_features import unit_features
+from model.metric_network import MetricNetwork, unit_features
 from model.problems import InputProblem
 
 PAIRS_PER_CHUNK = 2048
@@ -18,18 +17,14 @@ def score_pairs(
     gallery: torch.Tensor,
     pairs_per_chunk: int = PAIRS_PER_CHUNK,
 ) -> torch.Tensor:
-    """M-Net's score of every pair.
+    """M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
     A pair's score depends on its two features alone, never on the other candidates.
 
     Args:
         metric_network: in evaluation mode.
-        queries: features `(Q, d)`, not necessarily of unit length.
-        gallery: features `(G, d)`.
+        queries, gallery: features `(Q, d)` and `(G, d)`.
         pairs_per_chunk: how many pair features exist at once; each takes 4·d bytes.
-
-    Returns:
-        s(p, q), `(Q, G)` float32 on the features' device.
 
     Raises:
         InputProblem: when the features are not `(n, d)` with this network's d, or it is training.
@@ -53,35 +48,6 @@ def score_pairs(
             pairs = metric_network.pair_features(first, second)
             block = metric_network.scores(pairs.flatten(0, 1)).view(pairs.shape[:2])
             scores[row : row + rows, column : column + columns] = block
-    return scores
-
-
-@torch.inference_mode()
-def score_listed_pairs(
-    metric_network: MetricNetwork,
-    queries: torch.Tensor,
-    gallery: torch.Tensor,
-    pairs: torch.Tensor,
-) -> torch.Tensor:
-    """M-Net's score of some pairs of a search.
-
-    Args:
-        metric_network: in evaluation mode, on any device.
-        queries: features `(Q, d)`, on any device.
-        gallery: features `(G, d)`, on the queries' device.
-        pairs: rows of both, `(n, 2)`.
-
-    Returns:
-        s(p, q), `(n,)` float32 on the network's device.
-    """
-    device = next(metric_network.parameters()).device
-    scores = torch.empty(len(pairs), device=device)
-    for start in range(0, len(pairs), PAIRS_PER_CHUNK):
-        rows, columns = pairs[start : start + PAIRS_PER_CHUNK].T
-        first = unit_features(queries[rows].to(device))
-        second = unit_features(gallery[columns].to(device))
-        found = metric_network.scores(metric_network.pair_features(first, second))
-        scores[start : start + PAIRS_PER_CHUNK] = found
     return scores
 
 

@@ -12,13 +12,10 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(asked: str = "auto") -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU.
-
-    float32 is float32 from then on: a GPU multiplies with the 10-bit mantissas of TF32 no more,
-    which torch has it do in convolutions.
+    """`auto` is the first GPU where there is one, else the CPU; switches TF32 off, in convolutions too.
 
     Raises:
-        InputProblem: when a GPU is asked for and there is none, or the name means nothing.
+        InputProblem: when a GPU is requested and there is none, or the name is unknown.
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if asked == "auto":
@@ -34,13 +31,11 @@ def choose_device(asked: str = "auto") -> torch.device:
 
 def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype:
     """`auto` is bfloat16 where the device multiplies it in hardware, else float32."""
-    if asked == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
-    return torch.bfloat16 if asked == "bfloat16" else torch.float32
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
+    if asked != "auto":
+        return torch.bfloat16 if asked == "bfloat16" else torch.float32
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        supported = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        supported = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if supported else torch.float32

@@ -6,6 +6,6 @@ from __future__ import annotations
 class InputProblem(ValueError):
     """Input that cannot be used.
 
-    The message names the input, says what is wrong with it and what to do about it. The command
-    line prints it and exits with status 2; the service answers it as a problem document.
+    The message names the input, the error and the remedy. The command line prints it and exits with
+    status 2; the service answers with a problem document.
     """

@@ -41,15 +41,14 @@ class TrainingData(Stored):
 
 
 class WeightSource(Stored):
-    """Weights that went into an artefact: what it started from, or a teacher of it.
+    """Initial weights or a teacher of an artefact, or of another source of it.
 
     Attributes:
-        role: what they were to the artefact, or to another source of it.
         name: the file's name, or a word such as `torchvision`.
-        sha256: of the file; None where there was none, or an older artefact does not store it.
-        data: what the project's own training put into an artefact.
+        sha256: of the file; None where it is not known.
+        data: of the project's own training.
         documented_data: data sets that the weights' publisher names, such as `MSMT17`.
-        terms: under what terms the weights may be used; empty where not known.
+        terms: of use of the weights; empty where not known.
     """
 
     role: Literal["initial weights", "teacher"]
@@ -69,18 +68,14 @@ class Provenance(Stored):
     """Where an artefact comes from.
 
     Attributes:
-        data: what it was trained on; the held-out identities are not counted in it.
-        terms: under what terms the weights may be used, as its data and its sources demand.
+        data: the training data, without the held-out identities.
+        terms: of use of the weights, as the data and the sources demand.
         recipe: the resolved recipe.
-        command: the command line that made it.
-        commit: the project's commit, with `-dirty` where files differed from it, or None outside a
-            checkout.
+        commit: the project's commit, with `-dirty` where files differed; None outside a checkout.
         created_at: RFC 3339.
         held_out: fraction of identities kept out of training, and the seed that chose them.
-        initial_weights: what the backbone started from.
         metrics: figures measured on the held-out identities, by name.
-        sources: starting weights and teachers, with those that they came from; None in older
-            artefacts.
+        sources: initial weights and teachers, with their own sources; None in older artefacts.
     """
 
     data: tuple[TrainingData, ...]
@@ -110,14 +105,14 @@ class Provenance(Stored):
 
     @property
     def all_data(self) -> tuple[TrainingData, ...]:
-        """Every data set that went into the weights, those of its sources among them."""
+        """Every data set that went into the weights or their sources."""
         inherited = (data for source in self.all_sources for data in source.data)
         return tuple(dict.fromkeys((*self.data, *inherited)))
 
 
 @dataclass(frozen=True)
 class TrainingFingerprints:
-    """Which crops and people an artefact was trained on, in 8 bytes each.
+    """Fingerprints of an artefact's training crops and people, 8 bytes each.
 
     Attributes:
         crops: fingerprints of training crops, `(n,)` int64, ascending; the lowest

@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from pydantic import Field
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring, ScoringCalibration
 from model.order_statistics import (
     TAIL_SHAPES,
+    Array,
     Mixture,
     fit_mixture,
     probability_line,
@@ -73,9 +73,8 @@ class SearchScores:
     at: float
 
     def __post_init__(self) -> None:
-        falling = all(a >= b for a, b in pairwise(self.scores))
-        finite = all(map(math.isfinite, (*self.scores, self.at)))
-        if len(self.scores) != RANKS or not falling or not finite:
+        falling = sorted(self.scores, reverse=True) == list(self.scores)
+        if len(self.scores) != RANKS or not falling or not np.isfinite([*self.scores, self.at]).all():
             raise InputProblem(
                 f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
                 "search with fewer identities out"
@@ -91,11 +90,7 @@ class SearchScores:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SearchScores:
-        """Reads what `to_bytes` wrote.
-
-        Raises:
-            InputProblem: for another length, version or content.
-        """
+        """The reverse of `to_bytes`; `InputProblem` for another length, version or content."""
         if len(data) != _LAYOUT.size or data[0] != _FORMAT:
             raise InputProblem(
                 f"a kept search of {len(data)} bytes is not of format {_FORMAT}; drop it, the "
@@ -147,7 +142,7 @@ class SearchCalibration(Stored):
         fewest, most = self.fitted
         return not fewest / FAR_EXTRAPOLATION <= identities <= most * FAR_EXTRAPOLATION
 
-    def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    def probability(self, scores: NDArray[np.floating]) -> Array:
         """Probability at even odds that each score is genuine, same shape, strictly increasing.
 
         Even odds: as likely the pair is genuine as it is the best impostor of a search.
@@ -155,10 +150,9 @@ class SearchCalibration(Stored):
         places, logits = np.array(self.places), np.array(self.logits)
         values = np.asarray(scores, dtype=np.float64)
         inside = np.interp(values, places, logits)
-        first = (logits[1] - logits[0]) / (places[1] - places[0])
-        last = (logits[-1] - logits[-2]) / (places[-1] - places[-2])
-        inside = inside + first * np.minimum(values - places[0], 0.0)
-        inside = inside + last * np.maximum(values - places[-1], 0.0)
+        slopes = np.diff(logits) / np.diff(places)
+        inside = inside + slopes[0] * np.minimum(values - places[0], 0.0)
+        inside = inside + slopes[-1] * np.maximum(values - places[-1], 0.0)
         logits = _LARGEST_LOGIT * np.tanh(inside / _LARGEST_LOGIT)
         return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float64)
 
@@ -218,9 +212,9 @@ def fit_searches(
 
     Args:
         searches: 20 at least, the latest last; of more than 256 the latest count.
-        artefact: the artefact's calibration of the scoring; worth 20 searches on the scales.
-        previous: what was in force; a threshold that its searches made moves by at most β/2.
-        scoring: which score it is; its tail's shape depends on that.
+        artefact: the artefact's calibration of the scoring, with the weight of 20 searches.
+        previous: the one before; a threshold that was fitted to searches moves by at most β/2.
+        scoring: decides the shape of the tail.
 
     Raises:
         InputProblem: for too few searches, searches that cover too few identities, or scores
@@ -232,7 +226,7 @@ def fit_searches(
             f"{len(kept)} searches that cover {FEW_IDENTITIES} identities or more show no tail; it "
             f"takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
         )
-    scores = np.array([one.scores for one in kept], dtype=np.float64)
+    scores = np.array([one.scores for one in kept])
     sizes = np.array([one.identities for one in kept], dtype=np.float64)
     typical = round(float(np.exp(np.log(sizes).mean())))
     fitted = fit_mixture(
@@ -261,28 +255,19 @@ def fit_searches(
     )
 
 
-def _table(
-    fitted: Mixture,
-    scores: NDArray[np.float64],
-    sizes: NDArray[np.float64],
-    artefact: SearchCalibration,
-) -> NDArray[np.float64]:
+def _table(fitted: Mixture, scores: Array, sizes: Array, artefact: SearchCalibration) -> Array:
     """Thresholds for every rate and size; beyond a factor of 10 they grow as the artefact's do."""
     fewest, most = sizes.min() / FAR_EXTRAPOLATION, sizes.max() * FAR_EXTRAPOLATION
-    nearest = np.clip(SIZES, fewest, most)
-    solved = {
-        size: solve(
-            fitted,
-            shifted(fitted, scores[:, 1], size / sizes),
-            shifted(fitted, scores[:, 2], size / sizes),
-            np.array(RATES),
-        )
-        for size in np.unique(nearest).tolist()
-    }
-    table = np.array([solved[size] for size in nearest.tolist()]).T
-    for row, rate in enumerate(RATES):
-        table[row] += [
+    columns: dict[float, Array] = {}
+    rows = []
+    for size, near in zip(SIZES, np.clip(SIZES, fewest, most).tolist(), strict=True):
+        if near not in columns:
+            levels = [shifted(fitted, scores[:, rank], near / sizes) for rank in (1, 2)]
+            columns[near] = solve(fitted, levels[0], levels[1], np.array(RATES))
+        growth = [
             artefact.threshold(rate, round(size)) - artefact.threshold(rate, round(near))
-            for size, near in zip(SIZES, nearest.tolist(), strict=True)
+            for rate in RATES
         ]
+        rows.append(columns[near] + growth)
+    table = np.array(rows).T
     return np.maximum.accumulate(np.maximum.accumulate(table, axis=1), axis=0)

@@ -55,8 +55,7 @@ def refuse_misfits(
     """Refuses weights that do not fit a network's `own` tensors.
 
     Raises:
-        InputProblem: naming `source` and the first tensors that the network lacks, that have
-            another shape, or that are missing.
+        InputProblem: naming `source` and the first unknown, misshapen or missing tensors.
     """
     shared = tensors.keys() & own.keys()
     missing = {key for key in own.keys() - shared if not key.endswith("num_batches_tracked")}

@@ -70,8 +70,7 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     from model.artefact import Description, save_artefact
     from model.crops.decode import decode_crop
     from model.embedder import Embedder, EmbedderConfig
-    from model.metric_network import MetricNetwork, MetricNetworkConfig
-    from model.pair_features import unit_features
+    from model.metric_network import MetricNetwork, MetricNetworkConfig, unit_features
     from model.preprocessing import Preprocessing
     from model.provenance import Provenance
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from model.cost import embedder_cost, pair_cost
 from training.checkpoint import Progress
+from training.cost import embedder_cost, pair_cost
 from training.datasets.record import CropRecord
 from training.loader import worker_count
 from training.published import Published
@@ -84,7 +84,7 @@ class Estimate(BaseModel):
 
 
 def estimate_run(run: Run) -> Estimate:
-    """Trains a few steps in memory and says what the whole run would take.
+    """Trains a few steps in memory and estimates the whole run's cost.
 
     Args:
         run: what `prepare_run` built; its networks are spent.

@@ -11,7 +11,7 @@ import numpy as np
 
 from model.artefact import Description, save_artefact
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
-from model.osnet_weights import torchreid_tensors
+from model.osnet import torchreid_tensors
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance, WeightSource

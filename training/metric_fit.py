@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from model.artefact import round_as_stored
 from model.embedder import Embedder
 from model.folding import folded_for
-from model.metric_network import MetricNetwork
-from model.pair_features import unit_features
+from model.metric_network import MetricNetwork, unit_features
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation.embedding import Progress

@@ -10,7 +10,7 @@ from torch import nn
 
 from model.backbones import split_stages
 from model.embedder import Features
-from model.pair_features import batch_pairs, unit_features
+from model.metric_network import batch_pairs, unit_features
 from training.distributed import Processes
 from training.initial_weights import StartingNetworks
 from training.losses.distillation import (

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork
-from model.pair_features import batch_pairs, unit_features
+from model.metric_network import MetricNetwork, batch_pairs, unit_features
 from training.datasets.record import CropRecord
 from training.loader import BatchMaker, load_batches
 from training.recipe import Recipe

@@ -16,13 +16,13 @@ from pydantic import (
 )
 
 from model.backbones import find_backbone
-from model.cost import embedder_cost
 from model.embedder import EmbedderConfig
 from model.metric_network import MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.timm_backbones import PREFIX
+from training.cost import embedder_cost
 from training.metric_start import can_start_at_cosine
 from training.published import Published
 from training.settings import (

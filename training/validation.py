@@ -100,7 +100,7 @@ class Validation:
         """Reads which score the best weights in the run's folder have.
 
         Args:
-            run: its recipe says when to measure.
+            run: its recipe has the interval.
             searches: as `validation_searches` chose them; with none nothing is measured.
             average: of the run's weights, measured in their stead.
             notice: is given a line for every validation.

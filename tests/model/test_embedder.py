@@ -7,8 +7,7 @@ import torch
 import torchvision
 
 from model.backbones import BACKBONES, build_backbone
-from model.embedder import Embedder, EmbedderConfig
-from model.pooling import GeneralizedMeanPooling
+from model.embedder import Embedder, EmbedderConfig, GeneralizedMeanPooling
 from model.problems import InputProblem
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.explanation import Grid, PairExplanation, explain, variants
+from model.explanation import CELLS, PairExplanation, explain, variants
 
 Colour = tuple[int, int, int]
-GRID = Grid()
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 YELLOW, MAGENTA = (255, 255, 0), (255, 0, 255)
 COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
@@ -44,9 +43,7 @@ def cosines(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np
 
 
 def explained(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PairExplanation:
-    features = [
-        share_of_each_colour(variants(crop, range(1 + GRID.cells))) for crop in (first, second)
-    ]
+    features = [share_of_each_colour(variants(crop, range(1 + CELLS))) for crop in (first, second)]
     return explain(features[0], features[1], cosines)
 
 
@@ -91,7 +88,7 @@ def test_a_contribution_is_what_the_score_loses_where_the_cell_is_hidden() -> No
 
 def test_all_cells_together_hide_every_pixel_once() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (50, 27, 3), dtype=np.uint8)
-    drawn = variants(crop, range(1 + GRID.cells)).astype(np.float64)
+    drawn = variants(crop, range(1 + CELLS)).astype(np.float64)
     hidden = (drawn[1:] - crop).sum(axis=0)
     # At most four cells reach a pixel, each rounded.
     assert np.abs(hidden - (crop.mean(axis=(0, 1)) - crop)).max() <= 2.01
@@ -110,7 +107,7 @@ def test_a_hidden_cell_leaves_what_is_far_from_it_alone() -> None:
 
 def test_variants_may_be_asked_for_in_parts_that_the_crop_itself_fills_up() -> None:
     crop = patched(halves(GREEN, BLUE), (2, 1), RED)
-    together = variants(crop, range(1 + GRID.cells))
+    together = variants(crop, range(1 + CELLS))
     parts = [variants(crop, range(start, start + 10)) for start in range(0, 40, 10)]
     assert np.array_equal(np.concatenate(parts)[: len(together)], together)
     assert all(np.array_equal(one, crop) for one in [together[0], *parts[-1][3:]])

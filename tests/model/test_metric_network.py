@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from model.metric_network import MetricNetwork, MetricNetworkConfig
-from model.pair_features import batch_pairs, pair_features, unit_features
+from model.metric_network import (
+    MetricNetwork,
+    MetricNetworkConfig,
+    batch_pairs,
+    pair_features,
+    unit_features,
+)
 from model.pair_scoring import cosine_similarities, score_pairs
 from model.problems import InputProblem
 

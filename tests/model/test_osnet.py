@@ -17,7 +17,7 @@ from model.backbones import (
 )
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
 from model.osnet import build_osnet, osnet_forms
-from model.osnet_weights import torchreid_tensors
+from model.osnet import torchreid_tensors
 from model.problems import InputProblem
 
 

@@ -14,13 +14,13 @@ from torch import nn
 
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
 from model.backbones import build_backbone, find_backbone, split_stages
-from model.cost import embedder_cost
 from model.embedder import Embedder, EmbedderConfig
 from model.folding import folded
 from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.timm_backbones import timm_backbone
+from training.cost import embedder_cost
 
 RESNET, MOBILENET, VIT = "timm:resnet10t", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224"
 CROPS = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(5))

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from model.artefact import load_artefact
-from model.metric_network import MetricNetwork
-from model.pair_features import unit_features
+from model.metric_network import MetricNetwork, unit_features
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.metric_fit import Views, chosen_records, compare, fit_to_views, with_nearest

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from model.artefact import load_artefact
-from model.metric_network import MetricNetwork, MetricNetworkConfig
-from model.pair_features import batch_pairs, unit_features
+from model.metric_network import MetricNetwork, MetricNetworkConfig, batch_pairs, unit_features
 from model.pair_scoring import cosine_similarities, score_pairs
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people

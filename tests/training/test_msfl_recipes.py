@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from model.cost import embedder_cost
 from model.problems import InputProblem
 from training.augmentation import cut_windows, draw_changes
+from training.cost import embedder_cost
 from training.datasets.synthetic import draw_people
 from training.evaluation.papers_section import published_rows
 from training.loader import CropCache

@@ -1,4 +1,4 @@
-"""`gmn check-data`: reads data sets, counts them, and says what is wrong with them."""
+"""`gmn check-data`: reads data sets, counts them, and reports their faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_data(
     ] = EXAMPLES,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Reads data sets, counts them, and says what is wrong with them.
+    """Reads data sets, counts them, and reports their faults.
 
     Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
     not person-shaped, counts that are not the published ones, people under one camera only, files

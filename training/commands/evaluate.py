@@ -120,7 +120,7 @@ def evaluate(
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
-    A set with query and gallery splits is searched as it says, a small one in the random splits
+    A set with query and gallery splits is searched in them, a small one in the random splits
     that papers draw, any other across its cameras. Every figure has a 95% bootstrap interval. The
     page in --out shows crops of the data, unless --no-pictures; the JSON never does.
 

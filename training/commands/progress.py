@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while the block runs; the function it gives is told how many more are done."""
+    """Shows a bar while the block runs; call the yielded function with the number newly done."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=total)

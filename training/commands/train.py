@@ -90,7 +90,7 @@ def train(
 
     if left_out and protocol:
         raise InputProblem(
-            f"--leave-out {left_out}: --protocol {protocol} says itself what is left out; give one "
+            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
             "of the two"
         )
     if as_json and not dry_run:

@@ -1,4 +1,4 @@
-"""CUHK-SYSU, a person-search set: whole scenes with boxes, or crops that somebody cut from them."""
+"""CUHK-SYSU, a person-search set: whole scenes with boxes, or crops cut from them."""
 
 from __future__ import annotations
 

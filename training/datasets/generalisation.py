@@ -49,7 +49,7 @@ PROTOCOLS = {
             "P2",
             "leave one domain out of four, training splits",
             LARGE_SETS,
-            # Too few cameras are told apart in CUHK-SYSU to test on it.
+            # CUHK-SYSU has too few known cameras to test on it.
             ("market1501", "msmt17", "cuhk03np"),
         ),
         Protocol(

@@ -29,7 +29,7 @@ FOLDER_OF_SPLIT = {"query": "probe", "gallery": "gallery"}
 PARTITIONS = "features_and_partitions.mat"
 
 DISTRACTOR = "0000"
-"""Somebody who is in no probe: always a wrong answer, and not one person but many."""
+"""Many people who are in no probe: always a wrong answer."""
 
 
 def read_grid(path: str) -> Dataset:

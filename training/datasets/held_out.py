@@ -21,7 +21,7 @@ def is_held_out(dataset: str, identity: str, fraction: float, seed: int) -> bool
         fraction: how many of all people are held out, 0 to 1.
         seed: another seed, another choice.
     """
-    # JSON keeps ("a", "b1") and ("ab", "1") apart, whatever characters a name holds.
+    # JSON keeps ("a", "b1") and ("ab", "1") apart, with any characters in a name.
     label = json.dumps([seed, dataset, identity])
     digest = hashlib.sha256(label.encode("ascii")).digest()
     uniform: float = (int.from_bytes(digest[:8], "big") >> 11) / 2**53

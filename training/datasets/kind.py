@@ -1,4 +1,4 @@
-"""What the registry says of one kind of data set: a row of its table."""
+"""The registry's entry for one kind of data set."""
 
 from __future__ import annotations
 

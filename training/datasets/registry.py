@@ -98,8 +98,8 @@ def read_dataset(spec: str) -> Dataset:
         dataset = kind.read(text)
     except InputProblem as problem:
         path = _path_of(kind, text)
-        told = kind.looks_like(path) or f"{kind.kind}:" in str(problem)
-        suggestion = "" if told else _suggestion(path)
+        is_clear = kind.looks_like(path) or f"{kind.kind}:" in str(problem)
+        suggestion = "" if is_clear else _suggestion(path)
         if not suggestion:
             raise
         raise DatasetProblem(f"{problem}{suggestion}") from problem

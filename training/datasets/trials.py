@@ -15,12 +15,12 @@ class Trials:
     """How papers split a set at random, again and again.
 
     In each trial `test_people` of those who take part (`taking_part`) are searched for; the others
-    who take part may be trained on and are in neither query nor gallery. Whoever does not take part
-    but has crops on the gallery's side stays in the gallery of every trial.
+    who take part may be trained on and are in neither query nor gallery. People who do not
+    take part but have crops on the gallery's side stay in the gallery of every trial.
 
     Attributes:
         test_people: how many people are searched for in a trial.
-        sides: what tells a query from a gallery crop. `cameras`: the first camera by name queries,
+        sides: what separates queries from gallery crops. `cameras`: the first camera by name queries,
             the second is the gallery. `splits`: the set's own `query` and `gallery` splits.
             `crops`: of every person's crops one at random queries, another one is the gallery.
         number: how many trials are averaged.

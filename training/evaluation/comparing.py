@@ -37,7 +37,7 @@ class Answer:
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
-    """Everything that a comparison says in numbers; the first group is what others differ from."""
+    """All numbers of a comparison; the first group is what others differ from."""
     places = dict.fromkeys(place for group in groups for place in _answers(group.models[0]))
     for group in groups:
         places |= dict.fromkeys(place for model in group.models for place in _answers(model))

@@ -255,7 +255,7 @@ def _premise(groups: Sequence[Group]) -> str:
     ]
     return section(
         "The premise: is the domain gap smaller in pair space?",
-        [table("Domain gap", header, rows, "50% is chance; a difference below 0 says yes")],
+        [table("Domain gap", header, rows, "50% is chance; a difference below 0 means yes")],
     )
 
 

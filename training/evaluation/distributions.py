@@ -38,23 +38,23 @@ def score_distribution(score_rows: ScoreRows, labels: PairLabels) -> ScoreDistri
 def expected_calibration_error(
     score_rows: ScoreRows, labels: PairLabels, calibration: ScoringCalibration
 ) -> float:
-    """Mean distance between the probability said and the share that came true, 0 to 1.
+    """Mean distance between the predicted probability and the share that came true, 0 to 1.
 
     Over 15 equal bins of probability (Guo et al., ICML 2017), with genuine and impostor pairs
     weighing one half each, as the probability is defined.
     """
     counts = np.zeros((2, CALIBRATION_BINS))
-    said = np.zeros((2, CALIBRATION_BINS))
+    predicted = np.zeros((2, CALIBRATION_BINS))
     for pair in _pairs(score_rows, labels):
         for row, scores in enumerate(pair):
             logits = np.clip(calibration.log_likelihood_ratios(scores), -60.0, 60.0)
             probability = 1.0 / (1.0 + np.exp(-logits))
             bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
             counts[row] += np.bincount(bins, minlength=CALIBRATION_BINS)
-            said[row] += np.bincount(bins, weights=probability, minlength=CALIBRATION_BINS)
+            predicted[row] += np.bincount(bins, weights=probability, minlength=CALIBRATION_BINS)
     totals = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    true_share, said_share = 0.5 * counts / totals, 0.5 * said / totals
-    return float(np.abs(said_share.sum(axis=0) - true_share[0]).sum())
+    true_share, predicted_share = 0.5 * counts / totals, 0.5 * predicted / totals
+    return float(np.abs(predicted_share.sum(axis=0) - true_share[0]).sum())
 
 
 def _pairs(

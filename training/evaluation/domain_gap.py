@@ -1,4 +1,4 @@
-"""How far apart two domains lie in a feature space: MMD, and a classifier that tells them apart.
+"""How far apart two domains lie in a feature space: MMD, and a classifier that separates them.
 
 Features come in groups, since those of one person are alike: groups are what is permuted, what a
 fold holds and what is resampled. Both domains have the same number of groups.

@@ -21,7 +21,7 @@ BATCH_SIZE = 64
 DECODING_THREADS = 4
 
 Progress = Callable[[int], None]
-"""Told how many more are done."""
+"""Called with the number that was done since the last call."""
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 """From a description and a total to a bar; see `training.commands.progress`."""
@@ -43,7 +43,7 @@ def embed_records(
         records: what to embed, one at least.
         batch_size: crops that go through the network at once.
         bfloat16: run the backbone in bfloat16 autocast; features stay float32.
-        progress: told after each batch how many crops it had.
+        progress: called after each batch with its number of crops.
 
     Returns:
         `(n, d)` float32, not of unit length, in the order of the records.

@@ -32,12 +32,12 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 def cmc_figure(result: DatasetResult) -> Drawing:
     """Share of queries whose first true match is at rank k or better."""
     rankings = result.scorings | result.peers
-    said = ", ".join(f"{name} {100 * scoring.cmc[0]:.1f}%" for name, scoring in rankings.items())
+    caption = ", ".join(f"{name} {100 * scoring.cmc[0]:.1f}%" for name, scoring in rankings.items())
     with chart(
         "First true match at rank k or better",
         "rank k",
         "share of queries",
-        f"Cumulative matching curves; at rank 1: {said}",
+        f"Cumulative matching curves; at rank 1: {caption}",
     ) as canvas:
         for number, (name, scoring) in enumerate(rankings.items()):
             canvas.axes.plot(
@@ -58,7 +58,7 @@ def cmc_figure(result: DatasetResult) -> Drawing:
 
 def detection_figure(result: DatasetResult) -> Drawing:
     """The DIR/FAR curve, with the operating points as they came out."""
-    said = "; ".join(
+    caption = "; ".join(
         f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
         f"{100 * point.detection_rate.mean:.1f}% found"
         for name, scoring in result.scorings.items()
@@ -68,7 +68,7 @@ def detection_figure(result: DatasetResult) -> Drawing:
         "Open-set search",
         "false-alarm rate (person absent)",
         "detection rate (person present)",
-        f"Detection against false alarms. {said}",
+        f"Detection against false alarms. {caption}",
         "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
     ) as canvas:
         asked = sorted(
@@ -103,12 +103,12 @@ def detection_figure(result: DatasetResult) -> Drawing:
 def depth_figure(result: DatasetResult) -> Drawing:
     """mAP against the number of candidates that M-Net re-ranks, and the time of a search."""
     depths = result.rerank_depths
-    said = ", ".join(f"{depth.depth}: {_depth_words(depth)}" for depth in depths)
+    caption = ", ".join(f"{depth.depth}: {_depth_words(depth)}" for depth in depths)
     with chart(
         "M-Net over the nearest k by cosine",
         "re-rank depth k",
         "mAP",
-        f"mAP by re-rank depth. {said}",
+        f"mAP by re-rank depth. {caption}",
         "Numbers at the dots: milliseconds of one search, features at hand."
         if any(depth.milliseconds for depth in depths)
         else "",
@@ -147,13 +147,13 @@ def distribution_figure(
     name: str, scoring: ScoringResult, distribution: ScoreDistribution
 ) -> Drawing:
     """Scores of one person's and of two people's pairs, and where the operating points lie."""
-    said = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in scoring.operating_points)
+    caption = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in scoring.operating_points)
     with chart(
         f"Scores of pairs: {name}",
         f"{name} score",
         "density",
         f"Histograms of {name} scores of one person's and of two people's pairs; "
-        f"operating points: {said or 'none'}",
+        f"operating points: {caption or 'none'}",
         "Lines: the operating points of a search in this gallery."
         if scoring.operating_points
         else "",
@@ -301,11 +301,11 @@ def interval_figure(
     """
     groups = list(dict.fromkeys(group for group, *_ in rows))
     rankings = list(dict.fromkeys(ranking for _, ranking, *_ in rows))
-    said = ", ".join(
+    caption = ", ".join(
         f"{group} {ranking} {100 * figure.mean:.1f}%" for group, ranking, figure, _ in rows
     )
     height = 0.75 + 0.2 * len(rows) + 0.12 * len(groups)
-    with chart(title, "", "", said, size=(WIDTH, height)) as canvas:
+    with chart(title, "", "", caption, size=(WIDTH, height)) as canvas:
         place = 0.0
         places: dict[str, list[float]] = {group: [] for group in groups}
         for group in groups:

@@ -79,13 +79,13 @@ def _recipe_key(model: Model) -> str:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """The name without the number of its seed, where that is all that tells runs apart."""
+    """The name without the number of its seed, where the runs differ in nothing else."""
     bare = {SEED_NUMBER.sub("", name) or name for name in names}
     return bare.pop() if len(bare) == 1 else ", ".join(names)
 
 
 def _tell_apart(groups: Sequence[Group]) -> None:
-    """Gives groups of one name what tells them apart."""
+    """Adds what differs to the names of groups that have the same one."""
     names = [group.name for group in groups]
     for group in groups:
         if names.count(group.name) > 1:

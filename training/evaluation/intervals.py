@@ -69,8 +69,8 @@ def average_intervals(
 ) -> dict[str, Interval]:
     """The average of several data sets' means, each set weighing the same, with its interval.
 
-    Queries or people are resampled within every set: the interval is that of these sets, and says
-    nothing of a set that is not among them.
+    Queries or people are resampled within every set: the interval is that of these sets, not
+    of others.
 
     Args:
         sets: of each set its per-query values by the name of the metric, `(N,)`, and whose queries

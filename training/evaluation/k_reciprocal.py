@@ -53,7 +53,7 @@ def k_reciprocal_rows(
     """1 less the re-ranked distance, a function of a slice of queries.
 
     d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper. Of most pairs both distances are next
-    to 1, where a float32 tells few apart; what they lack to 1 is added up instead.
+    to 1, where float32 is coarse; what they lack to 1 is added up instead.
 
     Args:
         distances: of the images.

@@ -13,7 +13,7 @@ def fit_logistic(
 ) -> tuple[NDArray[np.float64], float]:
     """Fits P(positive | x) = 1 / (1 + exp(−(w·x + c))) with w ≥ 0.
 
-    Either class weighs one half whatever its size, so that the probability is the one for a pair
+    Either class weighs one half at any size, so that the probability is the one for a pair
     of which nothing was known beforehand. The targets are Platt's, (n₊+1)/(n₊+2) and 1/(n₋+2):
     they keep the weights finite where the classes do not overlap.
 

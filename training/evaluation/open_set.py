@@ -22,7 +22,7 @@ class SearchExtremes:
 
     Attributes:
         best_genuine: the best score of the person under another camera; −inf where there is none.
-        best_impostor: the best score of anyone else; −inf where there is nobody.
+        best_impostor: the best score of anyone else; −inf where there is none.
         impostors: number of gallery images of anyone else.
         identities: whose query it is, for an interval over people.
     """
@@ -37,7 +37,7 @@ class SearchExtremes:
         return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
 
     def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """1 where a search finds the person first and says so, of those present, `(N,)`."""
+        """1 where a search ranks the person first and answers with a match, of those present, `(N,)`."""
         found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
         present: NDArray[np.bool_] = np.isfinite(self.best_genuine)
         return np.asarray(found[present], dtype=np.float64)

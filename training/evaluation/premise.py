@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import Artefact
-from model.metric_network import MetricNetworkConfig
-from model.pair_features import PairFeatureKind, pair_features
+from model.metric_network import MetricNetworkConfig, PairFeatureKind, pair_features
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.evaluation.domain_gap import (
@@ -85,7 +84,7 @@ def measure_premise(
             without it they are squares.
         couples: what `sample_couples` gives.
         seed: of permutations, folds and pictures.
-        progress: told how many crops are embedded.
+        progress: called with the number of crops embedded since the last call.
 
     Raises:
         InputProblem: with fewer than two domains, or naming a crop that cannot be read.

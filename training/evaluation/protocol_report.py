@@ -50,7 +50,7 @@ class ProtocolReport(BaseModel):
         averages: by ranking and metric, the mean over the sets, each set weighing the same; its
             interval resamples people within every set.
         differences: by `mnet - cosine`, the same of the paired differences.
-        remarks: where this run is not what the protocol says.
+        remarks: where this run differs from the protocol.
         published: papers' figures on this protocol.
     """
 

@@ -15,7 +15,7 @@ from training.evaluation.protocols import RandomSplit, Search, whole_set
 
 
 def usual_search(dataset: Dataset) -> Search:
-    """How papers search a set: in random splits where that is the custom, else as it says.
+    """How papers search a set: in random splits where that is the custom, else in its own splits.
 
     Raises:
         InputProblem: where the set cannot be searched so.

@@ -79,7 +79,7 @@ def report_page(
 
     Args:
         report: what to show.
-        pictures: of each data set's rank lists, in order; without them nobody is shown.
+        pictures: of each data set's rank lists, in order; without them no person is shown.
         log: of the training, where it is known.
         more: further sections, as HTML.
     """
@@ -115,7 +115,7 @@ def dataset_section(result: DatasetResult, pictures: SearchPictures) -> str:
             f"{escape(protocol)}: {result.queries:,} queries, {result.gallery:,} gallery crops, "
             f"{result.identities:,} identities; {result.not_counted:,} queries have no true match "
             "under another camera and are not counted. Intervals are 95% bootstrap over queries "
-            "where nothing else is said."
+            "unless stated otherwise."
         ),
         *_warnings(result),
         _metrics_table("Ranking, %", {**result.scorings, **_peers(result)}),

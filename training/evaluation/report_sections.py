@@ -1,4 +1,4 @@
-"""What a report says beside its data sets: rank lists, the premise, cost, training, provenance."""
+"""The sections of a report beside its data sets: rank lists, the premise, cost, training, provenance."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rank_lists_part(lists: Sequence[RankList], pictures: SearchPictures) -> str:
         "<h3>Rank lists</h3>"
         + paragraph(
             "Queries spaced evenly from the hardest to the easiest. Green: who was searched for; "
-            "red: somebody else.",
+            "red: another person.",
             "note",
         )
         + f'<div class="ranks">{shown}</div>'
@@ -269,7 +269,7 @@ def _verdict(gap: DomainGap) -> str:
     elif change.low > 0:
         claim = '<b class="bad">Larger in pair space</b> by the classifier'
     else:
-        claim = "<b>Not to be told apart</b> by the classifier"
+        claim = "<b>Not distinguishable</b> by the classifier"
     return (
         f"{escape(' and '.join(gap.domains))}: {claim}, {difference(change, -1)} percentage "
         f"points; MMD² is {_times(gap.pair):.1f} times chance in pair space and "

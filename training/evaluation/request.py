@@ -108,7 +108,7 @@ class EvaluationRequest:
         searches: Sequence[tuple[Dataset, Search]],
         progress_bar: ProgressBar,
     ) -> PremiseResult | None:
-        """Where it is asked for, or nobody said no and the page has a place for it."""
+        """The premise, where requested; by default where a page is written."""
         if self.premise is False or (self.premise is None and not self.page):
             return None
         couples = sample_couples([record for _, search in searches for record in search.records])

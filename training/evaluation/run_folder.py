@@ -87,7 +87,7 @@ def read_run(word: str) -> RunFolder:
 
 
 def _name(report: EvaluationReport, path: Path) -> str:
-    """The folder that a training made, which says more than `model.safetensors` does."""
+    """The folder that a training made, a better name than `model.safetensors`."""
     artefact = Path(report.artefact)
     if artefact.name != ARTEFACT:
         return artefact.stem

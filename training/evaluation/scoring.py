@@ -109,7 +109,7 @@ def write_mnet_scores(
         path: a new or existing file; it is overwritten.
         metric_network: in evaluation mode, on any device.
         queries, gallery: features `(Q, d)` and `(G, d)`.
-        progress: told after each block how many queries it had.
+        progress: called after each block with its number of queries.
     """
     if len(queries) == 0 or len(gallery) == 0:
         raise InputProblem(

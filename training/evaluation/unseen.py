@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
         name: as it was given, or the folder of its run.
         path: its file.
-        description: what it says of itself.
+        description: its metadata.
         training: fingerprints of its training crops and people.
     """
 

@@ -33,7 +33,7 @@ def draw_crop(
 ) -> NDArray[np.uint8]:
     """Draws `person` before `camera` as `(height, width, 3)` uint8 RGB.
 
-    `passer_by` is somebody else, who is in the picture now and then.
+    `passer_by` is another person, who is in some of the pictures.
     """
     rows, columns = canvas_size(height, width)
     start = int(rng.integers(0, camera.scene.shape[1] - columns + 1))
@@ -75,7 +75,7 @@ def _paint_person(rng: np.random.Generator, canvas: Canvas, person: Appearance, 
 
 
 def _aside(rng: np.random.Generator, view: View, columns: int, behind: bool) -> View:
-    """A view of somebody at the crop's edge."""
+    """A view of a person at the crop's edge."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     scale = view.scale * float(rng.uniform(0.75, 0.98) if behind else rng.uniform(1.0, 1.15))
     away = float(rng.uniform(0.3, 0.55) if behind else rng.uniform(0.45, 0.62))

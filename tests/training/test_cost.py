@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from model.cost import embedder_cost, pair_cost
 from model.embedder import EmbedderConfig, HeadConfig
 from model.metric_network import MetricNetworkConfig
 from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
+from training.cost import embedder_cost, pair_cost
 
 PAPER_SIZE = Preprocessing(height=256, width=128)
 
