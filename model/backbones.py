@@ -16,8 +16,7 @@ import torchvision
 from torch import nn
 
 from model.depthwise import replace_strided_depthwise
-from model.osnet import OSNetForm, build_osnet, osnet_forms
-from model.osnet import torchreid_tensors
+from model.osnet import OSNetForm, build_osnet, osnet_forms, torchreid_tensors
 from model.problems import InputProblem
 from model.state_dicts import load_tensors, read_state_dict
 

@@ -12,7 +12,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(asked: str = "auto") -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU; switches TF32 off, in convolutions too.
+    """`auto` is the first GPU where there is one, else the CPU; switches TF32 off.
 
     Raises:
         InputProblem: when a GPU is requested and there is none, or the name is unknown.

@@ -74,7 +74,8 @@ class SearchScores:
 
     def __post_init__(self) -> None:
         falling = sorted(self.scores, reverse=True) == list(self.scores)
-        if len(self.scores) != RANKS or not falling or not np.isfinite([*self.scores, self.at]).all():
+        finite = all(map(math.isfinite, (*self.scores, self.at)))
+        if len(self.scores) != RANKS or not falling or not finite:
             raise InputProblem(
                 f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
                 "search with fewer identities out"

@@ -16,8 +16,7 @@ from model.backbones import (
     find_backbone,
 )
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
-from model.osnet import build_osnet, osnet_forms
-from model.osnet import torchreid_tensors
+from model.osnet import build_osnet, osnet_forms, torchreid_tensors
 from model.problems import InputProblem
 
 

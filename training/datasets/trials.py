@@ -20,7 +20,7 @@ class Trials:
 
     Attributes:
         test_people: how many people are searched for in a trial.
-        sides: what separates queries from gallery crops. `cameras`: the first camera by name queries,
+        sides: how queries and gallery crops differ. `cameras`: the first camera by name queries,
             the second is the gallery. `splits`: the set's own `query` and `gallery` splits.
             `crops`: of every person's crops one at random queries, another one is the gallery.
         number: how many trials are averaged.

@@ -147,7 +147,9 @@ def distribution_figure(
     name: str, scoring: ScoringResult, distribution: ScoreDistribution
 ) -> Drawing:
     """Scores of one person's and of two people's pairs, and where the operating points lie."""
-    caption = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in scoring.operating_points)
+    caption = ", ".join(
+        f"{point.name} at {point.threshold:.3g}" for point in scoring.operating_points
+    )
     with chart(
         f"Scores of pairs: {name}",
         f"{name} score",

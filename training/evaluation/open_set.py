@@ -37,7 +37,7 @@ class SearchExtremes:
         return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
 
     def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """1 where a search ranks the person first and answers with a match, of those present, `(N,)`."""
+        """1 where a search of a person present has the right match first, `(N,)`."""
         found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
         present: NDArray[np.bool_] = np.isfinite(self.best_genuine)
         return np.asarray(found[present], dtype=np.float64)

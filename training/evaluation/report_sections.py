@@ -1,4 +1,4 @@
-"""The sections of a report beside its data sets: rank lists, the premise, cost, training, provenance."""
+"""Sections of a report beside its data sets: rank lists, premise, cost, training, provenance."""
 
 from __future__ import annotations
 
