@@ -16,8 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem
-from service.ops.chained_file import MAX_BYTES as MAX_AUDIT_BYTES
 from service.ops.failpoints import ENVIRONMENT as FAILPOINT
+from service.ops.hash_chain import MAX_BYTES as MAX_AUDIT_BYTES
 
 PREFIX = "GMN_"
 # Names that other commands and the crash tests use; everything else with the prefix is a typo.

@@ -71,7 +71,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption
     Example: gmn audit verify --data-dir ./gmn-data
     """
     from service.ops.audit import LOG_NAME, audit_logs
-    from service.ops.chained_file import check_chain
+    from service.ops.hash_chain import check_chain
 
     logs: list[dict[str, Any]] = []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:

@@ -168,7 +168,7 @@ def _warnings(
     return (
         *warnings,
         f"captured_at: {captured.isoformat()} is past the {days} days that this gallery keeps "
-        "crops, so the next housekeeping deletes it; set retention_from=enrolled or a longer "
+        "crops, so the next maintenance deletes it; set retention_from=enrolled or a longer "
         "retention_days to keep it",
     )
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from gmn_client import models
 from service.gallery.browse import describe_gallery
-from service.lifecycle.snapshot import FOLDER
+from service.lifecycle.snapshots import FOLDER
 from service.record.records import GallerySettings, SettingsChanges
 from service.runtime import Runtime
 
@@ -30,7 +30,7 @@ async def change_gallery(
     """Changes the given settings of a gallery; raises `UnknownGallery`.
 
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter
-    retention deletes at the next housekeeping.
+    retention deletes at the next maintenance.
     """
     target, store = runtime.galleries.get(name), runtime.galleries.store
     details = cast("dict[str, str | int | None]", changes)

@@ -1,4 +1,4 @@
-"""What goes on beside the requests: jobs, housekeeping, calibrations, and the watch over it."""
+"""What goes on beside the requests: jobs, maintenance, calibrations, and the watch over it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gmn_client.models import JobKind
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
-from service.lifecycle.housekeeping import keep_house, remove_strays
+from service.lifecycle.maintenance import remove_strays, run_maintenance
 from service.ops.pulse import DEAD, Pulse, Stage
 from service.runtime import Runtime
 from service.search.refit import refit_calibrations
@@ -19,7 +19,7 @@ from service.search.refit import refit_calibrations
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
 LONGEST_PAUSE_SECONDS = 1.0
-# A step of a job may wait for a long one of somebody else's, or for a slow disk.
+# A step of a job may wait for a long step of another job, or for a slow disk.
 PATIENCE = 30.0
 
 
@@ -29,14 +29,14 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
 
     What is cut off goes on at the next start.
 
-    Whatever of the service ends or gets stuck meanwhile ends the process.
+    A part of the service that ends or hangs meanwhile ends the process.
     """
     await remove_strays(runtime)
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     tasks = [
         _watched(runtime, "event loop", lambda pulse: _beat(pulse, pause), patience=1.0),
         _watched(runtime, "job runner", lambda pulse: work_on_jobs(runtime, JOBS, pulse)),
-        _watched(runtime, "housekeeping", lambda pulse: keep_house(runtime, pulse)),
+        _watched(runtime, "maintenance", lambda pulse: run_maintenance(runtime, pulse)),
         _watched(runtime, "calibration", lambda pulse: refit_calibrations(runtime, pulse)),
     ]
     runtime.watchdog.start()

@@ -9,7 +9,7 @@ from gmn_client.models import ForgottenIdentity, Remainder, Removal
 from service.errors import StorageFailed, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
-from service.lifecycle.snapshot import is_in_snapshots, take_removed_out_of_snapshots
+from service.lifecycle.snapshots import is_in_snapshots, take_removed_out_of_snapshots
 from service.ops.failpoints import failpoint
 from service.runtime import Runtime
 
@@ -37,8 +37,8 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
 async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> ForgottenIdentity:
     """Deletes every crop of a person, from every snapshot too.
 
-    Out of a snapshot is taken whoever bears the name there, also where the gallery itself no longer
-    knows it: a restore would bring them back.
+    Crops under this identity are removed from snapshots also where the gallery no longer has any: a
+    restore would bring them back.
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.
@@ -96,7 +96,7 @@ async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence
     except OSError as error:
         raise StorageFailed(
             f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
-            " housekeeping tries again every GMN_HOUSEKEEPING_SECONDS"
+            " maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         ) from error
 
 
@@ -127,8 +127,8 @@ async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
         ),
         (
             "backups and other copies of the data directory, and the disk below it",
-            "whatever they held",
-            "whoever made them deletes them; this service does not know of them",
+            "the crops that they held",
+            "their owner deletes them; this service does not know of them",
         ),
         (
             "logs of proxies and clients",

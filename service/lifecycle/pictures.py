@@ -94,7 +94,7 @@ async def remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[
     """Removes the pictures elsewhere of crops that have just been deleted.
 
     Raises:
-        OSError: where the file system does not let go of one; housekeeping tries again.
+        OSError: where the file system does not let go of one; maintenance tries again.
     """
     folder, store = runtime.pictures, runtime.galleries.store
     if folder is None or not crop_ids:

@@ -12,7 +12,7 @@ M_ARENA_MAX = -8
 
 
 def bound_arenas() -> bool:
-    """Lets threads share pools, where the environment says nothing else; to be called before any.
+    """Lets threads share memory pools, unless the environment sets another; call it before any.
 
     Pictures and batches of many sizes pass through many threads, and what one of them has freed no
     other's pool can use: a service under steady load grew by 70 MiB in half an hour, and by 1 MiB

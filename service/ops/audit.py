@@ -1,7 +1,7 @@
-"""Who did what to whom: an append-only log that can be kept, as it names nobody.
+"""The audit log: which key did what, append-only, without the name of any person.
 
-Identities and external ids are written as keyed hashes only. The key lies beside the log; whoever
-deletes it makes the log's hashes meaningless, and keeps the log.
+Identities and external ids are written as keyed hashes only. The key is a file beside the
+log: without it the hashes mean nothing, and the log can be kept when people are forgotten.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
-from service.ops.chained_file import MAX_BYTES, BrokenChain, ChainedFile, current_file, full_files
 from service.ops.durable import sync
 from service.ops.failpoints import failpoint
+from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file, full_files
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
@@ -46,8 +46,8 @@ class Actor:
     """Who acts.
 
     Attributes:
-        name: a key's id; `loopback` for whoever is on the machine where no key is asked for;
-            `service` for what nobody asked for; `uid:1000` for a command.
+        name: a key's id; `loopback` for a local request without a key; `service` for maintenance;
+            `uid:1000` for a command.
         request_id: of the request; None outside one.
     """
 
@@ -55,9 +55,9 @@ class Actor:
     request_id: str | None = None
 
 
-NOBODY = Actor("service")
+SERVICE = Actor("service")
 # Tasks and `asyncio.to_thread` carry it along from where the request was let in.
-_actor: ContextVar[Actor] = ContextVar("audit_actor", default=NOBODY)
+_actor: ContextVar[Actor] = ContextVar("audit_actor", default=SERVICE)
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def acting(actor: Actor) -> Iterator[None]:
 
 
 class What(TypedDict, total=False):
-    """What a line may tell besides who and when.
+    """Fields of a line besides time and actor.
 
     Attributes:
         gallery: by name.
@@ -124,16 +124,15 @@ class AuditLog:
         path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
         try:
             self._key = _key(data_dir / KEY_NAME)
-            self._file = ChainedFile(path, max_bytes)
+            self._file = HashChainLog(path, max_bytes)
         except OSError as error:
             raise InputProblem(
                 f"{path}: the audit log cannot be written ({error.strerror}); name a data "
                 "directory that this user may write, with --data-dir or GMN_DATA_DIR"
             ) from error
-        except BrokenChain as error:
+        except CorruptLog as error:
             raise InputProblem(
-                f"{path}: {error}; keep the file elsewhere for whoever has to know, and a new one "
-                "is begun"
+                f"{path}: {error}; move the file away and keep it, and a new one is begun"
             ) from error
         self._flushing = threading.Lock()
         self._buffer: deque[dict[str, Any]] = deque()
@@ -202,13 +201,13 @@ class AuditLog:
                 self._buffer.popleft()
 
     def _line(self, event: str, phase: Phase, what: What) -> dict[str, Any]:
-        told: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
-        details = told.pop("details", {})
-        told |= {name: self.hashed(told[name]) for name in HASHED if name in told}
-        if crop_ids := told.pop("crop_ids", None):
-            told["crop_ids"] = list(crop_ids)
-        if filters := told.pop("filters", None):
-            told["filters"] = {
+        fields: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
+        details = fields.pop("details", {})
+        fields |= {name: self.hashed(fields[name]) for name in HASHED if name in fields}
+        if crop_ids := fields.pop("crop_ids", None):
+            fields["crop_ids"] = list(crop_ids)
+        if filters := fields.pop("filters", None):
+            fields["filters"] = {
                 name: self.hashed(value) if name in HASHED else value
                 for name, value in filters.items()
             }
@@ -219,25 +218,25 @@ class AuditLog:
             "phase": phase,
             "actor": actor.name,
             "request_id": actor.request_id,
-            **told,
+            **fields,
             **details,
         }
 
     def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
         try:
             self._file.append(lines, durable)
-        except (OSError, BrokenChain) as error:
+        except (OSError, CorruptLog) as error:
             raise StorageFailed(
                 f"the audit log could not be written ({error}), and nothing is done without a "
-                "trace; free space in the data directory, or see what gmn audit verify says"
+                "trace; free space in the data directory, or run gmn audit verify"
             ) from error
 
     @contextlib.asynccontextmanager
     async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
         """Surrounds what destroys something: `asked` is on the disk before the block runs.
 
-        What the block puts into the yielded dictionary is told by the line after it: `done`, or
-        `failed` with the problem's code. To be used in a critical section, which a client that
+        What the block puts into the yielded dictionary is written with the line after it: `done`,
+        or `failed` with the error's code. To be used in a critical section, which a client that
         disconnects does not cut off.
 
         Example:

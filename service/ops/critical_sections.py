@@ -1,4 +1,4 @@
-"""Critical sections: work that runs to its end, whatever becomes of the request that began it.
+"""Critical sections: work that runs to its end, also where the request that began it is cancelled.
 
 Cancelling a task does not stop a thread that the task waits for. Without a section, the request of
 a client that disconnects would release its lock, and leave its files, while its thread goes on.

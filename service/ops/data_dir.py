@@ -54,7 +54,7 @@ class DataDirectory:
     def require_record(self) -> None:
         """Refuses to begin anew beside the snapshots of a record that is gone.
 
-        Nobody would know whose they are, and files that belong to nothing are swept up.
+        Files of an unknown record would be removed as strays.
 
         Raises:
             DamagedRecord: where there are snapshots and no database.

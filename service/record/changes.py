@@ -57,6 +57,6 @@ def as_kind(text: str) -> ChangeKind:
     """
     if text not in KINDS:
         raise ChangesLost(
-            f"the record tells of a change {text!r} that this program does not know; update it"
+            f"the record has a change {text!r} that this program does not know; update it"
         )
     return text

@@ -195,7 +195,7 @@ def read_contents(
         side: whose vectors.
         crops: as they were read.
         pictures: whether their pictures are read too.
-        pinned: they are kept for an archive as they were, whatever becomes of them.
+        pinned: an archive keeps them as they were, also where they are changed or removed.
 
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.

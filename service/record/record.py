@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.high_water import SUFFIX, HighWaterMark
+from service.ops.commit_mark import SUFFIX, LastCommitMark
 from service.record.archives import unpin_abandoned
 from service.record.calibrations import Calibrations
 from service.record.crops import Crops
@@ -71,7 +71,7 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
     return Record(SqliteEngine(path), alone)
 
 
-def open_redis(url: str, mark: HighWaterMark | None = None, **options: float) -> Record:
+def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -> Record:
     """The record in Redis.
 
     Raises:
@@ -116,7 +116,7 @@ def open_store(
         InputProblem: where it cannot be used.
     """
     if redis_url:
-        mark = HighWaterMark(database.with_name(f"redis{SUFFIX}"))
+        mark = LastCommitMark(database.with_name(f"redis{SUFFIX}"))
         return open_redis(_with_password(redis_url, redis_password_file), mark=mark)
     return open_sqlite(database, alone)
 

@@ -102,7 +102,7 @@ class ArchivedCrop:
 
 @dataclass(frozen=True)
 class CropLabel:
-    """What a ranking says of a crop, kept in memory so that answering reads no database."""
+    """What a ranking shows of a crop, kept in memory so that answering reads no database."""
 
     row_id: int
     crop_id: str
@@ -136,8 +136,8 @@ class RequestKey:
 
     Attributes:
         key: the client's own word.
-        digest: of everything the request says; another one under the same key is a mistake.
-        problems: what the answer says of images, refused or with faults, opaque JSON.
+        digest: of the whole request; another one under the same key is a mistake.
+        problems: of the answer, the refused images and faults; opaque JSON.
     """
 
     key: str

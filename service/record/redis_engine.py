@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable
-from service.ops.high_water import HighWaterMark
+from service.ops.commit_mark import LastCommitMark
 from service.ops.pulse import beat
 from service.record.changes import Change, ChangesLost, as_kind
 from service.record.engine import Commit, Conflict, Scan
@@ -41,7 +41,7 @@ class RedisEngine:
         url: str,
         kept_changes: int = KEPT_CHANGES,
         timeout_seconds: float = TIMEOUT_SECONDS,
-        mark: HighWaterMark | None = None,
+        mark: LastCommitMark | None = None,
     ) -> None:
         """Connects to nothing yet.
 

@@ -109,7 +109,7 @@ def _configuration(server: Server) -> dict[str, str]:
                 raise
             raise InputProblem(
                 f"Redis at {server.place}: does not tell its configuration ({denied}), so that "
-                "nobody knows whether it could lose the record; allow this user +config|get (in "
+                "whether it could lose the record is unknown; allow this user +config|get (in "
                 "Redis 6: +config)"
             ) from error
     return found

@@ -1,7 +1,7 @@
 """A gallery's copy in one file: an SQLite database in which every crop carries its checksum.
 
 A file is written beside its place and put there whole, so that one with the right name is
-complete. Whoever was forgotten is taken out of it, and nothing of them stays in its pages.
+complete. Forgotten crops are removed from it, also from its free pages.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SnapshotContent:
 
 @dataclass(frozen=True)
 class SnapshotOrigin:
-    """What a file says of where it comes from, so that it can be put back without any record.
+    """The origin of a file, by which it can be restored without any record.
 
     Attributes:
         gallery: its name; empty in files of before it was noted, as the others are.
@@ -89,8 +89,8 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
             file.execute("BEGIN")
             file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
             content = _seal(file)
-            said = ((name, str(value)) for name, value in vars(origin).items())
-            file.executemany("INSERT INTO header VALUES (?, ?)", said)
+            fields = ((name, str(value)) for name, value in vars(origin).items())
+            file.executemany("INSERT INTO header VALUES (?, ?)", fields)
             file.execute("COMMIT")
         sync(beside)
         failpoint("snapshot.written")
@@ -137,17 +137,17 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
 
 
 def snapshot_content(path: Path) -> SnapshotContent:
-    """What a file says of itself, unchecked.
+    """The number of crops and the checksum in a file's header, unchecked.
 
     Raises:
-        DamagedSnapshot: where it says nothing that can be read.
+        DamagedSnapshot: where the header cannot be read.
     """
     with _reading(path) as file:
         return _header(path, file)
 
 
 def snapshot_origin(path: Path) -> SnapshotOrigin:
-    """What a file says of where it comes from, unchecked.
+    """The origin in a file's header, unchecked.
 
     Raises:
         DamagedSnapshot: where it cannot be read.
@@ -254,9 +254,10 @@ def _header(path: Path, file: sqlite3.Connection) -> SnapshotContent:
 
 
 def _origin(file: sqlite3.Connection) -> SnapshotOrigin:
-    said = dict(file.execute("SELECT name, value FROM header").fetchall())
+    fields = dict(file.execute("SELECT name, value FROM header").fetchall())
+    version = int(fields.get("version", 0))
     return SnapshotOrigin(
-        said.get("gallery", ""), said.get("embedding_fingerprint", ""), int(said.get("version", 0))
+        fields.get("gallery", ""), fields.get("embedding_fingerprint", ""), version
     )
 
 

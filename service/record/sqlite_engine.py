@@ -11,8 +11,8 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
+from service.ops.commit_mark import SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
-from service.ops.high_water import SUFFIX, HighWaterMark
 from service.ops.pulse import beat
 from service.record.engine import Commit, Conflict, Scan
 
@@ -53,7 +53,7 @@ class SqliteEngine:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
-        self._acknowledged = HighWaterMark(path.with_suffix(SUFFIX))
+        self._acknowledged = LastCommitMark(path.with_suffix(SUFFIX))
         number = 0 if only_read else self._acknowledged.read()
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")

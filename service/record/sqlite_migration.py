@@ -13,8 +13,8 @@ from typing import Any
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
+from service.ops.commit_mark import SUFFIX
 from service.ops.durable import sync
-from service.ops.high_water import SUFFIX
 from service.record.crop_entries import Contents
 from service.record.gallery_entries import Entry
 from service.record.jobs import Job

@@ -25,7 +25,7 @@ def now() -> str:
 
 
 def as_time(text: str | None) -> datetime | None:
-    """The time that a stored text says."""
+    """The time of a stored text."""
     return datetime.fromisoformat(text) if text else None
 
 
@@ -40,7 +40,7 @@ def vector_bytes(vector: NDArray[np.float32]) -> bytes:
 
 
 def kept_already(names: Sequence[str]) -> tuple[str, ...]:
-    """Warnings that a crop that is there already keeps what it says under these names."""
+    """Warnings that a crop that is there already keeps the values of these fields."""
     return tuple(
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"
         for name in names

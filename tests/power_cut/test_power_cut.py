@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from service.http.app import create_app
-from service.ops.chained_file import check_chain
+from service.ops.hash_chain import check_chain
 from service.settings import Settings
 from tests.power_cut.acts import Act
 from tests.power_cut.cuts import cut_and_check, differences

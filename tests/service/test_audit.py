@@ -14,7 +14,7 @@ import gmn
 from model.problems import InputProblem
 from service.errors import StorageFailed, UnknownCrop
 from service.ops.audit import Actor, AuditLog, acting, audit_files
-from service.ops.chained_file import check_chain
+from service.ops.hash_chain import check_chain
 from tests.waiting import eventually
 
 

@@ -20,9 +20,9 @@ from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.manage import change_gallery, create_gallery, delete_gallery
 from service.gallery.relabel import relabel_identity
 from service.jobs.imports import ImportOptions, import_archive
-from service.lifecycle import housekeeping
+from service.lifecycle import maintenance
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
-from service.lifecycle.snapshot import (
+from service.lifecycle.snapshots import (
     delete_snapshot,
     restore_snapshot,
     snapshot_path,
@@ -178,8 +178,8 @@ SECTIONS = {
     ),
     "change gallery": _change,
     "delete gallery": lambda case: delete_gallery(case.runtime, case.name),
-    "housekeeping": lambda case: housekeeping._keep_house_once(case.runtime),
-    "files of nothing": lambda case: housekeeping.remove_strays(case.runtime),
+    "maintenance": lambda case: maintenance._run_once(case.runtime),
+    "files of nothing": lambda case: maintenance.remove_strays(case.runtime),
 }
 
 
@@ -322,16 +322,16 @@ def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_c
 
 
 def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypatch, drawn_crops):
-    monkeypatch.setattr(housekeeping, "RECEIVED_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr(maintenance, "RECEIVED_WITHIN_SECONDS", 0.0)
 
     async def delete() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
         spool = runtime.files / "imports" / (await _import(case)).job_id
-        await housekeeping._keep_house_once(runtime)
+        await maintenance._run_once(runtime)
         assert spool.exists()
         await delete_gallery(runtime, case.name)
-        await housekeeping._keep_house_once(runtime)
+        await maintenance._run_once(runtime)
         assert not spool.exists()
 
     asyncio.run(delete())

@@ -28,7 +28,7 @@ STAGES = {
     "record confirmers",
     "key reader",
     "job runner",
-    "housekeeping",
+    "maintenance",
     "compactor",
 }
 # What hangs may be seen one stall late, and then comes the farewell.

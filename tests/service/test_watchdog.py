@@ -227,7 +227,7 @@ def _background(monkeypatch, watchdog, **replaced):
         with others[-1].resting():
             await asyncio.sleep(60)
 
-    work = {"remove_strays": nothing, "work_on_jobs": idle, "keep_house": idle}
+    work = {"remove_strays": nothing, "work_on_jobs": idle, "run_maintenance": idle}
     work |= {"refit_calibrations": idle, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
@@ -244,11 +244,11 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
     names = [one.name for one in watchdog.stages]
-    assert names == ["event loop", "job runner", "housekeeping", "calibration"]
+    assert names == ["event loop", "job runner", "maintenance", "calibration"]
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("work_on_jobs", "job runner"), ("keep_house", "housekeeping")]
+    ("name", "stage"), [("work_on_jobs", "job runner"), ("run_maintenance", "maintenance")]
 )
 def test_background_work_that_has_ended_ends_the_process(monkeypatch, watchdog, ended, name, stage):
     async def end(*_):
@@ -289,7 +289,7 @@ def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error,
         rounds.append(1)
         raise error
 
-    monkeypatch.setattr(housekeeping, "_keep_house_once", fail)
+    monkeypatch.setattr(housekeeping, "_run_once", fail)
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
@@ -308,7 +308,7 @@ def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error,
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(work, 0.3)
 
-    for work in (housekeeping.keep_house(runtime), runner.work_on_jobs(runtime, {})):
+    for work in (housekeeping.run_maintenance(runtime), runner.work_on_jobs(runtime, {})):
         rounds.clear()
         asyncio.run(run(work))
         assert len(rounds) > 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.ops.audit import audit_logs
-from service.ops.chained_file import check_chain
+from service.ops.hash_chain import check_chain
 from tests.service.conftest import files
 from tests.torture.ledger import Violation
 from tests.torture.operations import Caller, check_own_rank

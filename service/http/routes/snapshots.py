@@ -9,7 +9,7 @@ from fastapi import Path, Response
 from gmn_client.models import RestoredSnapshot, Snapshot, Snapshots
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
 from service.http.problems import error_responses
-from service.lifecycle import snapshot
+from service.lifecycle import snapshots
 
 router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
 SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
@@ -20,7 +20,7 @@ Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
 async def take_snapshot(call: Admin, response: Response) -> Snapshot:
     """Copies the gallery as it is at this moment, while reads and writes go on."""
     gallery = call.gallery.name
-    taken = await snapshot.take_snapshot(call.runtime, gallery)
+    taken = await snapshots.take_snapshot(call.runtime, gallery)
     response.headers["Location"] = f"/v1/galleries/{gallery}/snapshots/{taken.snapshot_id}"
     return Snapshot.model_validate(taken)
 
@@ -28,21 +28,21 @@ async def take_snapshot(call: Admin, response: Response) -> Snapshot:
 @router.get("", responses=error_responses(404))
 async def list_snapshots(call: Admin) -> Snapshots:
     """Every snapshot of the gallery, oldest first."""
-    found = await snapshot.list_snapshots(call.runtime, call.gallery.name)
+    found = await snapshots.list_snapshots(call.runtime, call.gallery.name)
     return Snapshots(results=[Snapshot.model_validate(one) for one in found])
 
 
 @router.get("/{snapshot_id}", responses=error_responses(404))
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
     """One snapshot."""
-    found = await snapshot.find_snapshot(call.runtime, call.gallery.name, snapshot_id)
+    found = await snapshots.find_snapshot(call.runtime, call.gallery.name, snapshot_id)
     return Snapshot.model_validate(found)
 
 
 @router.delete("/{snapshot_id}", status_code=204, responses=error_responses(404, 507))
 async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
     """Removes a snapshot."""
-    await snapshot.delete_snapshot(call.runtime, call.gallery.name, snapshot_id)
+    await snapshots.delete_snapshot(call.runtime, call.gallery.name, snapshot_id)
 
 
 @router.post("/{snapshot_id}/restore", responses=error_responses(404, 409, 507))
@@ -51,4 +51,4 @@ async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnap
 
     Every crop is checked first: a damaged snapshot is 409 and changes nothing.
     """
-    return await snapshot.restore_snapshot(call.runtime, call.gallery.name, snapshot_id)
+    return await snapshots.restore_snapshot(call.runtime, call.gallery.name, snapshot_id)

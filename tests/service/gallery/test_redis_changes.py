@@ -10,7 +10,7 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.high_water import HighWaterMark
+from service.ops.commit_mark import LastCommitMark
 from service.record.changes import Change, ChangesLost
 from service.record.record import open_redis
 from service.record.records import GallerySettings
@@ -114,7 +114,7 @@ def test_another_process_of_the_server_has_another_name_and_the_same_record():
 
 def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
     """Redis drops the end of its file without a word, whoever cut it off."""
-    mark = HighWaterMark(tmp_path / "redis.acknowledged")
+    mark = LastCommitMark(tmp_path / "redis.acknowledged")
     with redis_server() as server:
         with contextlib.closing(open_redis(server.url, mark=mark)) as store:
             gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
@@ -134,7 +134,7 @@ def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
 
 
 def test_another_record_is_not_held_to_what_the_one_before_acknowledged(tmp_path):
-    mark = HighWaterMark(tmp_path / "redis.acknowledged")
+    mark = LastCommitMark(tmp_path / "redis.acknowledged")
     mark.note(99, "another")
     with redis_server() as server:
         open_redis(server.url, mark=mark).close()

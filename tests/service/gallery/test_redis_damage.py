@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.errors import DamagedRedisRecord
-from service.ops.high_water import HighWaterMark
+from service.ops.commit_mark import LastCommitMark
 from service.record.crop_entries import Generation
 from service.record.encoding import seal
 from service.record.galleries import name_key
@@ -42,7 +42,7 @@ def store(server, tmp_path):
 
 
 def _open(server: RedisServer, folder: Path) -> Record:
-    return open_redis(server.url, mark=HighWaterMark(folder / "redis.acknowledged"))
+    return open_redis(server.url, mark=LastCommitMark(folder / "redis.acknowledged"))
 
 
 @pytest.fixture

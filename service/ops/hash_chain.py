@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.ops.commit_mark import SUFFIX, LastCommitMark
 from service.ops.durable import sync
-from service.ops.high_water import SUFFIX, HighWaterMark
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST = "0" * 64
@@ -31,7 +31,7 @@ MAX_BYTES = 16 * 1024 * 1024
 FULL_FILE = re.compile(r"(.+)\.(\d{12})")
 
 
-class BrokenChain(Exception):
+class CorruptLog(Exception):
     """A file that cannot be appended to, because its last line is not one of a chain."""
 
 
@@ -56,14 +56,14 @@ class Checked:
     line: int
 
 
-class ChainedFile:
+class HashChainLog:
     """Appends lines; several threads and processes may do so at once.
 
     Where the file was moved away a new one is begun, which goes on with the chain.
 
     Raises:
         OSError: where the file cannot be opened.
-        BrokenChain: where its end is not that of a chain.
+        CorruptLog: where its end is not that of a chain.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -75,7 +75,7 @@ class ChainedFile:
         """
         self._path = path
         self._max_bytes = max_bytes
-        self._acknowledged = mark_of(path)
+        self._acknowledged = commit_mark_of(path)
         self._threads = threading.Lock()
         self._file: int | None = None
         self._size = -1
@@ -90,7 +90,7 @@ class ChainedFile:
                 self._cut_off_torn_end(noted)
                 self._catch_up()
             if self._number < noted:
-                raise BrokenChain(
+                raise CorruptLog(
                     f"it has {self._number} lines, and {noted} were acknowledged: its end was cut "
                     f"off (remove {self._acknowledged.path} as well)"
                 )
@@ -107,7 +107,7 @@ class ChainedFile:
 
         Raises:
             OSError: where the disk does not take them.
-            BrokenChain: where the file's end was damaged by another program.
+            CorruptLog: where the file's end was damaged by another program.
         """
         with self._alone():
             self._catch_up()
@@ -277,9 +277,9 @@ def check_chain(path: Path) -> Checked:
     return Checked(first, lines, last, problem, file, number + 1)
 
 
-def mark_of(path: Path) -> HighWaterMark:
+def commit_mark_of(path: Path) -> LastCommitMark:
     """Where it is noted how many lines were acknowledged."""
-    return HighWaterMark(path.with_suffix(SUFFIX))
+    return LastCommitMark(path.with_suffix(SUFFIX))
 
 
 def _files_and_mark(path: Path) -> tuple[list[tuple[Path, int]], int]:
@@ -291,7 +291,7 @@ def _files_and_mark(path: Path) -> tuple[list[tuple[Path, int]], int]:
             if not _bears(path, opened.fileno()):
                 # Renamed since it was opened.
                 return _files_and_mark(path)
-        noted = mark_of(path).read()
+        noted = commit_mark_of(path).read()
         files = [*full_files(path), *([path] if path.exists() else [])]
         return [(file, file.stat().st_size) for file in files], noted
 
@@ -321,11 +321,11 @@ def _number_of(line: bytes) -> int:
     try:
         return int(json.loads(line)["sequence"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BrokenChain("its last line is not one that this program wrote") from error
+        raise CorruptLog("its last line is not one that this program wrote") from error
 
 
 def _before(line: bytes) -> tuple[int, str] | None:
-    """Number and hash of the line before a file's first, where that says that it goes on."""
+    """Number and hash of the line before a file's first, where it continues another."""
     try:
         found = json.loads(line)
         return (found["sequence"] - 1, found["previous"]) if found.get("begins_file") else None
@@ -335,7 +335,7 @@ def _before(line: bytes) -> tuple[int, str] | None:
 
 def _problem(line: bytes, number: int, previous: str) -> str | None:
     if not line.endswith(b"\n"):
-        return "is not finished: whoever wrote it was stopped"
+        return "is not finished: its writer was stopped"
     try:
         found = json.loads(line)
         sequence, named = found["sequence"], found["previous"]

@@ -162,7 +162,7 @@ async def take_removed_out_of_snapshots(
     Args:
         runtime: of the service.
         target: whose snapshots.
-        identity: who is taken out too, whatever became of their crops in the gallery.
+        identity: whose crops are removed too, also where the gallery has none of them any more.
 
     Returns:
         By snapshot id, how many crops were taken out of it.

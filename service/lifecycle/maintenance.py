@@ -15,7 +15,7 @@ from service.errors import ServiceError
 from service.jobs.imports import FOLDER as IMPORTS
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_strays as remove_stray_pictures
-from service.lifecycle.snapshot import FOLDER, SUFFIX, take_removed_out_of_snapshots
+from service.lifecycle.snapshots import FOLDER, SUFFIX, take_removed_out_of_snapshots
 from service.ops.critical_sections import file_lock
 from service.ops.pulse import Pulse, beat
 from service.runtime import Runtime
@@ -25,7 +25,7 @@ LOCK = "housekeeping.lock"
 RECEIVED_WITHIN_SECONDS = 3600.0
 
 
-async def keep_house(runtime: Runtime, pulse: Pulse | None = None) -> None:
+async def run_maintenance(runtime: Runtime, pulse: Pulse | None = None) -> None:
     """Does everything that is due, again and again, until it is cancelled.
 
     Of several processes on one data directory one does it at a time.
@@ -38,12 +38,12 @@ async def keep_house(runtime: Runtime, pulse: Pulse | None = None) -> None:
     while True:
         try:
             async with file_lock(runtime.files / LOCK, blocking=False):
-                await _keep_house_once(runtime)
+                await _run_once(runtime)
         except Timeout:
-            log.debug("another process does the housekeeping")
+            log.debug("another process runs the maintenance")
         except Exception:
             # What is not kept today is kept next time; requests do not wait for it.
-            log.exception("housekeeping was cut off")
+            log.exception("maintenance failed")
         with pulse.resting():
             await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
@@ -61,29 +61,29 @@ async def remove_strays(runtime: Runtime) -> None:
         shared = runtime.settings.shares_record
         await asyncio.to_thread(_remove_stray_spools, runtime, receiving=shared)
     except ServiceError as error:
-        log.error("housekeeping of files that belong to nothing: %s", error.detail)
+        log.error("maintenance of files that belong to nothing: %s", error.detail)
 
 
-async def _keep_house_once(runtime: Runtime) -> None:
+async def _run_once(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
         beat()
         try:
             await forget_expired(runtime, gallery)
             remove = partial(runtime.galleries.store.merges.remove_expired, gallery.gallery_id)
             await runtime.galleries.write(remove)
-            # Whoever was deleted leaves the snapshots too, also after a process that died
-            # between the two.
+            # Deleted crops are removed from snapshots too, also where a process was killed between
+            # the two steps.
             await runtime.sections.run(
                 partial(take_removed_out_of_snapshots, runtime, gallery), runtime.snapshot_lock
             )
         except ServiceError as error:
-            log.error("housekeeping of gallery %s: %s", gallery.name, error.detail)
+            log.error("maintenance of gallery %s: %s", gallery.name, error.detail)
     try:
         # Jobs are deleted with their gallery.
         await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
         await remove_stray_pictures(runtime)
     except (OSError, ServiceError) as error:
-        log.error("housekeeping of imports and of images kept elsewhere: %s", error)
+        log.error("maintenance of imports and of images kept elsewhere: %s", error)
 
 
 def _remove_stray_snapshots(runtime: Runtime) -> None:

@@ -1,9 +1,8 @@
 """Up to which commit a record, or which line a log, was acknowledged; noted in the data directory.
 
-SQLite takes a log whose end is damaged or cut off for one that a power cut has left, and opens
-without what was in it; so does Redis with its append-only file. The note tells the one from the
-other: it is written after the commit is on the disk, and not synced, so that it costs nothing and
-never promises what a power cut may take.
+SQLite treats a damaged or cut end of its log as the rest of a power cut, and opens without it; so
+does Redis with its append-only file. The mark distinguishes the two: it is written after the commit
+is on the disk, and is not synced, so that it costs nothing and never exceeds what a power cut left.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 SUFFIX = ".acknowledged"
 
 
-class HighWaterMark:
+class LastCommitMark:
     """A file that every process writes that writes the record."""
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +42,11 @@ class HighWaterMark:
             return 0
         if not content.strip(b"\0"):
             return 0
-        said = content.rpartition(b" ")[0]
-        if content != _line(said):
+        body = content.rpartition(b" ")[0]
+        if content != _line(body):
             log.warning("%s is not what was written; the next write writes it anew", self.path)
             return 0
-        named, _, number = said.decode().rpartition(" ")
+        named, _, number = body.decode().rpartition(" ")
         return int(number) if named == record else 0
 
     def clear(self) -> None:
@@ -66,5 +65,5 @@ class HighWaterMark:
             log.warning("%s could not be written: %s", self.path, error)
 
 
-def _line(said: bytes) -> bytes:
-    return b"%s %08x\n" % (said, zlib.crc32(said))
+def _line(body: bytes) -> bytes:
+    return b"%s %08x\n" % (body, zlib.crc32(body))
