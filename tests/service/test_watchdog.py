@@ -279,9 +279,9 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
-def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
+def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
     from service.jobs import runner
-    from service.lifecycle import housekeeping
+    from service.lifecycle import maintenance
 
     rounds = []
 
@@ -289,7 +289,7 @@ def test_what_fails_in_housekeeping_or_a_job_does_not_end_it(monkeypatch, error,
         rounds.append(1)
         raise error
 
-    monkeypatch.setattr(housekeeping, "_run_once", fail)
+    monkeypatch.setattr(maintenance, "_run_once", fail)
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
