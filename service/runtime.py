@@ -12,13 +12,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Self
 
-from model.artefact import Description
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.device_faults import explained
 from service.engine.loaded_model import LoadedModel, load_model
-from service.engine.networks import Networks
-from service.engine.pipeline import Pipeline
 from service.engine.torch_rows import device_rows
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
@@ -53,7 +50,7 @@ class Runtime:
         calibrations: what verdicts are made by.
         kept_searches: whose scores are to be stored for them; lives on the event loop.
         keys: who may do what; lives on the event loop.
-        audit: told of whatever is destroyed, before and after.
+        audit: the log of deletions, searches and views.
         pictures: where kept images lie outside the record store; None keeps them in it.
         files: the data directory, where what is no record is kept.
         room: on its disk.
@@ -170,7 +167,7 @@ class Runtime:
 
     @property
     def model(self) -> LoadedModel:
-        """The newest: what answers where no gallery says otherwise."""
+        """The newest, which answers for every gallery that no older one filled."""
         return next(iter(self.models.values()))
 
     def model_of(self, gallery: Gallery) -> LoadedModel:
@@ -180,26 +177,6 @@ class Runtime:
             NeedsReindex: where it is not loaded.
         """
         return self.models[gallery.embedder]
-
-    @property
-    def description(self) -> Description:
-        """The newest artefact's own."""
-        return self.model.description
-
-    @property
-    def networks(self) -> Networks:
-        """The newest artefact's, to be called on `device` only."""
-        return self.model.networks
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """The newest artefact's."""
-        return self.model.pipeline
-
-    @property
-    def calibration_version(self) -> str:
-        """Names the newest artefact's own calibration."""
-        return calibration_version(self.model)
 
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""

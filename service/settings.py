@@ -224,7 +224,7 @@ def read_settings(**overrides: Any) -> Settings:
     """Reads the environment; arguments that are not None come before it.
 
     Raises:
-        InputProblem: names every variable that cannot be used and says why.
+        InputProblem: names every variable that cannot be used, and the reason.
     """
     _refuse_unknown_names()
     given = {name: value for name, value in overrides.items() if value is not None}

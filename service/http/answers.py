@@ -31,7 +31,7 @@ def answer_each(
     for one in refused:
         count(request, one)
     if len(refused) == len(answer.results):
-        detail = f"none of the {len(refused)} images could be used; results says why, one by one"
+        detail = f"none of the {len(refused)} images could be used; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]
         return answer_problem(request, problem("unusable_images", detail, results=results))
     return Response(

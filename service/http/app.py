@@ -49,8 +49,8 @@ ROUTERS = (
 )
 VERSION = "0.1.0"
 PAGE = Path(__file__).parents[1] / "web"
-DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, and says how sure it
-is. Images are multipart files named `images`; every other input is a form field or a query
+DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
+verdict. Images are multipart files named `images`; every other input is a form field or a query
 parameter; errors are RFC 9457 problem documents."""
 
 

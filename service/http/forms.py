@@ -350,7 +350,7 @@ class CropsQuery(PageQuery):
 
 
 class ModelQuery(Form):
-    """For what the model's thresholds are told."""
+    """The gallery size that the thresholds are computed for."""
 
     gallery_size: int = Field(
         1000, ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."

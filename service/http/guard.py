@@ -1,7 +1,7 @@
 """What comes before a route's function: its caller, its gallery, its body within the limits.
 
-A route says what its caller needs: `call: Annotated[Call, needs("query")]`. `GuardedRoute` checks
-it before the body is read, which the framework does before it asks the dependencies.
+A route declares what its caller needs: `call: Annotated[Call, needs("query")]`. `GuardedRoute`
+checks it before the body is read, which the framework does before it asks the dependencies.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def create_key(
     learn: bool = True,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Makes a key: what is kept of it, and its text, which nobody can make again."""
+    """Makes a key: what is kept of it, and its text, which cannot be made again."""
     key_id, secret = secrets.token_hex(KEY_ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
     kept = ApiKey(
         key_id,
@@ -143,7 +143,7 @@ def read_key_file(path: Path) -> KeyFile:
 
 
 def _reason(error: ValidationError) -> str:
-    # Never what was there instead: somebody may have written the secret itself.
+    # Never what was there instead: it may be the secret itself.
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])

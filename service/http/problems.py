@@ -102,7 +102,7 @@ def error_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str
         415: "The body is no form.",
         422: "A field or an image cannot be used.",
         429: "More than GMN_MAX_QUEUED_IMAGES or GMN_MAX_QUEUED_BYTES would be waiting; "
-        "Retry-After says when to return.",
+        "Retry-After is when to return.",
         500: "The service failed.",
         503: "The service is stopping or not ready, or its record does not answer.",
         507: "The record store could not write; nothing was stored.",

@@ -139,7 +139,7 @@ async def _embed(
 
     async def embed() -> list[EmbeddedImage | CropProblem]:
         with runtime.admission.places(len(contents)):
-            return await runtime.pipeline.embed(contents)
+            return await runtime.model.pipeline.embed(contents)
 
     vectors: Vectors = []
     for (crop, _), outcome in zip(found, await wait_while_busy(embed), strict=True):

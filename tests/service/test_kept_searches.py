@@ -191,7 +191,7 @@ def test_a_first_listing_keeps_little(runtime):
 
 
 def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, monkeypatch):
-    networks, scored = runtime.networks, []
+    networks, scored = runtime.model.networks, []
     score = networks.pair_scores
 
     def counting(queries, candidates):

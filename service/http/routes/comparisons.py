@@ -59,7 +59,7 @@ async def embed_images(
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
     with runtime.admission.places(len(images)):
-        outcomes = await runtime.pipeline.embed(images)
+        outcomes = await runtime.model.pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
     as_array = NPY in request.headers.get("accept", "")
     # An array has no place for a problem, so that there one bad image refuses the request.
@@ -79,6 +79,6 @@ async def embed_images(
     return await answer_list(
         results,
         status=207 if any(problems) else 200,
-        embedding_fingerprint=runtime.description.embedding_fingerprint,
-        dimension=runtime.networks.dimension,
+        embedding_fingerprint=runtime.model.description.embedding_fingerprint,
+        dimension=runtime.model.networks.dimension,
     )

@@ -52,7 +52,7 @@ async def enroll_crops(
     form: Annotated[EnrollForm, MULTIPART],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Enrols images; what has landed survives a power cut and is found from now on.
+    """Enrolls images; what has landed survives a power cut and is found from now on.
 
     Under one `Idempotency-Key` the same request happens once within a day; sent again it is
     answered as it was, with `Idempotent-Replayed: true`.

@@ -57,7 +57,7 @@ async def rename_identity(
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     """Forgets a person: every crop, vector, picture and copy in a snapshot.
 
-    The answer says what was removed, and what remains where until when.
+    The answer lists what was removed, and what remains where until when.
     """
     return await forget.forget_identity(call.runtime, call.gallery.name, identity)
 

@@ -26,7 +26,7 @@ async def import_crops(
     response: Response,
     form: Annotated[ImportForm, MULTIPART],
 ) -> Job:
-    """Enrols an archive of images, or a folder that the service can read, as a job.
+    """Enrolls an archive of images, or a folder that the service can read, as a job.
 
     The job is at `Location`; a file that cannot be used is a line of its report, and the others
     are enrolled.

@@ -10,6 +10,7 @@ from gmn_client.answers import ModelInfo
 from service.http.forms import ModelQuery
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses
+from service.runtime import calibration_version
 
 router = guarded_router("/v1", "model")
 
@@ -22,15 +23,15 @@ async def read_model(
 
     Operating points are for a gallery of `gallery_size` crops.
     """
-    runtime = call.runtime
-    description = runtime.description
+    runtime, model = call.runtime, call.runtime.model
+    description = model.description
     provenance = description.provenance
     calibration = description.calibration
     points: dict[str, Any] = {
         name: calibration.operating_points(name, asked.gallery_size)
         for name in description.scorings
     }
-    name, *previous = (model.name for model in runtime.models.values())
+    name, *previous = (one.name for one in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
         # An older artefact has no list of sources, but its recipe names them.
@@ -39,9 +40,9 @@ async def read_model(
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
-        "calibration_version": runtime.calibration_version,
-        "device": str(runtime.networks.device),
-        **runtime.model.runtime.model_dump(),
+        "calibration_version": calibration_version(model),
+        "device": str(model.networks.device),
+        **model.runtime.model_dump(),
         "operating_points": {"gallery_size": asked.gallery_size} | points,
     }
     return ModelInfo.model_validate(described)

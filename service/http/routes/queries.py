@@ -48,7 +48,7 @@ async def query_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("query")],
     form: Annotated[QueryForm, MULTIPART],
 ) -> Response:
-    """Ranks the gallery by likeness to one person and says how sure it is.
+    """Ranks the gallery by likeness to one person, with a calibrated verdict.
 
     Several images are one multi-shot query whose scores are means over the images; an image that
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
