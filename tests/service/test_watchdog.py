@@ -308,7 +308,7 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(work, 0.3)
 
-    for work in (housekeeping.run_maintenance(runtime), runner.work_on_jobs(runtime, {})):
+    for work in (maintenance.run_maintenance(runtime), runner.work_on_jobs(runtime, {})):
         rounds.clear()
         asyncio.run(run(work))
         assert len(rounds) > 2
