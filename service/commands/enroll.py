@@ -36,36 +36,38 @@ from service.commands.sources import Source, SourceCrop, find_source
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = 10
 Text = str | None
+SourceArgument = Annotated[
+    str,
+    Argument(
+        help="An image, a folder of images or of one sub-folder per person, an archive, a "
+        "CSV manifest, or KIND:PATH."
+    ),
+]
+IdentityOption = Annotated[Text, Option(help="Whom all images show; for images, folders and zips.")]
+CameraOption = Annotated[
+    Text,
+    Option(
+        help="Enroll this camera's images only; for images, a folder or zip, the camera "
+        "that took them."
+    ),
+]
+SplitOption = Annotated[Text, Option(help="One split only: train, query, gallery.")]
+JobOption = Annotated[bool, Option("--job", help="Send one import, which survives a restart.")]
+ReportOption = Annotated[
+    Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
+]
 
 
 def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable[..., None]:
     """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer."""
 
     def enroll(
-        source: Annotated[
-            str,
-            Argument(
-                help="An image, a folder of images or of one sub-folder per person, an archive, a "
-                "CSV manifest, or KIND:PATH."
-            ),
-        ],
-        identity: Annotated[
-            Text, Option(help="Whom all images show; for images, folders and zips.")
-        ] = None,
-        camera: Annotated[
-            Text,
-            Option(
-                help="Enroll this camera's images only; for images, a folder or zip, the camera "
-                "that took them."
-            ),
-        ] = None,
-        split: Annotated[Text, Option(help="One split only: train, query, gallery.")] = None,
-        job: Annotated[
-            bool, Option("--job", help="Send it as one import, which survives a restart.")
-        ] = False,
-        report: Annotated[
-            Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
-        ] = None,
+        source: SourceArgument,
+        identity: IdentityOption = None,
+        camera: CameraOption = None,
+        split: SplitOption = None,
+        job: JobOption = False,
+        report: ReportOption = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
@@ -105,20 +107,7 @@ def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable
                     counts = send(client, packed, report)
             else:
                 counts = _send(client, found.crops)
-        seconds = time.perf_counter() - started
-        summary = {
-            "gallery": gallery,
-            **counts,
-            "passed_by": found.passed_by,
-            "seconds": round(seconds, 3),
-            "crops_per_second": round(counts["sent"] / max(seconds, 1e-9), 1),
-        }
-        if as_json:
-            output().print_json(data=summary)
-        else:
-            _show(summary)
-        if summary["problems"] or summary.get("state", "done") != "done":
-            raise Exit(1)
+        _finish(counts, gallery, found.passed_by, time.perf_counter() - started, as_json)
 
     return enroll
 
@@ -159,6 +148,24 @@ def _send(client: Client, crops: Sequence[SourceCrop]) -> dict[str, Any]:
         "duplicate_names": duplicates,
         "problems": problems,
     }
+
+
+def _finish(
+    counts: dict[str, Any], gallery: str, passed_by: int, seconds: float, as_json: bool
+) -> None:
+    summary = {
+        "gallery": gallery,
+        **counts,
+        "passed_by": passed_by,
+        "seconds": round(seconds, 3),
+        "crops_per_second": round(counts["sent"] / max(seconds, 1e-9), 1),
+    }
+    if as_json:
+        output().print_json(data=summary)
+    else:
+        _show(summary)
+    if summary["problems"] or summary.get("state", "done") != "done":
+        raise Exit(1)
 
 
 def _show(summary: dict[str, Any]) -> None:

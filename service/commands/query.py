@@ -31,6 +31,8 @@ from service.commands.sources import SourceCrop, find_source
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
 MAX_RESULTS = 10_000
+RANKING = ("scoring", "rerank_depth", "top_k", "operating_point", "purpose")
+FILTERS = ("group_by", "cameras", "exclude_cameras", "captured_after", "captured_before")
 VERDICT_STYLES = {
     "match": "bold green",
     "uncertain": "yellow",
@@ -43,6 +45,38 @@ METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "
 Text = str | None
 Number = int | None
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
+ImagesArgument = Annotated[
+    list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
+]
+DataOption = Annotated[Text, Option(help="One query per image of KIND:PATH, a manifest or folder.")]
+CameraOption = Annotated[Text, Option(help="With --data: images of this camera only.")]
+SplitOption = Annotated[Text, Option(help="With --data: images of this split only.")]
+LimitOption = Annotated[Number, Option(min=1, help="With --data: the first N images.")]
+SeparateOption = Annotated[bool, Option("--separate", help="One query per IMAGE.")]
+TopKOption = Annotated[
+    Number, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
+]
+ScoringOption = Annotated[
+    Scoring | None, Option(help="Ranks the results; the artefact's default unless given.")
+]
+RerankDepthOption = Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")]
+PurposeOption = Annotated[Text, Option(help="The reason, for the service's audit log.")]
+OperatingPointOption = Annotated[
+    OperatingPoint | None,
+    Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
+]
+GroupByOption = Annotated[
+    Literal["crop", "identity"] | None,
+    Option(help="identity: the best crop of each identity only."),
+]
+CamerasOption = Annotated[
+    list[str] | None, Option(help="Search crops of this camera only; repeatable.")
+]
+ExcludeCamerasOption = Annotated[
+    list[str] | None, Option(help="Search no crop of this camera; repeatable.")
+]
+AfterOption = Annotated[Text, Option(help="Captured at this time or later: 2026-03-01T09:30:00Z.")]
+BeforeOption = Annotated[Text, Option(help="Captured at this time or earlier.")]
 Label = tuple[str | None, str | None]
 """Identity and camera of a crop; None where unknown."""
 Summarize = Callable[
@@ -58,44 +92,22 @@ def query_command(
     """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer, as do metrics."""
 
     def query(
-        images: Annotated[
-            list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
-        ] = None,
-        data: Annotated[
-            Text, Option(help="One query per image of KIND:PATH, a manifest or folder.")
-        ] = None,
-        camera: Annotated[Text, Option(help="With --data: images of this camera only.")] = None,
-        split: Annotated[Text, Option(help="With --data: images of this split only.")] = None,
-        limit: Annotated[Number, Option(min=1, help="With --data: the first N images.")] = None,
-        separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
-        top_k: Annotated[
-            Number, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
-        ] = None,
-        scoring: Annotated[
-            Scoring | None, Option(help="Ranks the results; the artefact's default unless given.")
-        ] = None,
-        rerank_depth: Annotated[
-            Number, Option(min=1, help="How many candidates M-Net scores.")
-        ] = None,
-        purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
-        operating_point: Annotated[
-            OperatingPoint | None,
-            Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
-        ] = None,
-        group_by: Annotated[
-            Literal["crop", "identity"] | None,
-            Option(help="identity: the best crop of each identity only."),
-        ] = None,
-        cameras: Annotated[
-            list[str] | None, Option(help="Search crops of this camera only; repeatable.")
-        ] = None,
-        exclude_cameras: Annotated[
-            list[str] | None, Option(help="Search no crop of this camera; repeatable.")
-        ] = None,
-        after: Annotated[
-            Text, Option(help="Captured at this time or later: 2026-03-01T09:30:00Z.")
-        ] = None,
-        before: Annotated[Text, Option(help="Captured at this time or earlier.")] = None,
+        images: ImagesArgument = None,
+        data: DataOption = None,
+        camera: CameraOption = None,
+        split: SplitOption = None,
+        limit: LimitOption = None,
+        separate: SeparateOption = False,
+        top_k: TopKOption = None,
+        scoring: ScoringOption = None,
+        rerank_depth: RerankDepthOption = None,
+        purpose: PurposeOption = None,
+        operating_point: OperatingPointOption = None,
+        group_by: GroupByOption = None,
+        cameras: CamerasOption = None,
+        exclude_cameras: ExcludeCamerasOption = None,
+        after: AfterOption = None,
+        before: BeforeOption = None,
         url: UrlOption = DEFAULT_URL,
         gallery: GalleryOption = DEFAULT_GALLERY,
         api_key: ApiKeyOption = None,
@@ -114,41 +126,30 @@ def query_command(
         """
         if bool(images) == bool(data):
             raise BadParameter("name either images or --data KIND:PATH")
-        filters = {
-            "group_by": group_by,
-            "cameras": cameras,
-            "exclude_cameras": exclude_cameras,
-            "captured_after": _moment("--after", after),
-            "captured_before": _moment("--before", before),
-        }
-        if data and any(filters.values()):
+        ranking = (scoring, rerank_depth, top_k, operating_point, purpose)
+        filters = (group_by, cameras, exclude_cameras, after, before)
+        if data and any(filters):
             raise BadParameter(
                 "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
                 "--data measures whole rankings"
             )
-        asked = {
-            "scoring": scoring,
-            "rerank_depth": rerank_depth,
-            "top_k": top_k,
-            "operating_point": operating_point,
-            "purpose": purpose,
-            **filters,
-        }
-        given = {name: value for name, value in asked.items() if value is not None}
-        options = cast("QueryOptions", given)
+        options = _options(*ranking, *filters)
         with Client(url, api_key, gallery=gallery) as client:
             if images:
-                options.setdefault("top_k", RESULTS_SHOWN)
                 _query_images(client, images, separate, options, as_json)
                 return
             crops = find_source(data or "", read_spec).chosen(split, camera).crops[:limit]
-            summary = _query_data(client, crops, options, summarize)
-        if as_json:
-            output().print_json(data=summary)
-        else:
-            _show_summary(summary)
+            _query_data(client, crops, options, summarize, as_json)
 
     return query
+
+
+def _options(*values: Any) -> QueryOptions:
+    """The options that were given, from their values in the order of `RANKING` and `FILTERS`."""
+    given = dict(zip((*RANKING, *FILTERS), values, strict=True))
+    given["captured_after"] = _moment("--after", given["captured_after"])
+    given["captured_before"] = _moment("--before", given["captured_before"])
+    return cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
 
 
 def _moment(option: str, text: str | None) -> datetime | None:
@@ -166,6 +167,7 @@ def _moment(option: str, text: str | None) -> datetime | None:
 def _query_images(
     client: Client, images: list[Path], separate: bool, options: QueryOptions, as_json: bool
 ) -> None:
+    options.setdefault("top_k", RESULTS_SHOWN)
     groups = [[image] for image in images] if separate else [images]
     answers = [client.query(*group, **options) for group in groups]
     if as_json:
@@ -217,8 +219,12 @@ def _styled(verdict: str) -> str:
 
 
 def _query_data(
-    client: Client, crops: Sequence[SourceCrop], options: QueryOptions, summarize: Summarize
-) -> dict[str, Any]:
+    client: Client,
+    crops: Sequence[SourceCrop],
+    options: QueryOptions,
+    summarize: Summarize,
+    as_json: bool,
+) -> None:
     enrolled = client.gallery().crops
     if enrolled == 0:
         raise InputProblem(
@@ -245,7 +251,7 @@ def _query_data(
     summary = summarize(answers(), gallery)
     seconds = time.perf_counter() - started
     means = {name: total / len(crops) for name, total in totals.items()}
-    return {
+    summary = {
         "gallery": client.gallery_name,
         "gallery_crops": enrolled,
         "whole_rankings": whole,
@@ -258,6 +264,10 @@ def _query_data(
         "in_flight": CONCURRENT_REQUESTS,
         "queries_per_second": len(crops) / max(seconds, 1e-9),
     }
+    if as_json:
+        output().print_json(data=summary)
+    else:
+        _show_summary(summary)
 
 
 def _show_summary(summary: dict[str, Any]) -> None:
