@@ -30,7 +30,7 @@ INTERRUPTED = 130
 # By module, * standing for the command's name: the commands and the first line of their help.
 COMMANDS = {
     "training.commands.*": {
-        "check-data": "Reads data sets, counts them, and says what is wrong with them.",
+        "check-data": "Reads data sets, counts them, and reports their faults.",
         "train": "Trains an artefact from labelled crops.",
         "finish": "Makes an artefact and its report from a checkpoint of a run, finished or not.",
         "evaluate": "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
