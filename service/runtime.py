@@ -17,8 +17,8 @@ from service.engine.device import DeviceThread
 from service.engine.device_faults import explained
 from service.engine.loaded_model import LoadedModel, load_model
 from service.engine.torch_rows import device_rows
-from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.http.callers import KeyRing
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
@@ -31,7 +31,7 @@ from service.ops.pulse import Stage
 from service.ops.watchdog import Watchdog
 from service.record.jobs import Job
 from service.record.pictures import PictureFolder
-from service.record.record import open_store
+from service.record.record import Record, open_store
 from service.search.calibrations import Calibrations
 from service.search.kept_searches import KeptSearches
 from service.settings import Settings, is_loopback
@@ -46,6 +46,7 @@ class Runtime:
 
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the served one first.
+        record: of everything; asked in `galleries.read` and `galleries.write`.
         admission, body_limits: live on the event loop.
         calibrations: what verdicts are made by.
         kept_searches: whose scores are to be stored for them; lives on the event loop.
@@ -66,9 +67,10 @@ class Runtime:
     settings: Settings
     models: Mapping[str, LoadedModel]
     device: DeviceThread
+    record: Record
     admission: Admission
     body_limits: BodyLimits
-    galleries: Galleries
+    galleries: GalleryRegistry
     calibrations: Calibrations
     kept_searches: KeptSearches
     metrics: Metrics
@@ -101,12 +103,12 @@ class Runtime:
             audit = held.enter_context(
                 AuditLog(directory.path, replica, settings.audit_max_bytes, settings.audit_queries)
             )
-            store = open_store(
+            record = open_store(
                 settings.redis_url, directory.database, settings.redis_password_file, alone=True
             )
-            held.callback(store.close)
+            held.callback(record.close)
             failpoint("start.record-opened")
-            keys = KeyRing(store.keys, settings.api_keys_file, is_loopback(settings.host))
+            keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
             metrics = Metrics()
             watchdog = Watchdog(settings.stall_seconds)
@@ -115,24 +117,24 @@ class Runtime:
             models: dict[str, LoadedModel] = {}
 
             def load(name: str) -> None:
-                loaded = load_model(name, settings, device, metrics, store.runtimes, held)
+                loaded = load_model(name, settings, device, metrics, record.runtimes, held)
                 models.setdefault(loaded.embedder, loaded)
 
             load(settings.artefact)
             if settings.previous:
                 load(settings.previous)
-            for name in shipped_fillers(store.galleries.all(), models):
+            for name in shipped_fillers(record.galleries.all(), models):
                 load(name)
-            galleries = Galleries(
-                store,
+            calibrations = Calibrations(record, lambda gallery: models[gallery.embedder])
+            galleries = GalleryRegistry(
+                record,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
+                calibrations.follow,
                 device_rows(next(iter(models.values())).networks.device),
             )
             held.callback(galleries.close)
-            calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
-            galleries.load(calibrations)
-            calibrations.load()
+            galleries.load()
             watchdog.watch(
                 Stage("device thread", device.silent_seconds),
                 *_decode_stages(models.values()),
@@ -145,6 +147,7 @@ class Runtime:
                 settings,
                 models,
                 device,
+                record,
                 Admission(settings.max_queued_images, metrics),
                 BodyLimits(settings),
                 galleries,

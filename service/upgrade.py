@@ -84,7 +84,7 @@ def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> dict[str, st
 
 async def _lacks_pictures(runtime: Runtime, gallery: Gallery) -> bool:
     """Whether the picture of any crop was not kept."""
-    crops, after = runtime.galleries.store.crops, 0
+    crops, after = runtime.record.crops, 0
     while True:
         page = await runtime.galleries.read(
             partial(crops.page, gallery.gallery_id, CropFilter(), after, CROPS_PER_PAGE)

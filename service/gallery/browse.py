@@ -1,11 +1,11 @@
-"""Browse: what galleries there are and what they hold."""
+"""Browse: the galleries there are, and their crops and identities."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from gmn_client import models
-from service.errors import UnknownCrop, UnknownIdentity, UnknownPicture
+from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
 from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
@@ -15,9 +15,12 @@ from service.search.index_kinds import HOST_KINDS
 
 async def describe_gallery(runtime: Runtime, name: str) -> models.Gallery:
     """One gallery; raises `UnknownGallery`."""
-    record, gallery = await runtime.galleries.record(name), runtime.galleries.get(name)
+    gallery = runtime.galleries.get(name)
+    record = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
+    if record is None:
+        raise UnknownGallery(name)
     # On a reader thread: where a gallery has changed its identities are counted.
-    return await runtime.galleries.read(lambda: _describe(runtime, record, gallery))
+    return await runtime.galleries.read(_describe, runtime, record, gallery)
 
 
 async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
@@ -25,26 +28,22 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
     held = {gallery.name: gallery for gallery in runtime.galleries.all()}
 
     def described() -> list[models.Gallery]:
-        records = runtime.galleries.store.galleries.all()
+        records = runtime.record.galleries.all()
         return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
 
     return await runtime.galleries.read(described)
 
 
 async def list_crops(
-    runtime: Runtime,
-    gallery: str,
-    wanted: CropFilter,
-    after: str | None,
-    limit: int,
+    runtime: Runtime, gallery: str, wanted: CropFilter, after: str | None, limit: int
 ) -> models.Crops:
     """Crops in the order of their enrolment."""
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    number = runtime.galleries.get(gallery).gallery_id
 
     def read() -> models.Crops:
-        crops = store.crops.page(target.gallery_id, wanted, int(after or 0), limit + 1)
+        crops = runtime.record.crops.page(number, wanted, int(after or 0), limit + 1)
         more = str(crops[limit - 1].row_id) if len(crops) > limit else None
-        results = [_shown(gallery, crop) for crop in crops[:limit]]
+        results = [described_crop(gallery, crop) for crop in crops[:limit]]
         return models.Crops(results=results, next_cursor=more)
 
     return await runtime.galleries.read(read)
@@ -54,18 +53,16 @@ async def list_identities(
     runtime: Runtime, gallery: str, after: str | None, limit: int, query: str = ""
 ) -> models.Identities:
     """Identities that contain `query`, in any case, in the order of their names."""
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    identities = await runtime.galleries.read(
-        lambda: store.crops.identities(target.gallery_id, after or "", limit + 1, query)
-    )
-    more = identities[limit - 1].identity if len(identities) > limit else None
-    return models.Identities(results=identities[:limit], next_cursor=more)
+    number, read = runtime.galleries.get(gallery).gallery_id, runtime.record.crops.identities
+    found = await runtime.galleries.read(read, number, after or "", limit + 1, query)
+    more = found[limit - 1].identity if len(found) > limit else None
+    return models.Identities(results=found[:limit], next_cursor=more)
 
 
 async def read_identity(runtime: Runtime, gallery: str, identity: str) -> models.IdentityDetail:
     """One identity with its cameras; raises `UnknownIdentity`."""
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    found = await runtime.galleries.read(lambda: store.crops.identity(target.gallery_id, identity))
+    number = runtime.galleries.get(gallery).gallery_id
+    found = await runtime.galleries.read(runtime.record.crops.identity, number, identity)
     if found is None:
         raise UnknownIdentity(gallery, identity)
     return found
@@ -73,7 +70,17 @@ async def read_identity(runtime: Runtime, gallery: str, identity: str) -> models
 
 async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> models.Crop:
     """One crop; raises `UnknownCrop`."""
-    return _shown(gallery, await _stored(runtime, gallery, crop_id))
+    return described_crop(gallery, await _stored(runtime, gallery, crop_id))
+
+
+async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
+    """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
+    crop = await _stored(runtime, gallery, crop_id)
+    number = runtime.galleries.get(gallery).gallery_id
+    picture = await runtime.galleries.read(stored_picture, runtime, number, crop)
+    if picture is None:
+        raise UnknownPicture(gallery, crop_id)
+    return picture
 
 
 def image_url(gallery: str, crop_id: str) -> str:
@@ -81,30 +88,26 @@ def image_url(gallery: str, crop_id: str) -> str:
     return f"/v1/galleries/{gallery}/crops/{crop_id}/image"
 
 
+def described_crop(gallery: str, crop: StoredCrop) -> models.Crop:
+    """A crop as the API shows it."""
+    url = image_url(gallery, crop.crop_id) if crop.content_type else None
+    return models.Crop.model_validate(vars(crop) | {"image_url": url})
+
+
 async def _stored(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    crop = await runtime.galleries.read(lambda: store.crops.get(target.gallery_id, crop_id))
+    number = runtime.galleries.get(gallery).gallery_id
+    crop = await runtime.galleries.read(runtime.record.crops.get, number, crop_id)
     if crop is None:
         raise UnknownCrop(gallery, crop_id)
     return crop
 
 
-async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
-    """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
-    crop = await _stored(runtime, gallery, crop_id)
-    number = runtime.galleries.get(gallery).gallery_id
-    picture = await runtime.galleries.read(lambda: stored_picture(runtime, number, crop))
-    if picture is None:
-        raise UnknownPicture(gallery, crop_id)
-    return picture
-
-
-def _shown(gallery: str, crop: StoredCrop) -> models.Crop:
-    url = image_url(gallery, crop.crop_id) if crop.content_type else None
-    return models.Crop.model_validate(vars(crop) | {"image_url": url})
-
-
 def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> models.Gallery:
+    state: Literal["ready", "previous_model", "needs_reindex"]
+    if gallery.needs_reindex:
+        state = "needs_reindex"
+    else:
+        state = "previous_model" if gallery.outdated else "ready"
     index = None if gallery.needs_reindex else gallery.index
     return models.Gallery(
         name=record.name,
@@ -117,18 +120,12 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
         index_bytes=index.bytes if index else 0,
         image_bytes=record.image_bytes,
         recall=index.recall if index else None,
-        state=_state(gallery),
+        state=state,
         retention_days=record.settings.retention_days,
         retention_from=record.settings.retention_from,
         calibration=_calibration(runtime, gallery),
         created_at=record.created_at,
     )
-
-
-def _state(gallery: Gallery) -> Literal["ready", "previous_model", "needs_reindex"]:
-    if gallery.needs_reindex:
-        return "needs_reindex"
-    return "previous_model" if gallery.outdated else "ready"
 
 
 def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:

@@ -1,4 +1,4 @@
-"""Enrol: decode, embed and store images; each lands or fails alone."""
+"""Enroll: decode, embed and store images; each lands or fails alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
 from service.runtime import Runtime
-from service.settings import Settings
+from service.settings import KeepImages, Settings
 
 Outcome = LandedCrop | CropProblem
 CLOCKS_DIFFER_BY = timedelta(hours=1)
@@ -41,7 +41,7 @@ class ImageToEnroll:
 
 @dataclass(frozen=True)
 class EnrolmentAnswer:
-    """What became of each image, in order.
+    """The outcome of each image, in order.
 
     Attributes:
         replayed: this request happened before, and the answer is what it did then.
@@ -58,12 +58,12 @@ async def enroll(
     images: Sequence[ImageToEnroll],
     request_name: str | None = None,
 ) -> EnrolmentAnswer:
-    """Enrols images; what the answer calls landed survives a power cut and is found at once.
+    """Enrolls images; what the answer calls landed survives a power cut and is found at once.
 
     Args:
         runtime: of the service.
         gallery: by name.
-        images: what to enrol.
+        images: what to enroll.
         request_name: under one name the same images are enrolled once, however often they come.
 
     Raises:
@@ -71,94 +71,94 @@ async def enroll(
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     target = runtime.galleries.get(gallery)
-    target.require_comparable()
+    target.require_matching_embedder()
     runtime.room.require()
-    request = None
-    if request_name is not None:
-        request = RequestKey(request_name, await asyncio.to_thread(_digest, images))
-        store, asked = runtime.galleries.store, request
-        past = await runtime.galleries.read(lambda: store.crops.happened(target.gallery_id, asked))
-        if past is not None:
-            return _answer(images, past)
+    hashes, request, past = await runtime.galleries.read(
+        _identify, runtime, target, images, request_name
+    )
+    if past is not None:
+        return _replay(images, past)
     with runtime.admission.places(len(images)):
-        return await _enroll(runtime, target, images, request)
+        while True:
+            model = runtime.model_of(target)
+            embedded = await _embed(model.pipeline, images, quality_gate(runtime.settings))
+            failpoint("enroll.embedded")
+            # Of each image its problem, or the answer's warnings.
+            outcomes = [
+                one if isinstance(one, CropProblem) else _warnings(target.settings, image, one)
+                for image, one in zip(images, embedded, strict=True)
+            ]
+            new = await _new_crops(runtime.settings.keep_images, images, hashes, embedded)
+            if not new:
+                problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
+                return EnrolmentAnswer(target.version, problems)
+            if request is not None:
+                request = replace(request, problems=_outcomes_as_text(outcomes))
+            section = partial(_store, runtime, target, model.embedder, new, request)
+            try:
+                enrolment = await runtime.sections.run(section)
+                break
+            except NeedsReindex:
+                await runtime.galleries.catch_up()
+                if runtime.model_of(target).embedder == model.embedder:
+                    raise
+                # The gallery went over to another embedder while these images were embedded.
+    if enrolment.replayed:
+        return _replay(images, enrolment)
+    return EnrolmentAnswer(enrolment.version, _results(enrolment.landed, outcomes))
 
 
-async def _enroll(
-    runtime: Runtime,
-    target: Gallery,
-    images: Sequence[ImageToEnroll],
-    request: RequestKey | None,
-) -> EnrolmentAnswer:
-    gate = quality_gate(runtime.settings)
-    while True:
-        model = runtime.model_of(target)
-        embedded = await _embed(model.pipeline, images, gate)
-        failpoint("enroll.embedded")
-        usable = [
-            (image, outcome)
-            for image, outcome in zip(images, embedded, strict=True)
-            if isinstance(outcome, EmbeddedImage)
-        ]
-        # Of each image its problem, or what the answer warns of.
-        outcomes = [
-            one if isinstance(one, CropProblem) else _warnings(target.settings, image, one)
-            for image, one in zip(images, embedded, strict=True)
-        ]
-        if not usable:
-            problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
-            return EnrolmentAnswer(target.version, problems)
-        new = await asyncio.to_thread(_new_crops, runtime.settings, usable)
-        if request is not None:
-            request = replace(request, problems=_outcomes_as_text(outcomes))
-        try:
-            enrolment = await runtime.sections.run(
-                partial(_store, runtime, target, model.embedder, new, request)
-            )
-        except NeedsReindex:
-            await runtime.galleries.catch_up()
-            if runtime.model_of(target).embedder == model.embedder:
-                raise
-            # The gallery went over to another embedder while these images were embedded.
-            continue
-        if enrolment.replayed:
-            return _answer(images, enrolment)
-        landed = iter(enrolment.landed)
-        return EnrolmentAnswer(
-            enrolment.version,
-            tuple(
-                one if isinstance(one, CropProblem) else _with_warnings(next(landed), one)
-                for one in outcomes
-            ),
-        )
+def quality_gate(settings: Settings) -> QualityGate | None:
+    """The limits that crops are checked against before they are enrolled; None for no check."""
+    if settings.quality == "off":
+        return None
+    return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
+
+
+def _identify(
+    runtime: Runtime, target: Gallery, images: Sequence[ImageToEnroll], request_name: str | None
+) -> tuple[list[str], RequestKey | None, Enrolment | None]:
+    """The images' SHA-256, the request's key, and what it did if it happened before; blocks."""
+    hashes = [hashlib.sha256(image.image).hexdigest() for image in images]
+    if request_name is None:
+        return hashes, None, None
+    digest = hashlib.sha256()
+    for image, own in zip(images, hashes, strict=True):
+        fields = {
+            **vars(image),
+            "image": own,
+            "captured_at": image.captured_at.isoformat() if image.captured_at else None,
+            "metadata": dict(image.metadata or {}),
+        }
+        digest.update(json.dumps(fields, sort_keys=True).encode())
+    request = RequestKey(request_name, digest.hexdigest())
+    return hashes, request, runtime.record.crops.happened(target.gallery_id, request)
 
 
 async def _embed(
     pipeline: Pipeline, images: Sequence[ImageToEnroll], gate: QualityGate | None
 ) -> list[EmbeddedImage | CropProblem]:
     """One outcome per image, in order; an image from the future is not embedded."""
-    early = [_in_the_future(image) for image in images]
-    timely = [image.image for image, problem in zip(images, early, strict=True) if problem is None]
+    latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
+    timely = [one.image for one in images if one.captured_at is None or one.captured_at <= latest]
     embedded = iter(await pipeline.embed(timely, gate))
-    return [next(embedded) if problem is None else problem for problem in early]
-
-
-def _in_the_future(image: ImageToEnroll) -> CropProblem | None:
-    """The problem of an image that is captured later than clocks may differ; retention keeps it."""
-    captured = image.captured_at
-    if captured is None or captured <= datetime.now(UTC) + CLOCKS_DIFFER_BY:
-        return None
-    return CropProblem(
-        "captured_in_future",
-        f"captured_at: {captured.isoformat()} is more than an hour in the future; set the camera's "
-        "clock right, or leave the field out",
-    )
+    return [
+        next(embedded)
+        if image.captured_at is None or image.captured_at <= latest
+        # Retention would keep it for too long.
+        else CropProblem(
+            "captured_in_future",
+            f"captured_at: {image.captured_at.isoformat()} is more than an hour in the future; set "
+            "the camera's clock right, or leave the field out",
+        )
+        for image in images
+    ]
 
 
 def _warnings(
     settings: GallerySettings, image: ImageToEnroll, embedded: EmbeddedImage
 ) -> tuple[str, ...]:
-    """What the answer warns of in a usable image: faults, and that it will be deleted soon."""
+    """The warnings about a usable image: its faults, and that it will be deleted soon."""
     warnings = tuple(fault.detail for fault in embedded.faults)
     days, captured = settings.retention_days, image.captured_at
     if days is None or captured is None or settings.retention_from == "enrolled":
@@ -173,6 +173,34 @@ def _warnings(
     )
 
 
+async def _new_crops(
+    keep: KeepImages,
+    images: Sequence[ImageToEnroll],
+    hashes: Sequence[str],
+    embedded: Sequence[EmbeddedImage | CropProblem],
+) -> list[NewCrop]:
+    """The crops of the usable images, with the pictures that are kept of them."""
+
+    def crops() -> list[NewCrop]:
+        return [
+            NewCrop(
+                picture=kept_picture(image.image, keep),
+                sha256=sha256,
+                vector=one.vector,
+                identity=image.identity,
+                camera=image.camera,
+                captured_at=image.captured_at,
+                external_id=image.external_id,
+                metadata=image.metadata,
+            )
+            for image, sha256, one in zip(images, hashes, embedded, strict=True)
+            if isinstance(one, EmbeddedImage)
+        ]
+
+    # A thumbnail is decoded, resized and encoded; an original is kept as it is.
+    return await asyncio.to_thread(crops) if keep == "thumbnail" else crops()
+
+
 async def _store(
     runtime: Runtime,
     target: Gallery,
@@ -182,7 +210,7 @@ async def _store(
 ) -> Enrolment:
     crops = await keep_elsewhere(runtime, target, new)
     failpoint("enroll.pictures-kept")
-    enrolment = await runtime.galleries.enroll(target.name, embedder, crops, request)
+    enrolment = await runtime.galleries.enroll(target, embedder, crops, request)
     if not enrolment.replayed:
         await runtime.audit.done(
             "enroll",
@@ -193,26 +221,38 @@ async def _store(
     return enrolment
 
 
-def quality_gate(settings: Settings) -> QualityGate | None:
-    """What crops are held against before they are enrolled; None where that is switched off."""
-    if settings.quality == "off":
-        return None
-    return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
+def _results(
+    landed: Sequence[LandedCrop], outcomes: Sequence[CropProblem | Sequence[str]]
+) -> tuple[Outcome, ...]:
+    """One result per image, in order: its problem, or the next landed crop with its warnings."""
+    crops = iter(landed)
+    return tuple(
+        one if isinstance(one, CropProblem) else _with_warnings(next(crops), one)
+        for one in outcomes
+    )
 
 
-def _answer(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer:
-    """What a request that happened answered; who and where is what it says again now."""
-    landed = iter(past.landed)
-    results: list[Outcome] = []
-    for image, outcome in zip(images, json.loads(past.problems), strict=True):
-        if isinstance(outcome, dict):
-            results.append(CropProblem(**outcome))
-            continue
-        one = next(landed)
-        one = replace(one, identity=image.identity, camera=image.camera)
+def _with_warnings(landed: LandedCrop, warnings: Sequence[str]) -> LandedCrop:
+    return replace(landed, warnings=(*landed.warnings, *warnings))
+
+
+def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer:
+    """The answer of a request that happened; identities and cameras are those it names again."""
+    outcomes = [
         # A program before this one kept null for an image without a problem.
-        results.append(_with_warnings(one, outcome or ()))
-    return EnrolmentAnswer(past.version, tuple(results), replayed=True)
+        CropProblem(**one) if isinstance(one, dict) else one or ()
+        for one in json.loads(past.problems)
+    ]
+    usable = [
+        image
+        for image, one in zip(images, outcomes, strict=True)
+        if not isinstance(one, CropProblem)
+    ]
+    landed = [
+        replace(one, identity=image.identity, camera=image.camera)
+        for one, image in zip(past.landed, usable, strict=True)
+    ]
+    return EnrolmentAnswer(past.version, _results(landed, outcomes), replayed=True)
 
 
 def _outcomes_as_text(outcomes: Sequence[CropProblem | tuple[str, ...]]) -> str:
@@ -222,36 +262,3 @@ def _outcomes_as_text(outcomes: Sequence[CropProblem | tuple[str, ...]]) -> str:
             for one in outcomes
         ]
     )
-
-
-def _digest(images: Sequence[ImageToEnroll]) -> str:
-    """Of everything that a request says."""
-    digest = hashlib.sha256()
-    for image in images:
-        said = asdict(replace(image, image=b"", metadata=dict(image.metadata or {})))
-        said["captured_at"] = image.captured_at.isoformat() if image.captured_at else None
-        said["image"] = hashlib.sha256(image.image).hexdigest()
-        digest.update(json.dumps(said, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _with_warnings(landed: LandedCrop, warnings: Sequence[str]) -> LandedCrop:
-    return replace(landed, warnings=(*landed.warnings, *warnings))
-
-
-def _new_crops(
-    settings: Settings, usable: Sequence[tuple[ImageToEnroll, EmbeddedImage]]
-) -> list[NewCrop]:
-    return [
-        NewCrop(
-            picture=kept_picture(image.image, settings.keep_images),
-            sha256=hashlib.sha256(image.image).hexdigest(),
-            vector=embedded.vector,
-            identity=image.identity,
-            camera=image.camera,
-            captured_at=image.captured_at,
-            external_id=image.external_id,
-            metadata=image.metadata,
-        )
-        for image, embedded in usable
-    ]

@@ -1,57 +1,49 @@
-"""One gallery in memory: its index, and the version that the index has reached."""
+"""One gallery in memory: its index, and the version that the index shows."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from typing import cast
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
-from service.errors import NeedsReindex
-from service.record.changes import Change
-from service.record.records import (
-    Enrolment,
-    GalleryRecord,
-    GallerySettings,
-    IndexedCrop,
-    Relabelling,
-    Removal,
-)
+from service.errors import NeedsReindex, UnknownGallery
+from service.record.records import CropLabel, GalleryRecord, GallerySettings, IndexedCrop
 from service.search.index import GalleryIndex
 
-log = logging.getLogger(__name__)
 
-
-class OutOfStep(Exception):
-    """An index that is not what it should be; everything has to be read again."""
+class IndexMismatch(Exception):
+    """An index is not what the record was before a change; the gallery has to be read again."""
 
 
 class Gallery:
-    """Keeps the index in step with the record; everything but name and settings is one thread's.
+    """A gallery that can be searched; all but its name and settings is the device thread's.
 
     Attributes:
-        version: what the index shows; it follows the record's before a write is acknowledged.
+        gallery_id, name, settings: as in the record.
+        version: what the index shows; a write is acknowledged once it shows the write's version.
+        crops: how many there are.
         embedding_fingerprint: of the embedder that made the stored vectors.
-        in_step: False where a committed change could not be applied; a restart mends it.
+        newest_embedder: fingerprint of the embedder that a reindex leads to.
+        consistent: False where a committed change could not be applied, until it is read again.
     """
 
     def __init__(self, record: GalleryRecord, embedders: Mapping[str, int]) -> None:
-        """Makes an empty gallery of a record.
+        """A gallery of a record, whose index is empty.
 
         Args:
             record: as stored.
-            embedders: sizes of the features of the loaded embedders by fingerprint; the first is
-                the one that new galleries are bound to.
+            embedders: sizes of the loaded embedders' features by fingerprint; the first is the one
+                that new galleries are bound to.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
-        self.settings: GallerySettings = record.settings
-        self.version = record.version
-        self.crops = record.crops
-        self.in_step = True
-        self.embedding_fingerprint = record.embedding_fingerprint
+        self.newest_embedder = next(iter(embedders))
+        self.consistent = True
         self._embedders = embedders
+        self._indexed_by = ""
         self._index: GalleryIndex | None = None
-        self._index_if_comparable()
+        self.follow_record(record)
+        self.version = record.version
+        self._make_index_for(self._embedder_of(record))
 
     @property
     def needs_reindex(self) -> bool:
@@ -64,114 +56,104 @@ class Gallery:
         return self.crops > 0 and self.embedding_fingerprint != self.newest_embedder
 
     @property
-    def newest_embedder(self) -> str:
-        """Fingerprint of the embedder that a reindex leads to."""
-        return next(iter(self._embedders))
-
-    @property
     def embedder(self) -> str:
         """Fingerprint of the embedder whose features are compared with the stored vectors.
 
         Raises:
             NeedsReindex: where that one is not loaded.
         """
-        self.require_comparable()
-        return self.embedding_fingerprint if self.crops else self.newest_embedder
-
-    def require_comparable(self) -> None:
-        """Raises `NeedsReindex` where the stored vectors cannot be compared with new ones."""
-        if self._index is None:
-            raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
+        self.require_matching_embedder()
+        return self._indexed_by
 
     @property
     def index(self) -> GalleryIndex:
         """The index.
 
         Raises:
-            NeedsReindex: where the stored vectors cannot be compared with a loaded embedder's.
+            NeedsReindex: where no loaded embedder made the stored vectors.
         """
-        self.require_comparable()
-        return cast(GalleryIndex, self._index)
+        if self._index is None:
+            raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
+        return self._index
 
-    def adopt(
-        self, index: GalleryIndex | None, embedding_fingerprint: str, version: int, crops: int
-    ) -> None:
-        """Replaces everything that is searched, in one step; None needs a reindex."""
-        self.embedding_fingerprint = embedding_fingerprint
-        self.version = version
-        self.crops = crops
-        self._index = index
-        self.in_step = True
+    def require_matching_embedder(self) -> None:
+        """Raises `NeedsReindex` where no loaded embedder made the stored vectors."""
+        _ = self.index
 
-    def goes_on_as(self, record: GalleryRecord) -> bool:
-        """Whether the index can go on with what a record says, or another one is needed."""
-        filled_anew = self.crops == 0 and record.crops > 0
-        return record.embedding_fingerprint == self.embedding_fingerprint and not (
-            filled_anew and record.embedding_fingerprint != self.newest_embedder
-        )
-
-    def follow(self, change: Change, crops: Sequence[IndexedCrop], counted: int) -> None:
-        """Shows a change that the record told of; one that is shown already changes nothing.
+    def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
+        """Whether the index can hold what the record has; otherwise another one is needed.
 
         Args:
-            change: what happened.
-            crops: as they are now, of those concerned that are still there.
-            counted: how many crops the record has by now.
+            record: the gallery's, read later than `self` was.
+            vectors: whether vectors were read before the record was, which may be its embedder's.
+        """
+        return self._indexed_by == self._embedder_of(record, vectors)
+
+    def follow_record(self, record: GalleryRecord) -> None:
+        """Takes over what a record has beside the crops, and their number if it has no index."""
+        self.settings: GallerySettings = record.settings
+        self.embedding_fingerprint = record.embedding_fingerprint
+        self.crops = record.crops if self._index is None else self._index.table.live
+
+    def replace(self, read: Gallery) -> None:
+        """Takes over everything of a gallery that was read again, in one step."""
+        self.__dict__.update(read.__dict__)
+
+    def add(self, crops: Sequence[IndexedCrop], version: int, embedder: str) -> None:
+        """Makes crops findable; those that are there already stay as they are.
+
+        Args:
+            crops: with vectors of `embedder`, by `row_id`.
+            version: of the gallery with them.
+            embedder: another one than before only where the gallery is empty.
 
         Raises:
-            OutOfStep: the index cannot be what the record was before this change.
+            IndexMismatch: an older crop is missing from the index.
         """
-        self.version = max(self.version, change.version)
-        if self._index is None:
-            self.crops = counted
-            self._index_if_comparable()
-            return
-        table = self._index.table
-        if change.kind == "removed":
-            self._index.remove(change.row_ids)
-        elif change.kind == "relabelled":
-            table.relabel(crop.label for crop in crops)
-        elif change.kind == "added":
+        if crops:
+            self.embedding_fingerprint = embedder
+            self._make_index_for(embedder)
+            table = self.index.table
             new = [crop for crop in crops if not table.holds(crop.label.row_id)]
             if new and new[0].label.row_id <= table.newest:
-                raise OutOfStep(f"crop {new[0].label.crop_id} is missing from the index")
-            self._index.add(new)
-        self.crops = table.live
+                raise IndexMismatch(f"crop {new[0].label.crop_id} is missing from the index")
+            self.index.add(new)
+            self.crops = table.live
+        self.version = max(self.version, version)
 
-    def apply_enrolment(self, enrolment: Enrolment) -> None:
-        """Makes a committed enrolment findable."""
-        if enrolment.replayed:
-            return
-        if self.crops == 0 and self.embedding_fingerprint != enrolment.embedding_fingerprint:
-            self._index = None
-        self.embedding_fingerprint = enrolment.embedding_fingerprint
-        self.crops += len(enrolment.added)
-        self.version = enrolment.version
-        try:
-            self._index_if_comparable()
-            self.index.add(enrolment.added)
-        except Exception:
-            self.in_step = False
-            log.exception("gallery %s: a committed enrolment could not be indexed", self.name)
-            raise
+    def remove(self, row_ids: Sequence[int], version: int) -> None:
+        """Makes crops unfindable; unknown ones are no error."""
+        if self._index is None:
+            self.crops -= len(row_ids)
+        else:
+            self._index.remove(row_ids)
+            self.crops = self._index.table.live
+        if self.crops == 0:
+            self._make_index_for(self.newest_embedder)
+        self.version = max(self.version, version)
 
-    def apply_removal(self, removal: Removal) -> None:
-        """Makes committed deletions unfindable."""
-        self.crops -= len(removal.row_ids)
-        self.version = removal.version
+    def relabel(self, labels: Sequence[CropLabel], version: int) -> None:
+        """Shows crops with other labels; unknown ones are no error."""
         if self._index is not None:
-            self._index.remove(removal.row_ids)
-        self._index_if_comparable()
+            self._index.table.relabel(labels)
+        self.version = max(self.version, version)
 
-    def apply_relabelling(self, relabelling: Relabelling) -> None:
-        """Shows crops under their new labels."""
-        self.version = relabelling.version
-        if self._index is not None:
-            self._index.table.relabel(relabelling.labels)
+    def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
+        """Whose features are compared with a record's vectors; an empty one takes the newest."""
+        return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
 
-    def _index_if_comparable(self) -> None:
-        if self._index is not None:
-            return
-        fingerprint = self.embedding_fingerprint if self.crops else self.newest_embedder
-        if fingerprint in self._embedders:
-            self._index = GalleryIndex(self._embedders[fingerprint])
+    def _make_index_for(self, embedder: str) -> None:
+        """Begins an empty index, unless there is one of this embedder; none of an unknown one."""
+        if embedder != self._indexed_by:
+            size = self._embedders.get(embedder)
+            self._index = None if size is None else GalleryIndex(size)
+            self._indexed_by = embedder
+
+
+@contextlib.contextmanager
+def named(gallery: Gallery) -> Iterator[None]:
+    """Raises `UnknownGallery` by the gallery's name; the record knows it by its number."""
+    try:
+        yield
+    except UnknownGallery as error:
+        raise UnknownGallery(gallery.name) from error

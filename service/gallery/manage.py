@@ -1,4 +1,4 @@
-"""Manage: make, change and delete galleries."""
+"""Manage: create, change and delete galleries."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ async def change_gallery(
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter
     retention deletes at the next maintenance.
     """
-    target, store = runtime.galleries.get(name), runtime.galleries.store
+    target = runtime.galleries.get(name)
     details = cast("dict[str, str | int | None]", changes)
     if reset_calibration:
         details = {**details, "calibration": "reset"}
 
     async def section() -> None:
         async with runtime.audit.trail("change_gallery", gallery=name, details=details):
-            await runtime.galleries.configure(name, changes)
+            await runtime.galleries.configure(target, changes)
             if reset_calibration or changes.get("calibration") == "off":
                 runtime.kept_searches.drop(target.gallery_id)
-                await runtime.galleries.write(lambda: store.calibrations.drop(target.gallery_id))
+                await runtime.galleries.write(runtime.record.calibrations.drop, target.gallery_id)
                 runtime.calibrations.forget(target)
 
     await runtime.sections.run(section)
@@ -59,7 +59,7 @@ async def delete_gallery(runtime: Runtime, name: str) -> int:
 
     async def section() -> int:
         async with runtime.audit.trail("delete_gallery", gallery=name) as result:
-            removed = await runtime.galleries.delete(name)
+            removed = await runtime.galleries.delete(target)
             result["count"] = removed
             runtime.kept_searches.drop(target.gallery_id)
             runtime.calibrations.forget(target)

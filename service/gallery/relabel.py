@@ -25,12 +25,13 @@ async def relabel_identity(
     """
     if new_identity == identity:
         raise InvalidField("new_identity: is the name it has; send another one")
+    target = runtime.galleries.get(gallery)
 
     async def section() -> Relabelling:
         async with runtime.audit.trail(
             "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
         ) as result:
-            change = await runtime.galleries.relabel(gallery, identity, new_identity)
+            change = await runtime.galleries.relabel(target, identity, new_identity)
             result["count"] = len(change.labels)
         return change
 
@@ -46,8 +47,9 @@ async def relabel_identity(
 
 async def list_merges(runtime: Runtime, gallery: str) -> Merges:
     """The merges that can be undone, newest first; raises `UnknownGallery`."""
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
-    return Merges(results=await runtime.galleries.read(lambda: store.merges.all(target.gallery_id)))
+    target = runtime.galleries.get(gallery)
+    found = await runtime.galleries.read(runtime.record.merges.all, target.gallery_id)
+    return Merges(results=found)
 
 
 async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedIdentity:
@@ -58,10 +60,12 @@ async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedId
         StorageFailed: nothing was changed.
     """
 
+    target = runtime.galleries.get(gallery)
+
     async def section() -> tuple[str, Relabelling]:
         details = {"merge_id": merge_id}
         async with runtime.audit.trail("undo_merge", gallery=gallery, details=details) as result:
-            undone = await runtime.galleries.undo_merge(gallery, merge_id)
+            undone = await runtime.galleries.undo_merge(target, merge_id)
             result["count"] = len(undone[1].labels)
         return undone
 
@@ -87,7 +91,7 @@ async def change_crop(
             "identity: nothing is to be changed; send identity, camera, captured_at, external_id "
             "or metadata, empty for unknown"
         )
-    captured = fields.get("captured_at")
+    target, captured = runtime.galleries.get(gallery), fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
         raise InvalidField(
             f"captured_at: {captured.isoformat()} is more than an hour in the future; send the "
@@ -103,7 +107,7 @@ async def change_crop(
             external_id=fields.get("external_id"),
             details={"fields": ",".join(sorted(fields))},
         ):
-            return await runtime.galleries.change_crop(gallery, crop_id, fields)
+            return await runtime.galleries.change_crop(target, crop_id, fields)
 
     change = await runtime.sections.run(section)
     crop = await read_crop(runtime, gallery, crop_id)

@@ -91,7 +91,7 @@ async def import_archive(
         StorageFailed: the disk did not take the archive.
     """
     target = runtime.galleries.get(gallery)
-    target.require_comparable()
+    target.require_matching_embedder()
     runtime.room.require()
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
@@ -136,7 +136,7 @@ async def import_folder(runtime: Runtime, gallery: str, folder: str, options: Im
         UnknownGallery, NeedsReindex: the gallery takes no images.
     """
     target = runtime.galleries.get(gallery)
-    target.require_comparable()
+    target.require_matching_embedder()
     await asyncio.to_thread(_mounted, runtime, folder)
     parameters = {**vars(options), "folder": folder}
     return await create_job(runtime, target, "import", parameters, new_job_id())

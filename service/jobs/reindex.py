@@ -32,7 +32,7 @@ async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
         GalleryConflict: for a gallery that the loaded model filled.
         UnknownGallery: there is none of that name.
     """
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    target, store = runtime.galleries.get(gallery), runtime.record
     under_way = await runtime.galleries.read(
         lambda: store.jobs.unfinished(target.gallery_id, "reindex")
     )
@@ -65,7 +65,7 @@ async def run_reindex(
             nothing was switched.
         Cancelled: a client cancelled the reindex.
     """
-    store, newest = runtime.galleries.store, runtime.model.embedder
+    store, newest = runtime.record, runtime.model.embedder
     if not gallery.outdated:
         if job.parameters.get("to", newest) != newest:
             raise GalleryConflict(
@@ -96,7 +96,7 @@ async def run_reindex(
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
     """Embeds every crop without a vector of the newest model; returns how many cannot be."""
-    staged, number = runtime.galleries.store.staged, gallery.gallery_id
+    staged, number = runtime.record.staged, gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     after, failed = 0, 0
     while True:
@@ -122,7 +122,7 @@ async def _embed(
     )
     found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
     without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
-    store, rows = runtime.galleries.store, [crop.row_id for crop in without]
+    store, rows = runtime.record, [crop.row_id for crop in without]
     # A crop that was deleted meanwhile has no picture either, and is no problem.
     present = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
     problems: list[JobProblem] = []
@@ -152,7 +152,7 @@ async def _embed(
 
 async def _switch(runtime: Runtime, gallery: Gallery) -> bool:
     """Switches to the new vectors; False where a crop was enrolled that has none yet."""
-    staged = runtime.galleries.store.staged
+    staged = runtime.record.staged
     switched = await runtime.galleries.replace(
         REINDEX, gallery, lambda: staged.switch(gallery.gallery_id)
     )

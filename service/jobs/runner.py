@@ -23,8 +23,7 @@ from service.errors import (
     StorageFailed,
     UnknownJob,
 )
-from service.gallery.galleries import named
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, named
 from service.ops.failpoints import failpoint
 from service.ops.pulse import Pulse, beat
 from service.record.jobs import Job
@@ -94,7 +93,7 @@ class Progress:
     async def _update(
         self, state: JobState, problems: Sequence[JobProblem] = (), detail: str | None = None
     ) -> Job:
-        jobs, worker = self._runtime.galleries.store.jobs, self._runtime.worker
+        jobs, worker = self._runtime.record.jobs, self._runtime.worker
 
         def update() -> tuple[Job | None, bool]:
             job = jobs.update(self._job_id, state, self._saved, problems, detail, worker)
@@ -118,7 +117,7 @@ async def create_job(
     now = datetime.now(UTC)
     job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
     with named(gallery):
-        await runtime.galleries.write(lambda: runtime.galleries.store.jobs.create(job))
+        await runtime.galleries.write(lambda: runtime.record.jobs.create(job))
     failpoint("job.created")
     runtime.jobs_wanted.set()
     return job
@@ -126,7 +125,7 @@ async def create_job(
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
     """One job; raises `UnknownJob`."""
-    job = await runtime.galleries.read(lambda: runtime.galleries.store.jobs.get(job_id))
+    job = await runtime.galleries.read(lambda: runtime.record.jobs.get(job_id))
     if job is None:
         raise UnknownJob(job_id)
     await _load_galleries(runtime, [job])
@@ -135,7 +134,7 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
 
 async def list_jobs(runtime: Runtime, gallery: str | None, limit: int) -> list[Job]:
     """The newest jobs of existing galleries, of one or of all."""
-    store = runtime.galleries.store
+    store = runtime.record
     gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
     found = await runtime.galleries.read(lambda: store.jobs.page(gallery_id, limit))
     await _load_galleries(runtime, found)
@@ -150,7 +149,7 @@ async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
 
 async def cancel_job(runtime: Runtime, job_id: str) -> Job:
     """Asks a job to stop; what it has enrolled stays. Raises `UnknownJob`."""
-    store = runtime.galleries.store
+    store = runtime.record
     job = await runtime.galleries.write(lambda: store.jobs.cancel(job_id))
     if job is None:
         raise UnknownJob(job_id)
@@ -192,7 +191,7 @@ async def _next_reading(runtime: Runtime, job_id: str) -> Job:
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
     """Every problem of a job, in the order of its items; raises `UnknownJob`."""
     await find_job(runtime, job_id)
-    jobs, after = runtime.galleries.store.jobs, -1
+    jobs, after = runtime.record.jobs, -1
     while True:
         page = await runtime.galleries.read(
             partial(jobs.problems, job_id, after, PROBLEMS_PER_PAGE)
@@ -215,7 +214,7 @@ async def work_on_jobs(
         pulse: rests while there is no job.
     """
     pulse = pulse or Pulse()
-    jobs = runtime.galleries.store.jobs
+    jobs = runtime.record.jobs
     while True:
         runtime.jobs_wanted.clear()
         job = None

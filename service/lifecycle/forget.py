@@ -25,10 +25,12 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
         StorageFailed: the crop is still there.
     """
 
+    target = runtime.galleries.get(gallery)
+
     async def section() -> Removal:
         async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
-            removal = await runtime.galleries.remove_crop(gallery, crop_id)
-            await _remove_pictures(runtime, runtime.galleries.get(gallery), removal.crop_ids)
+            removal = await runtime.galleries.remove_crop(target, crop_id)
+            await _remove_pictures(runtime, target, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
 
     return await runtime.sections.run(section)
@@ -52,7 +54,7 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
             "forget_identity", gallery=gallery, identity=identity
         ) as result:
             try:
-                removal = await runtime.galleries.remove_identity(gallery, identity)
+                removal = await runtime.galleries.remove_identity(target, identity)
                 version, removed = removal.version, len(removal.row_ids)
                 await _remove_pictures(runtime, target, removal.crop_ids)
             except UnknownIdentity:
@@ -101,7 +103,7 @@ async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence
 
 
 async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
-    store = runtime.galleries.store
+    store = runtime.record
     remaining = [
         (
             "record store",

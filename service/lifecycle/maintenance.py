@@ -69,7 +69,7 @@ async def _run_once(runtime: Runtime) -> None:
         beat()
         try:
             await forget_expired(runtime, gallery)
-            remove = partial(runtime.galleries.store.merges.remove_expired, gallery.gallery_id)
+            remove = partial(runtime.record.merges.remove_expired, gallery.gallery_id)
             await runtime.galleries.write(remove)
             # Deleted crops are removed from snapshots too, also where a process was killed between
             # the two steps.
@@ -87,7 +87,7 @@ async def _run_once(runtime: Runtime) -> None:
 
 
 def _remove_stray_snapshots(runtime: Runtime) -> None:
-    store = runtime.galleries.store
+    store = runtime.record
     known = {
         f"{record.gallery_id}/{snapshot.snapshot_id}{suffix}"
         for record in store.galleries.all()
@@ -103,7 +103,7 @@ def _remove_stray_snapshots(runtime: Runtime) -> None:
 
 
 def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
-    store = runtime.galleries.store
+    store = runtime.record
     for spool in (runtime.files / IMPORTS).glob("*"):
         job = store.jobs.get(spool.name)
         # An archive may be received now, by this process or another, and has no job yet.

@@ -37,7 +37,7 @@ async def keep_elsewhere(
         for crop in crops
     ]
     kept = [(crop.crop_id, crop.picture) for crop in named if crop.crop_id and crop.picture]
-    store, number = runtime.galleries.store, target.gallery_id
+    store, number = runtime.record, target.gallery_id
     crop_ids = [crop_id for crop_id, _ in kept]
     until = datetime.now(UTC) + SETTLED
     await runtime.galleries.write(lambda: store.crops.expect_pictures(number, crop_ids, until))
@@ -52,7 +52,7 @@ async def keep_elsewhere(
 
 def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
     """A crop's kept picture, in the store or elsewhere; None where none is. Blocks."""
-    picture = runtime.galleries.store.crops.picture(gallery_id, crop.crop_id)
+    picture = runtime.record.crops.picture(gallery_id, crop.crop_id)
     if picture is not None or crop.content_type is None or runtime.pictures is None:
         return picture
     content = runtime.pictures.get(gallery_id, crop.crop_id)
@@ -71,7 +71,7 @@ def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> Archi
 
 async def remove_strays(runtime: Runtime) -> None:
     """Removes pictures elsewhere whose crops are deleted, or never landed."""
-    folder, store = runtime.pictures, runtime.galleries.store
+    folder, store = runtime.pictures, runtime.record
     if folder is None:
         return
     now = datetime.now(UTC)
@@ -87,7 +87,7 @@ async def _remove_batch(
     for stray in strays:
         await asyncio.to_thread(folder.remove, stray.gallery_id, [stray.crop_id])
     crop_ids = [stray.crop_id for stray in strays]
-    await runtime.galleries.write(lambda: runtime.galleries.store.crops.forget_strays(crop_ids))
+    await runtime.galleries.write(lambda: runtime.record.crops.forget_strays(crop_ids))
 
 
 async def remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:
@@ -96,7 +96,7 @@ async def remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[
     Raises:
         OSError: where the file system does not let go of one; maintenance tries again.
     """
-    folder, store = runtime.pictures, runtime.galleries.store
+    folder, store = runtime.pictures, runtime.record
     if folder is None or not crop_ids:
         return
     await asyncio.to_thread(folder.remove, target.gallery_id, crop_ids)

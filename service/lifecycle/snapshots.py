@@ -11,8 +11,7 @@ from secrets import token_hex
 
 from gmn_client.models import RestoredSnapshot
 from service.errors import RecordUnavailable, UnknownSnapshot
-from service.gallery.galleries import named
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.ops.durable import sync
@@ -40,7 +39,7 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         StorageFailed: the disk did not take it; nothing is left of it.
     """
     runtime.room.require()
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    target, store = runtime.galleries.get(gallery), runtime.record
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
     path = snapshot_path(runtime, target, snapshot_id)
 
@@ -98,7 +97,7 @@ async def find_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Sna
 async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> None:
     """Removes a snapshot and its file; raises `UnknownSnapshot`."""
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    target, store = runtime.galleries.get(gallery), runtime.record
     details = {"snapshot_id": snapshot_id}
 
     async def section() -> None:
@@ -126,7 +125,7 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
     runtime.room.require()
-    target, store = runtime.galleries.get(gallery), runtime.galleries.store
+    target, store = runtime.galleries.get(gallery), runtime.record
     path = snapshot_path(runtime, target, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint
 
@@ -148,8 +147,9 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
         return version
 
     version = await runtime.sections.run(section, runtime.snapshot_lock)
-    crops_now = (await runtime.galleries.record(gallery)).crops
-    return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=crops_now)
+    return RestoredSnapshot(
+        gallery_version=version, snapshot_id=snapshot_id, crops=runtime.galleries.get(gallery).crops
+    )
 
 
 async def take_removed_out_of_snapshots(
@@ -205,7 +205,7 @@ def _remove(path: Path) -> None:
 
 
 async def _snapshots_of(runtime: Runtime, target: Gallery) -> list[Snapshot]:
-    store = runtime.galleries.store
+    store = runtime.record
     return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
 
 
@@ -213,7 +213,7 @@ async def _take_removed_out(
     runtime: Runtime, target: Gallery, snapshot: Snapshot, identity: str | None = None
 ) -> int:
     path = snapshot_path(runtime, target, snapshot.snapshot_id)
-    store = runtime.galleries.store
+    store = runtime.record
 
     def rewrite() -> tuple[int, Snapshot]:
         gone = set(store.crops.removed_among(target.gallery_id, snapshot_crop_ids(path)))

@@ -138,9 +138,7 @@ class Crops:
         """Gives every crop of an identity another one; None where there is no such crop."""
 
         def rule(transaction: Transaction) -> Relabelling | None:
-            entry = read_entry(transaction, gallery_id)
-            if entry is None:
-                return None
+            entry = require_entry(transaction, gallery_id)
             change = CropChanges(transaction, entry)
             rows = _rows_of(transaction, change.at, identity)
             if not rows:
@@ -168,9 +166,7 @@ class Crops:
         """
 
         def rule(transaction: Transaction) -> Relabelling | None:
-            entry = read_entry(transaction, gallery_id)
-            if entry is None:
-                return None
+            entry = require_entry(transaction, gallery_id)
             change = CropChanges(transaction, entry)
             (found,) = transaction.get([change.at.crop_id(crop_id)])
             crops = read_crops(transaction, change.at, [as_data(found)[0]] if found else [])
@@ -321,9 +317,7 @@ class Crops:
         identity: str | None = None,
     ) -> Removal | None:
         def rule(transaction: Transaction) -> Removal | None:
-            entry = read_entry(transaction, gallery_id)
-            if entry is None:
-                return None
+            entry = require_entry(transaction, gallery_id)
             change = CropChanges(transaction, entry)
             removed = change.remove(choose(transaction, change.at))
             merges = identity is not None and forget_merges(transaction, gallery_id, identity)

@@ -81,21 +81,25 @@ class Galleries:
 
         return transact(self._engine, rule)
 
-    def delete(self, gallery_id: int) -> None:
-        """Removes a gallery and all that belongs to it."""
+    def delete(self, gallery_id: int) -> int:
+        """Removes a gallery and all that belongs to it; answers how many crops that were.
 
-        def rule(transaction: Transaction) -> None:
-            entry = read_entry(transaction, gallery_id)
-            if entry is None:
-                return
+        Raises:
+            UnknownGallery: the gallery was deleted before.
+        """
+
+        def rule(transaction: Transaction) -> int:
+            entry = require_entry(transaction, gallery_id)
             transaction.delete(entry_key(gallery_id), name_key(entry.name))
             transaction.commit.removes = True
             discard(transaction, "generation", gallery_id, entry.at, entry.sides)
             discard(transaction, "gallery", gallery_id)
             transaction.note("gallery_deleted", gallery_id, entry.version)
+            return entry.crops
 
-        transact(self._engine, rule)
+        crops = transact(self._engine, rule)
         collect_garbage(self._engine)
+        return crops
 
 
 def name_key(name: str) -> bytes:

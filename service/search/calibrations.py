@@ -21,8 +21,8 @@ from model.search_calibration import (
     few_identities,
 )
 from service.engine.loaded_model import LoadedModel
-from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
+from service.record.record import Record
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
@@ -112,8 +112,8 @@ class Calibrations:
     May be read from any thread. A gallery without a publication takes no memory here.
     """
 
-    def __init__(self, galleries: Galleries, model_of: Callable[[Gallery], LoadedModel]) -> None:
-        self._galleries = galleries
+    def __init__(self, record: Record, model_of: Callable[[Gallery], LoadedModel]) -> None:
+        self._record = record
         self._model_of = model_of
         self._lock = threading.Lock()
         self._artefacts: dict[tuple[str, Scoring], SearchCalibration] = {}
@@ -177,15 +177,10 @@ class Calibrations:
         """
         return f"{scoring}:{self._model_of(gallery).description.artefact_fingerprint}"
 
-    def load(self) -> None:
-        """Reads what is published for every gallery; blocks."""
-        for gallery in self._galleries.all():
-            self.follow(gallery)
-
     def follow(self, gallery: Gallery) -> None:
         """Takes what is published for a gallery now, whichever process did; blocks."""
         read: dict[str, tuple[str, Publication]] = {}
-        published = self._galleries.store.calibrations.published(gallery.gallery_id)
+        published = self._record.calibrations.published(gallery.gallery_id)
         for subject, one in published.items():
             publication = read_publication(one.body)
             if publication is None:

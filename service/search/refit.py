@@ -32,7 +32,7 @@ STORED_WITHIN_SECONDS = 2.0
 async def refit_calibrations(runtime: Runtime, pulse: Pulse | None = None) -> None:
     """Stores searches and fits calibrations, again and again, until it is cancelled.
 
-    No answer waits for it. What waits when the process ends is handed to the writer.
+    No answer waits for it. What waits when it is cancelled is stored too.
 
     Args:
         runtime: of the service.
@@ -52,7 +52,9 @@ async def refit_calibrations(runtime: Runtime, pulse: Pulse | None = None) -> No
             except Exception:
                 log.exception("a calibration could not be fitted to its searches")
     finally:
-        runtime.galleries.write_later(partial(_store, runtime, list(runtime.kept_searches.take())))
+        waiting = list(runtime.kept_searches.take())
+        with contextlib.suppress(ServiceError):
+            await runtime.galleries.write(_store, runtime, waiting)
 
 
 @dataclass
@@ -88,7 +90,7 @@ async def store_and_refit(runtime: Runtime, later: Later) -> None:
 def _store(runtime: Runtime, waiting: Sequence[tuple[Place, list[tuple[str, bytes]]]]) -> None:
     for place, rows in waiting:
         if _learning(runtime, place) is not None:
-            runtime.galleries.store.calibrations.add_searches(*place, rows)
+            runtime.record.calibrations.add_searches(*place, rows)
 
 
 def _learning(runtime: Runtime, place: Place) -> Gallery | None:
@@ -142,7 +144,7 @@ async def _refit(runtime: Runtime, place: Place) -> float | None:
 
 
 def _read(runtime: Runtime, place: Place) -> _Kept:
-    records = runtime.galleries.store.calibrations
+    records = runtime.record.calibrations
     gallery_id, subject = place
     searches = []
     for row in records.searches(gallery_id, subject):
@@ -157,7 +159,7 @@ def _read(runtime: Runtime, place: Place) -> _Kept:
 
 def _publish(runtime: Runtime, gallery: Gallery, subject: str, body: str, kept: _Kept) -> bool:
     # On the writer thread, after a reset or a switch that came meanwhile.
-    records = runtime.galleries.store.calibrations
+    records = runtime.record.calibrations
     if gallery.settings.calibration != "on" or not records.searches(gallery.gallery_id, subject):
         return False
     return records.publish(gallery.gallery_id, subject, body, kept.version)

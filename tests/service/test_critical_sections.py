@@ -140,14 +140,12 @@ class Prepared:
         return packed
 
     def people_in_snapshots(self) -> set[str]:
-        snapshots = self.runtime.galleries.store.snapshots.all(self.gallery.gallery_id)
+        snapshots = self.runtime.record.snapshots.all(self.gallery.gallery_id)
         paths = [snapshot_path(self.runtime, self.gallery, one.snapshot_id) for one in snapshots]
         return {str(crop.record.identity) for path in paths for crop in read_snapshot(path)}
 
     def people(self) -> set[str]:
-        found = self.runtime.galleries.store.crops.page(
-            self.gallery.gallery_id, CropFilter(), 0, 100
-        )
+        found = self.runtime.record.crops.page(self.gallery.gallery_id, CropFilter(), 0, 100)
         return {str(crop.identity) for crop in found}
 
 
@@ -226,7 +224,7 @@ async def _cancelled_at(call, act, threads, runtime, crops) -> bool:
 
 
 def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
-    store = runtime.galleries.store
+    store = runtime.record
     galleries = [record.gallery_id for record in store.galleries.all()]
     snapshots = {
         f"{number}/{snapshot.snapshot_id}.gmn"
@@ -315,7 +313,7 @@ def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_c
             await asyncio.sleep(0)
             await threads.release(request)
             assert request.cancelled()
-        assert not runtime.galleries.store.jobs.page(case.gallery.gallery_id, 10)
+        assert not runtime.record.jobs.page(case.gallery.gallery_id, 10)
         _assert_nothing_is_left_by_halves(runtime)
 
     asyncio.run(cancel_three())

@@ -96,7 +96,7 @@ def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime,
         created_at=datetime.now(UTC),
     )
 
-    monkeypatch.setattr(runtime.galleries.store.crops, "page", lambda *_: [crop] * 1001)
+    monkeypatch.setattr(runtime.record.crops, "page", lambda *_: [crop] * 1001)
     asked = SimpleNamespace(cursor=None, limit=1000, identity=None, camera=None, external_id=None)
     call = GalleryCall(runtime, LOCAL_ADMIN, runtime.galleries.get("default"))
     turns = asyncio.run(_turns_meanwhile(crops.list_crops(call, asked)))

@@ -22,15 +22,16 @@ SOURCES = {
     for path in sorted((ROOT / "service").rglob("*.py"))
     if path.name != "failpoints.py"
 }
+REPLICATION = "gallery/replication.py"
 # In which file, and between which lines of it: the last one before and the first one after.
 PLACES = {
     "start.record-opened": ("runtime.py", "open_store(", "KeyRing("),
-    "start.galleries-loaded": ("runtime.py", "calibrations.load()", "return cls("),
-    "replica.noted": ("gallery/follower.py", "self._changes.last(), self", "_read_galleries()"),
-    "replica.scanned": ("gallery/follower.py", "= self._read_galleries()", "_changes.server()"),
-    "replica.replayed": ("gallery/follower.py", "changes.apply", "self._waiting.show(part"),
-    "follower.changes-read": ("gallery/follower.py", "read_changes(self._store", "changes.apply"),
-    "follower.changes-applied": ("gallery/follower.py", "changes.apply", "_waiting.show(part"),
+    "start.galleries-loaded": ("runtime.py", "galleries.load()", "return cls("),
+    "replica.noted": (REPLICATION, "self._stream.last(), self", "galleries.all()"),
+    "replica.scanned": (REPLICATION, "self._read_whole(gallery_id)", "_stream.server() !="),
+    "replica.replayed": (REPLICATION, "self._apply(batch)", "_barrier.advance(batch"),
+    "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
+    "follower.changes-applied": (REPLICATION, "self._apply(batch)", "_barrier.advance(batch"),
     "enroll.body-read": ("http/routes/crops.py", "form.read_images(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.enroll("),
@@ -63,7 +64,7 @@ PLACES = {
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await progress.save("),
     "reindex.switched": ("record/staged.py", "transact(self._engine, rule)", "collect_garbage("),
-    "job.created": ("jobs/runner.py", "store.jobs.create(", "jobs_wanted.set()"),
+    "job.created": ("jobs/runner.py", "record.jobs.create(", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await progress.end(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "to_thread(store)", "create_job("),
     "import.unpacked": ("jobs/imports.py", "aside.replace(", "part.rename(files)"),
@@ -115,13 +116,13 @@ def test_a_failpoint_stands_between_what_its_name_says(name):
 
 
 def test_every_write_passes_its_three_steps_around_its_commit():
-    text = SOURCES["gallery/record_access.py"]
+    text = SOURCES["gallery/registry.py"]
     steps = [
         'failpoint(f"{steps}.before-commit")',
         "committed = write()",
         'failpoint(f"{steps}.committed")',
-        "self._updates.shown(",
-        "await self._patiently(showing)",
+        "publish(committed)",
+        "await (self._replication.wait(showing)",
         'failpoint(f"{steps}.shown")',
         "return committed\n",
     ]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gmn_client.models import JobProblem
-from service.gallery import galleries
+from service.gallery import registry
 from service.http.app import create_app
 from service.record.records import GallerySettings
 from service.runtime import Runtime
@@ -52,7 +52,7 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
     async def calls(http, runtime):
         await http.post("/v1/galleries", data={"name": "lobby"})
         number = runtime.galleries.get("lobby").gallery_id
-        await runtime.galleries.write(lambda: runtime.galleries.store.galleries.delete(number))
+        await runtime.galleries.write(lambda: runtime.record.galleries.delete(number))
         return await http.post(f"/v1/galleries/lobby/{call}", files=sent)
 
     answer = asked(calls)
@@ -64,7 +64,7 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
 def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked):
     async def calls(http, runtime):
         def write():
-            store = runtime.galleries.store
+            store = runtime.record
             other = store.galleries.create("elsewhere", EMBEDDER, GallerySettings()).gallery_id
             here = runtime.galleries.get("default").gallery_id
             for job_id, gallery in (("here", here), ("elsewhere", other)):
@@ -80,7 +80,7 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked
 
 @pytest.mark.slow
 def test_an_unknown_gallery_is_not_found_while_the_device_is_busy(asked, monkeypatch):
-    monkeypatch.setattr(galleries, "CAUGHT_UP_WITHIN_SECONDS", 60.0)
+    monkeypatch.setattr(registry, "CAUGHT_UP_WITHIN_SECONDS", 60.0)
 
     async def calls(http, runtime):
         free = threading.Event()
@@ -103,7 +103,7 @@ def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
         answers = await asyncio.gather(*patches)
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         number = runtime.galleries.get("lobby").gallery_id
-        return runtime.galleries.store.galleries.get(number).settings
+        return runtime.record.galleries.get(number).settings
 
     assert asked(calls) == GallerySettings(7, "off", "enrolled")
 
@@ -112,7 +112,7 @@ def test_two_changes_of_a_gallery_at_once_are_both_kept(asked):
 @pytest.mark.slow
 def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
     async def calls(http, runtime):
-        store, here = runtime.galleries.store, runtime.galleries.get("default").gallery_id
+        store, here = runtime.record, runtime.galleries.get("default").gallery_id
         problem = JobProblem(
             position=0,
             source=f"{begins}cmd|' /C calc'!A0.png",

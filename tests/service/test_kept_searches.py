@@ -56,7 +56,7 @@ async def ask(runtime, people) -> list[str]:
 def kept(runtime) -> list[bytes]:
     gallery = runtime.galleries.get("default")
     subject = runtime.calibrations.subject(gallery, "cosine")
-    return list(runtime.galleries.store.calibrations.searches(gallery.gallery_id, subject))
+    return list(runtime.record.calibrations.searches(gallery.gallery_id, subject))
 
 
 def version(runtime) -> str:

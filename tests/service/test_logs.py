@@ -22,7 +22,7 @@ BROKEN = """
 import asyncio
 import logging
 
-from service.gallery.galleries import Galleries
+from service.gallery.registry import GalleryRegistry
 from service.gallery import browse
 
 async def unawaited(*sent):
@@ -37,7 +37,7 @@ async def broken(*sent):
     except RuntimeError as error:
         raise ExceptionGroup(f"{sent[1:]}", [LookupError(sent[1:])]) from error
 
-Galleries.relabel = broken
+GalleryRegistry.relabel = broken
 browse.list_crops = broken
 """
 

@@ -129,7 +129,7 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
 
             def take_over():
                 redis_record.ask("HSET", f"gmn:job:{job.job_id}", "lease_until", 0)
-                return other.galleries.store.jobs.claim(other.worker, 60.0)
+                return other.record.jobs.claim(other.worker, 60.0)
 
             eventually(take_over)
             async with asyncio.timeout(WAITED):
@@ -171,7 +171,7 @@ def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkey
             async with _working(other, {"import": note}):
                 await _ended(other, next_one.job_id)
         assert held.job_id not in done
-        store = one.galleries.store
+        store = one.record
         await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", "{}"))
 
     asyncio.run(take_turns())
@@ -209,7 +209,6 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
 def test_of_two_fits_at_once_the_record_takes_one(runtimes):
     number = asyncio.run(runtimes[0].galleries.create("raced", GallerySettings())).gallery_id
     published = [
-        runtime.galleries.store.calibrations.publish(number, "cosine:a", "{}", 0)
-        for runtime in runtimes
+        runtime.record.calibrations.publish(number, "cosine:a", "{}", 0) for runtime in runtimes
     ]
     assert published == [True, False]

@@ -37,10 +37,10 @@ async def readyz(runtime: RuntimeDep) -> Ready:
     """Whether to send requests here: also while the record does not answer, as searches do."""
     _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
-    broken = [gallery.name for gallery in galleries if not gallery.in_step]
+    broken = [gallery.name for gallery in galleries if not gallery.consistent]
     if broken:
         raise HTTPException(
-            503, f"the index of {', '.join(broken)} fell behind the record; restart the service"
+            503, f"the index of {', '.join(broken)} is behind the record and is being read again"
         )
     return Ready(
         galleries={

@@ -11,7 +11,6 @@ from gmn_client.answers import QueryAnswer, SeparateAnswers
 from gmn_client.models import RefusedImage
 from model.crops.decode import CropProblem
 from service.errors import InvalidField
-from service.gallery.versions import wait_for_version
 from service.http.answers import JSON, answer_each
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
@@ -55,7 +54,7 @@ async def query_gallery(
     answer. By `crop_id` the crop itself is left out.
     """
     runtime, gallery, options = call.runtime, call.gallery.name, form.options()
-    await wait_for_version(runtime, gallery, form.min_version)
+    await runtime.galleries.wait_for_version(gallery, form.min_version)
     if form.crop_id is not None:
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")

@@ -11,9 +11,8 @@ import numpy as np
 
 from gmn_client.models import CalibrationState
 from service.engine.device import DeviceThread
-from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
-from service.gallery.versions import wait_for_version
+from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
 from service.search.confirm import Searched, confirmed
 from service.search.ranking import RankedRow, Ranking, RankingOptions
@@ -22,44 +21,37 @@ from tests.service.gallery.new_crops import EMBEDDER, new_crop
 TIMEOUT_SECONDS = 1.0
 
 
-class Learned:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.forgotten: list[str] = []
-        self.followed: list[str] = []
-
-    def forget(self, gallery: Gallery) -> None:
-        self.forgotten.append(gallery.name)
-
-    def follow(self, gallery: Gallery) -> None:
-        self.followed.append(gallery.name)
-
-
 class Replica:
     """Opens galleries on a Redis, as a process of the service does."""
 
     def __init__(self, url: str, *embedders: str) -> None:
-        self.learned = Learned()
+        # Of these galleries the calibration was read, in order.
+        self.calibrated: list[str] = []
         self.store = open_redis(url, timeout_seconds=TIMEOUT_SECONDS)
         self.device = DeviceThread()
         sizes = dict.fromkeys(embedders or (EMBEDDER,), 4)
-        self.galleries = Galleries(self.store, self.device, sizes)
-        self.galleries.load(self.learned)
+        self.galleries = GalleryRegistry(self.store, self.device, sizes, self._calibrate)
+        self.galleries.load()
 
     def close(self) -> None:
         self.galleries.close()
         self.device.close()
+        self.store.close()
+
+    def _calibrate(self, gallery: Gallery) -> None:
+        self.calibrated.append(gallery.name)
 
     def enroll(self, gallery: str, *numbers: int, identity: str = "a") -> list[str]:
         """Enrols crops; answers their ids."""
         crops = [new_crop(number, identity) for number in numbers]
-        landed = asyncio.run(self.galleries.enroll(gallery, EMBEDDER, crops)).landed
+        target = self.galleries.get(gallery)
+        landed = asyncio.run(self.galleries.enroll(target, EMBEDDER, crops)).landed
         return [one.crop_id for one in landed]
 
     def remove(self, gallery: str, crop_id: str) -> int:
         """Removes a crop; answers the version from which on it is gone."""
-        return asyncio.run(self.galleries.remove_crop(gallery, crop_id)).version
+        target = self.galleries.get(gallery)
+        return asyncio.run(self.galleries.remove_crop(target, crop_id)).version
 
     def shown(self, gallery: str) -> dict[str, str | None]:
         """Crops that a search finds now, with their identities."""
@@ -75,7 +67,7 @@ class Replica:
     async def query(self, gallery: str, min_version: int = 0) -> tuple[set[str], bool]:
         """Searches as the service does; answers the ids of what was found, and whether stale."""
         runtime: Any = SimpleNamespace(galleries=self.galleries)
-        await wait_for_version(runtime, gallery, min_version)
+        await self.galleries.wait_for_version(gallery, min_version)
         held = self.galleries.get(gallery)
 
         def search(options: RankingOptions) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.errors import RecordUnavailable, ServiceError, UnknownCrop, VersionNotReached
-from service.gallery.galleries import DEFAULT_GALLERY as HERE
+from service.gallery.registry import DEFAULT_GALLERY as HERE
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
 from tests.service.lagging_proxy import LaggingProxy
@@ -101,6 +101,14 @@ async def _until_answered(call):
             await asyncio.sleep(AGAIN_SECONDS)
 
 
+def _enroll(galleries, crop):
+    return galleries.enroll(galleries.get(HERE), EMBEDDER, [crop])
+
+
+def _remove(galleries, crop_id):
+    return galleries.remove_crop(galleries.get(HERE), crop_id)
+
+
 async def _write(history, replicas, until, numbers, chance):
     while time.monotonic() < until:
         number = next(numbers)
@@ -110,7 +118,7 @@ async def _write(history, replicas, until, numbers, chance):
         began = time.monotonic()
         life.enrolled = (began, float("inf"))
         enrolment = await _until_answered(
-            lambda crop=crop: chance.choice(replicas).galleries.enroll(HERE, EMBEDDER, [crop])
+            lambda crop=crop: _enroll(chance.choice(replicas).galleries, crop)
         )
         assert enrolment.landed[0].crop_id == life.crop_id
         life.enrolled = (began, time.monotonic())
@@ -123,7 +131,7 @@ async def _write(history, replicas, until, numbers, chance):
         # One that was removed by a request whose answer was lost is unknown.
         with contextlib.suppress(UnknownCrop):
             removal = await _until_answered(
-                lambda life=life: chance.choice(replicas).galleries.remove_crop(HERE, life.crop_id)
+                lambda life=life: _remove(chance.choice(replicas).galleries, life.crop_id)
             )
             life.removed_version = removal.version
         life.removed = (life.removed[0], time.monotonic())

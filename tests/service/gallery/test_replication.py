@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from service.errors import RecordUnavailable, UnknownGallery
-from service.gallery import follower
-from service.gallery.galleries import DEFAULT_GALLERY
+from service.gallery import replication
+from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.pulse import DEAD
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
@@ -42,8 +42,8 @@ def pair(opened):
     return opened(), opened()
 
 
-def _follower_silent_seconds(replica):
-    (stage,) = (one for one in replica.galleries.stages if one.name == "follower")
+def _replication_silent_seconds(replica):
+    (stage,) = (one for one in replica.galleries.stages if one.name == "replication")
     return stage.silent_seconds()
 
 
@@ -56,7 +56,7 @@ def test_what_one_process_does_the_other_shows(pair):
     first, second, third = one.enroll(HERE, 1, 2, 3)
     eventually(lambda: other.shown(HERE) == {first: "a", second: "a", third: "a"})
     version = other.remove(HERE, second)
-    asyncio.run(other.galleries.relabel(HERE, "a", "b"))
+    asyncio.run(other.galleries.relabel(other.galleries.get(HERE), "a", "b"))
     eventually(lambda: one.shown(HERE) == {first: "b", third: "b"})
     assert one.version(HERE) == version + 1
 
@@ -76,12 +76,12 @@ def test_galleries_come_change_and_go_elsewhere(pair):
     asyncio.run(one.galleries.create("lobby", GallerySettings()))
     assert asyncio.run(other.galleries.find("lobby")).name == "lobby"
     changes = {"retention_days": 30, "calibration": "off"}
-    asyncio.run(other.galleries.configure("lobby", changes))
+    lobby = other.galleries.get("lobby")
+    asyncio.run(other.galleries.configure(lobby, changes))
     eventually(lambda: _settings(one, "lobby") == GallerySettings(30, "off"))
-    assert "lobby" in one.learned.forgotten
-    asyncio.run(one.galleries.delete("lobby"))
+    asyncio.run(one.galleries.delete(one.galleries.get("lobby")))
     with pytest.raises(UnknownGallery, match="lobby"):
-        asyncio.run(other.galleries.enroll("lobby", EMBEDDER, [new_crop(1)]))
+        asyncio.run(other.galleries.enroll(lobby, EMBEDDER, [new_crop(1)]))
     eventually(lambda: all(gallery.name != "lobby" for gallery in other.galleries.all()))
     asyncio.run(other.galleries.create("lobby", GallerySettings(7)))
     eventually(lambda: "lobby" in [gallery.name for gallery in one.galleries.all()])
@@ -95,6 +95,7 @@ def test_a_restore_and_another_embedder_are_followed(opened):
     eventually(lambda: other.galleries.get(HERE).needs_reindex)
     with store.crops.archive(gallery.gallery_id) as archive:
         crops = list(archive.crops)
+    calibrated = foreign.calibrated.count(HERE)
     asyncio.run(
         one.galleries.replace(
             "restore",
@@ -104,7 +105,7 @@ def test_a_restore_and_another_embedder_are_followed(opened):
     )
     assert one.shown(HERE) == {kept: "a"}
     eventually(lambda: foreign.shown(HERE) == {kept: "a"})
-    assert HERE in foreign.learned.forgotten
+    assert foreign.calibrated.count(HERE) > calibrated
     store.staged.begin(gallery.gallery_id, OTHER_EMBEDDER)
     row = store.staged.missing(gallery.gallery_id, 0, 1)[0].row_id
     store.staged.add(gallery.gallery_id, [(row, np.ones(4, np.float32))])
@@ -120,9 +121,9 @@ def test_a_restore_and_another_embedder_are_followed(opened):
 def test_what_another_process_learnt_is_told(pair):
     one, other = pair
     number = one.galleries.get(HERE).gallery_id
-    told = len(other.learned.followed)
+    calibrated = len(other.calibrated)
     assert one.store.calibrations.publish(number, "mnet:a", "{}", 0)
-    eventually(lambda: len(other.learned.followed) > told)
+    eventually(lambda: len(other.calibrated) > calibrated)
 
 
 def test_a_process_that_begins_amid_writes_misses_none(opened):
@@ -222,7 +223,7 @@ def test_while_everything_is_read_again_searches_are_stale_and_writes_go_on(pair
     first = one.enroll(HERE, 1)[0]
     eventually(lambda: first in other.shown(HERE))
     gallery, label = other.galleries.get(HERE), _label(other, first)
-    monkeypatch.setattr(follower, "LONGEST_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(replication, "LONGEST_SILENCE_SECONDS", 0.2)
     read, go = other.store.crops.vectors, threading.Event()
 
     def read_slowly(number):
@@ -287,13 +288,13 @@ def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_process_that_follows_no_more_is_not_alive(opened, monkeypatch):
     replica = opened()
-    assert _follower_silent_seconds(replica) < 5.0
+    assert _replication_silent_seconds(replica) < 5.0
 
     def end(*_):
         raise SystemExit
 
     monkeypatch.setattr(replica.store.changes, "after", end)
-    eventually(lambda: _follower_silent_seconds(replica) == DEAD)
+    eventually(lambda: _replication_silent_seconds(replica) == DEAD)
 
 
 def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():
@@ -318,4 +319,4 @@ def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():
         eventually(lambda: one.galleries.record_state.state == "in_step")
         second = one.enroll(HERE, 3)[0]
         eventually(lambda: other.shown(HERE).keys() == {first, second})
-        assert max(map(_follower_silent_seconds, (one, other))) < 45.0
+        assert max(map(_replication_silent_seconds, (one, other))) < 45.0

@@ -1,0 +1,517 @@
+"""The galleries in memory: a write is committed, then published to the index, then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from gmn_client.answers import RecordState
+from service.engine.device import DeviceThread
+from service.errors import (
+    DamagedRecord,
+    DamagedRedisRecord,
+    GalleryConflict,
+    RecordUnavailable,
+    UnknownCrop,
+    UnknownGallery,
+    UnknownIdentity,
+    UnknownMerge,
+    VersionNotReached,
+)
+from service.gallery.gallery import Gallery
+from service.gallery.replication import Confirmation, Replication
+from service.ops.failpoints import failpoint
+from service.ops.pulse import Stage, WatchedPool
+from service.record.record import Record
+from service.record.records import (
+    CropFields,
+    CropLabel,
+    Enrolment,
+    GalleryRecord,
+    GallerySettings,
+    NewCrop,
+    Relabelling,
+    Removal,
+    RequestKey,
+    SettingsChanges,
+)
+from service.search.compactor import Compactor
+from service.search.device_rows import DeviceRows
+
+log = logging.getLogger(__name__)
+DEFAULT_GALLERY = "default"
+READ_THREADS = 2
+CAUGHT_UP_WITHIN_SECONDS = 2.0
+VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS, VERSION_RETRY_SECONDS = 2.0, 0.01, 1
+# After a gallery could not be read again.
+REREAD_PAUSE_SECONDS = 30.0
+ENROLL = "enroll"
+DELETE_CROP = "delete-crop"
+FORGET_IDENTITY = "forget-identity"
+DELETE_EXPIRED = "delete-expired"
+RELABEL = "relabel"
+CREATE_GALLERY = "create-gallery"
+CHANGE_GALLERY = "change-gallery"
+DELETE_GALLERY = "delete-gallery"
+Result = TypeVar("Result")
+Committed = TypeVar("Committed")
+Version = TypeVar("Version", bound=int | None)
+# Done once an index shows a change; its result is None, or the future of reading the gallery again.
+Published = Future[Any]
+
+
+class GalleryRegistry:
+    """Every gallery in memory, in step with the record.
+
+    Writes run one after another on one thread. On SQLite each commit is then applied to its index
+    on the device thread, in the order of the commits; on Redis `Replication` applies the changes of
+    every process, this one's too. A caller that is cancelled never leaves a commit unapplied.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        device: DeviceThread,
+        embedders: Mapping[str, int],
+        read_calibration: Callable[[Gallery], None],
+        device_rows: Callable[[int], DeviceRows] | None = None,
+    ) -> None:
+        """Holds no gallery yet.
+
+        Args:
+            record: of everything.
+            device: the thread that owns the indexes.
+            embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
+            read_calibration: reads a gallery's published calibration; it blocks.
+            device_rows: makes room on the networks' device for vectors of a size; None where they
+                stay in the host's memory.
+        """
+        self._record = record
+        self._device = device
+        self._embedders = embedders
+        self._read_calibration = read_calibration
+        self._compactor = Compactor(device, device_rows)
+        self._by_name: dict[str, Gallery] = {}
+        self._replication = (
+            Replication(record, record.changes, self, device) if record.changes else None
+        )
+        self._answers_within = self._replication.answers_within if self._replication else 0.0
+        self._writer = WatchedPool(1, "writer")
+        self._readers = WatchedPool(READ_THREADS, "reader")
+
+    def load(self) -> None:
+        """Reads every gallery into memory and creates `default` where it is missing; blocks."""
+        if all(one.name != DEFAULT_GALLERY for one in self._record.galleries.all()):
+            # Another process may begin at the same moment.
+            with contextlib.suppress(GalleryConflict):
+                self._create(DEFAULT_GALLERY, GallerySettings())
+        if self._replication is not None:
+            self._replication.start()
+            return
+        for one in self._record.galleries.all():
+            self._reread(one.gallery_id)
+
+    @property
+    def record_state(self) -> RecordState:
+        """How what is in memory stands to the record."""
+        return self._replication.state if self._replication else RecordState()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog."""
+        return (
+            Stage("record writer", self._writer.silent_seconds, self._answers_within),
+            Stage("record readers", self._readers.silent_seconds, self._answers_within),
+            *(self._replication.stages if self._replication else ()),
+            self._compactor.stage,
+        )
+
+    def get(self, name: str) -> Gallery:
+        """A gallery by its name.
+
+        Raises:
+            UnknownGallery: where there is none.
+        """
+        try:
+            return self._by_name[name]
+        except KeyError as error:
+            raise UnknownGallery(name) from error
+
+    def by_id(self, gallery_id: int) -> Gallery | None:
+        """A gallery by its number; None where it was deleted."""
+        held = (one for one in list(self._by_name.values()) if one.gallery_id == gallery_id)
+        return next(held, None)
+
+    def all(self) -> list[Gallery]:
+        """Every gallery, by name."""
+        return sorted(self._by_name.values(), key=lambda gallery: gallery.name)
+
+    async def find(self, name: str) -> Gallery:
+        """A gallery by its name, also one that another process has just created.
+
+        Raises:
+            UnknownGallery: where there is none.
+        """
+        if name not in self._by_name and self._replication is not None:
+            await self.catch_up()
+        return self.get(name)
+
+    async def catch_up(self) -> None:
+        """Waits a moment for what was committed before, by this process or others."""
+        with contextlib.suppress(RecordUnavailable, TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
+                if self._replication is not None:
+                    caught_up = await self.read(self._replication.caught_up)
+                else:
+                    # After the writes under way, whose changes are then on the device thread.
+                    caught_up = await self.write(self._device.submit, _nothing)
+                await asyncio.wrap_future(caught_up)
+
+    async def wait_for_version(self, name: str, version: int) -> None:
+        """Returns once a gallery shows a version or a later one.
+
+        Raises:
+            UnknownGallery: there is none of that name.
+            VersionNotReached: where it does not come within two seconds.
+        """
+        until = time.monotonic() + VERSION_WITHIN_SECONDS
+        while (shown := self.get(name).version) < version:
+            if time.monotonic() >= until:
+                raise VersionNotReached(name, shown, version, VERSION_RETRY_SECONDS)
+            await asyncio.sleep(VERSION_POLL_SECONDS)
+
+    async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
+        """Creates an empty gallery, bound to the newest loaded embedder."""
+
+        def publish(created: GalleryRecord) -> Published:
+            return self._device.submit(partial(self.put, Gallery(created, self._embedders)))
+
+        return await self._commit(
+            CREATE_GALLERY, name, partial(self._create, name, settings), publish
+        )
+
+    async def configure(self, gallery: Gallery, changes: SettingsChanges) -> None:
+        """Changes the given settings of a gallery."""
+
+        def publish(settings: GallerySettings) -> Published:
+            return self._device.submit(partial(setattr, gallery, "settings", settings))
+
+        write = partial(self._record.galleries.change, gallery.gallery_id, changes)
+        await self._commit(CHANGE_GALLERY, gallery.name, write, publish)
+
+    async def delete(self, gallery: Gallery) -> int:
+        """Deletes a gallery and what is in it; answers how many crops that were."""
+        if gallery.name == DEFAULT_GALLERY:
+            raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
+
+        def publish(_: int) -> Published:
+            return self._device.submit(partial(self.drop, gallery.gallery_id))
+
+        write = partial(self._record.galleries.delete, gallery.gallery_id)
+        return await self._commit(DELETE_GALLERY, gallery.name, write, publish)
+
+    async def enroll(
+        self,
+        gallery: Gallery,
+        embedder: str,
+        crops: Sequence[NewCrop],
+        request: RequestKey | None = None,
+    ) -> Enrolment:
+        """Stores crops; once this returns they survive a power cut and every search finds them."""
+
+        def publish(done: Enrolment) -> Published:
+            return self._change(gallery, partial(gallery.add, done.added, done.version, embedder))
+
+        write = partial(self._record.crops.enroll, gallery.gallery_id, embedder, crops, request)
+        return await self._commit(ENROLL, gallery.name, write, publish)
+
+    async def remove_crop(self, gallery: Gallery, crop_id: str) -> Removal:
+        """Deletes a crop; once this returns no search finds it, now or after a restart."""
+        write = partial(self._record.crops.remove, gallery.gallery_id, [crop_id])
+        removal = await self._remove(DELETE_CROP, gallery, write)
+        if removal is None:
+            raise UnknownCrop(gallery.name, crop_id)
+        return removal
+
+    async def remove_identity(self, gallery: Gallery, identity: str) -> Removal:
+        """Deletes every crop of an identity; raises `UnknownIdentity` where there is none."""
+        write = partial(self._record.crops.remove_identity, gallery.gallery_id, identity)
+        removal = await self._remove(FORGET_IDENTITY, gallery, write)
+        if removal is None:
+            raise UnknownIdentity(gallery.name, identity)
+        return removal
+
+    async def remove_older(self, gallery: Gallery, than: datetime, limit: int) -> int:
+        """Deletes up to `limit` crops from before a moment; answers how many those were."""
+
+        def write() -> Removal | None:
+            since = gallery.settings.retention_from
+            return self._record.crops.remove_older(gallery.gallery_id, than, limit, since)
+
+        removal = await self._remove(DELETE_EXPIRED, gallery, write)
+        return len(removal.row_ids) if removal else 0
+
+    async def relabel(self, gallery: Gallery, identity: str, new: str) -> Relabelling:
+        """Renames an identity, or merges it into another; raises `UnknownIdentity`."""
+        write = partial(self._record.crops.relabel, gallery.gallery_id, identity, new)
+        relabelling = await self._relabel(gallery, write)
+        if relabelling is None:
+            raise UnknownIdentity(gallery.name, identity)
+        return relabelling
+
+    async def change_crop(self, gallery: Gallery, crop_id: str, fields: CropFields) -> Relabelling:
+        """Changes what is known of a crop; raises `UnknownCrop` where it is not there."""
+        write = partial(self._record.crops.change, gallery.gallery_id, crop_id, fields)
+        relabelling = await self._relabel(gallery, write)
+        if relabelling is None:
+            raise UnknownCrop(gallery.name, crop_id)
+        return relabelling
+
+    async def undo_merge(self, gallery: Gallery, merge_id: str) -> tuple[str, Relabelling]:
+        """Undoes a merge; answers the former identity too, and raises `UnknownMerge`."""
+
+        def publish(undone: tuple[str, Relabelling] | None) -> Published | None:
+            if undone is None:
+                return None
+            _, done = undone
+            return self._change(gallery, partial(gallery.relabel, done.labels, done.version))
+
+        write = partial(self._record.merges.undo, gallery.gallery_id, merge_id)
+        undone = await self._commit(RELABEL, gallery.name, write, publish)
+        if undone is None:
+            raise UnknownMerge(gallery.name, merge_id)
+        return undone
+
+    async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
+        """Commits what replaces every vector, and returns once searches see the new ones.
+
+        They see the old ones until then.
+
+        Args:
+            steps: where it can be made to fail.
+            gallery: what is replaced.
+            write: commits it and answers the gallery's version, or None where nothing was changed;
+                on the writer thread.
+
+        Raises:
+            UnknownGallery: where it was deleted before its turn came.
+        """
+
+        def publish(version: Version) -> None:
+            # Still on the writer thread: nothing is written until it is read.
+            if version is not None:
+                self._reread(gallery.gallery_id)
+
+        return await self._commit(steps, gallery.name, write, publish)
+
+    async def write(self, call: Callable[..., Result], *args: Any) -> Result:
+        """Runs a call on the writer thread, after those that came before.
+
+        Raises:
+            RecordUnavailable: where the record is known not to answer.
+        """
+        return await self._run(self._writer, call, *args)
+
+    async def read(self, call: Callable[..., Result], *args: Any) -> Result:
+        """Runs a call on a reader thread; raises `RecordUnavailable` as `write` does."""
+        return await self._run(self._readers, call, *args)
+
+    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+        """Reads the entries of crops that a search found, and which of them were deleted.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        try:
+            if self._replication is not None:
+                return await self._replication.confirm(gallery, crops)
+            rows = [crop.row_id for crop in crops]
+            known = await self.read(self._record.crops.by_row, gallery.gallery_id, rows)
+            return Confirmation(crops=known)
+        except (DamagedRecord, DamagedRedisRecord) as damage:
+            log.error("the entries of a search's results cannot be read: %s", damage.detail)
+            return Confirmation(stale=True)
+
+    def read_gallery(self, gallery_id: int) -> Gallery | None:
+        """Reads a gallery with its calibration into an index of its own; blocks.
+
+        It shows the record's version at least. What is written meanwhile may be in it.
+
+        Returns:
+            None where it was deleted.
+        """
+        record = self._record.galleries.get(gallery_id)
+        while record is not None:
+            gallery = Gallery(record, self._embedders)
+            if not gallery.needs_reindex:
+                gallery.index.add(self._record.crops.vectors(gallery_id))
+            now = self._record.galleries.get(gallery_id)
+            # Vectors of two embedders must not come together in one index.
+            if now is not None and gallery.can_go_on_as(now):
+                gallery.follow_record(now)
+                self.refresh_calibration(gallery)
+                return gallery
+            record = now
+        return None
+
+    def put(self, gallery: Gallery) -> None:
+        """Makes a gallery that was read the one that is searched; on the device thread."""
+        held = self.by_id(gallery.gallery_id)
+        if held is not None and held.name == gallery.name:
+            held.replace(gallery)
+        else:
+            self.drop(gallery.gallery_id)
+            held = self._by_name[gallery.name] = gallery
+        self.schedule_compaction(held)
+
+    def drop(self, gallery_id: int) -> None:
+        """Forgets a gallery that was deleted; on the device thread."""
+        gallery = self.by_id(gallery_id)
+        if gallery is not None:
+            del self._by_name[gallery.name]
+
+    def schedule_compaction(self, gallery: Gallery) -> None:
+        """Does for an index what its last change calls for; on the device thread, and quick."""
+        if not gallery.needs_reindex:
+            self._compactor.consider(gallery.index)
+
+    def refresh_calibration(self, gallery: Gallery) -> None:
+        """Reads a gallery's published calibration; verdicts go on by the old one on failure."""
+        try:
+            self._read_calibration(gallery)
+        except RecordUnavailable:
+            raise
+        except Exception:
+            log.exception("the calibration of gallery %s cannot be read", gallery.name)
+
+    def close(self) -> None:
+        """Finishes the writes under way."""
+        self._compactor.close()
+        self._writer.shutdown()
+        self._readers.shutdown()
+        if self._replication is not None:
+            self._replication.close()
+        self._by_name.clear()
+
+    async def _remove(
+        self, steps: str, gallery: Gallery, write: Callable[[], Removal | None]
+    ) -> Removal | None:
+        def publish(done: Removal | None) -> Published | None:
+            if done is None:
+                return None
+            return self._change(gallery, partial(gallery.remove, done.row_ids, done.version))
+
+        return await self._commit(steps, gallery.name, write, publish)
+
+    async def _relabel(
+        self, gallery: Gallery, write: Callable[[], Relabelling | None]
+    ) -> Relabelling | None:
+        def publish(done: Relabelling | None) -> Published | None:
+            if done is None:
+                return None
+            return self._change(gallery, partial(gallery.relabel, done.labels, done.version))
+
+        return await self._commit(RELABEL, gallery.name, write, publish)
+
+    async def _commit(
+        self,
+        steps: str,
+        name: str,
+        write: Callable[[], Committed],
+        publish: Callable[[Committed], Published | None],
+    ) -> Committed:
+        """Commits a change, and returns once the indexes show it.
+
+        Args:
+            steps: where it can be made to fail.
+            name: of the gallery.
+            write: commits it; on the writer thread.
+            publish: begins to apply it, where replication does not; on the writer thread too.
+
+        Raises:
+            UnknownGallery: the gallery was deleted before.
+            RecordUnavailable: the record does not answer; it may have happened or not.
+        """
+
+        def commit() -> tuple[Committed, Published | None]:
+            failpoint(f"{steps}.before-commit")
+            committed = write()
+            failpoint(f"{steps}.committed")
+            if self._replication is not None:
+                return committed, self._replication.caught_up()
+            return committed, publish(committed)
+
+        try:
+            committed, published = await self.write(commit)
+        except UnknownGallery as error:
+            # The record knows it by its number.
+            raise UnknownGallery(name) from error
+        if published is not None:
+            # Shielded: a change that is committed is applied, whatever becomes of its request.
+            showing = asyncio.shield(asyncio.wrap_future(published))
+            rereading = await (self._replication.wait(showing) if self._replication else showing)
+            if rereading is not None:
+                await asyncio.shield(asyncio.wrap_future(rereading))
+        failpoint(f"{steps}.shown")
+        return committed
+
+    def _change(self, gallery: Gallery, change: Callable[[], None]) -> Published:
+        """Changes an index on the device thread; one that cannot be is read again."""
+
+        def apply() -> Future[None] | None:
+            try:
+                change()
+            except Exception:
+                gallery.consistent = False
+                log.exception("gallery %s is read again after a failed change", gallery.name)
+                return self._writer.submit(self._reread, gallery.gallery_id)
+            self.schedule_compaction(gallery)
+            return None
+
+        return self._device.submit(apply)
+
+    def _reread(self, gallery_id: int) -> None:
+        """Reads a gallery and switches to it; on the writer thread, which waits for that."""
+        try:
+            read = self.read_gallery(gallery_id)
+            change = partial(self.drop, gallery_id) if read is None else partial(self.put, read)
+            self._device.submit(change).result()
+        except Exception:
+            gallery = self.by_id(gallery_id)
+            if gallery is not None:
+                gallery.consistent = False
+                log.exception("gallery %s could not be read again", gallery.name)
+                self._reread_later(gallery_id)
+            raise
+
+    def _reread_later(self, gallery_id: int) -> None:
+        def reread() -> None:
+            # A service that is stopping reads none.
+            with contextlib.suppress(RuntimeError):
+                self._writer.submit(self._reread, gallery_id)
+
+        timer = threading.Timer(REREAD_PAUSE_SECONDS, reread)
+        timer.daemon = True
+        timer.start()
+
+    async def _run(self, pool: WatchedPool, call: Callable[..., Result], *args: Any) -> Result:
+        loop = asyncio.get_running_loop()
+        if self._replication is None:
+            return await loop.run_in_executor(pool, call, *args)
+        self._replication.require_record()
+        return await self._replication.wait(loop.run_in_executor(pool, call, *args))
+
+    def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
+        return self._record.galleries.create(name, next(iter(self._embedders)), settings)
+
+
+def _nothing() -> None:
+    """Waits for its turn."""

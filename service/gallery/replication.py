@@ -1,0 +1,471 @@
+"""Replication: galleries in memory follow a record in Redis that several processes write.
+
+One thread reads the record's change stream and applies it to the galleries, this process's own
+writes included. A gallery's version is therefore never ahead of what its index shows. Every change
+is applied on the device thread, in the order of the record; applying one twice does no more than
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from gmn_client.answers import RecordState
+from service.engine.device import DeviceThread
+from service.errors import RecordUnavailable, ServiceStopping, UnknownGallery
+from service.gallery.gallery import Gallery
+from service.ops.failpoints import failpoint
+from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
+from service.record.changes import Change, ChangesLost
+from service.record.engine import ChangeStream
+from service.record.record import Record
+from service.record.records import CropLabel, GalleryRecord, IndexedCrop, StoredCrop
+
+if TYPE_CHECKING:
+    from service.gallery.registry import GalleryRegistry
+
+log = logging.getLogger(__name__)
+CHANGES_PER_READ = 256
+# The vectors of a batch of changes are held at once.
+ROWS_PER_BATCH = 1000
+OF_NO_GALLERY = ("jobs", "keys")
+WAIT_SECONDS = 0.5
+# A client gives up later, and asks again; a request that waits fails earlier.
+LONGEST_SILENCE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+# Reading everything again and again costs more than a read that was refused.
+LONGEST_REST_SECONDS = 60.0
+# For how long a committed write waits to be shown by a record that does not answer.
+WRITE_PATIENCE_SECONDS = 5.0
+# For how long a call that is under way waits for a record that does not answer.
+CALL_PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.5
+CLOSING_SECONDS = 5.0
+# After less its client gives Redis up: three tries of five seconds each, and pauses.
+REDIS_SECONDS = 45.0
+RETRY_AFTER_SECONDS = 2
+# Searches ask beside all other reads, and go on without the record where that takes long.
+CONFIRM_THREADS, CONFIRMED_WITHIN_SECONDS = 4, 1.0
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The record's view of crops that a search found.
+
+    Attributes:
+        gone: row ids of those that were deleted.
+        stale: the record could not be asked, or the search saw a gallery that was replaced since.
+        crops: the entries of those that are there, by row id.
+    """
+
+    gone: frozenset[int] = frozenset()
+    stale: bool = False
+    crops: Mapping[int, StoredCrop] = field(default_factory=dict)
+
+
+class SequenceBarrier:
+    """Futures that are done once a change of the stream is shown; used from any thread."""
+
+    def __init__(self) -> None:
+        self.shown = 0
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[int, int, Future[None]]] = []
+        self._numbers = itertools.count()
+
+    def wait_for(self, sequence: int) -> Future[None]:
+        """Done once a change is shown."""
+        future: Future[None] = Future()
+        with self._lock:
+            if sequence > self.shown:
+                heapq.heappush(self._waiting, (sequence, next(self._numbers), future))
+                return future
+        future.set_result(None)
+        return future
+
+    def advance(self, sequence: int) -> None:
+        """A change is shown, and all before it; an older one after the record was replaced."""
+        ready = []
+        with self._lock:
+            self.shown = sequence
+            while self._waiting and self._waiting[0][0] <= sequence:
+                ready.append(heapq.heappop(self._waiting)[2])
+        for future in ready:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+    def abort(self, error: Exception) -> None:
+        """Ends all waiting with an error."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for _, _, future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+
+class Replication:
+    """Keeps the galleries of a registry in step with a record that several processes share.
+
+    Its thread outlives every failure: it tries again after a pause, and reads everything again
+    where changes may have been missed.
+    """
+
+    answers_within = REDIS_SECONDS
+
+    def __init__(
+        self,
+        record: Record,
+        stream: ChangeStream,
+        registry: GalleryRegistry,
+        device: DeviceThread,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            record: of everything.
+            stream: its changes.
+            registry: the galleries in memory, which this alone changes.
+            device: the thread that owns the indexes.
+        """
+        self._record = record
+        self._stream = stream
+        self._registry = registry
+        self._device = device
+        self._barrier = SequenceBarrier()
+        self._confirmers = WatchedPool(CONFIRM_THREADS, "confirmer")
+        self._closing = threading.Event()
+        self._loaded: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+        self._epoch: str | None = None
+        self._server: str | None = None
+        self._newest = 0
+        self._down_since: float | None = None
+        self._why_down = "it does not answer"
+        self._asked_at: float | None = None
+        self._lost = True
+        self._another_record = False
+        self._in_step_at = time.monotonic()
+        self._pulse = Pulse()
+
+    @property
+    def state(self) -> RecordState:
+        """How the indexes stand to the record."""
+        lag = max(0, self._newest - self._barrier.shown)
+        silent = self._silent_since is not None
+        if not silent and not self._lost and lag == 0:
+            return RecordState()
+        behind = time.monotonic() - self._in_step_at
+        if silent:
+            return RecordState(state="unreachable", lag=lag, lag_seconds=behind)
+        return RecordState(
+            state="reading_again" if self._lost else "catching_up", lag=lag, lag_seconds=behind
+        )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its threads, for the watchdog; the first ends only by a bug or with the service."""
+        return (
+            Stage("replication", self._silent_seconds, REDIS_SECONDS),
+            Stage("record confirmers", self._confirmers.silent_seconds, REDIS_SECONDS),
+        )
+
+    def start(self) -> None:
+        """Reads every gallery into memory and catches up with what happened meanwhile; blocks."""
+        self._thread = threading.Thread(target=self._run, name="replication", daemon=True)
+        self._thread.start()
+        self._loaded.result()
+
+    def caught_up(self) -> Future[None]:
+        """Done once the indexes show the newest change; blocks for one answer of the record.
+
+        Raises:
+            RecordUnavailable: it does not answer.
+        """
+        return self._barrier.wait_for(self._stream.last())
+
+    def require_record(self, patience_seconds: float = 0.0) -> None:
+        """Raises `RecordUnavailable` where the record has not answered for longer than that."""
+        since = self._silent_since
+        if since is not None and time.monotonic() - since >= patience_seconds:
+            raise RecordUnavailable(self._why_down, RETRY_AFTER_SECONDS)
+        if self._another_record:
+            raise RecordUnavailable(
+                "it was replaced by another one, which is being read", RETRY_AFTER_SECONDS
+            )
+
+    async def wait(self, asked: asyncio.Future[Result]) -> Result:
+        """Waits for a call, but not for a record that has stopped answering.
+
+        A call that nothing waits for any more is cancelled, unless it has begun.
+
+        Raises:
+            RecordUnavailable: the record does not answer.
+        """
+        try:
+            while not (await asyncio.wait({asked}, timeout=POLL_SECONDS))[0]:
+                self.require_record(CALL_PATIENCE_SECONDS)
+        except BaseException:
+            asked.cancel()
+            raise
+        return asked.result()
+
+    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+        """Asks whether crops that a search found are still there, and for their entries.
+
+        Where the record does not answer in time the search is answered from memory.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        state = self.state
+        if not state.up:
+            return Confirmation(stale=True)
+        if not crops:
+            return Confirmation(stale=state.stale)
+        asking = asyncio.get_running_loop().run_in_executor(
+            self._confirmers, self._confirm, gallery, crops
+        )
+        try:
+            found = await asyncio.wait_for(asking, CONFIRMED_WITHIN_SECONDS)
+        except (RecordUnavailable, TimeoutError):
+            self._mark_unreachable("it did not answer in time")
+            return Confirmation(stale=True)
+        return replace(found, stale=found.stale or state.stale)
+
+    def close(self) -> None:
+        """Ends the thread; one that waits for an answer is left to itself after a while."""
+        self._closing.set()
+        self._confirmers.shutdown()
+        self._barrier.abort(ServiceStopping("the service is shutting down; send it again later"))
+        if self._thread is not None:
+            self._thread.join(CLOSING_SECONDS)
+
+    def _confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
+        record, number = self._record, gallery.gallery_id
+        present = record.crops.by_row(number, [crop.row_id for crop in crops])
+        missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
+        if not missing:
+            return Confirmation(crops=present)
+        if record.galleries.get(number) is None:
+            raise UnknownGallery(gallery.name)
+        # After a restore crops have other rows: those were not deleted, and are shown until the
+        # restored gallery is.
+        removed = record.crops.removed_among(number, list(missing))
+        gone = frozenset(missing[crop_id] for crop_id in removed)
+        return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
+
+    def _silent_seconds(self) -> float:
+        if self._thread is None or not self._thread.is_alive():
+            return DEAD
+        return self._pulse.silent_seconds()
+
+    def _run(self) -> None:
+        with self._pulse.working():
+            pause = FIRST_PAUSE_SECONDS
+            while not self._closing.is_set():
+                try:
+                    beat()
+                    if self._lost:
+                        self._read_everything()
+                    self._follow()
+                    pause = FIRST_PAUSE_SECONDS
+                except ServiceStopping:
+                    return
+                except RecordUnavailable as problem:
+                    self._mark_unreachable(problem.why)
+                    if time.monotonic() - self._in_step_at > WRITE_PATIENCE_SECONDS:
+                        self._barrier.abort(problem)
+                    pause = self._rest(pause, LONGEST_PAUSE_SECONDS)
+                except ChangesLost as lost:
+                    log.warning("the record's changes cannot be followed: %s", lost.detail)
+                    self._lost = True
+                    pause = self._rest(pause, LONGEST_PAUSE_SECONDS)
+                except Exception as error:
+                    if not self._loaded.done():
+                        # Nothing is served yet: the start fails.
+                        self._loaded.set_exception(error)
+                        return
+                    log.exception("changes could not be applied; everything is read again")
+                    self._lost = True
+                    pause = self._rest(pause, LONGEST_REST_SECONDS)
+
+    def _follow(self) -> None:
+        """Reads new changes, waiting a little for one, and applies them."""
+        found = self._read_changes()
+        self._mark_reachable(found[-1].sequence if found else self._barrier.shown)
+        for batch in _batches(found):
+            self._apply(batch)
+            if not self._loaded.done():
+                failpoint("replica.replayed")
+            failpoint("follower.changes-applied")
+            self._barrier.advance(batch[-1].sequence)
+        if len(found) < CHANGES_PER_READ:
+            self._in_step_at = time.monotonic()
+            if not self._loaded.done():
+                self._loaded.set_result(None)
+        else:
+            self._newest = max(self._newest, self._stream.last())
+
+    def _read_changes(self) -> list[Change]:
+        wait = WAIT_SECONDS if self._loaded.done() else 0.0
+        self._asked_at = time.monotonic()
+        try:
+            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, wait)
+            # Asked afterwards: the changes were then answered by this process or an earlier one.
+            server = self._stream.server()
+        finally:
+            self._asked_at = None
+        if server != self._server:
+            raise ChangesLost(
+                "another process of the record's server answers, which may hold an older copy"
+            )
+        return found
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        """Reads what changes need from the record, and applies them on the device thread."""
+        by_gallery: dict[int, list[Change]] = {}
+        for change in changes:
+            if change.kind not in OF_NO_GALLERY:
+                by_gallery.setdefault(change.gallery_id, []).append(change)
+        steps = [self._step(gallery_id, own) for gallery_id, own in by_gallery.items()]
+        failpoint("follower.changes-read")
+        if steps:
+            self._device.submit(lambda: [step() for step in steps]).result()
+
+    def _step(self, gallery_id: int, changes: Sequence[Change]) -> Callable[[], None]:
+        """Reads what the changes of one gallery need; answers what applies them."""
+        gallery = self._registry.by_id(gallery_id)
+        if gallery is not None and all(change.kind != "replaced" for change in changes):
+            crops: list[IndexedCrop] = []
+            rows = [
+                row
+                for change in changes
+                if change.kind in ("added", "relabelled")
+                for row in change.row_ids
+            ]
+            if rows and not gallery.needs_reindex:
+                crops = self._record.crops.indexed(gallery_id, rows)
+            now = self._record.galleries.get(gallery_id)
+            if now is not None and gallery.can_go_on_as(now, vectors=bool(crops)):
+                if any(change.kind == "calibration" for change in changes):
+                    self._registry.refresh_calibration(gallery)
+                known = {crop.label.row_id: crop for crop in crops}
+                return partial(self._change, gallery, changes, known, now)
+        return self._read_whole(gallery_id)
+
+    def _read_whole(self, gallery_id: int) -> Callable[[], None]:
+        read = self._registry.read_gallery(gallery_id)
+        if read is None:
+            return partial(self._registry.drop, gallery_id)
+        return partial(self._registry.put, read)
+
+    def _change(
+        self,
+        gallery: Gallery,
+        changes: Sequence[Change],
+        known: Mapping[int, IndexedCrop],
+        now: GalleryRecord,
+    ) -> None:
+        """Applies changes to a gallery; on the device thread.
+
+        Args:
+            gallery: it can go on as `now`.
+            changes: in order.
+            known: by row id, the crops that were added and renamed and are still there.
+            now: the gallery's record, read after them.
+
+        Raises:
+            IndexMismatch: the index is not what the changes came after.
+        """
+        for change in changes:
+            crops = [known[row] for row in change.row_ids if row in known]
+            if change.kind == "removed" and not gallery.needs_reindex:
+                gallery.remove(change.row_ids, change.version)
+            elif change.kind == "relabelled":
+                gallery.relabel([crop.label for crop in crops], change.version)
+            else:
+                gallery.add(crops, change.version, now.embedding_fingerprint)
+        gallery.follow_record(now)
+        self._registry.schedule_compaction(gallery)
+
+    def _read_everything(self) -> None:
+        """Reads every gallery beside the one that is searched, and switches to it."""
+        if self._epoch is not None and self._stream.last() == 0:
+            raise RecordUnavailable(
+                "it is empty; put its data back, or restart the service to begin with nothing",
+                RETRY_AFTER_SECONDS,
+            )
+        # Until it is read, nothing is written to what may be another record with the same numbers.
+        self._another_record = self._epoch is not None
+        epoch, server = self._stream.epoch(), self._stream.server()
+        self._another_record = self._epoch not in (None, epoch)
+        noted, known = self._stream.last(), self._newest
+        self._mark_reachable(noted)
+        failpoint("replica.noted")
+        there = [one.gallery_id for one in self._record.galleries.all()]
+        gone = {gallery.gallery_id for gallery in self._registry.all()} - set(there)
+        # One after another, so that one at a time is twice in memory.
+        for gallery_id in [*there, *gone]:
+            self._device.submit(self._read_whole(gallery_id)).result()
+        failpoint("replica.scanned")
+        if self._stream.server() != server:
+            raise ChangesLost("the record's server was restarted while everything was read")
+        if self._another_record or noted < known:
+            # What was waited for may never come.
+            self._barrier.abort(
+                RecordUnavailable("it was replaced by another one", RETRY_AFTER_SECONDS)
+            )
+        self._epoch, self._server, self._newest = epoch, server, noted
+        self._barrier.advance(noted)
+        self._lost = self._another_record = False
+
+    @property
+    def _silent_since(self) -> float | None:
+        """When the record stopped answering; None where it answers."""
+        if self._down_since is not None:
+            return self._down_since
+        asked = self._asked_at
+        if asked is None or time.monotonic() - asked < WAIT_SECONDS + LONGEST_SILENCE_SECONDS:
+            return None
+        return asked + WAIT_SECONDS
+
+    def _mark_reachable(self, newest: int) -> None:
+        if self._down_since is not None:
+            log.warning("the record answers again")
+        self._down_since = None
+        self._newest = max(self._newest, newest)
+
+    def _mark_unreachable(self, why: str) -> None:
+        if self._down_since is None:
+            log.warning("searches go on without the record: %s", why)
+            self._down_since = time.monotonic()
+        self._why_down = why
+
+    def _rest(self, seconds: float, longest: float) -> float:
+        """Waits before the next try; answers for how long to wait after it."""
+        with self._pulse.resting():
+            self._closing.wait(min(seconds, longest))
+        return min(2 * seconds, longest)
+
+
+def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """Runs of changes of a bounded number of crops."""
+    batch: list[Change] = []
+    rows = 0
+    for change in changes:
+        if batch and rows + len(change.row_ids) > ROWS_PER_BATCH:
+            yield batch
+            batch, rows = [], 0
+        batch.append(change)
+        rows += len(change.row_ids)
+    if batch:
+        yield batch

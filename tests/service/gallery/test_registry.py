@@ -1,0 +1,134 @@
+"""A record of one process: a change is applied by the process that commits it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+
+from service.engine.device import DeviceThread
+from service.gallery import registry
+from service.gallery.gallery import Gallery
+from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
+from service.record.record import open_sqlite
+from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
+from tests.waiting import eventually
+
+WAITED = 20
+
+
+@pytest.fixture
+def device():
+    with contextlib.closing(DeviceThread()) as running:
+        yield running
+
+
+@pytest.fixture
+def record(tmp_path):
+    with contextlib.closing(open_sqlite(tmp_path / "record")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def galleries(device, record):
+    # A new gallery is bound to the first.
+    embedders = {EMBEDDER: 4, OTHER_EMBEDDER: 4}
+    held = GalleryRegistry(record, device, embedders, lambda _: None)
+    held.load()
+    with contextlib.closing(held):
+        yield held
+
+
+def _found(galleries, device):
+    def look():
+        index = galleries.get(DEFAULT_GALLERY).index
+        rows = index.search(np.ones((1, 4), np.float32), 100).rows
+        return {index.table.label(int(row)).crop_id for row in rows}
+
+    return device.submit(look).result()
+
+
+def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(
+    galleries, record, device
+):
+    gallery = galleries.get(DEFAULT_GALLERY)
+
+    async def race() -> str:
+        busy = threading.Event()
+        device.submit(lambda: busy.wait(WAITED))
+        enrolling = asyncio.ensure_future(galleries.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)]))
+        async with asyncio.timeout(WAITED):
+            while (await galleries.read(record.galleries.get, gallery.gallery_id)).crops == 0:
+                await asyncio.sleep(0.01)
+            catching_up = asyncio.ensure_future(galleries.catch_up())
+            await asyncio.sleep(0.1)
+            assert gallery.embedder == EMBEDDER
+            busy.set()
+            await catching_up
+            shown = gallery.embedder
+            await enrolling
+        return shown
+
+    assert asyncio.run(race()) == OTHER_EMBEDDER
+
+
+def test_a_change_that_cannot_be_applied_is_read_from_the_record(galleries, device, monkeypatch):
+    gallery = galleries.get(DEFAULT_GALLERY)
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Gallery, "add", fail)
+        landed = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(1)])).landed
+    assert _found(galleries, device) == {landed[0].crop_id}
+    assert (gallery.consistent, gallery.version) == (True, 1)
+    second = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(2)])).landed
+    assert _found(galleries, device) == {landed[0].crop_id, second[0].crop_id}
+
+
+def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
+    galleries, record, device, monkeypatch
+):
+    gallery = galleries.get(DEFAULT_GALLERY)
+    monkeypatch.setattr(registry, "REREAD_PAUSE_SECONDS", 0.05)
+    fails = iter([True, True])
+    read = record.crops.vectors
+
+    def read_at_last(number):
+        if next(fails, False):
+            raise MemoryError
+        return read(number)
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Gallery, "remove", fail)
+        crop_id = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(1)])).landed[0].crop_id
+        monkeypatch.setattr(record.crops, "vectors", read_at_last)
+        with pytest.raises(MemoryError):
+            asyncio.run(galleries.remove_crop(gallery, crop_id))
+        assert not gallery.consistent
+        eventually(lambda: gallery.consistent)
+    assert _found(galleries, device) == set()
+
+
+def test_a_cancelled_enrolment_that_is_committed_is_shown(galleries, record, device):
+    gallery = galleries.get(DEFAULT_GALLERY)
+
+    async def cancel() -> None:
+        busy = threading.Event()
+        device.submit(lambda: busy.wait(WAITED))
+        enrolling = asyncio.ensure_future(galleries.enroll(gallery, EMBEDDER, [new_crop(1)]))
+        while (await galleries.read(record.galleries.get, gallery.gallery_id)).crops == 0:
+            await asyncio.sleep(0.01)
+        enrolling.cancel()
+        await asyncio.gather(enrolling, return_exceptions=True)
+        busy.set()
+
+    asyncio.run(cancel())
+    eventually(lambda: len(_found(galleries, device)) == 1)
