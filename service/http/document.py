@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document: errors, links, files, and the first examples of form fields."""
+"""Completes the OpenAPI document: errors, files, and the first examples of form fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gmn_client.models import Problem
-from service.http.links import link_calls
 
 EXAMPLES = Path(__file__).with_name("examples.json")
 FILE = {"type": "string", "format": "binary"}
@@ -44,7 +43,6 @@ def complete_document(document: dict[str, Any]) -> None:
                 call["requestBody"]["required"] = (path, method) != WITHOUT_A_BODY
                 (content,) = call["requestBody"]["content"].values()
                 _complete_form(schemas[content["schema"]["$ref"].rpartition("/")[2]])
-    link_calls(document)
 
 
 def _complete_form(form: dict[str, Any]) -> None:
