@@ -6,7 +6,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from service.errors import NeedsReindex, UnknownGallery
-from service.record.records import CropLabel, GalleryRecord, GallerySettings, IndexedCrop
+from service.record.records import (
+    GalleryRecord,
+    GallerySettings,
+    IndexedCrop,
+    Relabelling,
+    Removal,
+)
 from service.search.index import GalleryIndex
 
 
@@ -121,22 +127,22 @@ class Gallery:
             self.crops = table.live
         self.version = max(self.version, version)
 
-    def remove(self, row_ids: Sequence[int], version: int) -> None:
+    def remove(self, removal: Removal) -> None:
         """Makes crops unfindable; unknown ones are no error."""
         if self._index is None:
-            self.crops -= len(row_ids)
+            self.crops -= len(removal.row_ids)
         else:
-            self._index.remove(row_ids)
+            self._index.remove(removal.row_ids)
             self.crops = self._index.table.live
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
-        self.version = max(self.version, version)
+        self.version = max(self.version, removal.version)
 
-    def relabel(self, labels: Sequence[CropLabel], version: int) -> None:
+    def relabel(self, relabelling: Relabelling) -> None:
         """Shows crops with other labels; unknown ones are no error."""
         if self._index is not None:
-            self._index.table.relabel(labels)
-        self.version = max(self.version, version)
+            self._index.table.relabel(relabelling.labels)
+        self.version = max(self.version, relabelling.version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
         """Whose features are compared with a record's vectors; an empty one takes the newest."""

@@ -226,17 +226,17 @@ class GalleryRegistry:
         request: RequestKey | None = None,
     ) -> Enrolment:
         """Stores crops; once this returns they survive a power cut and every search finds them."""
-
-        def publish(done: Enrolment) -> Published:
-            return self._change(gallery, partial(gallery.add, done.added, done.version, embedder))
-
-        write = partial(self._record.crops.enroll, gallery.gallery_id, embedder, crops, request)
-        return await self._commit(ENROLL, gallery.name, write, publish)
+        return await self._change(
+            ENROLL,
+            gallery,
+            partial(self._record.crops.enroll, gallery.gallery_id, embedder, crops, request),
+            lambda done: gallery.add(done.added, done.version, embedder),
+        )
 
     async def remove_crop(self, gallery: Gallery, crop_id: str) -> Removal:
         """Deletes a crop; once this returns no search finds it, now or after a restart."""
         write = partial(self._record.crops.remove, gallery.gallery_id, [crop_id])
-        removal = await self._remove(DELETE_CROP, gallery, write)
+        removal = await self._change(DELETE_CROP, gallery, write, gallery.remove)
         if removal is None:
             raise UnknownCrop(gallery.name, crop_id)
         return removal
@@ -244,7 +244,7 @@ class GalleryRegistry:
     async def remove_identity(self, gallery: Gallery, identity: str) -> Removal:
         """Deletes every crop of an identity; raises `UnknownIdentity` where there is none."""
         write = partial(self._record.crops.remove_identity, gallery.gallery_id, identity)
-        removal = await self._remove(FORGET_IDENTITY, gallery, write)
+        removal = await self._change(FORGET_IDENTITY, gallery, write, gallery.remove)
         if removal is None:
             raise UnknownIdentity(gallery.name, identity)
         return removal
@@ -256,13 +256,13 @@ class GalleryRegistry:
             since = gallery.settings.retention_from
             return self._record.crops.remove_older(gallery.gallery_id, than, limit, since)
 
-        removal = await self._remove(DELETE_EXPIRED, gallery, write)
+        removal = await self._change(DELETE_EXPIRED, gallery, write, gallery.remove)
         return len(removal.row_ids) if removal else 0
 
     async def relabel(self, gallery: Gallery, identity: str, new: str) -> Relabelling:
         """Renames an identity, or merges it into another; raises `UnknownIdentity`."""
         write = partial(self._record.crops.relabel, gallery.gallery_id, identity, new)
-        relabelling = await self._relabel(gallery, write)
+        relabelling = await self._change(RELABEL, gallery, write, gallery.relabel)
         if relabelling is None:
             raise UnknownIdentity(gallery.name, identity)
         return relabelling
@@ -270,22 +270,17 @@ class GalleryRegistry:
     async def change_crop(self, gallery: Gallery, crop_id: str, fields: CropFields) -> Relabelling:
         """Changes what is known of a crop; raises `UnknownCrop` where it is not there."""
         write = partial(self._record.crops.change, gallery.gallery_id, crop_id, fields)
-        relabelling = await self._relabel(gallery, write)
+        relabelling = await self._change(RELABEL, gallery, write, gallery.relabel)
         if relabelling is None:
             raise UnknownCrop(gallery.name, crop_id)
         return relabelling
 
     async def undo_merge(self, gallery: Gallery, merge_id: str) -> tuple[str, Relabelling]:
         """Undoes a merge; answers the former identity too, and raises `UnknownMerge`."""
-
-        def publish(undone: tuple[str, Relabelling] | None) -> Published | None:
-            if undone is None:
-                return None
-            _, done = undone
-            return self._change(gallery, partial(gallery.relabel, done.labels, done.version))
-
         write = partial(self._record.merges.undo, gallery.gallery_id, merge_id)
-        undone = await self._commit(RELABEL, gallery.name, write, publish)
+        undone = await self._change(
+            RELABEL, gallery, write, lambda undone: gallery.relabel(undone[1])
+        )
         if undone is None:
             raise UnknownMerge(gallery.name, merge_id)
         return undone
@@ -401,25 +396,21 @@ class GalleryRegistry:
             self._replication.close()
         self._by_name.clear()
 
-    async def _remove(
-        self, steps: str, gallery: Gallery, write: Callable[[], Removal | None]
-    ) -> Removal | None:
-        def publish(done: Removal | None) -> Published | None:
-            if done is None:
+    async def _change(
+        self,
+        steps: str,
+        gallery: Gallery,
+        write: Callable[[], Committed],
+        apply: Callable[[Any], None],
+    ) -> Committed:
+        """Commits a change of crops and applies it; nothing is applied where it answers None."""
+
+        def publish(committed: Committed) -> Published | None:
+            if committed is None:
                 return None
-            return self._change(gallery, partial(gallery.remove, done.row_ids, done.version))
+            return self._device.submit(partial(self._apply, gallery, apply, committed))
 
         return await self._commit(steps, gallery.name, write, publish)
-
-    async def _relabel(
-        self, gallery: Gallery, write: Callable[[], Relabelling | None]
-    ) -> Relabelling | None:
-        def publish(done: Relabelling | None) -> Published | None:
-            if done is None:
-                return None
-            return self._change(gallery, partial(gallery.relabel, done.labels, done.version))
-
-        return await self._commit(RELABEL, gallery.name, write, publish)
 
     async def _commit(
         self,
@@ -463,20 +454,18 @@ class GalleryRegistry:
         failpoint(f"{steps}.shown")
         return committed
 
-    def _change(self, gallery: Gallery, change: Callable[[], None]) -> Published:
-        """Changes an index on the device thread; one that cannot be is read again."""
-
-        def apply() -> Future[None] | None:
-            try:
-                change()
-            except Exception:
-                gallery.consistent = False
-                log.exception("gallery %s is read again after a failed change", gallery.name)
-                return self._writer.submit(self._reread, gallery.gallery_id)
-            self.schedule_compaction(gallery)
-            return None
-
-        return self._device.submit(apply)
+    def _apply(
+        self, gallery: Gallery, apply: Callable[[Committed], None], committed: Committed
+    ) -> Future[None] | None:
+        """Applies a change to an index; one that cannot be changed is read again."""
+        try:
+            apply(committed)
+        except Exception:
+            gallery.consistent = False
+            log.exception("gallery %s is read again after a failed change", gallery.name)
+            return self._writer.submit(self._reread, gallery.gallery_id)
+        self.schedule_compaction(gallery)
+        return None
 
     def _reread(self, gallery_id: int) -> None:
         """Reads a gallery and switches to it; on the writer thread, which waits for that."""

@@ -29,7 +29,14 @@ from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
 from service.record.changes import Change, ChangesLost
 from service.record.engine import ChangeStream
 from service.record.record import Record
-from service.record.records import CropLabel, GalleryRecord, IndexedCrop, StoredCrop
+from service.record.records import (
+    CropLabel,
+    GalleryRecord,
+    IndexedCrop,
+    Relabelling,
+    Removal,
+    StoredCrop,
+)
 
 if TYPE_CHECKING:
     from service.gallery.registry import GalleryRegistry
@@ -389,9 +396,9 @@ class Replication:
         for change in changes:
             crops = [known[row] for row in change.row_ids if row in known]
             if change.kind == "removed" and not gallery.needs_reindex:
-                gallery.remove(change.row_ids, change.version)
+                gallery.remove(Removal(change.version, change.row_ids))
             elif change.kind == "relabelled":
-                gallery.relabel([crop.label for crop in crops], change.version)
+                gallery.relabel(Relabelling(change.version, tuple(crop.label for crop in crops)))
             else:
                 gallery.add(crops, change.version, now.embedding_fingerprint)
         gallery.follow_record(now)
