@@ -1,6 +1,6 @@
 #!/bin/sh
-# Copies everything that is kept into a new folder while it is served: sh docker/backup.sh FOLDER
-# Redis comes first: a picture that is copied without its crop is no harm, a crop without its picture is.
+# Backs up Redis and the volume `data` while both are in use: sh docker/backup.sh FOLDER
+# Redis first: a copied image without its crop is harmless, a crop without its image is not.
 set -eu
 folder=$1
 here=$(dirname "$0")
@@ -9,15 +9,15 @@ value() { redis INFO persistence | sed -n "s/^$1://p"; }
 umask 077
 mkdir -p "$(dirname "$folder")"
 mkdir "$folder.part"
-# While the append-only file is rewritten its parts change their names.
+# A rewrite of the append-only file renames its parts.
 rewrite_at=$(redis CONFIG GET auto-aof-rewrite-percentage | tail -1)
 trap 'redis CONFIG SET auto-aof-rewrite-percentage "$rewrite_at" >/dev/null' EXIT
 redis CONFIG SET auto-aof-rewrite-percentage 0 >/dev/null
 while [ "$(value aof_rewrite_in_progress)$(value aof_rewrite_scheduled)" != 00 ]; do sleep 1; done
-# The file grows meanwhile (1); what was written when the copy began is whole.
+# tar exits with 1 because the file grows; everything written before the copy began is complete.
 docker compose exec -T redis tar -C /data --warning=no-file-changed -cf - . > "$folder.part/redis.tar" \
   || [ $? = 1 ]
-# What Redis has acknowledged is noted while it is copied, beyond what the copy of Redis has.
+# redis.acknowledged is excluded: it may already be ahead of the copy of Redis.
 docker compose exec -T service tar -C /data --warning=no-file-changed --exclude=./redis.acknowledged \
   -cf - . > "$folder.part/data.tar" \
   || [ $? = 1 ]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes what is missing of docker/secrets and keeps what is there. The folder is its owner's alone; the
-# files can be read by whoever the containers run as. Prints the first key, for once.
+# Creates the missing files of docker/secrets. Only the owner can open the folder; the users of the
+# containers can read the files. Prints the first key once.
 set -eu
 cd "$(dirname "$0")"
 umask 077

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts back what backup.sh copied, into volumes that are empty: sh docker/restore.sh FOLDER
+# Restores a backup of backup.sh into empty volumes: sh docker/restore.sh FOLDER
 set -eu
 folder=$1
 (cd "$folder" && sha256sum --check --quiet SHA256SUMS)

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Starts Redis on its record: sh start_redis.sh CONFIGURATION DIRECTORY [OPTION...]
-# What a crash left by halves at the end of the append-only file was not acknowledged, and is cut off
-# first. Redis' own aof-load-truncated cuts amid a transaction: its beginning stays in the file, and the
-# next start but one takes it up with what was written behind it, or drops that.
+# First removes an incomplete transaction at the end of the append-only file, which was not acknowledged.
+# aof-load-truncated of Redis would keep the beginning of that transaction: a later start joins it with
+# the writes after it, or drops these.
 set -eu
 configuration=$1 directory=$2
 shift 2
@@ -15,11 +15,11 @@ stands before the damage: redis-check-aof --fix $manifest" >&2
   exit 1
 }
 
-# The manifest's files of a kind: b(ase), i(ncrement), h(istory); the sequence numbers as a pattern.
+# The manifest's files of one type: b(ase), i(ncrement), h(istory); sequence numbers as a pattern.
 named() { sed -n "s/^file \(.*\) seq $2 type $1\$/\1/p" "$manifest"; }
 
 if [ -f "$manifest" ]; then
-  # Amid the very first start the power may go between the names of two files.
+  # A power cut during the first start may come between the names of two files.
   first=$(named b 1)
   if [ -n "$first" ] && [ ! -e "$files/$first" ] && [ -z "$(find "$files" -name '*.incr.aof' -size +0)" ]; then
     rm "$manifest"
@@ -27,8 +27,8 @@ if [ -f "$manifest" ]; then
   fi
 fi
 if [ -f "$manifest" ]; then
-  # A rewritten base and the manifest that names it are renamed with no sync between them. As long as the
-  # base's name has not arrived, what it was made of has not been let go, and stands there as history.
+  # Redis renames a rewritten base and the manifest that names it without a sync between them. Until the
+  # name of the base is on the disk, the files that it was made from are still there, as history.
   base=$(named b '[0-9]*')
   history=$(named h '[0-9]*')
   if [ -n "$base" ] && [ ! -e "$files/$base" ] && [ "$(echo "$history" | grep -c '\.base\.')" = 1 ]; then
@@ -39,8 +39,8 @@ if [ -f "$manifest" ]; then
     echo "$manifest: put back to what $base was made of, as its name had not arrived"
   fi
   newest=$(named i '[0-9]*' | tail -n 1)
-  # Redis syncs this file's name before it writes to it. (Of one that was taken away the service, which
-  # notes what was acknowledged, refuses the rest.)
+  # Redis syncs the name of this file before it writes to it. (If the file was removed, the service
+  # refuses the rest, because it notes the last acknowledged change.)
   if [ -n "$newest" ] && [ ! -e "$files/$newest" ]; then
     : > "$files/$newest"
     echo "$files/$newest: made, as its name had not arrived and nothing was written to it"
@@ -54,9 +54,9 @@ if [ -f "$manifest" ] && ! said=$(redis-check-aof "$manifest" 2>&1); then
   elif [ "$name" != "$newest" ]; then
     refuse "$name is damaged behind its byte $good"
   fi
-  # A torn end is one transaction, of which pieces are missing: where its own end has arrived, that is the
-  # file's. Behind other damage stands more. (Damage of the last transaction alone looks the same; the
-  # service, which notes what was acknowledged, refuses a record that is behind.)
+  # An incomplete end is one transaction with missing parts; its own EXEC, if present, is the end of the
+  # file. Other damage is followed by more transactions. (Damage of the last transaction alone looks the
+  # same; the service then refuses the record, because it notes the last acknowledged change.)
   exec=$(printf 'EXEC\r')
   ends=$(tail -c "+$((good + 1))" "$files/$name" | grep -acx "$exec" || true)
   last=$(tail -c 6 "$files/$name" | grep -acx "$exec" || true)
@@ -67,8 +67,8 @@ if [ -f "$manifest" ] && ! said=$(redis-check-aof "$manifest" 2>&1); then
   yes | redis-check-aof --fix "$manifest" > /dev/null
   echo "$files/$name: cut off $((whole - good)) bytes behind byte $good, of a write that was not acknowledged"
 fi
-# Redis makes this folder and syncs what is in it, but not the folder above, which names it: a power cut
-# might take the first files with their folder.
+# Redis creates this folder and syncs its content, but not the parent folder: a power cut could remove
+# the first files with their folder.
 mkdir -p "$files"
 sync "$directory"
 exec redis-server "$configuration" --dir "$directory" "$@"

@@ -1,4 +1,4 @@
-"""The README's commands do what it says: each block marked `sh` or `python` is run as it stands.
+"""The README's commands, and the training page's, run as they stand: blocks marked `sh` or `python`.
 
 Blocks marked `sh figures` take hours and real crops; of these the commands and options are checked.
 The block marked `sh apt` changes the machine, and is not run.
@@ -24,15 +24,18 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, TRAINING, RESULTS = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/training.md", "docs/results.md")
+)
 BLOCK = re.compile(r"^```((?:sh|python)[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SECONDS = 600
 CHANCE = 0.10
-"""Rank-1 of a random order among the people that the README's training holds out."""
+"""Rank-1 of a random order among the people that the page's first training holds out."""
 
 
-def blocks(mark: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(README) if found == mark]
+def blocks(page: str, mark: str) -> list[str]:
+    return [text for found, text in BLOCK.findall(page) if found == mark]
 
 
 def commands(block: str) -> list[list[str]]:
@@ -65,10 +68,23 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
     pytest.fail("the README's service did not become ready")
 
 
-# A training is among them.
-@pytest.mark.timeout(900)
-@pytest.mark.slow
-def test_every_command_runs_as_it_stands(
+def run(block: str, shell: list[str], folder: Path, environment: dict[str, str]) -> None:
+    ran = subprocess.run(
+        [*shell, "-c", block],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert ran.returncode == 0, f"{block}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
+
+
+BASH = ["bash", "-euo", "pipefail"]
+
+
+def test_every_command_of_the_readme_runs_as_it_stands(
     tmp_path: Path, environment: dict[str, str], drawn_crops: list[NamedTuple]
 ) -> None:
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
@@ -83,38 +99,39 @@ def test_every_command_runs_as_it_stands(
                 wait_until_ready(environment["GMN_URL"], service)
                 continue
             block = block.replace("http://127.0.0.1:8000", environment["GMN_URL"])
-            shell = ["bash", "-euo", "pipefail"] if mark == "sh" else [sys.executable]
-            ran = subprocess.run(
-                [*shell, "-c", block],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-                check=False,
-            )
-            assert ran.returncode == 0, f"{block}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
+            run(block, BASH if mark == "sh" else [sys.executable], tmp_path, environment)
     finally:
         if service:
             service.send_signal(signal.SIGTERM)
             service.wait(60)
     assert service is not None
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+def test_every_command_of_the_training_page_runs_and_its_first_training_learns(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    for block in blocks(TRAINING, "sh"):
+        run(block, BASH, tmp_path, environment)
     report = json.loads((tmp_path / "runs" / "first" / "report.json").read_text())
     (found,) = report["datasets"]
     for scoring in ("cosine", "mnet"):
         rank_1 = found["scorings"][scoring]["metrics"]["rank_1"]
-        assert rank_1["mean"] > 2 * CHANCE, f"{scoring}: the README's training learnt nothing"
+        assert rank_1["mean"] > 2 * CHANCE, f"{scoring}: the page's first training learnt nothing"
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (setup,) = [block for block in blocks("sh") if block.startswith("make ")]
+    (setup,) = [block for block in blocks(README, "sh") if block.startswith("make ")]
     for make, target in commands(setup):
         assert make == "make"
         assert f"\n{target}: " in makefile
 
 
-@pytest.mark.parametrize("block", blocks("sh figures"))
+@pytest.mark.parametrize(
+    "block", [block for page in (TRAINING, RESULTS) for block in blocks(page, "sh figures")]
+)
 def test_the_figures_commands_exist_with_their_options(
     block: str, environment: dict[str, str]
 ) -> None:
@@ -132,11 +149,6 @@ def test_the_figures_commands_exist_with_their_options(
             assert re.search(rf"{option}\b", shown), f"gmn {words[0]} has no {option}"
         if words[0] == "train":
             assert (ROOT / "training" / "recipes" / f"{words[1]}.toml").is_file()
-
-
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    for link in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / link).exists(), link
 
 
 def test_skipped_tests_are_counted_with_the_command_that_installs_what_they_need(

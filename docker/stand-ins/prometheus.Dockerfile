@@ -1,4 +1,4 @@
-# prom/prometheus:v3.5.0 on a machine that reaches no image registry: Debian's own, run the same way.
+# prom/prometheus:v3.5.0 for a machine without access to an image registry: the Debian package, run the same way.
 FROM debian:bookworm-slim
 RUN apt-get update -q && apt-get install -yq --no-install-recommends prometheus && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /prometheus && chown nobody:nogroup /prometheus

@@ -1,4 +1,4 @@
-"""The page people look at, in a browser: search, enrol, rename, forget."""
+"""The page people look at, in a browser: search, enroll, rename, forget."""
 
 from __future__ import annotations
 
@@ -94,8 +94,12 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
     assert page.locator("#sheet dd code").first.inner_text() != crop_id
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
 def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
+=======
+def test_a_comparison_shows_the_contribution_of_each_region(page, drawn_crops):
+>>>>>>> 237091c (README in a page; accuracy tables move to the results page; the page, training, data sets, calibration and Docker comments in plain English)
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").nth(5).click()
     page.get_by_role("button", name="Compare with the query").click()
@@ -139,14 +143,19 @@ def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crop
     assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 404
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
 def test_enrolment_tells_of_each_image(page, http, gallery, drawn_crops):
     page.get_by_role("link", name="Enrol").click()
+=======
+def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_crops):
+    page.get_by_role("link", name="Enroll").click()
+>>>>>>> 237091c (README in a page; accuracy tables move to the results page; the page, training, data sets, calibration and Docker comments in plain English)
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
-    page.set_input_files("#enrolment .drop input", images)
-    page.fill("#enrolment [name=identity]", "Ann")
-    page.fill("#enrolment [name=camera]", "gate")
-    page.get_by_role("button", name="Enrol 2 images").click()
+    page.set_input_files("#enrollment .drop input", images)
+    page.fill("#enrollment [name=identity]", "Ann")
+    page.fill("#enrollment [name=camera]", "gate")
+    page.get_by_role("button", name="Enroll 2 images").click()
     rows = page.locator("#outcomes li .verdict")
     rows.nth(1).wait_for()
     assert rows.all_inner_texts() == ["✓ Enrolled", "✕ Refused"]
@@ -161,14 +170,14 @@ def test_an_import_is_followed_to_its_end(page, drawn_crops):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("person.png", drawn_crops[0].png)
         file.writestr("broken.png", b"no image")
-    page.get_by_role("link", name="Enrol").click()
+    page.get_by_role("link", name="Enroll").click()
     sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": archive.getvalue()}
     page.set_input_files("#import [name=archive]", sent)
     page.fill("#import [name=identity]", "Bob")
     page.get_by_role("button", name="Import").click()
     job = page.locator("#jobs li").filter(has_text="✓ done")
     job.wait_for()
-    assert "1 landed" in job.inner_text()
+    assert "1 stored" in job.inner_text()
     with page.expect_download() as download:
         job.get_by_role("button", name="1 problem (CSV)").click()
     assert "broken.png" in download.value.path().read_text()
@@ -176,7 +185,7 @@ def test_an_import_is_followed_to_its_end(page, drawn_crops):
 
 @pytest.mark.slow
 def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
-    page.get_by_role("link", name="Enrol").click()
+    page.get_by_role("link", name="Enroll").click()
     page.get_by_text("No jobs yet.").wait_for()
     sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
     failed = {
@@ -273,7 +282,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(page):
     alert = page.get_by_role("alert").filter(has_text="not a JPEG, PNG, WebP or BMP image")
     alert.wait_for()
     assert alert.inner_text().count("not a JPEG") == 1
-    assert page.get_by_text("Drop a picture to begin.").count() == 0
+    assert page.get_by_text("Drop an image to begin.").count() == 0
 
 
 @pytest.mark.slow
@@ -286,15 +295,15 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     asked.wait_for(state="detached")
     tab.reload()
     asked.locator("input").fill("gmn_wrong_key")
-    tab.get_by_role("button", name="Use it").click()
+    tab.get_by_role("button", name="Use this key").click()
     tab.locator("dialog.question").filter(has_text="this key is unknown").wait_for()
     tab.locator("dialog.question input").fill(key)
-    tab.get_by_role("button", name="Use it").click()
+    tab.get_by_role("button", name="Use this key").click()
     tab.wait_for_selector("#state .dot.ready")
     assert tab.get_by_role("alert").count() == 0
-    tab.get_by_role("link", name="Enrol").click()
-    tab.set_input_files("#enrolment .drop input", png(drawn_crops[0].png))
-    tab.get_by_role("button", name="Enrol 1 image").click()
+    tab.get_by_role("link", name="Enroll").click()
+    tab.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
+    tab.get_by_role("button", name="Enroll 1 image").click()
     tab.get_by_text("✓ Enrolled").wait_for()
     tab.get_by_role("link", name="Search").click()
     search_for(tab, drawn_crops[0].png)

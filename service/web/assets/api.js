@@ -1,8 +1,8 @@
-// Asks the service; the key stays in this tab and goes nowhere but into the header.
+// Calls of the service. The key stays in this tab and is sent in the header only.
 
 const KEY = "gmn-api-key";
 
-// What the service refused: its problem document, or that it cannot be reached.
+// A refused request with its problem document, or a service that cannot be reached.
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail ?? body.title ?? `the service answered ${status}`);
@@ -41,14 +41,14 @@ export async function blobOf(path) {
   return (await send(path)).blob();
 }
 
-// A form with every pair that says something.
+// A form of the pairs with a value.
 export function formOf(pairs) {
   const form = new FormData();
   for (const [name, value] of pairs) if (value !== "" && value !== null) form.append(name, value);
   return form;
 }
 
-// A job at each of its changes. EventSource could not send the key.
+// Yields a job at each change. EventSource cannot send the key.
 export async function* follow(path) {
   const response = await send(path);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

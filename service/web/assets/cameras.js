@@ -1,4 +1,4 @@
-// Which cameras a search is held to: a chip for each that the gallery's crops name.
+// The camera filter of a search: one chip per camera of the gallery.
 
 import { ask } from "./api.js";
 import { attempt, count, find, h } from "./elements.js";
@@ -35,7 +35,7 @@ export function cameraFields() {
   return [...chosen].filter(([, how]) => how in names).map(([name, how]) => [names[how], name]);
 }
 
-// The service lists crops, not cameras; in a large gallery the first pages have to do.
+// The service lists crops, not cameras; of a large gallery only the first pages are read.
 async function read(press) {
   const name = gallery();
   if (readOf === name) return;
@@ -63,7 +63,7 @@ function draw(press) {
   find("#cameras").replaceChildren(...names.map((name) => h("option", { value: name })));
 }
 
-// Chips are drawn anew when one is pressed; the keyboard stays where it was.
+// Chips are drawn again when one is pressed; the keyboard focus stays.
 function refocus(name, press) {
   press(name);
   [...find("#chips").children].find((chip) => chip.lastChild.textContent === name)?.focus();

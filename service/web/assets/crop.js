@@ -1,4 +1,4 @@
-// One crop of the gallery: its record, what can be done with it, and the crops of its identity.
+// One crop of the gallery: its data, its actions, and the crops of its identity.
 
 import { ask, blobOf, formOf } from "./api.js";
 import { attempt, count, find, h, moment, nameOf, picture, question, verdictChip } from "./elements.js";
@@ -59,7 +59,7 @@ function moreLike(crop) {
 async function compareWith(place, crop, shots, ranked) {
   const scoring = find("#query").elements.scoring.value;
   await attempt(place, async () => {
-    place.replaceChildren(h("p", { class: "hint" }, "Comparing, cell by cell…"));
+    place.replaceChildren(h("p", { class: "hint" }, "Comparing region by region…"));
     const other = await blobOf(crop.image_url ?? inGallery(`/crops/${crop.crop_id}/image`));
     const show = async (shot) => {
       const mine = shot.blob ?? await blobOf(shot.crop.image_url);
@@ -68,10 +68,10 @@ async function compareWith(place, crop, shots, ranked) {
     };
     await show(shots[0]);
     if (shots.length < 2) return;
-    place.prepend(h("label", {}, "Which shot ", h("select", { onchange: (event) => {
+    place.prepend(h("label", {}, "Query image ", h("select", { onchange: (event) => {
       const choice = event.target.parentElement;
       attempt(place, () => show(shots[event.target.selectedIndex])).then(() => place.prepend(choice));
-    } }, shots.map((_, at) => h("option", {}, `shot ${at + 1}`)))));
+    } }, shots.map((_, at) => h("option", {}, `image ${at + 1}`)))));
   });
 }
 

@@ -1,11 +1,11 @@
-// Elements of the page. Whatever came from the service or a person becomes a text node, never markup.
+// Elements of the page. Text from the service or from a person becomes a text node, never markup.
 
 import { blobOf } from "./api.js";
 
 const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"] };
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-// h("p", {class: "hint", onclick: f}, "text", child); what is null or false is left out.
+// h("p", {class: "hint", onclick: f}, "text", child); null and false are left out.
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -44,13 +44,13 @@ export function verdictSign(verdict) {
 }
 
 const WHY = {
-  few_searches: (searches) => `, until there are enough searches here (${searches.toLocaleString()} so far)`,
-  few_identities: () => ": there are too few identities for a calibration of its own",
-  shallow_search: () => ": fewer candidates were scored than usual",
+  few_searches: (searches) => `, until this gallery has enough searches (${searches.toLocaleString()} so far)`,
+  few_identities: () => ", because the gallery has too few identities for thresholds of its own",
+  shallow_search: () => ", because fewer candidates were scored than by default",
   extrapolated: () => ", which covered a very different number of identities",
 };
 
-// What an answer's, or a gallery's, verdicts are made by; continues a sentence.
+// Describes the thresholds behind the verdicts of an answer or a gallery; continues a sentence.
 export function thresholdsOf({ state, reason, searches }) {
   const own = searches > 0 && reason !== "few_searches" ? `thresholds fitted to ${count(searches, "search", "searches")} of this gallery` : null;
   const base = {
@@ -59,8 +59,8 @@ export function thresholdsOf({ state, reason, searches }) {
     off: "the model’s own thresholds",
     artefact: "the model’s own thresholds",
   }[state];
-  const told = reason && (state === "artefact" || reason !== "few_searches");
-  return base + (told ? WHY[reason](searches) : "");
+  const explained = reason && (state === "artefact" || reason !== "few_searches");
+  return base + (explained ? WHY[reason](searches) : "");
 }
 
 export function problemOf(error) {
@@ -71,7 +71,7 @@ export function problemOf(error) {
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
-// Does something that may fail, and shows why it did at the head of `place`.
+// Runs an action; on failure shows the reason at the top of `place`.
 export async function attempt(place, action) {
   place.querySelectorAll(":scope > .problem").forEach((old) => old.remove());
   place.setAttribute("aria-busy", "true");
@@ -82,7 +82,7 @@ export async function attempt(place, action) {
     superseded = error.name === "AbortError";
     if (!superseded) place.prepend(problemOf(error));
   }
-  // What took its place is still busy.
+  // The action that superseded this one is still busy.
   if (!superseded) place.removeAttribute("aria-busy");
   return result;
 }
@@ -96,16 +96,16 @@ export function pictureOf(blob, alt) {
   return image;
 }
 
-// A picture of the service, asked for with the key; what was not kept is said.
+// An image of the service, fetched with the key; an image that was not kept is marked.
 export function picture(url, alt) {
   const frame = h("span", { class: "frame" });
   const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
   if (url) blobOf(url).then((blob) => frame.append(pictureOf(blob, alt)), (error) => missing(error.message));
-  else missing("it was not kept");
+  else missing("the image was not kept");
   return frame;
 }
 
-// Asks before something happens; answers what was typed (true without an input), or null.
+// Asks for confirmation; resolves to the text typed (true without an input), or null.
 export function question(title, text, action, { label, input, danger = false } = {}) {
   return new Promise((resolve) => {
     const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required: true });
@@ -123,7 +123,7 @@ export function question(title, text, action, { label, input, danger = false } =
   });
 }
 
-// Makes a label with a file input also take what is dropped on it.
+// Makes a label with a file input also accept dropped files.
 export function takeFiles(label, take) {
   const input = label.querySelector("input");
   input.addEventListener("change", () => { take([...input.files]); input.value = ""; });

@@ -1,4 +1,4 @@
-// Who is in the gallery: list, rename or merge, forget.
+// The identities of the gallery: list, rename or merge, forget.
 
 import { ask, formOf } from "./api.js";
 import { openIdentity } from "./crop.js";
@@ -51,7 +51,7 @@ async function rename(identity) {
   if (there.results.length > 0 && !await question(`Merge ${identity} into ${name}?`, merging, "Merge", { danger: true })) return;
   const path = inGallery(`/identities/${segment(identity)}`);
   const answer = await ask(path, { method: "PATCH", body: formOf([["new_identity", name]]) });
-  tell(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the identity of that name" : ""}: ${count(answer.changed, "crop")}.`);
+  report(`${identity} is now ${answer.identity}${answer.merged ? ", merged with the identity of that name" : ""}: ${count(answer.changed, "crop")}.`);
 }
 
 async function forget(identity, crops) {
@@ -59,12 +59,12 @@ async function forget(identity, crops) {
   const text = `${count(crops, "crop")} are deleted with their features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
   if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
   const answer = await ask(path, { method: "DELETE" });
-  tell(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`,
+  report(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`,
     ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "crop")} taken out of snapshot ${id}.`),
     ...answer.remaining.map((one) => `Remains in ${one.where}: ${one.what}, until ${one.until}.`));
 }
 
-function tell(outcome, ...more) {
+function report(outcome, ...more) {
   const lines = more.map((line) => h("li", { class: "name" }, line));
   find("#identity-news").replaceChildren(h("div", { class: "news" }, h("b", { class: "name" }, outcome), h("ul", {}, lines)));
   changed();

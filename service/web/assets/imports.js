@@ -1,4 +1,4 @@
-// Imports: an archive is sent, then its job is followed to the end.
+// Imports: sends an archive, then follows its job to the end.
 
 import { ask, blobOf, follow, formOf } from "./api.js";
 import { attempt, count, find, h, moment } from "./elements.js";
@@ -23,7 +23,7 @@ export function startImports() {
 }
 
 async function list() {
-  if (panel() !== "enrol") return;
+  if (panel() !== "enroll") return;
   await attempt(find("#jobs"), async () => {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
     const { results } = await ask(`/v1/jobs?${asked}`);
@@ -42,7 +42,7 @@ function rowOf(job) {
 async function watch(row, job) {
   await attempt(row, async () => {
     for await (const now of follow(`/v1/jobs/${encodeURIComponent(job.job_id)}/events`)) {
-      // A row that another gallery's jobs took the place of need not be followed.
+      // A row replaced by the jobs of another gallery is not followed.
       if (!row.isConnected) return;
       draw(row, now);
       if (GOING.includes(now.state)) continue;
@@ -62,8 +62,8 @@ function draw(row, job) {
   if (!going || total > 0) bar.value = going ? done : bar.max;
   row.replaceChildren(...[h("div", { class: "grow" },
     h("p", {}, h("b", {}, job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
-    began && h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} landed, `
-      + `${duplicates.toLocaleString()} were there, ${refused.toLocaleString()} refused`),
+    began && h("p", { class: "hint" }, `${done.toLocaleString()} of ${count(total, "image")}: ${landed.toLocaleString()} stored, `
+      + `${duplicates.toLocaleString()} already stored, ${refused.toLocaleString()} refused`),
     job.detail && h("p", { class: "note" }, job.detail)),
   job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => save(path, job)) }, count(job.problems, "problem"), " (CSV)"),
   going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));

@@ -1,8 +1,8 @@
-// Puts the page together: galleries, panels, and the key where the service asks for one.
+// Starts the page: galleries, panels, and the key where the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
 import { attempt, count, find, h, thresholdsOf } from "./elements.js";
-import { startEnrolment } from "./enrol.js";
+import { startEnrollment } from "./enroll.js";
 import { startIdentities } from "./identities.js";
 import { startImports } from "./imports.js";
 import { addressOf, changed, gallery, panel } from "./place.js";
@@ -10,7 +10,7 @@ import { startSearch } from "./search.js";
 
 const READY = {
   previous_model: "answered by the previous model; reindex the gallery to use the new one",
-  needs_reindex: "filled by another model; reindex the gallery to search it and to enrol",
+  needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
 };
 let galleries = [];
 
@@ -51,7 +51,7 @@ function offerScorings({ scoring, scorings }) {
 async function showArtefact() {
   const place = find("#artefact");
   if (place.textContent) return;
-  // A key that may not ask for the model still uses the rest of the page.
+  // A key without access to the model can use the rest of the page.
   const model = await ask("/v1/model").catch(() => null);
   if (model) place.textContent = `Artefact ${model.artefact}: ${model.provenance.terms}`;
 }
@@ -79,7 +79,7 @@ function askForKey(why) {
       h("p", { class: "hint" }, "It stays in this tab until the tab is closed."),
       h("div", { class: "row end" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Use it"))));
+        h("button", { class: "main" }, "Use this key"))));
   dialog.addEventListener("close", () => {
     dialog.remove();
     asking = false;
@@ -108,7 +108,7 @@ window.addEventListener("hashchange", () => {
 });
 
 startSearch();
-startEnrolment();
+startEnrollment();
 startImports();
 startIdentities();
 show();

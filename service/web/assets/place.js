@@ -1,4 +1,4 @@
-// Which gallery and which panel are shown: the address's #gallery/panel, so that a reload keeps it.
+// The gallery and the panel shown, kept in the address as #gallery/panel across reloads.
 
 function parts() {
   const [gallery = "", panel = ""] = location.hash.slice(1).split("/");
@@ -17,16 +17,16 @@ export function inGallery(rest) {
   return `/v1/galleries/${segment(gallery())}${rest}`;
 }
 
-// One part of a path. A browser takes "." and ".." out of a path, whichever way they are written:
-// forgetting somebody of that name would reach the gallery itself.
+// One segment of a path. A browser removes "." and ".." from a path in every spelling, so that
+// forgetting an identity of that name would delete the gallery itself.
 export function segment(name) {
   if (name === "" || name === "." || name === "..") {
-    throw new Error(`“${name}” cannot stand in an address; no call of the service reaches it`);
+    throw new Error(`“${name}” cannot be part of an address; no call of the service reaches it`);
   }
   return encodeURIComponent(name);
 }
 
-// Tells every panel that what the gallery holds is no longer what it shows.
+// Notifies every panel that the gallery has changed.
 export function changed() {
   document.dispatchEvent(new Event("gallery-changed"));
 }

@@ -6,9 +6,9 @@ import {
 } from "./elements.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
-// So many query images stand beside the verdict where the form is out of sight.
+// Query images beside the verdict where the form is not visible.
 const SHOTS_BESIDE = 2;
-const STALE = "The database does not answer. These results may be out of date, and pictures may be missing.";
+const STALE = "The database does not answer. These results may be out of date, and images may be missing.";
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
   uncertain: (best) => ["Uncertain: perhaps ", who(best)],
@@ -16,7 +16,7 @@ const HEADS = {
   nothing_searched: () => ["Nothing was searched"],
 };
 
-// `answer` is a ranking, or with mode=separate one for each shot.
+// `answer` is one ranking, or with mode=separate one per image.
 export function showAnswers(place, answer, shots, point) {
   if (answer.verdict) {
     place.replaceChildren(...ranking(answer, shots, point));
@@ -34,13 +34,13 @@ function ranking(answer, shots, point) {
 
 function banner(answer, shots, point) {
   const best = answer.results[0];
-  const told = !best ? "The gallery is empty, or none of its crops passes the filters."
+  const summary = !best ? "The gallery is empty, or none of its crops passes the filters."
     : answer.verdict === "no_match" ? "No crop is similar enough. The most similar crops follow."
       : `The best crop shows the same person with a probability of ${percent(best.probability)}.`;
   return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
     h("div", { class: "asked", "aria-hidden": "true" }, shots.slice(0, SHOTS_BESIDE).map((one) =>
       one.blob ? pictureOf(one.blob, "") : picture(one.crop.image_url, ""))),
-    h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, told),
+    h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, summary),
       answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
       answer.stale && h("p", { class: "stale" }, STALE),
       best && h("p", { class: "hint" }, `Of searches for people who are not enrolled, ${STRANGERS[point]} may be answered “match”, by ${thresholdsOf(answer.calibration)} · `,

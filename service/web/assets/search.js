@@ -1,4 +1,4 @@
-// Search: what is asked, by images or by a crop of the gallery.
+// The search form: a query by images or by a crop of the gallery.
 
 import { ask, formOf } from "./api.js";
 import { cameraFields, startCameras } from "./cameras.js";
@@ -6,7 +6,7 @@ import { attempt, find, h, nameOf, picture, pictureOf, takeFiles } from "./eleme
 import { inGallery, panel } from "./place.js";
 import { showAnswers } from "./results.js";
 
-// A shot is {blob} or, of the gallery, {crop}.
+// A shot is {blob}, or {crop} of the gallery.
 let shots = [];
 let running = null;
 
@@ -23,7 +23,7 @@ export function startSearch() {
     if (panel() === "search" && files.length > 0) setShots(files.map((blob) => ({ blob })));
   };
   document.addEventListener("paste", (event) => take(event.clipboardData));
-  // Beside its place too: a browser would leave the page and open the file.
+  // Everywhere on the page: a browser would otherwise leave it and open the file.
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!event.defaultPrevented) take(event.dataTransfer);
@@ -61,7 +61,7 @@ async function run({ scroll = false } = {}) {
   const place = find("#answer");
   if (shots.length === 0) {
     place.removeAttribute("aria-busy");
-    place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
+    place.replaceChildren(h("div", { class: "empty" }, h("p", { class: "big" }, "Drop an image to begin."),
       h("p", {}, "The most similar crops of the gallery appear here, with a verdict.")));
     return;
   }
@@ -69,13 +69,13 @@ async function run({ scroll = false } = {}) {
   const asked = shots;
   await attempt(place, async () => {
     const options = { method: "POST", body: fields(), signal: mine.signal };
-    // A refused search leaves no answer of an earlier one behind.
+    // A refused search removes the answer of an earlier one.
     const answer = await ask(inGallery("/queries"), options).catch((error) => {
       if (error.name !== "AbortError") place.replaceChildren();
       throw error;
     });
     showAnswers(place, answer, asked, new FormData(find("#query")).get("operating_point"));
-    // On a phone the answer would stay below the form.
+    // On a phone the answer is below the form.
     if (scroll && place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
     document.dispatchEvent(new Event("searched"));
   });

@@ -1,4 +1,4 @@
-"""docs/datasets.md tells of every kind what the registry knows."""
+"""docs/datasets.md describes every kind of data set as the registry knows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from training.datasets.near_duplicates import THRESHOLD
 from training.datasets.registry import KINDS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
 def rows(kind: DatasetKind) -> list[str]:
@@ -36,8 +35,3 @@ def test_both_tables_have_a_row_of_every_kind(kind: DatasetKind) -> None:
 
 def test_the_threshold_of_the_page_is_the_one_in_use() -> None:
     assert f"at most {THRESHOLD} bits" in PAGE
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_the_readme_names_every_kind(kind: DatasetKind) -> None:
-    assert f"`{kind.kind}`" in README

@@ -1,51 +1,51 @@
-// Enrolment of single images, and what became of each.
+// Enrollment of single images, with the outcome of each.
 
 import { ask, formOf, Problem } from "./api.js";
 import { attempt, count, find, h, nameOf, pictureOf, takeFiles } from "./elements.js";
 import { changed, inGallery } from "./place.js";
 
-// Small enough for any limit on a request, and to show how far it is.
+// Small enough for any limit on a request, and for showing progress.
 const AT_ONCE = 8;
 let files = [];
 
-export function startEnrolment() {
-  const form = find("#enrolment");
+export function startEnrollment() {
+  const form = find("#enrollment");
   takeFiles(form.querySelector(".drop"), (chosen) => { files = [...files, ...chosen]; showChosen(); });
-  form.addEventListener("submit", (event) => { event.preventDefault(); enrol(form); });
+  form.addEventListener("submit", (event) => { event.preventDefault(); enroll(form); });
 }
 
 function showChosen() {
-  find("#enrolment button.main").textContent = files.length > 0 ? `Enrol ${count(files.length, "image")}` : "Enrol";
+  find("#enrollment button.main").textContent = files.length > 0 ? `Enroll ${count(files.length, "image")}` : "Enroll";
   find("#outcomes").replaceChildren(h("ul", { class: "rows" }, files.map((file) =>
     h("li", {}, pictureOf(file, ""), h("span", { class: "grow name" }, file.name),
       h("button", { type: "button", class: "quiet", "aria-label": `Remove ${file.name}`,
         onclick: () => { files = files.filter((other) => other !== file); showChosen(); } }, "×")))));
 }
 
-async function enrol(form) {
+async function enroll(form) {
   const place = find("#outcomes");
   if (files.length === 0) {
     await attempt(place, () => { throw new Error("choose or drop images first"); });
     return;
   }
   const path = inGallery("/crops");
-  const said = [...new FormData(form)].map(([name, value]) =>
+  const fields = [...new FormData(form)].map(([name, value]) =>
     [name, value && name === "captured_at" ? new Date(value).toISOString() : value]);
   const list = h("ul", { class: "rows" });
   place.replaceChildren(list);
   await attempt(place, async () => {
     while (files.length > 0) {
       const now = files.slice(0, AT_ONCE);
-      const results = await send(path, formOf([...said, ...now.map((file) => ["images", file])]));
+      const results = await send(path, formOf([...fields, ...now.map((file) => ["images", file])]));
       list.append(...results.map((one, at) => outcome(now[at], one)));
       files = files.slice(now.length);
     }
   });
-  find("#enrolment button.main").textContent = files.length > 0 ? `Enrol ${count(files.length, "image")}` : "Enrol";
+  find("#enrollment button.main").textContent = files.length > 0 ? `Enroll ${count(files.length, "image")}` : "Enroll";
   changed();
 }
 
-// Where no image landed the answer is a problem that still tells of each.
+// Where no image was stored the answer is a problem that still has a result per image.
 async function send(path, body) {
   try {
     return (await ask(path, { method: "POST", body })).results;
@@ -56,7 +56,7 @@ async function send(path, body) {
 }
 
 function outcome(file, one) {
-  const [kind, word] = one.problem ? ["refused", "✕ Refused"] : one.duplicate ? ["uncertain", "= Was there"] : ["match", "✓ Enrolled"];
+  const [kind, word] = one.problem ? ["refused", "✕ Refused"] : one.duplicate ? ["uncertain", "= Already stored"] : ["match", "✓ Enrolled"];
   const notes = one.problem ? [one.problem.detail] : one.warnings;
   return h("li", {}, pictureOf(file, ""), h("div", { class: "grow" }, h("b", { class: "name" }, file.name),
     !one.problem && h("p", { class: "hint name" }, `${nameOf(one.identity)} · ${one.camera ?? "camera unknown"}`),
