@@ -1,4 +1,4 @@
-"""The README's commands, and the training page's, run as they stand: blocks marked `sh` or `python`.
+"""The commands of the README and of the training page run as they stand: blocks `sh` and `python`.
 
 Blocks marked `sh figures` take hours and real crops; of these the commands and options are checked.
 The block marked `sh apt` changes the machine, and is not run.

@@ -76,7 +76,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Images = Annotated[
     list[UploadFile],
     BeforeValidator(_without_empty),
-    Field(description="Image files: JPEG, PNG, WebP or BMP, by their bytes."),
+    Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
 
 
@@ -118,8 +118,8 @@ class ImagesForm(Form):
 class EnrollFields(Form):
     """What is known of crops; in an enrollment once for all images, or once for each in order."""
 
-    identity: Annotated[list[str], Field(description="Who it shows.", examples=[["0042"]])] = []
-    camera: Annotated[list[str], Field(description="Which camera.", examples=[["east"]])] = []
+    identity: Annotated[list[str], Field(description="The identity.", examples=[["0042"]])] = []
+    camera: Annotated[list[str], Field(description="The camera.", examples=[["east"]])] = []
     captured_at: Annotated[
         list[str], Field(description="RFC 3339, with zone.", examples=[["2026-03-01T09:30:00Z"]])
     ] = []
@@ -157,30 +157,32 @@ class EnrollForm(EnrollFields, ImagesForm):
 class QueryForm(ImagesForm):
     """One or several images, or `crop_id`."""
 
-    crop_id: str | None = Field(None, description="Query by a crop of this gallery instead.")
+    crop_id: str | None = Field(None, description="Query by this crop in place of images.")
     mode: Literal["multi_shot", "separate"] = Field(
-        "multi_shot", description="Several images: one person (mean score), or one answer each."
+        "multi_shot", description="Several images show one person (mean score), or get one answer each."
     )
     top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
     rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
     scoring: Scoring | None = Field(None, description=SCORING)
-    group_by: GroupBy = "crop"
-    operating_point: OperatingPoint = "far_1e-2"
-    cameras: Names = Field((), description="Only these; repeated or comma-separated.")
-    exclude_cameras: Names = Field((), description="None of these.")
-    captured_after: Moment | None = Field(None, description="Only from then on.")
-    captured_before: Moment | None = Field(None, description="Only up to then.")
-    camera: str | None = Field(None, description="Which camera took the images that are sent.")
+    group_by: GroupBy = Field("crop", description="`identity`: the best crop of each identity.")
+    operating_point: OperatingPoint = Field(
+        "far_1e-2", description="The false-alarm rate of the verdict `match`."
+    )
+    cameras: Names = Field((), description="Only these cameras; repeated or comma-separated.")
+    exclude_cameras: Names = Field((), description="None of these cameras.")
+    captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
+    captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
+    camera: str | None = Field(None, description="The camera that took the query images.")
     camera_disjoint: bool = Field(
-        False, description="Leave out the camera of the query: `camera`, or that of `crop_id`."
+        False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
     )
     min_version: int = Field(
-        0, ge=0, description="Wait until the gallery shows at least this version."
+        0, ge=0, description="Wait until the gallery has reached at least this version."
     )
     purpose: str | None = Field(
         None,
         max_length=256,
-        description="Why it is asked, such as a case number: kept in the audit log as it is.",
+        description="Why it is asked, such as a case number; the audit log stores it as sent.",
     )
 
     def filters(self) -> dict[str, Any]:
@@ -224,9 +226,7 @@ class PairForm(ImagesForm):
     gallery: str | None = Field(
         None, description="Judge as a result of a search of this gallery, by its calibration."
     )
-    explain: bool = Field(
-        False, description="Also answer which regions spoke for one person and which against."
-    )
+    explain: bool = Field(False, description="Also answer the contribution of each region.")
 
     def options(self) -> ComparisonOptions:
         """As the operation takes it."""
@@ -237,18 +237,17 @@ class GallerySettingsFields(Form):
     """The settings of a gallery; one that is left out stays as it is."""
 
     retention_days: int | None = Field(
-        None, ge=0, le=36_500, description="Crops older than that are deleted; 0 keeps all."
+        None, ge=0, le=36_500, description="Age in days at which crops are deleted; 0 keeps all."
     )
     retention_from: RetentionFrom | None = Field(
         None,
-        description="Whether a crop's age counts from its capture (or else its enrolment), or "
-        "always from its enrolment.",
+        description="Whether a crop's age counts from its capture (if known), or always from its "
+        "enrollment.",
     )
     calibration: CalibrationMode | Literal["reset"] | None = Field(
         None,
         description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
-        "stay as they are (frozen), or are the artefact's (off); reset drops what was learnt and "
-        "begins anew.",
+        "stay fixed (frozen), or are the artefact's (off); reset drops the fit and starts again.",
     )
     recalibration: bool | None = Field(
         None, description="The same as `calibration`: true for on, false for off."
@@ -286,7 +285,7 @@ class IdentityFields(Form):
     """An identity's new name."""
 
     new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))] = Field(
-        description="Another name; one that is there already is merged into."
+        description="The new name; an existing identity of that name is merged with."
     )
 
 
@@ -301,10 +300,10 @@ class ImportForm(Form):
         None, description="A CSV file in it: path,identity,camera[,captured_at]."
     )
     identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
-        None, description="Of every image, where there is no manifest."
+        None, description="Applies to every image if there is no manifest."
     )
     camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
-        None, description="Of every image, where there is no manifest."
+        None, description="Applies to every image if there is no manifest."
     )
 
     def options(self) -> ImportOptions:
@@ -323,7 +322,7 @@ class PageQuery(Form):
     """Which page of a listing."""
 
     cursor: str | None = Field(
-        None, description="`next_cursor` of the page before; left out for the first."
+        None, description="`next_cursor` of the previous page; not sent for the first."
     )
     limit: int = Field(100, ge=1, le=1000, description="Results on one page.")
 
@@ -332,7 +331,7 @@ class IdentitiesQuery(PageQuery):
     """Which identities are listed."""
 
     query: str = Field(
-        "", max_length=256, description="Only those that contain this, in any case; all if empty."
+        "", max_length=256, description="Only identities that contain this text, in any case."
     )
 
 
@@ -341,7 +340,7 @@ class CropsQuery(PageQuery):
 
     cursor: str | None = Field(
         None,
-        description="`next_cursor` of the page before; left out for the first.",
+        description="`next_cursor` of the previous page; not sent for the first.",
         json_schema_extra={"pattern": "^[0-9]{1,18}$"},
     )
     identity: str | None = Field(None, description="Only of this identity.")

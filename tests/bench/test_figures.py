@@ -161,7 +161,9 @@ def test_the_accuracy_table_of_the_readme_is_of_the_stored_figures() -> None:
     assert len(rows) == 8
     for people, model, cells in rows:
         name = names.get(model, model.strip("`"))
-        for data, shown in zip(("cuhk01", "cuhk03_p1", "market1501"), cells.split(" | "), strict=True):
+        for data, shown in zip(
+            ("cuhk01", "cuhk03_p1", "market1501"), cells.split(" | "), strict=True
+        ):
             found = [
                 " / ".join(f"{100 * row['metrics'][metric][0]:.1f}" for metric in ("Rank-1", "mAP"))
                 for row in stored[people]

@@ -94,12 +94,8 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
     assert page.locator("#sheet dd code").first.inner_text() != crop_id
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-def test_a_comparison_shows_what_spoke_for_and_against(page, drawn_crops):
-=======
 def test_a_comparison_shows_the_contribution_of_each_region(page, drawn_crops):
->>>>>>> 237091c (README in a page; accuracy tables move to the results page; the page, training, data sets, calibration and Docker comments in plain English)
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").nth(5).click()
     page.get_by_role("button", name="Compare with the query").click()
@@ -143,14 +139,25 @@ def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crop
     assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 404
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-def test_enrolment_tells_of_each_image(page, http, gallery, drawn_crops):
-    page.get_by_role("link", name="Enrol").click()
-=======
+def test_an_unnamed_crop_is_named_and_a_named_one_moved(page, http, gallery, drawn_crops):
+    crops = f"/v1/galleries/{gallery}/crops"
+    first = http.get(crops).json()["results"][0]["crop_id"]
+    http.patch(f"{crops}/{first}", data={"identity": ""})
+    search_for(page, drawn_crops[0].png)
+    for identity in ("Ann", "Eve"):
+        if identity == "Ann":
+            page.locator(".cards .card", has_text="no name").first.click()
+        page.get_by_role("button", name="Change identity…").click()
+        page.fill("dialog.question input", identity)
+        confirm(page, "Change")
+        page.locator("#sheet h2 .name", has_text=identity).wait_for()
+        assert http.get(f"{crops}/{first}").json()["identity"] == identity
+
+
+@pytest.mark.slow
 def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_crops):
     page.get_by_role("link", name="Enroll").click()
->>>>>>> 237091c (README in a page; accuracy tables move to the results page; the page, training, data sets, calibration and Docker comments in plain English)
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
     page.set_input_files("#enrollment .drop input", images)
     page.fill("#enrollment [name=identity]", "Ann")
@@ -226,6 +233,14 @@ def test_an_identity_is_renamed_merged_and_forgotten(page, http, gallery):
     page.fill("dialog.question input", "Ann")
     confirm(page, "Rename")
     page.get_by_text("0001 is now Ann: 4 crops.").wait_for()
+    page.get_by_role("button", name="Rename 0002").click()
+    page.fill("dialog.question input", "Ann")
+    confirm(page, "Rename")
+    confirm(page, "Merge")
+    page.get_by_text("merged with the identity of that name").wait_for()
+    page.get_by_role("button", name="Undo the merge of 0002 into Ann").click()
+    page.get_by_text("0002 is an identity of its own again: 4 crops.").wait_for()
+    page.locator("#merges").wait_for(state="hidden")
     page.get_by_role("button", name="Rename 0002").click()
     page.fill("dialog.question input", "Ann")
     confirm(page, "Rename")

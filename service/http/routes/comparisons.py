@@ -33,9 +33,9 @@ AS_ASKED: dict[int | str, dict[str, Any]] = {
 async def compare_pair(
     call: Annotated[Call, needs("query")], form: Annotated[PairForm, MULTIPART]
 ) -> PairScore:
-    """Do two images show one person?
+    """Compares two images: cosine, M-Net's logit, probability and verdict.
 
-    Judged as a pair, or with `gallery` as a result of a search of that gallery.
+    The verdict is that of a pair, or with `gallery` that of a result of a search in it.
     """
     images = await form.read_images(call.runtime.settings.max_images_per_request)
     if len(images) != 2:
@@ -55,7 +55,7 @@ async def embed_images(
     call: Annotated[Call, needs("query")],
     form: Annotated[ImagesForm, MULTIPART],
 ) -> Response:
-    """The features of images, as JSON or, with `Accept: application/x-npy`, as a NumPy file."""
+    """Computes features: as JSON, or as a NumPy file with `Accept: application/x-npy`."""
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
     with runtime.admission.places(len(images)):

@@ -20,14 +20,14 @@ from service.ops.failpoints import failpoint
 from service.record.records import CropFilter, LandedCrop
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
-CropId = Annotated[str, Path(description="A crop's id, as enrolment answered it.")]
+CropId = Annotated[str, Path(description="A crop's id, as answered by the enrollment.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="Your name for this request; sent again under it, it happens once.",
+        description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
 Searcher = Annotated[GalleryCall, needs_in_gallery("query")]
@@ -54,8 +54,7 @@ async def enroll_crops(
 ) -> Response:
     """Enrolls images; what has landed survives a power cut and is found from now on.
 
-    Under one `Idempotency-Key` the same request happens once within a day; sent again it is
-    answered as it was, with `Idempotent-Replayed: true`.
+    Under one `Idempotency-Key` the same request happens once within a day; a repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery.name
     images = await form.read_images(runtime.settings.max_images_per_request)
@@ -78,7 +77,7 @@ async def enroll_crops(
 
 @router.get("/crops", response_model=Crops, responses=error_responses(404))
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
-    """Crops in the order of their enrolment."""
+    """Lists crops in the order of their enrollment."""
     cursor = asked.cursor
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
@@ -96,7 +95,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 
 @router.get("/crops/{crop_id}", responses=error_responses(404))
 async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
-    """What is known of one crop."""
+    """Reads the labels and metadata of one crop."""
     return await browse.read_crop(call.runtime, call.gallery.name, crop_id)
 
 
@@ -106,7 +105,7 @@ async def change_crop(
     crop_id: CropId,
     form: Annotated[EnrollFields, MULTIPART],
 ) -> ChangedCrop:
-    """Changes what is known of a crop: the fields that are sent, an empty one to unknown."""
+    """Changes the labels of a crop; an empty field becomes unknown, a field that is not sent stays."""
     return await relabel.change_crop(call.runtime, call.gallery.name, crop_id, form.for_crop())
 
 

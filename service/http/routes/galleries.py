@@ -32,7 +32,7 @@ async def create_gallery(
 
 @router.get("", responses=error_responses())
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
-    """Every gallery that the key is for, by name."""
+    """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
     return Galleries(
         results=[one for one in galleries if call.caller.may_see(one.name)],
@@ -44,7 +44,7 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Gal
 async def read_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("query", "enroll")],
 ) -> Gallery:
-    """What one gallery holds."""
+    """Reads the description of one gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery.name)
 
 
@@ -53,7 +53,7 @@ async def change_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("admin")],
     form: Annotated[GallerySettingsFields, MULTIPART],
 ) -> Gallery:
-    """Changes how a gallery is kept; what is left out stays."""
+    """Changes the settings of a gallery; fields that are not sent stay."""
     reset = form.calibration == "reset"
     return await manage.change_gallery(call.runtime, call.gallery.name, form.changes(), reset)
 

@@ -27,14 +27,14 @@ RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 
 @router.get("/livez", responses=error_responses(open_to_all=True))
 async def livez(runtime: RuntimeDep) -> Alive:
-    """Whether the process works; where it does not, it ends by itself within seconds."""
+    """200 while the process works; a process that does not work ends itself within seconds."""
     _refuse_in_trouble(runtime)
     return Alive()
 
 
 @router.get("/readyz", responses=error_responses(open_to_all=True))
 async def readyz(runtime: RuntimeDep) -> Ready:
-    """Whether to send requests here: also while the record does not answer, as searches do."""
+    """200 while searches can be answered, also while the record does not answer."""
     _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
     broken = [gallery.name for gallery in galleries if not gallery.consistent]
@@ -55,7 +55,7 @@ async def readyz(runtime: RuntimeDep) -> Ready:
 async def metrics(
     call: Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)],
 ) -> Response:
-    """In the Prometheus text format."""
+    """Metrics in the Prometheus text format."""
     runtime = call.runtime
     # A deleted gallery leaves no last value behind.
     runtime.metrics.gallery_crops.clear()

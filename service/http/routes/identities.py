@@ -14,14 +14,14 @@ from service.http.problems import error_responses
 from service.lifecycle import forget
 
 router = guarded_router("/v1/galleries/{gallery}", "identities")
-Identity = Annotated[str, Path(description="Who, as enrolled.", examples=["0042"])]
+Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
 Searcher = Annotated[GalleryCall, needs_in_gallery("query")]
 Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
 
 
 @router.get("/identities", responses=error_responses(404))
 async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
-    """Identities in the order of their names; crops without one are not counted."""
+    """Lists identities by name; crops without an identity are not counted."""
     gallery = call.gallery.name
     page = await browse.list_identities(
         call.runtime, gallery, asked.cursor, asked.limit, asked.query
@@ -36,7 +36,7 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
 
 @router.get("/identities/{identity:path}", responses=error_responses(404))
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
-    """How many crops one identity has, and which cameras took them."""
+    """Reads the number of crops and the cameras of one identity."""
     gallery = call.gallery.name
     found = await browse.read_identity(call.runtime, gallery, identity)
     call.runtime.audit.looked("query", gallery=gallery, count=1, filters={"identity": identity})
@@ -47,7 +47,7 @@ async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
 async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
 ) -> RenamedIdentity:
-    """Renames an identity, or merges it into one that is there."""
+    """Renames an identity, or merges it into an existing one."""
     return await relabel.relabel_identity(
         call.runtime, call.gallery.name, identity, form.new_identity
     )
@@ -55,7 +55,7 @@ async def rename_identity(
 
 @router.delete("/identities/{identity:path}", responses=error_responses(404, 409, 507))
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
-    """Forgets a person: every crop, vector, picture and copy in a snapshot.
+    """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
     The answer lists what was removed, and what remains where until when.
     """
@@ -70,10 +70,10 @@ async def list_merges(call: Searcher) -> Merges:
 
 @router.post("/merges/{merge_id}/undo", responses=error_responses(404, 507))
 async def undo_merge(
-    call: Admin, merge_id: Annotated[str, Path(description="As the merge answered it.")]
+    call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as answered by the merge.")]
 ) -> RenamedIdentity:
-    """Undoes a merge: its crops bear their former identity again.
+    """Undoes a merge: its crops get their former identity again.
 
-    Crops that were deleted or got another identity since stay as they are.
+    Crops that were deleted or got another identity since the merge do not change.
     """
     return await relabel.undo_merge(call.runtime, call.gallery.name, merge_id)

@@ -45,9 +45,9 @@ async def import_crops(
 async def reindex_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("admin")], response: Response
 ) -> Job:
-    """Embeds the gallery's kept crops with the loaded model, and switches once all are.
+    """Embeds the gallery's stored images with the loaded model, then switches to the new vectors.
 
-    Until then the model before answers, where it is loaded as GMN_PREVIOUS.
+    Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
     job = await begin_reindex(call.runtime, call.gallery.name)
     return accepted(call.runtime, response, job)

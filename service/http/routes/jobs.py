@@ -31,7 +31,7 @@ REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 @router.get("", responses=error_responses(404))
 async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
-    """The newest jobs first, of the galleries that the key is for."""
+    """Lists the jobs of the key's galleries, newest first."""
     if asked.gallery is not None:
         call.caller.require_gallery(asked.gallery)
     found = await runner.list_jobs(call.runtime, asked.gallery, asked.limit)
@@ -41,7 +41,7 @@ async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
 
 @router.get("/{job_id}", responses=error_responses(404))
 async def read_job(call: Reader, job_id: JobId) -> Job:
-    """How far a job is."""
+    """Reads the state and progress of a job."""
     return await _shown(call, job_id)
 
 
@@ -73,7 +73,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
-    """What is wrong with which file, as CSV."""
+    """The files that could not be used, with the reasons, as CSV."""
     await _shown(call, job_id)
 
     async def lines() -> AsyncIterator[str]:
@@ -87,9 +87,9 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
 
 @router.delete("/{job_id}", responses=error_responses(404, 507))
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
-    """Asks a job to stop; what it has enrolled stays. One that has ended is answered as it is.
+    """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
-    To stop a reindex takes `admin`, as to begin one does.
+    Cancelling a reindex needs `admin`.
     """
     shown = await _shown(call, job_id)
     if shown.kind == "reindex":

@@ -19,7 +19,7 @@ router = guarded_router("/v1", "model")
 async def read_model(
     call: Annotated[Call, needs("query")], asked: Annotated[ModelQuery, Query()]
 ) -> ModelInfo:
-    """The artefact's name, its own description, and what it runs on.
+    """The artefact's name and description, and the runtime that computes it.
 
     Operating points are for a gallery of `gallery_size` crops.
     """

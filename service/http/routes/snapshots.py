@@ -18,7 +18,7 @@ Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
 
 @router.post("", status_code=201, responses=error_responses(404, 507))
 async def take_snapshot(call: Admin, response: Response) -> Snapshot:
-    """Copies the gallery as it is at this moment, while reads and writes go on."""
+    """Takes a snapshot of the gallery while reads and writes continue."""
     gallery = call.gallery.name
     taken = await snapshots.take_snapshot(call.runtime, gallery)
     response.headers["Location"] = f"/v1/galleries/{gallery}/snapshots/{taken.snapshot_id}"
@@ -27,14 +27,14 @@ async def take_snapshot(call: Admin, response: Response) -> Snapshot:
 
 @router.get("", responses=error_responses(404))
 async def list_snapshots(call: Admin) -> Snapshots:
-    """Every snapshot of the gallery, oldest first."""
+    """Lists the snapshots of the gallery, oldest first."""
     found = await snapshots.list_snapshots(call.runtime, call.gallery.name)
     return Snapshots(results=[Snapshot.model_validate(one) for one in found])
 
 
 @router.get("/{snapshot_id}", responses=error_responses(404))
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
-    """One snapshot."""
+    """Reads one snapshot."""
     found = await snapshots.find_snapshot(call.runtime, call.gallery.name, snapshot_id)
     return Snapshot.model_validate(found)
 
@@ -47,7 +47,7 @@ async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
 
 @router.post("/{snapshot_id}/restore", responses=error_responses(404, 409, 507))
 async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
-    """Makes the gallery what it was; what was deleted since stays deleted.
+    """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 
     Every crop is checked first: a damaged snapshot is 409 and changes nothing.
     """

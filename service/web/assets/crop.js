@@ -46,6 +46,7 @@ function record(crop, shots, ranked) {
         button("More like this", () => moreLike(crop), "main"),
         ranked && button("Compare with the query", () => compareWith(detail, crop, shots, ranked)),
         crop.identity !== null && button("All crops of this identity", () => crops(detail, crop.identity)),
+        button("Change identity…", () => changeIdentity(crop, detail, shots, ranked)),
         button("Delete…", () => remove(crop, detail), "danger quiet"))),
     detail);
 }
@@ -86,6 +87,20 @@ async function crops(place, identity, cursor = null) {
     list.append(...tiles);
     const more = page.next_cursor && h("button", { type: "button", onclick: () => crops(place, identity, page.next_cursor) }, "Show more");
     place.replaceChildren(...[h("p", { class: "hint" }, count(list.children.length, "crop"), more && " so far"), list, more].filter(Boolean));
+  });
+}
+
+async function changeIdentity(crop, place, shots, ranked) {
+  const text = "This crop gets the identity that you enter. An empty field removes its identity.";
+  const asked = { label: "Identity", input: crop.identity ?? "", required: false };
+  const identity = await question("Who is on this crop?", text, "Change", asked);
+  if (identity === null || identity === (crop.identity ?? "")) return;
+  await attempt(place, async () => {
+    const body = new FormData();
+    body.append("identity", identity);
+    await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "PATCH", body });
+    changed();
+    await openCrop(crop.crop_id, shots, ranked);
   });
 }
 

@@ -1,8 +1,8 @@
-// The identities of the gallery: list, rename or merge, forget.
+// The identities of the gallery: list, rename or merge, undo a merge, forget.
 
 import { ask, formOf } from "./api.js";
 import { openIdentity } from "./crop.js";
-import { attempt, count, find, h, question } from "./elements.js";
+import { attempt, count, find, h, moment, question } from "./elements.js";
 import { changed, gallery, inGallery, panel, segment } from "./place.js";
 
 const PAGE = 200;
@@ -32,6 +32,8 @@ async function load(cursor) {
     find("#people").append(...page.results.map(rowOf));
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
+    const merges = await ask(inGallery("/merges"));
+    if (gallery() === name) showMerges(merges.results);
   });
 }
 
@@ -43,11 +45,26 @@ function rowOf({ identity, crops, cameras }) {
     button("Crops", openIdentity), button("Rename", rename), button("Forget", forget, "danger quiet"));
 }
 
+function showMerges(merges) {
+  find("#merges").hidden = merges.length === 0;
+  find("#merges ul").replaceChildren(...merges.map((one) => h("li", {},
+    h("span", { class: "grow name" }, `${one.identity} → ${one.into}`),
+    h("span", { class: "hint" }, `${count(one.crops, "crop")}, until `, moment(one.undo_until)),
+    h("button", { type: "button", "aria-label": `Undo the merge of ${one.identity} into ${one.into}`,
+      onclick: () => attempt(find("#identity-news"), () => undo(one)) }, "Undo"))));
+}
+
+async function undo(merge) {
+  const path = inGallery(`/merges/${encodeURIComponent(merge.merge_id)}/undo`);
+  const answer = await ask(path, { method: "POST" });
+  report(`${answer.identity} is an identity of its own again: ${count(answer.changed, "crop")}.`);
+}
+
 async function rename(identity) {
   const name = await question(`Rename ${identity}`, "Renaming to an existing identity merges the two.", "Rename", { label: "New name", input: identity });
   if (name === null || name === identity) return;
   const there = await ask(inGallery(`/crops?${new URLSearchParams({ identity: name, limit: 1 })}`));
-  const merging = `${name} exists already. A merge cannot be undone.`;
+  const merging = `${name} exists already. A merge can be undone for 30 days.`;
   if (there.results.length > 0 && !await question(`Merge ${identity} into ${name}?`, merging, "Merge", { danger: true })) return;
   const path = inGallery(`/identities/${segment(identity)}`);
   const answer = await ask(path, { method: "PATCH", body: formOf([["new_identity", name]]) });
