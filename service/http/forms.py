@@ -159,7 +159,7 @@ class QueryForm(ImagesForm):
 
     crop_id: str | None = Field(None, description="Query by this crop in place of images.")
     mode: Literal["multi_shot", "separate"] = Field(
-        "multi_shot", description="Several images show one person (mean score), or get one answer each."
+        "multi_shot", description="Several images: one person (mean score), or one answer each."
     )
     top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
     rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")

@@ -54,7 +54,8 @@ async def enroll_crops(
 ) -> Response:
     """Enrolls images; what has landed survives a power cut and is found from now on.
 
-    Under one `Idempotency-Key` the same request happens once within a day; a repeated one gets the first answer, with `Idempotent-Replayed: true`.
+    Under one `Idempotency-Key` the same request happens once within a day; a repeated one
+    gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery.name
     images = await form.read_images(runtime.settings.max_images_per_request)
@@ -105,7 +106,7 @@ async def change_crop(
     crop_id: CropId,
     form: Annotated[EnrollFields, MULTIPART],
 ) -> ChangedCrop:
-    """Changes the labels of a crop; an empty field becomes unknown, a field that is not sent stays."""
+    """Changes a crop's labels; an empty field becomes unknown, a field that is not sent stays."""
     return await relabel.change_crop(call.runtime, call.gallery.name, crop_id, form.for_crop())
 
 

@@ -70,7 +70,7 @@ async def list_merges(call: Searcher) -> Merges:
 
 @router.post("/merges/{merge_id}/undo", responses=error_responses(404, 507))
 async def undo_merge(
-    call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as answered by the merge.")]
+    call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as its answer has it.")]
 ) -> RenamedIdentity:
     """Undoes a merge: its crops get their former identity again.
 
