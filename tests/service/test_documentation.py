@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from fastapi.routing import APIRoute, iter_route_contexts
@@ -28,9 +30,11 @@ def run(page: str, folder: Path, url: str) -> None:
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
+        env=os.environ
+        | {"GMN_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr
@@ -98,10 +102,10 @@ def test_the_examples_of_the_reference_run_as_they_stand(served, drawn_crops, tm
     assert (tmp_path / "crop.png").read_bytes() == drawn_crops[0].png
 
 
-def test_the_first_hour_of_the_guide_runs_as_it_stands(served, drawn_crops, tmp_path) -> None:
+def test_the_first_hour_of_the_guide_runs_as_it_stands(start, drawn_crops, tmp_path) -> None:
     for name, number in (("ann-1", 0), ("ann-2", 1), ("photo", 2), ("bob", 4)):
         (tmp_path / f"{name}.jpg").write_bytes(drawn_crops[number].png)
-    run(GUIDE, tmp_path, str(served.http.base_url))
+    run(GUIDE, tmp_path, str(start().http.base_url))
 
 
 def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api() -> None:
