@@ -16,7 +16,7 @@ class Broken:
     """One promise broken on purpose.
 
     Attributes:
-        promise: its number in docs/service.md; 0 for what it does not number.
+        promise: its number in docs/reliability.md; 0 for what it does not number.
         says: what is wrong then.
         file, old, new: what is replaced by what, where.
         test: what has to fail, as pytest names it.
