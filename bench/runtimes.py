@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from bench.result import alternate, compare
 from model.artefact import Artefact
 from model.openvino_graph import converted, load_openvino
-from service.engine.batcher import MicroBatcher
+from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
-from service.engine.runtime_choice import choose_runtime
+from service.engine.runtimes import choose_runtime
 from service.ops.metrics import Metrics
 from service.settings import Settings
 
@@ -54,7 +54,7 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
         }
         paces = alternate(sides, CROPS)
     finally:
-        device.close()
+        device.shutdown()
     medians = {name: round(statistics.median(pace), 2) for name, pace in paces.items()}
     ratios = {
         name: compare("embed", paces["served"], paces[name], None, {})
@@ -71,10 +71,13 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
 
 
 def _serve(batcher: MicroBatcher, crops: NDArray[np.uint8]) -> None:
-    for _ in crops:
+    waiting = [WaitingCrop(crop) for crop in crops]
+    for _ in waiting:
         batcher.announce()
-    for future in [batcher.submit(crop) for crop in crops]:
-        future.result()
+    for crop in waiting:
+        batcher.submit(crop)
+    for crop in waiting:
+        crop.future.result()
 
 
 @torch.inference_mode()

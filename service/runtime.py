@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -14,8 +14,7 @@ from typing import Self
 
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
-from service.engine.device_faults import explained
-from service.engine.loaded_model import LoadedModel, load_model
+from service.engine.networks import LoadedModel, load_model
 from service.engine.torch_rows import device_rows
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
@@ -27,8 +26,7 @@ from service.ops.data_dir import DataDirectory
 from service.ops.disk_room import DiskRoom
 from service.ops.failpoints import failpoint
 from service.ops.metrics import Metrics
-from service.ops.pulse import Stage
-from service.ops.watchdog import Watchdog
+from service.ops.health import HealthCheck, Watchdog
 from service.record.jobs import Job
 from service.record.pictures import PictureFolder
 from service.record.record import Record, open_store
@@ -112,8 +110,8 @@ class Runtime:
             held.callback(keys.close)
             metrics = Metrics()
             watchdog = Watchdog(settings.stall_seconds)
-            device = DeviceThread(explained, partial(watchdog.give_up, "device thread"))
-            held.callback(device.close)
+            device = DeviceThread(partial(watchdog.give_up, "device thread"))
+            held.callback(device.shutdown)
             models: dict[str, LoadedModel] = {}
 
             def load(name: str) -> None:
@@ -135,12 +133,12 @@ class Runtime:
             )
             held.callback(galleries.close)
             galleries.load()
-            watchdog.watch(
-                Stage("device thread", device.silent_seconds),
-                *_decode_stages(models.values()),
-                *galleries.stages,
-                keys.stage,
-            )
+            watchdog.checks += [
+                HealthCheck("device thread", device.silent_seconds),
+                *_decode_checks(models.values()),
+                *galleries.health_checks,
+                keys.health_check,
+            ]
             held.callback(watchdog.stop)
             failpoint("start.galleries-loaded")
             return cls(
@@ -186,14 +184,13 @@ class Runtime:
         self._held.close()
 
 
-def _decode_stages(models: Iterable[LoadedModel]) -> list[Stage]:
-    newest, *previous = models
+def _decode_checks(models: Iterable[LoadedModel]) -> list[HealthCheck]:
     return [
-        newest.pipeline.stage,
-        *(
-            replace(one.pipeline.stage, name=f"{one.pipeline.stage.name} of {one.name}")
-            for one in previous
-        ),
+        HealthCheck(
+            f"decode threads of {one.name}" if number else "decode threads",
+            one.pipeline.threads.silent_seconds,
+        )
+        for number, one in enumerate(models)
     ]
 
 

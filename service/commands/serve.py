@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from service.engine.loaded_model import LoadedModel
+    from service.engine.networks import LoadedModel
     from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The door: how many images may be inside at once."""
+"""Limits the images in the service: a request that exceeds them is answered 429 at once."""
 
 from __future__ import annotations
 
@@ -16,41 +16,39 @@ class Admission:
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
-        self._inside = 0
-        self._received = 0
+        self._images = 0
+        self._receiving = 0
         self._gauge = metrics.queued_images
 
     @contextlib.contextmanager
-    def door(self) -> Iterator[None]:
-        """Holds the door while the block, a request that will want a place, is received.
-
-        Whoever is received will want one at least, so that as many as there are places are enough.
+    def request_slot(self) -> Iterator[None]:
+        """Holds a slot while a request with images is received: it will need one image slot.
 
         Raises:
-            QueueFull: at once, where there is no place left, or none will be.
+            QueueFull: before the body is read, as there is no slot left for it.
         """
-        taken = max(self._inside, self._received)
+        taken = max(self._images, self._receiving)
         if taken >= self._limit:
             raise QueueFull(taken, 1, self._limit, RETRY_AFTER_SECONDS)
-        self._received += 1
+        self._receiving += 1
         try:
             yield
         finally:
-            self._received -= 1
+            self._receiving -= 1
 
     @contextlib.contextmanager
-    def places(self, images: int) -> Iterator[None]:
-        """Holds places for some images while the block runs.
+    def image_slots(self, images: int) -> Iterator[None]:
+        """Holds slots for images until they are answered.
 
         Raises:
-            QueueFull: at once, where there are not so many places left.
+            QueueFull: there are not enough slots left.
         """
-        if self._inside + images > self._limit:
-            raise QueueFull(self._inside, images, self._limit, RETRY_AFTER_SECONDS)
-        self._inside += images
-        self._gauge.set(self._inside)
+        if self._images + images > self._limit:
+            raise QueueFull(self._images, images, self._limit, RETRY_AFTER_SECONDS)
+        self._images += images
+        self._gauge.set(self._images)
         try:
             yield
         finally:
-            self._inside -= images
-            self._gauge.set(self._inside)
+            self._images -= images
+            self._gauge.set(self._images)

@@ -1,4 +1,4 @@
-"""Micro-batches: whatever is ready when the device is free goes through one forward pass."""
+"""Micro-batches: the crops that are ready when the device is free share one forward pass."""
 
 from __future__ import annotations
 
@@ -13,47 +13,94 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.batch_limit import BatchLimit
+from model.crops.decode import CropProblem
+from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread
-from service.engine.device_faults import explained, with_room
-from service.engine.halving import in_halves
+from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 
 log = logging.getLogger(__name__)
+# Other programs on the device may end: a larger batch is tried again after this time.
+GROWS_AFTER_SECONDS = 60.0
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-class EmbeddingFailed(RuntimeError):
-    """The model could not embed one image; the others of its batch are not touched by it."""
-
-
 @dataclass(frozen=True)
-class Embedding:
-    """One image's feature `(d,)` float32, and how long its forward pass took."""
+class EmbeddedImage:
+    """One image's feature and where its time went, seconds.
+
+    Attributes:
+        vector: `(d,)` float32, not of unit length.
+        decode: reading and resizing.
+        queue: waiting for a thread or the device.
+        embed: the forward pass of its batch.
+        faults: of the image's quality; empty without a quality gate.
+    """
 
     vector: NDArray[np.float32]
-    embed_seconds: float
+    decode: float
+    queue: float
+    embed: float
+    faults: tuple[QualityFault, ...] = ()
+
+
+Embedded = EmbeddedImage | CropProblem
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    crop: NDArray[np.uint8]
-    future: Future[Embedding] = field(default_factory=Future)
+class WaitingCrop:
+    """A resized crop `(height, width, 3)` uint8 RGB and the future of its embedding.
+
+    Attributes:
+        decode: seconds that reading and resizing took.
+        arrived: when the image arrived, by `time.perf_counter`.
+    """
+
+    pixels: NDArray[np.uint8]
+    future: Future[Embedded] = field(default_factory=Future)
+    faults: tuple[QualityFault, ...] = ()
+    decode: float = 0.0
+    arrived: float = field(default_factory=time.perf_counter)
 
 
-_Suspect = tuple[_Waiting, Exception]
+class BatchLimit:
+    """Images in one forward pass: halved when memory runs out, doubled again with time."""
+
+    def __init__(
+        self, most: int, metrics: Metrics, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._metrics = metrics
+        self._now = now
+        self._set(most)
+
+    def current(self) -> int:
+        """Images that are tried together."""
+        if self._limit < self._most and self._now() - self._changed >= GROWS_AFTER_SECONDS:
+            self._set(min(2 * self._limit, self._most))
+        return self._limit
+
+    def ran_out(self, images: int) -> None:
+        """A batch of this size ran out of memory."""
+        self._metrics.device_out_of_memory.inc()
+        log.warning("the device has no memory for a batch of %d images", images)
+        self._set(max(1, min(self._limit, images // 2)))
+
+    def _set(self, images: int) -> None:
+        self._limit, self._changed = images, self._now()
+        self._metrics.batch_limit.set(images)
 
 
 class MicroBatcher:
     """Collects resized crops and embeds them together on the device thread.
 
-    A batch is what is ready, up to `max_batch`. Only an idle device waits, at most `max_wait`
-    seconds, and only while images that were announced are still being decoded.
+    A batch is the crops that are ready, up to `max_batch`. Only an idle device waits, at most
+    `max_wait` seconds, and only while announced images are still being decoded.
 
-    Where a pass fails, its halves are tried, until the image that is to blame is alone. Where the
-    device has too little memory, later batches are as small as those that had room, for a while.
+    A batch that fails is bisected to the crop that causes the failure. After an out-of-memory
+    error the batches are smaller for a while.
     """
 
     def __init__(
@@ -73,154 +120,142 @@ class MicroBatcher:
             max_batch: images in one forward pass.
             max_wait: seconds.
             metrics: counts batches.
-            probe: embeds an image that is known to be good. Where an image fails alone and this
-                fails too, it was not the image's fault.
+            probe: embeds an image that is known to be good. Where a crop fails alone and the probe
+                fails too, the device is lost.
         """
         self._device = device
         self._embed = embed
         self._max_batch = max_batch
         self._max_wait = max_wait
         self._metrics = metrics
-        self._waiting: deque[_Waiting] = deque()
+        self._probe = probe
+        self._limit = BatchLimit(max_batch, metrics)
+        self._waiting: deque[WaitingCrop] = deque()
         self._announced = 0
         self._scheduled = False
-        self._limit = BatchLimit(max_batch, metrics)
-        self._probe = probe
         self._changed = threading.Condition()
 
     def announce(self) -> None:
-        """Says that an image is about to come; `submit` or `withdraw` follows."""
+        """An image is going to be decoded; `submit` or `withdraw` follows."""
         with self._changed:
             self._announced += 1
 
     def withdraw(self) -> None:
-        """Says that an announced image does not come."""
+        """An announced image does not come."""
         with self._changed:
             self._announced -= 1
             self._changed.notify()
 
-    def submit(self, crop: NDArray[np.uint8]) -> Future[Embedding]:
-        """Queues an announced crop, `(height, width, 3)` uint8; a cancelled future is left out."""
-        item = _Waiting(crop)
+    def submit(self, crop: WaitingCrop) -> None:
+        """Queues an announced crop; it is skipped if its future is cancelled before its turn."""
         with self._changed:
             self._announced -= 1
-            self._waiting.append(item)
+            self._waiting.append(crop)
             self._changed.notify()
             if not self._scheduled:
                 self._schedule()
-        return item.future
 
     def _schedule(self) -> None:
-        # First: a run that fails at once says by it that none is coming.
+        # Set first: a run that fails at once clears it.
         self._scheduled = True
         try:
-            self._device.submit(self._run_batch).add_done_callback(self._ran)
+            run = self._device.submit(self._run_batch)
         except ServiceError as error:
-            self._answer_all(error)
+            run = Future()
+            run.set_exception(error)
+        run.add_done_callback(self._fail_waiting)
 
-    def _ran(self, run: Future[None]) -> None:
-        """Where the device thread begins no more batches, nobody waits for one."""
+    def _fail_waiting(self, run: Future[None]) -> None:
+        """Answers every waiting crop when the device thread begins no more batches."""
         error = run.exception()
-        if error is not None:
-            self._answer_all(error)
-
-    def _answer_all(self, error: BaseException) -> None:
+        if error is None:
+            return
         with self._changed:
             waiting = list(self._waiting)
             self._waiting.clear()
             self._scheduled = False
-        for item in waiting:
-            if item.future.set_running_or_notify_cancel():
-                item.future.set_exception(error)
+        for crop in waiting:
+            if crop.future.set_running_or_notify_cancel():
+                crop.future.set_exception(error)
 
     def _run_batch(self) -> None:
         batch = self._take()
-        suspects: list[_Suspect] = []
         try:
-            self._come_again()
             if batch:
-                in_halves(
-                    batch,
-                    lambda group: self._embed_together(group, suspects),
-                    lambda item, error: suspects.append((item, error)),
-                )
-            self._judge(suspects)
+                self._answer_failures(bisect_failures(batch, self._embed_together))
         except BaseException as error:
-            for item in batch:
-                if not item.future.done():
-                    item.future.set_exception(error)
+            for crop in batch:
+                if not crop.future.done():
+                    crop.future.set_exception(error)
             raise
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[WaitingCrop]:
         with self._changed:
             if self._device.waiting == 0:
                 self._changed.wait_for(
                     lambda: len(self._waiting) >= self._max_batch or self._announced == 0,
                     timeout=self._max_wait,
                 )
-            batch: list[_Waiting] = []
+            batch: list[WaitingCrop] = []
             while self._waiting and len(batch) < self._max_batch:
-                item = self._waiting.popleft()
-                if item.future.set_running_or_notify_cancel():
-                    batch.append(item)
-            return batch
-
-    def _come_again(self) -> None:
-        """What is left takes its turn behind the searches that are waiting by now."""
-        with self._changed:
+                crop = self._waiting.popleft()
+                if crop.future.set_running_or_notify_cancel():
+                    batch.append(crop)
+            # The rest takes its turn behind the searches that wait by now.
             self._scheduled = False
             if self._waiting:
                 self._schedule()
+            return batch
 
-    def _embed_together(self, batch: Sequence[_Waiting], suspects: list[_Suspect]) -> None:
-        if len(batch) > self._limit.now():
-            # Not tried: so many had no room a moment ago.
+    def _embed_together(self, batch: Sequence[WaitingCrop]) -> None:
+        if len(batch) > self._limit.current():
+            # Not tried: this size ran out of memory a moment ago.
             raise DeviceFull(f"{len(batch)} images")
         began = time.perf_counter()
-        vectors = self._features(batch)
+        vectors = self._features(np.stack([crop.pixels for crop in batch]))
         seconds = time.perf_counter() - began
         self._metrics.images_embedded.inc(len(batch))
-        for item, vector in zip(batch, vectors, strict=True):
+        unusable: list[tuple[WaitingCrop, Exception]] = []
+        for crop, vector in zip(batch, vectors, strict=True):
             if np.isfinite(vector).all() and vector.any():
-                item.future.set_result(Embedding(vector, seconds))
+                queue = began - crop.arrived - crop.decode
+                crop.future.set_result(
+                    EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults)
+                )
             else:
-                suspects.append((item, EmbeddingFailed(NO_FINITE_VECTOR)))
+                unusable.append((crop, ValueError(NO_FINITE_VECTOR)))
+        self._answer_failures(unusable)
 
-    def _features(self, batch: Sequence[_Waiting]) -> NDArray[np.float32]:
-        """Raises `DeviceFull` or `DeviceLost` where the device is to blame."""
-        self._metrics.batch_size.observe(len(batch))
-        crops = np.stack([item.crop for item in batch])
+    def _features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._metrics.batch_size.observe(len(crops))
         try:
-            # There are halves to try with freed memory, but not of one image.
-            return with_room(lambda: self._embed(crops), tries=2 if len(batch) == 1 else 1)
+            # A batch is bisected instead of tried again; a single crop cannot be.
+            return retry_out_of_memory(lambda: self._embed(crops), 2 if len(crops) == 1 else 1)
         except DeviceFull:
-            self._limit.ran_out(len(batch))
+            self._limit.ran_out(len(crops))
             raise
         except Exception as error:
-            log.warning("a batch of %d images failed: %s", len(batch), error)
+            log.warning("a batch of %d images failed: %s", len(crops), error)
             raise
 
-    def _judge(self, suspects: Sequence[_Suspect]) -> None:
-        """Answers those that failed alone.
-
-        Raises:
-            DeviceLost: the device fails at what is known to be good, too.
-        """
-        blamed = [error for _, error in suspects if not isinstance(error, DeviceFull)]
-        if blamed:
-            log.error("%d images cannot be embedded", len(blamed), exc_info=blamed[0])
+    def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
+        faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
+        if faulty:
+            log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])
             self._require_device()
-        for item, error in suspects:
+        for crop, error in failures:
             if isinstance(error, DeviceFull):
-                item.future.set_exception(DeviceFull("a single image"))
+                crop.future.set_exception(DeviceFull("a single image"))
             else:
-                item.future.set_exception(EmbeddingFailed(str(error)))
+                detail = f"{error}; send another crop of this person"
+                crop.future.set_result(CropProblem("not_embedded", detail))
 
     def _require_device(self) -> None:
+        """Raises `DeviceLost` where the device fails on a good image too."""
         try:
             self._probe()
         except Exception as error:
-            raised = explained(error)
+            raised = device_error(error)
             if isinstance(raised, DeviceFull):
                 return
             if not isinstance(raised, DeviceLost):

@@ -1,50 +1,65 @@
-"""The artefact's networks; called from the device thread alone."""
+"""A loaded artefact: its networks on the device, and the way from image files to its features."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
-from model.metric_network import MetricNetwork
+from model.artefact import (
+    Artefact,
+    Description,
+    artefact_name,
+    load_artefact,
+    resolve_artefact,
+)
+from model.calibration import Scoring
+from model.collapse import probe_collapse
+from model.crops.decode import CropLimits
 from model.pair_scoring import score_pairs
 from model.problems import InputProblem
-from service.engine.device_faults import with_room
-from service.engine.halving import in_halves
-from service.engine.runtimes import EmbeddingRuntime
-from service.errors import DeviceFull
+from service.engine.batcher import MicroBatcher
+from service.engine.device import DeviceThread
+from service.engine.faults import bisect_failures, retry_out_of_memory
+from service.engine.images import Pipeline
+from service.engine.runtimes import (
+    EmbeddingRuntime,
+    RuntimeChoice,
+    RuntimesOfRecord,
+    choose_runtime,
+)
+from service.errors import DeviceFull, InvalidField
+from service.ops.metrics import Metrics
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
-# M-Net always sees this many pairs, padded where there are fewer: the last digits of a matrix
-# product depend on its height, and a score must not depend on how many others were asked for.
+# M-Net always gets this many pairs, padded where there are fewer: the last digits of a matrix
+# product depend on its height, and a score must not depend on the number of other candidates.
 PAIRS_PER_PASS = 128
 
 
 class Networks:
-    """Embeds crops and scores pairs; an artefact without M-Net only embeds.
+    """Embeds crops and scores pairs, on the device thread; without M-Net it only embeds.
 
     Attributes:
-        device: where the networks live.
         runtime: computes the features; M-Net is computed by PyTorch in float32.
+        device: of the networks.
+        dimension: d, the size of a feature.
     """
 
     def __init__(self, artefact: Artefact, runtime: EmbeddingRuntime) -> None:
-        self.device = runtime.device
         self.runtime = runtime
-        self._dimension = artefact.description.embedder.dimension
+        self.device = runtime.device
+        self.dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
         network = artefact.metric_network
         self._metric_network = network and network.to(self.device).requires_grad_(False)
-
-    @property
-    def dimension(self) -> int:
-        """d, the size of a feature."""
-        return self._dimension
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
@@ -60,59 +75,45 @@ class Networks:
             candidates: features `(n, d)`.
 
         Returns:
-            `(n,)` float32, each independent of the other candidates.
+            `(n,)` float32, each independent of the other candidates; NaN for a candidate that M-Net
+            fails on.
 
         Raises:
-            DeviceFull: there is no room for one pass.
-        """
-        if self._metric_network is None:
-            raise RuntimeError("an artefact without M-Net scores no pairs")
-        asked = with_room(lambda: torch.from_numpy(queries).to(self.device))
-        scores = np.empty(len(candidates), np.float32)
-        for start in range(0, len(candidates), PAIRS_PER_PASS):
-            part = candidates[start : start + PAIRS_PER_PASS]
-            padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
-            padded[: len(part)] = part
-            # Never in smaller passes: a pass that has no room is one of 128 pairs.
-            block = with_room(partial(self._pass, self._metric_network, asked, padded))
-            scores[start : start + len(part)] = block[: len(part)]
-        return scores
-
-    def pair_scores_or_none(
-        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """`pair_scores`, with NaN for a candidate that no pass gets over; the others are theirs.
-
-        Raises:
-            Exception: where every candidate is such a one, it is the query's fault, or the pass's.
+            DeviceFull: there is no memory for one pass.
+            Exception: M-Net fails on every candidate.
         """
         scores = np.full(len(candidates), np.nan, np.float32)
-        failed: list[Exception] = []
 
         def score(rows: Sequence[int]) -> None:
-            part = slice(rows[0], rows[-1] + 1)
-            scores[part] = self.pair_scores(queries, candidates[part])
+            for start in range(0, len(rows), PAIRS_PER_PASS):
+                part = rows[start : start + PAIRS_PER_PASS]
+                padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
+                padded[: len(part)] = candidates[part]
+                block = retry_out_of_memory(partial(self._score_pass, queries, padded))
+                scores[part] = block[: len(part)]
 
-        if len(candidates):
-            in_halves(range(len(candidates)), score, lambda _, error: failed.append(error))
-        if failed and (len(failed) == len(candidates) or isinstance(failed[0], DeviceFull)):
-            raise failed[0]
-        if failed:
-            log.error("%d candidates cannot be scored", len(failed), exc_info=failed[0])
+        failures = bisect_failures(range(len(candidates)), score)
+        if failures:
+            error = failures[0][1]
+            if len(failures) == len(candidates) or isinstance(error, DeviceFull):
+                raise error
+            log.error("%d candidates cannot be scored", len(failures), exc_info=error)
         return scores
 
-    def _pass(
-        self, network: MetricNetwork, queries: torch.Tensor, padded: NDArray[np.float32]
+    def _score_pass(
+        self, queries: NDArray[np.float32], padded: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        gallery = torch.from_numpy(padded).to(self.device)
-        block = score_pairs(network, queries, gallery, PAIRS_PER_PASS)
+        if self._metric_network is None:
+            raise RuntimeError("an artefact without M-Net scores no pairs")
+        asked, gallery = (torch.from_numpy(one).to(self.device) for one in (queries, padded))
+        block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
         return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
 
     def probe(self) -> None:
         """Embeds a grey crop, and scores it where there is M-Net.
 
         Raises:
-            InputProblem: where the outcome is not finite; such an artefact cannot be served.
+            InputProblem: where a number is not finite; such an artefact cannot be served.
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.embed(np.full(shape, 128, np.uint8))
@@ -124,3 +125,84 @@ class Networks:
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "
                 "or serve with GMN_DTYPE=float32"
             )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One artefact, ready to answer.
+
+    Attributes:
+        name: of a shipped artefact, or of the file.
+        description: the artefact's own.
+        networks: to be called on the device thread only.
+        runtime: what computes the features, and the candidates' speeds when it was chosen.
+        pipeline: from image files to features.
+    """
+
+    name: str
+    description: Description
+    networks: Networks
+    runtime: RuntimeChoice
+    pipeline: Pipeline
+
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of what makes its features."""
+        return self.description.embedding_fingerprint
+
+    def chosen_scoring(self, asked: Scoring | None) -> Scoring:
+        """The scoring that is asked for, or the artefact's default.
+
+        Raises:
+            InvalidField: the artefact does not offer it.
+        """
+        offered = self.description.scorings
+        if asked is not None and asked not in offered:
+            raise InvalidField(
+                f"scoring: {asked} needs M-Net, which this artefact does not have; it offers "
+                f"{', '.join(offered)}"
+            )
+        return asked or self.description.default_scoring
+
+
+def load_model(
+    name: str,
+    settings: Settings,
+    device: DeviceThread,
+    metrics: Metrics,
+    records: RuntimesOfRecord,
+    held: contextlib.ExitStack,
+) -> LoadedModel:
+    """Loads an artefact and probes it on the device.
+
+    Args:
+        name: of a shipped artefact, or a file.
+        settings: how to compute.
+        device: the thread that owns the device.
+        metrics: counts batches.
+        records: the record's choices of a runtime.
+        held: closes the decode threads when the service stops.
+
+    Raises:
+        InputProblem: for an artefact, device or runtime that cannot be used, and for an artefact
+            that gives all crops the same score.
+    """
+    path = resolve_artefact(name)
+    artefact = load_artefact(path)
+    preprocessing = artefact.description.preprocessing
+    probe_collapse(name, artefact.embedder, artefact.metric_network, preprocessing)
+    runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
+    networks = Networks(artefact, runtime)
+    device.submit(networks.probe).result()
+    batcher = MicroBatcher(
+        device,
+        networks.embed,
+        settings.max_batch,
+        settings.max_wait_ms / 1000,
+        metrics,
+        networks.probe,
+    )
+    limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
+    pipeline = Pipeline(preprocessing, limits, batcher, settings.decode_threads)
+    held.callback(pipeline.threads.shutdown)
+    return LoadedModel(artefact_name(path), artefact.description, networks, choice, pipeline)

@@ -1,51 +1,76 @@
-"""What computes the features of crops: PyTorch on any device, or OpenVINO on a CPU."""
+"""What computes the features: PyTorch on any device, or OpenVINO on a CPU; chosen once a record.
+
+Features of two runtimes differ in their last digits, so every process on a record uses the runtime
+that was chosen when the record was first used with an embedder. On a CPU that is the fastest one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import time
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import Artefact
+from model.collapse import drawn_patterns
 from model.embedder import Embedder
 from model.folding import folded_for
 from model.openvino_graph import load_openvino, openvino_graph
+from model.precision import choose_device, choose_dtype
+from model.problems import InputProblem
+from service.errors import StorageFailed
+from service.settings import Settings
 
+log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
+# The least cosine between a probe's feature and that of the float32 network in PyTorch.
+AGREEMENT = 0.999
+# Each round of a measurement embeds at least this many crops, and one for every core.
+CROPS, ROUNDS = 16, 2
+REMEDY = (
+    "with the service stopped everywhere, gmn store forget-runtime lets the next start choose again"
+)
 RuntimeName = Literal["torch", "openvino"]
 DtypeName = Literal["float32", "bfloat16"]
 
 
-class RuntimeMissing(RuntimeError):
-    """This machine lacks what a runtime needs; says what and how to get it."""
+class RuntimeUnusable(RuntimeError):
+    """A runtime that cannot compute the features on this machine; the message gives the reason."""
 
 
-class EmbeddingRuntime(Protocol):
-    """Computes features, called from the device thread alone."""
+class RuntimesOfRecord(Protocol):
+    """The record's choices of a runtime, by the embedder's fingerprint."""
 
-    name: RuntimeName
-    dtype: DtypeName
-    device: torch.device
+    def get(self, embedder: str) -> str | None:
+        """The stored choice; None without one."""
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
+    def keep_first(self, embedder: str, choice: str) -> str:
+        """Stores a choice where there is none; returns the stored one.
+
+        Raises:
+            StorageFailed: the record is full.
+        """
 
 
-def build_runtime(
-    artefact: Artefact, name: RuntimeName, dtype: DtypeName, device: torch.device
-) -> EmbeddingRuntime:
-    """A runtime for an artefact's embedder, which is not changed.
+class RuntimeChoice(BaseModel):
+    """What computes the features of one embedder in one record.
 
-    Raises:
-        RuntimeMissing: where this machine lacks what it needs.
-        Exception: of several kinds, where OpenVINO does not know a step of the network.
+    Attributes:
+        crops_per_second: of every candidate when it was chosen, by runtime and dtype; empty where
+            there was only one.
     """
-    if name == "openvino":
-        return OpenVinoRuntime(artefact, dtype)
-    return TorchRuntime(artefact, dtype, device)
+
+    model_config = ConfigDict(frozen=True)
+
+    runtime: RuntimeName
+    dtype: DtypeName
+    crops_per_second: dict[str, float] = {}
 
 
 class TorchRuntime:
@@ -61,7 +86,7 @@ class TorchRuntime:
             artefact.embedder.requires_grad_(False), self._preprocessing
         )
         self._embedder = embedder.to(device)
-        # Layout for the processor's benefit alone; mypy's view of Module.to does not know it.
+        # The faster layout on a processor; mypy's view of Module.to does not know the argument.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -82,34 +107,34 @@ class OpenVinoRuntime:
     """The embedder in OpenVINO, on the CPU.
 
     Crops go through one at a time, several at once: as fast as in batches, and a feature does not
-    depend on the batch that its crop came in.
+    depend on the batch of its crop.
     """
 
     name: RuntimeName = "openvino"
-    device = torch.device("cpu")
+    device = CPU
 
     def __init__(self, artefact: Artefact, dtype: DtypeName) -> None:
         try:
             openvino = load_openvino()
         except ModuleNotFoundError as error:
-            raise RuntimeMissing(
+            raise RuntimeUnusable(
                 "OpenVINO is not installed; pip install 'gmn-reid[serve]'"
             ) from error
         self.dtype = dtype
         graph = openvino_graph(artefact.embedder, artefact.description.preprocessing)
         precision = openvino.Type.bf16 if dtype == "bfloat16" else openvino.Type.f32
-        settings: dict[str, Any] = {
+        options: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": precision,
         }
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
-            # As PyTorch does. Processes that share a machine so would else be on the same cores.
-            settings |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
-        compiled = openvino.Core().compile_model(graph, "CPU", settings)
+            # As in PyTorch. Without it processes that share a machine share the same cores.
+            options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
+        compiled = openvino.Core().compile_model(graph, "CPU", options)
         if compiled.get_property("INFERENCE_PRECISION_HINT") != precision:
-            raise RuntimeMissing("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
+            raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
-        # Twice as many as are worked on at once: the next crop is there when one is done.
+        # Twice as many as run at once: the next crop is ready when one is done.
         count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(count)]
 
@@ -129,8 +154,185 @@ class OpenVinoRuntime:
                 features[done] = request.get_output_tensor(0).data[0]
                 done += 1
         finally:
-            # None is left at work where one has failed.
+            # After a failure no request is left running.
             for number in range(done, begun):
                 with contextlib.suppress(RuntimeError):
                     self._requests[number % len(self._requests)].wait()
         return features
+
+
+EmbeddingRuntime = TorchRuntime | OpenVinoRuntime
+
+
+def build_runtime(artefact: Artefact, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
+    """A runtime on the CPU for an artefact's embedder, which is not changed."""
+    if name == "openvino":
+        return OpenVinoRuntime(artefact, dtype)
+    return TorchRuntime(artefact, dtype, CPU)
+
+
+def choose_runtime(
+    artefact: Artefact, settings: Settings, records: RuntimesOfRecord
+) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+    """The record's runtime; without one the fastest that agrees, which the record then keeps.
+
+    On a GPU it is PyTorch, and nothing is stored.
+
+    Args:
+        artefact: whose embedder is run; it is not changed.
+        settings: device, runtime and dtype.
+        records: earlier choices.
+
+    Raises:
+        InputProblem: for a device or runtime that cannot be used, for settings that contradict
+            the record's choice, and for features that disagree with the float32 network's.
+    """
+    try:
+        device = choose_device(settings.device)
+    except InputProblem as error:
+        raise InputProblem(f"GMN_DEVICE={settings.device}: {error}") from error
+    if device.type != "cpu":
+        if settings.runtime == "openvino":
+            raise InputProblem(
+                f"GMN_RUNTIME=openvino: runs on the CPU, and the device is {device}; set "
+                "GMN_DEVICE=cpu or unset GMN_RUNTIME"
+            )
+        float32 = choose_dtype(device, settings.dtype) == torch.float32
+        dtype: DtypeName = "float32" if float32 else "bfloat16"
+        return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
+    probes = _Probes(artefact)
+    embedder = artefact.description.embedding_fingerprint
+    stored = records.get(embedder)
+    if stored is None:
+        runtime, choice = _fastest(artefact, settings, probes)
+        own = choice.model_dump_json()
+        try:
+            stored = records.keep_first(embedder, own)
+        except StorageFailed as error:
+            # A full record can still be searched and deleted from. The next start chooses again.
+            log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
+            stored = own
+        if stored == own:
+            return runtime, choice
+    return _stored_runtime(artefact, settings, stored, probes)
+
+
+class _Probes:
+    """Drawn patterns, and their features by the float32 network in PyTorch."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.crops = drawn_patterns(artefact.description.preprocessing)
+        with torch.inference_mode():
+            normalised = artefact.description.preprocessing.normalise(torch.from_numpy(self.crops))
+            self._expected = artefact.embedder(normalised).double().numpy()
+
+    def cosine(self, runtime: EmbeddingRuntime) -> float:
+        """The least cosine of a probe's feature with the expected one; NaN if one is not finite."""
+        found = runtime.embed(self.crops).astype(np.float64)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(self._expected, axis=1)
+        # A feature of length 0 in PyTorch is expected to have length 0.
+        same = (found == self._expected).all(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = (found * self._expected).sum(axis=1) / lengths
+        return float(np.where(same, 1.0, cosines).min())
+
+    def crops_per_second(self, runtimes: dict[str, EmbeddingRuntime]) -> dict[str, float]:
+        """Of each runtime, the better of rounds that alternate."""
+        count = max(CROPS, os.cpu_count() or 1)
+        batch = np.resize(self.crops, (count, *self.crops.shape[1:]))
+        best = dict.fromkeys(runtimes, 0.0)
+        for _ in range(ROUNDS):
+            for name, runtime in runtimes.items():
+                began = time.perf_counter()
+                runtime.embed(batch)
+                speed = count / (time.perf_counter() - began)
+                best[name] = max(best[name], round(speed, 1))
+        return best
+
+
+def _agreeing(
+    artefact: Artefact, name: RuntimeName, dtype: DtypeName, probes: _Probes
+) -> EmbeddingRuntime:
+    """A runtime whose features are those of the float32 network; raises `RuntimeUnusable`."""
+    try:
+        runtime = build_runtime(artefact, name, dtype)
+        cosine = probes.cosine(runtime)
+    except RuntimeUnusable:
+        raise
+    except Exception as error:
+        # Of many kinds, as where OpenVINO does not know a step of the network.
+        lines = str(error).strip().splitlines() or [""]
+        raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error
+    if not cosine >= AGREEMENT:
+        raise RuntimeUnusable(
+            f"{name} in {dtype} gives other features here than the float32 network (cosine "
+            f"{cosine:.6f})"
+        )
+    return runtime
+
+
+def _fastest(
+    artefact: Artefact, settings: Settings, probes: _Probes
+) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+    runtimes: dict[str, EmbeddingRuntime] = {}
+    reasons = []
+    for name, dtype in _candidates(settings):
+        try:
+            runtimes[f"{name} {dtype}"] = _agreeing(artefact, name, dtype, probes)
+        except RuntimeUnusable as error:
+            log.warning("%s %s cannot compute the features: %s", name, dtype, error)
+            reasons.append(str(error))
+    if not runtimes:
+        raise InputProblem(
+            f"GMN_RUNTIME={settings.runtime}: {'; '.join(reasons)}; or unset GMN_RUNTIME and "
+            "GMN_DTYPE"
+        )
+    speeds = probes.crops_per_second(runtimes) if len(runtimes) > 1 else {}
+    fastest = max(runtimes, key=lambda name: speeds.get(name, 0.0))
+    log.info("features are computed by %s; crops a second: %s", fastest, speeds or "not measured")
+    chosen = runtimes[fastest]
+    return chosen, RuntimeChoice(runtime=chosen.name, dtype=chosen.dtype, crops_per_second=speeds)
+
+
+def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
+    names: tuple[RuntimeName, ...] = ("torch", "openvino")
+    if settings.runtime != "auto":
+        names = (settings.runtime,)
+    if settings.dtype != "auto":
+        return [(name, settings.dtype) for name in names]
+    # Not bfloat16 in PyTorch: there a feature moves with the size of its batch by more than
+    # float32's last digits, and an answer must not depend on who else is asking.
+    candidates: list[tuple[RuntimeName, DtypeName]] = [(name, "float32") for name in names]
+    if "openvino" in names and choose_dtype(CPU) == torch.bfloat16:
+        candidates.append(("openvino", "bfloat16"))
+    return candidates
+
+
+def _stored_runtime(
+    artefact: Artefact, settings: Settings, stored: str, probes: _Probes
+) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+    """The runtime of the record's choice, which the settings and this machine must agree with."""
+    try:
+        choice = RuntimeChoice.model_validate_json(stored)
+    except ValidationError as error:
+        raise InputProblem(
+            f"the record names a runtime that this program does not know: {stored!r}; serve it "
+            f"with the program version that wrote it, or {REMEDY}"
+        ) from error
+    asked = {
+        "GMN_RUNTIME": (settings.runtime, choice.runtime),
+        "GMN_DTYPE": (settings.dtype, choice.dtype),
+    }
+    for name, (wanted, found) in asked.items():
+        if wanted not in ("auto", found):
+            raise InputProblem(
+                f"{name}={wanted}: this record's features are computed by {choice.runtime} in "
+                f"{choice.dtype}, as was chosen when it was first used; unset {name}, or {REMEDY}"
+            )
+    try:
+        return _agreeing(artefact, choice.runtime, choice.dtype, probes), choice
+    except RuntimeUnusable as error:
+        raise InputProblem(
+            f"this record's features are computed by {choice.runtime}, as was chosen when it was "
+            f"first used, and not here: {error}; or, {REMEDY}"
+        ) from error

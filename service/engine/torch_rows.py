@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.engine.device_faults import explained, with_room
+from service.engine.faults import device_error, retry_out_of_memory
 from service.errors import DeviceFull
 
 BLOCK_ROWS = 65_536
@@ -32,7 +32,7 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(explained(error), DeviceFull):
+        if isinstance(device_error(error), DeviceFull):
             raise MemoryError("the device has no room for the vectors") from error
         raise
 
@@ -104,7 +104,7 @@ class TorchRows:
             MemoryError: the device has no room for the scores.
         """
         try:
-            return with_room(lambda: self._nearest(query, limit, rows))
+            return retry_out_of_memory(lambda: self._nearest(query, limit, rows))
         except DeviceFull as full:
             raise MemoryError("the device has no room for a search") from full
 

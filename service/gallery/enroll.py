@@ -78,7 +78,7 @@ async def enroll(
     )
     if past is not None:
         return _replay(images, past)
-    with runtime.admission.places(len(images)):
+    with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.model_of(target)
             embedded = await _embed(model.pipeline, images, quality_gate(runtime.settings))

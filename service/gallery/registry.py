@@ -29,7 +29,7 @@ from service.errors import (
 from service.gallery.gallery import Gallery
 from service.gallery.replication import Confirmation, Replication
 from service.ops.failpoints import failpoint
-from service.ops.pulse import Stage, WatchedPool
+from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
 from service.record.records import (
     CropFields,
@@ -104,8 +104,8 @@ class GalleryRegistry:
             Replication(record, record.changes, self, device) if record.changes else None
         )
         self._answers_within = self._replication.answers_within if self._replication else 0.0
-        self._writer = WatchedPool(1, "writer")
-        self._readers = WatchedPool(READ_THREADS, "reader")
+        self._writer = MonitoredThreadPool(1, "writer")
+        self._readers = MonitoredThreadPool(READ_THREADS, "reader")
 
     def load(self) -> None:
         """Reads every gallery into memory and creates `default` where it is missing; blocks."""
@@ -125,13 +125,13 @@ class GalleryRegistry:
         return self._replication.state if self._replication else RecordState()
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def health_checks(self) -> tuple[HealthCheck, ...]:
         """Its threads, for the watchdog."""
         return (
-            Stage("record writer", self._writer.silent_seconds, self._answers_within),
-            Stage("record readers", self._readers.silent_seconds, self._answers_within),
-            *(self._replication.stages if self._replication else ()),
-            self._compactor.stage,
+            HealthCheck("record writer", self._writer.silent_seconds, self._answers_within),
+            HealthCheck("record readers", self._readers.silent_seconds, self._answers_within),
+            *(self._replication.health_checks if self._replication else ()),
+            self._compactor.health_check,
         )
 
     def get(self, name: str) -> Gallery:
@@ -491,7 +491,9 @@ class GalleryRegistry:
         timer.daemon = True
         timer.start()
 
-    async def _run(self, pool: WatchedPool, call: Callable[..., Result], *args: Any) -> Result:
+    async def _run(
+        self, pool: MonitoredThreadPool, call: Callable[..., Result], *args: Any
+    ) -> Result:
         loop = asyncio.get_running_loop()
         if self._replication is None:
             return await loop.run_in_executor(pool, call, *args)

@@ -25,7 +25,7 @@ from service.engine.device import DeviceThread
 from service.errors import RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
-from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
+from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
 from service.record.changes import Change, ChangesLost
 from service.record.engine import ChangeStream
 from service.record.record import Record
@@ -148,7 +148,7 @@ class Replication:
         self._registry = registry
         self._device = device
         self._barrier = SequenceBarrier()
-        self._confirmers = WatchedPool(CONFIRM_THREADS, "confirmer")
+        self._confirmers = MonitoredThreadPool(CONFIRM_THREADS, "confirmer")
         self._closing = threading.Event()
         self._loaded: Future[None] = Future()
         self._thread: threading.Thread | None = None
@@ -161,7 +161,7 @@ class Replication:
         self._lost = True
         self._another_record = False
         self._in_step_at = time.monotonic()
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
 
     @property
     def state(self) -> RecordState:
@@ -178,11 +178,11 @@ class Replication:
         )
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def health_checks(self) -> tuple[HealthCheck, ...]:
         """Its threads, for the watchdog; the first ends only by a bug or with the service."""
         return (
-            Stage("replication", self._silent_seconds, REDIS_SECONDS),
-            Stage("record confirmers", self._confirmers.silent_seconds, REDIS_SECONDS),
+            HealthCheck("replication", self._silent_seconds, REDIS_SECONDS),
+            HealthCheck("record confirmers", self._confirmers.silent_seconds, REDIS_SECONDS),
         )
 
     def start(self) -> None:
@@ -272,15 +272,15 @@ class Replication:
 
     def _silent_seconds(self) -> float:
         if self._thread is None or not self._thread.is_alive():
-            return DEAD
-        return self._pulse.silent_seconds()
+            return STOPPED
+        return self._heartbeat.silent_seconds()
 
     def _run(self) -> None:
-        with self._pulse.working():
+        with self._heartbeat.working():
             pause = FIRST_PAUSE_SECONDS
             while not self._closing.is_set():
                 try:
-                    beat()
+                    heartbeat()
                     if self._lost:
                         self._read_everything()
                     self._follow()
@@ -459,7 +459,7 @@ class Replication:
 
     def _rest(self, seconds: float, longest: float) -> float:
         """Waits before the next try; answers for how long to wait after it."""
-        with self._pulse.resting():
+        with idle():
             self._closing.wait(min(seconds, longest))
         return min(2 * seconds, longest)
 

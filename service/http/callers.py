@@ -14,7 +14,7 @@ from pathlib import Path
 from model.problems import InputProblem
 from service.errors import Forbidden, RecordUnavailable, Unauthorised
 from service.http.keys import NO_FILE, KeyFile, find_key, read_key_file
-from service.ops.pulse import Stage, WatchedPool
+from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.small_records import ApiKey, Keys, Scope
 
 log = logging.getLogger(__name__)
@@ -112,14 +112,14 @@ class KeyRing:
                 "there is no API key: every program on this machine may do everything; a proxy in "
                 "front needs keys, so make one with gmn keys create"
             )
-        self._reader = WatchedPool(1, "keys")
+        self._reader = MonitoredThreadPool(1, "keys")
         self._reading: asyncio.Future[None] | None = None
         self._reading_since = 0.0
 
     @property
-    def stage(self) -> Stage:
+    def health_check(self) -> HealthCheck:
         """Its thread, for the watchdog."""
-        return Stage("key reader", self._reader.silent_seconds, READING_SECONDS)
+        return HealthCheck("key reader", self._reader.silent_seconds, READING_SECONDS)
 
     async def caller(self, key: str | None, local: bool = True) -> Caller:
         """The caller that sends a key, or none.

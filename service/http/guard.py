@@ -230,7 +230,7 @@ async def _answer_form(
     limits = call.runtime.body_limits
     rule = limits.archive if issubclass(form, ImportForm) else limits.form
     uses_device = issubclass(form, ImagesForm)
-    with call.runtime.admission.door() if uses_device else contextlib.nullcontext():
+    with call.runtime.admission.request_slot() if uses_device else contextlib.nullcontext():
         body = Body(request, limits, rule, call.caller.name)
         try:
             sent = _FormRequest(request, body, dict(rule.parts))

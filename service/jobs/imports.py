@@ -40,7 +40,7 @@ from service.jobs.runner import (
 from service.ops.disk_room import full_disk_told
 from service.ops.durable import make_folder, sync, sync_below
 from service.ops.failpoints import failpoint
-from service.ops.pulse import beat
+from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.record.records import LandedCrop
 from service.runtime import Runtime
@@ -282,7 +282,7 @@ def _unpack(runtime: Runtime, spool: Path, files: Path, left_out: Path) -> None:
     settings = runtime.settings
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
     try:
-        refused = unpack_crops(spool / "archive", part, limits, beat)
+        refused = unpack_crops(spool / "archive", part, limits, heartbeat)
     except DiskFull as full:
         raise StorageFailed(str(full)) from full
     aside = part.with_suffix(".json")

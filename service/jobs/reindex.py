@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
-from service.engine.pipeline import EmbeddedImage
+from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict
 from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
@@ -138,7 +138,7 @@ async def _embed(
     contents = [picture.content for _, picture in found]
 
     async def embed() -> list[EmbeddedImage | CropProblem]:
-        with runtime.admission.places(len(contents)):
+        with runtime.admission.image_slots(len(contents)):
             return await runtime.model.pipeline.embed(contents)
 
     vectors: Vectors = []

@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery, named
 from service.ops.failpoints import failpoint
-from service.ops.pulse import Pulse, beat
+from service.ops.health import heartbeat, idle
 from service.record.jobs import Job
 from service.runtime import Runtime
 
@@ -70,7 +70,7 @@ class Progress:
             LeaseLost: another process works on it.
             RecordUnavailable: the record does not answer.
         """
-        beat()
+        heartbeat()
         self._saved = json.dumps(dict(progress))
         job = await self._update("running", problems)
         if job.cancelling:
@@ -203,17 +203,13 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
         after = page[-1].position
 
 
-async def work_on_jobs(
-    runtime: Runtime, kinds: Mapping[JobKind, DoJob], pulse: Pulse | None = None
-) -> None:
+async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
     """Works on one job after another until it is cancelled.
 
     Args:
         runtime: of the service.
         kinds: the function for each kind of job.
-        pulse: rests while there is no job.
     """
-    pulse = pulse or Pulse()
     jobs = runtime.record.jobs
     while True:
         runtime.jobs_wanted.clear()
@@ -225,7 +221,7 @@ async def work_on_jobs(
         except Exception:
             log.exception("no job can be claimed")
         if job is None:
-            with pulse.resting(), contextlib.suppress(TimeoutError):
+            with idle(), contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
             continue
         try:
@@ -233,7 +229,7 @@ async def work_on_jobs(
         except Exception:
             # The runner goes on with other jobs; this one is resumed once its lease has run out.
             log.exception("job %s was cut off", job.job_id)
-            with pulse.resting():
+            with idle():
                 await asyncio.sleep(IDLE_SECONDS)
 
 
@@ -302,5 +298,5 @@ async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await call()
         except (QueueFull, DeviceFull):
-            beat()
+            heartbeat()
             await asyncio.sleep(BUSY_SECONDS)

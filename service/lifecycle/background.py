@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
 from service.lifecycle.maintenance import remove_strays, run_maintenance
-from service.ops.pulse import DEAD, Pulse, Stage
+from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.runtime import Runtime
 from service.search.refit import refit_calibrations
 
@@ -20,7 +20,7 @@ JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
 LONGEST_PAUSE_SECONDS = 1.0
 # A step of a job may wait for a long step of another job, or for a slow disk.
-PATIENCE = 30.0
+TIMEOUT_FACTOR = 30.0
 
 
 @asynccontextmanager
@@ -34,10 +34,10 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     await remove_strays(runtime)
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     tasks = [
-        _watched(runtime, "event loop", lambda pulse: _beat(pulse, pause), patience=1.0),
-        _watched(runtime, "job runner", lambda pulse: work_on_jobs(runtime, JOBS, pulse)),
-        _watched(runtime, "maintenance", lambda pulse: run_maintenance(runtime, pulse)),
-        _watched(runtime, "calibration", lambda pulse: refit_calibrations(runtime, pulse)),
+        _watched(runtime, "event loop", _send_heartbeats(pause), timeout_factor=1.0),
+        _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
+        _watched(runtime, "maintenance", run_maintenance(runtime)),
+        _watched(runtime, "calibration", refit_calibrations(runtime)),
     ]
     runtime.watchdog.start()
     try:
@@ -52,25 +52,25 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
 def _watched(
     runtime: Runtime,
     name: str,
-    begin: Callable[[Pulse], Coroutine[Any, Any, None]],
-    patience: float = PATIENCE,
+    work: Coroutine[Any, Any, None],
+    timeout_factor: float = TIMEOUT_FACTOR,
 ) -> asyncio.Task[None]:
-    pulse = Pulse()
+    own = Heartbeat()
 
-    async def work() -> None:
-        with pulse.working():
-            await begin(pulse)
+    async def run() -> None:
+        with own.working():
+            await work
 
-    task = asyncio.create_task(work(), name=name)
+    task = asyncio.create_task(run(), name=name)
 
     def silent_seconds() -> float:
-        return DEAD if task.done() else pulse.silent_seconds()
+        return STOPPED if task.done() else own.silent_seconds()
 
-    runtime.watchdog.watch(Stage(name, silent_seconds, patience=patience))
+    runtime.watchdog.checks.append(HealthCheck(name, silent_seconds, timeout_factor=timeout_factor))
     return task
 
 
-async def _beat(pulse: Pulse, pause: float) -> None:
+async def _send_heartbeats(pause: float) -> None:
     while True:
-        pulse.beat()
+        heartbeat()
         await asyncio.sleep(pause)

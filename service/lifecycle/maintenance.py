@@ -17,7 +17,7 @@ from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_strays as remove_stray_pictures
 from service.lifecycle.snapshots import FOLDER, SUFFIX, take_removed_out_of_snapshots
 from service.ops.critical_sections import file_lock
-from service.ops.pulse import Pulse, beat
+from service.ops.health import heartbeat, idle
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -25,16 +25,11 @@ LOCK = "housekeeping.lock"
 RECEIVED_WITHIN_SECONDS = 3600.0
 
 
-async def run_maintenance(runtime: Runtime, pulse: Pulse | None = None) -> None:
+async def run_maintenance(runtime: Runtime) -> None:
     """Does everything that is due, again and again, until it is cancelled.
 
     Of several processes on one data directory one does it at a time.
-
-    Args:
-        runtime: of the service.
-        pulse: rests from one time to the next.
     """
-    pulse = pulse or Pulse()
     while True:
         try:
             async with file_lock(runtime.files / LOCK, blocking=False):
@@ -44,7 +39,7 @@ async def run_maintenance(runtime: Runtime, pulse: Pulse | None = None) -> None:
         except Exception:
             # What is not kept today is kept next time; requests do not wait for it.
             log.exception("maintenance failed")
-        with pulse.resting():
+        with idle():
             await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
@@ -66,7 +61,7 @@ async def remove_strays(runtime: Runtime) -> None:
 
 async def _run_once(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
-        beat()
+        heartbeat()
         try:
             await forget_expired(runtime, gallery)
             remove = partial(runtime.record.merges.remove_expired, gallery.gallery_id)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from filelock import AsyncFileLock
 
-from service.ops.pulse import beat
+from service.ops.health import heartbeat
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -89,5 +89,5 @@ def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
 
 def _keep_waiting() -> bool:
     # Another process may hold the lock for minutes, which is no sign of a stuck stage.
-    beat()
+    heartbeat()
     return False

@@ -57,7 +57,7 @@ class Metrics:
         )
         self.stage_silent_seconds = Gauge(
             "gmn_stage_silent_seconds",
-            "For how long a stage has had something to do and not got on with it.",
+            "Seconds since the last heartbeat of a stage; 0 while it has no work.",
             ("stage",),
             registry=self.registry,
         )

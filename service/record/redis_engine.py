@@ -18,7 +18,7 @@ from redis.retry import Retry
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable
 from service.ops.commit_mark import LastCommitMark
-from service.ops.pulse import beat
+from service.ops.health import heartbeat
 from service.record.changes import Change, ChangesLost, as_kind
 from service.record.engine import Commit, Conflict, Scan
 from service.record.redis_errors import RETRY_AFTER_S, shown_url, translate_redis_errors
@@ -90,7 +90,7 @@ class RedisEngine:
         """Answers one command that reads, or that changes nothing when it is sent twice."""
         with translate_redis_errors(self.place):
             answer = self._client.execute_command(*command)
-        beat()
+        heartbeat()
         return answer
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -261,7 +261,7 @@ class RedisEngine:
 
     def _run(self, name: str, arguments: Sequence[Argument], durable: bool) -> Any:
         text, digest = _script(name)
-        beat()
+        heartbeat()
         with translate_redis_errors(self.place):
             try:
                 return self._send("EVALSHA", digest, 0, *arguments, durable=durable)

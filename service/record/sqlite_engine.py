@@ -13,7 +13,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
 from service.ops.commit_mark import SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
-from service.ops.pulse import beat
+from service.ops.health import heartbeat
 from service.record.engine import Commit, Conflict, Scan
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
@@ -183,7 +183,7 @@ class SqliteEngine:
             with self._opening:
                 self._opened.append(connection)
             # A statement over a large gallery may take minutes, which a hanging disk looks like.
-            connection.set_progress_handler(_heartbeat, STEPS_PER_BEAT)
+            connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
             for pragma in () if self._only_read else PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
@@ -229,11 +229,6 @@ class SqliteEngine:
         """Overwrites the write-ahead log, which still holds pages with what was just deleted."""
         with contextlib.suppress(sqlite3.OperationalError):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _heartbeat() -> int:
-    beat()
-    return 0
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from model.search_calibration import (
     artefact_search_calibration,
     few_identities,
 )
-from service.engine.loaded_model import LoadedModel
+from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
 from service.record.record import Record
 

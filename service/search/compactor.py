@@ -11,7 +11,7 @@ from collections.abc import Callable
 from service.engine.device import DeviceThread
 from service.errors import DeviceLost, ServiceStopping
 from service.ops.failpoints import failpoint
-from service.ops.pulse import Pulse, Stage
+from service.ops.health import HealthCheck, Heartbeat
 from service.search.compaction import BuiltCompaction, CompactionPlan, CompactionStopped
 from service.search.device_rows import DeviceRows
 from service.search.index import GalleryIndex
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 REST_SECONDS = 300.0
 CLOSING_SECONDS = 5.0
 # Training a segment is one step, and takes minutes where a gallery is large.
-PATIENCE = 30.0
+TIMEOUT_FACTOR = 30.0
 
 
 class Compactor:
@@ -43,12 +43,13 @@ class Compactor:
         self._building: threading.Thread | None = None
         self._resting_until = 0.0
         self._closing = threading.Event()
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
 
     @property
-    def stage(self) -> Stage:
-        """Its thread, for the watchdog: from the beginning of a compaction until it is adopted."""
-        return Stage("compactor", self._pulse.silent_seconds, patience=PATIENCE)
+    def health_check(self) -> HealthCheck:
+        """Of its thread, from the beginning of a compaction until it is adopted."""
+        silent = self._heartbeat.silent_seconds
+        return HealthCheck("compactor", silent, timeout_factor=TIMEOUT_FACTOR)
 
     def consider(self, index: GalleryIndex) -> None:
         """Does for an index what its last change calls for; on the device thread, and quick."""
@@ -92,7 +93,7 @@ class Compactor:
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
-                self._pulse.begin()
+                self._heartbeat.start()
                 self._building.start()
 
     def _build(self, index: GalleryIndex, plan: CompactionPlan) -> None:
@@ -110,12 +111,12 @@ class Compactor:
             self._device.submit(lambda: self._finish(index, built))
 
     def _asked_between(self) -> bool:
-        self._pulse.beat()
+        self._heartbeat.beat()
         return self._closing.is_set()
 
     def _finish(self, index: GalleryIndex, built: BuiltCompaction | None) -> None:
         self._building = None
-        self._pulse.rest()
+        self._heartbeat.stop()
         if self._closing.is_set():
             return
         if built is not None and index.adopt(built):

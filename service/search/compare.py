@@ -19,8 +19,8 @@ from model.calibration import (
     Verdict,
 )
 from model.crops.decode import CropProblem
-from service.engine.loaded_model import LoadedModel
-from service.engine.pipeline import EmbeddedImage
+from service.engine.batcher import EmbeddedImage
+from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime, calibration_version
@@ -63,7 +63,7 @@ async def compare(
     model = runtime.model if target is None else runtime.model_of(target)
     scoring = model.chosen_scoring(options.scoring)
     judged = _judge(runtime, model, target, scoring, options)
-    with runtime.admission.places(images_to_explain(runtime) if options.explain else 2):
+    with runtime.admission.image_slots(images_to_explain(runtime) if options.explain else 2):
         embedded = await model.pipeline.embed([first, second])
         usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
         if len(usable) < 2:

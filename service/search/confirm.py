@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from service.engine.loaded_model import LoadedModel
+from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel

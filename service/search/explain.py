@@ -14,8 +14,8 @@ from gmn_client.answers import Explanation
 from model.calibration import Scoring
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
-from service.engine.device_faults import with_room
-from service.engine.loaded_model import LoadedModel
+from service.engine.faults import retry_out_of_memory
+from service.engine.networks import LoadedModel
 from service.errors import UnusableImages
 from service.runtime import Runtime
 
@@ -80,6 +80,8 @@ async def _embed_variants(
     for number in range(math.ceil(VARIANTS / size)):
         batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
         embed = partial(model.networks.embed, batch)
-        parts.append(await asyncio.wrap_future(runtime.device.submit(partial(with_room, embed))))
+        parts.append(
+            await asyncio.wrap_future(runtime.device.submit(partial(retry_out_of_memory, embed)))
+        )
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

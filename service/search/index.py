@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.ops.pulse import beat
+from service.ops.health import heartbeat
 from service.record.records import IndexedCrop
 from service.search.compaction import BuiltCompaction, CompactionPlan
 from service.search.device_rows import DeviceRows
@@ -148,7 +148,7 @@ class GalleryIndex:
             device.halve()
         for start, part in self.table.vectors.parts(self.table.size):
             device.append(part / self.table.norms[start : start + len(part), None])
-            beat()
+            heartbeat()
         device.forget(np.flatnonzero(~self.table.alive[: self.table.size]))
         self._device, self._kinds, self._trained = device, kinds, None
         self._generation += 1
@@ -158,7 +158,7 @@ class GalleryIndex:
         arriving = iter(crops)
         while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
             self._append(chunk)
-            beat()
+            heartbeat()
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""

@@ -16,9 +16,9 @@ from gmn_client.answers import QueryAnswer, RankedCrop, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from model.search_calibration import SearchScores
-from service.engine.loaded_model import LoadedModel
-from service.engine.pipeline import EmbeddedImage
-from service.engine.quality_gate import QualityGate
+from service.engine.batcher import EmbeddedImage
+from service.engine.images import QualityGate
+from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop, UnusableImages
 from service.gallery.browse import image_url
 from service.gallery.enroll import quality_gate
@@ -109,7 +109,7 @@ async def query_by_images(
     """
     began = time.perf_counter()
     target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
-    with runtime.admission.places(len(images)):
+    with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.model_of(target)
             judge = runtime.calibrations.judge(target, options.scoring)
@@ -143,7 +143,7 @@ async def query_each(
     """
     began = time.perf_counter()
     target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
-    with runtime.admission.places(len(images)):
+    with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.model_of(target)
             judge = runtime.calibrations.judge(target, options.scoring)
@@ -189,7 +189,7 @@ async def query_by_crop(
         found = _search(target, model, judge, vector, options, started)
         return replace(found, asked=label)
 
-    with runtime.admission.places(1):
+    with runtime.admission.image_slots(1):
         asked = time.perf_counter()
         searched = await confirmed(runtime, target, options, _on_device(runtime, search))
     queue = searched.began - asked

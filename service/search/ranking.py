@@ -135,7 +135,7 @@ def rank(
         people = with_nine_people(index, queries, options.wanted, scored, judge.joins_at)
     rows = people.rows if people and not cosine else found.rows[:depth]
     searched = time.perf_counter()
-    scores = networks.pair_scores_or_none(queries, index.table.vectors[rows])
+    scores = networks.pair_scores(queries, index.table.vectors[rows])
     reranked = time.perf_counter()
     # Those that were scored for the calibration alone are no results.
     logits = scores[: len(found.rows[:depth])]

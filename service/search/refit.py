@@ -20,7 +20,7 @@ from model.search_calibration import (
 )
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
-from service.ops.pulse import Pulse
+from service.ops.health import idle
 from service.runtime import Runtime
 from service.search.calibrations import Publication, read_publication, scoring_of
 from service.search.kept_searches import Place
@@ -29,20 +29,15 @@ log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
 
 
-async def refit_calibrations(runtime: Runtime, pulse: Pulse | None = None) -> None:
+async def refit_calibrations(runtime: Runtime) -> None:
     """Stores searches and fits calibrations, again and again, until it is cancelled.
 
     No answer waits for it. What waits when it is cancelled is stored too.
-
-    Args:
-        runtime: of the service.
-        pulse: rests from one time to the next.
     """
-    pulse = pulse or Pulse()
     later = Later()
     try:
         while True:
-            with pulse.resting(), contextlib.suppress(TimeoutError):
+            with idle(), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STORED_WITHIN_SECONDS):
                     await runtime.kept_searches.ready.wait()
             try:

@@ -44,7 +44,7 @@ DEFECTS: dict[str, tuple[Any, str, Callable[[], None]]] = {
     "device hangs": (Networks, "embed", hang),
     "device lost": (Networks, "embed", lose_the_device),
     "device full": (Networks, "embed", run_out_of_memory),
-    "event loop hangs": (Admission, "places", hang),
+    "event loop hangs": (Admission, "image_slots", hang),
     "interpreter held": (Networks, "embed", hold_the_interpreter),
 }
 

@@ -13,7 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.engine.pipeline import EmbeddedImage, Pipeline
+from service.engine.batcher import EmbeddedImage
+from service.engine.images import Pipeline
 from service.errors import QueueFull
 from service.http.app import create_app
 from service.http.callers import LOCAL_ADMIN
@@ -125,7 +126,7 @@ def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
     one, other = drawn_crops[0].png, drawn_crops[1].png
 
     async def explain_beside(others: int):
-        with runtime.admission.places(others):
+        with runtime.admission.image_slots(others):
             return await compare(runtime, one, other, ComparisonOptions(explain=True))
 
     assert asyncio.run(explain_beside(4)).explanation is not None
@@ -133,8 +134,8 @@ def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
         asyncio.run(explain_beside(5))
 
 
-def test_stages_of_two_models_have_names_of_their_own(runtime):
-    names = [stage.name for stage in runtime.watchdog.stages]
+def test_health_checks_of_two_models_have_names_of_their_own(runtime):
+    names = [check.name for check in runtime.watchdog.checks]
     assert len(names) == len(set(names))
     assert "decode threads of other.safetensors" in names
 

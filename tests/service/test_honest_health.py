@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from service.ops.watchdog import EXIT_STATUS
+from service.ops.health import EXIT_STATUS
 from tests.service.conftest import Served
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_what_hangs_turns_livez_red_and_ends_the_process(broken, drawn_crops):
         red = [one for one in answers if one.status_code == 503]
         assert red
         assert red[0].headers["content-type"] == "application/problem+json"
-        assert red[0].json()["detail"].startswith("device thread: gave no sign of life")
+        assert red[0].json()["detail"].startswith("device thread: sent no heartbeat")
     assert served.ended_with(5) == EXIT_STATUS
     log = served.log.read_text()
     assert log.count('"level": "critical"') == 1
@@ -97,7 +97,7 @@ def test_an_event_loop_that_hangs_ends_the_process_though_nobody_can_be_told(bro
     served.begins.touch()
     _beside(lambda: served.query("default", drawn_crops[0].png))
     assert served.ended_with(ENDS_WITHIN) == EXIT_STATUS
-    assert "event loop: gave no sign of life" in served.log.read_text()
+    assert "event loop: sent no heartbeat" in served.log.read_text()
 
 
 def test_a_library_that_lets_nothing_run_any_more_does_not_keep_the_process(broken, drawn_crops):

@@ -139,7 +139,7 @@ def _scores(one, others):
 def device():
     thread = DeviceThread()
     yield thread
-    thread.close()
+    thread.shutdown()
 
 
 def test_others_are_served_between_the_passes_of_an_explanation(device):

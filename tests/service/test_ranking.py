@@ -20,7 +20,7 @@ KINDS = (IndexKind("flat_ip", "float32", 0), IndexKind("ivf_flat", "float16", 10
 
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
-NETWORKS = SimpleNamespace(pair_scores_or_none=lambda _, candidates: candidates.sum(axis=1))
+NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
 TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
 CALIBRATION = artefact_search_calibration(
     ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)

@@ -14,9 +14,17 @@ from starlette.exceptions import HTTPException
 from service.errors import StorageFailed
 from service.http.routes.health import livez, readyz
 from service.lifecycle import background
-from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
-from service.ops.watchdog import EXIT_STATUS, Watchdog
-from service.search.compactor import PATIENCE as COMPACTORS_PATIENCE
+from service.ops.health import (
+    EXIT_STATUS,
+    STOPPED,
+    HealthCheck,
+    Heartbeat,
+    MonitoredThreadPool,
+    Watchdog,
+    heartbeat,
+    idle,
+)
+from service.search.compactor import TIMEOUT_FACTOR as COMPACTORS_FACTOR
 from service.search.compactor import Compactor
 from tests.waiting import eventually
 
@@ -45,7 +53,7 @@ def ended():
 
 @pytest.fixture
 def watchdog(ended):
-    one = Watchdog(STALL, farewell_seconds=0.2, end=ended)
+    one = Watchdog(STALL, grace_seconds=0.2, end=ended)
     yield one
     one.stop()
 
@@ -53,7 +61,7 @@ def watchdog(ended):
 @pytest.fixture
 def pool():
     gate = threading.Event()
-    one = WatchedPool(2, "test")
+    one = MonitoredThreadPool(2, "test")
     one.gate = gate
     yield one
     gate.set()
@@ -61,24 +69,27 @@ def pool():
 
 
 def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, caplog, capfd):
-    pulse = Pulse()
-    watchdog.watch(Stage("well", lambda: 0.0), Stage("record writer", pulse.silent_seconds))
+    writer = Heartbeat()
+    watchdog.checks += [
+        HealthCheck("well", lambda: 0.0),
+        HealthCheck("record writer", writer.silent_seconds),
+    ]
     watchdog.start()
     assert not ended.within(0.6)
-    pulse.begin()
+    writer.start()
     assert ended.within(3)
     assert ended.status == EXIT_STATUS
-    assert watchdog.trouble.stage == "record writer"
+    assert watchdog.trouble.partition(":")[0] == "record writer"
     criticals = [one.getMessage() for one in caplog.records if one.levelname == "CRITICAL"]
     assert len(criticals) == 1
-    assert "record writer: gave no sign of life" in criticals[0]
+    assert "record writer: sent no heartbeat" in criticals[0]
 
 
 def test_a_stage_that_has_ended_ends_the_process_at_once(watchdog, ended):
-    watchdog.watch(Stage("follower", lambda: DEAD, at_least=1000.0))
+    watchdog.checks.append(HealthCheck("follower", lambda: STOPPED, min_timeout_s=1000.0))
     watchdog.start()
     assert ended.within(1)
-    assert str(watchdog.trouble) == "follower: has ended"
+    assert watchdog.trouble == "follower: has ended"
 
 
 def test_in_trouble_livez_and_readyz_are_503_and_name_the_stage(watchdog, ended):
@@ -96,14 +107,14 @@ def test_in_trouble_livez_and_readyz_are_503_and_name_the_stage(watchdog, ended)
 
 
 def test_a_service_that_is_stopping_is_not_killed(watchdog, ended):
-    watchdog.watch(Stage("device thread", lambda: DEAD))
+    watchdog.checks.append(HealthCheck("device thread", lambda: STOPPED))
     watchdog.stop()
     watchdog.start()
     assert not ended.within(0.6)
 
 
 def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(ended):
-    watchdog = Watchdog(STALL, farewell_seconds=1.0, end=ended)
+    watchdog = Watchdog(STALL, grace_seconds=1.0, end=ended)
     watchdog.give_up("follower", "has ended")
     watchdog.start()
     time.sleep(0.2)
@@ -114,26 +125,26 @@ def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(ended):
 def test_what_beats_may_take_its_time(watchdog, ended, pool):
     def long_work():
         while not pool.gate.wait(STALL / 6):
-            beat()
+            heartbeat()
 
-    watchdog.watch(Stage("pool", pool.silent_seconds))
+    watchdog.checks.append(HealthCheck("pool", pool.silent_seconds))
     watchdog.start()
     pool.submit(long_work)
     assert not ended.within(4 * STALL)
 
 
 def test_a_thread_that_hangs_in_a_piece_of_work_is_seen(watchdog, ended, pool):
-    watchdog.watch(Stage("decode threads", pool.silent_seconds))
+    watchdog.checks.append(HealthCheck("decode threads", pool.silent_seconds))
     watchdog.start()
     pool.submit(pool.gate.wait, 20)
     for _ in range(20):
         pool.submit(time.sleep, 0.05)
     assert ended.within(5)
-    assert watchdog.trouble.stage == "decode threads"
+    assert watchdog.trouble.partition(":")[0] == "decode threads"
 
 
 def test_a_long_queue_that_moves_is_no_trouble(watchdog, ended, pool):
-    watchdog.watch(Stage("pool", pool.silent_seconds))
+    watchdog.checks.append(HealthCheck("pool", pool.silent_seconds))
     watchdog.start()
     last = [pool.submit(time.sleep, STALL / 5) for _ in range(30)][-1]
     assert not ended.within(4 * STALL)
@@ -141,38 +152,31 @@ def test_a_long_queue_that_moves_is_no_trouble(watchdog, ended, pool):
     assert pool.silent_seconds() == 0.0
 
 
-def test_work_that_no_thread_takes_is_seen(pool):
-    # Its threads are gone without a word, as after a crash in a library's own code.
-    pool._adjust_thread_count = lambda: None
+def test_a_thread_that_has_ended_is_seen(pool):
+    def crash():
+        raise SystemExit("as a fault of the pool itself")
+
+    pool.submit(time.sleep, 0).result(5)
     assert pool.silent_seconds() == 0.0
-    pool.submit(lambda: None)
-    eventually(lambda: pool.silent_seconds() >= 0.2)
+    pool._work_queue.put(SimpleNamespace(run=crash))
+    eventually(lambda: pool.silent_seconds() == STOPPED)
 
 
-def test_what_waited_long_in_a_queue_that_moved_just_now_is_no_trouble(pool):
-    pool._adjust_thread_count = lambda: None
-    pool.submit(lambda: None)
-    (piece,) = pool._pieces.values()
-    piece.submitted -= 100.0
-    pool._changed = time.monotonic()
-    assert pool.silent_seconds() < 50.0
-
-
-def test_cancelled_work_is_forgotten(pool):
+def test_cancelled_work_leaves_nothing(pool):
     running = [pool.submit(pool.gate.wait, 5) for _ in range(2)]
     waiting = pool.submit(lambda: None)
     assert waiting.cancel()
     pool.gate.set()
     for one in running:
         one.result(5)
-    eventually(lambda: not pool._pieces)
+    eventually(lambda: pool.silent_seconds() == 0.0)
 
 
-def test_whoever_waits_for_a_piece_of_work_gets_on_with_it(pool):
-    waiting = Pulse()
+def test_a_heartbeat_counts_for_the_work_that_waits(pool):
+    waiting = Heartbeat()
     with waiting.working():
-        future = pool.submit(lambda: [beat() for _ in range(8) if not time.sleep(0.05)])
-    waiting.begin()
+        future = pool.submit(lambda: [heartbeat() for _ in range(8) if not time.sleep(0.05)])
+    waiting.start()
     time.sleep(0.2)
     assert waiting.silent_seconds() < 0.15
     future.result(5)
@@ -203,18 +207,18 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
 
     device = Device()
     compactor = Compactor(device)
-    assert compactor.stage.silent_seconds() == 0.0
-    assert compactor.stage.patience == COMPACTORS_PATIENCE > 1
+    assert compactor.health_check.silent_seconds() == 0.0
+    assert compactor.health_check.timeout_factor == COMPACTORS_FACTOR > 1
     compactor.consider(Index())
-    eventually(lambda: compactor.stage.silent_seconds() > 0.1)
+    eventually(lambda: compactor.health_check.silent_seconds() > 0.1)
     gates[0].set()
-    eventually(lambda: compactor.stage.silent_seconds() < 0.1)
+    eventually(lambda: compactor.health_check.silent_seconds() < 0.1)
     gates[1].set()
     compactor._building.join(5)
     # Nobody has adopted it yet.
-    eventually(lambda: compactor.stage.silent_seconds() > 0.1)
+    eventually(lambda: compactor.health_check.silent_seconds() > 0.1)
     device.submitted[0]()
-    assert compactor.stage.silent_seconds() == 0.0
+    assert compactor.health_check.silent_seconds() == 0.0
 
 
 def _background(monkeypatch, watchdog, **replaced):
@@ -223,12 +227,12 @@ def _background(monkeypatch, watchdog, **replaced):
     async def nothing(*_):
         return None
 
-    async def idle(_runtime, *others):
-        with others[-1].resting():
+    async def wait(*_):
+        with idle():
             await asyncio.sleep(60)
 
-    work = {"remove_strays": nothing, "work_on_jobs": idle, "run_maintenance": idle}
-    work |= {"refit_calibrations": idle, **replaced}
+    work = {"remove_strays": nothing, "work_on_jobs": wait, "run_maintenance": wait}
+    work |= {"refit_calibrations": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=SimpleNamespace(stall_seconds=STALL))
@@ -243,7 +247,7 @@ def _background(monkeypatch, watchdog, **replaced):
 def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
-    names = [one.name for one in watchdog.stages]
+    names = [one.name for one in watchdog.checks]
     assert names == ["event loop", "job runner", "maintenance", "calibration"]
 
 
@@ -256,7 +260,7 @@ def test_background_work_that_has_ended_ends_the_process(monkeypatch, watchdog, 
 
     _background(monkeypatch, watchdog, **{name: end})
     assert ended.status == EXIT_STATUS
-    assert watchdog.trouble.stage == stage
+    assert watchdog.trouble.partition(":")[0] == stage
 
 
 def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
@@ -266,7 +270,7 @@ def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
     # An hour, else.
     monkeypatch.setattr(background._watched, "__defaults__", (1.0,))
     _background(monkeypatch, watchdog, work_on_jobs=hang)
-    assert watchdog.trouble.stage == "job runner"
+    assert watchdog.trouble.partition(":")[0] == "job runner"
 
 
 def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
@@ -275,7 +279,7 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 
     _background(monkeypatch, watchdog, work_on_jobs=block)
     assert ended.status == EXIT_STATUS
-    assert watchdog.trouble.stage == "event loop"
+    assert watchdog.trouble.partition(":")[0] == "event loop"
 
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])

@@ -58,7 +58,7 @@ async def embed_images(
     """Computes features: as JSON, or as a NumPy file with `Accept: application/x-npy`."""
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
-    with runtime.admission.places(len(images)):
+    with runtime.admission.image_slots(len(images)):
         outcomes = await runtime.model.pipeline.embed(images)
     problems = [one if isinstance(one, CropProblem) else None for one in outcomes]
     as_array = NPY in request.headers.get("accept", "")

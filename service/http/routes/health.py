@@ -63,9 +63,9 @@ async def metrics(
     for gallery in runtime.galleries.all():
         runtime.metrics.gallery_crops.labels(gallery.name).set(gallery.crops)
         runtime.metrics.gallery_version.labels(gallery.name).set(gallery.version)
-    for stage in runtime.watchdog.stages:
-        silent = runtime.metrics.stage_silent_seconds.labels(stage.name)
-        silent.set(stage.silent_seconds())
+    for check in runtime.watchdog.checks:
+        silent = runtime.metrics.stage_silent_seconds.labels(check.name)
+        silent.set(check.silent_seconds())
     record = runtime.galleries.record_state
     runtime.metrics.record_up.set(record.up)
     runtime.metrics.follower_lag.set(record.lag)

@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from service.engine.batcher import EmbeddingFailed, MicroBatcher
+from model.crops.decode import CropProblem
+from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.ops.metrics import Metrics
 
@@ -32,16 +33,14 @@ class StandInModel:
 def device():
     thread = DeviceThread()
     yield thread
-    thread.close()
-
-
-def _crop(value):
-    return np.full((4, 2, 3), value, np.uint8)
+    thread.shutdown()
 
 
 def _submit(batcher, value):
+    crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
     batcher.announce()
-    return batcher.submit(_crop(value))
+    batcher.submit(crop)
+    return crop.future
 
 
 def _submit_together(device, batcher, values):
@@ -65,16 +64,14 @@ def test_an_image_that_breaks_its_batch_fails_alone(device):
     batcher = MicroBatcher(device, model.embed, 8, 0.0, Metrics())
     first, poisoned, last = _submit_together(device, batcher, [1, POISON, 2])
     assert (first.result(5).vector[0], last.result(5).vector[0]) == (1, 2)
-    with pytest.raises(EmbeddingFailed):
-        poisoned.result(5)
+    assert isinstance(poisoned.result(5), CropProblem)
 
 
 def test_an_image_without_a_usable_vector_fails_alone(device):
     batcher = MicroBatcher(device, StandInModel().embed, 8, 0.0, Metrics())
     zero, good = _submit_together(device, batcher, [0, 5])
     assert good.result(5).vector[0] == 5
-    with pytest.raises(EmbeddingFailed):
-        zero.result(5)
+    assert isinstance(zero.result(5), CropProblem)
 
 
 def test_an_image_whose_client_left_is_not_embedded(device):

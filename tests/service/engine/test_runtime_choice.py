@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from service.commands.store import store as store_command
-from service.engine import runtime_choice
-from service.engine.runtime_choice import RuntimeChoice, choose_runtime
-from service.engine.runtimes import TorchRuntime, build_runtime
+from service.engine import runtimes
+from service.engine.runtimes import RuntimeChoice, TorchRuntime, build_runtime, choose_runtime
 from service.errors import StorageFailed
 from service.record.record import open_sqlite
 from service.settings import Settings
@@ -39,11 +38,11 @@ def built(monkeypatch):
     """Builds stand-ins that compute in PyTorch and take the `SECONDS`; lists them."""
     built = []
     clock = [0.0]
-    monkeypatch.setattr(runtime_choice, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     class StandIn(TorchRuntime):
-        def __init__(self, artefact, name, dtype, device):
-            super().__init__(artefact, "float32", device)
+        def __init__(self, artefact, name, dtype):
+            super().__init__(artefact, "float32", runtimes.CPU)
             self.name, self.dtype = name, dtype
             built.append(f"{name} {dtype}")
 
@@ -51,7 +50,7 @@ def built(monkeypatch):
             clock[0] += SECONDS[self.name]
             return super().embed(crops)
 
-    monkeypatch.setattr(runtime_choice, "build_runtime", StandIn)
+    monkeypatch.setattr(runtimes, "build_runtime", StandIn)
     return built
 
 
@@ -100,15 +99,15 @@ def test_of_two_that_choose_at_once_the_first_one_counts_for_both(artefact, reco
 def test_one_that_gives_other_features_is_not_chosen_however_fast(
     artefact, records, built, monkeypatch
 ):
-    real = runtime_choice.build_runtime
+    real = runtimes.build_runtime
 
-    def build(artefact, name, dtype, device):
-        runtime = real(artefact, name, dtype, device)
+    def build(artefact, name, dtype):
+        runtime = real(artefact, name, dtype)
         if name == "openvino":
             runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
         return runtime
 
-    monkeypatch.setattr(runtime_choice, "build_runtime", build)
+    monkeypatch.setattr(runtimes, "build_runtime", build)
     assert _choose(artefact, records)[0].name == "torch"
 
 
@@ -147,7 +146,7 @@ def test_a_setting_that_contradicts_what_was_chosen_is_refused(artefact, records
 
 def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records, monkeypatch):
     pytest.importorskip("openvino")
-    if ("openvino", "bfloat16") in runtime_choice._candidates(_settings()):
+    if ("openvino", "bfloat16") in runtimes._candidates(_settings()):
         pytest.skip("this CPU multiplies bfloat16")
     with pytest.raises(InputProblem, match="does not multiply bfloat16; set GMN_DTYPE=float32"):
         _choose(artefact, records, runtime="openvino", dtype="bfloat16")
@@ -161,7 +160,7 @@ def test_features_of_another_network_are_refused_at_every_start(artefact, record
         runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
         return runtime
 
-    monkeypatch.setattr(runtime_choice, "build_runtime", build)
+    monkeypatch.setattr(runtimes, "build_runtime", build)
     with pytest.raises(InputProblem, match=r"other features here .*forget-runtime"):
         _choose(artefact, records)
 

@@ -12,7 +12,7 @@ import torch
 
 from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
-from service.engine.batcher import MicroBatcher
+from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.networks import Networks
 from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
@@ -86,11 +86,13 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
     monkeypatch.setattr(networks.runtime, "_requests", [_Failing()])
     device = DeviceThread()
     batcher = MicroBatcher(device, networks.embed, 8, 0.0, Metrics(), networks.probe)
+    crop = WaitingCrop(np.zeros((64, 32, 3), np.uint8))
     batcher.announce()
+    batcher.submit(crop)
     with pytest.raises(DeviceLost) as lost:
-        batcher.submit(np.zeros((64, 32, 3), np.uint8)).result(10)
+        crop.future.result(10)
     assert "it fails at an image that is known to be good" in lost.value.why
-    device.close()
+    device.shutdown()
 
 
 class _Failing:

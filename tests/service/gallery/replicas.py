@@ -35,7 +35,7 @@ class Replica:
 
     def close(self) -> None:
         self.galleries.close()
-        self.device.close()
+        self.device.shutdown()
         self.store.close()
 
     def _calibrate(self, gallery: Gallery) -> None:

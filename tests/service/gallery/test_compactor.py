@@ -24,7 +24,7 @@ DIMENSION = 4
 def device():
     thread = DeviceThread()
     yield thread
-    thread.close()
+    thread.shutdown()
 
 
 def _index() -> GalleryIndex:
@@ -88,7 +88,7 @@ def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(d
     assert len(device.submit(lambda: index.search(query, 50)).result().rows) == 20
     compactor.close()
     release.set()
-    device.close()
+    device.shutdown()
     assert index.table.size == 50
 
 

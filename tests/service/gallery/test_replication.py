@@ -15,7 +15,7 @@ import pytest
 from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import replication
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.pulse import DEAD
+from service.ops.health import STOPPED
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
@@ -43,8 +43,8 @@ def pair(opened):
 
 
 def _replication_silent_seconds(replica):
-    (stage,) = (one for one in replica.galleries.stages if one.name == "replication")
-    return stage.silent_seconds()
+    (check,) = (one for one in replica.galleries.health_checks if one.name == "replication")
+    return check.silent_seconds()
 
 
 def _settings(replica, name):
@@ -294,7 +294,7 @@ def test_a_process_that_follows_no_more_is_not_alive(opened, monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr(replica.store.changes, "after", end)
-    eventually(lambda: _replication_silent_seconds(replica) == DEAD)
+    eventually(lambda: _replication_silent_seconds(replica) == STOPPED)
 
 
 def test_a_redis_that_stops_and_is_killed_is_followed_again_when_it_is_back():

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from model.artefact import load_artefact
-from service.engine import batch_limit
-from service.engine.batch_limit import BatchLimit
-from service.engine.batcher import EmbeddingFailed, MicroBatcher
+from model.crops.decode import CropProblem
+from service.engine import batcher as batches
+from service.engine.batcher import BatchLimit, MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
-from service.engine.device_faults import explained, with_room
-from service.engine.halving import in_halves
+from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
 from service.engine.runtimes import TorchRuntime
 from service.engine.torch_rows import TorchRows
@@ -57,7 +56,7 @@ def accelerator_error(text, code=None):
     ],
 )
 def test_an_error_after_which_the_device_answers_nothing_is_a_lost_device(error):
-    told = explained(error)
+    told = device_error(error)
     assert isinstance(told, DeviceLost)
     assert told.why == str(error).splitlines()[0]
     assert told.retry_after_s > 0
@@ -73,7 +72,7 @@ def test_an_error_after_which_the_device_answers_nothing_is_a_lost_device(error)
     ],
 )
 def test_memory_that_ran_out_is_a_full_device(error):
-    assert isinstance(explained(error), DeviceFull)
+    assert isinstance(device_error(error), DeviceFull)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +84,12 @@ def test_memory_that_ran_out_is_a_full_device(error):
     ],
 )
 def test_any_other_error_is_what_it_is(error):
-    assert explained(error) is error
+    assert device_error(error) is error
 
 
 def test_a_bad_one_among_many_costs_two_passes_a_halving():
     for bad in range(64):
-        passes, alone, done = [], [], []
+        passes, done = [], []
 
         def work(group, bad=bad, passes=passes, done=done):
             passes.append(len(group))
@@ -98,8 +97,8 @@ def test_a_bad_one_among_many_costs_two_passes_a_halving():
                 raise RuntimeError("poison")
             done.extend(group)
 
-        in_halves(range(64), work, lambda item, _, alone=alone: alone.append(item))
-        assert alone == [bad]
+        failures = bisect_failures(range(64), work)
+        assert [item for item, _ in failures] == [bad]
         assert sorted(done) == [one for one in range(64) if one != bad]
         assert len(passes) == 1 + 2 * math.log2(64)
 
@@ -112,31 +111,31 @@ def test_a_lost_device_is_not_tried_again():
         raise DeviceLost("illegal address")
 
     with pytest.raises(DeviceLost):
-        in_halves(range(64), work, lambda *_: None)
+        bisect_failures(range(64), work)
     assert len(passes) == 1
 
 
 def test_a_batch_limit_halves_and_grows_again_later(monkeypatch):
-    monkeypatch.setattr(batch_limit, "GROWS_AFTER_SECONDS", 60.0)
+    monkeypatch.setattr(batches, "GROWS_AFTER_SECONDS", 60.0)
     now = [0.0]
     metrics = Metrics()
     limit = BatchLimit(32, metrics, lambda: now[0])
     limit.ran_out(32)
     limit.ran_out(16)
-    assert limit.now() == 8
+    assert limit.current() == 8
     assert metrics.batch_limit._value.get() == 8
     now[0] = 61.0
-    assert limit.now() == 16
-    assert limit.now() == 16
+    assert limit.current() == 16
+    assert limit.current() == 16
     now[0] = 122.0
-    assert limit.now() == 32
+    assert limit.current() == 32
     now[0] = 1000.0
-    assert limit.now() == 32
+    assert limit.current() == 32
 
 
 def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
     freed = []
-    monkeypatch.setattr("service.engine.device_faults._free_cached_memory", lambda: freed.append(1))
+    monkeypatch.setattr("service.engine.faults._free_cached_memory", lambda: freed.append(1))
     raised = [torch.OutOfMemoryError(OUT_OF_MEMORY)]
 
     def call():
@@ -144,11 +143,11 @@ def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
             raise raised.pop()
         return "done"
 
-    assert with_room(call) == "done"
+    assert retry_out_of_memory(call) == "done"
     assert freed == [1]
     raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(2)]
     with pytest.raises(DeviceFull):
-        with_room(call)
+        retry_out_of_memory(call)
     assert freed == [1, 1, 1]
 
 
@@ -177,9 +176,9 @@ class SmallDevice:
 
 @pytest.fixture
 def device():
-    thread = DeviceThread(explained)
+    thread = DeviceThread()
     yield thread
-    thread.close()
+    thread.shutdown()
 
 
 @pytest.fixture
@@ -195,13 +194,19 @@ def batcher(device, small):
     return one
 
 
+def _submit(batcher, value):
+    crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
+    batcher.announce()
+    batcher.submit(crop)
+    return crop.future
+
+
 def _submit_together(device, batcher, values):
     gate = threading.Event()
     device.submit(lambda: gate.wait(5))
     futures = []
     for value in values:
-        batcher.announce()
-        futures.append(batcher.submit(np.full((4, 2, 3), value, np.uint8)))
+        futures.append(_submit(batcher, value))
     gate.set()
     return futures
 
@@ -238,8 +243,9 @@ def test_a_poisoned_image_is_isolated_and_the_others_have_their_answers(device, 
     values = [*range(20, 51), POISON]
     *good, poisoned = _submit_together(device, batcher, values)
     assert _vectors(good) == values[:-1]
-    with pytest.raises(EmbeddingFailed, match="poison"):
-        poisoned.result(5)
+    problem = poisoned.result(5)
+    assert isinstance(problem, CropProblem)
+    assert "poison" in problem.detail
     # And one of what is known to be good.
     assert len(small.passes) == 1 + 2 * math.log2(32) + 1
     assert _vectors(_submit_together(device, batcher, [9])) == [9]
@@ -266,9 +272,8 @@ def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, smal
             future.result(5)
     assert small.passes == [32]
     for value in (1, 2):
-        batcher.announce()
         with pytest.raises(DeviceLost):
-            batcher.submit(np.full((4, 2, 3), value, np.uint8)).result(5)
+            _submit(batcher, value).result(5)
 
 
 @pytest.fixture(scope="module")
@@ -279,13 +284,13 @@ def networks(tiny_artefact):
 
 def _failing_pass(monkeypatch, networks, fails):
     """M-Net's real pass, but for what a test wants to raise."""
-    whole = networks._pass
+    whole = networks._score_pass
 
-    def run(network, asked, padded):
+    def run(queries, padded):
         fails(padded)
-        return whole(network, asked, padded)
+        return whole(queries, padded)
 
-    monkeypatch.setattr(networks, "_pass", run)
+    monkeypatch.setattr(networks, "_score_pass", run)
 
 
 def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch, networks):
@@ -304,13 +309,13 @@ def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch
             raise RuntimeError("poison")
 
     _failing_pass(monkeypatch, networks, fails)
-    scores = networks.pair_scores_or_none(queries, candidates)
+    scores = networks.pair_scores(queries, candidates)
     assert np.isnan(scores[217])
     others = np.arange(300) != 217
     np.testing.assert_array_equal(scores[others], whole[others])
     assert len(passes) <= 3 + 2 * 2 * math.ceil(math.log2(300))
     with pytest.raises(RuntimeError, match="poison"):
-        networks.pair_scores_or_none(queries, candidates[217:218])
+        networks.pair_scores(queries, candidates[217:218])
 
 
 def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networks):
@@ -326,7 +331,7 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
     np.testing.assert_array_equal(networks.pair_scores(vectors, vectors), whole)
     raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(100)]
     with pytest.raises(DeviceFull):
-        networks.pair_scores_or_none(vectors, vectors)
+        networks.pair_scores(vectors, vectors)
 
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):

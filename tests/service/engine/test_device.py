@@ -6,11 +6,12 @@ import threading
 import time
 
 import pytest
+import torch
 
 from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.errors import DeviceLost, ServiceStopping
-from service.ops.pulse import DEAD, beat
+from service.ops.health import STOPPED, heartbeat
 from tests.waiting import eventually
 
 
@@ -18,7 +19,7 @@ from tests.waiting import eventually
 def device():
     thread = DeviceThread()
     yield thread
-    thread.close()
+    thread.shutdown()
 
 
 def test_what_work_raises_goes_to_its_caller_and_the_thread_lives_on(device):
@@ -54,11 +55,11 @@ def test_cancelled_work_is_not_begun(device):
 def test_what_was_submitted_before_the_end_is_finished_and_later_work_refused():
     device = DeviceThread()
     done = [device.submit(lambda number=number: number) for number in range(20)]
-    device.close()
+    device.shutdown()
     assert [future.result(0) for future in done] == list(range(20))
     with pytest.raises(ServiceStopping):
         device.submit(lambda: None)
-    assert device.silent_seconds() == DEAD
+    assert device.silent_seconds() == STOPPED
 
 
 def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
@@ -66,7 +67,7 @@ def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
 
     def work():
         gates[0].wait(5)
-        beat()
+        heartbeat()
         gates[1].wait(5)
 
     assert device.silent_seconds() == 0.0
@@ -82,15 +83,12 @@ def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
 
 def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
     told = []
-    device = DeviceThread(
-        lambda error: DeviceLost("illegal address") if isinstance(error, OSError) else error,
-        told.append,
-    )
+    device = DeviceThread(told.append)
     gate, begun = threading.Event(), []
 
     def fail():
         gate.wait(5)
-        raise OSError("as a driver might")
+        raise torch.AcceleratorError("illegal address")
 
     failing = device.submit(fail)
     waiting = [device.submit(lambda: begun.append("begun")) for _ in range(3)]
@@ -100,6 +98,6 @@ def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
             future.result(5)
     with pytest.raises(DeviceLost):
         device.submit(lambda: None)
-    device.close()
+    device.shutdown()
     assert begun == []
     assert told == ["illegal address"]

@@ -63,7 +63,7 @@ def ask(admission):
 
 
 def test_as_many_as_there_are_places_for_are_received(admission, ask):
-    with admission.door(), admission.door():
+    with admission.request_slot(), admission.request_slot():
         refused = ask("/v1/pairs")
         assert refused.status_code == 429
         assert refused.json()["type"] == "urn:gmn:problem:queue_full"
@@ -75,8 +75,8 @@ def test_as_many_as_there_are_places_for_are_received(admission, ask):
 
 
 def test_images_that_take_every_place_close_the_door(admission, ask):
-    with admission.places(2):
+    with admission.image_slots(2):
         assert ask("/v1/pairs").status_code == 429
-        with pytest.raises(QueueFull), admission.door():
+        with pytest.raises(QueueFull), admission.request_slot():
             pass
     assert ask("/v1/pairs").status_code == 200

@@ -1,0 +1,125 @@
+"""From image files to features: a pool of decode threads in front of the micro-batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.crops.decode import CropLimits, CropProblem, decode_crop
+from model.crops.quality import QualityFault, QualityLimits, measure_quality, quality_faults
+from model.preprocessing import Preprocessing
+from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
+from service.ops.health import MonitoredThreadPool
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QualityGate:
+    """Limits of a crop's quality, checked when it is decoded.
+
+    Attributes:
+        limits: where a crop stops being fit.
+        refuse: whether a crop beyond a limit is a problem, or is embedded with its faults noted.
+    """
+
+    limits: QualityLimits
+    refuse: bool = False
+
+    def inspect(self, pixels: NDArray[np.uint8]) -> tuple[QualityFault, ...]:
+        """The faults of a crop that may pass.
+
+        Args:
+            pixels: `(height, width, 3)` uint8 RGB, as decoded and not yet resized.
+
+        Raises:
+            CropProblem: with the first fault's code and the details of all, where `refuse` is set.
+        """
+        faults = quality_faults(measure_quality(pixels), self.limits)
+        if faults and self.refuse:
+            raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
+        return faults
+
+
+class Pipeline:
+    """Decodes, resizes and embeds images; a bad one does not affect the others."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        limits: CropLimits,
+        batcher: MicroBatcher,
+        decode_threads: int,
+    ) -> None:
+        self._preprocessing = preprocessing
+        self._limits = limits
+        self._batcher = batcher
+        self.threads = MonitoredThreadPool(decode_threads, "decode")
+
+    async def embed(
+        self, images: Sequence[bytes], gate: QualityGate | None = None
+    ) -> list[Embedded]:
+        """One outcome per image, in order; without the event loop between the two threads.
+
+        Args:
+            images: whole files.
+            gate: checks the quality before the embedding.
+        """
+        return await asyncio.gather(
+            *(asyncio.wrap_future(self._submit(image, gate)) for image in images)
+        )
+
+    async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+        """The embedder's input for each image, `(height, width, 3)` uint8, in order.
+
+        Raises:
+            CropProblem: for an image that cannot be decoded.
+        """
+        loop = asyncio.get_running_loop()
+        decoding = (loop.run_in_executor(self.threads, self._decode, image) for image in images)
+        return [pixels for pixels, _ in await asyncio.gather(*decoding)]
+
+    def _submit(self, image: bytes, gate: QualityGate | None) -> Future[Embedded]:
+        """Queues an image, which is skipped if the future is cancelled before its turn."""
+        future: Future[Embedded] = Future()
+        self._batcher.announce()
+        self.threads.submit(self._decode_and_queue, image, gate, time.perf_counter(), future)
+        return future
+
+    def _decode_and_queue(
+        self, image: bytes, gate: QualityGate | None, arrived: float, future: Future[Embedded]
+    ) -> None:
+        began = time.perf_counter()
+        try:
+            if not future.cancelled():
+                pixels, faults = self._decode(image, gate)
+                seconds = time.perf_counter() - began
+                self._batcher.submit(WaitingCrop(pixels, future, faults, seconds, arrived))
+                return
+        except CropProblem as problem:
+            if future.set_running_or_notify_cancel():
+                future.set_result(problem)
+        self._batcher.withdraw()
+
+    def _decode(
+        self, image: bytes, gate: QualityGate | None = None
+    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...]]:
+        try:
+            pixels = decode_crop(image, self._limits)
+            faults = gate.inspect(pixels) if gate else ()
+            return self._preprocessing.resize(pixels), faults
+        except CropProblem:
+            raise
+        except Exception as error:
+            # Decoders read hostile files: any error concerns this file alone.
+            log.exception("an image could not be decoded")
+            raise CropProblem(
+                "not_an_image", "the image data is damaged; send the file again or convert it"
+            ) from error

@@ -1,0 +1,227 @@
+"""Heartbeats of threads and tasks, and the watchdog that ends a process in which one stalls."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+STOPPED = float("inf")
+# "Internal software error" in sysexits.h.
+EXIT_STATUS = 70
+CHECK_EVERY_SECONDS = 1.0
+# Time for `/livez` and `/readyz` to report the failure, and for answers to be sent.
+EXIT_GRACE_SECONDS = 3.0
+# A check that is later than this shows that the whole process was suspended.
+SUSPENDED_SECONDS = 2.0
+STDERR = 2
+
+
+class Heartbeat:
+    """The time of the last progress of one piece of work; used from any thread."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def start(self) -> None:
+        """The work begins."""
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        """The work makes progress; without effect while there is none."""
+        if self._last is not None:
+            self._last = time.monotonic()
+
+    def stop(self) -> None:
+        """There is no work, for any time."""
+        self._last = None
+
+    def silent_seconds(self) -> float:
+        """Since the last beat; 0 while there is no work."""
+        last = self._last
+        return 0.0 if last is None else time.monotonic() - last
+
+    @contextlib.contextmanager
+    def working(self, waiting: tuple[Heartbeat, ...] = ()) -> Iterator[None]:
+        """Runs the block as the work of this heartbeat.
+
+        Args:
+            waiting: of the work that waits for this one; each `heartbeat` counts for it too.
+        """
+        token = _current.set((self, *waiting))
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            _current.reset(token)
+
+
+# asyncio tasks and `asyncio.to_thread` inherit it.
+_current: ContextVar[tuple[Heartbeat, ...]] = ContextVar("heartbeats", default=())
+
+
+def heartbeat() -> None:
+    """Reports progress of the current work; to be called between steps of work of minutes."""
+    for one in _current.get():
+        one.beat()
+
+
+@contextlib.contextmanager
+def idle() -> Iterator[None]:
+    """Suspends the current work's heartbeat: the block waits for an event that may never come."""
+    own = _current.get()[:1]
+    for one in own:
+        one.stop()
+    try:
+        yield
+    finally:
+        for one in own:
+            one.start()
+
+
+class MonitoredThreadPool(ThreadPoolExecutor):
+    """A thread pool with a heartbeat for each piece of work under way."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, thread_name_prefix=name)
+        self._under_way: set[Heartbeat] = set()
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """As in `ThreadPoolExecutor`; a `heartbeat` in the call also counts for the submitter."""
+        waiting = _current.get()
+
+        def run() -> Result:
+            own = Heartbeat()
+            self._under_way.add(own)
+            try:
+                with own.working(waiting):
+                    return call(*args, **kwargs)
+            finally:
+                self._under_way.remove(own)
+
+        return super().submit(run)
+
+    def silent_seconds(self) -> float:
+        """Of the piece of work that is silent for longest; `STOPPED` once a thread has ended."""
+        if not all(thread.is_alive() for thread in tuple(self._threads)):
+            return STOPPED
+        return max((one.silent_seconds() for one in tuple(self._under_way)), default=0.0)
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A part of the service whose stall or end ends the process.
+
+    Attributes:
+        name: for operators, in the log, in `/livez` and in metrics.
+        silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
+        min_timeout_s: silence that is allowed whatever `GMN_STALL_SECONDS` is.
+        timeout_factor: multiplies `GMN_STALL_SECONDS`.
+    """
+
+    name: str
+    silent_seconds: Callable[[], float]
+    min_timeout_s: float = 0.0
+    timeout_factor: float = 1.0
+
+
+class Watchdog:
+    """Ends the process when a health check fails, so that its supervisor starts another.
+
+    It runs on a thread of its own, independent of event loop and device. The log names the failed
+    check and shows the stack of every thread; `trouble` is set for a few seconds, then the process
+    ends. The loss is that of `kill -9`: what was acknowledged is on the disk.
+
+    After a suspension of the whole process every check has its full time again. A process whose
+    interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
+    """
+
+    def __init__(
+        self,
+        stall_seconds: float,
+        grace_seconds: float = EXIT_GRACE_SECONDS,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            stall_seconds: allowed silence.
+            grace_seconds: between the discovery of a failure and the end.
+            end: ends the process with a status, in whatever state it is.
+        """
+        self.checks: list[HealthCheck] = []
+        self.trouble: str | None = None
+        self._stall_seconds = stall_seconds
+        self._grace_seconds = grace_seconds
+        self._end = end
+        self._interval = min(CHECK_EVERY_SECONDS, stall_seconds / 4)
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def give_up(self, name: str, why: str) -> None:
+        """Ends the process after the grace period: only another one can do this part's work."""
+        if self.trouble is None:
+            self.trouble = f"{name}: {why}"
+            self._wake.set()
+
+    def start(self) -> None:
+        """Begins to check."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the checks: the service is being closed, which may take longer."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(self._interval + self._grace_seconds)
+
+    def _run(self) -> None:
+        try:
+            self._check_until_trouble()
+            if not self._stopped.is_set():
+                self._exit_after_grace()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _check_until_trouble(self) -> None:
+        checked, resumed = time.monotonic(), -self._stall_seconds
+        while self.trouble is None and not self._stopped.is_set():
+            seconds = 2 * self._stall_seconds + self._grace_seconds
+            faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+            self._wake.wait(self._interval)
+            now = time.monotonic()
+            if now - checked > self._interval + SUSPENDED_SECONDS:
+                resumed = now
+            checked = now
+            for check in self.checks:
+                self._judge(check, trusted=now >= resumed + self._stall_seconds)
+
+    def _judge(self, check: HealthCheck, trusted: bool) -> None:
+        silent = check.silent_seconds()
+        allowed = max(check.min_timeout_s, check.timeout_factor * self._stall_seconds)
+        if silent == STOPPED:
+            self.give_up(check.name, "has ended")
+        elif silent > allowed and trusted:
+            self.give_up(check.name, f"sent no heartbeat for {silent:.0f} s")
+
+    def _exit_after_grace(self) -> None:
+        # In a thread of its own: the stalled part may hold the lock of the log.
+        threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
+        if not self._stopped.wait(self._grace_seconds):
+            self._end(EXIT_STATUS)
+
+    def _dump_threads(self) -> None:
+        log.critical("%s; the process ends with status %d, restart it", self.trouble, EXIT_STATUS)
+        faulthandler.dump_traceback(file=STDERR, all_threads=True)
