@@ -118,7 +118,7 @@ class KeyRing:
 
     @property
     def health_check(self) -> HealthCheck:
-        """Its thread, for the watchdog."""
+        """Of its thread."""
         return HealthCheck("key reader", self._reader.silent_seconds, READING_SECONDS)
 
     async def caller(self, key: str | None, local: bool = True) -> Caller:
