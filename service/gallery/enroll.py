@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from model.crops.decode import CropProblem
-from service.engine.pipeline import EmbeddedImage, Pipeline
-from service.engine.quality_gate import QualityGate
+from service.engine.batcher import EmbeddedImage
+from service.engine.images import Pipeline, QualityGate
 from service.errors import NeedsReindex
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
