@@ -25,8 +25,8 @@ from service.ops.critical_sections import CriticalSections
 from service.ops.data_dir import DataDirectory
 from service.ops.disk_room import DiskRoom
 from service.ops.failpoints import failpoint
-from service.ops.metrics import Metrics
 from service.ops.health import HealthCheck, Watchdog
+from service.ops.metrics import Metrics
 from service.record.jobs import Job
 from service.record.pictures import PictureFolder
 from service.record.record import Record, open_store
