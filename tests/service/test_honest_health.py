@@ -25,7 +25,6 @@ STAGES = {
     "decode threads",
     "record writer",
     "record readers",
-    "record confirmers",
     "key reader",
     "job runner",
     "maintenance",

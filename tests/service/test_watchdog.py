@@ -297,7 +297,7 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
-    async def write(call):
+    async def write(*_):
         return SimpleNamespace(job_id="1")
 
     runtime: Any = SimpleNamespace(
@@ -305,7 +305,8 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         worker="1",
         jobs_wanted=asyncio.Event(),
         settings=SimpleNamespace(housekeeping_seconds=0.02),
-        galleries=SimpleNamespace(write=write, store=SimpleNamespace(jobs=None)),
+        galleries=SimpleNamespace(write=write),
+        record=SimpleNamespace(jobs=SimpleNamespace(claim=None)),
     )
 
     async def run(work):
