@@ -19,7 +19,6 @@ from service.engine.device_faults import explained
 from service.engine.loaded_model import LoadedModel, load_model
 from service.engine.networks import Networks
 from service.engine.pipeline import Pipeline
-from service.engine.torch_rows import device_rows
 from service.gallery.galleries import Galleries
 from service.gallery.gallery import Gallery
 from service.http.callers import KeyRing
@@ -35,8 +34,8 @@ from service.ops.watchdog import Watchdog
 from service.record.jobs import Job
 from service.record.pictures import PictureFolder
 from service.record.record import open_store
-from service.search.calibrations import Calibrations
-from service.search.kept_searches import KeptSearches
+from service.search.calibration import Calibrations
+from service.search.gpu import device_vectors
 from service.settings import Settings, is_loopback
 from service.upgrade import shipped_fillers
 
@@ -50,8 +49,7 @@ class Runtime:
     Attributes:
         models: the loaded ones by the fingerprints of their embedders, the served one first.
         admission, body_limits: live on the event loop.
-        calibrations: what verdicts are made by.
-        kept_searches: whose scores are to be stored for them; lives on the event loop.
+        calibrations: what verdicts are made by, and the scores of searches for them.
         keys: who may do what; lives on the event loop.
         audit: told of whatever is destroyed, before and after.
         pictures: where kept images lie outside the record store; None keeps them in it.
@@ -73,7 +71,6 @@ class Runtime:
     body_limits: BodyLimits
     galleries: Galleries
     calibrations: Calibrations
-    kept_searches: KeptSearches
     metrics: Metrics
     keys: KeyRing
     audit: AuditLog
@@ -130,10 +127,10 @@ class Runtime:
                 store,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
-                device_rows(next(iter(models.values())).networks.device),
+                device_vectors(next(iter(models.values())).networks.device),
             )
             held.callback(galleries.close)
-            calibrations = Calibrations(galleries, lambda gallery: models[gallery.embedder])
+            calibrations = Calibrations(galleries, models)
             galleries.load(calibrations)
             calibrations.load()
             watchdog.watch(
@@ -152,7 +149,6 @@ class Runtime:
                 BodyLimits(settings),
                 galleries,
                 calibrations,
-                KeptSearches(),
                 metrics,
                 keys,
                 audit,
@@ -196,11 +192,6 @@ class Runtime:
         """The newest artefact's."""
         return self.model.pipeline
 
-    @property
-    def calibration_version(self) -> str:
-        """Names the newest artefact's own calibration."""
-        return calibration_version(self.model)
-
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
@@ -224,8 +215,3 @@ def _worker(replica: str | None) -> str:
     at once. Among several each has its own: another's job is theirs once its lease has run out.
     """
     return "embedded" if replica is None else f"{replica}.{os.getpid()}.{token_hex(4)}"
-
-
-def calibration_version(model: LoadedModel) -> str:
-    """Names the calibration that an artefact brings."""
-    return model.description.artefact_fingerprint[:12]

@@ -142,14 +142,14 @@ class Follower:
         present = store.crops.by_row(number, [crop.row_id for crop in crops])
         missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
         if not missing:
-            return Confirmation(crops=present)
+            return Confirmation()
         if store.galleries.get(number) is None:
             raise UnknownGallery(gallery.name)
         # After a restore crops have other rows: those were not deleted, and are shown until the
         # restored gallery is.
         removed = store.crops.removed_among(number, list(missing))
         gone = frozenset(missing[crop_id] for crop_id in removed)
-        return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
+        return Confirmation(gone, stale=len(gone) < len(missing))
 
     def close(self) -> None:
         """Ends the thread; one that waits for an answer is left to itself after a while."""

@@ -44,8 +44,8 @@ from service.record.records import (
     RequestKey,
     SettingsChanges,
 )
-from service.search.compactor import Compactor
-from service.search.device_rows import DeviceRows
+from service.search.compaction import Compactor
+from service.search.gpu import DeviceVectors
 
 DEFAULT_GALLERY = "default"
 CAUGHT_UP_WITHIN_SECONDS = 2.0
@@ -78,7 +78,7 @@ class Galleries:
         store: Record,
         device: DeviceThread,
         embedders: Mapping[str, int],
-        device_rows: Callable[[int], DeviceRows] | None = None,
+        device_vectors: Callable[[int], DeviceVectors] | None = None,
     ) -> None:
         """Holds galleries of a store.
 
@@ -86,12 +86,12 @@ class Galleries:
             store: the record of everything.
             device: the thread that owns the indexes.
             embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
-            device_rows: makes room on the networks' device for vectors of a size; None where they
-                stay in the host's memory.
+            device_vectors: makes vectors of a size on the networks' device; None leaves them in the
+                host's memory.
         """
         self.store = store
         self._device = device
-        self._compactor = Compactor(device, device_rows)
+        self._compactor = Compactor(device, device_vectors)
         self._held = HeldGalleries(store, embedders, self._compactor)
         self._updates: IndexUpdates = (
             DirectUpdates(store, self._held, device)

@@ -136,7 +136,7 @@ class Gallery:
             if new and new[0].label.row_id <= table.newest:
                 raise OutOfStep(f"crop {new[0].label.crop_id} is missing from the index")
             self._index.add(new)
-        self.crops = table.live
+        self.crops = table.valid_count
 
     def apply_enrolment(self, enrolment: Enrolment) -> None:
         """Makes a committed enrolment findable."""

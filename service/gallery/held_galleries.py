@@ -9,7 +9,7 @@ from service.errors import UnknownGallery
 from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.record.records import GalleryRecord
-from service.search.compactor import Compactor
+from service.search.compaction import Compactor
 from service.search.index import GalleryIndex
 
 
@@ -100,7 +100,7 @@ class HeldGalleries:
             self.drop(record.gallery_id)
             gallery = Gallery(record, self._embedders)
         gallery.settings = record.settings
-        crops = loaded.index.table.live if loaded.index else record.crops
+        crops = loaded.index.table.valid_count if loaded.index else record.crops
         gallery.adopt(loaded.index, record.embedding_fingerprint, record.version, crops)
         self._by_name[record.name] = gallery
         self.look_after(gallery)
@@ -119,7 +119,7 @@ class HeldGalleries:
     def look_after(self, gallery: Gallery) -> None:
         """Does for a gallery's index what its last change calls for; on the device thread."""
         if not gallery.needs_reindex:
-            self._compactor.consider(gallery.index)
+            self._compactor.schedule_if_needed(gallery.index)
 
     def clear(self) -> None:
         """Holds none."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.held_galleries import HeldGalleries
 from service.ops.pulse import Stage
 from service.record.record import Record
-from service.record.records import CropLabel, StoredCrop
+from service.record.records import CropLabel
 
 IN_STEP = RecordState()
 
@@ -26,12 +26,10 @@ class Confirmation:
     Attributes:
         gone: row ids of those that were deleted.
         stale: it could not be asked, or the search saw a gallery that was replaced since.
-        crops: the records of those that are there, by row id.
     """
 
     gone: frozenset[int] = frozenset()
     stale: bool = False
-    crops: Mapping[int, StoredCrop] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -118,10 +116,9 @@ class DirectUpdates:
         """Nobody else writes; what is committed is in the device thread's line by then."""
         return self._device.submit(lambda: None)
 
-    def confirm(self, gallery: Gallery, crops: list[CropLabel]) -> Confirmation:
-        """Reads their records; what was deleted is not found, since a change is shown at once."""
-        rows = [crop.row_id for crop in crops]
-        return Confirmation(crops=self._store.crops.by_row(gallery.gallery_id, rows))
+    def confirm(self, gallery: Gallery, crops: list[CropLabel]) -> Confirmation:  # noqa: ARG002
+        """A change is shown at once, so that no search finds what was deleted."""
+        return Confirmation()
 
     def doubt(self) -> None:
         """There is nothing to doubt."""

@@ -88,7 +88,15 @@ class StoredCrop:
     @property
     def label(self) -> CropLabel:
         """What a ranking shows of it."""
-        return CropLabel(self.row_id, self.crop_id, self.identity, self.camera, self.captured_at)
+        return CropLabel(
+            self.row_id,
+            self.crop_id,
+            self.identity,
+            self.camera,
+            self.captured_at,
+            self.external_id,
+            self.metadata,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,13 +110,15 @@ class ArchivedCrop:
 
 @dataclass(frozen=True)
 class CropLabel:
-    """What a ranking says of a crop, kept in memory so that answering reads no database."""
+    """What a ranking shows of a crop, kept in memory so that answering reads no record."""
 
     row_id: int
     crop_id: str
     identity: str | None
     camera: str | None
     captured_at: datetime | None
+    external_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

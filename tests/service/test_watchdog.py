@@ -16,8 +16,8 @@ from service.http.routes.health import livez, readyz
 from service.lifecycle import background
 from service.ops.pulse import DEAD, Pulse, Stage, WatchedPool, beat
 from service.ops.watchdog import EXIT_STATUS, Watchdog
-from service.search.compactor import PATIENCE as COMPACTORS_PATIENCE
-from service.search.compactor import Compactor
+from service.search.compaction import PATIENCE as COMPACTORS_PATIENCE
+from service.search.compaction import Compactor
 from tests.waiting import eventually
 
 STALL = 0.3
@@ -189,9 +189,9 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
     gates = [threading.Event(), threading.Event()]
 
     class Plan:
-        def build(self, stopped):
+        def build(self, between):
             gates[0].wait(5)
-            stopped()
+            between()
             gates[1].wait(5)
             raise RuntimeError("no outcome")
 
@@ -205,7 +205,7 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
     compactor = Compactor(device)
     assert compactor.stage.silent_seconds() == 0.0
     assert compactor.stage.patience == COMPACTORS_PATIENCE > 1
-    compactor.consider(Index())
+    compactor.schedule_if_needed(Index())
     eventually(lambda: compactor.stage.silent_seconds() > 0.1)
     gates[0].set()
     eventually(lambda: compactor.stage.silent_seconds() < 0.1)

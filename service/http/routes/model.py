@@ -39,7 +39,7 @@ async def read_model(
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
-        "calibration_version": runtime.calibration_version,
+        "calibration_version": runtime.model.calibration_version,
         "device": str(runtime.networks.device),
         **runtime.model.runtime.model_dump(),
         "operating_points": {"gallery_size": asked.gallery_size} | points,
