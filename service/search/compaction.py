@@ -43,18 +43,9 @@ class CompactionStopped(Exception):
     """The service is closing."""
 
 
-@dataclass(frozen=True)
-class BuiltCompaction:
-    """The outcome of a plan; a table of None means that the index keeps its own."""
-
-    plan: CompactionPlan
-    table: RowTable | None
-    trained: IvfSegment | None
-
-
-@dataclass(frozen=True)
-class CompactionPlan:
-    """What to rewrite.
+@dataclass
+class Compaction:
+    """What to rewrite of an index, and once it is built the outcome.
 
     Attributes:
         table: the index's own, read without being changed.
@@ -63,6 +54,7 @@ class CompactionPlan:
         rewrite: whether to make a table without the deleted ones.
         train: whether to train a segment.
         generation: of the index that planned; a later one refuses the outcome.
+        rewritten, trained: the outcome.
     """
 
     table: RowTable
@@ -71,8 +63,10 @@ class CompactionPlan:
     rewrite: bool
     train: bool
     generation: int
+    rewritten: RowTable | None = None
+    trained: IvfSegment | None = None
 
-    def build(self, between: Callable[[], None] = lambda: None) -> BuiltCompaction:
+    def build(self, between: Callable[[], None] = lambda: None) -> Compaction:
         """Does the work; on any thread.
 
         Args:
@@ -83,10 +77,11 @@ class CompactionPlan:
         """
         table, size, rows = self.table, self.size, self.rows
         if self.rewrite:
-            table, size = table.rewritten(rows, between), len(rows)
-            rows = np.arange(size)
-        trained = IvfSegment.train(table, size, rows, between) if self.train else None
-        return BuiltCompaction(self, table if self.rewrite else None, trained)
+            table = self.rewritten = table.rewritten(rows, between)
+            size, rows = table.size, np.arange(table.size)
+        if self.train:
+            self.trained = IvfSegment.train(table, size, rows, between)
+        return self
 
 
 class Compactor:
@@ -95,13 +90,7 @@ class Compactor:
     def __init__(
         self, device: DeviceThread, device_vectors: Callable[[int], DeviceVectors] | None = None
     ) -> None:
-        """Starts nothing yet.
-
-        Args:
-            device: the thread that owns the indexes.
-            device_vectors: makes vectors of a dimension on the networks' device; None leaves them
-                in the host's memory alone.
-        """
+        """Compacts indexes of a device thread; `device_vectors` copies theirs to a GPU."""
         self._device = device
         self._device_vectors = device_vectors
         self._waiting: dict[GalleryIndex, None] = {}
@@ -155,8 +144,8 @@ class Compactor:
                 self._pulse.begin()
                 self._building.start()
 
-    def _build(self, index: GalleryIndex, plan: CompactionPlan) -> None:
-        built: BuiltCompaction | None = None
+    def _build(self, index: GalleryIndex, plan: Compaction) -> None:
+        built: Compaction | None = None
         try:
             built = plan.build(self._between)
             passed(Failpoint.COMPACTION__BUILT)
@@ -174,7 +163,7 @@ class Compactor:
         if self._closing.is_set():
             raise CompactionStopped
 
-    def _finish(self, index: GalleryIndex, built: BuiltCompaction | None) -> None:
+    def _finish(self, index: GalleryIndex, built: Compaction | None) -> None:
         self._building = None
         self._pulse.rest()
         if self._closing.is_set():

@@ -6,7 +6,7 @@ and copy everything at every `add`. Nothing in it is particular to CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -53,31 +53,29 @@ class DeviceVectors:
         """Adds rows `(n, d)` at the end; without room everything stays as it was."""
         size = self.size + len(units)
         self._reserve(size)
-        self._write(self.size, torch.from_numpy(units).to(self._device, self._dtype))
+        vectors = torch.from_numpy(units).to(self._device, self._dtype)
+        written = 0
+        while written < len(vectors):
+            number, place = divmod(self.size + written, self._block_rows)
+            part = vectors[written : written + self._block_rows - place]
+            self._blocks[number][place : place + len(part)] = part
+            written += len(part)
         self._valid[self.size : size] = True
         self.size = size
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
         """Zeroes rows and never finds them again."""
-        deleted = torch.from_numpy(rows).to(self._device)
-        self._valid[deleted] = False
-        for block, here, _ in self._by_block(deleted):
-            block[here] = 0
+        self._valid[torch.from_numpy(rows).to(self._device)] = False
+        numbers, places = np.divmod(rows, self._block_rows)
+        for number in np.unique(numbers).tolist():
+            here = torch.from_numpy(places[numbers == number]).to(self._device)
+            self._blocks[number][here] = 0
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Drops every row but these, which ascend and are numbered anew from 0.
-
-        Without room nothing here can be used any more, nor can it be tried again.
-        """
-        kept = torch.from_numpy(rows).to(self._device)
-        # In place: a row only moves down, onto a place whose own row has moved before.
-        for start in range(0, len(rows), self._block_rows):
-            self._write(start, self._gather(kept[start : start + self._block_rows]))
-        valid = self._valid[kept]
-        self._valid[: len(rows)] = valid
-        self._valid[len(rows) :] = False
-        self.size = len(rows)
-        del self._blocks[-(-self.size // self._block_rows) :]
+    def clear(self) -> None:
+        """Drops every row."""
+        self.size = 0
+        self._blocks.clear()
+        self._valid[:] = False
 
     def to_float16(self) -> None:
         """Stores everything in float16 from now on; without room nothing here can be used."""
@@ -117,23 +115,3 @@ class DeviceVectors:
             grown = torch.zeros(2 * rows, dtype=torch.bool, device=self._device)
             grown[: self.size] = self._valid[: self.size]
             self._valid = grown
-
-    def _write(self, start: int, units: torch.Tensor) -> None:
-        rows = torch.arange(start, start + len(units), device=self._device)
-        for block, here, part in self._by_block(rows):
-            block[here] = units[part]
-
-    def _gather(self, rows: torch.Tensor) -> torch.Tensor:
-        found = torch.empty((len(rows), self._dimension), dtype=self._dtype, device=self._device)
-        for block, here, part in self._by_block(rows):
-            found[part] = block[here]
-        return found
-
-    def _by_block(
-        self, rows: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Blocks that hold rows: each with the rows' places in it and among those given."""
-        numbers = rows // self._block_rows
-        for number in torch.unique(numbers).tolist():
-            part = torch.nonzero(numbers == number).squeeze(1)
-            yield self._blocks[number], rows[part] - number * self._block_rows, part

@@ -28,7 +28,7 @@ from service.engine.device_faults import with_room
 from service.errors import DeviceFull
 from service.ops.pulse import beat
 from service.record.records import IndexedCrop
-from service.search.compaction import BuiltCompaction, CompactionPlan
+from service.search.compaction import Compaction
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
 from service.search.table import BLOCK_ROWS, Filter, RowTable
@@ -157,13 +157,7 @@ class GalleryIndex:
         Raises:
             DeviceFull: the device is too small; everything stays as it was.
         """
-        if self.table.valid_count >= self._limits.float16_rows:
-            device.to_float16()
-        for start, part in self.table.vectors.parts(self.table.size):
-            units = part / self.table.norms[start : start + len(part), None]
-            with_room(partial(device.append, units))
-            beat()
-        device.mark_deleted(np.flatnonzero(~self.table.valid[: self.table.size]))
+        self._upload(device)
         self._device, self._trained = device, None
         self._generation += 1
 
@@ -183,8 +177,11 @@ class GalleryIndex:
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
-        deleted = [row for row in map(self.table.mark_deleted, row_ids) if row is not None]
-        self._mark_deleted(np.array(deleted, np.int64))
+        found = [row for row in map(self.table.mark_deleted, row_ids) if row is not None]
+        deleted = np.array(found, np.int64)
+        for part in (self._trained, self._device):
+            if part:
+                part.mark_deleted(deleted)
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
@@ -241,7 +238,7 @@ class GalleryIndex:
             return self.table.identities
         return len(np.unique(self.table.groups[self.table.select(wanted)]))
 
-    def compaction(self) -> CompactionPlan | None:
+    def compaction(self) -> Compaction | None:
         """What is to be rewritten beside this index, on any thread; None: nothing."""
         table, limits = self.table, self._limits
         deleted = table.size - table.valid_count
@@ -252,46 +249,50 @@ class GalleryIndex:
         if not rewrite and not (outgrown and (train or self._trained)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return CompactionPlan(table, table.size, rows, rewrite, train, self._generation)
+        return Compaction(table, table.size, rows, rewrite, train, self._generation)
 
-    def replace(self, built: BuiltCompaction) -> bool:
+    def replace(self, built: Compaction) -> bool:
         """Replaces what was rewritten, in one step, and applies what has changed since.
 
         Returns:
             Whether it did: not where the index was replaced meanwhile or memory is short.
         """
-        plan, table = built.plan, built.table
-        if plan.generation != self._generation:
+        if built.generation != self._generation:
             return False
-        if table is None:
-            deleted = plan.rows[~self.table.valid[plan.rows]]
-        else:
+        deleted = built.rows[~self.table.valid[built.rows]]
+        if built.rewritten:
             try:
-                deleted, added = table.catch_up(self.table, plan.rows, plan.size)
+                deleted = built.rewritten.catch_up(self.table, built.size)
             except MemoryError:
                 log.exception("too little memory to compact an index; it stays as it is")
                 return False
-            if self._device:
-                kept = np.concatenate([plan.rows, added])
-                self._change_device(partial(self._device.keep, kept), tries=1)
-            self.table = table
+            self.table = built.rewritten
         self._trained = built.trained
         self._generation += 1
-        self._mark_deleted(deleted)
+        if self._trained:
+            self._trained.mark_deleted(deleted)
+        if self._device and built.rewritten:
+            self._change_device(partial(self._upload, self._device))
         return True
 
-    def _change_device(self, change: Callable[[], None], tries: int = 2) -> None:
+    def _upload(self, device: DeviceVectors) -> None:
+        """Fills a device's copy anew."""
+        device.clear()
+        if self.table.valid_count >= self._limits.float16_rows:
+            device.to_float16()
+        for start, part in self.table.vectors.parts(self.table.size):
+            units = part / self.table.norms[start : start + len(part), None]
+            with_room(partial(device.append, units))
+            beat()
+        device.mark_deleted(np.flatnonzero(~self.table.valid[: self.table.size]))
+
+    def _change_device(self, change: Callable[[], None]) -> None:
         """Changes the device's copy; a device without room is searched no more."""
         try:
-            with_room(change, tries)
+            with_room(change)
         except DeviceFull:
             log.exception("the device is full; searches go on in the host's memory")
             self._device = None
-
-    def _mark_deleted(self, rows: NDArray[np.int64]) -> None:
-        for part in (self._trained, self._device):
-            if part:
-                part.mark_deleted(rows)
 
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool

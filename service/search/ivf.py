@@ -115,13 +115,9 @@ class IvfSegment:
         valid: NDArray[np.int64],
         lasts: NDArray[np.float32],
     ) -> float:
-        """The share of the nearest others of stored crops that is found.
+        """The share of the nearest others of stored crops `(Q,)` that is found.
 
-        Args:
-            table: has the vectors.
-            queries: rows of the crops, `(Q,)`.
-            valid: the rows that count, ascending.
-            lasts: the cosine of the last of each one's nearest others, `(Q,)`.
+        `lasts` has the exact cosine of the last of each one's nearest others, `(Q,)`.
         """
         wanted = min(RECALL_DEPTH, len(valid) - 1)
         if wanted == 0:
@@ -147,14 +143,10 @@ def _last_cosines(
     between: Callable[[], None],
 ) -> NDArray[np.float32]:
     """The exact cosine of the last of the ten nearest others of each stored crop, `(Q,)`."""
-    units, height = _units(table, queries), table.vectors.block_rows
-    others = min(RECALL_DEPTH, len(valid) - 1)
-    best = faiss.ResultHeap(len(queries), others + 1, keep_max=True)
-    for start in range(0, len(valid), height):
+    # One more: the nearest is the crop itself, or one that equals it.
+    others, lasts = min(RECALL_DEPTH, len(valid) - 1) + 1, []
+    for unit in _units(table, queries):
         between()
-        part = _units(table, valid[start : start + height])
-        nearest = min(others + 1, len(part))
-        best.add_result(*faiss.knn(units, part, nearest, metric=faiss.METRIC_INNER_PRODUCT))
-    best.finalize()
-    # The first is the crop itself, or one that equals it.
-    return np.asarray(best.D[:, others], np.float32)
+        cosines = table.vectors.products(valid, unit) / table.norms[valid]
+        lasts.append(np.partition(cosines, -others)[-others])
+    return np.array(lasts, np.float32)

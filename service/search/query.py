@@ -37,14 +37,8 @@ async def query_by_images(
 ) -> QueryAnswer:
     """One query by one or several images of one person; a score is the mean over the images.
 
-    An image that cannot be used is left out, and `warnings` names it.
-
-    Args:
-        runtime: of the service.
-        gallery: what is searched.
-        images: whole files.
-        options: what is asked.
-        sample: whether the caller's searches count for the gallery's calibration.
+    An image that cannot be used is left out, and `warnings` names it. With `sample` the search
+    counts for the gallery's calibration.
 
     Raises:
         UnusableImages: every image is.

@@ -106,14 +106,7 @@ def rank(
 ) -> Ranking:
     """Ranks a gallery against the features `(m, d)` of one person.
 
-    Args:
-        gallery: what is searched.
-        model: scores the pairs.
-        current: gives the scoring, thresholds and probabilities.
-        queries: the features.
-        options: what is asked.
-        sample: whether the scores of nine people are wanted for the calibration, where the search
-            is deep enough to have them.
+    With `sample` it also scores nine people for the calibration, where the search is deep enough.
     """
     began = time.perf_counter()
     index, fusion = gallery.index, model.description.calibration.fusion
@@ -252,13 +245,6 @@ def _nine_people(
 
     So many are added that nine people have a score, and 64 at most. None are added where there
     are too few people or they are too far off.
-
-    Args:
-        index: what is searched.
-        queries: features `(m, d)` of one person.
-        wanted: which crops may be returned.
-        scored: the nearest crops by cosine.
-        joins_at: the cosine from which a crop without a name shows the same person.
     """
     people = _leading_scores(index, scored, scored.cosines, joins_at)
     if len(people) == RANKS or len(scored.rows) == scored.searched:
@@ -278,11 +264,7 @@ def _leading_scores(
 ) -> tuple[float, ...]:
     """The best scores of up to nine different people among candidates, descending.
 
-    Args:
-        index: where they were found.
-        found: the candidates.
-        scores: theirs, `(n,)`; NaN for one that was not scored.
-        joins_at: the cosine from which a crop without a name shows the same person.
+    A score `(n,)` is NaN where the candidate was not scored.
     """
     scored = np.isfinite(scores)
     rows = found.rows[scored]

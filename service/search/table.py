@@ -260,52 +260,40 @@ class RowTable:
             between: called now and then; an error of it ends this.
         """
         table = RowTable(self.vectors.dimension, self.vectors.block_rows)
-        # Labels first: where one is still there, the vector that is read next may be torn by its
-        # deletion, which `catch_up` finds.
-        table._labels = [self._labels[row] for row in rows.tolist()]
-        for place, label in enumerate(table._labels):
-            if label is not None:
-                table._row_of_crop[label.crop_id] = place
-        for name in COLUMNS:
-            setattr(table, name, getattr(self, name)[rows])
-        table.valid[:] = [label is not None for label in table._labels]
-        table.valid_count = int(table.valid.sum())
         for start in range(0, len(rows), COPIED_AT_ONCE):
             between()
-            table.vectors.write(start, self.vectors[rows[start : start + COPIED_AT_ONCE]])
-        table.size = len(rows)
+            part = rows[start : start + COPIED_AT_ONCE]
+            # Labels first: where one is still there, the vector that is read next may be torn by
+            # its deletion, which `catch_up` finds.
+            labels = [self._labels[row] for row in part.tolist()]
+            pairs = zip(labels, self.vectors[part], strict=True)
+            table.append([IndexedCrop(label, vector) for label, vector in pairs if label])
         return table
 
-    def catch_up(
-        self, old: RowTable, rows: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def catch_up(self, old: RowTable, size: int) -> NDArray[np.int64]:
         """Applies the changes of a table since this one was made of its rows.
 
         Args:
             old: that table.
-            rows: those that this one was made of.
             size: the number of rows that it had then.
 
         Returns:
-            The rows of this table whose crops were deleted since, and the valid rows of the old
-            table that were added since.
+            The rows of this table whose crops were deleted since.
 
         Raises:
             MemoryError: too little for the added rows; this table cannot be used.
         """
-        added = np.flatnonzero(old.valid[size : old.size]) + size
-        self.reserve(len(added))
-        deleted = np.flatnonzero(~old.valid[rows])
+        places = np.searchsorted(old.row_ids[: old.size], self.row_ids[: self.size])
+        deleted = np.flatnonzero(~old.valid[places])
         for row in deleted.tolist():
             self.mark_deleted(int(self.row_ids[row]))
-        self._labels = [old._labels[row] for row in rows.tolist()]
-        for name in ("groups", "_cameras", "_captured"):
-            getattr(self, name)[: len(rows)] = getattr(old, name)[rows]
-        self._changes += 1
-        self._camera_codes = old._camera_codes
-        vectors = zip(added.tolist(), old.vectors[added], strict=True)
-        self.append([IndexedCrop(old.label(row), vector) for row, vector in vectors])
-        return deleted, added
+        now = [old._labels[place] for place in places.tolist()]
+        pairs = zip(now, self._labels, strict=True)
+        self.relabel([label for label, own in pairs if label and label is not own])
+        added = np.flatnonzero(old.valid[size : old.size]) + size
+        new = zip(added.tolist(), old.vectors[added], strict=True)
+        self.append([IndexedCrop(old.label(row), vector) for row, vector in new])
+        return deleted
 
     def _set_label(self, row: int, label: CropLabel) -> None:
         self._labels[row] = label

@@ -11,7 +11,7 @@ import torch
 
 from service.engine.device import DeviceThread
 from service.record.records import CropLabel, IndexedCrop
-from service.search.compaction import CompactionPlan, Compactor
+from service.search.compaction import Compaction, Compactor
 from service.search.gpu import DeviceVectors, device_vectors
 from service.search.index import GalleryIndex, IndexLimits
 
@@ -69,7 +69,7 @@ def test_several_galleries_are_rewritten_one_after_another(device):
 
 def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(device, monkeypatch):
     begun, release = threading.Event(), threading.Event()
-    build = CompactionPlan.build
+    build = Compaction.build
 
     def slow(plan, between):
         begun.set()
@@ -77,7 +77,7 @@ def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(d
         return build(plan, between)
 
     # A gallery that takes seconds to rewrite would make this test as slow.
-    monkeypatch.setattr(CompactionPlan, "build", slow)
+    monkeypatch.setattr(Compaction, "build", slow)
     monkeypatch.setattr("service.search.compaction.CLOSING_SECONDS", 0.05)
     compactor, index = Compactor(device), _index()
     _remove_and_schedule(device, compactor, index, range(1, 31))
@@ -95,7 +95,7 @@ def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is(device, monkeypatch,
         raise MemoryError
 
     # Running out of memory for real would take the machine along.
-    monkeypatch.setattr(CompactionPlan, "build", full)
+    monkeypatch.setattr(Compaction, "build", full)
     compactor, index = Compactor(device), _index()
     _remove_and_schedule(device, compactor, index, range(1, 31))
     _wait(lambda: "too little memory" in caplog.text)

@@ -267,7 +267,7 @@ def test_too_little_memory_leaves_an_index_as_it_is(monkeypatch):
         raise MemoryError
 
     # Running out of memory for real would take the machine along.
-    monkeypatch.setattr(built.table, "reserve", full)
+    monkeypatch.setattr(built.rewritten, "reserve", full)
     assert not index.replace(built)
     assert _found(index, _crop(0, 60).vector[None], 1) == [60]
 
