@@ -25,6 +25,7 @@ from model.search_calibration import (
     SearchCalibration,
     SearchScores,
     artefact_search_calibration,
+    few_identities,
 )
 from service.engine.loaded_model import LoadedModel
 from service.gallery.galleries import Galleries
@@ -117,7 +118,7 @@ class CurrentCalibration:
         reason: CalibrationReason | None = None
         if shallow:
             reason = "shallow_search"
-        elif self.calibration.reason(identities) == "few_identities":
+        elif few_identities(identities):
             reason = "few_identities"
         elif self.date is None and self.state != "off":
             reason = "few_searches"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from service.engine.device import DeviceThread
 from service.errors import DeviceFull, DeviceLost, ServiceStopping
-from service.ops.failpoints import Failpoint, passed
+from service.ops.failpoints import failpoint
 from service.ops.pulse import Pulse, Stage
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
@@ -137,7 +137,7 @@ class Compactor:
             del self._waiting[index]
             plan = index.compaction()
             if plan is not None:
-                passed(Failpoint.COMPACTION__PLANNED)
+                failpoint("compaction.planned")
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
@@ -148,7 +148,7 @@ class Compactor:
         built: Compaction | None = None
         try:
             built = plan.build(self._between)
-            passed(Failpoint.COMPACTION__BUILT)
+            failpoint("compaction.built")
         except CompactionStopped:
             return
         except MemoryError:
@@ -169,7 +169,7 @@ class Compactor:
         if self._closing.is_set():
             return
         if built is not None and index.replace(built):
-            passed(Failpoint.COMPACTION__ADOPTED)
+            failpoint("compaction.adopted")
             self._waiting[index] = None
             self._begin_next()
         else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gmn_client.answers import Explanation, PairScore
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
-from model.explanation import Grid, Scores, explain, variants
+from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
 from service.engine.device_faults import with_room
 from service.engine.loaded_model import LoadedModel
 from service.engine.pipeline import EmbeddedImage
@@ -24,8 +24,7 @@ from service.runtime import Runtime
 from service.search.calibration import verdict
 from service.search.ranking import OperatingPoint
 
-GRID = Grid()
-VARIANTS = 1 + GRID.cells
+VARIANTS = 1 + CELLS
 # Three passes an image. Other requests' work is done between two of them.
 VARIANTS_PER_PASS = 11
 
@@ -175,12 +174,12 @@ async def explain_pair(
         )
         raise UnusableImages([None if good else problem for good in usable])
     found = await asyncio.wrap_future(
-        runtime.device.submit(lambda: explain(features[0], features[1], scores, GRID))
+        runtime.device.submit(lambda: explain(features[0], features[1], scores))
     )
     return Explanation(
         scoring=scoring,
         score=found.score,
-        grid=(GRID.rows, GRID.columns),
+        grid=(ROWS, COLUMNS),
         first=found.first.tolist(),
         second=found.second.tolist(),
     )
@@ -193,9 +192,7 @@ async def _embed_variants(
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts = []
     for number in range(math.ceil(VARIANTS / size)):
-        batch = await asyncio.to_thread(
-            variants, crop, range(number * size, (number + 1) * size), GRID
-        )
+        batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
         embed = partial(model.networks.embed, batch)
         parts.append(await asyncio.wrap_future(runtime.device.submit(partial(with_room, embed))))
         runtime.metrics.images_embedded.inc(len(batch))

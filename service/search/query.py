@@ -167,6 +167,9 @@ async def _query(
         if not good:
             answers.append([one for one in every if isinstance(one, CropProblem)])
             continue
+        for one in every:
+            if isinstance(one, CropProblem):
+                runtime.metrics.problems.labels(one.code).inc()
         ranking = next(found)
         if ranking.sample is not None:
             place = target.gallery_id, current.subject

@@ -14,7 +14,7 @@ from gmn_client.answers import RankedCrop, SearchVerdict
 from gmn_client.models import CalibrationState
 from model.calibration import Fusion, Scoring
 from model.candidate_groups import UNNAMED, leading_scores
-from model.search_calibration import FEW_IDENTITIES, RANKS, SearchScores
+from model.search_calibration import RANKS, SearchScores, few_identities
 from service.engine.loaded_model import LoadedModel
 from service.gallery.browse import image_url
 from service.gallery.gallery import Gallery
@@ -116,7 +116,7 @@ def rank(
     identities = index.identities(options.wanted)
     shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
     people, scored = None, found if by_cosine else found[:depth]
-    if sample and not shallow and identities >= FEW_IDENTITIES:
+    if sample and not shallow and not few_identities(identities):
         people = _nine_people(index, queries, options.wanted, scored, current.joins_at)
     pairs = found.rows[:0] if by_cosine else (people or scored).rows
     searched = time.perf_counter()
