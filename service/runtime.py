@@ -15,7 +15,6 @@ from typing import Self
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model
-from service.engine.torch_rows import device_rows
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.http.callers import KeyRing
@@ -30,8 +29,8 @@ from service.ops.metrics import Metrics
 from service.record.jobs import Job
 from service.record.pictures import PictureFolder
 from service.record.record import Record, open_store
-from service.search.calibrations import Calibrations
-from service.search.kept_searches import KeptSearches
+from service.search.calibration import Calibrations
+from service.search.gpu import device_vectors
 from service.settings import Settings, is_loopback
 from service.upgrade import shipped_fillers
 
@@ -46,8 +45,7 @@ class Runtime:
         models: the loaded ones by the fingerprints of their embedders, the served one first.
         record: of everything; asked in `galleries.read` and `galleries.write`.
         admission, body_limits: live on the event loop.
-        calibrations: what verdicts are made by.
-        kept_searches: whose scores are to be stored for them; lives on the event loop.
+        calibrations: what verdicts are made by, and the scores of searches for them.
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         pictures: where kept images lie outside the record store; None keeps them in it.
@@ -70,7 +68,6 @@ class Runtime:
     body_limits: BodyLimits
     galleries: GalleryRegistry
     calibrations: Calibrations
-    kept_searches: KeptSearches
     metrics: Metrics
     keys: KeyRing
     audit: AuditLog
@@ -123,13 +120,13 @@ class Runtime:
                 load(settings.previous)
             for name in shipped_fillers(record.galleries.all(), models):
                 load(name)
-            calibrations = Calibrations(record, lambda gallery: models[gallery.embedder])
+            calibrations = Calibrations(record, models)
             galleries = GalleryRegistry(
                 record,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
                 calibrations.follow,
-                device_rows(next(iter(models.values())).networks.device),
+                device_vectors(next(iter(models.values())).networks.device),
             )
             held.callback(galleries.close)
             galleries.load()
@@ -150,7 +147,6 @@ class Runtime:
                 BodyLimits(settings),
                 galleries,
                 calibrations,
-                KeptSearches(),
                 metrics,
                 keys,
                 audit,
@@ -201,8 +197,3 @@ def _worker(replica: str | None) -> str:
     at once. Among several each has its own: another's job is theirs once its lease has run out.
     """
     return "embedded" if replica is None else f"{replica}.{os.getpid()}.{token_hex(4)}"
-
-
-def calibration_version(model: LoadedModel) -> str:
-    """Names the calibration that an artefact brings."""
-    return model.description.artefact_fingerprint[:12]

@@ -150,6 +150,11 @@ class LoadedModel:
         """Fingerprint of what makes its features."""
         return self.description.embedding_fingerprint
 
+    @property
+    def calibration_version(self) -> str:
+        """The version of the calibration that the artefact brings."""
+        return self.description.artefact_fingerprint[:12]
+
     def chosen_scoring(self, asked: Scoring | None) -> Scoring:
         """The scoring that is asked for, or the artefact's default.
 

@@ -10,7 +10,6 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
 from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
-from service.search.index_kinds import HOST_KINDS
 
 
 async def describe_gallery(runtime: Runtime, name: str) -> models.Gallery:
@@ -115,8 +114,8 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
         identities=record.identities,
         embedding_fingerprint=record.embedding_fingerprint,
         version=record.version,
-        index_kind=index.kind if index else HOST_KINDS[0].name,
-        dtype=index.dtype if index else HOST_KINDS[0].dtype,
+        index_kind=index.kind if index else "flat_ip",
+        dtype=index.dtype if index else "float32",
         index_bytes=index.bytes if index else 0,
         image_bytes=record.image_bytes,
         recall=index.recall if index else None,
@@ -136,7 +135,7 @@ def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibratio
     else:
         identities = gallery.index.table.identities
         states = {
-            scoring: runtime.calibrations.of(gallery, scoring).for_search(identities)
+            scoring: runtime.calibrations.current(gallery, scoring).shown(identities)
             for scoring in offered
         }
     return models.GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

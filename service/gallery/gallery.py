@@ -99,7 +99,7 @@ class Gallery:
         """Takes over what a record has beside the crops, and their number if it has no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
-        self.crops = record.crops if self._index is None else self._index.table.live
+        self.crops = record.crops if self._index is None else self._index.table.valid_count
 
     def replace(self, read: Gallery) -> None:
         """Takes over everything of a gallery that was read again, in one step."""
@@ -124,7 +124,7 @@ class Gallery:
             if new and new[0].label.row_id <= table.newest:
                 raise IndexMismatch(f"crop {new[0].label.crop_id} is missing from the index")
             self.index.add(new)
-            self.crops = table.live
+            self.crops = table.valid_count
         self.version = max(self.version, version)
 
     def remove(self, removal: Removal) -> None:
@@ -133,7 +133,7 @@ class Gallery:
             self.crops -= len(removal.row_ids)
         else:
             self._index.remove(removal.row_ids)
-            self.crops = self._index.table.live
+            self.crops = self._index.table.valid_count
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
         self.version = max(self.version, removal.version)

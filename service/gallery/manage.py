@@ -41,7 +41,6 @@ async def change_gallery(
         async with runtime.audit.trail("change_gallery", gallery=name, details=details):
             await runtime.galleries.configure(target, changes)
             if reset_calibration or changes.get("calibration") == "off":
-                runtime.kept_searches.drop(target.gallery_id)
                 await runtime.galleries.write(runtime.record.calibrations.drop, target.gallery_id)
                 runtime.calibrations.forget(target)
 
@@ -61,7 +60,6 @@ async def delete_gallery(runtime: Runtime, name: str) -> int:
         async with runtime.audit.trail("delete_gallery", gallery=name) as result:
             removed = await runtime.galleries.delete(target)
             result["count"] = removed
-            runtime.kept_searches.drop(target.gallery_id)
             runtime.calibrations.forget(target)
             folder = runtime.files / FOLDER / str(target.gallery_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

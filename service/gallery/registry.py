@@ -43,8 +43,8 @@ from service.record.records import (
     RequestKey,
     SettingsChanges,
 )
-from service.search.compactor import Compactor
-from service.search.device_rows import DeviceRows
+from service.search.compaction import Compactor
+from service.search.gpu import DeviceVectors
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -82,7 +82,7 @@ class GalleryRegistry:
         device: DeviceThread,
         embedders: Mapping[str, int],
         read_calibration: Callable[[Gallery], None],
-        device_rows: Callable[[int], DeviceRows] | None = None,
+        device_vectors: Callable[[int], DeviceVectors] | None = None,
     ) -> None:
         """Holds no gallery yet.
 
@@ -91,14 +91,14 @@ class GalleryRegistry:
             device: the thread that owns the indexes.
             embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
             read_calibration: reads a gallery's published calibration; it blocks.
-            device_rows: makes room on the networks' device for vectors of a size; None where they
-                stay in the host's memory.
+            device_vectors: makes vectors of a size on the networks' device; None leaves them in the
+                host's memory.
         """
         self._record = record
         self._device = device
         self._embedders = embedders
         self._read_calibration = read_calibration
-        self._compactor = Compactor(device, device_rows)
+        self._compactor = Compactor(device, device_vectors)
         self._by_name: dict[str, Gallery] = {}
         self._replication = (
             Replication(record, record.changes, self, device) if record.changes else None
@@ -376,7 +376,7 @@ class GalleryRegistry:
     def schedule_compaction(self, gallery: Gallery) -> None:
         """Does for an index what its last change calls for; on the device thread, and quick."""
         if not gallery.needs_reindex:
-            self._compactor.consider(gallery.index)
+            self._compactor.schedule_if_needed(gallery.index)
 
     def refresh_calibration(self, gallery: Gallery) -> None:
         """Reads a gallery's published calibration; verdicts go on by the old one on failure."""

@@ -26,9 +26,9 @@ from service.gallery.enroll import ImageToEnroll
 from service.gallery.naming import checked_camera, checked_metadata, checked_text
 from service.jobs.imports import ImportOptions
 from service.record.records import CalibrationMode, CropFields, SettingsChanges
-from service.search.compare import ComparisonOptions, PairOperatingPoint
+from service.search.pairs import ComparisonOptions, PairOperatingPoint
 from service.search.ranking import GroupBy, OperatingPoint, RankingOptions
-from service.search.rows import Filter
+from service.search.table import Filter
 
 GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 FILTERS = {

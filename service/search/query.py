@@ -3,79 +3,125 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmn_client.answers import QueryAnswer, RankedCrop, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
-from model.search_calibration import SearchScores
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import QualityGate
 from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop, UnusableImages
-from service.gallery.browse import image_url
 from service.gallery.enroll import quality_gate
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
-from service.search.calibrations import SearchJudge
-from service.search.confirm import Searched, confirmed
-from service.search.ranking import RankedRow, RankingOptions, rank
+from service.search.calibration import CurrentCalibration
+from service.search.ranking import Ranking, RankingOptions, rank
+
+# Where many crops were deleted that memory still shows, each search asks for more of them.
+ROUNDS = 6
+DEEPER = 4
 
 
-@dataclass(frozen=True)
-class Answered:
-    """A query's result before it is written as a `QueryAnswer`, which takes milliseconds.
+async def query_by_images(
+    runtime: Runtime,
+    gallery: str,
+    images: Sequence[bytes],
+    options: RankingOptions,
+    sample: bool = True,
+) -> QueryAnswer:
+    """One query by one or several images of one person; a score is the mean over the images.
 
-    Attributes:
-        gallery: its name.
-        warnings: faults of the images that were sent, and which of several were left out.
+    An image that cannot be used is left out, and `warnings` names it. With `sample` the search
+    counts for the gallery's calibration.
+
+    Raises:
+        UnusableImages: every image is.
+        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
+    (answer,) = await _query(runtime, gallery, [images], options, sample and len(images) == 1)
+    if isinstance(answer, list):
+        raise UnusableImages(answer)
+    return answer
 
-    gallery: str
-    searched: Searched
-    timing: Timing
-    warnings: tuple[str, ...] = ()
 
-    def answer(self) -> QueryAnswer:
-        """The answer as it is sent; of thousands of results to be called in a thread."""
-        ranking = self.searched.ranking
-        return QueryAnswer(
-            gallery_version=self.searched.version,
-            calibration_version=str(ranking.calibration.version),
-            calibration=ranking.calibration,
-            model=self.searched.model.description.artefact_fingerprint,
-            scoring=ranking.scoring,
-            verdict=ranking.verdict,
-            warnings=list(self.warnings),
-            results=[self._row(rank, one) for rank, one in enumerate(ranking.results, 1)],
-            candidates_scored=ranking.candidates_scored,
-            timing_ms=self.timing,
-            stale=self.searched.stale,
-        )
+async def query_each(
+    runtime: Runtime,
+    gallery: str,
+    images: Sequence[bytes],
+    options: RankingOptions,
+    sample: bool = True,
+) -> list[QueryAnswer | CropProblem]:
+    """One answer per image, in order, by one calibration; a bad image is its own problem.
 
-    def _row(self, rank: int, one: RankedRow) -> RankedCrop:
-        label, record = one.label, one.record
-        return RankedCrop(
-            rank=rank,
-            crop_id=label.crop_id,
-            identity=label.identity,
-            camera=label.camera,
-            captured_at=label.captured_at,
-            external_id=record.external_id if record else None,
-            metadata=record.metadata if record else None,
-            cosine=one.cosine,
-            pair_logit=one.pair_logit,
-            probability=one.probability,
-            verdict=one.verdict,
-            image_url=image_url(self.gallery, label.crop_id),
-        )
+    Raises:
+        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
+    """
+    answers = await _query(runtime, gallery, [[image] for image in images], options, sample)
+    return [one[0] if isinstance(one, list) else one for one in answers]
+
+
+async def query_by_crop(
+    runtime: Runtime, gallery: str, crop_id: str, options: RankingOptions
+) -> QueryAnswer:
+    """More like a crop of this gallery, which is itself left out.
+
+    Raises:
+        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was
+            searched.
+    """
+    began = time.perf_counter()
+    target = runtime.galleries.get(gallery)
+    with runtime.admission.image_slots(1):
+        asked = time.perf_counter()
+        search = partial(_search_by_crop, runtime, target, crop_id)
+        ranking = await drop_deleted_results(runtime, target, options, search)
+    return _answer(ranking, began, asked)
+
+
+async def drop_deleted_results(
+    runtime: Runtime,
+    gallery: Gallery,
+    options: RankingOptions,
+    search: Callable[[RankingOptions], Ranking],
+) -> Ranking:
+    """Searches on the device thread until the record knows every result, whose entries it adds.
+
+    Each further search leaves out what was deleted: a deleted crop neither takes a place nor lets a
+    farther one miss its own. Where the record does not answer, the ranking is of memory and stale.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+        UnknownCrop: the crop that was asked about was.
+    """
+    gone: frozenset[int] = frozenset()
+    places = options.top_k
+    for _ in range(ROUNDS):
+        wanted = replace(options.wanted, without=options.wanted.without | gone)
+        deeper = replace(options, top_k=places, wanted=wanted)
+        ranking = await asyncio.wrap_future(runtime.device.submit(partial(search, deeper)))
+        asked = [ranking.asked] if ranking.asked else []
+        found = await runtime.galleries.confirm(gallery, [*ranking.labels, *asked])
+        if ranking.asked and ranking.asked.row_id in found.gone:
+            raise UnknownCrop(gallery.name, ranking.asked.crop_id)
+        gone |= found.gone
+        if not found.gone:
+            break
+        places *= DEEPER
+    results: list[RankedCrop] = []
+    for one, label in zip(ranking.results, ranking.labels, strict=True):
+        if label.row_id not in gone and len(results) < options.top_k:
+            update: dict[str, Any] = {"rank": len(results) + 1}
+            if (entry := found.crops.get(label.row_id)) is not None:
+                update |= {"external_id": entry.external_id, "metadata": entry.metadata}
+            results.append(one.model_copy(update=update))
+    return replace(ranking, results=results, stale=found.stale)
 
 
 class _Switched(InputProblem):
@@ -85,206 +131,135 @@ class _Switched(InputProblem):
     """
 
 
-async def query_by_images(
+async def _query(
     runtime: Runtime,
     gallery: str,
-    images: Sequence[bytes],
+    queries: Sequence[Sequence[bytes]],
     options: RankingOptions,
-    learn: bool = True,
-) -> Answered:
-    """One query by one or several images of one person; a score is the mean over the images.
+    sample: bool,
+) -> list[QueryAnswer | list[CropProblem]]:
+    """Answers queries of one or several images each, by one model and one calibration.
 
-    An image that cannot be used is left out, and `warnings` names it.
-
-    Args:
-        runtime: of the service.
-        gallery: what is searched.
-        images: whole files.
-        options: what is asked.
-        learn: whether the caller's searches count for the gallery's calibration.
-
-    Raises:
-        UnusableImages: where every image is.
-        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
+    A query without a usable image is answered by the problems of its images.
     """
     began = time.perf_counter()
     target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
+    sample = sample and target.settings.calibration == "on"
+    images = [image for query in queries for image in query]
     with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.model_of(target)
-            judge = runtime.calibrations.judge(target, options.scoring)
-            embedded = await model.pipeline.embed(images, gate)
-            usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
-            refused = [one for one in embedded if isinstance(one, CropProblem)]
-            if not usable:
-                raise UnusableImages(refused)
-            with contextlib.suppress(_Switched):
-                keep = learn and len(images) == 1
-                answer = await _answer(
-                    runtime, target, model, judge, usable, options, began, keep=keep
+            current = runtime.calibrations.current(target, options.scoring)
+            embedded = iter(await model.pipeline.embed(images, gate))
+            outcomes = [[next(embedded) for _ in query] for query in queries]
+            usable = [[one for one in some if isinstance(one, EmbeddedImage)] for some in outcomes]
+            asked = time.perf_counter()
+            searches = [
+                partial(_search, target, model, current, some, sample) for some in usable if some
+            ]
+            try:
+                rankings = await asyncio.gather(
+                    *(drop_deleted_results(runtime, target, options, one) for one in searches)
                 )
-                break
-    for one in refused:
-        runtime.metrics.problems.labels(one.code).inc()
-    return replace(answer, warnings=_warnings(embedded))
+            except _Switched:
+                continue
+            break
+    found = iter(rankings)
+    answers: list[QueryAnswer | list[CropProblem]] = []
+    for every, good in zip(outcomes, usable, strict=True):
+        if not good:
+            answers.append([one for one in every if isinstance(one, CropProblem)])
+            continue
+        for one in every:
+            if isinstance(one, CropProblem):
+                runtime.metrics.problems.labels(one.code).inc()
+        ranking = next(found)
+        if ranking.sample is not None:
+            place = target.gallery_id, current.subject
+            runtime.calibrations.record_search_scores(place, good[0].vector, ranking.sample)
+        answers.append(_answer(ranking, began, asked, good, _warnings(every)))
+    return answers
 
 
-async def query_each(
-    runtime: Runtime,
-    gallery: str,
-    images: Sequence[bytes],
+def _search(
+    gallery: Gallery,
+    model: LoadedModel,
+    current: CurrentCalibration,
+    images: Sequence[EmbeddedImage],
+    sample: bool,
     options: RankingOptions,
-    learn: bool = True,
-) -> list[Answered | CropProblem]:
-    """One answer per image, in order, by one calibration; a bad image is its own problem.
+) -> Ranking:
+    if gallery.embedder != model.embedder:
+        raise _Switched
+    vectors = np.stack([image.vector for image in images])
+    return rank(gallery, model, current, vectors, options, sample)
 
-    Raises:
-        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
-    """
-    began = time.perf_counter()
-    target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
-    with runtime.admission.image_slots(len(images)):
-        while True:
-            model = runtime.model_of(target)
-            judge = runtime.calibrations.judge(target, options.scoring)
-            embedded = await model.pipeline.embed(images, gate)
-            usable = [one for one in embedded if isinstance(one, EmbeddedImage)]
-            with contextlib.suppress(_Switched):
-                ask = partial(_answer, runtime, target, model, judge, keep=learn)
-                answered = await asyncio.gather(*(ask([one], options, began) for one in usable))
-                break
-    answers = (
-        replace(answer, warnings=_warnings([one]))
-        for answer, one in zip(answered, usable, strict=True)
+
+def _search_by_crop(
+    runtime: Runtime, gallery: Gallery, crop_id: str, options: RankingOptions
+) -> Ranking:
+    table = gallery.index.table
+    row = table.row_of(crop_id)
+    if row is None:
+        raise UnknownCrop(gallery.name, crop_id)
+    label = table.label(row)
+    wanted = replace(options.wanted, without=options.wanted.without | {label.row_id})
+    if options.camera_disjoint and label.camera is not None:
+        wanted = replace(wanted, exclude_cameras=(*wanted.exclude_cameras, label.camera))
+    ranking = rank(
+        gallery,
+        runtime.model_of(gallery),
+        runtime.calibrations.current(gallery, options.scoring),
+        table.vectors[np.array([row])],
+        replace(options, wanted=wanted),
     )
-    return [one if isinstance(one, CropProblem) else next(answers) for one in embedded]
+    return replace(ranking, asked=label)
 
 
-async def query_by_crop(
-    runtime: Runtime, gallery: str, crop_id: str, options: RankingOptions
-) -> Answered:
-    """More like a crop of this gallery, which is itself left out.
-
-    Raises:
-        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was
-            searched.
-    """
-    began = time.perf_counter()
-    target = runtime.galleries.get(gallery)
-
-    def search(options: RankingOptions) -> Searched:
-        started = time.perf_counter()
-        index = target.index
-        row = index.table.row_of(crop_id)
-        if row is None:
-            raise UnknownCrop(gallery, crop_id)
-        label = index.table.label(row)
-        wanted = replace(options.wanted, without=options.wanted.without | {label.row_id})
-        if options.camera_disjoint and label.camera is not None:
-            wanted = replace(wanted, exclude_cameras=(*wanted.exclude_cameras, label.camera))
-        vector = index.table.vectors[row : row + 1].copy()
-        model = runtime.model_of(target)
-        options = replace(options, wanted=wanted)
-        judge = runtime.calibrations.judge(target, options.scoring)
-        found = _search(target, model, judge, vector, options, started)
-        return replace(found, asked=label)
-
-    with runtime.admission.image_slots(1):
-        asked = time.perf_counter()
-        searched = await confirmed(runtime, target, options, _on_device(runtime, search))
-    queue = searched.began - asked
-    return _finish(target, searched, decode=0.0, queue=queue, embed=0.0, began=began)
+def _answer(
+    ranking: Ranking,
+    began: float,
+    asked: float,
+    images: Sequence[EmbeddedImage] = (),
+    warnings: Sequence[str] = (),
+) -> QueryAnswer:
+    """The answer of a ranking that was asked for at `asked`, by the times of the slowest image."""
+    seconds = {
+        "decode": max((image.decode for image in images), default=0.0),
+        "queue": max((image.queue for image in images), default=0.0) + ranking.began - asked,
+        "embed": max((image.embed for image in images), default=0.0),
+        "search": ranking.search_seconds,
+        "rerank": ranking.rerank_seconds,
+        "total": time.perf_counter() - began,
+    }
+    return QueryAnswer(
+        gallery_version=ranking.gallery_version,
+        calibration_version=str(ranking.calibration.version),
+        calibration=ranking.calibration,
+        model=ranking.model.description.artefact_fingerprint,
+        scoring=ranking.scoring,
+        verdict=ranking.verdict,
+        warnings=list(warnings),
+        results=list(ranking.results),
+        candidates_scored=ranking.candidates_scored,
+        timing_ms=Timing(**{stage: value * 1e3 for stage, value in seconds.items()}),
+        stale=ranking.stale,
+    )
 
 
 def _warning_gate(runtime: Runtime) -> QualityGate | None:
-    """The gate of an enrolment, but that a query is answered whatever its images look like."""
+    """The gate of an enrollment, but a query is answered also where its images are poor."""
     gate = quality_gate(runtime.settings)
     return replace(gate, refuse=False) if gate else None
 
 
-def _warnings(embedded: Sequence[EmbeddedImage | CropProblem]) -> tuple[str, ...]:
-    """What is poor of images, and which cannot be used; of several each is named by its place."""
+def _warnings(images: Sequence[EmbeddedImage | CropProblem]) -> list[str]:
+    """The faults of images, and which cannot be used; of several each is named by its place."""
     warnings: list[str] = []
-    for number, one in enumerate(embedded, 1):
-        image = f"image {number}: " if len(embedded) > 1 else ""
+    for number, one in enumerate(images, 1):
+        image = f"image {number}: " if len(images) > 1 else ""
         if isinstance(one, CropProblem):
             warnings.append(f"{image}left out of the search: {one.detail}")
         else:
-            warnings.extend(f"{image}{fault.detail}" for fault in one.faults)
-    return tuple(warnings)
-
-
-async def _answer(
-    runtime: Runtime,
-    target: Gallery,
-    model: LoadedModel,
-    judge: SearchJudge,
-    images: Sequence[EmbeddedImage],
-    options: RankingOptions,
-    began: float,
-    *,
-    keep: bool,
-) -> Answered:
-    vectors = np.stack([image.vector for image in images])
-    keep = keep and target.settings.calibration == "on"
-
-    def search(options: RankingOptions) -> Searched:
-        started = time.perf_counter()
-        if target.embedder != model.embedder:
-            raise _Switched
-        return _search(target, model, judge, vectors, options, started, keep=keep)
-
-    asked = time.perf_counter()
-    searched = await confirmed(runtime, target, options, _on_device(runtime, search))
-    people = searched.ranking.people
-    if people is not None:
-        scores = SearchScores(people, searched.ranking.identities, time.time())
-        runtime.kept_searches.keep(target.gallery_id, judge.subject, vectors[0], scores)
-    return _finish(
-        target,
-        searched,
-        decode=max(image.decode for image in images),
-        queue=max(image.queue for image in images) + searched.began - asked,
-        embed=max(image.embed for image in images),
-        began=began,
-    )
-
-
-def _on_device(
-    runtime: Runtime, search: Callable[[RankingOptions], Searched]
-) -> Callable[[RankingOptions], Awaitable[Searched]]:
-    return lambda options: asyncio.wrap_future(runtime.device.submit(partial(search, options)))
-
-
-def _search(
-    target: Gallery,
-    model: LoadedModel,
-    judge: SearchJudge,
-    vectors: NDArray[np.float32],
-    options: RankingOptions,
-    began: float,
-    *,
-    keep: bool = False,
-) -> Searched:
-    ranking = rank(target.index, model.networks, judge, vectors, options, keep)
-    return Searched(target.version, model, ranking, began)
-
-
-def _finish(
-    target: Gallery,
-    searched: Searched,
-    *,
-    decode: float,
-    queue: float,
-    embed: float,
-    began: float,
-) -> Answered:
-    timing = Timing(
-        decode=decode * 1e3,
-        queue=queue * 1e3,
-        embed=embed * 1e3,
-        search=searched.ranking.search_seconds * 1e3,
-        rerank=searched.ranking.rerank_seconds * 1e3,
-        total=(time.perf_counter() - began) * 1e3,
-    )
-    return Answered(target.name, searched, timing)
+            warnings += [f"{image}{fault.detail}" for fault in one.faults]
+    return warnings

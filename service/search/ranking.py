@@ -1,4 +1,4 @@
-"""From features to a ranking: search, score pairs, order, group. Runs on the device thread."""
+"""From features to a ranking on the device thread: search, score pairs, order, group, judge."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.answers import SearchVerdict
+from gmn_client.answers import RankedCrop, SearchVerdict
 from gmn_client.models import CalibrationState
-from model.calibration import SEARCH_OPERATING_POINTS, Scoring, Verdict
-from model.search_calibration import FEW_IDENTITIES, RANKS, SearchCalibration
-from service.engine.networks import Networks
-from service.record.records import CropLabel, StoredCrop
-from service.search.best_scores import People, with_nine_people
-from service.search.calibrations import SearchJudge
-from service.search.index import Candidates, GalleryIndex, first_of_each
-from service.search.rows import Filter
+from model.calibration import Fusion, Scoring
+from model.candidate_groups import UNNAMED, leading_scores
+from model.search_calibration import RANKS, SearchScores, few_identities
+from service.engine.networks import LoadedModel
+from service.gallery.browse import image_url
+from service.gallery.gallery import Gallery
+from service.record.records import CropLabel
+from service.search.calibration import CurrentCalibration, verdict
+from service.search.index import Candidates, GalleryIndex
+from service.search.table import Filter
 
 GroupBy = Literal["crop", "identity"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
-# The default depth. A search of less is judged by the artefact, and not kept.
+# The default depth. A search of less is judged by the artefact, and its scores are not kept.
 RERANK_DEPTH = 100
+# So many pairs at most are scored for the sake of the calibration alone.
+MORE_PAIRS = 64
+# Where the candidates show too few people, so many crops by cosine are searched for others.
+DEEPEST = 1600
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class RankingOptions:
     """What is asked of a ranking.
 
     Attributes:
-        top_k: how many results; groups, where grouped.
+        top_k: the number of results; of groups, where grouped.
         rerank_depth: how many of the nearest by cosine M-Net scores.
         scoring: what orders them; None for the default of the artefact that answers.
         group_by: `identity` keeps the best crop of each; a crop without one stands for itself.
@@ -51,217 +57,218 @@ class RankingOptions:
 
 
 @dataclass(frozen=True)
-class RankedRow:
-    """One result; logit, probability and verdict are None where the scoring did not reach it.
-
-    Attributes:
-        record: what the client stored with the crop; None where the record did not answer.
-    """
-
-    label: CropLabel
-    cosine: float
-    pair_logit: float | None
-    probability: float | None
-    verdict: Verdict | None
-    record: StoredCrop | None = None
-
-
-@dataclass(frozen=True)
 class Ranking:
-    """Results, best first, and what it took.
+    """What one search found, and what it took.
 
     Attributes:
-        scoring: what orders them.
-        verdict: of the best result, for the number of identities that were searched;
-            `nothing_searched` where no crop passed the filter.
-        calibration: what the verdicts and probabilities are made by.
-        candidates_scored: how many crops the asked scoring scored.
+        gallery_version: what the index showed.
+        model: what made the features.
+        scoring: what orders the results.
+        calibration: what their verdicts and probabilities are made by.
+        results: best first.
+        labels: of the results.
+        candidates_scored: the number of crops that the asked scoring scored.
+        began: when its turn came, as `time.perf_counter` has it.
         search_seconds, rerank_seconds: of the index and of M-Net.
-        identities: K, how many passed the filter; a crop without a name counts by itself.
-        people: the nine best scores of different people, descending; None where the search does
-            not serve the calibration.
+        sample: the nine best scores of different people; None where the search does not serve the
+            calibration.
+        asked: the crop that was asked about; None where that was an image.
+        stale: memory was behind the record, or the record could not be asked.
     """
 
+    gallery_version: int
+    model: LoadedModel
     scoring: Scoring
-    verdict: SearchVerdict
-    results: tuple[RankedRow, ...]
     calibration: CalibrationState
+    results: Sequence[RankedCrop]
+    labels: Sequence[CropLabel]
     candidates_scored: int
+    began: float
     search_seconds: float
     rerank_seconds: float
-    identities: int
-    people: tuple[float, ...] | None = None
+    sample: SearchScores | None = None
+    asked: CropLabel | None = None
+    stale: bool = False
+
+    @property
+    def verdict(self) -> SearchVerdict:
+        """That of the best result; `nothing_searched` where no crop passed the filter."""
+        return (self.results[0].verdict or "no_match") if self.results else "nothing_searched"
+
+
+def rank(
+    gallery: Gallery,
+    model: LoadedModel,
+    current: CurrentCalibration,
+    queries: NDArray[np.float32],
+    options: RankingOptions,
+    sample: bool = False,
+) -> Ranking:
+    """Ranks a gallery against the features `(m, d)` of one person.
+
+    With `sample` it also scores nine people for the calibration, where the search is deep enough.
+    """
+    began = time.perf_counter()
+    index, fusion = gallery.index, model.description.calibration.fusion
+    by_cosine = current.scoring == "cosine"
+    depth = 0 if by_cosine else options.rerank_depth
+    found = index.search(queries, max(options.top_k, depth or RERANK_DEPTH), options.wanted)
+    identities = index.identities(options.wanted)
+    shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
+    people, scored = None, found if by_cosine else found[:depth]
+    if sample and not shallow and not few_identities(identities):
+        people = _nine_people(index, queries, options.wanted, scored, current.joins_at)
+    pairs = found.rows[:0] if by_cosine else (people or scored).rows
+    searched = time.perf_counter()
+    logits = model.networks.pair_scores(queries, index.table.vectors[pairs])
+    reranked = time.perf_counter()
+    # Pairs that were scored for the calibration alone are no results.
+    head = logits[: len(found.rows[:depth])]
+    best = _best(index, found, head, current.scoring, fusion, options)
+    if len(best.found.rows) < options.top_k and len(found.rows) < found.searched:
+        # The candidates belong to too few identities. They keep their scores and stay the head.
+        leaders = index.search_groups(queries, options.top_k, options.wanted)
+        found = found[:depth].extended(leaders)
+        best = _best(index, found, head, current.scoring, fusion, options)
+    deeper = time.perf_counter() - reranked
+    judge = current.for_shallow_search() if shallow else current
+    labels = [index.table.label(row) for row in best.found.rows.tolist()]
+    kept = None
+    if people is not None:
+        scores = _scores(current.scoring, fusion, people.cosines, logits)
+        leading = _leading_scores(index, people, scores, current.joins_at)
+        if len(leading) == RANKS:
+            kept = SearchScores(leading, identities, time.time())
+    return Ranking(
+        gallery_version=gallery.version,
+        model=model,
+        scoring=current.scoring,
+        calibration=judge.shown(identities, shallow),
+        results=_results(gallery.name, labels, best, judge, identities, options),
+        labels=labels,
+        candidates_scored=found.searched if by_cosine else len(head),
+        began=began,
+        search_seconds=searched - began + deeper,
+        rerank_seconds=reranked - searched,
+        sample=kept,
+    )
 
 
 @dataclass(frozen=True)
-class _Ordered:
-    """Rows best first; NaN is a logit or score that was not computed."""
+class _Best:
+    """Candidates best first, with their logits and scores `(n,)`; NaN was not computed."""
 
-    rows: NDArray[np.int64]
-    cosines: NDArray[np.float32]
+    found: Candidates
     logits: NDArray[np.float32]
     scores: NDArray[np.float32]
 
 
-def rank(
+def _best(
     index: GalleryIndex,
-    networks: Networks,
-    judge: SearchJudge,
-    queries: NDArray[np.float32],
+    found: Candidates,
+    head: NDArray[np.float32],
+    scoring: Scoring,
+    fusion: Fusion | None,
     options: RankingOptions,
-    keep: bool = False,
-) -> Ranking:
-    """Ranks a gallery against the features `(m, d)` of one person.
+) -> _Best:
+    """The candidates that become results; `head` has the logits of the first ones.
 
-    Args:
-        index: what is searched.
-        networks: score the pairs.
-        judge: gives the scoring, thresholds and probabilities.
-        queries: the features.
-        options: what is asked.
-        keep: whether the scores of nine people are wanted for the calibration, where the search is
-            deep enough to have them.
+    Scored ones come first: a pair's logit and a bare cosine cannot be compared.
     """
-    cosine = judge.scoring == "cosine"
-    depth = 0 if cosine else options.rerank_depth
-    began = time.perf_counter()
-    limit = max(options.top_k, depth or RERANK_DEPTH)
-    found = index.search(queries, limit, options.wanted)
-    identities = index.identities(options.wanted)
-    shallow = not cosine and depth < min(RERANK_DEPTH, found.searched)
-    people = None
-    if keep and not shallow and identities >= FEW_IDENTITIES:
-        scored = found if cosine else found.first(depth)
-        people = with_nine_people(index, queries, options.wanted, scored, judge.joins_at)
-    rows = people.rows if people and not cosine else found.rows[:depth]
-    searched = time.perf_counter()
-    scores = networks.pair_scores(queries, index.table.vectors[rows])
-    reranked = time.perf_counter()
-    # Those that were scored for the calibration alone are no results.
-    logits = scores[: len(found.rows[:depth])]
-    ordered = _order(index, found, logits, judge)
-    places = _choose(index, ordered, options)
-    if len(places) < options.top_k and len(found.rows) < found.searched:
-        # The candidates belong to too few identities. They keep their scores and stay the head.
-        leaders = index.search_groups(queries, options.top_k, options.wanted)
-        ordered = _order(index, _extended(found, depth, leaders), logits, judge)
-        places = _choose(index, ordered, options)
-    deeper = time.perf_counter() - reranked
-    in_force = judge.artefacts if shallow else judge.in_force
-    verdicts = _verdicts(ordered.scores[places], identities, in_force.calibration, options)
-    probabilities = in_force.calibration.probability(ordered.scores[places]).tolist()
-    results = tuple(
-        _result(index, ordered, *one)
-        for one in zip(places.tolist(), verdicts, probabilities, strict=True)
-    )
-    return Ranking(
-        scoring=judge.scoring,
-        verdict=overall_verdict(results),
-        results=results,
-        calibration=in_force.for_search(identities, shallow),
-        candidates_scored=found.searched if cosine else len(logits),
-        search_seconds=searched - began + deeper,
-        rerank_seconds=reranked - searched,
-        identities=identities,
-        people=None if people is None else _people(people, scores, judge),
-    )
-
-
-def overall_verdict(results: Sequence[RankedRow]) -> SearchVerdict:
-    """The verdict of an answer: its best result's."""
-    return (results[0].verdict or "no_match") if results else "nothing_searched"
-
-
-def _people(
-    people: People, logits: NDArray[np.float32], judge: SearchJudge
-) -> tuple[float, ...] | None:
-    leaders = people.leaders(_scores(people.cosines, logits, judge))
-    return leaders if len(leaders) == RANKS else None
+    logits = np.full(len(found.rows), np.nan, np.float32)
+    logits[: len(head)] = head
+    scores = _scores(scoring, fusion, found.cosines, logits)
+    order = np.arange(len(found.rows))
+    if scoring != "cosine":
+        # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
+        first = slice(0, len(head))
+        ages = index.table.row_ids[found.rows[first]]
+        order[first] = np.lexsort((ages, -found.cosines[first], -scores[first]))
+    if options.group_by == "identity":
+        order = order[index.table.first_of_groups(found.rows[order])]
+    order = order[: options.top_k]
+    return _Best(found[order], logits[order], scores[order])
 
 
 def _scores(
-    cosines: NDArray[np.float32], logits: NDArray[np.float32], judge: SearchJudge
-) -> NDArray[np.float32]:
-    """What the asked scoring makes of cosines and logits, `(n,)` each."""
-    if judge.scoring == "cosine":
-        return cosines
-    if judge.scoring == "fused" and judge.fusion is not None:
-        return judge.fusion.fuse(cosines, logits)
-    return logits
-
-
-def _order(
-    index: GalleryIndex,
-    found: Candidates,
+    scoring: Scoring,
+    fusion: Fusion | None,
+    cosines: NDArray[np.float32],
     logits: NDArray[np.float32],
-    judge: SearchJudge,
-) -> _Ordered:
-    """What was scored comes first: a pair's logit and a bare cosine cannot be compared."""
-    all_logits = np.full(len(found.rows), np.nan, np.float32)
-    all_logits[: len(logits)] = logits
-    scores = _scores(found.cosines, all_logits, judge)
-    if judge.scoring == "cosine":
-        return _Ordered(found.rows, found.cosines, all_logits, scores)
-    head = slice(0, len(logits))
-    order = np.arange(len(found.rows))
-    # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
-    ages = index.table.row_ids[found.rows[head]]
-    order[head] = np.lexsort((ages, -found.cosines[head], -scores[head]))
-    return _Ordered(found.rows[order], found.cosines[order], all_logits[order], scores[order])
+) -> NDArray[np.float32]:
+    """What a scoring makes of cosines and logits, `(n,)` each."""
+    if scoring == "cosine":
+        return cosines
+    return fusion.fuse(cosines, logits) if scoring == "fused" and fusion else logits
 
 
-def _extended(found: Candidates, depth: int, deeper: Candidates) -> Candidates:
-    """The scored head of a search, then what a deeper one found beside it."""
-    rows, cosines = found.rows[:depth], found.cosines[:depth]
-    new = ~np.isin(deeper.rows, rows)
-    return Candidates(
-        np.concatenate([rows, deeper.rows[new]]),
-        np.concatenate([cosines, deeper.cosines[new]]),
-        found.searched,
-    )
-
-
-def _choose(index: GalleryIndex, ordered: _Ordered, options: RankingOptions) -> NDArray[np.int64]:
-    """Places in the order that become results."""
-    if options.group_by == "crop":
-        return np.arange(min(options.top_k, len(ordered.rows)))
-    return first_of_each(index.table.groups[ordered.rows])[: options.top_k]
-
-
-def _verdicts(
-    scores: NDArray[np.float32],
+def _results(
+    gallery: str,
+    labels: Sequence[CropLabel],
+    best: _Best,
+    judge: CurrentCalibration,
     identities: int,
-    calibration: SearchCalibration,
     options: RankingOptions,
-) -> list[Verdict | None]:
-    far = SEARCH_OPERATING_POINTS[options.operating_point]
-    uncertain_far = max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
-    match = calibration.threshold(far, identities)
-    uncertain = min(match, calibration.threshold(uncertain_far, identities))
-    return [
-        None
-        if np.isnan(score)
-        else "match"
-        if score >= match
-        else "uncertain"
-        if score >= uncertain
-        else "no_match"
-        for score in scores.tolist()
-    ]
+) -> list[RankedCrop]:
+    match, uncertain = judge.thresholds(options.operating_point, identities)
+    probabilities = judge.calibration.probability(best.scores)
+    results = []
+    for place, label in enumerate(labels):
+        logit, score = best.logits[place], best.scores[place]
+        results.append(
+            RankedCrop(
+                rank=place + 1,
+                crop_id=label.crop_id,
+                identity=label.identity,
+                camera=label.camera,
+                captured_at=label.captured_at,
+                external_id=None,
+                metadata=None,
+                cosine=float(best.found.cosines[place]),
+                pair_logit=None if np.isnan(logit) else float(logit),
+                probability=None if np.isnan(score) else float(probabilities[place]),
+                verdict=None if np.isnan(score) else verdict(float(score), match, uncertain),
+                image_url=image_url(gallery, label.crop_id),
+            )
+        )
+    return results
 
 
-def _result(
+def _nine_people(
     index: GalleryIndex,
-    ordered: _Ordered,
-    place: int,
-    verdict: Verdict | None,
-    probability: float,
-) -> RankedRow:
-    logit = float(ordered.logits[place])
-    return RankedRow(
-        label=index.table.label(int(ordered.rows[place])),
-        cosine=float(ordered.cosines[place]),
-        pair_logit=None if np.isnan(logit) else logit,
-        probability=None if verdict is None else probability,
-        verdict=verdict,
-    )
+    queries: NDArray[np.float32],
+    wanted: Filter,
+    scored: Candidates,
+    joins_at: float,
+) -> Candidates:
+    """The candidates that are scored, then the nearest crop of each further person, by cosine.
+
+    So many are added that nine people have a score, and 64 at most. None are added where there
+    are too few people or they are too far off.
+    """
+    people = _leading_scores(index, scored, scored.cosines, joins_at)
+    if len(people) == RANKS or len(scored.rows) == scored.searched:
+        return scored
+    deeper = index.search(queries, DEEPEST, wanted)
+    first = deeper[index.table.first_of_groups(deeper.rows)]
+    more = scored.extended(first, MORE_PAIRS)
+    people = _leading_scores(index, more, more.cosines, joins_at)
+    if len(people) < RANKS:
+        return scored
+    enough = np.flatnonzero(more.cosines >= np.float32(people[-1]))
+    return more[np.union1d(np.arange(len(scored.rows)), enough)]
+
+
+def _leading_scores(
+    index: GalleryIndex, found: Candidates, scores: NDArray[np.float32], joins_at: float
+) -> tuple[float, ...]:
+    """The best scores of up to nine different people among candidates, descending.
+
+    A score `(n,)` is NaN where the candidate was not scored.
+    """
+    scored = np.isfinite(scores)
+    rows = found.rows[scored]
+    groups = index.table.groups[rows]
+    units = index.table.vectors[rows] / np.maximum(index.table.norms[rows, None], 1e-12)
+    codes = np.where(groups < 0, UNNAMED, groups)
+    return leading_scores(scores[scored], codes, units, joins_at, RANKS)

@@ -25,7 +25,7 @@ from service.jobs import runner
 from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
 from service.runtime import Runtime
-from service.search.compare import ComparisonOptions, compare
+from service.search.pairs import ComparisonOptions, compare
 from service.settings import Settings
 
 LONGEST_SECONDS = 30.0

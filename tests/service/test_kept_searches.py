@@ -20,10 +20,10 @@ from service.ops.data_dir import DATABASE_NAME
 from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.search import refit
-from service.search.kept_searches import KeptSearches
+from service.search.calibration import Calibrations
 from service.search.query import query_by_images
 from service.search.ranking import RankingOptions
-from service.search.refit import Later, store_and_refit
+from service.search.refit import store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
 
@@ -50,24 +50,24 @@ async def ask(runtime, people) -> list[str]:
     answers = [
         await query_by_images(runtime, "default", [draw(person, 7)], COSINE) for person in people
     ]
-    return [answer.searched.ranking.verdict for answer in answers]
+    return [answer.verdict for answer in answers]
 
 
 def kept(runtime) -> list[bytes]:
     gallery = runtime.galleries.get("default")
-    subject = runtime.calibrations.subject(gallery, "cosine")
+    subject = runtime.calibrations.current(gallery, "cosine").subject
     return list(runtime.record.calibrations.searches(gallery.gallery_id, subject))
 
 
 def version(runtime) -> str:
-    return str(runtime.calibrations.of(runtime.galleries.get("default"), "cosine").version)
+    return str(runtime.calibrations.current(runtime.galleries.get("default"), "cosine").version)
 
 
 def test_enrolled_people_match_after_sixty_searches_for_enrolled_people(runtime):
     async def search() -> tuple[list[str], list[str]]:
         await fill(runtime)
         await ask(runtime, range(60))
-        await store_and_refit(runtime, Later())
+        await store_and_refit(runtime, {})
         return await ask(runtime, range(60, 80)), await ask(runtime, range(200, 240))
 
     enrolled, strangers = asyncio.run(search())
@@ -88,14 +88,14 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
             for shot in (1, 2):
                 crop = ImageToEnroll(image(person, shot), str(person), "a", None, None, None)
                 await enroll(runtime, "default", [crop])
-        answers, later = [], Later()
+        answers, later = [], {}
         for number, person in enumerate(range(1, 61)):
             for shot in (3, 4):
                 asked = [image(person, shot)]
                 answers.append(await query_by_images(runtime, "default", asked, RankingOptions()))
             if number % 8 == 7:
                 await store_and_refit(runtime, later)
-        return [answer.searched.ranking.verdict for answer in answers[60:]]
+        return [answer.verdict for answer in answers[60:]]
 
     settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu")
     with contextlib.closing(Runtime.open(settings)) as runtime:
@@ -105,7 +105,7 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
 
 
 def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch):
-    later = Later()
+    later = {}
 
     async def search() -> list[str]:
         await fill(runtime)
@@ -120,7 +120,7 @@ def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch):
     before, first, fewer, too_soon = asyncio.run(search())
     assert before != first
     assert first == fewer == too_soon
-    (due,) = later.due.values()
+    (due,) = later.values()
     monkeypatch.setattr(refit.time, "time", lambda: due + 1.0)
     asyncio.run(store_and_refit(runtime, later))
     assert version(runtime) != first
@@ -130,7 +130,7 @@ def test_a_search_is_kept_as_numbers_alone(runtime):
     async def search() -> None:
         await fill(runtime, range(20))
         await ask(runtime, [3])
-        await store_and_refit(runtime, Later())
+        await store_and_refit(runtime, {})
 
     asyncio.run(search())
     (row,) = kept(runtime)
@@ -142,7 +142,7 @@ def test_a_search_is_kept_as_numbers_alone(runtime):
 def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_path):
     async def learn() -> None:
         await ask(runtime, range(300, 300 + 3 * LEAST_SEARCHES))
-        await store_and_refit(runtime, Later())
+        await store_and_refit(runtime, {})
 
     def logged(person: int) -> int:
         """Bytes that one enrolment writes into the database's log."""
@@ -213,30 +213,32 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
             await enroll(runtime, "default", images)
         monkeypatch.setattr(networks, "pair_scores", counting)
         options = RankingOptions(rerank_depth=100)
-        answer = await query_by_images(runtime, "default", [draw(0, 20)], options)
-        return len(answer.searched.ranking.people or ())
+        await query_by_images(runtime, "default", [draw(0, 20)], options)
+        ((_, rows),) = runtime.calibrations.take_recorded().items()
+        return len(rows)
 
-    assert asyncio.run(search()) == 9
+    assert asyncio.run(search()) == 1
     assert len(scored) == 1
     assert 100 <= scored[0] <= 164
 
 
 def test_a_near_repeat_takes_the_place_of_the_search_before():
-    waiting, random = KeptSearches(), np.random.default_rng(0)
+    waiting, random = Calibrations(None, {}), np.random.default_rng(0)
     first = random.normal(size=64).astype(np.float32)
     for query in (first, 2 * first, first + 0.1, -first):
-        waiting.keep(1, "cosine:a", query.astype(np.float32), SCORES)
-    waiting.keep(2, "cosine:a", first, SCORES)
-    held = {place: len(rows) for place, rows in waiting.take()}
+        waiting.record_search_scores((1, "cosine:a"), query.astype(np.float32), SCORES)
+    waiting.record_search_scores((2, "cosine:a"), first, SCORES)
+    held = {place: len(rows) for place, rows in waiting.take_recorded().items()}
     assert held == {(1, "cosine:a"): 2, (2, "cosine:a"): 1}
-    assert not list(waiting.take())
+    assert not waiting.take_recorded()
 
 
 def test_sixteen_waiting_searches_are_stored_at_once():
-    waiting, random = KeptSearches(), np.random.default_rng(0)
+    waiting, random = Calibrations(None, {}), np.random.default_rng(0)
     for count in range(REFIT_AFTER_SEARCHES):
         assert waiting.ready.is_set() == (count == REFIT_AFTER_SEARCHES)
-        waiting.keep(1, "a", random.normal(size=64).astype(np.float32), SCORES)
+        query = random.normal(size=64).astype(np.float32)
+        waiting.record_search_scores((1, "a"), query, SCORES)
     assert waiting.ready.is_set()
 
 

@@ -18,7 +18,7 @@ from model.preprocessing import Preprocessing
 from service.engine.device import DeviceThread
 from service.errors import UnusableImages
 from service.ops.metrics import Metrics
-from service.search.explain import explain_pair
+from service.search.pairs import explain_pair
 
 SIZE = Preprocessing(height=64, width=32)
 

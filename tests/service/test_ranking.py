@@ -10,14 +10,13 @@ import pytest
 from model.calibration import Fusion, ScoringCalibration, TailPoint
 from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
-from service.search.calibrations import CalibrationInForce, SearchJudge
-from service.search.index import GalleryIndex
-from service.search.index_kinds import IndexKind, UpkeepLimits
+from service.search.calibration import CurrentCalibration
+from service.search.index import GalleryIndex, IndexLimits
 from service.search.ranking import RankingOptions, rank
+from service.search.table import Filter
 
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
-KINDS = (IndexKind("flat_ip", "float32", 0), IndexKind("ivf_flat", "float16", 1000, trained=True))
-
+LIMITS = IndexLimits(trained_rows=1000, delta_rows=100)
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
@@ -25,9 +24,11 @@ TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
 CALIBRATION = artefact_search_calibration(
     ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
 )
-IN_FORCE = CalibrationInForce(CALIBRATION, "a", "artefact", 0)
+CURRENT = CurrentCalibration("mnet", "mnet:a", CALIBRATION, CALIBRATION, 0.6, "a", "artefact", 0)
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
-JUDGE = SearchJudge("mnet", "mnet:a", IN_FORCE, IN_FORCE, FUSION, 0.6)
+MODEL = SimpleNamespace(
+    networks=NETWORKS, description=SimpleNamespace(calibration=SimpleNamespace(fusion=FUSION))
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,23 @@ def clustered():
     random = np.random.default_rng(0)
     centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
-    index = GalleryIndex(DIMENSION, KINDS, UpkeepLimits(64, 0.2, 100, 0.05))
+    index = GalleryIndex(DIMENSION, LIMITS)
     index.add(
         IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
     )
-    assert index.adopt(index.compaction().build())
-    assert index.recall_at_100 < 1
+    everyone = Filter(exclude_cameras=("none",))
+    exact = [set(index.search(vectors[[row]], 100, everyone).rows) for row in range(0, 4000, 40)]
+    assert index.replace(index.compaction().build())
+    proposed = [set(index.search(vectors[[row]], 100).rows) for row in range(0, 4000, 40)]
+    assert index.kind == "ivf_flat"
+    assert proposed != exact
     return index, vectors
 
 
 def _rank(index, query, **options):
-    return rank(index, NETWORKS, JUDGE, query, RankingOptions(**options))
+    gallery = SimpleNamespace(index=index, name="default", version=1)
+    return rank(gallery, MODEL, CURRENT, query, RankingOptions(**options))
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -56,10 +62,10 @@ def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
     for row in random.integers(len(vectors), size=40):
         query = vectors[[row]] + 0.6 * random.normal(size=(1, DIMENSION)).astype(np.float32)
         answer = _rank(index, query, group_by="identity", top_k=60)
-        assert len({result.label.identity for result in answer.results}) == 60
+        assert len({result.identity for result in answer.results}) == 60
         for result in answer.results:
             if result.pair_logit is not None:
-                own = vectors[int(result.label.crop_id)].sum()
+                own = vectors[int(result.crop_id)].sum()
                 assert result.pair_logit == pytest.approx(own, abs=1e-4)
 
 
@@ -74,7 +80,7 @@ def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(cluster
     assert [one.cosine for one in tail] == sorted((one.cosine for one in tail), reverse=True)
     nearest = (units @ units[0]).reshape(PEOPLE, CROPS_EACH).max(axis=1)
     for result in tail:
-        person = int(result.label.crop_id) // CROPS_EACH
+        person = int(result.crop_id) // CROPS_EACH
         assert result.cosine == pytest.approx(nearest[person], abs=1e-5)
 
 

@@ -20,7 +20,7 @@ from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
 from service.record.records import GallerySettings
 from service.runtime import Runtime
-from service.search.refit import Later, store_and_refit
+from service.search.refit import store_and_refit
 from service.settings import Settings
 from tests.waiting import eventually
 
@@ -183,16 +183,16 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     galleries = [asyncio.run(runtime.galleries.find("learnt")) for runtime in runtimes]
 
     def in_force(runtime, gallery):
-        return runtime.calibrations.of(gallery, "cosine")
+        return runtime.calibrations.current(gallery, "cosine")
 
     chance = np.random.default_rng(5)
-    subject = one.calibrations.subject(galleries[0], "cosine")
+    subject = one.calibrations.current(galleries[0], "cosine").subject
     for _ in range(40):
         scores = np.sort(chance.gumbel(0.4, 0.05, 60))[::-1][:9]
         row = SearchScores(tuple(scores.tolist()), 60, time.time())
         query = chance.normal(size=64).astype(np.float32)
-        one.kept_searches.keep(galleries[0].gallery_id, subject, query, row)
-    asyncio.run(store_and_refit(one, Later()))
+        one.calibrations.record_search_scores((galleries[0].gallery_id, subject), query, row)
+    asyncio.run(store_and_refit(one, {}))
     first = in_force(one, galleries[0])
     assert (first.state, first.searches) == ("own", 40)
     eventually(lambda: in_force(other, galleries[1]).version == first.version)

@@ -24,8 +24,8 @@ from service.ops.health import (
     heartbeat,
     idle,
 )
-from service.search.compactor import TIMEOUT_FACTOR as COMPACTORS_FACTOR
-from service.search.compactor import Compactor
+from service.search.compaction import TIMEOUT_FACTOR as COMPACTORS_FACTOR
+from service.search.compaction import Compactor
 from tests.waiting import eventually
 
 STALL = 0.3
@@ -193,9 +193,9 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
     gates = [threading.Event(), threading.Event()]
 
     class Plan:
-        def build(self, stopped):
+        def build(self, between):
             gates[0].wait(5)
-            stopped()
+            between()
             gates[1].wait(5)
             raise RuntimeError("no outcome")
 
@@ -209,7 +209,7 @@ def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
     compactor = Compactor(device)
     assert compactor.health_check.silent_seconds() == 0.0
     assert compactor.health_check.timeout_factor == COMPACTORS_FACTOR > 1
-    compactor.consider(Index())
+    compactor.schedule_if_needed(Index())
     eventually(lambda: compactor.health_check.silent_seconds() > 0.1)
     gates[0].set()
     eventually(lambda: compactor.health_check.silent_seconds() < 0.1)

@@ -15,7 +15,7 @@ from service.http.answers import answer_list
 from service.http.forms import MULTIPART, ImagesForm, PairForm
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses, refused_image
-from service.search.compare import compare
+from service.search.pairs import compare
 
 router = guarded_router("/v1", "comparisons")
 NPY = "application/x-npy"

@@ -10,7 +10,6 @@ from gmn_client.answers import ModelInfo
 from service.http.forms import ModelQuery
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses
-from service.runtime import calibration_version
 
 router = guarded_router("/v1", "model")
 
@@ -40,7 +39,7 @@ async def read_model(
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
-        "calibration_version": calibration_version(model),
+        "calibration_version": model.calibration_version,
         "device": str(model.networks.device),
         **model.runtime.model_dump(),
         "operating_points": {"gallery_size": asked.gallery_size} | points,

@@ -15,7 +15,7 @@ from service.http.answers import JSON, answer_each
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
 from service.http.problems import error_responses, refused_image
-from service.search.query import Answered, query_by_crop, query_by_images, query_each
+from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 STALE = {"GMN-Stale": "true"}
@@ -64,33 +64,33 @@ async def query_gallery(
         if form.mode == "separate":
             answers = await query_each(runtime, gallery, images, options, call.caller.learn)
             for one in answers:
-                if isinstance(one, Answered):
+                if isinstance(one, QueryAnswer):
                     _audit(call, form, one)
             return await run_in_threadpool(_separate, request, answers)
         answer = await query_by_images(runtime, gallery, images, options, call.caller.learn)
     _audit(call, form, answer)
-    if len(answer.searched.ranking.results) <= SHORT_RANKING:
-        body = answer.answer().model_dump_json()
+    if len(answer.results) <= SHORT_RANKING:
+        body = answer.model_dump_json()
     else:
-        body = await run_in_threadpool(lambda: answer.answer().model_dump_json())
-    headers = STALE if answer.searched.stale else None
+        body = await run_in_threadpool(answer.model_dump_json)
+    headers = STALE if answer.stale else None
     return Response(body, media_type=JSON, headers=headers)
 
 
-def _audit(call: GalleryCall, form: QueryForm, answer: Answered) -> None:
+def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
     call.runtime.audit.looked(
         "query",
         gallery=call.gallery.name,
         crop_ids=[form.crop_id] if form.crop_id else [],
-        count=len(answer.searched.ranking.results),
+        count=len(answer.results),
         filters=form.filters(),
         purpose=form.purpose or None,
     )
 
 
-def _separate(request: Request, answers: list[Answered | CropProblem]) -> Response:
+def _separate(request: Request, answers: list[QueryAnswer | CropProblem]) -> Response:
     results: list[QueryAnswer | RefusedImage] = [
-        refused_image(one) if isinstance(one, CropProblem) else one.answer() for one in answers
+        refused_image(one) if isinstance(one, CropProblem) else one for one in answers
     ]
     response = answer_each(request, SeparateAnswers(results=results))
     if any(isinstance(one, QueryAnswer) and one.stale for one in results):

@@ -17,7 +17,6 @@ from service.engine.device import DeviceThread
 from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
 from service.engine.runtimes import TorchRuntime
-from service.engine.torch_rows import TorchRows
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
 
@@ -336,6 +335,7 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
     from service.record.records import CropLabel, IndexedCrop
+    from service.search.gpu import DeviceVectors
     from service.search.index import GalleryIndex
 
     random = np.random.default_rng(5)
@@ -345,14 +345,14 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
         for number, vector in enumerate(vectors)
     )
-    rows = TorchRows(16, torch.device("cpu"))
-    index.attach(rows)
+    rows = DeviceVectors(16, torch.device("cpu"))
+    index.move_to_device(rows)
     on_device = index.search(vectors[:1], 10)
 
     def fails(*_):
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
-    monkeypatch.setattr(rows, "_nearest", fails)
+    monkeypatch.setattr(rows, "nearest", fails)
     on_host = index.search(vectors[:1], 10)
     assert index.on_device
     np.testing.assert_array_equal(on_host.rows, on_device.rows)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from gmn_client.answers import RankedCrop
 from gmn_client.models import CalibrationState
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
-from service.search.confirm import Searched, confirmed
-from service.search.ranking import RankedRow, Ranking, RankingOptions
+from service.search.query import drop_deleted_results
+from service.search.ranking import Ranking, RankingOptions
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 TIMEOUT_SECONDS = 1.0
@@ -66,37 +66,35 @@ class Replica:
 
     async def query(self, gallery: str, min_version: int = 0) -> tuple[set[str], bool]:
         """Searches as the service does; answers the ids of what was found, and whether stale."""
-        runtime: Any = SimpleNamespace(galleries=self.galleries)
+        runtime: Any = SimpleNamespace(galleries=self.galleries, device=self.device)
         await self.galleries.wait_for_version(gallery, min_version)
         held = self.galleries.get(gallery)
 
-        def search(options: RankingOptions) -> Any:
+        def search(options: RankingOptions) -> Ranking:
             index = held.index
             query = np.ones((1, 4), np.float32)
             found = index.search(query, options.top_k, options.wanted)
-            results = tuple(
-                RankedRow(index.table.label(int(row)), float(cosine), None, None, "match")
-                for row, cosine in zip(found.rows, found.cosines, strict=True)
-            )
-            ranking = Ranking(
+            labels = [index.table.label(row) for row in found.rows.tolist()]
+            results = [
+                RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
+                for label in labels
+            ]
+            return Ranking(
+                held.version,
+                None,  # type: ignore[arg-type]
                 "cosine",
-                "match",
-                results,
                 CalibrationState(state="artefact"),
+                results,
+                labels,
                 found.searched,
                 0.0,
                 0.0,
-                1,
+                0.0,
             )
-            return Searched(held.version, None, ranking, 0.0)  # type: ignore[arg-type]
 
-        searched = await confirmed(
-            runtime,
-            held,
-            RankingOptions(top_k=1000),
-            lambda options: asyncio.wrap_future(self.device.submit(partial(search, options))),
-        )
-        return {one.label.crop_id for one in searched.ranking.results}, searched.stale
+        options = RankingOptions(top_k=1000)
+        ranking = await drop_deleted_results(runtime, held, options, search)
+        return {one.crop_id for one in ranking.results}, ranking.stale
 
     def version(self, gallery: str) -> int:
         return self.galleries.get(gallery).version

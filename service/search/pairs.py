@@ -1,0 +1,201 @@
+"""Two images compared: do they show one person, and which regions speak for that?"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmn_client.answers import Explanation, PairScore
+from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
+from model.crops.decode import CropProblem
+from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
+from service.engine.batcher import EmbeddedImage
+from service.engine.faults import retry_out_of_memory
+from service.engine.networks import LoadedModel
+from service.errors import InvalidField, UnusableImages
+from service.runtime import Runtime
+from service.search.calibration import verdict
+from service.search.ranking import OperatingPoint
+
+VARIANTS = 1 + CELLS
+# Three passes an image. Other requests' work is done between two of them.
+VARIANTS_PER_PASS = 11
+
+PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """How two images are compared.
+
+    Attributes:
+        scoring: None for the default of the artefact that answers.
+        operating_point: of pairs, or with a gallery of searches; None for the usual one.
+        gallery: whose calibration judges; None judges them as a pair.
+        explain: also tell which regions spoke for one person and which against.
+    """
+
+    scoring: Scoring | None = None
+    operating_point: PairOperatingPoint | OperatingPoint | None = None
+    gallery: str | None = None
+    explain: bool = False
+
+
+async def compare(
+    runtime: Runtime, first: bytes, second: bytes, options: ComparisonOptions
+) -> PairScore:
+    """Compares two images; the order does not matter.
+
+    Raises:
+        InvalidField: the operating point is of the other kind, or the artefact does not offer the
+            scoring.
+        UnusableImages: either is.
+        UnknownGallery, NeedsReindex: the gallery cannot judge.
+        QueueFull: nothing was compared.
+    """
+    target = None if options.gallery is None else runtime.galleries.get(options.gallery)
+    model = runtime.model if target is None else runtime.model_of(target)
+    scoring = model.chosen_scoring(options.scoring)
+    point = _operating_point(options)
+    current = runtime.calibrations.current(target, scoring) if target else None
+    with runtime.admission.image_slots(images_to_explain(runtime) if options.explain else 2):
+        embedded = await model.pipeline.embed([first, second])
+        usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
+        if len(usable) < 2:
+            raise UnusableImages(
+                [one if isinstance(one, CropProblem) else None for one in embedded]
+            )
+        scoring_pair = partial(_scores, model, usable[0], usable[1][None])
+        scores = await asyncio.wrap_future(runtime.device.submit(scoring_pair))
+        explanation = None
+        if options.explain:
+            explanation = await explain_pair(
+                runtime,
+                model,
+                [first, second],
+                scoring,
+                lambda one, others: _scores(model, one, others)[scoring],
+            )
+    score = float(scores[scoring][0])
+    if target and current:
+        identities = target.index.table.identities
+        match, uncertain = current.thresholds(point, identities)
+        probability = float(current.calibration.probability(np.array(score)))
+    else:
+        pairs = model.description.calibration.scorings[scoring]
+        match = pairs.pair_threshold(PAIR_OPERATING_POINTS[point])
+        uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
+        probability = pairs.probability(score)
+    return PairScore(
+        cosine=float(scores["cosine"][0]),
+        logit=float(scores["mnet"][0]) if "mnet" in scores else None,
+        probability=probability,
+        verdict=verdict(score, match, uncertain),
+        judged_as="search" if current else "pair",
+        calibration_version=current.version if current else model.calibration_version,
+        model=model.description.artefact_fingerprint,
+        calibration=current.shown(identities) if current else None,
+        explanation=explanation,
+    )
+
+
+def _operating_point(options: ComparisonOptions) -> str:
+    """The one asked for, or the usual one of pairs or, with a gallery, of searches."""
+    if options.gallery is None:
+        offered, usual = PAIR_OPERATING_POINTS, "pair_far_1e-3"
+        judged = "a pair; send a gallery for those of searches"
+    else:
+        offered, usual, judged = SEARCH_OPERATING_POINTS, "far_1e-2", "a search"
+    point = options.operating_point or usual
+    if point not in offered:
+        raise InvalidField(
+            f"operating_point: {point} is not one of {', '.join(offered)}, which judge {judged}"
+        )
+    return point
+
+
+def _scores(
+    model: LoadedModel, one: NDArray[np.float32], others: NDArray[np.float32]
+) -> dict[Scoring, NDArray[np.float32]]:
+    """Every offered score `(n,)` of a feature `(d,)` with others `(n, d)`; on the device thread."""
+    cosine = np.array([_cosine(one, other) for other in others], np.float32)
+    fusion = model.description.calibration.fusion
+    if fusion is None:
+        return {"cosine": cosine}
+    logits = model.networks.pair_scores(one[None], others)
+    return {"cosine": cosine, "mnet": logits, "fused": fusion.fuse(cosine, logits)}
+
+
+def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    p, q = first.astype(np.float64), second.astype(np.float64)
+    return float(np.clip(p @ q / np.sqrt((p @ p) * (q @ q)), -1.0, 1.0))
+
+
+def images_to_explain(runtime: Runtime) -> int:
+    """How many images an explained pair counts as: those it embeds, at most half of the queue."""
+    return min(2 + 2 * VARIANTS, max(2, runtime.settings.max_queued_images // 2))
+
+
+async def explain_pair(
+    runtime: Runtime,
+    model: LoadedModel,
+    images: Sequence[bytes],
+    scoring: Scoring,
+    scores: Scores,
+) -> Explanation:
+    """Hides each region of both images in turn and scores what is left.
+
+    Every pass is of one image's variants alone and of one size, so that the numbers do not depend
+    on who else is asking; nothing further is begun once the task is cancelled.
+
+    Args:
+        runtime: the caller holds places for `images_to_explain`.
+        model: whose features are compared.
+        images: two that could be embedded.
+        scoring: what `scores` are.
+        scores: called on the device thread.
+
+    Raises:
+        UnusableImages: where the model has no finite vector for a variant.
+    """
+    crops = await model.pipeline.resize(images)
+    features = [await _embed_variants(runtime, model, crop) for crop in crops]
+    usable = [bool(np.isfinite(one).all()) for one in features]
+    if not all(usable):
+        problem = CropProblem(
+            "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
+        )
+        raise UnusableImages([None if good else problem for good in usable])
+    found = await asyncio.wrap_future(
+        runtime.device.submit(lambda: explain(features[0], features[1], scores))
+    )
+    return Explanation(
+        scoring=scoring,
+        score=found.score,
+        grid=(ROWS, COLUMNS),
+        first=found.first.tolist(),
+        second=found.second.tolist(),
+    )
+
+
+async def _embed_variants(
+    runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Features `(VARIANTS, d)` of one crop's variants, pass after pass."""
+    size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
+    parts = []
+    for number in range(math.ceil(VARIANTS / size)):
+        batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
+        embed = partial(model.networks.embed, batch)
+        parts.append(
+            await asyncio.wrap_future(runtime.device.submit(partial(retry_out_of_memory, embed)))
+        )
+        runtime.metrics.images_embedded.inc(len(batch))
+    return np.concatenate(parts)[:VARIANTS]

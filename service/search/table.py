@@ -1,0 +1,323 @@
+"""The rows of a gallery's index, in columns: vectors, labels, and what filters compare."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from service.record.records import CropLabel, IndexedCrop
+
+BLOCK_ROWS = 4096
+COPIED_AT_ONCE = 1024
+FIRST_CAPACITY = 256
+# Above this share of a block, multiplying all of it is faster than copying the wanted rows first.
+WHOLE_BLOCK_SHARE = 0.25
+UNKNOWN = -1
+COLUMNS = ("norms", "row_ids", "valid", "groups", "_cameras", "_captured")
+
+
+class VectorBlocks:
+    """Rows `(d,)` float32, numbered from 0, in blocks of a fixed height.
+
+    Appending moves nothing, so that other threads may read rows meanwhile. The owner counts rows.
+    """
+
+    def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
+        self.dimension = dimension
+        self.block_rows = block_rows
+        self._blocks: list[NDArray[np.float32]] = []
+
+    def reserve(self, rows: int) -> None:
+        """Makes room for so many rows in all; a block takes memory as it is written."""
+        while len(self._blocks) * self.block_rows < rows:
+            self._blocks.append(np.empty((self.block_rows, self.dimension), np.float32))
+
+    def write(self, start: int, vectors: NDArray[np.float32]) -> None:
+        """Writes rows `(n, d)` from a row on, and makes room for them."""
+        self.reserve(start + len(vectors))
+        written = 0
+        while written < len(vectors):
+            number, place = divmod(start + written, self.block_rows)
+            part = vectors[written : written + self.block_rows - place]
+            self._blocks[number][place : place + len(part)] = part
+            written += len(part)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A copy of rows `(n, d)`."""
+        found = np.empty((len(rows), self.dimension), np.float32)
+        numbers, places = np.divmod(rows, self.block_rows)
+        for number in np.unique(numbers):
+            here = numbers == number
+            found[here] = self._blocks[number][places[here]]
+        return found
+
+    def parts(self, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Views of the first rows, block by block, each with its first row's number."""
+        for start in range(0, rows, self.block_rows):
+            yield start, self._blocks[start // self.block_rows][: rows - start]
+
+    def products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products `(n,)` of rows, ascending, with a query `(d,)`."""
+        products = np.empty(len(rows), np.float32)
+        blocks = np.arange(len(self._blocks) + 1)
+        edges = np.searchsorted(rows, blocks * self.block_rows).tolist()
+        for number, (start, stop) in enumerate(itertools.pairwise(edges)):
+            if start == stop:
+                continue
+            places = rows[start:stop] - number * self.block_rows
+            filled = self._blocks[number][: places[-1] + 1]
+            if len(places) > WHOLE_BLOCK_SHARE * len(filled):
+                products[start:stop] = _products(filled, query)[places]
+            else:
+                products[start:stop] = _products(filled[places], query)
+        return products
+
+
+def _products(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    # FAISS's own loop takes half the time of a matrix product through BLAS for one query. It is as
+    # fast as IndexFlatIP, which would need a second copy of every vector.
+    products = np.empty(len(vectors), np.float32)
+    # FAISS exports it, its type stubs leave it out.
+    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+        faiss.swig_ptr(products),
+        faiss.swig_ptr(np.ascontiguousarray(query)),
+        faiss.swig_ptr(vectors),
+        vectors.shape[1],
+        len(vectors),
+    )
+    return products
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which crops a search may return; a crop of unknown camera or time passes no `only`.
+
+    Attributes:
+        cameras: only these; empty for every camera.
+        exclude_cameras: none of these.
+        captured_after, captured_before: inclusive bounds, with time zone.
+        without: `row_id`s to leave out.
+    """
+
+    cameras: tuple[str, ...] = ()
+    exclude_cameras: tuple[str, ...] = ()
+    captured_after: datetime | None = None
+    captured_before: datetime | None = None
+    without: frozenset[int] = frozenset()
+
+    @property
+    def passes_all(self) -> bool:
+        """Whether every valid crop passes."""
+        return self == Filter()
+
+
+class RowTable:
+    """Columns of equal length; a row is never reused while the table lives.
+
+    One thread writes. Another may read the rows that were there before: `rewritten` does, and
+    `catch_up` then applies what changed meanwhile.
+
+    Attributes:
+        vectors: as the embedder gave them; the first `size` rows count.
+        norms: their Euclidean lengths, `(capacity,)` float32.
+        row_ids: the record's ids, `(capacity,)` int64, ascending.
+        valid: False where a crop was deleted.
+        valid_count: the number of valid rows.
+        groups: `(capacity,)` int64, equal for the crops of one identity and not negative; a crop
+            without an identity has a negative value of its own.
+    """
+
+    def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
+        self.size = 0
+        self.valid_count = 0
+        self.vectors = VectorBlocks(dimension, block_rows)
+        self.norms = np.empty(0, np.float32)
+        self.row_ids = np.empty(0, np.int64)
+        self.valid = np.zeros(0, np.bool_)
+        self.groups = np.empty(0, np.int64)
+        self._cameras = np.empty(0, np.int32)
+        self._captured = np.empty(0, np.float64)
+        self._camera_codes: dict[str, int] = {}
+        self._labels: list[CropLabel | None] = []
+        self._row_of_crop: dict[str, int] = {}
+        self._changes = 0
+        self._counted = (0, 0)
+
+    def reserve(self, crops: int) -> None:
+        """Makes room for so many more crops; where memory is short it changes nothing."""
+        size, capacity = self.size + crops, len(self.row_ids)
+        self.vectors.reserve(size)
+        if size > capacity:
+            more = max(size, 2 * capacity, FIRST_CAPACITY) - capacity
+            columns = {name: getattr(self, name) for name in COLUMNS}
+            vars(self).update(
+                {
+                    name: np.concatenate([column, np.zeros(more, column.dtype)])
+                    for name, column in columns.items()
+                }
+            )
+
+    def append(self, crops: Sequence[IndexedCrop]) -> None:
+        """Adds crops at the end; a `MemoryError` comes before the first change."""
+        self.reserve(len(crops))
+        for crop in crops:
+            row, label = self.size, crop.label
+            self.vectors.write(row, crop.vector[None])
+            self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
+            self.row_ids[row] = label.row_id
+            self.valid[row] = True
+            self._labels.append(label)
+            self._set_label(row, label)
+            self._row_of_crop[label.crop_id] = row
+            self.size += 1
+            self.valid_count += 1
+
+    def mark_deleted(self, row_id: int) -> int | None:
+        """Deletes a crop, also from memory, and returns its row; None where it is not there."""
+        row = self._row(row_id)
+        if row is not None:
+            del self._row_of_crop[self.label(row).crop_id]
+            self.valid[row] = False
+            self.vectors.write(row, np.zeros((1, self.vectors.dimension), np.float32))
+            self._labels[row] = None
+            self.valid_count -= 1
+            self._changes += 1
+        return row
+
+    def relabel(self, labels: Iterable[CropLabel]) -> None:
+        """Gives crops other labels; unknown and deleted ones are ignored."""
+        for label in labels:
+            row = self._row(label.row_id)
+            if row is not None:
+                self._set_label(row, label)
+
+    @property
+    def identities(self) -> int:
+        """The number of identities, a crop without one counting by itself; any thread may ask.
+
+        It is counted once a change; during a change it is of before or after.
+        """
+        changes, counted = self._counted
+        if changes != self._changes:
+            changes = self._changes
+            valid = self.valid[: self.size]
+            counted = len(np.unique(self.groups[: len(valid)][valid]))
+            self._counted = (changes, counted)
+        return counted
+
+    @property
+    def newest(self) -> int:
+        """The highest `row_id`, also of a deleted crop; −1 where there is none."""
+        return int(self.row_ids[self.size - 1]) if self.size else -1
+
+    def holds(self, row_id: int) -> bool:
+        """Whether a crop is there and not deleted."""
+        return self._row(row_id) is not None
+
+    def row_of(self, crop_id: str) -> int | None:
+        """The row of a valid crop."""
+        return self._row_of_crop.get(crop_id)
+
+    def label(self, row: int) -> CropLabel:
+        """The label of a valid row."""
+        label = self._labels[row]
+        if label is None:
+            raise LookupError(f"row {row} was deleted")
+        return label
+
+    def select(self, wanted: Filter) -> NDArray[np.int64]:
+        """The valid rows that pass a filter, ascending."""
+        passing = self.valid[: self.size].copy()
+        cameras = self._cameras[: self.size]
+        captured = self._captured[: self.size]
+        if wanted.cameras:
+            passing &= np.isin(cameras, self._codes(wanted.cameras))
+        if wanted.exclude_cameras:
+            passing &= ~np.isin(cameras, self._codes(wanted.exclude_cameras))
+        if wanted.captured_after:
+            passing &= captured >= wanted.captured_after.timestamp()
+        if wanted.captured_before:
+            passing &= captured <= wanted.captured_before.timestamp()
+        if wanted.without:
+            passing &= ~np.isin(self.row_ids[: self.size], list(wanted.without))
+        return np.flatnonzero(passing)
+
+    def first_of_groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The places, ascending, at which each group occurs for the first time among rows."""
+        return np.sort(np.unique(self.groups[rows], return_index=True)[1])
+
+    def rewritten(self, rows: NDArray[np.int64], between: Callable[[], None]) -> RowTable:
+        """Another table of these rows alone; `catch_up` has to be called before it is used.
+
+        Args:
+            rows: ascending, valid when the caller read them. They may be deleted meanwhile.
+            between: called now and then; an error of it ends this.
+        """
+        table = RowTable(self.vectors.dimension, self.vectors.block_rows)
+        for start in range(0, len(rows), COPIED_AT_ONCE):
+            between()
+            part = rows[start : start + COPIED_AT_ONCE]
+            # Labels first: where one is still there, the vector that is read next may be torn by
+            # its deletion, which `catch_up` finds.
+            labels = [self._labels[row] for row in part.tolist()]
+            pairs = zip(labels, self.vectors[part], strict=True)
+            table.append([IndexedCrop(label, vector) for label, vector in pairs if label])
+        return table
+
+    def catch_up(self, old: RowTable, size: int) -> NDArray[np.int64]:
+        """Applies the changes of a table since this one was made of its rows.
+
+        Args:
+            old: that table.
+            size: the number of rows that it had then.
+
+        Returns:
+            The rows of this table whose crops were deleted since.
+
+        Raises:
+            MemoryError: too little for the added rows; this table cannot be used.
+        """
+        places = np.searchsorted(old.row_ids[: old.size], self.row_ids[: self.size])
+        deleted = np.flatnonzero(~old.valid[places])
+        for row in deleted.tolist():
+            self.mark_deleted(int(self.row_ids[row]))
+        now = [old._labels[place] for place in places.tolist()]
+        pairs = zip(now, self._labels, strict=True)
+        self.relabel([label for label, own in pairs if label and label is not own])
+        added = np.flatnonzero(old.valid[size : old.size]) + size
+        new = zip(added.tolist(), old.vectors[added], strict=True)
+        self.append([IndexedCrop(old.label(row), vector) for row, vector in new])
+        return deleted
+
+    def _set_label(self, row: int, label: CropLabel) -> None:
+        self._labels[row] = label
+        self.groups[row] = _group(label)
+        self._cameras[row] = self._code(label.camera)
+        self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
+        self._changes += 1
+
+    def _row(self, row_id: int) -> int | None:
+        """The row of a crop that is there and not deleted."""
+        row = int(np.searchsorted(self.row_ids[: self.size], row_id))
+        there = row < self.size and self.row_ids[row] == row_id and self.valid[row]
+        return row if there else None
+
+    def _code(self, camera: str | None) -> int:
+        if camera is None:
+            return UNKNOWN
+        return self._camera_codes.setdefault(camera, len(self._camera_codes))
+
+    def _codes(self, cameras: Iterable[str]) -> list[int]:
+        return [self._camera_codes[name] for name in cameras if name in self._camera_codes]
+
+
+def _group(label: CropLabel) -> int:
+    # A hash of 63 bits, and not a numbering of the names, which would outlive a forgotten person.
+    # Among a million identities two share one with a probability of 5e-8.
+    return -1 - label.row_id if label.identity is None else hash(label.identity) & (2**63 - 1)
