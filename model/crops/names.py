@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from model.problems import InputProblem
 
@@ -27,23 +25,29 @@ def image_names(folder: Path) -> Iterator[str]:
     Raises:
         InputProblem: naming a folder that cannot be read.
     """
+    # `os.walk` calls itself for each level, which a deep tree exceeds.
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif _may_be_a_file(entry):
+                        name = os.path.relpath(entry.path, folder)
+                        if is_image_name(name):
+                            yield name
+        except OSError as error:
+            raise InputProblem(
+                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
+                f"({error.strerror}); make it readable, or move it"
+            ) from error
 
-    def refuse(error: OSError) -> NoReturn:
-        raise InputProblem(
-            f"folder: {shown(os.path.relpath(error.filename, folder))} cannot be read "
-            f"({error.strerror}); make it readable, or move it"
-        ) from error
 
-    for place, _, files in os.walk(folder, onerror=refuse):
-        for file in files:
-            name = os.path.relpath(Path(place, file), folder)
-            if is_image_name(name) and _may_be_a_file(folder / name):
-                yield name
-
-
-def _may_be_a_file(path: Path) -> bool:
+def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        return entry.is_file()
     except OSError:
         # A loop of links, or one to an unreadable folder: the error of reading it is reported.
         return True

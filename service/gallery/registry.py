@@ -446,7 +446,7 @@ class GalleryRegistry:
             # The record knows it by its number.
             raise UnknownGallery(name) from error
         if published is not None:
-            # Shielded: a change that is committed is applied, whatever becomes of its request.
+            # Shielded: a committed change is applied also where its request is cancelled.
             showing = asyncio.shield(asyncio.wrap_future(published))
             rereading = await (self._replication.wait(showing) if self._replication else showing)
             if rereading is not None:

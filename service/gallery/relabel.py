@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
 from service.errors import InvalidField
 from service.gallery.browse import read_crop
+from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.record.records import CropFields, Relabelling
 from service.runtime import Runtime
-
-CLOCKS_DIFFER_BY = timedelta(hours=1)
 
 
 async def relabel_identity(
@@ -59,7 +58,6 @@ async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedId
         UnknownGallery, UnknownMerge: there is nothing to undo.
         StorageFailed: nothing was changed.
     """
-
     target = runtime.galleries.get(gallery)
 
     async def section() -> tuple[str, Relabelling]:

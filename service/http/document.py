@@ -64,6 +64,8 @@ def _complete_form(form: dict[str, Any]) -> None:
         elif field["type"] == "array":
             _start_empty(field, [])
             _start_empty(field["items"], "")
+        elif field["type"] == "string" and "default" not in field:
+            _start_empty(field, "")
     if "images" in fields:
         form["properties"] = {"images": fields.pop("images"), **fields}
 

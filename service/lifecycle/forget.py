@@ -102,74 +102,66 @@ async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence
         ) from error
 
 
+# Where, what, until when.
+ALWAYS_REMAINS = (
+    (
+        "record store",
+        "the ids of the deleted crops, so that no restore brings them back",
+        "the gallery is deleted",
+    ),
+    (
+        "audit log",
+        "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
+        "and the purposes that searches were sent with, word for word",
+        "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
+        "for ids and purposes",
+    ),
+    ("answers to an Idempotency-Key", "ids of crops, no identity", "a day after the enrollment"),
+    (
+        "other galleries and their snapshots",
+        "crops enrolled there, also under the same identity",
+        "the identity is forgotten there too",
+    ),
+    (
+        "backups and other copies of the data directory, and the disk below it",
+        "the crops that they held",
+        "their owner deletes them; this service does not know of them",
+    ),
+    (
+        "logs of proxies and clients",
+        "the address of this request, which names the identity; the service's log does not",
+        "they are rotated",
+    ),
+)
+ELSEWHERE_REMAINS = (
+    "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
+    "images of the deleted crops",
+    "its own rules delete them",
+)
+REDIS_REMAINS = (
+    "Redis' append-only file",
+    "the deleted crops",
+    "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
+)
+JOBS_REMAIN = (
+    "the list of jobs",
+    "the identity that an import was given for all of its images, and names of files that could "
+    "not be used",
+    "the gallery is deleted",
+)
+
+
 async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
-    store = runtime.record
-    remaining = [
-        (
-            "record store",
-            "the ids of the deleted crops, so that no restore brings them back",
-            "the gallery is deleted",
-        ),
-        (
-            "audit log",
-            "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
-            "and the purposes that searches were sent with, word for word",
-            "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
-            "for ids and purposes",
-        ),
-        (
-            "answers to an Idempotency-Key",
-            "ids of crops, no identity",
-            "a day after the enrolment",
-        ),
-        (
-            "other galleries and their snapshots",
-            "crops enrolled there, also under the same identity",
-            "the identity is forgotten there too",
-        ),
-        (
-            "backups and other copies of the data directory, and the disk below it",
-            "the crops that they held",
-            "their owner deletes them; this service does not know of them",
-        ),
-        (
-            "logs of proxies and clients",
-            "the address of this request, which names the identity; the service's log does not",
-            "they are rotated",
-        ),
-    ]
+    remaining = list(ALWAYS_REMAINS)
     if runtime.settings.images_url:
-        remaining.append(
-            (
-                "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
-                "images of the deleted crops",
-                "its own rules delete them",
-            )
-        )
+        remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
-        remaining += [
-            (
-                "Redis' append-only file",
-                "the deleted crops",
-                "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
-            ),
-            (
-                "answers to the last writes, in Redis",
-                "ids of crops, and identities that a warning named",
-                "five minutes after the write",
-            ),
-        ]
-    jobs = await runtime.galleries.read(lambda: store.jobs.page(target.gallery_id, MOST_JOBS))
+        remaining.append(REDIS_REMAINS)
+    page = runtime.record.jobs.page
+    jobs = await runtime.galleries.read(page, target.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]
     if imports:
-        remaining.append(
-            (
-                "the list of jobs",
-                "the identity that an import was given for all of its images, and names of files "
-                "that could not be used",
-                "the gallery is deleted",
-            )
-        )
+        remaining.append(JOBS_REMAIN)
     remaining += [
         (
             f"import job {job.job_id}",

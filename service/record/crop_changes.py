@@ -19,7 +19,7 @@ from service.record.crop_entries import (
 from service.record.encoding import key
 from service.record.engine import Transaction, as_data
 from service.record.gallery_entries import Entry, raise_version
-from service.record.records import NewCrop, StoredCrop
+from service.record.records import NewCrop, Relabelling, StoredCrop
 from service.record.stored_values import new_crop_id, now, vector_bytes
 
 
@@ -84,6 +84,16 @@ class CropChanges:
             self._count(new, 1)
             changed.append(new)
         return changed
+
+    def finish_relabelling(
+        self, changed: Sequence[StoredCrop], merge_id: str | None = None
+    ) -> Relabelling:
+        """Finishes a change of labels alone, and announces it; the old labels leave the log."""
+        self.transaction.commit.removes = True
+        version = self.finish()
+        rows = [crop.row_id for crop in changed]
+        self.transaction.note("relabelled", self.entry.gallery_id, version, rows)
+        return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
 
     def finish(self) -> int:
         """Puts the counts and the gallery's next version, which it answers."""

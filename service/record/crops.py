@@ -151,10 +151,7 @@ class Crops:
             if merged:
                 ids = [crop.crop_id for crop in changed]
                 merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
-            transaction.commit.removes = True
-            version = change.finish()
-            transaction.note("relabelled", gallery_id, version, rows)
-            return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
+            return change.finish_relabelling(changed, merge_id)
 
         return transact(self._engine, rule)
 
@@ -177,10 +174,7 @@ class Crops:
                 return Relabelling(entry.version, ())
             changed = change.update([crop], **fields)
             _require_alone(transaction, change.at, changed[0])
-            transaction.commit.removes = True
-            version = change.finish()
-            transaction.note("relabelled", gallery_id, version, list(crops))
-            return Relabelling(version, tuple(one.label for one in changed))
+            return change.finish_relabelling(changed)
 
         return transact(self._engine, rule)
 
@@ -320,6 +314,7 @@ class Crops:
             entry = require_entry(transaction, gallery_id)
             change = CropChanges(transaction, entry)
             removed = change.remove(choose(transaction, change.at))
+            transaction.commit.removes = True
             merges = identity is not None and forget_merges(transaction, gallery_id, identity)
             if not removed:
                 return Removal(entry.version, ()) if merges else None
@@ -327,7 +322,6 @@ class Crops:
             for crop in removed.values():
                 # Without these a restore would bring back what was asked to be gone.
                 transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
-            transaction.commit.removes = True
             version = change.finish()
             rows = sorted(removed)
             transaction.note("removed", gallery_id, version, rows)

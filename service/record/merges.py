@@ -57,9 +57,7 @@ class Merges:
                 if other_id < merge_id and undone.intersection(other["crop_ids"]):
                     other["into"] = merge["identity"]
                     transaction.put_json(key(KIND, gallery_id, other_id), other)
-            version = change.finish()
-            transaction.note("relabelled", gallery_id, version, [one.row_id for one in changed])
-            return merge["identity"], Relabelling(version, tuple(one.label for one in changed))
+            return merge["identity"], change.finish_relabelling(changed)
 
         return transact(self._engine, rule)
 

@@ -22,7 +22,7 @@ WAITED = 20
 
 @pytest.fixture
 def device():
-    with contextlib.closing(DeviceThread()) as running:
+    with DeviceThread() as running:
         yield running
 
 
