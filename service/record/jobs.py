@@ -94,7 +94,7 @@ class Jobs:
                 if job is None:
                     continue
                 until_ms = job.lease_until_ms
-                if until_ms is None or until_ms < now_ms or job.worker == worker:
+                if until_ms is None or until_ms <= now_ms or job.worker == worker:
                     lease_ms = int(lease_seconds * 1000)
                     job = replace(
                         job,
