@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 from gmn_client.answers import RecordState
 from service.engine.device import DeviceThread
 from service.errors import (
-    DamagedRecord,
-    DamagedRedisRecord,
     GalleryConflict,
     RecordUnavailable,
     UnknownCrop,
@@ -320,20 +318,14 @@ class GalleryRegistry:
         return await self._run(self._readers, call, *args)
 
     async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        """Reads the entries of crops that a search found, and which of them were deleted.
+        """Which of the crops that a search found another process has deleted.
 
         Raises:
             UnknownGallery: the gallery was deleted.
         """
-        try:
-            if self._replication is not None:
-                return await self._replication.confirm(gallery, crops)
-            rows = [crop.row_id for crop in crops]
-            known = await self.read(self._record.crops.by_row, gallery.gallery_id, rows)
-            return Confirmation(crops=known)
-        except (DamagedRecord, DamagedRedisRecord) as damage:
-            log.error("the entries of a search's results cannot be read: %s", damage.detail)
-            return Confirmation(stale=True)
+        if self._replication is None:
+            return Confirmation()
+        return await self._replication.confirm(gallery, crops)
 
     def read_gallery(self, gallery_id: int) -> Gallery | None:
         """Reads a gallery with its calibration into an index of its own; blocks.

@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gmn_client.answers import RecordState
 from service.engine.device import DeviceThread
-from service.errors import RecordUnavailable, ServiceStopping, UnknownGallery
+from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
@@ -35,7 +35,6 @@ from service.record.records import (
     IndexedCrop,
     Relabelling,
     Removal,
-    StoredCrop,
 )
 
 if TYPE_CHECKING:
@@ -72,12 +71,10 @@ class Confirmation:
     Attributes:
         gone: row ids of those that were deleted.
         stale: the record could not be asked, or the search saw a gallery that was replaced since.
-        crops: the entries of those that are there, by row id.
     """
 
     gone: frozenset[int] = frozenset()
     stale: bool = False
-    crops: Mapping[int, StoredCrop] = field(default_factory=dict)
 
 
 class SequenceBarrier:
@@ -226,7 +223,7 @@ class Replication:
         return asked.result()
 
     async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        """Asks whether crops that a search found are still there, and for their entries.
+        """Asks whether crops that a search found are still there.
 
         Where the record does not answer in time the search is answered from memory.
 
@@ -246,6 +243,9 @@ class Replication:
         except (RecordUnavailable, TimeoutError):
             self._mark_unreachable("it did not answer in time")
             return Confirmation(stale=True)
+        except DamagedRedisRecord as damage:
+            log.error("the entries of a search's results cannot be read: %s", damage.detail)
+            return Confirmation(stale=True)
         return replace(found, stale=found.stale or state.stale)
 
     def close(self) -> None:
@@ -261,14 +261,14 @@ class Replication:
         present = record.crops.by_row(number, [crop.row_id for crop in crops])
         missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
         if not missing:
-            return Confirmation(crops=present)
+            return Confirmation()
         if record.galleries.get(number) is None:
             raise UnknownGallery(gallery.name)
         # After a restore crops have other rows: those were not deleted, and are shown until the
         # restored gallery is.
         removed = record.crops.removed_among(number, list(missing))
         gone = frozenset(missing[crop_id] for crop_id in removed)
-        return Confirmation(gone, stale=len(gone) < len(missing), crops=present)
+        return Confirmation(gone, stale=len(gone) < len(missing))
 
     def _silent_seconds(self) -> float:
         if self._thread is None or not self._thread.is_alive():

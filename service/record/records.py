@@ -88,7 +88,15 @@ class StoredCrop:
     @property
     def label(self) -> CropLabel:
         """What a ranking shows of it."""
-        return CropLabel(self.row_id, self.crop_id, self.identity, self.camera, self.captured_at)
+        return CropLabel(
+            self.row_id,
+            self.crop_id,
+            self.identity,
+            self.camera,
+            self.captured_at,
+            self.external_id,
+            self.metadata,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class ArchivedCrop:
     picture: Picture | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CropLabel:
     """What a ranking shows of a crop, kept in memory so that answering reads no database."""
 
@@ -109,6 +117,8 @@ class CropLabel:
     identity: str | None
     camera: str | None
     captured_at: datetime | None
+    external_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

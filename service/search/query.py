@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from gmn_client.answers import QueryAnswer, RankedCrop, Timing
+from gmn_client.answers import QueryAnswer, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
@@ -91,7 +90,7 @@ async def drop_deleted_results(
     options: RankingOptions,
     search: Callable[[RankingOptions], Ranking],
 ) -> Ranking:
-    """Searches on the device thread until the record knows every result, whose entries it adds.
+    """Searches on the device thread until no result is a crop that another process deleted.
 
     Each further search leaves out what was deleted: a deleted crop neither takes a place nor lets a
     farther one miss its own. Where the record does not answer, the ranking is of memory and stale.
@@ -114,14 +113,12 @@ async def drop_deleted_results(
         if not found.gone:
             break
         places *= DEEPER
-    results: list[RankedCrop] = []
-    for one, label in zip(ranking.results, ranking.labels, strict=True):
-        if label.row_id not in gone and len(results) < options.top_k:
-            update: dict[str, Any] = {"rank": len(results) + 1}
-            if (entry := found.crops.get(label.row_id)) is not None:
-                update |= {"external_id": entry.external_id, "metadata": entry.metadata}
-            results.append(one.model_copy(update=update))
-    return replace(ranking, results=results, stale=found.stale)
+    if gone:
+        shown = zip(ranking.results, ranking.labels, strict=True)
+        kept = [one for one, label in shown if label.row_id not in gone][: options.top_k]
+        results = [one.model_copy(update={"rank": rank}) for rank, one in enumerate(kept, 1)]
+        ranking = replace(ranking, results=results)
+    return replace(ranking, stale=found.stale)
 
 
 class _Switched(InputProblem):

@@ -135,7 +135,7 @@ def test_while_redis_stands_still_queries_go_on_and_say_so_and_writes_are_503(
                 assert answer.headers[STALE] == "true"
                 assert _crop_ids(answer) == _crop_ids(enrolled)
                 (found,) = answer.json()["results"]
-                assert (found["external_id"], found["metadata"]) == (None, None)
+                assert (found["external_id"], found["metadata"]) == ("track 1", {"door": 2})
             refused = [
                 served.enroll(gallery, drawn_crops[1].png),
                 served.http.get(f"/v1/galleries/{gallery}/crops"),
