@@ -12,12 +12,11 @@ from service.record.records import CropFilter, GalleryRecord, Picture, StoredCro
 from service.runtime import Runtime
 
 
-async def describe_gallery(runtime: Runtime, name: str) -> models.Gallery:
-    """One gallery; raises `UnknownGallery`."""
-    gallery = runtime.galleries.get(name)
+async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery:
+    """One gallery; raises `UnknownGallery` where it was just deleted."""
     record = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
     if record is None:
-        raise UnknownGallery(name)
+        raise UnknownGallery(gallery.name)
     # On a reader thread: where a gallery has changed its identities are counted.
     return await runtime.galleries.read(_describe, runtime, record, gallery)
 
@@ -34,51 +33,49 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
 
 
 async def list_crops(
-    runtime: Runtime, gallery: str, wanted: CropFilter, after: str | None, limit: int
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter, after: str | None, limit: int
 ) -> models.Crops:
     """Crops in the order of their enrolment."""
-    number = runtime.galleries.get(gallery).gallery_id
 
     def read() -> models.Crops:
-        crops = runtime.record.crops.page(number, wanted, int(after or 0), limit + 1)
+        crops = runtime.record.crops.page(gallery.gallery_id, wanted, int(after or 0), limit + 1)
         more = str(crops[limit - 1].row_id) if len(crops) > limit else None
-        results = [described_crop(gallery, crop) for crop in crops[:limit]]
+        results = [described_crop(gallery.name, crop) for crop in crops[:limit]]
         return models.Crops(results=results, next_cursor=more)
 
     return await runtime.galleries.read(read)
 
 
 async def list_identities(
-    runtime: Runtime, gallery: str, after: str | None, limit: int, query: str = ""
+    runtime: Runtime, gallery: Gallery, after: str | None, limit: int, query: str = ""
 ) -> models.Identities:
     """Identities that contain `query`, in any case, in the order of their names."""
-    number, read = runtime.galleries.get(gallery).gallery_id, runtime.record.crops.identities
-    found = await runtime.galleries.read(read, number, after or "", limit + 1, query)
+    read = runtime.record.crops.identities
+    found = await runtime.galleries.read(read, gallery.gallery_id, after or "", limit + 1, query)
     more = found[limit - 1].identity if len(found) > limit else None
     return models.Identities(results=found[:limit], next_cursor=more)
 
 
-async def read_identity(runtime: Runtime, gallery: str, identity: str) -> models.IdentityDetail:
+async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
     """One identity with its cameras; raises `UnknownIdentity`."""
-    number = runtime.galleries.get(gallery).gallery_id
-    found = await runtime.galleries.read(runtime.record.crops.identity, number, identity)
+    read = runtime.record.crops.identity
+    found = await runtime.galleries.read(read, gallery.gallery_id, identity)
     if found is None:
-        raise UnknownIdentity(gallery, identity)
+        raise UnknownIdentity(gallery.name, identity)
     return found
 
 
-async def read_crop(runtime: Runtime, gallery: str, crop_id: str) -> models.Crop:
+async def read_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> models.Crop:
     """One crop; raises `UnknownCrop`."""
-    return described_crop(gallery, await _stored(runtime, gallery, crop_id))
+    return described_crop(gallery.name, await _stored(runtime, gallery, crop_id))
 
 
-async def read_picture(runtime: Runtime, gallery: str, crop_id: str) -> Picture:
+async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
     """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
     crop = await _stored(runtime, gallery, crop_id)
-    number = runtime.galleries.get(gallery).gallery_id
-    picture = await runtime.galleries.read(stored_picture, runtime, number, crop)
+    picture = await runtime.galleries.read(stored_picture, runtime, gallery.gallery_id, crop)
     if picture is None:
-        raise UnknownPicture(gallery, crop_id)
+        raise UnknownPicture(gallery.name, crop_id)
     return picture
 
 
@@ -93,11 +90,10 @@ def described_crop(gallery: str, crop: StoredCrop) -> models.Crop:
     return models.Crop.model_validate(vars(crop) | {"image_url": url})
 
 
-async def _stored(runtime: Runtime, gallery: str, crop_id: str) -> StoredCrop:
-    number = runtime.galleries.get(gallery).gallery_id
-    crop = await runtime.galleries.read(runtime.record.crops.get, number, crop_id)
+async def _stored(runtime: Runtime, gallery: Gallery, crop_id: str) -> StoredCrop:
+    crop = await runtime.galleries.read(runtime.record.crops.get, gallery.gallery_id, crop_id)
     if crop is None:
-        raise UnknownCrop(gallery, crop_id)
+        raise UnknownCrop(gallery.name, crop_id)
     return crop
 
 

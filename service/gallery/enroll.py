@@ -54,7 +54,7 @@ class EnrolmentAnswer:
 
 async def enroll(
     runtime: Runtime,
-    gallery: str,
+    gallery: Gallery,
     images: Sequence[ImageToEnroll],
     request_name: str | None = None,
 ) -> EnrolmentAnswer:
@@ -62,7 +62,7 @@ async def enroll(
 
     Args:
         runtime: of the service.
-        gallery: by name.
+        gallery: that takes them.
         images: what to enroll.
         request_name: under one name the same images are enrolled once, however often they come.
 
@@ -70,37 +70,36 @@ async def enroll(
         RequestConflict: for a name that stood for other images.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
-    target = runtime.galleries.get(gallery)
-    target.require_matching_embedder()
+    gallery.require_matching_embedder()
     runtime.room.require()
     hashes, request, past = await runtime.galleries.read(
-        _identify, runtime, target, images, request_name
+        _identify, runtime, gallery, images, request_name
     )
     if past is not None:
         return _replay(images, past)
     with runtime.admission.image_slots(len(images)):
         while True:
-            model = runtime.model_of(target)
+            model = runtime.model_of(gallery)
             embedded = await _embed(model.pipeline, images, quality_gate(runtime.settings))
             failpoint("enroll.embedded")
             # Of each image its problem, or the answer's warnings.
             outcomes = [
-                one if isinstance(one, CropProblem) else _warnings(target.settings, image, one)
+                one if isinstance(one, CropProblem) else _warnings(gallery.settings, image, one)
                 for image, one in zip(images, embedded, strict=True)
             ]
             new = await _new_crops(runtime.settings.keep_images, images, hashes, embedded)
             if not new:
                 problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
-                return EnrolmentAnswer(target.version, problems)
+                return EnrolmentAnswer(gallery.version, problems)
             if request is not None:
                 request = replace(request, problems=_outcomes_as_text(outcomes))
-            section = partial(_store, runtime, target, model.embedder, new, request)
+            section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)
                 break
             except NeedsReindex:
                 await runtime.galleries.catch_up()
-                if runtime.model_of(target).embedder == model.embedder:
+                if runtime.model_of(gallery).embedder == model.embedder:
                     raise
                 # The gallery went over to another embedder while these images were embedded.
     if enrolment.replayed:
@@ -116,7 +115,7 @@ def quality_gate(settings: Settings) -> QualityGate | None:
 
 
 def _identify(
-    runtime: Runtime, target: Gallery, images: Sequence[ImageToEnroll], request_name: str | None
+    runtime: Runtime, gallery: Gallery, images: Sequence[ImageToEnroll], request_name: str | None
 ) -> tuple[list[str], RequestKey | None, Enrolment | None]:
     """The images' SHA-256, the request's key, and what it did if it happened before; blocks."""
     hashes = [hashlib.sha256(image.image).hexdigest() for image in images]
@@ -132,7 +131,7 @@ def _identify(
         }
         digest.update(json.dumps(fields, sort_keys=True).encode())
     request = RequestKey(request_name, digest.hexdigest())
-    return hashes, request, runtime.record.crops.happened(target.gallery_id, request)
+    return hashes, request, runtime.record.crops.happened(gallery.gallery_id, request)
 
 
 async def _embed(
@@ -203,18 +202,18 @@ async def _new_crops(
 
 async def _store(
     runtime: Runtime,
-    target: Gallery,
+    gallery: Gallery,
     embedder: str,
     new: Sequence[NewCrop],
     request: RequestKey | None,
 ) -> Enrolment:
-    crops = await keep_elsewhere(runtime, target, new)
+    crops = await keep_elsewhere(runtime, gallery, new)
     failpoint("enroll.pictures-kept")
-    enrolment = await runtime.galleries.enroll(target, embedder, crops, request)
+    enrolment = await runtime.galleries.enroll(gallery, embedder, crops, request)
     if not enrolment.replayed:
         await runtime.audit.done(
             "enroll",
-            gallery=target.name,
+            gallery=gallery.name,
             count=len(enrolment.landed),
             details={"duplicates": sum(one.duplicate for one in enrolment.landed)},
         )

@@ -8,6 +8,7 @@ from typing import cast
 
 from gmn_client import models
 from service.gallery.browse import describe_gallery
+from service.gallery.gallery import Gallery
 from service.lifecycle.snapshots import FOLDER
 from service.record.records import GallerySettings, SettingsChanges
 from service.runtime import Runtime
@@ -21,47 +22,45 @@ async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings)
         await runtime.audit.done("create_gallery", gallery=name)
 
     await runtime.sections.run(section)
-    return await describe_gallery(runtime, name)
+    return await describe_gallery(runtime, runtime.galleries.get(name))
 
 
 async def change_gallery(
-    runtime: Runtime, name: str, changes: SettingsChanges, reset_calibration: bool = False
+    runtime: Runtime, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
 ) -> models.Gallery:
-    """Changes the given settings of a gallery; raises `UnknownGallery`.
+    """Changes the given settings of a gallery; raises `UnknownGallery` where it was just deleted.
 
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter
     retention deletes at the next maintenance.
     """
-    target = runtime.galleries.get(name)
     details = cast("dict[str, str | int | None]", changes)
     if reset_calibration:
         details = {**details, "calibration": "reset"}
 
     async def section() -> None:
-        async with runtime.audit.trail("change_gallery", gallery=name, details=details):
-            await runtime.galleries.configure(target, changes)
+        async with runtime.audit.trail("change_gallery", gallery=gallery.name, details=details):
+            await runtime.galleries.configure(gallery, changes)
             if reset_calibration or changes.get("calibration") == "off":
-                await runtime.galleries.write(runtime.record.calibrations.drop, target.gallery_id)
-                runtime.calibrations.forget(target)
+                await runtime.galleries.write(runtime.record.calibrations.drop, gallery.gallery_id)
+                runtime.calibrations.forget(gallery)
 
     await runtime.sections.run(section)
-    return await describe_gallery(runtime, name)
+    return await describe_gallery(runtime, gallery)
 
 
-async def delete_gallery(runtime: Runtime, name: str) -> int:
+async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
     """Deletes a gallery with its crops, jobs and snapshots; answers how many crops.
 
     Raises:
         UnknownGallery, GalleryConflict: nothing was deleted.
     """
-    target = runtime.galleries.get(name)
 
     async def section() -> int:
-        async with runtime.audit.trail("delete_gallery", gallery=name) as result:
-            removed = await runtime.galleries.delete(target)
+        async with runtime.audit.trail("delete_gallery", gallery=gallery.name) as result:
+            removed = await runtime.galleries.delete(gallery)
             result["count"] = removed
-            runtime.calibrations.forget(target)
-            folder = runtime.files / FOLDER / str(target.gallery_id)
+            runtime.calibrations.forget(gallery)
+            folder = runtime.files / FOLDER / str(gallery.gallery_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return removed
 

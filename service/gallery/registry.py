@@ -173,17 +173,18 @@ class GalleryRegistry:
                     caught_up = await self.write(self._device.submit, _nothing)
                 await asyncio.wrap_future(caught_up)
 
-    async def wait_for_version(self, name: str, version: int) -> None:
+    async def wait_for_version(self, gallery: Gallery, version: int) -> None:
         """Returns once a gallery shows a version or a later one.
 
         Raises:
-            UnknownGallery: there is none of that name.
+            UnknownGallery: it was deleted meanwhile.
             VersionNotReached: where it does not come within two seconds.
         """
         until = time.monotonic() + VERSION_WITHIN_SECONDS
-        while (shown := self.get(name).version) < version:
+        while (shown := gallery.version) < version:
+            self.get(gallery.name)
             if time.monotonic() >= until:
-                raise VersionNotReached(name, shown, version, VERSION_RETRY_SECONDS)
+                raise VersionNotReached(gallery.name, shown, version, VERSION_RETRY_SECONDS)
             await asyncio.sleep(VERSION_POLL_SECONDS)
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:

@@ -8,12 +8,13 @@ from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
 from service.errors import InvalidField
 from service.gallery.browse import read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
+from service.gallery.gallery import Gallery
 from service.record.records import CropFields, Relabelling
 from service.runtime import Runtime
 
 
 async def relabel_identity(
-    runtime: Runtime, gallery: str, identity: str, new_identity: str
+    runtime: Runtime, gallery: Gallery, identity: str, new_identity: str
 ) -> RenamedIdentity:
     """Gives every crop of an identity another one.
 
@@ -24,13 +25,12 @@ async def relabel_identity(
     """
     if new_identity == identity:
         raise InvalidField("new_identity: is the name it has; send another one")
-    target = runtime.galleries.get(gallery)
 
     async def section() -> Relabelling:
         async with runtime.audit.trail(
-            "relabel_identity", gallery=gallery, identity=identity, new_identity=new_identity
+            "relabel_identity", gallery=gallery.name, identity=identity, new_identity=new_identity
         ) as result:
-            change = await runtime.galleries.relabel(target, identity, new_identity)
+            change = await runtime.galleries.relabel(gallery, identity, new_identity)
             result["count"] = len(change.labels)
         return change
 
@@ -44,26 +44,26 @@ async def relabel_identity(
     )
 
 
-async def list_merges(runtime: Runtime, gallery: str) -> Merges:
+async def list_merges(runtime: Runtime, gallery: Gallery) -> Merges:
     """The merges that can be undone, newest first; raises `UnknownGallery`."""
-    target = runtime.galleries.get(gallery)
-    found = await runtime.galleries.read(runtime.record.merges.all, target.gallery_id)
+    found = await runtime.galleries.read(runtime.record.merges.all, gallery.gallery_id)
     return Merges(results=found)
 
 
-async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedIdentity:
+async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> RenamedIdentity:
     """Gives the crops of a merge their former identity again.
 
     Raises:
         UnknownGallery, UnknownMerge: there is nothing to undo.
         StorageFailed: nothing was changed.
     """
-    target = runtime.galleries.get(gallery)
 
     async def section() -> tuple[str, Relabelling]:
         details = {"merge_id": merge_id}
-        async with runtime.audit.trail("undo_merge", gallery=gallery, details=details) as result:
-            undone = await runtime.galleries.undo_merge(target, merge_id)
+        async with runtime.audit.trail(
+            "undo_merge", gallery=gallery.name, details=details
+        ) as result:
+            undone = await runtime.galleries.undo_merge(gallery, merge_id)
             result["count"] = len(undone[1].labels)
         return undone
 
@@ -74,7 +74,7 @@ async def undo_merge(runtime: Runtime, gallery: str, merge_id: str) -> RenamedId
 
 
 async def change_crop(
-    runtime: Runtime, gallery: str, crop_id: str, fields: CropFields
+    runtime: Runtime, gallery: Gallery, crop_id: str, fields: CropFields
 ) -> ChangedCrop:
     """Changes what is known of a crop.
 
@@ -89,7 +89,7 @@ async def change_crop(
             "identity: nothing is to be changed; send identity, camera, captured_at, external_id "
             "or metadata, empty for unknown"
         )
-    target, captured = runtime.galleries.get(gallery), fields.get("captured_at")
+    captured = fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
         raise InvalidField(
             f"captured_at: {captured.isoformat()} is more than an hour in the future; send the "
@@ -99,13 +99,13 @@ async def change_crop(
     async def section() -> Relabelling:
         async with runtime.audit.trail(
             "change_crop",
-            gallery=gallery,
+            gallery=gallery.name,
             crop_ids=[crop_id],
             identity=fields.get("identity"),
             external_id=fields.get("external_id"),
             details={"fields": ",".join(sorted(fields))},
         ):
-            return await runtime.galleries.change_crop(target, crop_id, fields)
+            return await runtime.galleries.change_crop(gallery, crop_id, fields)
 
     change = await runtime.sections.run(section)
     crop = await read_crop(runtime, gallery, crop_id)

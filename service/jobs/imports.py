@@ -82,7 +82,7 @@ class _Item:
 
 
 async def import_archive(
-    runtime: Runtime, gallery: str, archive: BinaryIO, options: ImportOptions
+    runtime: Runtime, gallery: Gallery, archive: BinaryIO, options: ImportOptions
 ) -> Job:
     """Stores an uploaded archive and creates the job that enrolls its images.
 
@@ -90,8 +90,7 @@ async def import_archive(
         UnknownGallery, NeedsReindex: the gallery takes no images.
         StorageFailed: the disk did not take the archive.
     """
-    target = runtime.galleries.get(gallery)
-    target.require_matching_embedder()
+    gallery.require_matching_embedder()
     runtime.room.require()
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
@@ -111,7 +110,7 @@ async def import_archive(
 
     async def create() -> Job:
         try:
-            return await create_job(runtime, target, "import", vars(options), job_id)
+            return await create_job(runtime, gallery, "import", vars(options), job_id)
         except RecordUnavailable:
             # The record may have the job; otherwise the next start removes the files.
             raise
@@ -128,18 +127,19 @@ async def import_archive(
     return await runtime.sections.run(create)
 
 
-async def import_folder(runtime: Runtime, gallery: str, folder: str, options: ImportOptions) -> Job:
+async def import_folder(
+    runtime: Runtime, gallery: Gallery, folder: str, options: ImportOptions
+) -> Job:
     """Creates the job that enrolls the images of a folder below the import directory.
 
     Raises:
         InvalidField: for a folder that does not exist, or not below the import directory.
         UnknownGallery, NeedsReindex: the gallery takes no images.
     """
-    target = runtime.galleries.get(gallery)
-    target.require_matching_embedder()
+    gallery.require_matching_embedder()
     await asyncio.to_thread(_mounted, runtime, folder)
     parameters = {**vars(options), "folder": folder}
-    return await create_job(runtime, target, "import", parameters, new_job_id())
+    return await create_job(runtime, gallery, "import", parameters, new_job_id())
 
 
 async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
@@ -233,7 +233,7 @@ async def _enroll_batch(
     if images:
         # Under this name the batch is enrolled once, also if the process dies before it is saved.
         name, send = f"import:{job.job_id}:{first}", list(images.values())
-        answer = await wait_while_busy(partial(enroll, runtime, gallery.name, send, name))
+        answer = await wait_while_busy(partial(enroll, runtime, gallery, send, name))
         failpoint("import.batch-landed")
         outcomes |= zip(images, answer.results, strict=True)
     problems = [

@@ -25,29 +25,29 @@ REINDEX = "reindex"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
-async def begin_reindex(runtime: Runtime, gallery: str) -> Job:
+async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
     """Creates the job that embeds a gallery anew, or returns the one under way.
 
     Raises:
         GalleryConflict: for a gallery that the loaded model filled.
-        UnknownGallery: there is none of that name.
+        UnknownGallery: it was just deleted.
     """
-    target, store = runtime.galleries.get(gallery), runtime.record
+    store = runtime.record
     under_way = await runtime.galleries.read(
-        lambda: store.jobs.unfinished(target.gallery_id, "reindex")
+        lambda: store.jobs.unfinished(gallery.gallery_id, "reindex")
     )
     if under_way is not None:
         return under_way
-    if not target.outdated:
+    if not gallery.outdated:
         raise GalleryConflict(
-            f"gallery {gallery!r} holds vectors of the loaded model already; serve with another "
-            "artefact to embed it anew"
+            f"gallery {gallery.name!r} holds vectors of the loaded model already; serve with "
+            "another artefact to embed it anew"
         )
-    parameters = {"from": target.embedding_fingerprint, "to": runtime.model.embedder}
+    parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
 
     async def section() -> Job:
-        async with runtime.audit.trail("begin_reindex", gallery=gallery):
-            return await create_job(runtime, target, "reindex", parameters, new_job_id())
+        async with runtime.audit.trail("begin_reindex", gallery=gallery.name):
+            return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
 
     return await runtime.sections.run(section)
 

@@ -17,7 +17,7 @@ CROPS_PER_SWEEP = 1000
 MOST_JOBS = 1000
 
 
-async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
+async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Removal:
     """Deletes one crop with its vector and picture.
 
     Raises:
@@ -25,18 +25,16 @@ async def forget_crop(runtime: Runtime, gallery: str, crop_id: str) -> Removal:
         StorageFailed: the crop is still there.
     """
 
-    target = runtime.galleries.get(gallery)
-
     async def section() -> Removal:
-        async with runtime.audit.trail("delete_crop", gallery=gallery, crop_ids=[crop_id]):
-            removal = await runtime.galleries.remove_crop(target, crop_id)
-            await _remove_pictures(runtime, target, removal.crop_ids)
+        async with runtime.audit.trail("delete_crop", gallery=gallery.name, crop_ids=[crop_id]):
+            removal = await runtime.galleries.remove_crop(gallery, crop_id)
+            await _remove_pictures(runtime, gallery, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
 
     return await runtime.sections.run(section)
 
 
-async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> ForgottenIdentity:
+async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
     """Deletes every crop of a person, from every snapshot too.
 
     Crops under this identity are removed from snapshots also where the gallery no longer has any: a
@@ -47,43 +45,42 @@ async def forget_identity(runtime: Runtime, gallery: str, identity: str) -> Forg
         StorageFailed: nothing was deleted.
         DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
     """
-    target = runtime.galleries.get(gallery)
 
     async def section() -> tuple[int, int, dict[str, int]]:
         async with runtime.audit.trail(
-            "forget_identity", gallery=gallery, identity=identity
+            "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
             try:
-                removal = await runtime.galleries.remove_identity(target, identity)
+                removal = await runtime.galleries.remove_identity(gallery, identity)
                 version, removed = removal.version, len(removal.row_ids)
-                await _remove_pictures(runtime, target, removal.crop_ids)
+                await _remove_pictures(runtime, gallery, removal.crop_ids)
             except UnknownIdentity:
-                if not await is_in_snapshots(runtime, target, identity):
+                if not await is_in_snapshots(runtime, gallery, identity):
                     raise
-                version, removed = target.version, 0
+                version, removed = gallery.version, 0
             result["count"] = removed
             failpoint("forget-identity.before-snapshots")
-            return version, removed, await take_removed_out_of_snapshots(runtime, target, identity)
+            return version, removed, await take_removed_out_of_snapshots(runtime, gallery, identity)
 
     # The lock is held from before the deletion, so that no restore comes in between.
     version, removed, taken = await runtime.sections.run(section, runtime.snapshot_lock)
-    remaining = await _remaining(runtime, target)
+    remaining = await _remaining(runtime, gallery)
     return ForgottenIdentity(
         gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
     )
 
 
-async def forget_expired(runtime: Runtime, target: Gallery) -> int:
+async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
     """Deletes what a gallery's retention no longer allows; answers how many crops."""
-    days = target.settings.retention_days
+    days = gallery.settings.retention_days
     if days is None:
         return 0
     oldest = datetime.now(UTC) - timedelta(days=days)
 
     async def section() -> int:
-        removed = await runtime.galleries.remove_older(target, oldest, CROPS_PER_SWEEP)
+        removed = await runtime.galleries.remove_older(gallery, oldest, CROPS_PER_SWEEP)
         if removed:
-            await runtime.audit.done("delete_expired", gallery=target.name, count=removed)
+            await runtime.audit.done("delete_expired", gallery=gallery.name, count=removed)
         return removed
 
     total = 0
@@ -92,9 +89,9 @@ async def forget_expired(runtime: Runtime, target: Gallery) -> int:
     return total
 
 
-async def _remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:
+async def _remove_pictures(runtime: Runtime, gallery: Gallery, crop_ids: Sequence[str]) -> None:
     try:
-        await remove_pictures(runtime, target, crop_ids)
+        await remove_pictures(runtime, gallery, crop_ids)
     except OSError as error:
         raise StorageFailed(
             f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
@@ -151,14 +148,14 @@ JOBS_REMAIN = (
 )
 
 
-async def _remaining(runtime: Runtime, target: Gallery) -> list[Remainder]:
+async def _remaining(runtime: Runtime, gallery: Gallery) -> list[Remainder]:
     remaining = list(ALWAYS_REMAINS)
     if runtime.settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
         remaining.append(REDIS_REMAINS)
     page = runtime.record.jobs.page
-    jobs = await runtime.galleries.read(page, target.gallery_id, MOST_JOBS)
+    jobs = await runtime.galleries.read(page, gallery.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]
     if imports:
         remaining.append(JOBS_REMAIN)

@@ -31,7 +31,7 @@ RESTORE = "restore"
 FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
 
 
-async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
+async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     """Copies a gallery as it is at this moment into a file, while reads and writes go on.
 
     Raises:
@@ -39,19 +39,19 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         StorageFailed: the disk did not take it; nothing is left of it.
     """
     runtime.room.require()
-    target, store = runtime.galleries.get(gallery), runtime.record
+    store = runtime.record
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
-    path = snapshot_path(runtime, target, snapshot_id)
+    path = snapshot_path(runtime, gallery, snapshot_id)
 
     def copy() -> Snapshot:
-        with store.crops.archive(target.gallery_id) as archive:
-            crops = (with_picture(runtime, target.gallery_id, crop) for crop in archive.crops)
-            origin = SnapshotOrigin(gallery, archive.embedding_fingerprint, archive.version)
+        with store.crops.archive(gallery.gallery_id) as archive:
+            crops = (with_picture(runtime, gallery.gallery_id, crop) for crop in archive.crops)
+            origin = SnapshotOrigin(gallery.name, archive.embedding_fingerprint, archive.version)
             content = write_snapshot(path, crops, origin)
         failpoint("snapshot.in-place")
         return Snapshot(
             snapshot_id=snapshot_id,
-            gallery_id=target.gallery_id,
+            gallery_id=gallery.gallery_id,
             version=archive.version,
             embedding_fingerprint=archive.embedding_fingerprint,
             crops=content.crops,
@@ -61,8 +61,8 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
         )
 
     async def section() -> None:
-        async with runtime.audit.trail("take_snapshot", gallery=gallery) as result:
-            with named(target):
+        async with runtime.audit.trail("take_snapshot", gallery=gallery.name) as result:
+            with named(gallery):
                 snapshot = await asyncio.to_thread(copy)
                 result["snapshot_id"] = snapshot_id
                 try:
@@ -75,45 +75,47 @@ async def take_snapshot(runtime: Runtime, gallery: str) -> Snapshot:
                     raise
             failpoint("snapshot.registered")
             # A person may have been forgotten while the gallery was copied.
-            await _take_removed_out(runtime, target, snapshot)
+            await _take_removed_out(runtime, gallery, snapshot)
 
     await runtime.sections.run(section, runtime.snapshot_lock)
     return await find_snapshot(runtime, gallery, snapshot_id)
 
 
-async def list_snapshots(runtime: Runtime, gallery: str) -> list[Snapshot]:
+async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
     """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
-    return await _snapshots_of(runtime, runtime.galleries.get(gallery))
+    return await _snapshots_of(runtime, gallery)
 
 
-async def find_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> Snapshot:
+async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Snapshot:
     """One snapshot; raises `UnknownSnapshot`."""
     for snapshot in await list_snapshots(runtime, gallery):
         if snapshot.snapshot_id == snapshot_id:
             return snapshot
-    raise UnknownSnapshot(gallery, snapshot_id)
+    raise UnknownSnapshot(gallery.name, snapshot_id)
 
 
-async def delete_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> None:
+async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
     """Removes a snapshot and its file; raises `UnknownSnapshot`."""
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
-    target, store = runtime.galleries.get(gallery), runtime.record
+    store = runtime.record
     details = {"snapshot_id": snapshot_id}
 
     async def section() -> None:
-        async with runtime.audit.trail("delete_snapshot", gallery=gallery, details=details):
+        async with runtime.audit.trail("delete_snapshot", gallery=gallery.name, details=details):
             # A file without a record is removed at the next start; a record without its file would
             # be listed for ever.
             await runtime.galleries.write(
-                lambda: store.snapshots.remove(target.gallery_id, snapshot_id)
+                lambda: store.snapshots.remove(gallery.gallery_id, snapshot_id)
             )
-            path = snapshot_path(runtime, target, snapshot.snapshot_id)
+            path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
             await asyncio.to_thread(_remove, path)
 
     await runtime.sections.run(section, runtime.snapshot_lock)
 
 
-async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> RestoredSnapshot:
+async def restore_snapshot(
+    runtime: Runtime, gallery: Gallery, snapshot_id: str
+) -> RestoredSnapshot:
     """Makes a gallery what it was, but for what was deleted since: that stays deleted.
 
     Every crop of the file is checked before the record changes; searches see the old gallery until
@@ -125,8 +127,8 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
     runtime.room.require()
-    target, store = runtime.galleries.get(gallery), runtime.record
-    path = snapshot_path(runtime, target, snapshot_id)
+    store = runtime.record
+    path = snapshot_path(runtime, gallery, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint
 
     def crops() -> Iterator[ArchivedCrop]:
@@ -134,26 +136,24 @@ async def restore_snapshot(runtime: Runtime, gallery: str, snapshot_id: str) -> 
         failpoint("restore.file-read")
 
     def write() -> int:
-        return store.crops.replace(target.gallery_id, fingerprint, crops())
+        return store.crops.replace(gallery.gallery_id, fingerprint, crops())
 
     details = {"snapshot_id": snapshot_id}
 
     async def section() -> int:
         async with runtime.audit.trail(
-            "restore_snapshot", gallery=gallery, details=details
+            "restore_snapshot", gallery=gallery.name, details=details
         ) as result:
-            version = await runtime.galleries.replace(RESTORE, target, write)
+            version = await runtime.galleries.replace(RESTORE, gallery, write)
             result["gallery_version"] = version
         return version
 
     version = await runtime.sections.run(section, runtime.snapshot_lock)
-    return RestoredSnapshot(
-        gallery_version=version, snapshot_id=snapshot_id, crops=runtime.galleries.get(gallery).crops
-    )
+    return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
 async def take_removed_out_of_snapshots(
-    runtime: Runtime, target: Gallery, identity: str | None = None
+    runtime: Runtime, gallery: Gallery, identity: str | None = None
 ) -> dict[str, int]:
     """Rewrites every snapshot of a gallery that still holds deleted crops.
 
@@ -161,7 +161,7 @@ async def take_removed_out_of_snapshots(
 
     Args:
         runtime: of the service.
-        target: whose snapshots.
+        gallery: whose snapshots.
         identity: whose crops are removed too, also where the gallery has none of them any more.
 
     Returns:
@@ -171,14 +171,14 @@ async def take_removed_out_of_snapshots(
         DamagedSnapshot: for a file that cannot be read.
     """
     taken: dict[str, int] = {}
-    for snapshot in await _snapshots_of(runtime, target):
-        removed = await _take_removed_out(runtime, target, snapshot, identity)
+    for snapshot in await _snapshots_of(runtime, gallery):
+        removed = await _take_removed_out(runtime, gallery, snapshot, identity)
         if removed:
             taken[snapshot.snapshot_id] = removed
     return taken
 
 
-async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> bool:
+async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> bool:
     """Whether any snapshot of a gallery holds a crop of an identity.
 
     To be called in a section that holds `runtime.snapshot_lock`.
@@ -186,8 +186,8 @@ async def is_in_snapshots(runtime: Runtime, target: Gallery, identity: str) -> b
     Raises:
         DamagedSnapshot: for a file that cannot be read.
     """
-    for snapshot in await _snapshots_of(runtime, target):
-        path = snapshot_path(runtime, target, snapshot.snapshot_id)
+    for snapshot in await _snapshots_of(runtime, gallery):
+        path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
         if await asyncio.to_thread(snapshot_crop_ids_of, path, identity):
             return True
     return False
@@ -204,19 +204,19 @@ def _remove(path: Path) -> None:
         sync(path.parent)
 
 
-async def _snapshots_of(runtime: Runtime, target: Gallery) -> list[Snapshot]:
+async def _snapshots_of(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
     store = runtime.record
-    return await runtime.galleries.read(lambda: store.snapshots.all(target.gallery_id))
+    return await runtime.galleries.read(lambda: store.snapshots.all(gallery.gallery_id))
 
 
 async def _take_removed_out(
-    runtime: Runtime, target: Gallery, snapshot: Snapshot, identity: str | None = None
+    runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
 ) -> int:
-    path = snapshot_path(runtime, target, snapshot.snapshot_id)
+    path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 
     def rewrite() -> tuple[int, Snapshot]:
-        gone = set(store.crops.removed_among(target.gallery_id, snapshot_crop_ids(path)))
+        gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
         if identity is not None:
             gone.update(snapshot_crop_ids_of(path, identity))
         if not gone:

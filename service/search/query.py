@@ -30,7 +30,7 @@ DEEPER = 4
 
 async def query_by_images(
     runtime: Runtime,
-    gallery: str,
+    gallery: Gallery,
     images: Sequence[bytes],
     options: RankingOptions,
     sample: bool = True,
@@ -52,7 +52,7 @@ async def query_by_images(
 
 async def query_each(
     runtime: Runtime,
-    gallery: str,
+    gallery: Gallery,
     images: Sequence[bytes],
     options: RankingOptions,
     sample: bool = True,
@@ -67,7 +67,7 @@ async def query_each(
 
 
 async def query_by_crop(
-    runtime: Runtime, gallery: str, crop_id: str, options: RankingOptions
+    runtime: Runtime, gallery: Gallery, crop_id: str, options: RankingOptions
 ) -> QueryAnswer:
     """More like a crop of this gallery, which is itself left out.
 
@@ -76,11 +76,10 @@ async def query_by_crop(
             searched.
     """
     began = time.perf_counter()
-    target = runtime.galleries.get(gallery)
     with runtime.admission.image_slots(1):
         asked = time.perf_counter()
-        search = partial(_search_by_crop, runtime, target, crop_id)
-        ranking = await drop_deleted_results(runtime, target, options, search)
+        search = partial(_search_by_crop, runtime, gallery, crop_id)
+        ranking = await drop_deleted_results(runtime, gallery, options, search)
     return _answer(ranking, began, asked)
 
 
@@ -130,7 +129,7 @@ class _Switched(InputProblem):
 
 async def _query(
     runtime: Runtime,
-    gallery: str,
+    gallery: Gallery,
     queries: Sequence[Sequence[bytes]],
     options: RankingOptions,
     sample: bool,
@@ -140,23 +139,23 @@ async def _query(
     A query without a usable image is answered by the problems of its images.
     """
     began = time.perf_counter()
-    target, gate = runtime.galleries.get(gallery), _warning_gate(runtime)
-    sample = sample and target.settings.calibration == "on"
+    gate = _warning_gate(runtime)
+    sample = sample and gallery.settings.calibration == "on"
     images = [image for query in queries for image in query]
     with runtime.admission.image_slots(len(images)):
         while True:
-            model = runtime.model_of(target)
-            current = runtime.calibrations.current(target, options.scoring)
+            model = runtime.model_of(gallery)
+            current = runtime.calibrations.current(gallery, options.scoring)
             embedded = iter(await model.pipeline.embed(images, gate))
             outcomes = [[next(embedded) for _ in query] for query in queries]
             usable = [[one for one in some if isinstance(one, EmbeddedImage)] for some in outcomes]
             asked = time.perf_counter()
             searches = [
-                partial(_search, target, model, current, some, sample) for some in usable if some
+                partial(_search, gallery, model, current, some, sample) for some in usable if some
             ]
             try:
                 rankings = await asyncio.gather(
-                    *(drop_deleted_results(runtime, target, options, one) for one in searches)
+                    *(drop_deleted_results(runtime, gallery, options, one) for one in searches)
                 )
             except _Switched:
                 continue
@@ -172,7 +171,7 @@ async def _query(
                 runtime.metrics.problems.labels(one.code).inc()
         ranking = next(found)
         if ranking.sample is not None:
-            place = target.gallery_id, current.subject
+            place = gallery.gallery_id, current.subject
             runtime.calibrations.record_search_scores(place, good[0].vector, ranking.sample)
         answers.append(_answer(ranking, began, asked, good, _warnings(every)))
     return answers

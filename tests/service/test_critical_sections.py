@@ -121,15 +121,15 @@ class Prepared:
             ImageToEnroll(self.crops[1].png, "Ann"),
             ImageToEnroll(self.crops[2].png, "Ben", captured_at=long_ago),
         ]
-        landed = (await enroll(self.runtime, self.name, images)).results
-        self.crop_id = landed[0].crop_id
-        self.snapshot_id = (await take_snapshot(self.runtime, self.name)).snapshot_id
         self.gallery = self.runtime.galleries.get(self.name)
+        landed = (await enroll(self.runtime, self.gallery, images)).results
+        self.crop_id = landed[0].crop_id
+        self.snapshot_id = (await take_snapshot(self.runtime, self.gallery)).snapshot_id
 
     async def remove(self) -> None:
         for gallery in self.runtime.galleries.all():
             if gallery.name.startswith(self.name):
-                await delete_gallery(self.runtime, gallery.name)
+                await delete_gallery(self.runtime, gallery)
         shutil.rmtree(self.runtime.files / "imports", ignore_errors=True)
 
     def archive(self) -> io.BytesIO:
@@ -150,32 +150,32 @@ class Prepared:
 
 
 def _enroll(case: Prepared):
-    return enroll(case.runtime, case.name, [ImageToEnroll(case.crops[4].png, "Cid")])
+    return enroll(case.runtime, case.gallery, [ImageToEnroll(case.crops[4].png, "Cid")])
 
 
 def _import(case: Prepared):
-    return import_archive(case.runtime, case.name, case.archive(), ImportOptions())
+    return import_archive(case.runtime, case.gallery, case.archive(), ImportOptions())
 
 
 def _change(case: Prepared):
-    return change_gallery(case.runtime, case.name, {"calibration": "off"})
+    return change_gallery(case.runtime, case.gallery, {"calibration": "off"})
 
 
 SECTIONS = {
     "enroll": _enroll,
     "import": _import,
-    "take snapshot": lambda case: take_snapshot(case.runtime, case.name),
-    "delete snapshot": lambda case: delete_snapshot(case.runtime, case.name, case.snapshot_id),
-    "restore snapshot": lambda case: restore_snapshot(case.runtime, case.name, case.snapshot_id),
-    "forget crop": lambda case: forget_crop(case.runtime, case.name, case.crop_id),
-    "forget identity": lambda case: forget_identity(case.runtime, case.name, "Ann"),
+    "take snapshot": lambda case: take_snapshot(case.runtime, case.gallery),
+    "delete snapshot": lambda case: delete_snapshot(case.runtime, case.gallery, case.snapshot_id),
+    "restore snapshot": lambda case: restore_snapshot(case.runtime, case.gallery, case.snapshot_id),
+    "forget crop": lambda case: forget_crop(case.runtime, case.gallery, case.crop_id),
+    "forget identity": lambda case: forget_identity(case.runtime, case.gallery, "Ann"),
     "forget expired": lambda case: forget_expired(case.runtime, case.gallery),
-    "rename": lambda case: relabel_identity(case.runtime, case.name, "Ann", "Eve"),
+    "rename": lambda case: relabel_identity(case.runtime, case.gallery, "Ann", "Eve"),
     "create gallery": lambda case: create_gallery(
         case.runtime, f"{case.name}-new", GallerySettings()
     ),
     "change gallery": _change,
-    "delete gallery": lambda case: delete_gallery(case.runtime, case.name),
+    "delete gallery": lambda case: delete_gallery(case.runtime, case.gallery),
     "maintenance": lambda case: maintenance._run_once(case.runtime),
     "files of nothing": lambda case: maintenance.remove_strays(case.runtime),
 }
@@ -281,11 +281,11 @@ def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
         monkeypatch.setattr(snapshot_file, "failpoint", rewriting.reach)
-        left = asyncio.create_task(forget_identity(runtime, case.name, "Ann"))
+        left = asyncio.create_task(forget_identity(runtime, case.gallery, "Ann"))
         while not rewriting.begun.is_set():
             await asyncio.sleep(PAUSE_SECONDS)
         left.cancel()
-        stays = asyncio.create_task(forget_identity(runtime, case.name, "Ben"))
+        stays = asyncio.create_task(forget_identity(runtime, case.gallery, "Ben"))
         # It would be answered by now, but for the lock.
         await asyncio.wait({stays}, timeout=ANSWERED_SECONDS)
         rewriting.let_go.set()
@@ -328,7 +328,7 @@ def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypa
         spool = runtime.files / "imports" / (await _import(case)).job_id
         await maintenance._run_once(runtime)
         assert spool.exists()
-        await delete_gallery(runtime, case.name)
+        await delete_gallery(runtime, case.gallery)
         await maintenance._run_once(runtime)
         assert not spool.exists()
 

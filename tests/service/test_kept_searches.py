@@ -43,12 +43,13 @@ def runtime(tiny_artefact, tmp_path):
 async def fill(runtime, people=range(80)) -> None:
     for person in people:
         image = ImageToEnroll(draw(person, 0), str(person), None, None, None, None)
-        await enroll(runtime, "default", [image])
+        await enroll(runtime, runtime.galleries.get("default"), [image])
 
 
 async def ask(runtime, people) -> list[str]:
     answers = [
-        await query_by_images(runtime, "default", [draw(person, 7)], COSINE) for person in people
+        await query_by_images(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
+        for person in people
     ]
     return [answer.verdict for answer in answers]
 
@@ -87,12 +88,16 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
         for person in range(1, 61):
             for shot in (1, 2):
                 crop = ImageToEnroll(image(person, shot), str(person), "a", None, None, None)
-                await enroll(runtime, "default", [crop])
+                await enroll(runtime, runtime.galleries.get("default"), [crop])
         answers, later = [], {}
         for number, person in enumerate(range(1, 61)):
             for shot in (3, 4):
                 asked = [image(person, shot)]
-                answers.append(await query_by_images(runtime, "default", asked, RankingOptions()))
+                answers.append(
+                    await query_by_images(
+                        runtime, runtime.galleries.get("default"), asked, RankingOptions()
+                    )
+                )
             if number % 8 == 7:
                 await store_and_refit(runtime, later)
         return [answer.verdict for answer in answers[60:]]
@@ -181,7 +186,7 @@ def test_a_first_listing_keeps_little(runtime):
     async def measure() -> int:
         for number in range(300):
             await runtime.galleries.create(f"g{number}", GallerySettings())
-        await describe_gallery(runtime, "default")
+        await describe_gallery(runtime, runtime.galleries.get("default"))
         gc.collect()
         tracemalloc.start()
         await list_galleries(runtime)
@@ -210,10 +215,10 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
                 ImageToEnroll(draw(person, shot), str(person), None, None, None, None)
                 for shot in range(10)
             ]
-            await enroll(runtime, "default", images)
+            await enroll(runtime, runtime.galleries.get("default"), images)
         monkeypatch.setattr(networks, "pair_scores", counting)
         options = RankingOptions(rerank_depth=100)
-        await query_by_images(runtime, "default", [draw(0, 20)], options)
+        await query_by_images(runtime, runtime.galleries.get("default"), [draw(0, 20)], options)
         ((_, rows),) = runtime.calibrations.take_recorded().items()
         return len(rows)
 

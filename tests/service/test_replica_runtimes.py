@@ -90,7 +90,9 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
             begun.set()
             await asyncio.sleep(WAITED)
 
-        job = await import_archive(one, "default", _archive(drawn_crops), ImportOptions("a"))
+        job = await import_archive(
+            one, one.galleries.get("default"), _archive(drawn_crops), ImportOptions("a")
+        )
         async with _working(one, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
@@ -122,7 +124,9 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
                 stopped.set()
 
         await one.galleries.create("lost", one.galleries.get("default").settings)
-        job = await import_archive(one, "lost", _archive(drawn_crops[:2]), ImportOptions())
+        job = await import_archive(
+            one, one.galleries.get("lost"), _archive(drawn_crops[:2]), ImportOptions()
+        )
         async with _working(one, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
@@ -197,12 +201,16 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     assert (first.state, first.searches) == ("own", 40)
     eventually(lambda: in_force(other, galleries[1]).version == first.version)
     assert in_force(other, galleries[1]).calibration == first.calibration
-    asyncio.run(change_gallery(other, "learnt", {"calibration": "frozen"}))
+    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "frozen"}))
     eventually(lambda: in_force(one, galleries[0]).state == "frozen")
     assert in_force(one, galleries[0]).version == first.version
-    asyncio.run(change_gallery(other, "learnt", {"calibration": "on"}, reset_calibration=True))
+    asyncio.run(
+        change_gallery(
+            other, other.galleries.get("learnt"), {"calibration": "on"}, reset_calibration=True
+        )
+    )
     eventually(lambda: in_force(one, galleries[0]).state == "artefact")
-    asyncio.run(change_gallery(other, "learnt", {"calibration": "off"}))
+    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "off"}))
     eventually(lambda: in_force(one, galleries[0]).state == "off")
 
 

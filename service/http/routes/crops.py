@@ -57,7 +57,7 @@ async def enroll_crops(
     Under one `Idempotency-Key` the same request happens once within a day; a repeated one
     gets the first answer, with `Idempotent-Replayed: true`.
     """
-    runtime, gallery = call.runtime, call.gallery.name
+    runtime, gallery = call.runtime, call.gallery
     images = await form.read_images(runtime.settings.max_images_per_request)
     failpoint("enroll.body-read")
     name = None if idempotency_key is None else f"client:{idempotency_key}"
@@ -70,7 +70,7 @@ async def enroll_crops(
         request, Enrollment(gallery_version=answer.gallery_version, results=results), 201
     )
     if response.status_code == 201:
-        response.headers["Location"] = _location(gallery, answer)
+        response.headers["Location"] = _location(gallery.name, answer)
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -82,14 +82,13 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     cursor = asked.cursor
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
-    gallery = call.gallery.name
     wanted = CropFilter(asked.identity, asked.camera, asked.external_id)
-    page = await browse.list_crops(call.runtime, gallery, wanted, cursor, asked.limit)
+    page = await browse.list_crops(call.runtime, call.gallery, wanted, cursor, asked.limit)
     named = {"identity": asked.identity, "external_id": asked.external_id}
     if filters := {name: value for name, value in named.items() if value is not None}:
         # A listing of one identity's crops is a search, by name.
         call.runtime.audit.looked(
-            "query", gallery=gallery, count=len(page.results), filters=filters
+            "query", gallery=call.gallery.name, count=len(page.results), filters=filters
         )
     return await answer_list(page.results, next_cursor=page.next_cursor)
 
@@ -97,7 +96,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 @router.get("/crops/{crop_id}", responses=error_responses(404))
 async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
     """Reads the labels and metadata of one crop."""
-    return await browse.read_crop(call.runtime, call.gallery.name, crop_id)
+    return await browse.read_crop(call.runtime, call.gallery, crop_id)
 
 
 @router.patch("/crops/{crop_id}", responses=error_responses(400, 404, 409, 413, 415, 507))
@@ -107,13 +106,13 @@ async def change_crop(
     form: Annotated[EnrollFields, MULTIPART],
 ) -> ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, a field that is not sent stays."""
-    return await relabel.change_crop(call.runtime, call.gallery.name, crop_id, form.for_crop())
+    return await relabel.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
 
 
 @router.delete("/crops/{crop_id}", responses=error_responses(404, 507))
 async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
-    return await forget_crop(call.runtime, call.gallery.name, crop_id)
+    return await forget_crop(call.runtime, call.gallery, crop_id)
 
 
 @router.get(
@@ -121,9 +120,8 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
 )
 async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
-    gallery = call.gallery.name
-    picture = await browse.read_picture(call.runtime, gallery, crop_id)
-    call.runtime.audit.looked("view", gallery=gallery, crop_ids=[crop_id])
+    picture = await browse.read_picture(call.runtime, call.gallery, crop_id)
+    call.runtime.audit.looked("view", gallery=call.gallery.name, crop_ids=[crop_id])
     return Response(picture.content, media_type=picture.content_type)
 
 

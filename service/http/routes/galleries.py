@@ -45,7 +45,7 @@ async def read_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("query", "enroll")],
 ) -> Gallery:
     """Reads the description of one gallery."""
-    return await browse.describe_gallery(call.runtime, call.gallery.name)
+    return await browse.describe_gallery(call.runtime, call.gallery)
 
 
 @router.patch("/{gallery}", responses=error_responses(400, 404, 413, 415, 507))
@@ -55,7 +55,7 @@ async def change_gallery(
 ) -> Gallery:
     """Changes the settings of a gallery; fields that are not sent stay."""
     reset = form.calibration == "reset"
-    return await manage.change_gallery(call.runtime, call.gallery.name, form.changes(), reset)
+    return await manage.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
 @router.delete("/{gallery}", responses=error_responses(404, 409, 507))
@@ -63,4 +63,4 @@ async def delete_gallery(
     call: Annotated[GalleryCall, needs_in_gallery("admin")],
 ) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemoval(removed=await manage.delete_gallery(call.runtime, call.gallery.name))
+    return GalleryRemoval(removed=await manage.delete_gallery(call.runtime, call.gallery))

@@ -22,14 +22,13 @@ Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
 @router.get("/identities", responses=error_responses(404))
 async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
     """Lists identities by name; crops without an identity are not counted."""
-    gallery = call.gallery.name
     page = await browse.list_identities(
-        call.runtime, gallery, asked.cursor, asked.limit, asked.query
+        call.runtime, call.gallery, asked.cursor, asked.limit, asked.query
     )
     if asked.query:
         searched = {"identity": asked.query}
         call.runtime.audit.looked(
-            "query", gallery=gallery, count=len(page.results), filters=searched
+            "query", gallery=call.gallery.name, count=len(page.results), filters=searched
         )
     return page
 
@@ -37,9 +36,10 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
 @router.get("/identities/{identity:path}", responses=error_responses(404))
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the number of crops and the cameras of one identity."""
-    gallery = call.gallery.name
-    found = await browse.read_identity(call.runtime, gallery, identity)
-    call.runtime.audit.looked("query", gallery=gallery, count=1, filters={"identity": identity})
+    found = await browse.read_identity(call.runtime, call.gallery, identity)
+    call.runtime.audit.looked(
+        "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
+    )
     return found
 
 
@@ -48,9 +48,7 @@ async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
 ) -> RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
-    return await relabel.relabel_identity(
-        call.runtime, call.gallery.name, identity, form.new_identity
-    )
+    return await relabel.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
 @router.delete("/identities/{identity:path}", responses=error_responses(404, 409, 507))
@@ -59,13 +57,13 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
 
     The answer lists what was removed, and what remains where until when.
     """
-    return await forget.forget_identity(call.runtime, call.gallery.name, identity)
+    return await forget.forget_identity(call.runtime, call.gallery, identity)
 
 
 @router.get("/merges", responses=error_responses(404))
 async def list_merges(call: Searcher) -> Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
-    return await relabel.list_merges(call.runtime, call.gallery.name)
+    return await relabel.list_merges(call.runtime, call.gallery)
 
 
 @router.post("/merges/{merge_id}/undo", responses=error_responses(404, 507))
@@ -76,4 +74,4 @@ async def undo_merge(
 
     Crops that were deleted or got another identity since the merge do not change.
     """
-    return await relabel.undo_merge(call.runtime, call.gallery.name, merge_id)
+    return await relabel.undo_merge(call.runtime, call.gallery, merge_id)

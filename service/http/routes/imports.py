@@ -31,7 +31,7 @@ async def import_crops(
     The job is at `Location`; a file that cannot be used is a line of its report, and the others
     are enrolled.
     """
-    gallery, options = call.gallery.name, form.options()
+    gallery, options = call.gallery, form.options()
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
     if form.archive is not None:
@@ -49,5 +49,5 @@ async def reindex_gallery(
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
-    job = await begin_reindex(call.runtime, call.gallery.name)
+    job = await begin_reindex(call.runtime, call.gallery)
     return accepted(call.runtime, response, job)

@@ -53,7 +53,7 @@ async def query_gallery(
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
     answer. By `crop_id` the crop itself is left out.
     """
-    runtime, gallery, options = call.runtime, call.gallery.name, form.options()
+    runtime, gallery, options = call.runtime, call.gallery, form.options()
     await runtime.galleries.wait_for_version(gallery, form.min_version)
     if form.crop_id is not None:
         if form.images:

@@ -67,7 +67,7 @@ class Replica:
     async def query(self, gallery: str, min_version: int = 0) -> tuple[set[str], bool]:
         """Searches as the service does; answers the ids of what was found, and whether stale."""
         runtime: Any = SimpleNamespace(galleries=self.galleries, device=self.device)
-        await self.galleries.wait_for_version(gallery, min_version)
+        await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
         held = self.galleries.get(gallery)
 
         def search(options: RankingOptions) -> Ranking:
