@@ -14,12 +14,12 @@ import logging
 import os
 import secrets
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from model.problems import InputProblem
@@ -135,7 +135,7 @@ class AuditLog:
                 f"{path}: {error}; move the file away and keep it, and a new one is begun"
             ) from error
         self._flushing = threading.Lock()
-        self._buffer: deque[dict[str, Any]] = deque()
+        self._buffer: list[dict[str, Any]] = []
         self._dropped = 0
         self._flusher: asyncio.Task[None] | None = None
 
@@ -190,27 +190,19 @@ class AuditLog:
             StorageFailed: where they could not be written; they stay in the buffer.
         """
         with self._flushing:
-            lines = list(self._buffer)
-            dropped = self._dropped
+            waiting, dropped = len(self._buffer), self._dropped
+            lines = self._buffer[:waiting]
             if dropped:
                 lines.append(self._line("dropped_lines", "done", {"count": dropped}))
             if lines:
                 self._append(lines, durable=False)
             self._dropped -= dropped
-            for _ in range(len(lines) - bool(dropped)):
-                self._buffer.popleft()
+            del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: What) -> dict[str, Any]:
-        fields: dict[str, Any] = {name: value for name, value in what.items() if value is not None}
-        details = fields.pop("details", {})
-        fields |= {name: self.hashed(fields[name]) for name in HASHED if name in fields}
-        if crop_ids := fields.pop("crop_ids", None):
-            fields["crop_ids"] = list(crop_ids)
-        if filters := fields.pop("filters", None):
-            fields["filters"] = {
-                name: self.hashed(value) if name in HASHED else value
-                for name, value in filters.items()
-            }
+        fields = self._without_names({**what, "details": None})
+        if "filters" in fields:
+            fields["filters"] = self._without_names(fields["filters"])
         actor = _actor.get()
         return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -219,7 +211,15 @@ class AuditLog:
             "actor": actor.name,
             "request_id": actor.request_id,
             **fields,
-            **details,
+            **what.get("details", {}),
+        }
+
+    def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The known fields, with names of people as keyed hashes."""
+        return {
+            name: self.hashed(value) if name in HASHED else value
+            for name, value in fields.items()
+            if value not in (None, [], {})
         }
 
     def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
@@ -259,20 +259,19 @@ class AuditLog:
             raise
         finally:
             what["details"] = {**what.get("details", {}), **result}
-            await self._note(event, phase, True, what)
+            await self.done(event, phase, True, **what)
 
-    async def done(self, event: str, **what: Unpack[What]) -> None:
-        """Notes what has happened already and destroyed nothing; never raises, never waits long.
+    async def done(
+        self, event: str, phase: Phase = "done", durable: bool = False, **what: Unpack[What]
+    ) -> None:
+        """Records an operation that has ended; an error is only logged.
 
-        The line is in the file when this returns, but would not survive a power cut.
+        The line is in the file when this returns, but survives a power cut only if `durable`.
         """
-        await self._note(event, "done", False, what)
-
-    async def _note(self, event: str, phase: Phase, durable: bool, what: What) -> None:
         try:
             await asyncio.to_thread(self.record, event, phase, durable, **what)
         except StorageFailed:
-            # It has happened, and saying that it failed would be untrue.
+            # The operation has happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
 
     def hashed(self, name: str) -> str:
@@ -280,12 +279,11 @@ class AuditLog:
         return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
 
     def close(self) -> None:
-        """Writes what is buffered, and closes the file."""
+        """Writes what is buffered."""
         try:
             self.flush()
         except StorageFailed as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
-        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -314,16 +312,12 @@ def _key(path: Path) -> bytes:
         InputProblem: where the file holds something else.
     """
     if not path.exists():
-        made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, secrets.token_bytes(KEY_BYTES))
-            os.fsync(file)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as made:
+            made.write(secrets.token_bytes(KEY_BYTES))
+            made.flush()
+            os.fsync(made.fileno())
             with contextlib.suppress(FileExistsError):
-                os.link(made, path)
-        finally:
-            os.close(file)
-            made.unlink()
+                os.link(made.name, path)
         sync(path.parent)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
