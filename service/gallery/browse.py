@@ -73,7 +73,7 @@ async def read_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> models.
 async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
     """One crop's image file; raises `UnknownCrop` or `UnknownPicture`."""
     crop = await _stored(runtime, gallery, crop_id)
-    picture = await runtime.galleries.read(stored_picture, runtime, gallery.gallery_id, crop)
+    picture = await stored_picture(runtime, gallery.gallery_id, crop)
     if picture is None:
         raise UnknownPicture(gallery.name, crop_id)
     return picture

@@ -117,9 +117,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
 async def _embed(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
 ) -> tuple[Vectors, list[JobProblem]]:
-    pictures = await runtime.galleries.read(
-        lambda: [stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
-    )
+    pictures = [await stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
     found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
     without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
     store, rows = runtime.record, [crop.row_id for crop in without]

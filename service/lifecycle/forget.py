@@ -104,7 +104,7 @@ ALWAYS_REMAINS = (
     (
         "record store",
         "the ids of the deleted crops, so that no restore brings them back",
-        "the gallery is deleted",
+        "a day after the last older snapshot is deleted",
     ),
     (
         "audit log",

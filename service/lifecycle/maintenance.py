@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from service.errors import ServiceError
 from service.jobs.imports import FOLDER as IMPORTS
 from service.lifecycle.forget import forget_expired
 from service.lifecycle.pictures import remove_strays as remove_stray_pictures
-from service.lifecycle.snapshots import FOLDER, SUFFIX, take_removed_out_of_snapshots
+from service.lifecycle.snapshots import (
+    FOLDER,
+    SUFFIX,
+    list_snapshots,
+    take_removed_out_of_snapshots,
+)
 from service.ops.critical_sections import file_lock
 from service.ops.health import heartbeat, idle
 from service.runtime import Runtime
@@ -23,6 +29,7 @@ from service.runtime import Runtime
 log = logging.getLogger(__name__)
 LOCK = "housekeeping.lock"
 RECEIVED_WITHIN_SECONDS = 3600.0
+KEPT_TOMBSTONES = timedelta(days=1)
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -30,10 +37,14 @@ async def run_maintenance(runtime: Runtime) -> None:
 
     Of several processes on one data directory one does it at a time.
     """
+    drop_tombstones_at = 0.0
     while True:
         try:
             async with file_lock(runtime.files / LOCK, blocking=False):
                 await _run_once(runtime)
+                if time.monotonic() >= drop_tombstones_at:
+                    await drop_tombstones(runtime)
+                    drop_tombstones_at = time.monotonic() + KEPT_TOMBSTONES.total_seconds()
         except Timeout:
             log.debug("another process runs the maintenance")
         except Exception:
@@ -79,6 +90,22 @@ async def _run_once(runtime: Runtime) -> None:
         await remove_stray_pictures(runtime)
     except (OSError, ServiceError) as error:
         log.error("maintenance of imports and of images kept elsewhere: %s", error)
+
+
+async def drop_tombstones(runtime: Runtime) -> None:
+    """Forgets the ids of deleted crops that no snapshot of their gallery can hold any more.
+
+    Those of the last day stay: other processes may still search the crops, or copy the gallery.
+    """
+    for gallery in runtime.galleries.all():
+        try:
+            snapshots = await list_snapshots(runtime, gallery)
+            moments = [datetime.now(UTC), *(one.created_at for one in snapshots)]
+            before = min(moments) - KEPT_TOMBSTONES
+            drop = runtime.record.crops.drop_tombstones
+            await asyncio.to_thread(drop, gallery.gallery_id, before)
+        except ServiceError as error:
+            log.error("ids of deleted crops of gallery %s: %s", gallery.name, error.detail)
 
 
 def _remove_stray_snapshots(runtime: Runtime) -> None:

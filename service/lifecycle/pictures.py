@@ -50,12 +50,17 @@ async def keep_elsewhere(
     return named
 
 
-def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
-    """A crop's kept picture, in the store or elsewhere; None where none is. Blocks."""
-    picture = runtime.record.crops.picture(gallery_id, crop.crop_id)
+async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
+    """A crop's kept picture, in the store or elsewhere; None where none is.
+
+    Raises:
+        RecordUnavailable: the store of pictures does not answer.
+    """
+    picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
     if picture is not None or crop.content_type is None or runtime.pictures is None:
         return picture
-    content = runtime.pictures.get(gallery_id, crop.crop_id)
+    # A slow store of pictures holds up neither reads of the record nor their heartbeat.
+    content = await asyncio.to_thread(runtime.pictures.get, gallery_id, crop.crop_id)
     return None if content is None else Picture(content, crop.content_type)
 
 

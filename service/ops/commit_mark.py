@@ -7,6 +7,7 @@ is on the disk, and is not synced, so that it costs nothing and never exceeds wh
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import zlib
@@ -54,11 +55,16 @@ class LastCommitMark:
         self.path.unlink(missing_ok=True)
 
     def note(self, number: int, record: str = "record") -> None:
-        """Notes a commit that is on the disk; never raises, as it has happened."""
+        """Notes a commit that is on the disk; never raises, as it has happened.
+
+        Of several processes one may come late: a later commit of the same record stays noted.
+        """
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.pwrite(file, _line(f"{record} {number:020d}".encode()), 0)
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if self.read(record) < number:
+                    os.pwrite(file, _line(f"{record} {number:020d}".encode()), 0)
             finally:
                 os.close(file)
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict
@@ -22,7 +23,7 @@ from service.record.crop_entries import (
     rows_by,
     scan_crops,
 )
-from service.record.encoding import above, last_number, last_text
+from service.record.encoding import above, below, key, last_number, last_text
 from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
 from service.record.gallery_entries import bind, read_entry, require_entry
 from service.record.merges import follow_rename, forget_merges, keep_merge
@@ -45,6 +46,7 @@ from service.record.stored_values import as_text, contains_text, kept_already, n
 
 NAMED_IN_WARNINGS = 3
 ROWS_AT_ONCE = 500
+KEYS_AT_ONCE = 1000
 
 
 class Crops:
@@ -280,6 +282,17 @@ class Crops:
         found = self._reader.get([tombstone(gallery_id, crop_id) for crop_id in crop_ids])
         return [one for one, there in zip(crop_ids, found, strict=True) if there is not None]
 
+    def drop_tombstones(self, gallery_id: int, before: datetime) -> None:
+        """Forgets which crops were removed before a moment.
+
+        No snapshot may be from before it: a restore of one would bring the crops back.
+        """
+        found = self._reader.every(below(key("tombstone", gallery_id)))
+        old = [own for own, body in found if "" < as_data(body) < as_text(before)]
+        for first in range(0, len(old), KEYS_AT_ONCE):
+            part = old[first : first + KEYS_AT_ONCE]
+            transact(self._engine, partial(_delete, part))
+
     def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
         """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
         transact(
@@ -399,3 +412,7 @@ def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> LandedCrop | 
             warnings = kept_already(ignored)
             return LandedCrop(other.crop_id, crop.identity, crop.camera, True, warnings)
     return None
+
+
+def _delete(keys: Sequence[bytes], transaction: Transaction) -> None:
+    transaction.delete(*keys)

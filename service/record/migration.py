@@ -17,6 +17,7 @@ from service.record.gallery_entries import Entry, put_entry, read_entry
 from service.record.jobs import Job
 from service.record.records import PublishedCalibration, Snapshot
 from service.record.small_records import ApiKey, Keys, Snapshots
+from service.record.stored_values import now
 
 CROPS_AT_ONCE = 200
 NAMES_AT_ONCE = 1000
@@ -95,21 +96,22 @@ def _migrate_gallery(gallery: OldGallery, engine: Engine) -> None:
     for crops in _batches(gallery.crops, CROPS_AT_ONCE):
 
         def put(transaction: Transaction, crops: list[Contents] = crops) -> None:
-            now = read_entry(transaction, entry.gallery_id)
-            if now is None:
+            current = read_entry(transaction, entry.gallery_id)
+            if current is None:
                 return
-            change = CropChanges(transaction, now)
+            change = CropChanges(transaction, current)
             for crop in crops:
                 change.put(crop.crop, crop.vector, crop.picture)
             change.put_sightings()
-            put_entry(transaction, now)
+            put_entry(transaction, current)
 
         transact(engine, put)
+    moment = now()
     for names in _batches(gallery.tombstones, NAMES_AT_ONCE):
 
         def bury(transaction: Transaction, names: list[str] = names) -> None:
             for crop_id in names:
-                transaction.put_json(tombstone(entry.gallery_id, crop_id), "")
+                transaction.put_json(tombstone(entry.gallery_id, crop_id), moment)
 
         transact(engine, bury)
     for snapshot in gallery.snapshots:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from model.crops.decode import decode_crop
 from model.problems import InputProblem
-from service.errors import StorageFailed
+from service.errors import RecordUnavailable, StorageFailed
 from service.ops.durable import make_folder, sync
 from service.record.records import Picture
 from service.settings import KeepImages
@@ -24,6 +23,7 @@ from service.settings import KeepImages
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
+RETRY_AFTER_S = 5
 
 
 def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
@@ -91,18 +91,27 @@ class PictureFolder:
                 _put_locally(Path(path), content)
             else:
                 self._files.pipe_file(path, content)
-        except OSError as error:
+        # Clients of object stores raise errors of their own.
+        except Exception as error:
             raise StorageFailed(
                 f"an image could not be kept at {self._url} ({error}); nothing was stored, mend "
                 "that and send the request again"
             ) from error
 
     def get(self, gallery_id: int, crop_id: str) -> bytes | None:
-        """A picture; None where there is none."""
+        """A picture; None where there is none.
+
+        Raises:
+            RecordUnavailable: where the file system does not answer.
+        """
         try:
             content: bytes = self._files.cat_file(self._path(gallery_id, crop_id))
         except FileNotFoundError:
             return None
+        except Exception as error:
+            raise RecordUnavailable(
+                f"{self._url}, where images are kept, does not answer ({error})", RETRY_AFTER_S
+            ) from error
         return content
 
     def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> None:
@@ -112,8 +121,14 @@ class PictureFolder:
             OSError: where one that is there cannot be removed.
         """
         for crop_id in crop_ids:
-            with suppress(FileNotFoundError):
+            try:
                 self._files.rm_file(self._path(gallery_id, crop_id))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                raise
+            except Exception as error:
+                raise OSError(str(error)) from error
         folder = Path(self._root) / str(gallery_id)
         if isinstance(self._files, LocalFileSystem) and folder.is_dir():
             sync(folder)

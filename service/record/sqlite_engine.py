@@ -53,6 +53,7 @@ class SqliteEngine:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
+        self._log_has_deleted = False
         self._acknowledged = LastCommitMark(path.with_suffix(SUFFIX))
         number = 0 if only_read else self._acknowledged.read()
         if number and not (path.is_file() and path.stat().st_size):
@@ -138,7 +139,7 @@ class SqliteEngine:
                 _roll_back(connection)
                 raise
         self._acknowledged.note(number)
-        if commit.removes:
+        if commit.removes or self._log_has_deleted:
             self._truncate_log()
 
     def count_from(self, commits: int) -> None:
@@ -226,9 +227,14 @@ class SqliteEngine:
             raise
 
     def _truncate_log(self) -> None:
-        """Overwrites the write-ahead log, which still holds pages with what was just deleted."""
+        """Overwrites the write-ahead log, which still holds pages with what was just deleted.
+
+        Another process that reads an earlier moment prevents it; the next commit tries again.
+        """
+        self._log_has_deleted = True
         with contextlib.suppress(sqlite3.OperationalError):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._log_has_deleted = bool(busy)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

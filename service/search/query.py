@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -139,42 +140,40 @@ async def _query(
     A query without a usable image is answered by the problems of its images.
     """
     began = time.perf_counter()
-    gate = _warning_gate(runtime)
     sample = sample and gallery.settings.calibration == "on"
-    images = [image for query in queries for image in query]
-    with runtime.admission.image_slots(len(images)):
+    with runtime.admission.image_slots(sum(map(len, queries))):
         while True:
             model = runtime.model_of(gallery)
             current = runtime.calibrations.current(gallery, options.scoring)
-            embedded = iter(await model.pipeline.embed(images, gate))
-            outcomes = [[next(embedded) for _ in query] for query in queries]
-            usable = [[one for one in some if isinstance(one, EmbeddedImage)] for some in outcomes]
-            asked = time.perf_counter()
-            searches = [
-                partial(_search, gallery, model, current, some, sample) for some in usable if some
-            ]
-            try:
-                rankings = await asyncio.gather(
-                    *(drop_deleted_results(runtime, gallery, options, one) for one in searches)
-                )
-            except _Switched:
-                continue
-            break
-    found = iter(rankings)
-    answers: list[QueryAnswer | list[CropProblem]] = []
-    for every, good in zip(outcomes, usable, strict=True):
-        if not good:
-            answers.append([one for one in every if isinstance(one, CropProblem)])
-            continue
-        for one in every:
-            if isinstance(one, CropProblem):
-                runtime.metrics.problems.labels(one.code).inc()
-        ranking = next(found)
-        if ranking.sample is not None:
-            place = gallery.gallery_id, current.subject
-            runtime.calibrations.record_search_scores(place, good[0].vector, ranking.sample)
-        answers.append(_answer(ranking, began, asked, good, _warnings(every)))
-    return answers
+            ask = partial(_query_once, runtime, gallery, model, current, options, sample, began)
+            with contextlib.suppress(_Switched):
+                return await asyncio.gather(*map(ask, queries))
+
+
+async def _query_once(
+    runtime: Runtime,
+    gallery: Gallery,
+    model: LoadedModel,
+    current: CurrentCalibration,
+    options: RankingOptions,
+    sample: bool,
+    began: float,
+    images: Sequence[bytes],
+) -> QueryAnswer | list[CropProblem]:
+    outcomes = await model.pipeline.embed(images, _warning_gate(runtime))
+    usable = [one for one in outcomes if isinstance(one, EmbeddedImage)]
+    problems = [one for one in outcomes if isinstance(one, CropProblem)]
+    if not usable:
+        return problems
+    asked = time.perf_counter()
+    search = partial(_search, gallery, model, current, usable, sample)
+    ranking = await drop_deleted_results(runtime, gallery, options, search)
+    for problem in problems:
+        runtime.metrics.problems.labels(problem.code).inc()
+    if ranking.sample is not None:
+        place = gallery.gallery_id, current.subject
+        runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
+    return _answer(ranking, began, asked, usable, _warnings(outcomes))
 
 
 def _search(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from service.errors import RecordUnavailable
+from service.record.pictures import PictureFolder
 from tests.waiting import eventually
 
 
@@ -57,6 +59,23 @@ def test_what_retention_deletes_is_swept_up(start, tmp_path, drawn_crops):
     served.enroll(gallery, drawn_crops[0].png, captured_at="2020-01-01T00:00:00Z")
     served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "1"})
     eventually(lambda: not _files(folder))
+
+
+def test_an_image_store_that_does_not_answer_is_503_and_holds_up_no_reads(tmp_path, monkeypatch):
+    folder = PictureFolder((tmp_path / "crops").as_uri())
+
+    def unreachable(_):
+        raise EndpointConnectionError("http://objects.example")
+
+    class EndpointConnectionError(Exception):
+        """Clients of object stores raise errors that are no OSError."""
+
+    monkeypatch.setattr(folder._files, "cat_file", unreachable)
+    with pytest.raises(RecordUnavailable, match=r"where images are kept, does not answer"):
+        folder.get(1, "a crop")
+    monkeypatch.setattr(folder._files, "rm_file", unreachable)
+    with pytest.raises(OSError, match=r"objects\.example"):
+        folder.remove(1, ["a crop"])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -328,6 +329,19 @@ def test_an_archive_is_of_one_moment_and_comes_back_without_what_was_removed_sin
     assert [one.created_at for one in crops] == [one.record.created_at for one in kept[1:]]
     assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == [[2.25] * 4, [3.25] * 4]
     assert again.crops.picture(gallery, landed[1].crop_id).content == b"image 2"
+
+
+def test_ids_of_removed_crops_are_dropped_once_they_were_removed_before_a_moment(store, gallery):
+    landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(n) for n in range(1, 4)]).landed
+    ids = [one.crop_id for one in landed]
+    store.crops.remove(gallery, ids[:2])
+    moment = datetime.now(UTC)
+    time.sleep(0.01)
+    store.crops.remove(gallery, ids[2:])
+    store.crops.drop_tombstones(gallery, moment - timedelta(hours=1))
+    assert store.crops.removed_among(gallery, ids) == ids
+    store.crops.drop_tombstones(gallery, moment)
+    assert store.crops.removed_among(gallery, ids) == ids[2:]
 
 
 def test_a_restore_that_fails_changes_nothing(store, gallery):

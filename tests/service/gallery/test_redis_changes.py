@@ -133,6 +133,13 @@ def test_a_record_that_has_lost_what_it_acknowledged_is_refused(tmp_path):
         open_redis(server.url, mark=mark).close()
 
 
+def test_a_late_note_leaves_a_later_commit_noted(tmp_path):
+    one, other = (LastCommitMark(tmp_path / "redis.acknowledged") for _ in range(2))
+    other.note(1001)
+    one.note(1000)
+    assert one.read() == other.read() == 1001
+
+
 def test_another_record_is_not_held_to_what_the_one_before_acknowledged(tmp_path):
     mark = LastCommitMark(tmp_path / "redis.acknowledged")
     mark.note(99, "another")

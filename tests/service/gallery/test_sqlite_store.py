@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
+from service.record import sqlite_engine
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings, Picture
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
@@ -52,6 +54,22 @@ def test_a_deletion_does_not_wait_for_a_copy_and_is_off_the_disk_once_that_ends(
         assert time.monotonic() - began < 10
         assert [one.picture.content for one in archive.crops] == [SECRET]
     assert not _on_disk(file)
+
+
+def test_a_deletion_under_another_process_that_reads_is_off_the_disk_with_the_next_commit(
+    store, gallery, file, monkeypatch
+):
+    monkeypatch.setattr(sqlite_engine, "BUSY_SECONDS", 0.1)
+    store = open_sqlite(file)
+    crop_id = store.crops.enroll(gallery, EMBEDDER, [_with_picture(1)]).landed[0].crop_id
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM entries").fetchone()
+        store.crops.remove(gallery, [crop_id])
+        assert _on_disk(file)
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(2)])
+    assert not _on_disk(file)
+    store.close()
 
 
 def test_what_was_deleted_before_a_kill_is_off_the_disk_after_the_next_start(
