@@ -70,13 +70,7 @@ async def enroll(
         RequestConflict: for a name that stood for other images.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
-    gallery.require_matching_embedder()
     runtime.room.require()
-    hashes, request, past = await runtime.galleries.read(
-        _identify, runtime, gallery, images, request_name
-    )
-    if past is not None:
-        return _replay(images, past)
     with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.model_of(gallery)
@@ -87,12 +81,15 @@ async def enroll(
                 one if isinstance(one, CropProblem) else _warnings(gallery.settings, image, one)
                 for image, one in zip(images, embedded, strict=True)
             ]
-            new = await _new_crops(runtime.settings.keep_images, images, hashes, embedded)
-            if not new:
-                problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
+            problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
+            if len(problems) == len(images):
                 return EnrolmentAnswer(gallery.version, problems)
-            if request is not None:
-                request = replace(request, problems=_outcomes_as_text(outcomes))
+            keep = runtime.settings.keep_images
+            # Hashes and thumbnails of large images take long.
+            new, digest = await asyncio.to_thread(_new_crops, keep, images, embedded)
+            request = None
+            if request_name is not None:
+                request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
             section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)
@@ -112,26 +109,6 @@ def quality_gate(settings: Settings) -> QualityGate | None:
     if settings.quality == "off":
         return None
     return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
-
-
-def _identify(
-    runtime: Runtime, gallery: Gallery, images: Sequence[ImageToEnroll], request_name: str | None
-) -> tuple[list[str], RequestKey | None, Enrolment | None]:
-    """The images' SHA-256, the request's key, and what it did if it happened before; blocks."""
-    hashes = [hashlib.sha256(image.image).hexdigest() for image in images]
-    if request_name is None:
-        return hashes, None, None
-    digest = hashlib.sha256()
-    for image, own in zip(images, hashes, strict=True):
-        fields = {
-            **vars(image),
-            "image": own,
-            "captured_at": image.captured_at.isoformat() if image.captured_at else None,
-            "metadata": dict(image.metadata or {}),
-        }
-        digest.update(json.dumps(fields, sort_keys=True).encode())
-    request = RequestKey(request_name, digest.hexdigest())
-    return hashes, request, runtime.record.crops.happened(gallery.gallery_id, request)
 
 
 async def _embed(
@@ -172,32 +149,37 @@ def _warnings(
     )
 
 
-async def _new_crops(
+def _new_crops(
     keep: KeepImages,
     images: Sequence[ImageToEnroll],
-    hashes: Sequence[str],
     embedded: Sequence[EmbeddedImage | CropProblem],
-) -> list[NewCrop]:
-    """The crops of the usable images, with the pictures that are kept of them."""
-
-    def crops() -> list[NewCrop]:
-        return [
-            NewCrop(
-                picture=kept_picture(image.image, keep),
-                sha256=sha256,
-                vector=one.vector,
-                identity=image.identity,
-                camera=image.camera,
-                captured_at=image.captured_at,
-                external_id=image.external_id,
-                metadata=image.metadata,
+) -> tuple[list[NewCrop], str]:
+    """The crops of usable images with their kept pictures, and a digest of the whole request."""
+    crops, digest = [], hashlib.sha256()
+    for image, one in zip(images, embedded, strict=True):
+        sha256 = hashlib.sha256(image.image).hexdigest()
+        fields = {
+            "identity": image.identity,
+            "camera": image.camera,
+            "captured_at": image.captured_at.isoformat() if image.captured_at else None,
+            "external_id": image.external_id,
+            "metadata": dict(image.metadata or {}),
+        }
+        digest.update(json.dumps({**fields, "image": sha256}, sort_keys=True).encode())
+        if isinstance(one, EmbeddedImage):
+            crops.append(
+                NewCrop(
+                    picture=kept_picture(image.image, keep),
+                    sha256=sha256,
+                    vector=one.vector,
+                    identity=image.identity,
+                    camera=image.camera,
+                    captured_at=image.captured_at,
+                    external_id=image.external_id,
+                    metadata=image.metadata,
+                )
             )
-            for image, sha256, one in zip(images, hashes, embedded, strict=True)
-            if isinstance(one, EmbeddedImage)
-        ]
-
-    # A thumbnail is decoded, resized and encoded; an original is kept as it is.
-    return await asyncio.to_thread(crops) if keep == "thumbnail" else crops()
+    return crops, digest.hexdigest()
 
 
 async def _store(

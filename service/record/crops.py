@@ -107,11 +107,6 @@ class Crops:
 
         return transact(self._engine, rule)
 
-    def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
-        """What a request did that is answered already; None where it is new."""
-        entry = read_entry(self._reader, gallery_id)
-        return requests.find(self._reader, entry, request) if entry else None
-
     def remove(self, gallery_id: int, crop_ids: Sequence[str]) -> Removal | None:
         """Removes crops with vectors and pictures for good; None where none of them is there."""
 

@@ -40,7 +40,7 @@ PLACES = {
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",
         "galleries.remove_identity(",
-        "take_removed_out_of_snapshots(runtime, target, identity)",
+        "take_removed_out_of_snapshots(runtime, gallery, identity)",
     ),
     "snapshot-rewrite.begun": ("record/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
     "snapshot-rewrite.written": (
