@@ -146,7 +146,7 @@ class HashChainLog:
         lines: Sequence[Mapping[str, Any]],
         durable: bool,
     ) -> None:
-        written = []
+        written: list[bytes] = []
         for fields in lines:
             chained: dict[str, Any] = {"sequence": last.number + 1, "previous": last.sha256}
             if last.number and not end and not written:
