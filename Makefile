@@ -70,7 +70,6 @@ lint: .venv/ready
 	$(BIN)/mypy --python-version 3.10 -p gmn_client
 
 format: .venv/ready
-	$(BIN)/python -m tests.check.sync_client
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -6,8 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gmn_client.answers import ModelInfo, QueryAnswer, RankedCrop
-from gmn_client.models import CalibrationState
+from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
 from service.commands.sources import SourceCrop
 
 

@@ -10,7 +10,7 @@ from string import Template
 
 from demo.findings import Finding, Findings, matched
 from demo.story import ASKED, OPERATING_POINT
-from gmn_client.answers import RankedCrop
+from gmn_client.models import RankedCrop
 from service.commands.sources import SourceCrop
 
 VERDICT_WORDS = {

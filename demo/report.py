@@ -10,7 +10,7 @@ from rich.table import Table
 from demo.findings import Finding, Findings, matched
 from demo.page import VERDICT_WORDS, chosen, comparison, figures, judging, served, setting
 from demo.story import OPERATING_POINT
-from gmn_client.answers import RankedCrop
+from gmn_client.models import RankedCrop
 
 TOP = 5
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from demo.findings import Finding, Findings
 from demo.people import Cast, enroll_all
 from gmn_client import Client
-from gmn_client.answers import RankedCrop
+from gmn_client.models import RankedCrop
 from service.commands.common import progress_bar
 from service.commands.sources import SourceCrop
 from training.evaluation.served import rank_figures

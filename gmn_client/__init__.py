@@ -1,6 +1,6 @@
 """Client of the person re-identification service; needs neither torch nor numpy.
 
-The types of its answers are in `gmn_client.models` and `gmn_client.answers`.
+The types of its answers are in `gmn_client.models`.
 
 Example:
     >>> from gmn_client import Client, Image
@@ -9,9 +9,7 @@ Example:
     ...     print(client.query("b.jpg", top_k=5).verdict)
 """
 
-from gmn_client._async.client import AsyncClient
-from gmn_client._sync.client import Client
-from gmn_client.connection import Retries
+from gmn_client.client import AsyncClient, Client, Retries
 from gmn_client.errors import (
     InvalidInput,
     KeyRefused,

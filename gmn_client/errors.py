@@ -92,23 +92,32 @@ def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Ser
     )
 
 
-def parse(model: type[Answer], content: bytes | str, url: str | httpx.URL) -> Answer:
-    """Parses a JSON text from `url`; raises `ServiceUnreachable` where it is no such answer."""
+def checked(response: httpx.Response) -> httpx.Response:
+    """The answer itself if it is 2xx; else the exception for it is raised."""
+    if not response.is_success:
+        raise problem_of(response)
+    return response
+
+
+def parse(model: type[Answer], response: httpx.Response) -> Answer:
+    """Parses a JSON answer; raises `ServiceUnreachable` where it is not of this service."""
     try:
-        return model.model_validate_json(content)
+        return model.model_validate_json(checked(response).content)
     except ValidationError as error:
         raise ServiceUnreachable(
-            f"{url}: answers, but not as this service does ({str(error).splitlines()[0]}); check "
-            "the address, and that client and service are of one version"
+            f"{response.request.url}: answers, but not as this service does "
+            f"({str(error).splitlines()[0]}); check the address, and that client and service are "
+            "of one version"
         ) from error
 
 
 def parse_report(response: httpx.Response) -> list[JobProblem]:
     """Parses a job's report, CSV with a header line; raises as `parse`."""
     try:
-        rows = csv.DictReader(io.StringIO(response.content.decode(), newline=""), strict=True)
+        text = checked(response).content.decode()
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         return [JobProblem.model_validate(row) for row in rows]
-    except (csv.Error, ValueError) as error:
+    except (csv.Error, ValidationError, UnicodeDecodeError) as error:
         raise ServiceUnreachable(
             f"{response.request.url}: answers no report of a job ({error}); check the address"
         ) from error

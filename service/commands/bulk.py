@@ -12,8 +12,7 @@ from typing import TypeVar
 import httpx
 
 from gmn_client import Client, Image, QueryOptions, RequestRefused
-from gmn_client.answers import QueryAnswer
-from gmn_client.models import EnrolledImage, Problem, RefusedImage
+from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
 from model.problems import InputProblem
 from service.commands.sources import SourceCrop, read_crop
 

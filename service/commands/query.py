@@ -14,8 +14,7 @@ from rich.table import Column, Table
 from typer import Argument, BadParameter, Option
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, QueryOptions
-from gmn_client.answers import QueryAnswer
-from gmn_client.models import Scoring
+from gmn_client.models import QueryAnswer, Scoring
 from model.problems import InputProblem
 from service.commands.bulk import CONCURRENT_REQUESTS, query_crops
 from service.commands.common import (

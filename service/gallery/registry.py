@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from gmn_client.answers import RecordState
+from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import (
     GalleryConflict,

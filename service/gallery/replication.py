@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from gmn_client.answers import RecordState
+from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery

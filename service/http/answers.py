@@ -10,8 +10,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from gmn_client.answers import SeparateAnswers
-from gmn_client.models import Enrollment, RefusedImage
+from gmn_client.models import Enrollment, RefusedImage, SeparateAnswers
 from service.http.problems import answer_problem, count, problem
 
 JSON = "application/json"

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.answers import Explanation, PairScore
+from gmn_client.models import Explanation, PairScore
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants

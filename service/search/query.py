@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from gmn_client.answers import QueryAnswer, Timing
+from gmn_client.models import QueryAnswer, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage

@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.answers import RankedCrop, SearchVerdict
-from gmn_client.models import CalibrationState
+from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict
 from model.calibration import Fusion, Scoring
 from model.candidate_groups import UNNAMED, leading_scores
 from model.search_calibration import RANKS, SearchScores, few_identities

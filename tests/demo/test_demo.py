@@ -17,8 +17,7 @@ import gmn
 from demo.findings import Finding, Findings
 from demo.page import judging
 from demo.people import Cast
-from gmn_client.answers import ModelInfo, QueryAnswer, Verdict
-from gmn_client.models import CalibrationState
+from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
 from service.commands.sources import SourceCrop
 
 FEW = ["--people", "5", "--strangers", "2"]

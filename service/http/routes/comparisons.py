@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Request, Response
 
-from gmn_client.answers import Embedding, Embeddings, PairScore
+from gmn_client.models import Embedding, Embeddings, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages
 from service.http.answers import answer_list

@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from gmn_client.answers import Alive, Ready
+from gmn_client.models import Alive, Ready
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses
 from service.runtime import Runtime

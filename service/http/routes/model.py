@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from gmn_client.answers import ModelInfo
+from gmn_client.models import ModelInfo
 from service.http.forms import ModelQuery
 from service.http.guard import Call, guarded_router, needs
 from service.http.problems import error_responses

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from gmn_client.answers import QueryAnswer, SeparateAnswers
-from gmn_client.models import RefusedImage
+from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
 from model.crops.decode import CropProblem
 from service.errors import InvalidField
 from service.http.answers import JSON, answer_each

@@ -38,7 +38,6 @@ JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running", "pro
 JOB |= {"problems": 0, "detail": None, "created_at": NOW, "updated_at": NOW}
 LANDED = {"crop_id": "c", "identity": None, "camera": None, "duplicate": False, "warnings": []}
 ENROLLED = (201, {}, {"gallery_version": 1, "results": [LANDED]})
-EVENTS = {"Content-Type": "text/event-stream"}
 
 
 class ScriptedServer(ThreadingHTTPServer):
@@ -237,32 +236,32 @@ def test_a_request_that_cannot_be_repeated_is_not(server: ScriptedServer, client
     assert len(server.asked) == 1
 
 
-def test_a_job_is_asked_for_where_its_events_do_not_come_through(
+def test_a_job_is_asked_for_again_where_an_answer_is_lost_and_each_change_is_reported_once(
     server: ScriptedServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmn_client._sync.client.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("gmn_client.client.POLL_SECONDS", 0.01)
     running = JOB | {"progress": {"total": 9, "done": 3}}
     further = JOB | {"progress": {"total": 9, "done": 6}, "detail": "one line\u2028and another"}
     server.script = [
-        (200, EVENTS, f"event: progress\ndata: {json.dumps(running, ensure_ascii=False)}\n\n"),
         (200, {}, running),
-        (503, {}, {"detail": "stopping"}),
+        (200, {}, running),
+        *[(503, {}, {"detail": "stopping"})] * 3,
         LOST,
         (200, {}, further),
-        (200, EVENTS, f"event: progress\ndata: {json.dumps(further, ensure_ascii=False)}\n\n"),
         *[LOST] * 3,
         (404, {}, {"detail": "no such way"}),
     ]
-    told = []
+    changes = []
     with pytest.raises(RequestRefused, match="no such way"):
-        told.extend(one.progress.done for one in client.watch_job("j"))
+        changes.extend(one.progress.done for one in client.watch_job("j"))
+    assert changes == [3, 6]
     assert not server.script
-    server.script = [(200, {}, "<html>"), (200, {}, JOB | {"state": "failed", "detail": "why"})]
+    server.script = [(200, {}, JOB | {"state": "failed", "detail": "why"})]
     assert client.wait_for_job("j").detail == "why"
 
 
 def test_waiting_for_a_job_ends_when_it_was_said_to(server: ScriptedServer, client: Client) -> None:
-    server.script = [(200, EVENTS, ""), (200, {}, JOB)] * 20
+    server.script = [(200, {}, JOB)] * 20
     with pytest.raises(TimeoutError, match=r"job j is still running after 0\.2 s"):
         client.wait_for_job("j", timeout=0.2)
 

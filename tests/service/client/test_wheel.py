@@ -73,7 +73,7 @@ def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(
     assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.splitlines()
     assert first == "set() model service"
-    assert second == f"gmn_client._sync.client {installed}/gmn_client/__init__.py"
+    assert second == f"gmn_client.client {installed}/gmn_client/__init__.py"
 
 
 def test_the_client_has_the_version_of_the_project() -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gmn_client.answers import RankedCrop
-from gmn_client.models import CalibrationState
+from gmn_client.models import CalibrationState, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry

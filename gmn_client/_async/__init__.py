@@ -1,1 +1,0 @@
-"""The asynchronous client, from which the synchronous one is generated."""

@@ -1,0 +1,434 @@
+"""The calls of the service: each method builds one request, which both clients send."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import httpx
+from typing_extensions import Unpack
+
+from gmn_client import models
+from gmn_client.errors import RequestRefused, checked, parse, parse_report
+from gmn_client.uploads import (
+    CropFields,
+    GalleryOptions,
+    ImageSource,
+    ImportOptions,
+    PairOptions,
+    QueryOptions,
+    Upload,
+    enrollment_fields,
+    idempotency_header,
+    images_of,
+    path_to,
+)
+
+if TYPE_CHECKING:
+    from gmn_client.client import AsyncClient, Client
+
+Asked = ParamSpec("Asked")
+Item = TypeVar("Item")
+Model = TypeVar("Model", bound=models.WireModel)
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer_co]):
+    """One request, and how its answer is read.
+
+    Attributes:
+        read: makes the answer of a response, or raises the exception for its status.
+        method, path: of the request.
+        params, fields: of the query string and the form; those that are None are left out.
+        headers: of the request.
+        images: the form's files, read before the first attempt.
+        archive: the form's one file instead, read as it is sent.
+        repeatable: whether it may be sent again where it may have arrived; GET always may.
+        long: whether the service may take minutes to answer.
+    """
+
+    read: Callable[[httpx.Response], Answer_co]
+    method: str
+    path: str
+    params: Mapping[str, str | int | None] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
+    images: Sequence[ImageSource] | None = None
+    archive: Upload | None = None
+    repeatable: bool = False
+    long: bool = False
+
+    def at(self, cursor: str) -> Call[Answer_co]:
+        """The call for another page of a list."""
+        return replace(self, params={**self.params, "cursor": cursor})
+
+
+class _Method(Generic[Asked, Answer_co]):
+    """A method of both clients, from the function that builds its request."""
+
+    def __init__(self, build: Callable[Concatenate[Any, Asked], Call[Answer_co]]) -> None:
+        self._build = build
+
+    def _bound(self, client: Client | AsyncClient | None, send: str) -> Any:
+        if client is None:
+            return self._build
+        build = MethodType(self._build, client)
+
+        @functools.wraps(build)
+        def method(*args: Any, **options: Any) -> object:
+            return getattr(client, send)(build(*args, **options))
+
+        return method
+
+
+class Answered(_Method[Asked, Answer_co]):
+    """A method that returns the answer, of `AsyncClient` a coroutine of it."""
+
+    @overload
+    def __get__(self, client: Client, owner: Any) -> Callable[Asked, Answer_co]: ...
+
+    @overload
+    def __get__(
+        self, client: AsyncClient, owner: Any
+    ) -> Callable[Asked, Coroutine[Any, Any, Answer_co]]: ...
+
+    def __get__(self, client: Client | AsyncClient, owner: Any) -> Any:
+        return self._bound(client, "_answer")
+
+
+class Listed(_Method[Asked, models.Page[Item]]):
+    """A method that returns an iterator over a list, which is fetched page by page."""
+
+    @overload
+    def __get__(self, client: Client, owner: Any) -> Callable[Asked, Iterator[Item]]: ...
+
+    @overload
+    def __get__(self, client: AsyncClient, owner: Any) -> Callable[Asked, AsyncIterator[Item]]: ...
+
+    def __get__(self, client: Client | AsyncClient, owner: Any) -> Any:
+        return self._bound(client, "_items")
+
+
+def _nothing(response: httpx.Response) -> None:
+    checked(response)
+
+
+def _parsed(model: type[Model]) -> Callable[[httpx.Response], Model]:
+    return functools.partial(parse, model)
+
+
+def _enrollment(response: httpx.Response) -> models.Enrollment:
+    """The outcome of each image, also where none of them was usable."""
+    try:
+        enrolled = parse(models.Enrollment, response)
+    except RequestRefused as refusal:
+        if not refusal.problem.results:
+            raise
+        return models.Enrollment(results=refusal.problem.results)
+    replayed = response.headers.get("Idempotent-Replayed") == "true"
+    return enrolled.model_copy(update={"replayed": replayed})
+
+
+class Calls:
+    """One method for each call of the service."""
+
+    gallery_name: str
+
+    def _path(self, gallery: str | None, *segments: str) -> str:
+        return path_to("galleries", gallery or self.gallery_name, *segments)
+
+    @Answered
+    def enroll(
+        self,
+        images: Iterable[ImageSource],
+        gallery: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Call[models.Enrollment]:
+        """Enrolls images; a refused image is an entry with `problem`, never an exception.
+
+        It happens once, also where the client sends it again because the answer was lost. A
+        program that may be run again names the request itself: the same images under the same
+        `idempotency_key` are then answered as they were, for a day, with `replayed`.
+
+        Raises:
+            RequestRefused: status 422 where the key stood for other images.
+        """
+        given = images_of(images)
+        return Call(
+            _enrollment,
+            "POST",
+            self._path(gallery, "crops"),
+            fields=enrollment_fields(given),
+            headers=idempotency_header(idempotency_key),
+            images=given,
+            repeatable=True,
+        )
+
+    @Answered
+    def query(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Call[models.QueryAnswer]:
+        """Ranks the gallery by likeness to one person; several images are of the same person."""
+        path = self._path(gallery, "queries")
+        answer = _parsed(models.QueryAnswer)
+        return Call(answer, "POST", path, fields=options, images=images, repeatable=True)
+
+    @Answered
+    def query_like(
+        self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Call[models.QueryAnswer]:
+        """Ranks the gallery by likeness to one of its own crops."""
+        path, fields = self._path(gallery, "queries"), {**options, "crop_id": crop_id}
+        return Call(_parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
+
+    @Answered
+    def pairs(
+        self,
+        first: ImageSource,
+        second: ImageSource,
+        explain: bool = False,
+        **options: Unpack[PairOptions],
+    ) -> Call[models.PairScore]:
+        """Compares two images; with `explain` the answer has the contribution of each region."""
+        fields = {**options, "explain": explain or None}
+        path, images = path_to("pairs"), [first, second]
+        answer = _parsed(models.PairScore)
+        return Call(answer, "POST", path, fields=fields, images=images, repeatable=True)
+
+    @Answered
+    def embeddings(self, *images: ImageSource) -> Call[models.Embeddings]:
+        """The features of images; one that cannot be used is an entry with `problem`."""
+        path = path_to("embeddings")
+        return Call(_parsed(models.Embeddings), "POST", path, images=images, repeatable=True)
+
+    @Listed
+    def crops(
+        self,
+        identity: str | None = None,
+        camera: str | None = None,
+        gallery: str | None = None,
+        *,
+        external_id: str | None = None,
+    ) -> Call[models.Page[models.Crop]]:
+        """Every crop of a gallery, fetched page by page as the iterator moves on."""
+        wanted = {"identity": identity, "camera": camera, "external_id": external_id, "limit": PAGE}
+        return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), wanted)
+
+    @Answered
+    def crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Crop]:
+        """One crop's record."""
+        return Call(_parsed(models.Crop), "GET", self._path(gallery, "crops", crop_id))
+
+    @Answered
+    def change_crop(
+        self, crop_id: str, gallery: str | None = None, **fields: Unpack[CropFields]
+    ) -> Call[models.ChangedCrop]:
+        """Changes what is known of a crop: the given fields, None for unknown."""
+        path = self._path(gallery, "crops", crop_id)
+        sent = {name: "" if value is None else value for name, value in fields.items()}
+        return Call(_parsed(models.ChangedCrop), "PATCH", path, fields=sent)
+
+    @Answered
+    def delete_crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Removal]:
+        """Removes one crop; it is never returned again."""
+        return Call(_parsed(models.Removal), "DELETE", self._path(gallery, "crops", crop_id))
+
+    @Answered
+    def image(self, crop_id: str, gallery: str | None = None) -> Call[bytes]:
+        """One crop's picture, as the bytes of an image file."""
+        path = self._path(gallery, "crops", crop_id, "image")
+        return Call(lambda response: checked(response).content, "GET", path)
+
+    @Listed
+    def galleries(self) -> Call[models.Page[models.Gallery]]:
+        """Every gallery that the key is for."""
+        return Call(_parsed(models.Galleries), "GET", path_to("galleries"))
+
+    @Answered
+    def gallery(self, name: str | None = None) -> Call[models.Gallery]:
+        """One gallery's description."""
+        return Call(_parsed(models.Gallery), "GET", self._path(name))
+
+    @Answered
+    def create_gallery(self, name: str, **options: Unpack[GalleryOptions]) -> Call[models.Gallery]:
+        """Creates a gallery; one of that name is a `RequestRefused` with status 409.
+
+        The name has letters, digits, dot, dash and underscore, 64 at most.
+        """
+        fields = {"name": name, **options}
+        return Call(_parsed(models.Gallery), "POST", path_to("galleries"), fields=fields)
+
+    @Answered
+    def change_gallery(
+        self, name: str | None = None, **options: Unpack[GalleryOptions]
+    ) -> Call[models.Gallery]:
+        """Changes how a gallery is kept."""
+        return Call(_parsed(models.Gallery), "PATCH", self._path(name), fields=options)
+
+    @Answered
+    def delete_gallery(self, name: str) -> Call[models.GalleryRemoval]:
+        """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
+        return Call(_parsed(models.GalleryRemoval), "DELETE", path_to("galleries", name), long=True)
+
+    @Listed
+    def identities(
+        self, gallery: str | None = None, *, query: str = ""
+    ) -> Call[models.Page[models.Identity]]:
+        """Identities that contain `query`, in any case, by name, fetched page by page."""
+        path = self._path(gallery, "identities")
+        return Call(
+            _parsed(models.Identities), "GET", path, {"query": query or None, "limit": PAGE}
+        )
+
+    @Answered
+    def identity(self, identity: str, gallery: str | None = None) -> Call[models.IdentityDetail]:
+        """The number of crops of one identity, and its cameras."""
+        path = self._path(gallery, "identities", identity)
+        return Call(_parsed(models.IdentityDetail), "GET", path)
+
+    @Answered
+    def rename_identity(
+        self, identity: str, new_identity: str, gallery: str | None = None
+    ) -> Call[models.RenamedIdentity]:
+        """Renames an identity; where the new name is there already, merges the two.
+
+        A merge can be undone for 30 days: `undo_merge(answer.merge_id)`.
+        """
+        path = self._path(gallery, "identities", identity)
+        fields = {"new_identity": new_identity}
+        return Call(_parsed(models.RenamedIdentity), "PATCH", path, fields=fields)
+
+    @Answered
+    def merges(self, gallery: str | None = None) -> Call[list[models.Merge]]:
+        """The merges of the last 30 days that can be undone, newest first."""
+        path = self._path(gallery, "merges")
+        return Call(lambda response: parse(models.Merges, response).results, "GET", path)
+
+    @Answered
+    def undo_merge(self, merge_id: str, gallery: str | None = None) -> Call[models.RenamedIdentity]:
+        """Gives the crops of a merge their former identity again."""
+        path = self._path(gallery, "merges", merge_id, "undo")
+        return Call(_parsed(models.RenamedIdentity), "POST", path)
+
+    @Answered
+    def forget(self, identity: str, gallery: str | None = None) -> Call[models.ForgottenIdentity]:
+        """Removes a person: every crop, vector and image, from every snapshot too."""
+        path = self._path(gallery, "identities", identity)
+        return Call(_parsed(models.ForgottenIdentity), "DELETE", path, long=True)
+
+    @Answered
+    def take_snapshot(self, gallery: str | None = None) -> Call[models.Snapshot]:
+        """Copies a gallery as it is now, while it is served."""
+        return Call(_parsed(models.Snapshot), "POST", self._path(gallery, "snapshots"), long=True)
+
+    @Listed
+    def snapshots(self, gallery: str | None = None) -> Call[models.Page[models.Snapshot]]:
+        """Every snapshot of a gallery, oldest first."""
+        return Call(_parsed(models.Snapshots), "GET", self._path(gallery, "snapshots"))
+
+    @Answered
+    def snapshot(self, snapshot_id: str, gallery: str | None = None) -> Call[models.Snapshot]:
+        """One snapshot."""
+        return Call(_parsed(models.Snapshot), "GET", self._path(gallery, "snapshots", snapshot_id))
+
+    @Answered
+    def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> Call[None]:
+        """Removes a snapshot; the gallery stays as it is."""
+        return Call(_nothing, "DELETE", self._path(gallery, "snapshots", snapshot_id))
+
+    @Answered
+    def restore_snapshot(
+        self, snapshot_id: str, gallery: str | None = None
+    ) -> Call[models.RestoredSnapshot]:
+        """Makes a gallery what it was, but for what was deleted since.
+
+        Raises:
+            RequestRefused: status 409 for a damaged snapshot, which changes nothing.
+        """
+        path = self._path(gallery, "snapshots", snapshot_id, "restore")
+        return Call(_parsed(models.RestoredSnapshot), "POST", path, long=True)
+
+    @Answered
+    def import_archive(
+        self,
+        archive: str | PathLike[str] | Upload,
+        *,
+        gallery: str | None = None,
+        **options: Unpack[ImportOptions],
+    ) -> Call[models.Job]:
+        """Sends a zip or tar of images as it is read, and begins to enroll them.
+
+        The archive is a file, or an `Upload` that is written as it is sent.
+        """
+        upload = archive if isinstance(archive, Upload) else Upload.of_file(archive)
+        path = self._path(gallery, "imports")
+        return Call(_parsed(models.Job), "POST", path, fields=options, archive=upload, long=True)
+
+    @Answered
+    def import_folder(
+        self, folder: str, *, gallery: str | None = None, **options: Unpack[ImportOptions]
+    ) -> Call[models.Job]:
+        """Begins to enroll a folder that the service itself can read, below its GMN_IMPORT_DIR."""
+        fields = {**options, "folder": folder}
+        return Call(_parsed(models.Job), "POST", self._path(gallery, "imports"), fields=fields)
+
+    @Answered
+    def reindex(self, gallery: str | None = None) -> Call[models.Job]:
+        """Begins to embed a gallery anew with the model that is served.
+
+        Raises:
+            RequestRefused: status 409 where that model made the gallery's vectors already.
+        """
+        return Call(_parsed(models.Job), "POST", self._path(gallery, "reindex"), repeatable=True)
+
+    @Answered
+    def jobs(self, gallery: str | None = None, limit: int = 100) -> Call[list[models.Job]]:
+        """The newest jobs first, at most 1,000; of every gallery unless one is named."""
+        path, params = path_to("jobs"), {"gallery": gallery, "limit": limit}
+        return Call(lambda response: parse(models.Jobs, response).results, "GET", path, params)
+
+    @Answered
+    def job(self, job_id: str) -> Call[models.Job]:
+        """How far a job is."""
+        return Call(_parsed(models.Job), "GET", path_to("jobs", job_id))
+
+    @Answered
+    def cancel_job(self, job_id: str) -> Call[models.Job]:
+        """Asks a job to stop; what it has enrolled stays."""
+        return Call(_parsed(models.Job), "DELETE", path_to("jobs", job_id), repeatable=True)
+
+    @Answered
+    def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
+        """What is wrong with which item of a job."""
+        return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
+
+    @Answered
+    def save_job_report(self, job_id: str, file: str | PathLike[str]) -> Call[None]:
+        """Writes what is wrong with which item to a CSV file."""
+
+        def save(response: httpx.Response) -> None:
+            Path(file).write_bytes(checked(response).content)
+
+        return Call(save, "GET", path_to("jobs", job_id, "report"))
+
+    @Answered
+    def model(self) -> Call[models.ModelInfo]:
+        """The served artefact's own description."""
+        return Call(_parsed(models.ModelInfo), "GET", path_to("model"))

@@ -1,0 +1,334 @@
+"""Both clients: sending a request, sending it again after a failure, and waiting for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+)
+from typing_extensions import Self
+
+from gmn_client.calls import Call, Calls
+from gmn_client.errors import ServiceFailed, ServiceUnreachable, unreachable
+from gmn_client.models import Job, Page
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, form_fields, image_files, key_header
+
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+LONG_SECONDS = 600.0
+AWAY_SECONDS = 60.0
+POLL_SECONDS = 0.5
+RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+# The request may have arrived: its connection broke off before the answer.
+LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+NOT_READY = (httpx.TransportError, httpx.InvalidURL)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often and when a request is sent again.
+
+    Attributes:
+        attempts: how often a request is sent at most.
+        longest_wait: bound on one wait, seconds, also on what `Retry-After` asks for.
+    """
+
+    attempts: int = 6
+    longest_wait: float = 10.0
+
+    def seconds(self, state: RetryCallState) -> float:
+        """The wait after an attempt: what its answer asks for, or 0.25 s, doubled each time."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, ServiceFailed) else None
+        seconds = wait_exponential(0.25)(state) if asked is None else asked
+        return min(max(seconds, 0.0), self.longest_wait)
+
+
+class Connection(Calls):
+    """One service; several tasks or threads may share it.
+
+    Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
+    client's own. Images are paths, bytes of image files, files opened in binary mode, PIL images,
+    or `Image`, which has labels too.
+
+    Args:
+        url: where the service is.
+        api_key: sent as a bearer token.
+        gallery: the gallery of calls that name none.
+        timeout: seconds that an answer may take; a call that may take minutes, such as a restore,
+            has ten.
+        retries: how often a request is sent again after 429 and 503, and after an answer that was
+            lost where a second request changes nothing.
+        transport: how requests travel; httpx's own unless given.
+
+    Every call raises `RequestRefused` for a 4xx answer, `ServiceFailed` for a 5xx one or a 429 that
+    outlasted the retries, and `ServiceUnreachable` where no such service answers.
+    """
+
+    _http_client: type[Any]
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        gallery: str = DEFAULT_GALLERY,
+        timeout: float = 60.0,
+        retries: Retries | None = None,
+        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.gallery_name = gallery
+        self._timeout = timeout
+        self._retries = retries or Retries()
+        self._was_there = False
+        try:
+            self._http: Any = self._http_client(
+                base_url=self.url,
+                headers=key_header(api_key),
+                timeout=timeout,
+                transport=transport,
+            )
+        except httpx.InvalidURL as error:
+            raise unreachable(url, error) from error
+
+    def _request(self, call: Call[object]) -> dict[str, Any]:
+        """What httpx sends of a call, without an archive."""
+        read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
+        images = [] if call.images is None else image_files(call.images)
+        return {
+            "method": call.method,
+            "url": call.path,
+            "params": {name: one for name, one in call.params.items() if one is not None},
+            "headers": call.headers,
+            "data": form_fields(call.fields),
+            "files": [("images", one) for one in images] or None,
+            "timeout": httpx.Timeout(self._timeout, read=read),
+        }
+
+    def _retrying(self, call: Call[object]) -> dict[str, Any]:
+        """How tenacity sends a call again."""
+        repeatable = call.repeatable or call.method == "GET"
+        return {
+            "stop": stop_after_attempt(self._retries.attempts),
+            "wait": self._retries.seconds,
+            "retry": retry_if_exception(lambda error: self._may_repeat(error, repeatable)),
+            "reraise": True,
+        }
+
+    def _may_repeat(self, error: BaseException, repeatable: bool) -> bool:
+        if isinstance(error, ServiceFailed):
+            return error.problem.status in RETRIED
+        lost = isinstance(error.__cause__, LOST)
+        # A service that was there and takes no connection now may be starting again.
+        gone = self._was_there and isinstance(error.__cause__, httpx.ConnectError)
+        self._was_there = self._was_there or lost
+        return gone or (lost and repeatable)
+
+    @contextmanager
+    def _attempt(self, call: Call[object], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """One attempt's request, with its archive opened; a broken connection is named."""
+        archive = call.archive
+        try:
+            with archive.open() if archive else nullcontext() as file:
+                parts = {"files": [("archive", (archive.name, file))]} if archive else {}
+                yield request | parts
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise unreachable(self.url, error) from error
+
+    def _read(self, call: Call[Answer], response: httpx.Response) -> Answer:
+        self._was_there = True
+        return call.read(response)
+
+
+class _JobWatch:
+    """What is known of a job that is waited for, and how long the wait may take."""
+
+    def __init__(self, job_id: str, timeout: float | None) -> None:
+        self._job_id = job_id
+        self._timeout = timeout
+        self._began = self._answered = time.monotonic()
+        self._last: Job | None = None
+
+    def changed(self, job: Job) -> bool:
+        """Notes the job as it is now; whether that differs from what was known."""
+        self._answered = time.monotonic()
+        before, self._last = self._last, job
+        return job != before
+
+    def tolerate(self, error: ServiceUnreachable | ServiceFailed) -> None:
+        """Raises the error unless the service answered before, and within the last minute."""
+        if self._last is None or time.monotonic() - self._answered > AWAY_SECONDS:
+            raise error
+
+    def pause(self) -> float:
+        """Seconds until the job is asked for again; raises `TimeoutError` after `timeout`."""
+        if self._timeout is None:
+            return POLL_SECONDS
+        left = self._began + self._timeout - time.monotonic()
+        if left <= 0.0:
+            state = self._last.state if self._last else "unknown"
+            raise TimeoutError(
+                f"job {self._job_id} is still {state} after {self._timeout:g} s; it goes on, wait "
+                "for it longer or cancel it"
+            )
+        return min(POLL_SECONDS, left)
+
+
+class Client(Connection):
+    """Calls one service; `Connection` has the arguments, and what every call raises."""
+
+    _http: httpx.Client
+    _http_client = httpx.Client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _answer(self, call: Call[Answer]) -> Answer:
+        request = self._request(call)
+
+        def send() -> Answer:
+            with self._attempt(call, request) as sent:
+                return self._read(call, self._http.request(**sent))
+
+        return Retrying(**self._retrying(call))(send)
+
+    def _items(self, call: Call[Page[Item]]) -> Iterator[Item]:
+        page = self._answer(call)
+        yield from page.results
+        while page.next_cursor is not None:
+            page = self._answer(call.at(page.next_cursor))
+            yield from page.results
+
+    def ready(self) -> bool:
+        """Whether the service takes requests now; False also where nothing answers."""
+        try:
+            return self._http.get("/readyz").is_success
+        except NOT_READY:
+            return False
+
+    def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
+        """Waits until a job has ended, and returns it, in any `state`.
+
+        Raises:
+            TimeoutError: if it has not after `timeout` seconds; it goes on.
+        """
+        for job in self.watch_job(job_id, timeout):
+            last = job
+        return last
+
+    def watch_job(self, job_id: str, timeout: float | None = None) -> Iterator[Job]:
+        """The job now and at every change, until it has ended.
+
+        It is asked for twice a second. A service that was there may be away for a minute, such as
+        for a restart.
+
+        Raises:
+            TimeoutError: if it has not ended after `timeout` seconds; it goes on.
+        """
+        watch = _JobWatch(job_id, timeout)
+        while True:
+            try:
+                job = self.job(job_id)
+            except (ServiceUnreachable, ServiceFailed) as error:
+                watch.tolerate(error)
+            else:
+                if watch.changed(job):
+                    yield job
+                if job.finished:
+                    return
+            time.sleep(watch.pause())
+
+
+class AsyncClient(Connection):
+    """Calls one service; `Connection` has the arguments, and what every call raises."""
+
+    _http: httpx.AsyncClient
+    _http_client = httpx.AsyncClient
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _answer(self, call: Call[Answer]) -> Answer:
+        request = self._request(call)
+
+        async def send() -> Answer:
+            with self._attempt(call, request) as sent:
+                return self._read(call, await self._http.request(**sent))
+
+        return await AsyncRetrying(**self._retrying(call))(send)
+
+    async def _items(self, call: Call[Page[Item]]) -> AsyncIterator[Item]:
+        page = await self._answer(call)
+        for item in page.results:
+            yield item
+        while page.next_cursor is not None:
+            page = await self._answer(call.at(page.next_cursor))
+            for item in page.results:
+                yield item
+
+    async def ready(self) -> bool:
+        """Whether the service takes requests now; False also where nothing answers."""
+        try:
+            return (await self._http.get("/readyz")).is_success
+        except NOT_READY:
+            return False
+
+    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
+        """Waits until a job has ended, and returns it, in any `state`.
+
+        Raises:
+            TimeoutError: if it has not after `timeout` seconds; it goes on.
+        """
+        async for job in self.watch_job(job_id, timeout):
+            last = job
+        return last
+
+    async def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
+        """The job now and at every change, until it has ended.
+
+        It is asked for twice a second. A service that was there may be away for a minute, such as
+        for a restart.
+
+        Raises:
+            TimeoutError: if it has not ended after `timeout` seconds; it goes on.
+        """
+        watch = _JobWatch(job_id, timeout)
+        while True:
+            try:
+                job = await self.job(job_id)
+            except (ServiceUnreachable, ServiceFailed) as error:
+                watch.tolerate(error)
+            else:
+                if watch.changed(job):
+                    yield job
+                if job.finished:
+                    return
+            await asyncio.sleep(watch.pause())
