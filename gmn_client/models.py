@@ -368,8 +368,7 @@ class RankedCrop(WireModel):
     `probability` is that of the same person at even odds: it rises with the score alone, and
     `verdict` is an interval of it, the same for all results of a search. Both are null where the
     asked scoring did not reach the crop, which is beyond `rerank_depth`; `pair_logit` is null there
-    and with `scoring=cosine`. `external_id` and `metadata` are those of the enrollment, and null in
-    an answer that is `stale`.
+    and with `scoring=cosine`.
     """
 
     rank: int
