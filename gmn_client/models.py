@@ -76,6 +76,11 @@ class Problem(WireModel):
     # One entry per image where none could be used.
     results: list[dict[str, Any]] | None = Field(default=None, exclude_if=_absent)
 
+    @property
+    def code(self) -> str:
+        """The last part of `type`, such as `unknown_gallery`."""
+        return self.type.rpartition(":")[2]
+
 
 class RefusedImage(WireModel):
     """An image that could not be used; the attributes of a usable one are empty."""

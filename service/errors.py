@@ -1,11 +1,11 @@
-"""The errors of the service; service/http/problems.py maps each `code` to an HTTP status."""
+"""The errors of the service: of each its code, HTTP status, and sentence with the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 
@@ -14,28 +14,40 @@ class ServiceError(InputProblem):
     """A request that cannot be answered.
 
     Attributes:
-        detail: which input, why, and what to do.
+        code: the problem document's stable name.
+        status: of the HTTP answer.
         retry_after_s: seconds after which the same request may succeed; None where it will not.
+        sentence: which input, why, and what to do; `str.format` fills in what the error is about.
+        detail: the whole sentence.
+        why: the last part that was filled in.
     """
 
     code: ClassVar[str] = "invalid_request"
+    status: ClassVar[int] = 422
+    retry_after_s: ClassVar[int | None] = None
+    sentence: ClassVar[str] = "{}"
 
-    def __init__(self, detail: str, retry_after_s: int | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.retry_after_s = retry_after_s
+    def __init__(self, *about: object) -> None:
+        self.why = str(about[-1])
+        self.detail = self.sentence.format(*about, seconds=self.retry_after_s)
+        super().__init__(self.detail)
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """Further fields of the problem document."""
+        return {}
 
 
 class Unauthorised(ServiceError):
     """A request without a key, or with an unknown one, where one is asked for."""
 
-    code = "unauthorised"
+    code, status = "unauthorised", 401
 
 
 class Forbidden(ServiceError):
     """A key that may not do this."""
 
-    code = "forbidden"
+    code, status = "forbidden", 403
 
 
 class InvalidField(ServiceError):
@@ -53,264 +65,241 @@ class InvalidField(ServiceError):
         field, _, message = detail.partition(": ")
         self.errors = [{"field": one, "message": message} for one in (field, *also)]
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """The fields, each with its message."""
+        return {"errors": self.errors}
+
 
 class UnusableImages(ServiceError):
     """Images without which the question cannot be answered; `outcomes` has one entry per image."""
 
     code = "unusable_images"
+    sentence = "{0} of {1} images cannot be used; image {2}: {3}"
 
     def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
         refused = [(number, one) for number, one in enumerate(outcomes, 1) if one]
         number, first = refused[0]
-        super().__init__(
-            f"{len(refused)} of {len(outcomes)} images cannot be used; image {number}: "
-            f"{first.detail}"
-        )
+        super().__init__(len(refused), len(outcomes), number, first.detail)
         self.outcomes = tuple(outcomes)
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """One entry per image, empty for a usable one."""
+        return {
+            "results": [
+                refused_image(one).model_dump(mode="json") if one else {} for one in self.outcomes
+            ]
+        }
 
 
 class UnknownGallery(ServiceError):
     """No gallery of that name."""
 
-    code = "unknown_gallery"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"there is no gallery {name!r}; create it with POST /v1/galleries or list those there "
-            "are with GET /v1/galleries"
-        )
+    code, status = "unknown_gallery", 404
+    sentence = (
+        "there is no gallery {0!r}; create it with POST /v1/galleries or list those there are "
+        "with GET /v1/galleries"
+    )
 
 
 class UnknownCrop(ServiceError):
     """No crop of that id in the gallery; deleted ones are unknown too."""
 
-    code = "unknown_crop"
-
-    def __init__(self, gallery: str, crop_id: str) -> None:
-        super().__init__(
-            f"gallery {gallery!r} holds no crop {crop_id!r}; it was never enrolled there or has "
-            "been deleted"
-        )
+    code, status = "unknown_crop", 404
+    sentence = "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted"
 
 
 class UnknownPicture(ServiceError):
     """A crop whose picture was not kept."""
 
-    code = "unknown_picture"
-
-    def __init__(self, gallery: str, crop_id: str) -> None:
-        super().__init__(
-            f"the picture of crop {crop_id!r} in gallery {gallery!r} was not kept; set "
-            "GMN_KEEP_IMAGES to keep those that are enrolled from now on"
-        )
+    code, status = "unknown_picture", 404
+    sentence = (
+        "the picture of crop {1!r} in gallery {0!r} was not kept; set GMN_KEEP_IMAGES to keep "
+        "those that are enrolled from now on"
+    )
 
 
 class UnknownIdentity(ServiceError):
     """No crop under that identity."""
 
-    code = "unknown_identity"
-
-    def __init__(self, gallery: str, identity: str) -> None:
-        super().__init__(
-            f"gallery {gallery!r} holds no crop of identity {identity!r}; list those there are "
-            f"with GET /v1/galleries/{gallery}/identities"
-        )
+    code, status = "unknown_identity", 404
+    sentence = (
+        "gallery {0!r} holds no crop of identity {1!r}; list those there are with "
+        "GET /v1/galleries/{0}/identities"
+    )
 
 
 class UnknownJob(ServiceError):
     """No job of that id."""
 
-    code = "unknown_job"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"there is no job {job_id!r}; it belonged to a gallery that was deleted, or never was"
-        )
+    code, status = "unknown_job", 404
+    sentence = "there is no job {0!r}; it belonged to a gallery that was deleted, or never was"
 
 
 class UnknownSnapshot(ServiceError):
     """No snapshot of that id."""
 
-    code = "unknown_snapshot"
+    code, status = "unknown_snapshot", 404
+    sentence = (
+        "gallery {0!r} has no snapshot {1!r}; list those there are with "
+        "GET /v1/galleries/{0}/snapshots"
+    )
 
-    def __init__(self, gallery: str, snapshot_id: str) -> None:
-        super().__init__(
-            f"gallery {gallery!r} has no snapshot {snapshot_id!r}; list those there are with "
-            f"GET /v1/galleries/{gallery}/snapshots"
-        )
+
+class UnknownMerge(ServiceError):
+    """No merge of that id, or not any more."""
+
+    code, status = "unknown_merge", 404
+    sentence = (
+        "gallery {0!r} has no merge {1!r} that can be undone: it is undone already, older than 30 "
+        "days, or one of its identities was forgotten; list those there are with "
+        "GET /v1/galleries/{0}/merges"
+    )
 
 
 class RequestConflict(ServiceError):
     """An idempotency key that stood for another request."""
 
     code = "request_conflict"
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"Idempotency-Key {key!r} came with another request within the last day; send a new "
-            "key with a new request"
-        )
+    sentence = (
+        "Idempotency-Key {0!r} came with another request within the last day; send a new key with "
+        "a new request"
+    )
 
 
 class CropConflict(ServiceError):
     """A change that would make two crops of one image alike."""
 
-    code = "crop_conflict"
-
-    def __init__(self, crop_id: str, other: str) -> None:
-        super().__init__(
-            f"crop {crop_id} has the same image as crop {other}, which bears this identity and "
-            "camera already; delete one of the two"
-        )
-
-
-class UnknownMerge(ServiceError):
-    """No merge of that id, or not any more."""
-
-    code = "unknown_merge"
-
-    def __init__(self, gallery: str, merge_id: str) -> None:
-        super().__init__(
-            f"gallery {gallery!r} has no merge {merge_id!r} that can be undone: it is undone "
-            "already, older than 30 days, or one of its identities was forgotten; list those "
-            f"there are with GET /v1/galleries/{gallery}/merges"
-        )
+    code, status = "crop_conflict", 409
+    sentence = (
+        "crop {0} has the same image as crop {1}, which bears this identity and camera already; "
+        "delete one of the two"
+    )
 
 
 class GalleryConflict(ServiceError):
     """A gallery that is there already, or that cannot be deleted."""
 
-    code = "gallery_conflict"
+    code, status = "gallery_conflict", 409
 
 
 class NeedsReindex(ServiceError):
     """A gallery whose vectors another embedder made."""
 
-    code = "needs_reindex"
-
-    def __init__(self, gallery: str, filled_by: str, loaded: str) -> None:
-        super().__init__(
-            f"gallery {gallery!r} was filled by the embedder {filled_by[:12]}, but {loaded[:12]} "
-            f"is loaded and their vectors cannot be compared; POST /v1/galleries/{gallery}/reindex "
-            "embeds its kept images anew, or serve with the artefact that filled it; its crops can "
-            "still be read and deleted"
-        )
+    code, status = "needs_reindex", 409
+    sentence = (
+        "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
+        "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve "
+        "with the artefact that filled it; its crops can still be read and deleted"
+    )
 
 
 class QueueFull(ServiceError):
     """More images are waiting than the service accepts."""
 
-    code = "queue_full"
-
-    def __init__(self, waiting: int, asked: int, limit: int, retry_after_s: int) -> None:
-        super().__init__(
-            f"{waiting} images are waiting and {asked} more would exceed the limit of {limit}; "
-            f"send the request again in {retry_after_s} s, or raise GMN_MAX_QUEUED_IMAGES",
-            retry_after_s,
-        )
+    code, status, retry_after_s = "queue_full", 429, 1
+    sentence = (
+        "{0} images are waiting and {1} more would exceed the limit of {2}; send the request again "
+        "in {seconds} s, or raise GMN_MAX_QUEUED_IMAGES"
+    )
 
 
 class VersionNotReached(ServiceError):
     """A gallery that does not show the version that was asked for, yet."""
 
-    code = "version_not_reached"
-
-    def __init__(self, gallery: str, shown: int, asked: int, retry_after_s: int) -> None:
-        super().__init__(
-            f"gallery {gallery!r} shows version {shown} and not {asked} yet; ask again in "
-            f"{retry_after_s} s, or send a min_version that a write has answered",
-            retry_after_s,
-        )
+    code, status, retry_after_s = "version_not_reached", 503, 1
+    sentence = (
+        "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
+        "min_version that a write has answered"
+    )
 
 
 class StorageFailed(ServiceError):
     """The record store could not write: a full disk, mostly. Nothing was stored."""
 
-    code = "storage_failed"
+    code, status = "storage_failed", 507
 
 
 class RecordUnavailable(ServiceError):
     """The record store does not answer, or is not ready to; a write may have happened or not."""
 
-    code = "record_unavailable"
-
-    def __init__(self, why: str, retry_after_s: int) -> None:
-        super().__init__(
-            f"the record store cannot be used at the moment: {why}; ask again in {retry_after_s} s,"
-            " a write best under an Idempotency-Key, as it may have happened",
-            retry_after_s,
-        )
-        self.why = why
+    code, status, retry_after_s = "record_unavailable", 503, 2
+    sentence = (
+        "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write "
+        "best under an Idempotency-Key, as it may have happened"
+    )
 
 
 class DamagedSnapshot(ServiceError):
     """A snapshot that is not what was written; nothing was restored of it."""
 
-    code = "damaged_snapshot"
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"snapshot {path.stem} is damaged or gone: {reason}; nothing was changed, restore "
-            f"another snapshot, or put a copy of {path.name} back in its place"
-        )
-        self.reason = reason
-
-
-class DeviceFull(ServiceError):
-    """The device has no memory left for this, however little is asked of it at once."""
-
-    code = "device_full"
-
-    def __init__(self, what: str, retry_after_s: int = 5) -> None:
-        super().__init__(
-            f"the device has too little memory left for {what}; send the request again in "
-            f"{retry_after_s} s, lower GMN_MAX_BATCH, or see what else runs on the device",
-            retry_after_s,
-        )
-
-
-class DeviceLost(ServiceError):
-    """The device answers nothing any more in this process, which is about to end."""
-
-    code = "device_lost"
-
-    def __init__(self, why: str, retry_after_s: int = 10) -> None:
-        super().__init__(
-            f"the device failed and the service restarts; send the request again in "
-            f"{retry_after_s} s, a write best under an Idempotency-Key",
-            retry_after_s,
-        )
-        self.why = why
+    code, status = "damaged_snapshot", 409
+    sentence = (
+        "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, "
+        "or put a copy of {0.name} back in its place"
+    )
 
 
 class DamagedRecord(ServiceError):
     """A record store of which something is not what was written."""
 
-    code = "damaged_record"
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(
-            f"{path} is damaged: {what}; stop the service, see what is whole with gmn store verify "
-            f"--data-dir {path.parent}, and get it back with gmn store recover --data-dir "
-            f"{path.parent} --into NEW"
-        )
-        self.what = what
+    code, status = "damaged_record", 500
+    sentence = (
+        "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify "
+        "--data-dir {0.parent}, and get it back with gmn store recover --data-dir {0.parent} "
+        "--into NEW"
+    )
 
 
 class DamagedRedisRecord(ServiceError):
     """A record in Redis of which something is not what was written."""
 
-    code = "damaged_record"
+    code, status = "damaged_record", 500
+    sentence = (
+        "the record in Redis is damaged: {0}; stop the service, see what is whole with gmn store "
+        "verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL"
+    )
 
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"the record in Redis is damaged: {what}; stop the service, see what is whole with gmn "
-            "store verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL"
-        )
-        self.what = what
+
+class DeviceFull(ServiceError):
+    """The device has no memory left for this, however little is asked of it at once."""
+
+    code, status, retry_after_s = "device_full", 503, 5
+    sentence = (
+        "the device has too little memory left for {0}; send the request again in {seconds} s, "
+        "lower GMN_MAX_BATCH, or see what else runs on the device"
+    )
+
+
+class DeviceLost(ServiceError):
+    """The device answers nothing any more in this process, which is about to end."""
+
+    code, status, retry_after_s = "device_lost", 503, 10
+    sentence = (
+        "the device failed and the service restarts; send the request again in {seconds} s, a "
+        "write best under an Idempotency-Key"
+    )
 
 
 class ServiceStopping(ServiceError):
     """The service is shutting down, or its device thread has stopped."""
 
-    code = "service_stopping"
+    code, status = "service_stopping", 503
+
+
+def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:
+    """A problem document; the code is its stable name."""
+    return Problem(
+        type=f"urn:gmn:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        **more,
+    )
+
+
+def refused_image(refused: CropProblem) -> RefusedImage:
+    """The entry of one image among several."""
+    status = 500 if refused.code == "not_embedded" else 422
+    return RefusedImage(problem=problem(refused.code, refused.detail, status))

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from service.errors import QueueFull
 from service.ops.metrics import Metrics
 
-RETRY_AFTER_SECONDS = 1
-
 
 class Admission:
     """Counts images from their acceptance to their answer; lives on the event loop."""
@@ -29,7 +27,7 @@ class Admission:
         """
         taken = max(self._images, self._receiving)
         if taken >= self._limit:
-            raise QueueFull(taken, 1, self._limit, RETRY_AFTER_SECONDS)
+            raise QueueFull(taken, 1, self._limit)
         self._receiving += 1
         try:
             yield
@@ -44,7 +42,7 @@ class Admission:
             QueueFull: there are not enough slots left.
         """
         if self._images + images > self._limit:
-            raise QueueFull(self._images, images, self._limit, RETRY_AFTER_SECONDS)
+            raise QueueFull(self._images, images, self._limit)
         self._images += images
         self._gauge.set(self._images)
         try:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline, QualityGate
-from service.errors import NeedsReindex
+from service.errors import NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.failpoints import failpoint
@@ -23,7 +24,6 @@ from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCr
 from service.runtime import Runtime
 from service.settings import KeepImages, Settings
 
-Outcome = LandedCrop | CropProblem
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 
 
@@ -39,25 +39,12 @@ class ImageToEnroll:
     metadata: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class EnrolmentAnswer:
-    """The outcome of each image, in order.
-
-    Attributes:
-        replayed: this request happened before, and the answer is what it did then.
-    """
-
-    gallery_version: int
-    results: tuple[Outcome, ...]
-    replayed: bool = False
-
-
 async def enroll(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[ImageToEnroll],
     request_name: str | None = None,
-) -> EnrolmentAnswer:
+) -> Enrollment:
     """Enrolls images; what the answer calls landed survives a power cut and is found at once.
 
     Args:
@@ -81,9 +68,8 @@ async def enroll(
                 one if isinstance(one, CropProblem) else _warnings(gallery.settings, image, one)
                 for image, one in zip(images, embedded, strict=True)
             ]
-            problems = tuple(one for one in outcomes if isinstance(one, CropProblem))
-            if len(problems) == len(images):
-                return EnrolmentAnswer(gallery.version, problems)
+            if all(isinstance(one, CropProblem) for one in outcomes):
+                return _answer(gallery.version, (), outcomes)
             keep = runtime.settings.keep_images
             # Hashes and thumbnails of large images take long.
             new, digest = await asyncio.to_thread(_new_crops, keep, images, embedded)
@@ -101,7 +87,7 @@ async def enroll(
                 # The gallery went over to another embedder while these images were embedded.
     if enrolment.replayed:
         return _replay(images, enrolment)
-    return EnrolmentAnswer(enrolment.version, _results(enrolment.landed, outcomes))
+    return _answer(enrolment.version, enrolment.landed, outcomes)
 
 
 def quality_gate(settings: Settings) -> QualityGate | None:
@@ -202,22 +188,25 @@ async def _store(
     return enrolment
 
 
-def _results(
-    landed: Sequence[LandedCrop], outcomes: Sequence[CropProblem | Sequence[str]]
-) -> tuple[Outcome, ...]:
+def _answer(
+    version: int,
+    landed: Iterable[LandedCrop],
+    outcomes: Iterable[CropProblem | Sequence[str]],
+    replayed: bool = False,
+) -> Enrollment:
     """One result per image, in order: its problem, or the next landed crop with its warnings."""
     crops = iter(landed)
-    return tuple(
-        one if isinstance(one, CropProblem) else _with_warnings(next(crops), one)
-        for one in outcomes
-    )
+    results: list[EnrolledImage | RefusedImage] = []
+    for one in outcomes:
+        if isinstance(one, CropProblem):
+            results.append(refused_image(one))
+        else:
+            crop = vars(next(crops))
+            results.append(EnrolledImage(**crop | {"warnings": [*crop["warnings"], *one]}))
+    return Enrollment(gallery_version=version, results=results, replayed=replayed)
 
 
-def _with_warnings(landed: LandedCrop, warnings: Sequence[str]) -> LandedCrop:
-    return replace(landed, warnings=(*landed.warnings, *warnings))
-
-
-def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer:
+def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> Enrollment:
     """The answer of a request that happened; identities and cameras are those it names again."""
     outcomes = [
         # A program before this one kept null for an image without a problem.
@@ -233,7 +222,7 @@ def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> EnrolmentAnswer
         replace(one, identity=image.identity, camera=image.camera)
         for one, image in zip(past.landed, usable, strict=True)
     ]
-    return EnrolmentAnswer(past.version, _results(landed, outcomes), replayed=True)
+    return _answer(past.version, landed, outcomes, replayed=True)
 
 
 def _outcomes_as_text(outcomes: Sequence[CropProblem | tuple[str, ...]]) -> str:

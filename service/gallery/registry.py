@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 READ_THREADS = 2
 CAUGHT_UP_WITHIN_SECONDS = 2.0
-VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS, VERSION_RETRY_SECONDS = 2.0, 0.01, 1
+VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
 ENROLL = "enroll"
@@ -184,7 +184,7 @@ class GalleryRegistry:
         while (shown := gallery.version) < version:
             self.get(gallery.name)
             if time.monotonic() >= until:
-                raise VersionNotReached(gallery.name, shown, version, VERSION_RETRY_SECONDS)
+                raise VersionNotReached(gallery.name, shown, version)
             await asyncio.sleep(VERSION_POLL_SECONDS)
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:

@@ -58,7 +58,6 @@ CALL_PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.5
 CLOSING_SECONDS = 5.0
 # After less its client gives Redis up: three tries of five seconds each, and pauses.
 REDIS_SECONDS = 45.0
-RETRY_AFTER_SECONDS = 2
 # Searches ask beside all other reads, and go on without the record where that takes long.
 CONFIRM_THREADS, CONFIRMED_WITHIN_SECONDS = 4, 1.0
 Result = TypeVar("Result")
@@ -200,11 +199,9 @@ class Replication:
         """Raises `RecordUnavailable` where the record has not answered for longer than that."""
         since = self._silent_since
         if since is not None and time.monotonic() - since >= patience_seconds:
-            raise RecordUnavailable(self._why_down, RETRY_AFTER_SECONDS)
+            raise RecordUnavailable(self._why_down)
         if self._another_record:
-            raise RecordUnavailable(
-                "it was replaced by another one, which is being read", RETRY_AFTER_SECONDS
-            )
+            raise RecordUnavailable("it was replaced by another one, which is being read")
 
     async def wait(self, asked: asyncio.Future[Result]) -> Result:
         """Waits for a call, but not for a record that has stopped answering.
@@ -409,7 +406,6 @@ class Replication:
         if self._epoch is not None and self._stream.last() == 0:
             raise RecordUnavailable(
                 "it is empty; put its data back, or restart the service to begin with nothing",
-                RETRY_AFTER_SECONDS,
             )
         # Until it is read, nothing is written to what may be another record with the same numbers.
         self._another_record = self._epoch is not None
@@ -428,9 +424,7 @@ class Replication:
             raise ChangesLost("the record's server was restarted while everything was read")
         if self._another_record or noted < known:
             # What was waited for may never come.
-            self._barrier.abort(
-                RecordUnavailable("it was replaced by another one", RETRY_AFTER_SECONDS)
-            )
+            self._barrier.abort(RecordUnavailable("it was replaced by another one"))
         self._epoch, self._server, self._newest = epoch, server, noted
         self._barrier.advance(noted)
         self._lost = self._another_record = False

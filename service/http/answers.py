@@ -11,7 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from gmn_client.models import Enrollment, RefusedImage, SeparateAnswers
-from service.http.problems import answer_problem, count, problem
+from service.errors import problem
+from service.http.problems import answer_problem, count
 
 JSON = "application/json"
 

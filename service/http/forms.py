@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -12,7 +12,6 @@ import fastapi
 from fastapi import UploadFile
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,49 +19,14 @@ from pydantic import (
 )
 
 from gmn_client.models import RetentionFrom
-from model.calibration import Scoring
 from service.errors import InvalidField
 from service.gallery.enroll import ImageToEnroll
 from service.gallery.naming import checked_camera, checked_metadata, checked_text
-from service.jobs.imports import ImportOptions
 from service.record.records import CalibrationMode, CropFields, SettingsChanges
-from service.search.pairs import ComparisonOptions, PairOperatingPoint
-from service.search.ranking import GroupBy, OperatingPoint, RankingOptions
-from service.search.table import Filter
+from service.search.options import PairOptions, QueryOptions, read_moment
 
 GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-FILTERS = {
-    "cameras",
-    "exclude_cameras",
-    "captured_after",
-    "captured_before",
-    "camera",
-    "camera_disjoint",
-}
-SCORING = "The artefact's default unless given; /v1/model lists those it offers."
 Value = TypeVar("Value")
-
-
-def _split(value: Any) -> Any:
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list):
-        return value
-    names = (name.strip() for part in parts for name in str(part).split(","))
-    return [name for name in names if name]
-
-
-def _moment(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(
-        f"{value[:40]!r} is no RFC 3339 time with a time zone; write it like 2026-03-01T09:30:00Z"
-    )
 
 
 def _without_empty(value: Any) -> Any:
@@ -70,9 +34,6 @@ def _without_empty(value: Any) -> Any:
     return [item for item in value if item != ""] if isinstance(value, list) else value
 
 
-# Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Images = Annotated[
     list[UploadFile],
     BeforeValidator(_without_empty),
@@ -154,83 +115,12 @@ class EnrollForm(EnrollFields, ImagesForm):
     """One or many images to enroll."""
 
 
-class QueryForm(ImagesForm):
+class QueryForm(QueryOptions, ImagesForm):
     """One or several images, or `crop_id`."""
 
-    crop_id: str | None = Field(None, description="Query by this crop in place of images.")
-    mode: Literal["multi_shot", "separate"] = Field(
-        "multi_shot", description="Several images: one person (mean score), or one answer each."
-    )
-    top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
-    rerank_depth: int = Field(100, ge=1, le=10_000, description="Candidates that M-Net scores.")
-    scoring: Scoring | None = Field(None, description=SCORING)
-    group_by: GroupBy = Field("crop", description="`identity`: the best crop of each identity.")
-    operating_point: OperatingPoint = Field(
-        "far_1e-2", description="The false-alarm rate of the verdict `match`."
-    )
-    cameras: Names = Field((), description="Only these cameras; repeated or comma-separated.")
-    exclude_cameras: Names = Field((), description="None of these cameras.")
-    captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
-    captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
-    camera: str | None = Field(None, description="The camera that took the query images.")
-    camera_disjoint: bool = Field(
-        False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
-    )
-    min_version: int = Field(
-        0, ge=0, description="Wait until the gallery has reached at least this version."
-    )
-    purpose: str | None = Field(
-        None,
-        max_length=256,
-        description="Why it is asked, such as a case number; the audit log stores it as sent.",
-    )
 
-    def filters(self) -> dict[str, Any]:
-        """The fields that leave crops out, for the audit log."""
-        return self.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-
-    def options(self) -> RankingOptions:
-        """The options of the ranking; raises `InvalidField` for fields that contradict."""
-        after, before = self.captured_after, self.captured_before
-        if after is not None and before is not None and after > before:
-            raise InvalidField(
-                "captured_after: is later than captured_before, so that no crop could pass; "
-                "exchange the two",
-                "captured_before",
-            )
-        excluded = self.exclude_cameras
-        if self.camera_disjoint and self.crop_id is None:
-            if self.camera is None:
-                raise InvalidField(
-                    "camera_disjoint: of which camera are the images? Send it as camera"
-                )
-            excluded = (*excluded, self.camera)
-        return RankingOptions(
-            camera_disjoint=self.camera_disjoint,
-            top_k=self.top_k,
-            rerank_depth=self.rerank_depth,
-            scoring=self.scoring,
-            group_by=self.group_by,
-            operating_point=self.operating_point,
-            wanted=Filter(self.cameras, excluded, after, before),
-        )
-
-
-class PairForm(ImagesForm):
+class PairForm(PairOptions, ImagesForm):
     """Exactly two images."""
-
-    scoring: Scoring | None = Field(None, description=SCORING)
-    operating_point: PairOperatingPoint | OperatingPoint | None = Field(
-        None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
-    )
-    gallery: str | None = Field(
-        None, description="Judge as a result of a search of this gallery, by its calibration."
-    )
-    explain: bool = Field(False, description="Also answer the contribution of each region.")
-
-    def options(self) -> ComparisonOptions:
-        """As the operation takes it."""
-        return ComparisonOptions(self.scoring, self.operating_point, self.gallery, self.explain)
 
 
 class GallerySettingsFields(Form):
@@ -306,10 +196,6 @@ class ImportForm(Form):
         None, description="Applies to every image if there is no manifest."
     )
 
-    def options(self) -> ImportOptions:
-        """As the operation takes it."""
-        return ImportOptions(self.identity, self.camera, self.manifest)
-
 
 class JobsQuery(Form):
     """Which jobs are listed."""
@@ -370,7 +256,7 @@ def _per_image(
 
 def _captured(name: str, value: str) -> datetime:
     try:
-        moment: datetime = _moment(value)
+        moment: datetime = read_moment(value)
     except ValueError as error:
         raise InvalidField(f"{name}: {error}") from error
     return moment

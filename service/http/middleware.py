@@ -17,7 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.problems import answer_problem, problem
+from service.errors import problem
+from service.http.problems import answer_problem
 from service.settings import Settings, is_loopback
 
 log = logging.getLogger("service.requests")

@@ -1,4 +1,4 @@
-"""Errors and refused images as RFC 9457 problem documents: the one table from error to answer."""
+"""Errors as answers: RFC 9457 problem documents."""
 
 from __future__ import annotations
 
@@ -12,40 +12,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Problem, RefusedImage
-from model.crops.decode import CropProblem
-from service.errors import InvalidField, ServiceError, Unauthorised, UnusableImages
+from gmn_client.models import Problem
+from service.errors import InvalidField, ServiceError, Unauthorised, problem
 from service.http.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
-STATUS_OF_CODE = {
-    "unauthorised": 401,
-    "forbidden": 403,
-    "invalid_request": 422,
-    "invalid_field": 422,
-    "unusable_images": 422,
-    "unknown_gallery": 404,
-    "unknown_crop": 404,
-    "unknown_picture": 404,
-    "unknown_identity": 404,
-    "unknown_job": 404,
-    "unknown_snapshot": 404,
-    "unknown_merge": 404,
-    "crop_conflict": 409,
-    "request_conflict": 422,
-    "damaged_snapshot": 409,
-    "damaged_record": 500,
-    "gallery_conflict": 409,
-    "needs_reindex": 409,
-    "version_not_reached": 503,
-    "queue_full": 429,
-    "record_unavailable": 503,
-    "storage_failed": 507,
-    "service_stopping": 503,
-    "device_full": 503,
-    "device_lost": 503,
-    "not_embedded": 500,
-}
 CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -67,22 +38,6 @@ class ProblemResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         return redacted(super().render(content).decode()).encode()
-
-
-def problem(code: str, detail: str, status: int | None = None, **more: Any) -> Problem:
-    """A problem document; the code is its stable name, an image's problem is 422 by default."""
-    return Problem(
-        type=f"urn:gmn:problem:{code}",
-        title=code.replace("_", " ").capitalize(),
-        status=status or STATUS_OF_CODE.get(code, 422),
-        detail=detail,
-        **more,
-    )
-
-
-def refused_image(refused: CropProblem) -> RefusedImage:
-    """The entry of one image among several."""
-    return RefusedImage(problem=problem(refused.code, refused.detail))
 
 
 def error_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
@@ -136,7 +91,7 @@ def count(request: Request, document: Problem) -> None:
     """Counts a problem in the metrics."""
     metrics = getattr(request.app.state, "metrics", None)
     if metrics is not None:
-        metrics.problems.labels(document.type.rpartition(":")[2]).inc()
+        metrics.problems.labels(document.code).inc()
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -152,20 +107,13 @@ async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
         headers = {"Retry-After": str(error.retry_after_s)}
     elif isinstance(error, Unauthorised):
         headers = {"WWW-Authenticate": "Bearer"}
-    more: dict[str, Any] = {}
-    if isinstance(error, InvalidField):
-        more["errors"] = error.errors
-    elif isinstance(error, UnusableImages):
-        more["results"] = [
-            refused_image(one).model_dump(mode="json") if one else {} for one in error.outcomes
-        ]
-    return answer_problem(request, problem(error.code, error.detail, **more), headers)
+    return answer_problem(
+        request, problem(error.code, error.detail, error.status, **error.more), headers
+    )
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-    fields = [
-        {"field": _field(one["loc"]), "message": _message(request, one)} for one in error.errors()
-    ]
+    fields = [field for one in error.errors() for field in _fields(request, one)]
     detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
 
@@ -196,14 +144,21 @@ def _methods_of(request: Request) -> list[str]:
     )
 
 
+def _fields(request: Request, error: dict[str, Any]) -> list[dict[str, str]]:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidField):
+        return cause.errors
+    field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    return [{"field": field, "message": _message(request, error)}]
+
+
 def _message(request: Request, error: dict[str, Any]) -> str:
     message = str(error["msg"])
     if "Expected UploadFile" in message:
         return "is text; send each image as a file part, with a file name"
     if error["type"] == "extra_forbidden":
         return unknown_name(request, str(error["loc"][-1]))
-    # Checks of names begin with the field's name themselves.
-    return message.removeprefix("Value error, ").removeprefix(f"{_field(error['loc'])}: ")
+    return message.removeprefix("Value error, ")
 
 
 def unknown_name(request: Request, name: str) -> str:
@@ -221,7 +176,3 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
     for one in parameters:
         names |= set(getattr(one.field_info.annotation, "model_fields", (one.alias,)))
     return names
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location[1:]) or str(location[0])

@@ -12,7 +12,15 @@ import os
 import shutil
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from gmn_client.models import JobProblem
-from model.crops.decode import CropProblem
+from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
 from model.crops.manifest import read_manifest
 from model.crops.names import image_names, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
-from service.errors import InvalidField, RecordUnavailable, StorageFailed
+from service.errors import InvalidField, RecordUnavailable, StorageFailed, problem
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
 from service.gallery.naming import checked_camera, checked_text
@@ -42,7 +49,6 @@ from service.ops.durable import make_folder, sync, sync_below
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
-from service.record.records import LandedCrop
 from service.runtime import Runtime
 
 FOLDER = "imports"
@@ -50,25 +56,13 @@ CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
 MANIFEST = "manifest.csv"
+Labels = Mapping[str, str | None]
+"""`identity` and `camera` of every image where there is no `manifest`, a CSV file's path within the
+import that labels each; that is `manifest.csv` if it exists."""
 COUNTS = ("total", "done", "landed", "duplicates", "refused")
 Batch = tuple[dict[str, int], list[JobProblem]]
 """The numbers that a batch adds to the progress, and its problems."""
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """Labels of the images of an import.
-
-    Attributes:
-        identity, camera: of every image, where there is no manifest.
-        manifest: path of the CSV file, within the import, that labels each image; `manifest.csv`
-            if that exists.
-    """
-
-    identity: str | None = None
-    camera: str | None = None
-    manifest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class _Item:
 
 
 async def import_archive(
-    runtime: Runtime, gallery: Gallery, archive: BinaryIO, options: ImportOptions
+    runtime: Runtime, gallery: Gallery, archive: BinaryIO, labels: Labels
 ) -> Job:
     """Stores an uploaded archive and creates the job that enrolls its images.
 
@@ -110,7 +104,7 @@ async def import_archive(
 
     async def create() -> Job:
         try:
-            return await create_job(runtime, gallery, "import", vars(options), job_id)
+            return await create_job(runtime, gallery, "import", labels, job_id)
         except RecordUnavailable:
             # The record may have the job; otherwise the next start removes the files.
             raise
@@ -127,9 +121,7 @@ async def import_archive(
     return await runtime.sections.run(create)
 
 
-async def import_folder(
-    runtime: Runtime, gallery: Gallery, folder: str, options: ImportOptions
-) -> Job:
+async def import_folder(runtime: Runtime, gallery: Gallery, folder: str, labels: Labels) -> Job:
     """Creates the job that enrolls the images of a folder below the import directory.
 
     Raises:
@@ -138,7 +130,7 @@ async def import_folder(
     """
     gallery.require_matching_embedder()
     await asyncio.to_thread(_mounted, runtime, folder)
-    parameters = {**vars(options), "folder": folder}
+    parameters = {**labels, "folder": folder}
     return await create_job(runtime, gallery, "import", parameters, new_job_id())
 
 
@@ -224,7 +216,7 @@ async def _enroll_batch(
 ) -> Batch:
     contents = await asyncio.to_thread(_read, folder, batch, runtime.settings.max_image_bytes)
     failpoint("import.files-read")
-    outcomes: dict[int, bytes | LandedCrop | CropProblem] = dict(enumerate(contents, first))
+    outcomes: dict[int, bytes | EnrolledImage | RefusedImage] = dict(enumerate(contents, first))
     images = {
         position: ImageToEnroll(content, item.identity, item.camera, item.captured_at)
         for (position, content), item in zip(outcomes.items(), batch, strict=True)
@@ -240,13 +232,13 @@ async def _enroll_batch(
         JobProblem(
             position=position,
             source=shown(item.name),
-            code=outcome.code,
-            detail=outcome.detail,
+            code=outcome.problem.code,
+            detail=outcome.problem.detail,
         )
         for (position, outcome), item in zip(outcomes.items(), batch, strict=True)
-        if isinstance(outcome, CropProblem)
+        if isinstance(outcome, RefusedImage)
     ]
-    duplicates = sum(isinstance(one, LandedCrop) and one.duplicate for one in outcomes.values())
+    duplicates = sum(isinstance(one, EnrolledImage) and one.duplicate for one in outcomes.values())
     landed = len(batch) - len(problems) - duplicates
     added = {"landed": landed, "duplicates": duplicates, "refused": len(problems)}
     return {"done": len(batch), **added}, problems
@@ -335,26 +327,30 @@ def _manifest(folder: Path, name: str | None) -> Path | None:
     return None
 
 
-def _read(folder: Path, batch: Sequence[_Item], max_bytes: int) -> list[bytes | CropProblem]:
+def _read(folder: Path, batch: Sequence[_Item], max_bytes: int) -> list[bytes | RefusedImage]:
     return [_read_one(folder, item.name, max_bytes) for item in batch]
 
 
-def _read_one(folder: Path, name: str, max_bytes: int) -> bytes | CropProblem:
+def _read_one(folder: Path, name: str, max_bytes: int) -> bytes | RefusedImage:
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
-            return CropProblem("unreadable", "leads out of the folder; copy the file into it")
+            return _refused("unreadable", "leads out of the folder; copy the file into it")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= max_bytes:
                 return file.read(max_bytes)
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
-    return CropProblem(
+        return _refused("unreadable", f"cannot be read ({reason}); make it readable")
+    return _refused(
         "file_too_large",
         f"the file has {size:,} bytes, over the limit of {max_bytes:,}; send the person's crop",
     )
+
+
+def _refused(code: str, detail: str) -> RefusedImage:
+    return RefusedImage(problem=problem(code, detail))
 
 
 def _mounted(runtime: Runtime, folder: str) -> Path:

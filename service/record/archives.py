@@ -25,7 +25,6 @@ from service.record.records import ArchivedCrop, StoredCrop
 
 # For how long a pin is kept between two reads.
 HELD_MS = 600_000
-RETRY_AFTER_S = 5
 CROPS_PER_READ = 100
 
 
@@ -134,7 +133,6 @@ def _hold(transaction: Transaction, own: bytes) -> None:
         raise RecordUnavailable(
             f"the copy of a gallery waited for more than {HELD_MS / 1000:g} s between two reads"
             " and was given up; take it again",
-            RETRY_AFTER_S,
         )
     if pin["until_ms"] < now_ms + HELD_MS // 2:
         transaction.put_json(own, {**pin, "until_ms": now_ms + HELD_MS})

@@ -85,7 +85,7 @@ def _snapshot(path: Path) -> SnapshotFound:
         for _ in read_snapshot(path):
             crops += 1
     except DamagedSnapshot as error:
-        return SnapshotFound(path, crops, error.reason)
+        return SnapshotFound(path, crops, error.why)
     return SnapshotFound(path, crops, None)
 
 

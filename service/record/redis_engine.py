@@ -21,7 +21,7 @@ from service.ops.commit_mark import LastCommitMark
 from service.ops.health import heartbeat
 from service.record.changes import Change, ChangesLost, as_kind
 from service.record.engine import Commit, Conflict, Scan
-from service.record.redis_errors import RETRY_AFTER_S, shown_url, translate_redis_errors
+from service.record.redis_errors import shown_url, translate_redis_errors
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -229,7 +229,6 @@ class RedisEngine:
         return RecordUnavailable(
             f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
             "put its data back, or restart the service to begin with what is there",
-            RETRY_AFTER_S,
         )
 
     def _newest(self) -> int:
@@ -285,7 +284,6 @@ class RedisEngine:
             raise RecordUnavailable(
                 f"Redis at {self.place} did not write to its disk within {timeout_ms} ms; the "
                 "write may be lost if it fails now",
-                RETRY_AFTER_S,
             )
         return answer
 

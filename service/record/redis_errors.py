@@ -11,7 +11,6 @@ import redis.exceptions
 
 from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
 
-RETRY_AFTER_S = 5
 FULL = ("OOM ", "MISCONF ")
 # As the scripts say it, wherever Redis puts that into its own words.
 DAMAGED = re.compile(r"DAMAGED\[(.*?)\]")
@@ -64,4 +63,4 @@ def translate_redis_errors(place: str) -> Iterator[None]:
 
 
 def _unavailable(place: str, what: str) -> RecordUnavailable:
-    return RecordUnavailable(f"Redis at {place} {what}", RETRY_AFTER_S)
+    return RecordUnavailable(f"Redis at {place} {what}")

@@ -9,7 +9,6 @@ import redis.exceptions
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.record.redis_errors import RETRY_AFTER_S
 
 OLDEST = (6, 2)
 WITH_WAITAOF = (7, 2)
@@ -54,7 +53,7 @@ def check_server(server: Server) -> None:
     place = server.place
     info = server.command("INFO")
     if info.get("loading"):
-        raise RecordUnavailable(f"Redis at {place} is still loading its data", RETRY_AFTER_S)
+        raise RecordUnavailable(f"Redis at {place} is still loading its data")
     version = _version(str(info["redis_version"]))
     if version < OLDEST:
         raise InputProblem(

@@ -23,7 +23,6 @@ from service.record.stored_values import vector_bytes
 KEPT_MS = 600_000
 CROPS_PER_PART = 200
 BYTES_PER_PART = 16 * 1024**2
-RETRY_AFTER_S = 5
 
 
 def replace_crops(
@@ -157,7 +156,6 @@ def _hold(transaction: Transaction, filled: Entry) -> None:
         raise RecordUnavailable(
             "what was to replace a gallery was given up, as the next part of it did not come in "
             "time; nothing was changed, begin again",
-            RETRY_AFTER_S,
         )
     _discard(transaction, filled, transaction.engine.now_ms() + KEPT_MS)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,35 +20,14 @@ from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
 from service.search.calibration import verdict
-from service.search.ranking import OperatingPoint
+from service.search.options import PairOptions
 
 VARIANTS = 1 + CELLS
 # Three passes an image. Other requests' work is done between two of them.
 VARIANTS_PER_PASS = 11
 
-PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 
-
-@dataclass(frozen=True)
-class ComparisonOptions:
-    """How two images are compared.
-
-    Attributes:
-        scoring: None for the default of the artefact that answers.
-        operating_point: of pairs, or with a gallery of searches; None for the usual one.
-        gallery: whose calibration judges; None judges them as a pair.
-        explain: also tell which regions spoke for one person and which against.
-    """
-
-    scoring: Scoring | None = None
-    operating_point: PairOperatingPoint | OperatingPoint | None = None
-    gallery: str | None = None
-    explain: bool = False
-
-
-async def compare(
-    runtime: Runtime, first: bytes, second: bytes, options: ComparisonOptions
-) -> PairScore:
+async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOptions) -> PairScore:
     """Compares two images; the order does not matter.
 
     Raises:
@@ -106,7 +83,7 @@ async def compare(
     )
 
 
-def _operating_point(options: ComparisonOptions) -> str:
+def _operating_point(options: PairOptions) -> str:
     """The one asked for, or the usual one of pairs or, with a gallery, of searches."""
     if options.gallery is None:
         offered, usual = PAIR_OPERATING_POINTS, "pair_far_1e-3"

@@ -11,18 +11,19 @@ from functools import partial
 
 import numpy as np
 
-from gmn_client.models import QueryAnswer, Timing
+from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import QualityGate
 from service.engine.networks import LoadedModel
-from service.errors import UnknownCrop, UnusableImages
+from service.errors import UnknownCrop, UnusableImages, refused_image
 from service.gallery.enroll import quality_gate
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
-from service.search.ranking import Ranking, RankingOptions, rank
+from service.search.options import QueryOptions
+from service.search.ranking import Ranking, rank
 
 # Where many crops were deleted that memory still shows, each search asks for more of them.
 ROUNDS = 6
@@ -33,7 +34,7 @@ async def query_by_images(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[bytes],
-    options: RankingOptions,
+    options: QueryOptions,
     sample: bool = True,
 ) -> QueryAnswer:
     """One query by one or several images of one person; a score is the mean over the images.
@@ -55,20 +56,22 @@ async def query_each(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[bytes],
-    options: RankingOptions,
+    options: QueryOptions,
     sample: bool = True,
-) -> list[QueryAnswer | CropProblem]:
+) -> SeparateAnswers:
     """One answer per image, in order, by one calibration; a bad image is its own problem.
 
     Raises:
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
     answers = await _query(runtime, gallery, [[image] for image in images], options, sample)
-    return [one[0] if isinstance(one, list) else one for one in answers]
+    return SeparateAnswers(
+        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
+    )
 
 
 async def query_by_crop(
-    runtime: Runtime, gallery: Gallery, crop_id: str, options: RankingOptions
+    runtime: Runtime, gallery: Gallery, crop_id: str, options: QueryOptions
 ) -> QueryAnswer:
     """More like a crop of this gallery, which is itself left out.
 
@@ -87,8 +90,8 @@ async def query_by_crop(
 async def drop_deleted_results(
     runtime: Runtime,
     gallery: Gallery,
-    options: RankingOptions,
-    search: Callable[[RankingOptions], Ranking],
+    options: QueryOptions,
+    search: Callable[[QueryOptions, frozenset[int]], Ranking],
 ) -> Ranking:
     """Searches on the device thread until no result is a crop that another process deleted.
 
@@ -102,9 +105,8 @@ async def drop_deleted_results(
     gone: frozenset[int] = frozenset()
     places = options.top_k
     for _ in range(ROUNDS):
-        wanted = replace(options.wanted, without=options.wanted.without | gone)
-        deeper = replace(options, top_k=places, wanted=wanted)
-        ranking = await asyncio.wrap_future(runtime.device.submit(partial(search, deeper)))
+        deeper = options.model_copy(update={"top_k": places})
+        ranking = await asyncio.wrap_future(runtime.device.submit(partial(search, deeper, gone)))
         asked = [ranking.asked] if ranking.asked else []
         found = await runtime.galleries.confirm(gallery, [*ranking.labels, *asked])
         if ranking.asked and ranking.asked.row_id in found.gone:
@@ -132,7 +134,7 @@ async def _query(
     runtime: Runtime,
     gallery: Gallery,
     queries: Sequence[Sequence[bytes]],
-    options: RankingOptions,
+    options: QueryOptions,
     sample: bool,
 ) -> list[QueryAnswer | list[CropProblem]]:
     """Answers queries of one or several images each, by one model and one calibration.
@@ -155,7 +157,7 @@ async def _query_once(
     gallery: Gallery,
     model: LoadedModel,
     current: CurrentCalibration,
-    options: RankingOptions,
+    options: QueryOptions,
     sample: bool,
     began: float,
     images: Sequence[bytes],
@@ -182,31 +184,35 @@ def _search(
     current: CurrentCalibration,
     images: Sequence[EmbeddedImage],
     sample: bool,
-    options: RankingOptions,
+    options: QueryOptions,
+    without: frozenset[int],
 ) -> Ranking:
     if gallery.embedder != model.embedder:
         raise _Switched
     vectors = np.stack([image.vector for image in images])
-    return rank(gallery, model, current, vectors, options, sample)
+    wanted = options.filter(options.camera, without)
+    return rank(gallery, model, current, vectors, options, wanted, sample)
 
 
 def _search_by_crop(
-    runtime: Runtime, gallery: Gallery, crop_id: str, options: RankingOptions
+    runtime: Runtime,
+    gallery: Gallery,
+    crop_id: str,
+    options: QueryOptions,
+    without: frozenset[int],
 ) -> Ranking:
     table = gallery.index.table
     row = table.row_of(crop_id)
     if row is None:
         raise UnknownCrop(gallery.name, crop_id)
     label = table.label(row)
-    wanted = replace(options.wanted, without=options.wanted.without | {label.row_id})
-    if options.camera_disjoint and label.camera is not None:
-        wanted = replace(wanted, exclude_cameras=(*wanted.exclude_cameras, label.camera))
     ranking = rank(
         gallery,
         runtime.model_of(gallery),
         runtime.calibrations.current(gallery, options.scoring),
         table.vectors[np.array([row])],
-        replace(options, wanted=wanted),
+        options,
+        options.filter(label.camera, without | {label.row_id}),
     )
     return replace(ranking, asked=label)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,39 +19,13 @@ from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
 from service.search.calibration import CurrentCalibration, verdict
 from service.search.index import Candidates, GalleryIndex
+from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.table import Filter
 
-GroupBy = Literal["crop", "identity"]
-OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
-# The default depth. A search of less is judged by the artefact, and its scores are not kept.
-RERANK_DEPTH = 100
 # So many pairs at most are scored for the sake of the calibration alone.
 MORE_PAIRS = 64
 # Where the candidates show too few people, so many crops by cosine are searched for others.
 DEEPEST = 1600
-
-
-@dataclass(frozen=True)
-class RankingOptions:
-    """What is asked of a ranking.
-
-    Attributes:
-        top_k: the number of results; of groups, where grouped.
-        rerank_depth: how many of the nearest by cosine M-Net scores.
-        scoring: what orders them; None for the default of the artefact that answers.
-        group_by: `identity` keeps the best crop of each; a crop without one stands for itself.
-        operating_point: the share of searches for a stranger that may be answered `match`.
-        wanted: which crops may be returned.
-        camera_disjoint: leave out the camera of the crop that is asked about.
-    """
-
-    top_k: int = 10
-    rerank_depth: int = RERANK_DEPTH
-    scoring: Scoring | None = None
-    group_by: GroupBy = "crop"
-    operating_point: OperatingPoint = "far_1e-2"
-    wanted: Filter = field(default_factory=Filter)
-    camera_disjoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,10 +73,11 @@ def rank(
     model: LoadedModel,
     current: CurrentCalibration,
     queries: NDArray[np.float32],
-    options: RankingOptions,
+    options: QueryOptions,
+    wanted: Filter,
     sample: bool = False,
 ) -> Ranking:
-    """Ranks a gallery against the features `(m, d)` of one person.
+    """Ranks the wanted crops of a gallery against the features `(m, d)` of one person.
 
     With `sample` it also scores nine people for the calibration, where the search is deep enough.
     """
@@ -111,12 +85,12 @@ def rank(
     index, fusion = gallery.index, model.description.calibration.fusion
     by_cosine = current.scoring == "cosine"
     depth = 0 if by_cosine else options.rerank_depth
-    found = index.search(queries, max(options.top_k, depth or RERANK_DEPTH), options.wanted)
-    identities = index.identities(options.wanted)
+    found = index.search(queries, max(options.top_k, depth or RERANK_DEPTH), wanted)
+    identities = index.identities(wanted)
     shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
     people, scored = None, found if by_cosine else found[:depth]
     if sample and not shallow and not few_identities(identities):
-        people = _nine_people(index, queries, options.wanted, scored, current.joins_at)
+        people = _nine_people(index, queries, wanted, scored, current.joins_at)
     pairs = found.rows[:0] if by_cosine else (people or scored).rows
     searched = time.perf_counter()
     logits = model.networks.pair_scores(queries, index.table.vectors[pairs])
@@ -126,7 +100,7 @@ def rank(
     best = _best(index, found, head, current.scoring, fusion, options)
     if len(best.found.rows) < options.top_k and len(found.rows) < found.searched:
         # The candidates belong to too few identities. They keep their scores and stay the head.
-        leaders = index.search_groups(queries, options.top_k, options.wanted)
+        leaders = index.search_groups(queries, options.top_k, wanted)
         found = found[:depth].extended(leaders)
         best = _best(index, found, head, current.scoring, fusion, options)
     deeper = time.perf_counter() - reranked
@@ -168,7 +142,7 @@ def _best(
     head: NDArray[np.float32],
     scoring: Scoring,
     fusion: Fusion | None,
-    options: RankingOptions,
+    options: QueryOptions,
 ) -> _Best:
     """The candidates that become results; `head` has the logits of the first ones.
 
@@ -207,7 +181,7 @@ def _results(
     best: _Best,
     judge: CurrentCalibration,
     identities: int,
-    options: RankingOptions,
+    options: QueryOptions,
 ) -> list[RankedCrop]:
     match, uncertain = judge.thresholds(options.operating_point, identities)
     probabilities = judge.calibration.probability(best.scores)

@@ -7,7 +7,8 @@ import re
 import pytest
 import yaml
 
-from service.http.problems import CODE_OF_STATUS, STATUS_OF_CODE
+from service.errors import ServiceError
+from service.http.problems import CODE_OF_STATUS
 from service.ops.metrics import Metrics
 from tests.compose.guide import blocks
 from tests.docker.conftest import ROOT, text_of
@@ -47,7 +48,10 @@ def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
         plain = next((name.removesuffix(one) for one in SUFFIXES if name.endswith(one)), name)
         assert plain in metric_names(), name
     for code in re.findall(r'code=~?"([^"]+)"', expression):
-        assert set(code.split("|")) <= {*STATUS_OF_CODE, *CODE_OF_STATUS.values()}
+        assert set(code.split("|")) <= {
+            *(one.code for one in ServiceError.__subclasses__()),
+            *CODE_OF_STATUS.values(),
+        }
     assert rule["annotations"]["summary"]
     assert rule["labels"]["severity"] in ("warning", "critical")
 

@@ -19,7 +19,7 @@ import pytest
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.manage import change_gallery, create_gallery, delete_gallery
 from service.gallery.relabel import relabel_identity
-from service.jobs.imports import ImportOptions, import_archive
+from service.jobs.imports import import_archive
 from service.lifecycle import maintenance
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
 from service.lifecycle.snapshots import (
@@ -154,7 +154,7 @@ def _enroll(case: Prepared):
 
 
 def _import(case: Prepared):
-    return import_archive(case.runtime, case.gallery, case.archive(), ImportOptions())
+    return import_archive(case.runtime, case.gallery, case.archive(), {})
 
 
 def _change(case: Prepared):

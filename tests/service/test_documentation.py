@@ -12,9 +12,10 @@ from pathlib import Path
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from bench import reference
+from service.errors import ServiceError
 from service.http.app import create_app
 from service.http.guard import needs_of
-from service.http.problems import CODE_OF_STATUS, STATUS_OF_CODE
+from service.http.problems import CODE_OF_STATUS
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,11 @@ def test_every_setting_is_described() -> None:
 
 def test_every_kind_of_problem_has_its_remedy() -> None:
     errors = REFERENCE.split("## Errors")[1].split("\n## ")[0]
-    for code in {*STATUS_OF_CODE, *CODE_OF_STATUS.values(), "cross_origin"}:
+    for code in {
+        *(one.code for one in ServiceError.__subclasses__()),
+        *CODE_OF_STATUS.values(),
+        "cross_origin",
+    }:
         assert f"`{code}`" in errors, code
 
 

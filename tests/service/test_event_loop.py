@@ -25,7 +25,8 @@ from service.jobs import runner
 from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
 from service.runtime import Runtime
-from service.search.pairs import ComparisonOptions, compare
+from service.search.options import PairOptions
+from service.search.pairs import compare
 from service.settings import Settings
 
 LONGEST_SECONDS = 30.0
@@ -127,7 +128,7 @@ def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
 
     async def explain_beside(others: int):
         with runtime.admission.image_slots(others):
-            return await compare(runtime, one, other, ComparisonOptions(explain=True))
+            return await compare(runtime, one, other, PairOptions(explain=True))
 
     assert asyncio.run(explain_beside(4)).explanation is not None
     with pytest.raises(QueueFull):

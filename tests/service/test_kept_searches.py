@@ -21,8 +21,8 @@ from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.search import refit
 from service.search.calibration import Calibrations
+from service.search.options import QueryOptions
 from service.search.query import query_by_images
-from service.search.ranking import RankingOptions
 from service.search.refit import store_and_refit
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
@@ -30,7 +30,7 @@ from tests.service.test_search_calibration import draw
 pytestmark = pytest.mark.slow
 
 SCORES = SearchScores(tuple(float(9 - rank) for rank in range(9)), 50, 1.0)
-COSINE = RankingOptions(scoring="cosine")
+COSINE = QueryOptions(scoring="cosine")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
                 asked = [image(person, shot)]
                 answers.append(
                     await query_by_images(
-                        runtime, runtime.galleries.get("default"), asked, RankingOptions()
+                        runtime, runtime.galleries.get("default"), asked, QueryOptions()
                     )
                 )
             if number % 8 == 7:
@@ -217,7 +217,7 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
             ]
             await enroll(runtime, runtime.galleries.get("default"), images)
         monkeypatch.setattr(networks, "pair_scores", counting)
-        options = RankingOptions(rerank_depth=100)
+        options = QueryOptions(rerank_depth=100)
         await query_by_images(runtime, runtime.galleries.get("default"), [draw(0, 20)], options)
         ((_, rows),) = runtime.calibrations.take_recorded().items()
         return len(rows)

@@ -12,7 +12,8 @@ from model.search_calibration import artefact_search_calibration
 from service.record.records import CropLabel, IndexedCrop
 from service.search.calibration import CurrentCalibration
 from service.search.index import GalleryIndex, IndexLimits
-from service.search.ranking import RankingOptions, rank
+from service.search.options import QueryOptions
+from service.search.ranking import rank
 from service.search.table import Filter
 
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
@@ -53,7 +54,7 @@ def clustered():
 
 def _rank(index, query, **options):
     gallery = SimpleNamespace(index=index, name="default", version=1)
-    return rank(gallery, MODEL, CURRENT, query, RankingOptions(**options))
+    return rank(gallery, MODEL, CURRENT, query, QueryOptions(**options), Filter())
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):

@@ -10,11 +10,11 @@ from fastapi import Request, Response
 
 from gmn_client.models import Embedding, Embeddings, PairScore
 from model.crops.decode import CropProblem
-from service.errors import InvalidField, UnusableImages
+from service.errors import InvalidField, UnusableImages, refused_image
 from service.http.answers import answer_list
 from service.http.forms import MULTIPART, ImagesForm, PairForm
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import error_responses, refused_image
+from service.http.problems import error_responses
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "comparisons")
@@ -42,7 +42,7 @@ async def compare_pair(
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     if form.gallery is not None:
         call.caller.require_gallery(form.gallery)
-    return await compare(call.runtime, images[0], images[1], form.options())
+    return await compare(call.runtime, images[0], images[1], form)
 
 
 @router.post(

@@ -7,17 +7,16 @@ from typing import Annotated, Any
 from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client.models import ChangedCrop, Crop, Crops, EnrolledImage, Enrollment, Removal
-from model.crops.decode import CropProblem
 from service.errors import InvalidField
 from service.gallery import browse, relabel
-from service.gallery.enroll import EnrolmentAnswer, enroll
+from service.gallery.enroll import enroll
 from service.http.answers import answer_each, answer_list
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
-from service.http.problems import error_responses, refused_image
+from service.http.problems import error_responses
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
-from service.record.records import CropFilter, LandedCrop
+from service.record.records import CropFilter
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 CropId = Annotated[str, Path(description="A crop's id, as answered by the enrollment.")]
@@ -62,13 +61,7 @@ async def enroll_crops(
     failpoint("enroll.body-read")
     name = None if idempotency_key is None else f"client:{idempotency_key}"
     answer = await enroll(runtime, gallery, form.for_images(images), name)
-    results = [
-        refused_image(one) if isinstance(one, CropProblem) else EnrolledImage.model_validate(one)
-        for one in answer.results
-    ]
-    response = answer_each(
-        request, Enrollment(gallery_version=answer.gallery_version, results=results), 201
-    )
+    response = answer_each(request, answer, 201)
     if response.status_code == 201:
         response.headers["Location"] = _location(gallery.name, answer)
     if answer.replayed:
@@ -125,8 +118,8 @@ async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     return Response(picture.content, media_type=picture.content_type)
 
 
-def _location(gallery: str, answer: EnrolmentAnswer) -> str:
+def _location(gallery: str, answer: Enrollment) -> str:
     """Where a single crop is, or else the list that the crops are in."""
-    crops = [one for one in answer.results if isinstance(one, LandedCrop)]
+    crops = [one for one in answer.results if isinstance(one, EnrolledImage)]
     url = f"/v1/galleries/{gallery}/crops"
     return f"{url}/{crops[0].crop_id}" if len(crops) == 1 else url

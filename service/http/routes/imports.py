@@ -31,13 +31,13 @@ async def import_crops(
     The job is at `Location`; a file that cannot be used is a line of its report, and the others
     are enrolled.
     """
-    gallery, options = call.gallery, form.options()
+    gallery, labels = call.gallery, form.model_dump(exclude={"archive", "folder"})
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
     if form.archive is not None:
-        job = await import_archive(call.runtime, gallery, form.archive.file, options)
+        job = await import_archive(call.runtime, gallery, form.archive.file, labels)
     else:
-        job = await import_folder(call.runtime, gallery, form.folder or "", options)
+        job = await import_folder(call.runtime, gallery, form.folder or "", labels)
     return accepted(call.runtime, response, job)
 
 

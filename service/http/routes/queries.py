@@ -7,13 +7,12 @@ from typing import Annotated, Any
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from gmn_client.models import QueryAnswer, RefusedImage, SeparateAnswers
-from model.crops.decode import CropProblem
+from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import InvalidField
 from service.http.answers import JSON, answer_each
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
-from service.http.problems import error_responses, refused_image
+from service.http.problems import error_responses
 from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -31,6 +30,14 @@ ANSWERED: dict[int | str, dict[str, Any]] = {
         "description": "With mode=separate: some images were refused.",
         "headers": STALE_HEADER,
     },
+}
+FILTERS = {
+    "cameras",
+    "exclude_cameras",
+    "captured_after",
+    "captured_before",
+    "camera",
+    "camera_disjoint",
 }
 # A longer ranking is written in a thread, as the event loop has to serve others meanwhile.
 SHORT_RANKING = 100
@@ -52,21 +59,21 @@ async def query_gallery(
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
     answer. By `crop_id` the crop itself is left out.
     """
-    runtime, gallery, options = call.runtime, call.gallery, form.options()
+    runtime, gallery = call.runtime, call.gallery
     await runtime.galleries.wait_for_version(gallery, form.min_version)
     if form.crop_id is not None:
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")
-        answer = await query_by_crop(runtime, gallery, form.crop_id, options)
+        answer = await query_by_crop(runtime, gallery, form.crop_id, form)
     else:
         images = await form.read_images(runtime.settings.max_images_per_request)
         if form.mode == "separate":
-            answers = await query_each(runtime, gallery, images, options, call.caller.learn)
-            for one in answers:
+            answers = await query_each(runtime, gallery, images, form, call.caller.learn)
+            for one in answers.results:
                 if isinstance(one, QueryAnswer):
                     _audit(call, form, one)
             return await run_in_threadpool(_separate, request, answers)
-        answer = await query_by_images(runtime, gallery, images, options, call.caller.learn)
+        answer = await query_by_images(runtime, gallery, images, form, call.caller.learn)
     _audit(call, form, answer)
     if len(answer.results) <= SHORT_RANKING:
         body = answer.model_dump_json()
@@ -82,16 +89,13 @@ def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
         gallery=call.gallery.name,
         crop_ids=[form.crop_id] if form.crop_id else [],
         count=len(answer.results),
-        filters=form.filters(),
+        filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
         purpose=form.purpose or None,
     )
 
 
-def _separate(request: Request, answers: list[QueryAnswer | CropProblem]) -> Response:
-    results: list[QueryAnswer | RefusedImage] = [
-        refused_image(one) if isinstance(one, CropProblem) else one for one in answers
-    ]
-    response = answer_each(request, SeparateAnswers(results=results))
-    if any(isinstance(one, QueryAnswer) and one.stale for one in results):
+def _separate(request: Request, answers: SeparateAnswers) -> Response:
+    response = answer_each(request, answers)
+    if any(isinstance(one, QueryAnswer) and one.stale for one in answers.results):
         response.headers.update(STALE)
     return response

@@ -13,8 +13,9 @@ from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
+from service.search.options import QueryOptions
 from service.search.query import drop_deleted_results
-from service.search.ranking import Ranking, RankingOptions
+from service.search.ranking import Ranking
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 TIMEOUT_SECONDS = 1.0
@@ -69,10 +70,10 @@ class Replica:
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
         held = self.galleries.get(gallery)
 
-        def search(options: RankingOptions) -> Ranking:
+        def search(options: QueryOptions, without: frozenset[int]) -> Ranking:
             index = held.index
             query = np.ones((1, 4), np.float32)
-            found = index.search(query, options.top_k, options.wanted)
+            found = index.search(query, options.top_k, options.filter(None, without))
             labels = [index.table.label(row) for row in found.rows.tolist()]
             results = [
                 RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
@@ -91,7 +92,7 @@ class Replica:
                 0.0,
             )
 
-        options = RankingOptions(top_k=1000)
+        options = QueryOptions(top_k=1000)
         ranking = await drop_deleted_results(runtime, held, options, search)
         return {one.crop_id for one in ranking.results}, ranking.stale
 

@@ -1,0 +1,119 @@
+"""The options of a query and of a pair, which are the fields of their forms too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
+
+from model.calibration import Scoring
+from service.errors import InvalidField
+from service.search.table import Filter
+
+GroupBy = Literal["crop", "identity"]
+OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
+PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
+SCORING = "The artefact's default unless given; /v1/model lists those it offers."
+# The default depth. A search of less is judged by the artefact, and its scores are not kept.
+RERANK_DEPTH = 100
+
+
+def _split(value: Any) -> Any:
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return value
+    names = (name.strip() for part in parts for name in str(part).split(","))
+    return [name for name in names if name]
+
+
+def read_moment(value: Any) -> Any:
+    """A moment of RFC 3339 text, in UTC; raises `ValueError`. Other values stay."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{value[:40]!r} is no RFC 3339 time with a time zone; write it like 2026-03-01T09:30:00Z"
+    )
+
+
+# Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
+Moment = Annotated[AwareDatetime, BeforeValidator(read_moment)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class QueryOptions(BaseModel):
+    """What is asked of a query beside its images."""
+
+    crop_id: str | None = Field(None, description="Query by this crop in place of images.")
+    mode: Literal["multi_shot", "separate"] = Field(
+        "multi_shot", description="Several images: one person (mean score), or one answer each."
+    )
+    top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
+    rerank_depth: int = Field(
+        RERANK_DEPTH, ge=1, le=10_000, description="Candidates that M-Net scores."
+    )
+    scoring: Scoring | None = Field(None, description=SCORING)
+    group_by: GroupBy = Field("crop", description="`identity`: the best crop of each identity.")
+    operating_point: OperatingPoint = Field(
+        "far_1e-2", description="The false-alarm rate of the verdict `match`."
+    )
+    cameras: Names = Field((), description="Only these cameras; repeated or comma-separated.")
+    exclude_cameras: Names = Field((), description="None of these cameras.")
+    captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
+    captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
+    camera: str | None = Field(None, description="The camera that took the query images.")
+    camera_disjoint: bool = Field(
+        False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
+    )
+    min_version: int = Field(
+        0, ge=0, description="Wait until the gallery has reached at least this version."
+    )
+    purpose: str | None = Field(
+        None,
+        max_length=256,
+        description="Why it is asked, such as a case number; the audit log stores it as sent.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        after, before = self.captured_after, self.captured_before
+        if after is not None and before is not None and after > before:
+            raise InvalidField(
+                "captured_after: is later than captured_before, so that no crop could pass; "
+                "exchange the two",
+                "captured_before",
+            )
+        if self.camera_disjoint and self.camera is None and self.crop_id is None:
+            raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
+        return self
+
+    def filter(self, camera: str | None, without: frozenset[int] = frozenset()) -> Filter:
+        """Which crops may be returned.
+
+        Args:
+            camera: of the query, which `camera_disjoint` excludes.
+            without: `row_id`s of crops to leave out.
+        """
+        excluded = self.exclude_cameras
+        if self.camera_disjoint and camera is not None:
+            excluded = (*excluded, camera)
+        return Filter(self.cameras, excluded, self.captured_after, self.captured_before, without)
+
+
+class PairOptions(BaseModel):
+    """How two images are compared."""
+
+    scoring: Scoring | None = Field(None, description=SCORING)
+    operating_point: PairOperatingPoint | OperatingPoint | None = Field(
+        None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
+    )
+    gallery: str | None = Field(
+        None, description="Judge as a result of a search of this gallery, by its calibration."
+    )
+    explain: bool = Field(False, description="Also answer the contribution of each region.")
