@@ -177,7 +177,9 @@ async def _store(
 ) -> Enrolment:
     crops = await keep_elsewhere(runtime, gallery, new)
     failpoint("enroll.pictures-kept")
-    enrolment = await runtime.galleries.enroll(gallery, embedder, crops, request)
+    enrolment = await runtime.galleries.change(
+        "enroll", gallery, runtime.record.crops.enroll, embedder, crops, request
+    )
     if not enrolment.replayed:
         await runtime.audit.done(
             "enroll",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from service.errors import NeedsReindex, UnknownGallery
 from service.record.records import (
+    Enrolment,
     GalleryRecord,
     GallerySettings,
     IndexedCrop,
@@ -14,6 +15,9 @@ from service.record.records import (
     Removal,
 )
 from service.search.index import GalleryIndex
+
+# One committed change of a gallery's crops.
+Change = Enrolment | Removal | Relabelling
 
 
 class IndexMismatch(Exception):
@@ -104,6 +108,19 @@ class Gallery:
     def replace(self, read: Gallery) -> None:
         """Takes over everything of a gallery that was read again, in one step."""
         self.__dict__.update(read.__dict__)
+
+    def apply(self, change: Change) -> None:
+        """Shows a committed change.
+
+        Raises:
+            IndexMismatch: an older crop is missing from the index.
+        """
+        if isinstance(change, Enrolment):
+            self.add(change.added, change.version, change.embedding_fingerprint)
+        elif isinstance(change, Removal):
+            self.remove(change)
+        else:
+            self.relabel(change)
 
     def add(self, crops: Sequence[IndexedCrop], version: int, embedder: str) -> None:
         """Makes crops findable; those that are there already stay as they are.

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,27 +17,18 @@ from service.engine.device import DeviceThread
 from service.errors import (
     GalleryConflict,
     RecordUnavailable,
-    UnknownCrop,
     UnknownGallery,
-    UnknownIdentity,
-    UnknownMerge,
     VersionNotReached,
 )
-from service.gallery.gallery import Gallery
+from service.gallery.gallery import Change, Gallery
 from service.gallery.replication import Confirmation, Replication
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
 from service.record.records import (
-    CropFields,
     CropLabel,
-    Enrolment,
     GalleryRecord,
     GallerySettings,
-    NewCrop,
-    Relabelling,
-    Removal,
-    RequestKey,
     SettingsChanges,
 )
 from service.search.compaction import Compactor
@@ -51,16 +41,9 @@ CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
-ENROLL = "enroll"
-DELETE_CROP = "delete-crop"
-FORGET_IDENTITY = "forget-identity"
-DELETE_EXPIRED = "delete-expired"
-RELABEL = "relabel"
-CREATE_GALLERY = "create-gallery"
-CHANGE_GALLERY = "change-gallery"
-DELETE_GALLERY = "delete-gallery"
 Result = TypeVar("Result")
 Committed = TypeVar("Committed")
+Changed = TypeVar("Changed", bound=Change | None)
 Version = TypeVar("Version", bound=int | None)
 # Done once an index shows a change; its result is None, or the future of reading the gallery again.
 Published = Future[Any]
@@ -194,7 +177,7 @@ class GalleryRegistry:
             return self._device.submit(partial(self.put, Gallery(created, self._embedders)))
 
         return await self._commit(
-            CREATE_GALLERY, name, partial(self._create, name, settings), publish
+            "create-gallery", name, partial(self._create, name, settings), publish
         )
 
     async def configure(self, gallery: Gallery, changes: SettingsChanges) -> None:
@@ -204,7 +187,7 @@ class GalleryRegistry:
             return self._device.submit(partial(setattr, gallery, "settings", settings))
 
         write = partial(self._record.galleries.change, gallery.gallery_id, changes)
-        await self._commit(CHANGE_GALLERY, gallery.name, write, publish)
+        await self._commit("change-gallery", gallery.name, write, publish)
 
     async def delete(self, gallery: Gallery) -> int:
         """Deletes a gallery and what is in it; answers how many crops that were."""
@@ -215,74 +198,34 @@ class GalleryRegistry:
             return self._device.submit(partial(self.drop, gallery.gallery_id))
 
         write = partial(self._record.galleries.delete, gallery.gallery_id)
-        return await self._commit(DELETE_GALLERY, gallery.name, write, publish)
+        return await self._commit("delete-gallery", gallery.name, write, publish)
 
-    async def enroll(
-        self,
-        gallery: Gallery,
-        embedder: str,
-        crops: Sequence[NewCrop],
-        request: RequestKey | None = None,
-    ) -> Enrolment:
-        """Stores crops; once this returns they survive a power cut and every search finds them."""
-        return await self._change(
-            ENROLL,
-            gallery,
-            partial(self._record.crops.enroll, gallery.gallery_id, embedder, crops, request),
-            lambda done: gallery.add(done.added, done.version, embedder),
+    async def change(
+        self, steps: str, gallery: Gallery, write: Callable[..., Changed], *args: Any
+    ) -> Changed:
+        """Commits a change of a gallery's crops, which survives a power cut once this returns.
+
+        Every search then sees it.
+
+        Args:
+            steps: names the failpoints around the commit.
+            gallery: whose crops change.
+            write: commits it, called with the gallery's number and `args` on the writer thread;
+                None where there is nothing to change.
+
+        Raises:
+            UnknownGallery: the gallery was deleted before.
+            RecordUnavailable: the record does not answer; it may have happened or not.
+        """
+
+        def publish(change: Changed) -> Published | None:
+            if change is None:
+                return None
+            return self._device.submit(partial(self._apply, gallery, change))
+
+        return await self._commit(
+            steps, gallery.name, partial(write, gallery.gallery_id, *args), publish
         )
-
-    async def remove_crop(self, gallery: Gallery, crop_id: str) -> Removal:
-        """Deletes a crop; once this returns no search finds it, now or after a restart."""
-        write = partial(self._record.crops.remove, gallery.gallery_id, [crop_id])
-        removal = await self._change(DELETE_CROP, gallery, write, gallery.remove)
-        if removal is None:
-            raise UnknownCrop(gallery.name, crop_id)
-        return removal
-
-    async def remove_identity(self, gallery: Gallery, identity: str) -> Removal:
-        """Deletes every crop of an identity; raises `UnknownIdentity` where there is none."""
-        write = partial(self._record.crops.remove_identity, gallery.gallery_id, identity)
-        removal = await self._change(FORGET_IDENTITY, gallery, write, gallery.remove)
-        if removal is None:
-            raise UnknownIdentity(gallery.name, identity)
-        return removal
-
-    async def remove_older(self, gallery: Gallery, than: datetime, limit: int) -> int:
-        """Deletes up to `limit` crops from before a moment; answers how many those were."""
-
-        def write() -> Removal | None:
-            since = gallery.settings.retention_from
-            return self._record.crops.remove_older(gallery.gallery_id, than, limit, since)
-
-        removal = await self._change(DELETE_EXPIRED, gallery, write, gallery.remove)
-        return len(removal.row_ids) if removal else 0
-
-    async def relabel(self, gallery: Gallery, identity: str, new: str) -> Relabelling:
-        """Renames an identity, or merges it into another; raises `UnknownIdentity`."""
-        write = partial(self._record.crops.relabel, gallery.gallery_id, identity, new)
-        relabelling = await self._change(RELABEL, gallery, write, gallery.relabel)
-        if relabelling is None:
-            raise UnknownIdentity(gallery.name, identity)
-        return relabelling
-
-    async def change_crop(self, gallery: Gallery, crop_id: str, fields: CropFields) -> Relabelling:
-        """Changes what is known of a crop; raises `UnknownCrop` where it is not there."""
-        write = partial(self._record.crops.change, gallery.gallery_id, crop_id, fields)
-        relabelling = await self._change(RELABEL, gallery, write, gallery.relabel)
-        if relabelling is None:
-            raise UnknownCrop(gallery.name, crop_id)
-        return relabelling
-
-    async def undo_merge(self, gallery: Gallery, merge_id: str) -> tuple[str, Relabelling]:
-        """Undoes a merge; answers the former identity too, and raises `UnknownMerge`."""
-        write = partial(self._record.merges.undo, gallery.gallery_id, merge_id)
-        undone = await self._change(
-            RELABEL, gallery, write, lambda undone: gallery.relabel(undone[1])
-        )
-        if undone is None:
-            raise UnknownMerge(gallery.name, merge_id)
-        return undone
 
     async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
         """Commits what replaces every vector, and returns once searches see the new ones.
@@ -389,22 +332,6 @@ class GalleryRegistry:
             self._replication.close()
         self._by_name.clear()
 
-    async def _change(
-        self,
-        steps: str,
-        gallery: Gallery,
-        write: Callable[[], Committed],
-        apply: Callable[[Any], None],
-    ) -> Committed:
-        """Commits a change of crops and applies it; nothing is applied where it answers None."""
-
-        def publish(committed: Committed) -> Published | None:
-            if committed is None:
-                return None
-            return self._device.submit(partial(self._apply, gallery, apply, committed))
-
-        return await self._commit(steps, gallery.name, write, publish)
-
     async def _commit(
         self,
         steps: str,
@@ -447,12 +374,10 @@ class GalleryRegistry:
         failpoint(f"{steps}.shown")
         return committed
 
-    def _apply(
-        self, gallery: Gallery, apply: Callable[[Committed], None], committed: Committed
-    ) -> Future[None] | None:
+    def _apply(self, gallery: Gallery, change: Change) -> Future[None] | None:
         """Applies a change to an index; one that cannot be changed is read again."""
         try:
-            apply(committed)
+            gallery.apply(change)
         except Exception:
             gallery.consistent = False
             log.exception("gallery %s is read again after a failed change", gallery.name)

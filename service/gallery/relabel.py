@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
-from service.errors import InvalidField
+from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownMerge
 from service.gallery.browse import read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
@@ -30,7 +30,11 @@ async def relabel_identity(
         async with runtime.audit.trail(
             "relabel_identity", gallery=gallery.name, identity=identity, new_identity=new_identity
         ) as result:
-            change = await runtime.galleries.relabel(gallery, identity, new_identity)
+            change = await runtime.galleries.change(
+                "relabel", gallery, runtime.record.crops.relabel, identity, new_identity
+            )
+            if change is None:
+                raise UnknownIdentity(gallery.name, identity)
             result["count"] = len(change.labels)
         return change
 
@@ -58,18 +62,25 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         StorageFailed: nothing was changed.
     """
 
-    async def section() -> tuple[str, Relabelling]:
+    async def section() -> Relabelling:
         details = {"merge_id": merge_id}
         async with runtime.audit.trail(
             "undo_merge", gallery=gallery.name, details=details
         ) as result:
-            undone = await runtime.galleries.undo_merge(gallery, merge_id)
-            result["count"] = len(undone[1].labels)
-        return undone
+            change = await runtime.galleries.change(
+                "relabel", gallery, runtime.record.merges.undo, merge_id
+            )
+            if change is None:
+                raise UnknownMerge(gallery.name, merge_id)
+            result["count"] = len(change.labels)
+        return change
 
-    identity, change = await runtime.sections.run(section)
+    change = await runtime.sections.run(section)
     return RenamedIdentity(
-        gallery_version=change.version, identity=identity, changed=len(change.labels), merged=False
+        gallery_version=change.version,
+        identity=change.restored_identity,
+        changed=len(change.labels),
+        merged=False,
     )
 
 
@@ -105,7 +116,12 @@ async def change_crop(
             external_id=fields.get("external_id"),
             details={"fields": ",".join(sorted(fields))},
         ):
-            return await runtime.galleries.change_crop(gallery, crop_id, fields)
+            change = await runtime.galleries.change(
+                "relabel", gallery, runtime.record.crops.change, crop_id, fields
+            )
+            if change is None:
+                raise UnknownCrop(gallery.name, crop_id)
+            return change
 
     change = await runtime.sections.run(section)
     crop = await read_crop(runtime, gallery, crop_id)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal
-from service.errors import StorageFailed, UnknownIdentity
+from service.errors import StorageFailed, UnknownCrop, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import is_in_snapshots, take_removed_out_of_snapshots
 from service.ops.failpoints import failpoint
+from service.record import records
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -27,7 +28,11 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
 
     async def section() -> Removal:
         async with runtime.audit.trail("delete_crop", gallery=gallery.name, crop_ids=[crop_id]):
-            removal = await runtime.galleries.remove_crop(gallery, crop_id)
+            removal = await runtime.galleries.change(
+                "delete-crop", gallery, runtime.record.crops.remove, [crop_id]
+            )
+            if removal is None:
+                raise UnknownCrop(gallery.name, crop_id)
             await _remove_pictures(runtime, gallery, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
 
@@ -50,14 +55,15 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         async with runtime.audit.trail(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
-            try:
-                removal = await runtime.galleries.remove_identity(gallery, identity)
+            version, removed = gallery.version, 0
+            removal = await runtime.galleries.change(
+                "forget-identity", gallery, runtime.record.crops.remove_identity, identity
+            )
+            if removal is not None:
                 version, removed = removal.version, len(removal.row_ids)
                 await _remove_pictures(runtime, gallery, removal.crop_ids)
-            except UnknownIdentity:
-                if not await is_in_snapshots(runtime, gallery, identity):
-                    raise
-                version, removed = gallery.version, 0
+            elif not await is_in_snapshots(runtime, gallery, identity):
+                raise UnknownIdentity(gallery.name, identity)
             result["count"] = removed
             failpoint("forget-identity.before-snapshots")
             return version, removed, await take_removed_out_of_snapshots(runtime, gallery, identity)
@@ -77,8 +83,13 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
         return 0
     oldest = datetime.now(UTC) - timedelta(days=days)
 
+    def remove(gallery_id: int) -> records.Removal | None:
+        since = gallery.settings.retention_from
+        return runtime.record.crops.remove_older(gallery_id, oldest, CROPS_PER_SWEEP, since)
+
     async def section() -> int:
-        removed = await runtime.galleries.remove_older(gallery, oldest, CROPS_PER_SWEEP)
+        removal = await runtime.galleries.change("delete-expired", gallery, remove)
+        removed = len(removal.row_ids) if removal else 0
         if removed:
             await runtime.audit.done("delete_expired", gallery=gallery.name, count=removed)
         return removed

@@ -241,7 +241,7 @@ class AuditLog:
 
         Example:
             async with audit.trail("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
-                removal = await galleries.remove_crop("lobby", crop_id)
+                removal = await galleries.change("delete-crop", lobby, crops.remove, [crop_id])
                 result["count"] = len(removal.row_ids)
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,17 +32,17 @@ class Merges:
         merges = [_merge(merge_id, entry) for merge_id, entry in found]
         return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
 
-    def undo(self, gallery_id: int, merge_id: str) -> tuple[str, Relabelling] | None:
+    def undo(self, gallery_id: int, merge_id: str) -> Relabelling | None:
         """Gives the crops of a merge their former identity again.
 
         Crops that were deleted, or got yet another identity, stay as they are. A rename of the
         identity that they were merged into does not count as such.
 
         Returns:
-            The former identity and what was changed; None where there is no such merge any more.
+            What was changed; None where there is no such merge any more.
         """
 
-        def rule(transaction: Transaction) -> tuple[str, Relabelling] | None:
+        def rule(transaction: Transaction) -> Relabelling | None:
             entry = read_entry(transaction, gallery_id)
             merge = transaction.json(key(KIND, gallery_id, merge_id))
             if entry is None or merge is None or merge["merged_at"] < _oldest():
@@ -57,7 +58,7 @@ class Merges:
                 if other_id < merge_id and undone.intersection(other["crop_ids"]):
                     other["into"] = merge["identity"]
                     transaction.put_json(key(KIND, gallery_id, other_id), other)
-            return merge["identity"], change.finish_relabelling(changed)
+            return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
 
         return transact(self._engine, rule)
 

@@ -192,11 +192,13 @@ class Relabelling:
     Attributes:
         labels: of the changed crops, as they are now.
         merge_id: under which a merge of two identities can be undone; None for no merge.
+        restored_identity: the former identity that the undoing of a merge gave back; else None.
     """
 
     version: int
     labels: tuple[CropLabel, ...]
     merge_id: str | None = None
+    restored_identity: str | None = None
 
 
 class CropFields(TypedDict, total=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
+from service.record.records import Enrolment, NewCrop, Removal
 from service.search.options import QueryOptions
 from service.search.query import drop_deleted_results
 from service.search.ranking import Ranking
@@ -45,13 +47,21 @@ class Replica:
         """Enrols crops; answers their ids."""
         crops = [new_crop(number, identity) for number in numbers]
         target = self.galleries.get(gallery)
-        landed = asyncio.run(self.galleries.enroll(target, EMBEDDER, crops)).landed
-        return [one.crop_id for one in landed]
+        return [one.crop_id for one in asyncio.run(self.enrolling(target, crops)).landed]
+
+    def enrolling(self, gallery: Gallery, crops: Sequence[NewCrop]) -> Awaitable[Enrolment]:
+        """An enrolment that has not begun."""
+        write = self.store.crops.enroll
+        return self.galleries.change("enroll", gallery, write, EMBEDDER, crops)
+
+    def removing(self, gallery: Gallery, crop_id: str) -> Awaitable[Removal | None]:
+        """A removal that has not begun."""
+        return self.galleries.change("delete-crop", gallery, self.store.crops.remove, [crop_id])
 
     def remove(self, gallery: str, crop_id: str) -> int:
         """Removes a crop; answers the version from which on it is gone."""
         target = self.galleries.get(gallery)
-        return asyncio.run(self.galleries.remove_crop(target, crop_id)).version
+        return asyncio.run(self.removing(target, crop_id)).version
 
     def shown(self, gallery: str) -> dict[str, str | None]:
         """Crops that a search finds now, with their identities."""

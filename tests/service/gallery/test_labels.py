@@ -83,10 +83,11 @@ def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, sto
         (second, "b", "d"),
         (first, "a", "d"),
     ]
-    identity, change = store.merges.undo(gallery, second)
+    change = store.merges.undo(gallery, second)
+    identity = change.restored_identity
     assert (identity, len(change.labels)) == ("b", 2)
     assert _identities(store, gallery) == {"b": 2, "d": 2}
-    assert store.merges.undo(gallery, first)[0] == "a"
+    assert store.merges.undo(gallery, first).restored_identity == "a"
     assert _identities(store, gallery) == {"a": 1, "b": 1, "d": 2}
     assert store.merges.undo(gallery, first) is None
     assert store.merges.all(gallery) == []
@@ -96,9 +97,9 @@ def test_merges_are_undone_in_any_order(store, gallery):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
     first = store.crops.relabel(gallery, "a", "b").merge_id
     second = store.crops.relabel(gallery, "b", "c").merge_id
-    assert store.merges.undo(gallery, first)[0] == "a"
+    assert store.merges.undo(gallery, first).restored_identity == "a"
     assert _identities(store, gallery) == {"a": 1, "c": 2}
-    assert store.merges.undo(gallery, second)[0] == "b"
+    assert store.merges.undo(gallery, second).restored_identity == "b"
     assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
 
 
@@ -107,7 +108,7 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     merge = store.crops.relabel(gallery, "a", "b").merge_id
     store.crops.remove(gallery, [one])
     store.crops.change(gallery, two, {"identity": "c"})
-    _, change = store.merges.undo(gallery, merge)
+    change = store.merges.undo(gallery, merge)
     assert change.labels == ()
     assert _identities(store, gallery) == {"b": 1, "c": 1}
 

@@ -42,6 +42,10 @@ def galleries(device, record):
         yield held
 
 
+def _enrolling(galleries, record, gallery, crop, embedder=EMBEDDER):
+    return galleries.change("enroll", gallery, record.crops.enroll, embedder, [crop])
+
+
 def _found(galleries, device):
     def look():
         index = galleries.get(DEFAULT_GALLERY).index
@@ -59,7 +63,9 @@ def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(
     async def race() -> str:
         busy = threading.Event()
         device.submit(lambda: busy.wait(WAITED))
-        enrolling = asyncio.ensure_future(galleries.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)]))
+        enrolling = asyncio.ensure_future(
+            _enrolling(galleries, record, gallery, new_crop(1), OTHER_EMBEDDER)
+        )
         async with asyncio.timeout(WAITED):
             while (await galleries.read(record.galleries.get, gallery.gallery_id)).crops == 0:
                 await asyncio.sleep(0.01)
@@ -75,7 +81,9 @@ def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(
     assert asyncio.run(race()) == OTHER_EMBEDDER
 
 
-def test_a_change_that_cannot_be_applied_is_read_from_the_record(galleries, device, monkeypatch):
+def test_a_change_that_cannot_be_applied_is_read_from_the_record(
+    galleries, record, device, monkeypatch
+):
     gallery = galleries.get(DEFAULT_GALLERY)
 
     def fail(*_):
@@ -83,10 +91,10 @@ def test_a_change_that_cannot_be_applied_is_read_from_the_record(galleries, devi
 
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "add", fail)
-        landed = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(1)])).landed
+        landed = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed
     assert _found(galleries, device) == {landed[0].crop_id}
     assert (gallery.consistent, gallery.version) == (True, 1)
-    second = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(2)])).landed
+    second = asyncio.run(_enrolling(galleries, record, gallery, new_crop(2))).landed
     assert _found(galleries, device) == {landed[0].crop_id, second[0].crop_id}
 
 
@@ -108,10 +116,10 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
 
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "remove", fail)
-        crop_id = asyncio.run(galleries.enroll(gallery, EMBEDDER, [new_crop(1)])).landed[0].crop_id
+        crop_id = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed[0].crop_id
         monkeypatch.setattr(record.crops, "vectors", read_at_last)
         with pytest.raises(MemoryError):
-            asyncio.run(galleries.remove_crop(gallery, crop_id))
+            asyncio.run(galleries.change("delete-crop", gallery, record.crops.remove, [crop_id]))
         assert not gallery.consistent
         eventually(lambda: gallery.consistent)
     assert _found(galleries, device) == set()
@@ -123,7 +131,7 @@ def test_a_cancelled_enrolment_that_is_committed_is_shown(galleries, record, dev
     async def cancel() -> None:
         busy = threading.Event()
         device.submit(lambda: busy.wait(WAITED))
-        enrolling = asyncio.ensure_future(galleries.enroll(gallery, EMBEDDER, [new_crop(1)]))
+        enrolling = asyncio.ensure_future(_enrolling(galleries, record, gallery, new_crop(1)))
         while (await galleries.read(record.galleries.get, gallery.gallery_id)).crops == 0:
             await asyncio.sleep(0.01)
         enrolling.cancel()

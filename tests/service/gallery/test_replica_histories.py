@@ -17,7 +17,7 @@ import pytest
 
 from service.errors import RecordUnavailable, ServiceError, UnknownCrop, VersionNotReached
 from service.gallery.registry import DEFAULT_GALLERY as HERE
-from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.gallery.new_crops import new_crop
 from tests.service.gallery.replicas import Replica
 from tests.service.lagging_proxy import LaggingProxy
 from tests.waiting import eventually
@@ -101,12 +101,12 @@ async def _until_answered(call):
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-def _enroll(galleries, crop):
-    return galleries.enroll(galleries.get(HERE), EMBEDDER, [crop])
+def _enroll(replica, crop):
+    return replica.enrolling(replica.galleries.get(HERE), [crop])
 
 
-def _remove(galleries, crop_id):
-    return galleries.remove_crop(galleries.get(HERE), crop_id)
+def _remove(replica, crop_id):
+    return replica.removing(replica.galleries.get(HERE), crop_id)
 
 
 async def _write(history, replicas, until, numbers, chance):
@@ -117,9 +117,7 @@ async def _write(history, replicas, until, numbers, chance):
         crop = new_crop(number, crop_id=life.crop_id)
         began = time.monotonic()
         life.enrolled = (began, float("inf"))
-        enrolment = await _until_answered(
-            lambda crop=crop: _enroll(chance.choice(replicas).galleries, crop)
-        )
+        enrolment = await _until_answered(lambda crop=crop: _enroll(chance.choice(replicas), crop))
         assert enrolment.landed[0].crop_id == life.crop_id
         life.enrolled = (began, time.monotonic())
         life.version = enrolment.version
@@ -131,7 +129,7 @@ async def _write(history, replicas, until, numbers, chance):
         # One that was removed by a request whose answer was lost is unknown.
         with contextlib.suppress(UnknownCrop):
             removal = await _until_answered(
-                lambda life=life: _remove(chance.choice(replicas).galleries, life.crop_id)
+                lambda life=life: _remove(chance.choice(replicas), life.crop_id)
             )
             life.removed_version = removal.version
         life.removed = (life.removed[0], time.monotonic())

@@ -56,7 +56,11 @@ def test_what_one_process_does_the_other_shows(pair):
     first, second, third = one.enroll(HERE, 1, 2, 3)
     eventually(lambda: other.shown(HERE) == {first: "a", second: "a", third: "a"})
     version = other.remove(HERE, second)
-    asyncio.run(other.galleries.relabel(other.galleries.get(HERE), "a", "b"))
+    asyncio.run(
+        other.galleries.change(
+            "relabel", other.galleries.get(HERE), other.store.crops.relabel, "a", "b"
+        )
+    )
     eventually(lambda: one.shown(HERE) == {first: "b", third: "b"})
     assert one.version(HERE) == version + 1
 
@@ -81,7 +85,7 @@ def test_galleries_come_change_and_go_elsewhere(pair):
     eventually(lambda: _settings(one, "lobby") == GallerySettings(30, "off"))
     asyncio.run(one.galleries.delete(one.galleries.get("lobby")))
     with pytest.raises(UnknownGallery, match="lobby"):
-        asyncio.run(other.galleries.enroll(lobby, EMBEDDER, [new_crop(1)]))
+        asyncio.run(other.enrolling(lobby, [new_crop(1)]))
     eventually(lambda: all(gallery.name != "lobby" for gallery in other.galleries.all()))
     asyncio.run(other.galleries.create("lobby", GallerySettings(7)))
     eventually(lambda: "lobby" in [gallery.name for gallery in one.galleries.all()])
