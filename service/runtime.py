@@ -90,36 +90,18 @@ class Runtime:
             InputProblem: for an artefact, device or data directory that cannot be used.
         """
         with contextlib.ExitStack() as held:
-            shared = settings.shares_record
-            directory = held.enter_context(DataDirectory(settings.data_dir, shared))
-            if not shared:
-                directory.require_record()
-            replica = settings.replica if shared else None
+            directory, record = _open_record(settings, held)
+            replica = settings.replica if settings.shares_record else None
             audit = held.enter_context(
                 AuditLog(directory.path, replica, settings.audit_max_bytes, settings.audit_queries)
             )
-            record = open_store(
-                settings.redis_url, directory.database, settings.redis_password_file, alone=True
-            )
-            held.callback(record.close)
-            failpoint("start.record-opened")
             keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
             metrics = Metrics()
             watchdog = Watchdog(settings.stall_seconds)
             device = DeviceThread(partial(watchdog.give_up, "device thread"))
             held.callback(device.shutdown)
-            models: dict[str, LoadedModel] = {}
-
-            def load(name: str) -> None:
-                loaded = load_model(name, settings, device, metrics, record.runtimes, held)
-                models.setdefault(loaded.embedder, loaded)
-
-            load(settings.artefact)
-            if settings.previous:
-                load(settings.previous)
-            for name in shipped_fillers(record.galleries.all(), models):
-                load(name)
+            models = _load_models(settings, device, metrics, record, held)
             calibrations = Calibrations(record, models)
             galleries = GalleryRegistry(
                 record,
@@ -178,6 +160,41 @@ class Runtime:
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+
+def _open_record(settings: Settings, held: contextlib.ExitStack) -> tuple[DataDirectory, Record]:
+    shared = settings.shares_record
+    directory = held.enter_context(DataDirectory(settings.data_dir, shared))
+    if not shared:
+        directory.require_record()
+    record = open_store(
+        settings.redis_url, directory.database, settings.redis_password_file, alone=True
+    )
+    held.callback(record.close)
+    failpoint("start.record-opened")
+    return directory, record
+
+
+def _load_models(
+    settings: Settings,
+    device: DeviceThread,
+    metrics: Metrics,
+    record: Record,
+    held: contextlib.ExitStack,
+) -> dict[str, LoadedModel]:
+    """The served artefact, the previous one, and those shipped that filled galleries."""
+    models: dict[str, LoadedModel] = {}
+
+    def load(name: str) -> None:
+        loaded = load_model(name, settings, device, metrics, record.runtimes, held)
+        models.setdefault(loaded.embedder, loaded)
+
+    load(settings.artefact)
+    if settings.previous:
+        load(settings.previous)
+    for name in shipped_fillers(record.galleries.all(), models):
+        load(name)
+    return models
 
 
 def _decode_checks(models: Iterable[LoadedModel]) -> list[HealthCheck]:
