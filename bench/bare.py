@@ -11,7 +11,6 @@ import torch
 from model.artefact import (
     FIRST_BUNDLED,
     Artefact,
-    Description,
     load_artefact,
     resolve_artefact,
     save_artefact,
@@ -22,7 +21,6 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.pair_scoring import cosine_similarities, score_pairs
 from model.preprocessing import Preprocessing
-from model.provenance import Provenance
 
 CROPS_PER_BATCH = 32
 
@@ -69,7 +67,8 @@ class BareModel:
 def write_resnet50(path: Path) -> Path:
     """An artefact of the papers' architecture, ResNet-50 at 256×128, with random weights.
 
-    It ranks nothing; it costs what a trained one costs. Its calibration is the first bundled one's.
+    It ranks nothing; it costs what a trained one costs. The rest of its description is the first
+    bundled one's.
     """
     torch.manual_seed(0)
     preprocessing = Preprocessing(height=256, width=128)
@@ -83,22 +82,8 @@ def write_resnet50(path: Path) -> Path:
             | {"running_mean": before.mean(dim=0), "running_var": before.var(dim=0)}
         )
     metric_network = MetricNetwork(embedder.config.dimension, MetricNetworkConfig()).eval()
-    description = Description(
-        embedder=embedder.config,
-        metric_network=metric_network.config,
-        preprocessing=preprocessing,
-        calibration=load_artefact(resolve_artefact(FIRST_BUNDLED)).description.calibration,
-        provenance=Provenance(
-            data=(),
-            terms="Free of any: the weights are random.",
-            recipe={},
-            command="gmn bench",
-            commit=None,
-            created_at="2026-01-01T00:00:00Z",
-            held_out={},
-            initial_weights="none",
-            metrics={},
-        ),
-    )
+    configs = {"embedder": embedder.config, "metric_network": metric_network.config}
+    bundled = load_artefact(resolve_artefact(FIRST_BUNDLED)).description
+    description = bundled.model_copy(update=configs | {"preprocessing": preprocessing})
     save_artefact(path, description, embedder, metric_network)
     return path

@@ -9,27 +9,24 @@ Example: python -m bench.calibration --out docs/figures/open_set/calibration.jso
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from bench.search_draws import Crops, Draw, Plan, Searches, draws, read_crops
+from bench.search_draws import Crops, Draw, Plan, draws, read_crops
 from bench.tables import table
-from model.calibration import Scoring
 from model.search_calibration import (
     SearchCalibration,
     SearchScores,
     artefact_search_calibration,
     fit_searches,
 )
-from training.evaluation.files import replacing
 from training.evaluation.intervals import mean_interval
 
 ASKED = 1e-2
@@ -46,8 +43,7 @@ SUMMARY = (
     *("found within a fifth", "calibration error, before → after"),
 )
 
-Mix = Literal["known", "strangers", "half"]
-MIXES: tuple[Mix, ...] = ("known", "strangers", "half")
+MIXES = ("known", "strangers", "half")
 PLANS = (
     *(Plan(size, size) for size in (30, 100, 300, 1000)),
     Plan(30, 300),
@@ -57,44 +53,41 @@ PLANS = (
     Plan(100, 100, 0.5),
     Plan(100, 100, 1.0),
 )
-Fit = Callable[[Sequence[SearchScores]], SearchCalibration]
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(NamedTuple):
     """What one calibration obtained in one draw.
 
     Attributes:
         alarms: whether each stranger's search reached the threshold, `(n,)`.
         people: who the strangers were, `(n,)`.
+        wrong: the probabilities under a match that were wrong.
         found: the share of enrolled people's searches answered first, and with a match.
         best: the same by the threshold that would have obtained the asked rate.
-        genuine, impostor: probabilities of the best results that were right, and of the best that
-            were not; `wrong` of the latter those under a match.
+        error: of the probabilities.
     """
 
     alarms: NDArray[np.float64]
     people: NDArray[np.int64]
+    wrong: NDArray[np.float64]
     found: float
     best: float
-    genuine: NDArray[np.float64]
-    impostor: NDArray[np.float64]
-    wrong: NDArray[np.float64]
+    error: float
 
 
-def some_searches(draw: Draw, scoring: Scoring, mix: Mix, number: int) -> list[SearchScores]:
+def some_searches(draw: Draw, mix: str, number: int) -> list[SearchScores]:
     """The first `number` searches of a mix, as a service keeps them."""
-    strangers, known = draw.history[scoring]
-    half = number // 2
-    ours = {"known": number, "half": half, "strangers": 0}[mix]
+    strangers, known = draw.history_strangers, draw.history_members
+    ours = {"known": number, "half": number // 2}.get(mix, 0)
     return [
         *known.kept(np.arange(min(ours, len(known.best)))),
         *strangers.kept(np.arange(min(number - ours, len(strangers.best)))),
     ]
 
 
-def tally(calibration: SearchCalibration, strangers: Searches, members: Searches) -> Tally:
+def tally(calibration: SearchCalibration, draw: Draw) -> Tally:
     """Judges the searches of one draw."""
+    strangers, members = draw.strangers, draw.members
     threshold = calibration.threshold(ASKED, strangers.identities)
     top, ours = strangers.best[:, 0], members.best[:, 0]
     ideal = float(np.quantile(top, 1.0 - ASKED))
@@ -102,11 +95,10 @@ def tally(calibration: SearchCalibration, strangers: Searches, members: Searches
     return Tally(
         (top >= threshold).astype(np.float64),
         strangers.people,
+        probability[top >= threshold],
         float(((ours >= threshold) & members.right).mean()),
         float(((ours > ideal) & members.right).mean()),
-        calibration.probability(ours[members.right]),
-        probability,
-        probability[top >= threshold],
+        calibration_error(calibration.probability(ours[members.right]), probability),
     )
 
 
@@ -128,71 +120,49 @@ def measure(
     """One row for every cell."""
     for plan in plans:
         drawn = list(draws(crops, plan, number))
-        if not drawn:
-            continue
         sizes = NUMBERS if plan.fitted == plan.used and not plan.unnamed else (CHANGED_NUMBER,)
-        for scoring in crops.scorings:
+        for scoring in crops.scorings if drawn else ():
             artefact = crops.calibration.scorings[scoring]
-            before = artefact_search_calibration(artefact)
-            yield _row(crops, plan, scoring, "none", 0, drawn, _always(before))
-            own = partial(fit_searches, artefact=artefact, scoring=scoring)
-            for mix in MIXES:
-                for searches in sizes:
-                    yield _row(crops, plan, scoring, mix, searches, drawn, own)
+            for mix, searches in (("none", 0), *itertools.product(MIXES, sizes)):
+                tallies = []
+                for draw in drawn:
+                    calibration = artefact_search_calibration(artefact)
+                    if kept := some_searches(draw[scoring], mix, searches):
+                        calibration = fit_searches(kept, artefact=artefact, scoring=scoring)
+                    tallies.append(tally(calibration, draw[scoring]))
+                cell = {"features": crops.name, "scoring": scoring, "gallery": str(plan)}
+                yield cell | {"mix": mix, "searches": searches} | pooled(tallies)
 
 
-def _always(calibration: SearchCalibration) -> Fit:
-    return lambda _: calibration
-
-
-def _row(
-    crops: Crops,
-    plan: Plan,
-    scoring: Scoring,
-    mix: str,
-    number: int,
-    drawn: Sequence[Draw],
-    fit: Fit,
-) -> dict[str, Any]:
-    tallies = []
-    for draw in drawn:
-        kept = some_searches(draw, scoring, mix, number) if number else []  # type: ignore[arg-type]
-        calibration = fit(kept)
-        tallies.append(tally(calibration, draw.strangers[scoring], draw.members[scoring]))
-    alarms, people = (
-        np.concatenate([getattr(one, name) for one in tallies]) for name in ("alarms", "people")
-    )
-    rate = mean_interval(alarms, np.unique(people, return_inverse=True)[1].astype(np.int64))
-    wrong = np.concatenate([one.wrong for one in tallies])
-    errors = [calibration_error(one.genuine, one.impostor) for one in tallies]
+def pooled(tallies: Sequence[Tally]) -> dict[str, Any]:
+    """What a calibration obtained over all draws, with the 95% interval over people."""
+    alarms, people, wrong, *shares = zip(*tallies, strict=True)
+    rate = mean_interval(np.concatenate(alarms), np.concatenate(people))
+    found, best, error = (round(float(np.mean(share)), 4) for share in shares)
+    under_match = np.concatenate(wrong)
     return {
-        "features": crops.name,
-        "scoring": scoring,
-        "gallery": str(plan),
-        "mix": mix,
-        "searches": number,
         "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
-        "found": round(float(np.mean([one.found for one in tallies])), 4),
-        "best": round(float(np.mean([one.best for one in tallies])), 4),
-        "calibration_error": round(float(np.mean(errors)), 4),
-        "wrong_under_match": round(float(wrong.mean()), 3) if len(wrong) else None,
+        "found": found,
+        "best": best,
+        "calibration_error": error,
+        "wrong_under_match": round(float(under_match.mean()), 3) if len(under_match) else None,
     }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How many cells hold, over rows with searches."""
     fitted = [row for row in rows if row["searches"]]
-    means = [row["obtained"][0] for row in fitted]
-    within = [LOWEST <= mean <= HIGHEST for mean in means]
-    touching = [row["obtained"][1] <= HIGHEST and row["obtained"][2] >= LOWEST for row in fitted]
+    means, lows, highs = zip(*(row["obtained"] for row in fitted), strict=True)
     worth = [row for row in fitted if row["best"] >= WORTH_FINDING]
     return {
         "cells": len(fitted),
-        "median": round(float(np.median(means)), 5),
+        "median": float(np.median(means)),
         "lowest": min(means),
         "highest": max(means),
-        "within": sum(within),
-        "touching": sum(touching),
+        "within": sum(LOWEST <= mean <= HIGHEST for mean in means),
+        "touching": sum(
+            low <= HIGHEST and high >= LOWEST for low, high in zip(lows, highs, strict=True)
+        ),
         "worth_finding": len(worth),
         "found_within_a_fifth": sum(row["found"] >= 0.8 * row["best"] for row in worth),
     }
@@ -201,22 +171,16 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def markdown(rows: Sequence[dict[str, Any]], scoring: str) -> str:
     """A table of one scoring, in per cent: obtained, then found beside the best threshold's."""
     rows = [row for row in rows if row["scoring"] == scoring]
-    columns = sorted(
-        {(row["mix"], row["searches"]) for row in rows},
-        key=lambda one: (one[1] > 0, MIXES.index(one[0]) if one[0] in MIXES else 0, one[1]),
-    )
+    columns = list(dict.fromkeys((row["mix"], row["searches"]) for row in rows))
     titles = [f"{mix} {number}" if number else "artefact's own" for mix, number in columns]
     found: dict[str, dict[tuple[str, int], str]] = {}
     for row in rows:
         cells = found.setdefault(f"{row['features']}, {row['gallery']}", {})
-        cells[row["mix"], row["searches"]] = _cell(row)
+        cells[row["mix"], row["searches"]] = (
+            f"{100 * row['obtained'][0]:.1f} · {100 * row['found']:.0f}/{100 * row['best']:.0f}"
+        )
     lines = [[name, *(cells.get(one, "") for one in columns)] for name, cells in found.items()]
     return table(["crops, identities", *titles], lines)
-
-
-def _cell(row: dict[str, Any]) -> str:
-    rate = 100 * row["obtained"][0]
-    return f"{rate:.1f} · {100 * row['found']:.0f}/{100 * row['best']:.0f}"
 
 
 def summaries(rows: Sequence[dict[str, Any]]) -> str:
@@ -262,9 +226,8 @@ def main(
     typer.echo(summaries(rows))
     for scoring in dict.fromkeys(row["scoring"] for row in rows):
         typer.echo(f"\n**{scoring}**\n\n{markdown(rows, scoring)}")
-    with replacing(out) as beside:
-        lines = ",\n".join(json.dumps(row) for row in rows)
-        beside.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.tables import FIGURES, percent, table, write_into_page
+from bench.tables import percent, publish, table
 from model.provenance import Provenance
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
@@ -41,109 +41,58 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for dataset in report["datasets"]:
         differences = dataset.get("differences", {})
-        rows += [
-            _row(label, name, found, dataset, _people(report, dataset), differences)
-            for name, found in dataset["scorings"].items()
-        ]
+        for scoring, found in dataset["scorings"].items():
+            row = _row(label, scoring, found, dataset) | {"people": _people(report, dataset)}
+            if paired := differences.get(f"{scoring} - cosine"):
+                row["differences"] = _with_interval(paired)
+            rows.append(row)
         for name, found in dataset["peers"].items():
-            row = _row(name, "cosine", found, dataset, READY_MADE, {})
-            ahead = {
-                f"{label}, {pair.removesuffix(f' - {name}')}": _with_interval(values)
-                for pair, values in differences.items()
-                if pair.endswith(f" - {name}")
-            }
-            rows.append(row | ({"ahead": ahead} if ahead else {}))
+            row = _row(name, "cosine", found, dataset) | {"people": READY_MADE}
+            for pair, values in differences.items():
+                if pair.endswith(f" - {name}"):
+                    ahead = f"{label}, {pair.removesuffix(f' - {name}')}"
+                    row.setdefault("ahead", {})[ahead] = _with_interval(values)
+            rows.append(row)
     return rows
 
 
 def _row(
-    model: str,
-    scoring: str,
-    found: dict[str, Any],
-    dataset: dict[str, Any],
-    people: str,
-    differences: dict[str, Any],
+    model: str, scoring: str, found: dict[str, Any], dataset: dict[str, Any]
 ) -> dict[str, Any]:
-    row = {"model": model, "data": dataset["name"], "people": people}
+    row = {"model": model, "data": dataset["name"], "scoring": scoring}
     row |= {name: dataset[name] for name in ("queries", "gallery", "identities")}
-    row |= {"scoring": scoring, "metrics": _with_interval(found["metrics"])}
-    if paired := differences.get(f"{scoring} - cosine"):
-        row["differences"] = _with_interval(paired)
+    row["metrics"] = _with_interval(found["metrics"])
     if half := found.get("half_enrolled"):
-        row["found"] = [half["detection_rate"][end] for end in ("mean", "low", "high")]
-        row["enrolled"] = half["enrolled"]
+        row |= {"found": _ends(half["detection_rate"]), "enrolled": half["enrolled"]}
     return row
 
 
 def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
     """How far the artefact knows the people of a data set."""
-    trained_on = {data["name"] for data in report["provenance"]["data"]}
-    if not dataset.get("seen_because", dataset["name"] in trained_on):
-        return _unseen(report["provenance"])
-    if report["split"] == "held-out" or not dataset.get("seen_in_training", True):
-        return HELD_OUT
-    return SEEN
-
-
-def _unseen(provenance: dict[str, Any]) -> str:
-    """What is known of people under cameras that an artefact was not trained on."""
-    known = Provenance.model_validate(
-        {"terms": "", "recipe": {}, "command": "", "commit": None, "created_at": ""}
-        | {"held_out": {}, "initial_weights": "none", "metrics": {}}
-        | provenance
-        | {"data": []}
-    )
-    sources = [source for source in known.all_sources if not source.is_documented]
-    if any(source.role == "teacher" for source in sources):
+    if dataset["seen_because"]:
+        held_out = report["split"] == "held-out" or not dataset["seen_in_training"]
+        return HELD_OUT if held_out else SEEN
+    sources = Provenance.model_validate(report["provenance"]).all_sources
+    undocumented = [source.role for source in sources if not source.is_documented]
+    if "teacher" in undocumented:
         return UNSEEN_BUT_TEACHERS
-    return UNSEEN_BUT_START if sources else UNSEEN
+    return UNSEEN_BUT_START if undocumented else UNSEEN
 
 
 def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
-    return {
-        title: [metrics[key][end] for end in ("mean", "low", "high")]
-        for title, key in METRICS.items()
-    }
+    return {title: _ends(metrics[key]) for title, key in METRICS.items()}
 
 
-def condense_served(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The row of one printed summary, of `gmn enroll` or `gmn query`."""
-    if "crops_per_second" in printed:
-        return [
-            {"step": label, "crops": printed["enrolled"], "per_second": _rate(printed, "crops")}
-        ]
-    return [
-        {
-            "step": label,
-            "crops": printed["queries"],
-            "per_second": _rate(printed, "queries"),
-            "in_flight": printed["in_flight"],
-            "ms_per_query": round(printed["ms_per_query"], 1),
-            "rank_1": printed["rank_1"],
-            # Of a ranking that was cut, mAP is a lower bound only.
-            "mAP": printed["mAP"] if printed["whole_rankings"] else None,
-            "verdicts": printed["verdicts"],
-            "matches_right": printed["matches_right"],
-        }
-    ]
+def _ends(interval: dict[str, float]) -> list[float]:
+    return [interval[end] for end in ("mean", "low", "high")]
 
 
 def condense_bench(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a serving bench: of ResNet-50, and of the bundled artefact beside it."""
-    measured = [printed | printed["details"], printed["details"]["bundled"]]
-    return [
-        {
-            "bench": label,
-            "backbone": one["backbone"],
-            "ratio": one["ratio"],
-            "spread": one["spread"],
-            "served": one["served_images_per_second"],
-            "bare": one["bare_images_per_second"],
-            "service_ms": one.get("service_ms"),
-            "client_ms": one["client_cpu_ms_per_image"],
-        }
-        for one in measured
-    ]
+    details = dict(printed["details"])
+    bundled = details.pop("bundled")
+    first = details | {name: printed[name] for name in ("ratio", "spread")}
+    return [{"bench": label} | row for row in (first, bundled)]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -155,11 +104,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _bench_table(rows: list[dict[str, Any]]) -> str:
     phases = ("decode", "queue", "embed", "search", "rerank", "total")
-    figures = ("served", "bare", "client_ms")
+    figures = ("served_images_per_second", "bare_images_per_second", "client_cpu_ms_per_image")
     lines = []
     for row in rows:
         low, high = row["spread"]
-        taken = row["service_ms"] or {}
+        taken = row.get("service_ms")
         cells = [row["bench"], row["backbone"], f"{row['ratio']:.2f}, {low:.2f}–{high:.2f}"]
         cells += [f"{row[name]:.1f}" for name in figures]
         lines.append(cells + [f"{taken[name]:.1f}" if taken else None for name in phases])
@@ -169,17 +118,21 @@ def _bench_table(rows: list[dict[str, Any]]) -> str:
 
 def _served_table(rows: list[dict[str, Any]]) -> str:
     titles = ("step", "crops", "per second", "ms per query", *METRICS, "answered match, right")
-    lines = []
+    lines: list[list[str | None]] = []
     for row in rows:
-        asked: list[str | None] = [None] * 4
-        if "ms_per_query" in row:
-            asked = [
+        if "queries" not in row:
+            figures = [f"{row['enrolled']:,}", f"{row['crops_per_second']:.0f}", *[None] * 4]
+        else:
+            figures = [
+                f"{row['queries']:,}",
+                f"{row['queries_per_second']:.0f}",
                 f"{row['ms_per_query']:.1f}, {row['in_flight']} in flight",
                 f"{100 * row['rank_1']:.1f}",
-                None if row["mAP"] is None else f"{100 * row['mAP']:.1f}",
+                # Of a ranking that was cut, mAP is a lower bound only.
+                f"{100 * row['mAP']:.1f}" if row["whole_rankings"] else None,
                 f"{row['verdicts']['match']:,}, {row['matches_right']:,}",
             ]
-        lines.append([row["step"], f"{row['crops']:,}", f"{row['per_second']:.0f}", *asked])
+        lines.append([row["step"], *figures])
     return table(titles, lines)
 
 
@@ -212,24 +165,12 @@ def main(arguments: list[str]) -> None:
     for source in sources:
         label, _, path = source.partition("=")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        reader = condense_bench if "bench" in content else condense_served
-        rows += (condense if "datasets" in content else reader)(label, content)
-    write_table(name, rows)
-
-
-def write_table(name: str, rows: list[dict[str, Any]]) -> None:
-    """Keeps rows in `docs/figures/NAME.json` and writes their table into the page that has it.
-
-    Raises:
-        InputProblem: when no page has the table's markers.
-    """
-    write_into_page(name, markdown(rows))
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    (FIGURES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def _rate(printed: dict[str, Any], what: str) -> float:
-    return round(float(printed[f"{what}_per_second"]), 1)
+        if "datasets" in content:
+            rows += condense(label, content)
+        else:
+            served = "bench" not in content
+            rows += [{"step": label} | content] if served else condense_bench(label, content)
+    publish(name, markdown(rows), rows)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.tables import FIGURES, ROOT, percent, table, write_into_page
+from bench.tables import FIGURES, ROOT, percent, publish, table
 from training.evaluation.figures import projection_figure
 from training.evaluation.results import Projection
 
-KEPT = ROOT / "docs" / "results" / "premise.json"
+RESULTS = ROOT / "docs" / "results"
 HEADER = (
     *("domains", "space", "domain classifier's accuracy, %"),
     *("MMD²·10³", "by chance", "ratio"),
@@ -40,15 +40,12 @@ def markdown(premise: dict[str, Any]) -> str:
 def main(source: Path) -> None:
     """Writes table and figures from a report."""
     premise = json.loads(source.read_text(encoding="utf-8"))["premise"]
-    # Everything but the points of the figure.
-    kept = {name: premise[name] for name in ("pair_feature", "people", "points", "gaps")}
-    KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    for found in premise["projections"]:
+    for found in premise.pop("projections"):
         drawn = projection_figure(Projection.model_validate(found)).svg
         # Inside a page the element needs no name space, as a file it does.
         named = drawn if SVG in drawn else drawn.replace("<svg", f"<svg {SVG}", 1)
         (FIGURES / f"premise-{found['space']}.svg").write_text(named, encoding="utf-8")
-    write_into_page("premise", markdown(kept))
+    publish("premise", markdown(premise), premise, RESULTS)
 
 
 if __name__ == "__main__":

@@ -80,11 +80,7 @@ def _line(text: str | None) -> str:
 
 
 def generated(page: str) -> str:
-    """The page with both of its generated parts written anew.
-
-    Raises:
-        InputProblem: where the page lacks a marker.
-    """
+    """The page with both of its generated parts written anew."""
     document = json.loads(OPENAPI.read_text(encoding="utf-8"))
     page = replace_table(page, "settings", settings_table())
     return replace_table(page, "calls", calls(document))

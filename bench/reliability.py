@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.tables import FIGURES, table, write_into_page
+from bench.tables import FIGURES, publish, table
 
 RUNS = FIGURES / "reliability"
 NAMED = 12
@@ -42,14 +42,12 @@ def _rows(kept: dict[str, Any], *of: str) -> Iterator[tuple[str, str]]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int):
-        return f"{value:,}" if value < 10**9 else str(value)
+    if isinstance(value, int | float):
+        return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
     if isinstance(value, list) and len(value) > NAMED:
         return f"{len(value)} of them"
     if isinstance(value, list):
-        return "; ".join(_shown(one) for one in value) or "none"
+        return "; ".join(map(_shown, value)) or "none"
     return str(value)
 
 
@@ -60,9 +58,7 @@ def keep(name: str, run: dict[str, Any]) -> None:
         InputProblem: where no page has a place for it.
     """
     run = {key: value for key, value in run.items() if key != "samples"}
-    write_into_page(name, markdown(run))
-    RUNS.mkdir(parents=True, exist_ok=True)
-    (RUNS / f"{name}.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    publish(name, markdown(run), run, RUNS)
 
 
 if __name__ == "__main__":

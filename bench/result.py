@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 ROUNDS = 5
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class BenchResult(BaseModel):
@@ -54,17 +56,22 @@ def compare(
         reach: the ratio that is aimed at, if any.
         details: beside the medians of both sides.
     """
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    ratio = statistics.median(ratios)
+    ratio, spread = ratio_of(ours, theirs)
     return BenchResult(
         bench=bench,
-        ratio=round(ratio, 4),
-        spread=(round(min(ratios), 4), round(max(ratios), 4)),
+        ratio=ratio,
+        spread=spread,
         reach=reach,
         reached=None if reach is None else ratio >= reach,
         details=details,
         machine=describe_machine(),
     )
+
+
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Median, and lowest and highest, of the rounds' ratios."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return round(statistics.median(ratios), 4), (round(min(ratios), 4), round(max(ratios), 4))
 
 
 def alternate(sides: dict[str, Callable[[], None]], images: int) -> dict[str, list[float]]:
@@ -83,21 +90,13 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, system and the libraries that compute."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    known = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
+    processor = re.search(r"^model name\s*: (.*)$", known, re.MULTILINE)
     return {
-        "processor": _processor(),
+        "processor": processor[1] if processor else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-            return next(names, platform.machine())
-    except OSError:
-        return platform.machine()

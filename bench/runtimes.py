@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.result import alternate, compare
+from bench.result import alternate, ratio_of
 from model.artefact import Artefact
 from model.openvino_graph import converted, load_openvino
 from service.engine.batcher import MicroBatcher, WaitingCrop
@@ -55,19 +55,16 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
         paces = alternate(sides, CROPS)
     finally:
         device.shutdown()
-    medians = {name: round(statistics.median(pace), 2) for name, pace in paces.items()}
-    ratios = {
-        name: compare("embed", paces["served"], paces[name], None, {})
-        for name in ("openvino", "torch")
-    }
-    return {
+    found: dict[str, Any] = {
         "runtime": f"{choice.runtime} {choice.dtype}",
-        "crops_per_second": medians,
-        **{
-            f"over_{name}": {"ratio": one.ratio, "spread": one.spread}
-            for name, one in ratios.items()
+        "crops_per_second": {
+            name: round(statistics.median(pace), 2) for name, pace in paces.items()
         },
     }
+    for name in ("openvino", "torch"):
+        ratio, spread = ratio_of(paces["served"], paces[name])
+        found[f"over_{name}"] = {"ratio": ratio, "spread": spread}
+    return found
 
 
 def _serve(batcher: MicroBatcher, crops: NDArray[np.uint8]) -> None:

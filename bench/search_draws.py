@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,13 +100,13 @@ class Searches:
         return [SearchScores(tuple(self.best[row].tolist()), self.identities, 0.0) for row in rows]
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Unlabelled searches by strangers and by enrolled people, and the judged ones, by scoring."""
+class Draw(NamedTuple):
+    """Searches of one draw by one scoring: the unlabelled ones of either half, then the judged."""
 
-    history: dict[Scoring, tuple[Searches, Searches]]
-    strangers: dict[Scoring, Searches]
-    members: dict[Scoring, Searches]
+    history_strangers: Searches
+    history_members: Searches
+    strangers: Searches
+    members: Searches
 
 
 def read_crops(features: Path, calibrated_by: str) -> Crops:
@@ -118,37 +119,37 @@ def read_crops(features: Path, calibrated_by: str) -> Crops:
     """
     units, people, cameras = _arrays(features)
     if calibrated_by.endswith(".npz"):
-        calibration, artefact = _calibrated_on(Path(calibrated_by)), None
-    else:
-        artefact = load_artefact(resolve_artefact(calibrated_by))
-        calibration = artefact.description.calibration
-    if artefact is not None and units.shape[1] != artefact.embedder.config.dimension:
+        calibration = _calibrated_on(Path(calibrated_by))
+        return Crops(features.stem, units, people, cameras, calibration, None)
+    artefact = load_artefact(resolve_artefact(calibrated_by))
+    if units.shape[1] != artefact.embedder.config.dimension:
         raise InputProblem(f"{features}: not of {calibrated_by}; name the artefact that made it")
+    calibration = artefact.description.calibration
     return Crops(features.stem, units, people, cameras, calibration, artefact)
 
 
-def _arrays(
-    path: Path,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     with np.load(path, allow_pickle=False) as arrays:
-        vectors, names, views = (arrays[key] for key in ("features", "identities", "cameras"))
-    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return unit_length(vectors), people, np.unique(views, return_inverse=True)[1].astype(np.int64)
+        people, cameras = (
+            np.unique(arrays[name], return_inverse=True)[1].astype(np.int64)
+            for name in ("identities", "cameras")
+        )
+        return unit_length(arrays["features"]), people, cameras
 
 
 def _calibrated_on(path: Path) -> Calibration:
     """A calibration of the cosine alone, on 200 people at most."""
     units, people, cameras = _arrays(path)
-    some = np.flatnonzero(people < PEOPLE_TO_CALIBRATE)
+    some = people < PEOPLE_TO_CALIBRATE
     units, people, cameras = units[some], people[some], cameras[some]
     rows = cosine_rows(units, units)
     labels = PairLabels(people, cameras, people, cameras)
     return calibrate_searches([SearchRows(rows, rows, labels)], path.stem)
 
 
-def draws(crops: Crops, plan: Plan, number: int, seed: int = 0) -> Iterator[Draw]:
-    """Random draws; none where the file has too few people."""
-    random = np.random.default_rng([seed, plan.fitted, plan.used])
+def draws(crops: Crops, plan: Plan, number: int) -> Iterator[dict[Scoring, Draw]]:
+    """Random draws, each by scoring; none where the file has too few people."""
+    random = np.random.default_rng([0, plan.fitted, plan.used])
     everyone = max(plan.fitted, plan.used)
     for _ in range(number):
         views = random.permutation(np.unique(crops.cameras))
@@ -157,31 +158,29 @@ def draws(crops: Crops, plan: Plan, number: int, seed: int = 0) -> Iterator[Draw
         order = random.permutation(able)
         if len(order) < everyone + max(40, everyone // 4):
             return
-        first, then = order[: plan.fitted], order[: plan.used]
-        strangers, both = order[everyone:], order[: min(plan.fitted, plan.used)]
+        first, then, strangers = order[: plan.fitted], order[: plan.used], order[everyone:]
+        both, half = order[: min(plan.fitted, plan.used)], len(strangers) // 2
+        kept = (both[: len(both) // 2], both[len(both) // 2 :])
+        before, after = kept if plan.fitted <= plan.used else (first, both)
         nameless = random.random(len(crops.people)) < plan.unnamed
-        galleries = [
+        fitted, used = (
             _limited(random, crops, np.isin(crops.people, people) & ~asking)
             for people in (first, then)
-        ]
+        )
         asks = [
             random.permutation(np.flatnonzero(asking & np.isin(crops.people, people)))[:most]
             for people, most in (
-                (strangers[: len(strangers) // 2], HISTORY),
-                (both[: len(both) // 2] if len(both) == len(first) else first, HISTORY),
-                (strangers[len(strangers) // 2 :], STRANGERS),
-                (both[len(both) // 2 :] if len(both) == len(first) else both, MEMBERS),
+                (strangers[:half], HISTORY),
+                (before, HISTORY),
+                (strangers[half:], STRANGERS),
+                (after, MEMBERS),
             )
         ]
-        tables = [
+        found = [
             _search(crops, rows, gallery, nameless)
-            for rows, gallery in zip(asks, [galleries[0]] * 2 + [galleries[1]] * 2, strict=True)
+            for rows, gallery in zip(asks, (fitted, fitted, used, used), strict=True)
         ]
-        yield Draw(
-            {name: (tables[0][name], tables[1][name]) for name in crops.scorings},
-            tables[2],
-            tables[3],
-        )
+        yield {name: Draw(*(one[name] for one in found)) for name in crops.scorings}
 
 
 def _limited(

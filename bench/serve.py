@@ -12,26 +12,23 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.bare import BareModel, write_resnet50
 from bench.result import ROUNDS, BenchResult, alternate, compare
 from bench.runtimes import bench_runtimes
-from demo.command import serve_command
-from demo.people import draw_cast, enroll_all
+from demo.service import own_service
+from demo.story import draw_cast, enroll_all
 from gmn_client import Client
 from model.artefact import load_artefact, resolve_artefact
 from service.commands.bulk import bounded_map
-from service.commands.common import local_service
 
 RERANK_DEPTH = 100
 SEED, PEOPLE, CAMERAS = 31, 64, 4
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """Requests in flight, images of one request, and images of one round."""
 
     in_flight: int
@@ -53,21 +50,21 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
         The ratio, for which no target is set; `details["bundled"]` has the bundled artefact's, and
         `embed` has in `details["runtime"]` what `bench_runtimes` measures.
     """
-    with tempfile.TemporaryDirectory(prefix="gmn-bench-") as scratch:
-        asked = artefact or str(write_resnet50(Path(scratch) / "resnet50.safetensors"))
-        result = _measure(name, asked, Path(scratch) / "first")
-        if artefact is None:
-            beside = _measure(name, "bundled", Path(scratch) / "bundled")
-            ratio = {"ratio": beside.ratio, "spread": beside.spread}
-            result.details["bundled"] = ratio | beside.details
-        if name == "embed":
-            shipped = load_artefact(resolve_artefact(artefact or "bundled"))
-            result.details["runtime"] = bench_runtimes(shipped)
+    if artefact is not None:
+        result = _measure(name, artefact)
+    else:
+        with tempfile.TemporaryDirectory(prefix="gmn-bench-") as scratch:
+            result = _measure(name, str(write_resnet50(Path(scratch) / "resnet50.safetensors")))
+        beside = _measure(name, "bundled")
+        ratio = {"ratio": beside.ratio, "spread": beside.spread}
+        result.details["bundled"] = ratio | beside.details
+    if name == "embed":
+        shipped = load_artefact(resolve_artefact(artefact or "bundled"))
+        result.details["runtime"] = bench_runtimes(shipped)
     return result
 
 
-def _measure(name: str, artefact: str, scratch: Path) -> BenchResult:
-    scratch.mkdir()
+def _measure(name: str, artefact: str) -> BenchResult:
     load, cast = LOADS[name], draw_cast(SEED, PEOPLE, 0, CAMERAS)
     model = load_artefact(resolve_artefact(artefact))
     bare = BareModel(model)
@@ -76,8 +73,7 @@ def _measure(name: str, artefact: str, scratch: Path) -> BenchResult:
     size = load.images_in_one
     requests = [images[start : start + size] for start in range(0, len(images), size)]
     phases: list[dict[str, float]] = []
-    command = serve_command(artefact, scratch / "data")
-    with local_service(command, scratch / "service.log") as url, Client(url) as client:
+    with own_service(artefact) as url, Client(url) as client:
 
         def ask(request: Sequence[bytes]) -> None:
             if name == "embed":
@@ -108,12 +104,11 @@ def _measure(name: str, artefact: str, scratch: Path) -> BenchResult:
         "backbone": model.description.embedder.backbone,
         "service_device": device,
     }
-    if name != "embed":
-        medians = {
+    if phases:
+        details |= {"gallery_crops": len(enrolled), "rerank_depth": RERANK_DEPTH}
+        details["service_ms"] = {
             phase: round(statistics.median(one[phase] for one in phases), 2) for phase in phases[0]
         }
-        details |= {"gallery_crops": len(enrolled), "rerank_depth": RERANK_DEPTH}
-        details["service_ms"] = medians
     return compare(name, paces["served"], paces["bare"], None, details)
 
 

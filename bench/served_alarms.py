@@ -9,23 +9,20 @@ are judged from when the gallery has a calibration of its own. Every split is a 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
-from demo.command import serve_command
+from demo.service import own_service
 from gmn import read_spec
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
 from service.commands.bulk import enroll_crops, query_crops
-from service.commands.common import local_service
 from service.commands.sources import SourceCrop
 from training.evaluation.intervals import mean_interval
 
@@ -35,8 +32,7 @@ SPLITS = 8
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Who is enrolled, and which crops search, in their order."""
 
     gallery: list[SourceCrop]
@@ -44,8 +40,7 @@ class Split:
     known: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """One search that was answered under the gallery's own calibration.
 
     Attributes:
@@ -80,27 +75,18 @@ def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Sp
         )
 
 
-def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> list[Judged]:
+def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[Judged]:
     """Fills a gallery and searches it; what was answered before it learnt is left out."""
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
-    judged = []
     with Client(url, gallery=gallery) as client:
         client.create_gallery(gallery)
         list(enroll_crops(client, split.gallery))
         before = client.query(split.searches[0].read(), **options).calibration_version
         for crop, answer, _ in query_crops(client, split.searches, options):
-            if answer.calibration_version == before:
-                continue
-            identity, first = str(crop.identity), answer.results[0]
-            judged.append(
-                Judged(
-                    identity,
-                    identity in split.known,
-                    answer.verdict == "match",
-                    first.identity == identity,
-                )
-            )
-    return judged
+            if answer.calibration_version != before:
+                identity, matched = str(crop.identity), answer.verdict == "match"
+                right = answer.results[0].identity == identity
+                yield Judged(identity, identity in split.known, matched, right)
 
 
 def figures(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -122,17 +108,15 @@ def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any
     """Serves an artefact and searches it, by scoring."""
     crops = list(read_spec(data))
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="gmn-alarms-") as scratch:
-        command = serve_command(artefact, Path(scratch) / "data")
-        with local_service(command, Path(scratch) / "log") as url:
-            with Client(url) as client:
-                offered = client.model().scorings
-            for scoring in (one for one in SCORINGS if one in offered):
-                judged: list[Judged] = []
-                for place, split in enumerate(splits(crops, mixed, number)):
-                    judged += judge(url, split, f"{scoring}.{place}", scoring)
-                    found["gallery"] = len(split.gallery)
-                found[scoring] = figures(judged)
+    with own_service(artefact) as url:
+        with Client(url) as client:
+            offered = client.model().scorings
+        for scoring in (one for one in SCORINGS if one in offered):
+            judged: list[Judged] = []
+            for place, split in enumerate(splits(crops, mixed, number)):
+                judged += judge(url, split, f"{scoring}.{place}", scoring)
+                found["gallery"] = len(split.gallery)
+            found[scoring] = figures(judged)
     return found
 
 

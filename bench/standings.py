@@ -22,8 +22,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from bench.figures import READY_MADE, condense, write_table
-from bench.tables import page_of
+from bench.figures import READY_MADE, condense, markdown
+from bench.tables import page_of, publish
 from model.artefact import Artefact, load_artefact
 from model.precision import choose_device
 from model.problems import InputProblem
@@ -39,22 +39,20 @@ from training.evaluation.unseen import artefact_files, trained_on
 
 
 class KeptPeer(Peer):
-    """A peer that keeps its features of the crops that it was last shown, by data set."""
+    """A peer that embeds the same crops once, however many artefacts it stands beside."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self._kept: dict[str, tuple[list[str], NDArray[np.float32]]] = {}
+        self._kept: dict[tuple[str, ...], NDArray[np.float32]] = {}
 
     def embed(
         self, records: Sequence[CropRecord], progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Features of crops, `(n, d)` float32, in the order of the records."""
-        name, sources = records[0].dataset, [record.source for record in records]
-        if name not in self._kept or self._kept[name][0] != sources:
-            self._kept[name] = sources, super().embed(records, progress)
-        elif progress:
-            progress(len(sources))
-        return self._kept[name][1]
+        shown = tuple(record.source for record in records)
+        if shown not in self._kept:
+            self._kept[shown] = super().embed(records, progress)
+        return self._kept[shown]
 
 
 def main(
@@ -99,16 +97,33 @@ def main(
             folder = runs / label / stem if len(files) > 1 else runs / label
             loaded = load_artefact(file)
             own = _left_out(stem, loaded, datasets) if left_out else datasets
-            if not _is_measured(folder, loaded, request, own):
-                make_folder(folder)
-                report, _ = request.measure(stem, loaded, own, progress_bar)
-                write_report(folder, report)
-            rows += condense(label, _report(folder))
-    write_table(name, artefacts_first(without_repeats(rows)))
+            rows += condense(label, _measured(folder, stem, loaded, request, own))
+    rows = joined(rows)
+    publish(name, markdown(rows), rows)
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+def _measured(
+    folder: Path,
+    name: str,
+    artefact: Artefact,
+    request: EvaluationRequest,
+    datasets: Sequence[Dataset],
+) -> dict[str, Any]:
+    """The report in a folder, measured where that of the same request is not there yet."""
+    asked = {
+        "artefact": artefact.description.artefact_fingerprint,
+        "held_out": request.held_out,
+        "people": request.people,
+        "peers": [peer.name for peer in request.peers],
+        "data": [dataset.spec for dataset in datasets],
+    }
+    kept, report_file = folder / "asked.json", folder / "report.json"
+    if not kept.is_file() or json.loads(kept.read_text(encoding="utf-8")) != asked:
+        make_folder(folder)
+        report, _ = request.measure(name, artefact, datasets, progress_bar)
+        write_report(folder, report)
+        kept.write_text(json.dumps(asked), encoding="utf-8")
+    found: dict[str, Any] = json.loads(report_file.read_text(encoding="utf-8"))
     return found
 
 
@@ -123,41 +138,20 @@ def _left_out(name: str, artefact: Artefact, datasets: Sequence[Dataset]) -> lis
     return found
 
 
-def without_repeats(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with each peer once: measured beside several artefacts, its figures are the same."""
+def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of each data set together, its artefacts first, and then each peer once.
+
+    A peer that was measured beside several artefacts has the same figures each time.
+    """
     found: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("data", "queries", "gallery", "model", "scoring"))
         known = found.setdefault(key, row)
         if known is not row and "ahead" in known:
             known["ahead"] = known["ahead"] | row.get("ahead", {})
-    return list(found.values())
-
-
-def artefacts_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of each data set together, in which ready-made models follow the artefacts."""
     data = list(dict.fromkeys(row["data"] for row in rows))
-    return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
-
-
-def _is_measured(
-    folder: Path, artefact: Artefact, request: EvaluationRequest, datasets: Sequence[Dataset]
-) -> bool:
-    """Whether a folder has the report of this artefact on these sets, beside these peers."""
-    if not (folder / "report.json").is_file():
-        return False
-    report = _report(folder)
-    peers = {peer.name for peer in request.peers}
-    identities = {
-        dataset.name: len({record.identity for record in search.records})
-        for dataset, search in request.searches(artefact, datasets)
-    }
-    return (
-        report["artefact_fingerprint"] == artefact.description.artefact_fingerprint
-        and report["split"] == ("held-out" if request.held_out else "all")
-        and [own["spec"] for own in report["datasets"]] == [own.spec for own in datasets]
-        and all(set(own["peers"]) == peers for own in report["datasets"])
-        and {own["name"]: own["identities"] for own in report["datasets"]} == identities
+    return sorted(
+        found.values(), key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE)
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from model.problems import InputProblem
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-RESULTS_PAGE = ROOT / "docs" / "results.md"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -26,18 +27,6 @@ def percent(interval: Sequence[float]) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def replace_table(text: str, name: str, markdown: str) -> str:
-    """A page with the table between its two markers replaced.
-
-    Raises:
-        InputProblem: when the markers are not there.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise InputProblem(f"the page has no markers <!-- {name} --> and <!-- /{name} -->")
-    return pattern.sub(lambda found: f"{found[1]}{markdown}\n{found[2]}", text)
-
-
 def page_of(name: str) -> Path:
     """The page that has a table's markers: the README or one of the documents.
 
@@ -50,12 +39,28 @@ def page_of(name: str) -> Path:
     raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
 
 
-def write_into_page(name: str, markdown: str) -> None:
-    """Writes a table into the page that has its markers.
+def replace_table(text: str, name: str, markdown: str) -> str:
+    """A page with the table between its two markers replaced."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{markdown}\n{found[2]}", text)
+
+
+def publish(name: str, markdown: str, kept: Any = None, folder: Path | None = None) -> None:
+    """Writes a table into the page that has its markers, and its figures to `folder/NAME.json`.
+
+    Args:
+        name: of the table.
+        markdown: the table.
+        kept: the figures; None keeps none.
+        folder: `docs/figures` unless given.
 
     Raises:
-        InputProblem: when none has.
+        InputProblem: when no page has the markers.
     """
     page = page_of(name)
     text = replace_table(page.read_text(encoding="utf-8"), name, markdown)
     page.write_text(text, encoding="utf-8")
+    if kept is not None:
+        folder = folder or FIGURES
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

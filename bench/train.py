@@ -11,11 +11,12 @@ import contextlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from bench.result import BenchResult, compare
+from bench.result import ROUNDS, BenchResult, compare
 from model.precision import choose_device
 from training.datasets.synthetic import draw_people
 from training.objective import loss_terms
@@ -29,7 +30,6 @@ REACH = {"cpu": 1 / 1.1, "cuda": 0.9}
 RECIPES = {"cpu": "small-gmn", "cuda": "gmn-r50"}
 STEPS_A_ROUND = {"cpu": 4, "cuda": 40}
 SETTLING_STEPS = 8
-ROUNDS = 5
 
 
 class EnoughError(Exception):
@@ -51,92 +51,74 @@ def bench_train(device: str = "auto") -> BenchResult:
     crops = draw_people(5, 8, 2 * recipe.sampling.identities).records
     with tempfile.TemporaryDirectory() as folder:
         run = prepare_run(recipe, crops, Path(folder), device_name=chosen.type)
-        rounds = Rounds(run, STEPS_A_ROUND[chosen.type])
-        with contextlib.suppress(EnoughError):
-            train(run, rounds.after_step)
+        sides = time_rounds(run, STEPS_A_ROUND[chosen.type])
     size = recipe.sampling.identities * recipe.sampling.images
     details = {
         "recipe": recipe.name,
         "device": str(chosen),
         "precision": str(autocast_type(recipe, chosen)).removeprefix("torch."),
         "crops_a_step": size,
-        "trainer_step_ms": round(1000 * statistics.median(rounds.ours), 2),
-        "bare_step_ms": round(1000 * statistics.median(rounds.theirs), 2),
-        "trainer_crops_per_second": round(size / statistics.median(rounds.ours), 1),
-        "bare_crops_per_second": round(size / statistics.median(rounds.theirs), 1),
     }
-    ours, theirs = ([size / one for one in side] for side in (rounds.ours, rounds.theirs))
+    for name, seconds in zip(("trainer", "bare"), map(statistics.median, sides), strict=True):
+        details[f"{name}_step_ms"] = round(1000 * seconds, 2)
+        details[f"{name}_crops_per_second"] = round(size / seconds, 1)
+    ours, theirs = ([size / one for one in side] for side in sides)
     return compare("train", ours, theirs, REACH[chosen.type], details)
 
 
-class Rounds:
-    """Times some steps of the trainer, then as many bare ones, by turns.
+def time_rounds(
+    run: Run, steps: int, rounds: int = ROUNDS, settling: int = SETTLING_STEPS
+) -> tuple[list[float], list[float]]:
+    """Trains, and times some steps of the trainer, then as many bare ones, by turns.
 
-    Attributes:
-        ours, theirs: seconds a step, one figure per round.
+    Returns:
+        Seconds a step, the trainer's and the bare ones', one figure per round.
     """
+    bare = _bare_step(run)
+    ours: list[float] = []
+    theirs: list[float] = []
 
-    def __init__(
-        self, run: Run, steps: int, rounds: int = ROUNDS, settling: int = SETTLING_STEPS
-    ) -> None:
-        self._run, self._steps, self._rounds = run, steps, rounds
-        self._bare = BareStep(run)
-        self._settled = False
-        self._settling = self._left = settling
-        self._began = 0.0
-        self.ours: list[float] = []
-        self.theirs: list[float] = []
-
-    def after_step(self, _done: int, _total: int, _values: dict[str, float]) -> None:
-        """Is called by the trainer after each of its steps."""
-        self._left -= 1
-        if self._left:
-            return
-        if self._settled:
-            self.ours.append(self._seconds_since(self._began))
-        for _ in range(0 if self._settled else self._settling):
-            self._bare()
-        self._synchronise()
-        began = time.perf_counter()
-        for _ in range(self._steps):
-            self._bare()
-        if self._settled:
-            self.theirs.append(self._seconds_since(began))
-        if len(self.theirs) == self._rounds:
-            raise EnoughError
-        self._synchronise()
-        self._settled, self._left = True, self._steps
-        self._began = time.perf_counter()
-
-    def _seconds_since(self, began: float) -> float:
-        self._synchronise()
-        return (time.perf_counter() - began) / self._steps
-
-    def _synchronise(self) -> None:
-        if self._run.device.type == "cuda":
+    def now() -> float:
+        if run.device.type == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def turns() -> Iterator[None]:
+        """Goes on after each of the trainer's steps."""
+        for _ in range(settling):
+            yield
+            bare()
+        for _ in range(rounds):
+            began = now()
+            for _ in range(steps):
+                yield
+            between = now()
+            for _ in range(steps):
+                bare()
+            ours.append((between - began) / steps)
+            theirs.append((now() - between) / steps)
+        raise EnoughError
+
+    turn = turns()
+    with contextlib.suppress(EnoughError):
+        train(run, lambda *_: next(turn))
+    return ours, theirs
 
 
-class BareStep:
-    """Forward, loss and backward on a drawn batch."""
+def _bare_step(run: Run) -> Callable[[], None]:
+    """Forward, loss and backward on a drawn batch; the weights stay as they are."""
+    recipe, networks, size = run.recipe, run.networks, run.recipe.preprocessing
+    count = recipe.sampling.identities * recipe.sampling.images
+    images = torch.randn(count, 3, size.height, size.width, device=run.device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.arange(recipe.sampling.identities, device=run.device)
+    labels = labels.repeat_interleave(recipe.sampling.images)
+    kind = autocast_type(recipe, run.device)
 
-    def __init__(self, run: Run) -> None:
-        recipe, self._run = run.recipe, run
-        count = recipe.sampling.identities * recipe.sampling.images
-        size = recipe.preprocessing
-        self._images = torch.randn(count, 3, size.height, size.width, device=run.device).to(
-            memory_format=torch.channels_last
-        )
-        labels = torch.arange(recipe.sampling.identities, device=run.device)
-        self._labels = labels.repeat_interleave(recipe.sampling.images)
-        self._type = autocast_type(recipe, run.device)
-
-    def __call__(self) -> None:
-        """Computes gradients, and leaves the weights as they are."""
-        networks, recipe = self._run.networks, self._run.recipe
+    def step() -> None:
         networks.zero_grad(set_to_none=True)
-        cast = self._type is not torch.float32
-        with torch.autocast(self._run.device.type, dtype=self._type, enabled=cast):
-            features = networks.embedder.features(self._images)
-        terms = loss_terms(networks, features, self._labels, recipe.losses)
-        torch.autograd.backward(total(terms))
+        with torch.autocast(run.device.type, dtype=kind, enabled=kind is not torch.float32):
+            features = networks.embedder.features(images)
+        torch.autograd.backward(total(loss_terms(networks, features, labels, recipe.losses)))
+
+    return step

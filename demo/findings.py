@@ -1,13 +1,17 @@
-"""The demonstration's results: each query's ranking, and the figures over all of them."""
+"""The demonstration's results: each query's ranking, figures over all, and both in words."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
 from service.commands.sources import SourceCrop
+
+OPERATING_POINT, ASKED = "far_1e-2", 0.01
+SCORING_WORDS = {"mnet": "M-Net", "fused": "M-Net and cosine", "cosine": "cosine alone"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Finding:
         return str(self.query.identity) if self.enrolled else "a stranger"
 
     @property
+    def verdict(self) -> str:
+        """The service's, in words."""
+        return self.answer.verdict.replace("_", " ")
+
+    @property
     def outcome(self) -> str:
         """The answer judged, in a word or two."""
         verdict, results = self.answer.verdict, self.answer.results
@@ -48,14 +57,11 @@ class Finding:
         return "missed"
 
     @property
-    def good(self) -> bool:
-        """Whether the answer is what a user wants."""
-        return self.outcome in ("found", "right: nobody")
-
-
-def matched(findings: Sequence[Finding]) -> int:
-    """The number of queries that are answered `match`."""
-    return sum(one.answer.verdict == "match" for one in findings)
+    def tone(self) -> str:
+        """Whether the answer is what a user wants: `good`, `unsure` or `bad`."""
+        if self.outcome in ("found", "right: nobody"):
+            return "good"
+        return "unsure" if self.outcome == "unsure" else "bad"
 
 
 @dataclass(frozen=True)
@@ -88,57 +94,6 @@ class Findings:
         """Queries for people who are not."""
         return [one for one in self.findings if not one.enrolled]
 
-    @property
-    def people(self) -> int:
-        """The number of enrolled people."""
-        return len({crop.identity for crop in self.gallery})
-
-    @property
-    def cameras(self) -> int:
-        """The number of cameras that they are enrolled from."""
-        return len({crop.camera for crop in self.gallery})
-
-    @property
-    def scorings(self) -> tuple[str, ...]:
-        """What is measured: the ranking's scoring, and cosine beside it."""
-        return tuple(dict.fromkeys((self.model.default_scoring, "cosine")))
-
-    def metric(self, name: str, scoring: str) -> float:
-        """Mean of `rank_1` or `mAP` over the known people, 0 to 1."""
-        values = [own[name] for one in self.known if (own := one.metrics[scoring]) is not None]
-        return sum(values) / max(1, len(values))
-
-    def count(self, outcome: str) -> int:
-        """The number of queries with an outcome."""
-        return sum(one.outcome == outcome for one in self.findings)
-
-    @property
-    def unsure(self) -> int:
-        """The number of known people who are answered `uncertain`."""
-        return sum(one.outcome == "unsure" for one in self.known)
-
-    def by_calibration(self) -> dict[str, tuple[list[Finding], list[Finding]]]:
-        """Known people's and strangers' queries by the state of the calibration that judged them.
-
-        In the order in which the states first came up.
-        """
-        states = dict.fromkeys(one.answer.calibration.state for one in self.findings)
-        known, strangers = (
-            {s: [one for one in some if one.answer.calibration.state == s] for s in states}
-            for some in (self.known, self.strangers)
-        )
-        return {state: (known[state], strangers[state]) for state in states}
-
-    @property
-    def milliseconds(self) -> float:
-        """Mean time of a query in the service."""
-        return sum(one.answer.timing_ms.total for one in self.findings) / max(1, len(self.findings))
-
-    @property
-    def crops_per_second(self) -> float:
-        """Enrollment's pace."""
-        return len(self.gallery) / max(self.enroll_seconds, 1e-9)
-
     def sample(self, known: int, strangers: int) -> list[Finding]:
         """A sample drawn by the seed without regard to the answers: first the known."""
         draw = random.Random(self.seed)
@@ -146,3 +101,133 @@ class Findings:
         return [
             one for group, count in groups for one in draw.sample(group, min(count, len(group)))
         ]
+
+    def by_calibration(self) -> dict[str, dict[str, int]]:
+        """Queries, and how many were answered `match`, by the state of what judged them.
+
+        In the order in which the states first came up.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for one in self.findings:
+            group = "known" if one.enrolled else "strangers"
+            counts = found.setdefault(one.answer.calibration.state, {})
+            for name in ("known", "known_matched", "strangers", "strangers_matched"):
+                counts.setdefault(name, 0)
+            counts[group] += 1
+            counts[f"{group}_matched"] += one.answer.verdict == "match"
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for a program: shares 0 to 1, counts, milliseconds and crops per second."""
+        known, strangers, model = self.known, self.strangers, self.model
+        outcomes = [one.outcome for one in known]
+        milliseconds = sum(one.answer.timing_ms.total for one in self.findings)
+        metrics = {
+            f"{name.lower()}_{by}": sum(own[name] for one in known if (own := one.metrics[by]))
+            / max(1, sum(one.metrics[by] is not None for one in known))
+            for name in ("rank_1", "mAP")
+            for by in dict.fromkeys((model.default_scoring, "cosine"))
+        }
+        return {
+            "artefact": model.artefact,
+            "terms": str(model.provenance.get("terms", "unknown")),
+            "scoring": model.default_scoring,
+            "seed": self.seed,
+            "crops": len(self.gallery),
+            "people": len({crop.identity for crop in self.gallery}),
+            "cameras": len({crop.camera for crop in self.gallery}),
+            "queries": len(self.findings),
+            **metrics,
+            "known": len(known),
+            "known_not_matched": outcomes.count("missed") + outcomes.count("unsure"),
+            "known_uncertain": outcomes.count("unsure"),
+            "known_matched_as_another": outcomes.count("wrong person"),
+            "strangers": len(strangers),
+            "false_alarms": sum(one.outcome == "false alarm" for one in strangers),
+            "by_calibration": self.by_calibration(),
+            "operating_point": OPERATING_POINT,
+            "threshold_versions": len({one.answer.calibration_version for one in self.findings}),
+            "calibration_state": self.calibration.state,
+            "calibration_searches": self.calibration.searches,
+            "ms_per_query": round(milliseconds / max(1, len(self.findings)), 3),
+            "crops_per_second": round(len(self.gallery) / max(self.enroll_seconds, 1e-9), 1),
+        }
+
+
+def headlines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The headline figures, each with what it counts."""
+    known = found["known"]
+    words = {f"_{name}": text for name, text in SCORING_WORDS.items() if f"map_{name}" in found}
+    return [
+        (
+            f"{found['known_not_matched']} of {known}",
+            f"known people not answered match ({found['known_uncertain']} of these uncertain)",
+        ),
+        (
+            f"{found['known_matched_as_another']} of {known}",
+            "known people answered match as another person",
+        ),
+        (
+            f"{found['false_alarms']} of {found['strangers']}",
+            "strangers answered match (false alarms)",
+        ),
+        *(
+            (f"{found[name + by]:.1%}", f"{title} with {text}, {known} queries")
+            for name, title in (("rank_1", "Rank-1"), ("map", "mAP"))
+            for by, text in words.items()
+        ),
+        (f"{found['ms_per_query']:.0f} ms", "per query, in the service"),
+        (f"{found['crops_per_second']:.0f}/s", "crops enrolled"),
+    ]
+
+
+def setting(found: Mapping[str, Any]) -> str:
+    """Who was enrolled, and who was asked for in which order."""
+    return (
+        f"{found['crops']} crops of {found['people']} drawn people from {found['cameras']} "
+        f"cameras enrolled; one more camera asks for {found['known']} of them and for "
+        f"{found['strangers']} strangers, in a mixed order of seed {found['seed']}."
+    )
+
+
+def judging(findings: Findings) -> str:
+    """What the verdicts were made by."""
+    fitted, strangers = findings.calibration, len(findings.strangers)
+    phases = "; ".join(
+        f"{'the model' if state == 'artefact' else 'the gallery'}'s thresholds: "
+        f"{count['known_matched']} of {count['known']} known people and "
+        f"{count['strangers_matched']} of {count['strangers']} strangers matched"
+        for state, count in findings.by_calibration().items()
+    )
+    return (
+        f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "
+        f"{ASKED * strangers:.1f} of {strangers}. By {phases}. The model's thresholds "
+        "do not fit every camera; a gallery gets its own from about 20 searches on. After the last "
+        f"query the gallery's calibration was '{fitted.state}', with {fitted.searches} searches."
+    )
+
+
+def comparison(found: Mapping[str, Any]) -> str:
+    """What the difference between the scorings is worth."""
+    scoring, difference = found["scoring"], ""
+    if scoring != "cosine":
+        rank_1, precision = (
+            100 * (found[f"{name}_{scoring}"] - found[f"{name}_cosine"])
+            for name in ("rank_1", "map")
+        )
+        words = SCORING_WORDS[scoring]
+        difference = f"{words} minus cosine: Rank-1 {rank_1:+.1f}, mAP {precision:+.1f} points. "
+    return (
+        f"{difference}One query is "
+        f"{100 / max(1, found['known']):.1f} points of Rank-1, and drawn people show nothing "
+        "of real cameras: docs/results.md has measurements on photographs."
+    )
+
+
+def chosen(findings: Findings, known: int, strangers: int) -> str:
+    """How those who are shown were chosen."""
+    return (
+        f"Shown are {min(known, len(findings.known))} of {len(findings.known)} known people and "
+        f"{min(strangers, len(findings.strangers))} of {len(findings.strangers)} strangers, drawn "
+        f"at random by seed {findings.seed} without regard to the answers."
+    )

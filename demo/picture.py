@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.findings import Finding
-from demo.page import VERDICT_WORDS
 from service.commands.sources import SourceCrop
 
 CROP = (96, 192)
 GAP, MARGIN, FRAME, CAPTION = 14, 28, 5, 30
 LABEL = 150
 PAPER, INK, SOFT = "#ffffff", "#14181f", "#5b6472"
-GOOD, BAD, UNSURE = "#15803d", "#dc2626", "#b45309"
+TONES = {"good": "#15803d", "bad": "#dc2626", "unsure": "#b45309"}
 
 
 def draw_picture(findings: Sequence[Finding], ranks: int = 6) -> Image.Image:
@@ -37,9 +36,8 @@ def draw_picture(findings: Sequence[Finding], ranks: int = 6) -> Image.Image:
 
 
 def _draw_row(sheet: Image.Image, top: int, finding: Finding, ranks: int) -> None:
-    draw, verdict = ImageDraw.Draw(sheet), finding.answer.verdict
-    tone = GOOD if finding.good else UNSURE if verdict == "uncertain" else BAD
-    draw.text((MARGIN, top + 58), VERDICT_WORDS[verdict], tone, _font(22))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, top + 58), finding.verdict, TONES[finding.tone], _font(22))
     draw.text((MARGIN, top + 88), finding.outcome, SOFT, _font(15))
     draw.text((MARGIN, top + 110), f"query: {finding.name}", SOFT, _font(15))
     left, bottom = MARGIN + LABEL, top + CROP[1]
@@ -48,7 +46,7 @@ def _draw_row(sheet: Image.Image, top: int, finding: Finding, ranks: int) -> Non
     for row, crop in finding.shown[:ranks]:
         left += CROP[0] + GAP
         _paste(sheet, left, top, crop)
-        colour = GOOD if row.identity == finding.query.identity else BAD
+        colour = TONES["good" if row.identity == finding.query.identity else "bad"]
         corners = (left, top, left + CROP[0] - 1, bottom - 1)
         draw.rectangle(corners, outline=colour, width=FRAME)
         sure = "–" if row.probability is None else f"{row.probability:.1%}"

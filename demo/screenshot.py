@@ -10,31 +10,24 @@ import io
 import random
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import FilePayload, ViewportSize, sync_playwright
 
-from demo.command import CAMERAS, serve_command
-from demo.people import draw_cast, enroll_all
+from demo.command import CAMERAS
+from demo.service import own_service
+from demo.story import draw_cast, enroll_all
 from gmn_client import Client
 from model.problems import InputProblem
-from service.commands.common import local_service
 
 SEED, PEOPLE = 20_260, 60
 VIEW: ViewportSize = {"width": 1280, "height": 860}
 COLOURS = 256
 
 
-def take_screenshot(artefact: str, file: Path, people: int = PEOPLE, seed: int = SEED) -> None:
+def take_screenshot(file: Path) -> None:
     """Writes the page's answer to one query as a PNG of 256 colours.
-
-    Args:
-        artefact: a file, or the word bundled.
-        file: to write.
-        people: how many are drawn and enrolled.
-        seed: of the drawing, and of the person asked for.
 
     Raises:
         InputProblem: where there is no chromium.
@@ -42,14 +35,12 @@ def take_screenshot(artefact: str, file: Path, people: int = PEOPLE, seed: int =
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputProblem("chromium is not installed: sudo apt-get install -y chromium")
-    cast = draw_cast(seed, people, 0, CAMERAS)
-    asked = random.Random(seed).choice(cast.known)
-    with tempfile.TemporaryDirectory(prefix="gmn-screenshot-") as scratch:
-        command = serve_command(artefact, Path(scratch) / "data")
-        with local_service(command, Path(scratch) / "service.log") as url:
-            with Client(url) as client:
-                enroll_all(client, cast.gallery)
-            shot = _photograph(url, chromium, asked.read())
+    cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
+    asked = random.Random(SEED).choice(cast.known)
+    with own_service("bundled") as url:
+        with Client(url) as client:
+            enroll_all(client, cast.gallery)
+        shot = _photograph(url, chromium, asked.read())
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
@@ -71,4 +62,4 @@ def _photograph(url: str, chromium: str, query: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    take_screenshot("bundled", Path(sys.argv[1]))
+    take_screenshot(Path(sys.argv[1]))

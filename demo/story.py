@@ -1,20 +1,87 @@
-"""Plays the demonstration against a running service: enroll, query, judge."""
+"""The demonstration: draws people, enrolls some of them, asks for them and for strangers."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from demo.findings import Finding, Findings
-from demo.people import Cast, enroll_all
+from demo.findings import OPERATING_POINT, Finding, Findings
+from gmn import read_spec
 from gmn_client import Client
-from gmn_client.models import RankedCrop
+from model.problems import InputProblem
+from service.commands.bulk import enroll_crops
 from service.commands.common import progress_bar
 from service.commands.sources import SourceCrop
 from training.evaluation.served import rank_figures
 
 PICTURES = 8
-OPERATING_POINT, ASKED = "far_1e-2", 0.01
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who is enrolled and who is asked for.
+
+    Attributes:
+        gallery: every crop of the known people, from all cameras but the first.
+        known: one crop of each known person from the first camera.
+        strangers: the same of people who are not enrolled.
+    """
+
+    gallery: tuple[SourceCrop, ...]
+    known: tuple[SourceCrop, ...]
+    strangers: tuple[SourceCrop, ...]
+
+    def in_mixed_order(self, seed: int) -> list[SourceCrop]:
+        """All queries, known people and strangers mixed; the same seed gives the same order.
+
+        A service that fits its thresholds to searches depends on their order, so an order by kind
+        would decide the figures.
+        """
+        queries = [*self.known, *self.strangers]
+        random.Random(seed).shuffle(queries)
+        return queries
+
+
+def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
+    """Draws the cast; the same arguments give the same pictures.
+
+    Args:
+        seed: of the drawing.
+        people: how many are enrolled.
+        strangers: how many are not.
+        cameras: how many there are, 2 or more; the first one asks, the others fill the gallery.
+    """
+    spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
+    crops = list(read_spec(spec))
+    known = sorted({str(crop.identity) for crop in crops})[:people]
+    first = min(str(crop.camera) for crop in crops)
+    asking: dict[str | None, SourceCrop] = {}
+    for crop in crops:
+        if crop.camera == first:
+            asking.setdefault(crop.identity, crop)
+    return Cast(
+        tuple(crop for crop in crops if crop.identity in known and crop.camera != first),
+        tuple(crop for identity, crop in asking.items() if identity in known),
+        tuple(crop for identity, crop in asking.items() if identity not in known),
+    )
+
+
+def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceCrop]:
+    """Enrolls drawn crops; returns them by crop id.
+
+    Raises:
+        InputProblem: if the service refuses one.
+    """
+    enrolled: dict[str, SourceCrop] = {}
+    with progress_bar() as progress:
+        sent = enroll_crops(client, crops)
+        for crop, one in progress.track(sent, total=len(crops), description="Enrolling"):
+            if one.problem is not None:
+                raise InputProblem(f"{crop.name}: {one.problem.detail}")
+            enrolled[one.crop_id] = crop
+    return enrolled
 
 
 def play(client: Client, cast: Cast, seed: int) -> Findings:
@@ -46,11 +113,10 @@ def _ask(
     answer = client.query(crop.read(), top_k=len(enrolled), operating_point=OPERATING_POINT)
     shown = [(row, enrolled[row.crop_id]) for row in answer.results[:PICTURES]]
     by_cosine = sorted(answer.results, key=lambda row: -row.cosine)
-    orders = {answer.scoring: answer.results, "cosine": by_cosine}
-    metrics = {str(scoring): _metrics(crop, rows) for scoring, rows in orders.items()}
+    metrics = {
+        str(scoring): rank_figures(
+            str(crop.identity), str(crop.camera), [(row.identity, row.camera) for row in rows]
+        )
+        for scoring, rows in {answer.scoring: answer.results, "cosine": by_cosine}.items()
+    }
     return Finding(crop, known, answer, shown, metrics)
-
-
-def _metrics(query: SourceCrop, rows: Sequence[RankedCrop]) -> dict[str, float] | None:
-    labels = [(row.identity, row.camera) for row in rows]
-    return rank_figures(str(query.identity), str(query.camera), labels)

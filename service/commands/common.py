@@ -1,12 +1,8 @@
-"""Shared by the commands: options, terminal output, and a service as a child process."""
+"""Shared by the commands: options and terminal output."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,13 +15,8 @@ from rich.table import Table
 
 from gmn_client import Client
 from gmn_client.models import Job
-from model.problems import InputProblem
 
 WIDTH_WITHOUT_TERMINAL = 160
-STARTUP_SECONDS = 120.0
-STOP_SECONDS = 20.0
-POLL_SECONDS = 0.05
-ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
 DEFAULT_DATA_DIR = Path("gmn-data")
 
 UrlOption = Annotated[str, typer.Option("--url", envvar="GMN_URL", help="Where the service is.")]
@@ -102,48 +93,3 @@ def follow(client: Client, job: Job, title: str) -> Job:
             typer.echo(f"Job {job.job_id} goes on in the service.", err=True)
             raise
     return latest
-
-
-@contextmanager
-def local_service(
-    command: Sequence[str], log: Path, startup_seconds: float = STARTUP_SECONDS
-) -> Iterator[str]:
-    """Starts a service as a child process, waits until it is ready, and stops it with the block.
-
-    Args:
-        command: the `gmn serve` to run; its port may be 0, for one that is free.
-        log: file for its standard output and error.
-        startup_seconds: how long it may take to become ready.
-
-    Yields:
-        The URL that it announces.
-
-    Raises:
-        InputProblem: with the log's last line, if it ends or is not ready in time.
-    """
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
-    try:
-        yield _wait_until_ready(process, log, time.monotonic() + startup_seconds)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, deadline: float) -> str:
-    while True:
-        text = log.read_text(errors="replace")
-        last_line = (text.strip().splitlines() or [""])[-1].removeprefix("gmn: ")
-        if process.poll() is not None:
-            raise InputProblem(last_line or f"gmn serve ended with {process.returncode}")
-        if time.monotonic() > deadline:
-            raise InputProblem(f"the service was not ready in time; its log ends: {last_line}")
-        if announced := ANNOUNCED_URL.search(text):
-            with Client(announced.group()) as client:
-                if client.ready():
-                    return announced.group()
-        time.sleep(POLL_SECONDS)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from bench.premise import KEPT, markdown
+from bench.premise import RESULTS, markdown
 from bench.tables import page_of
 
 
 def test_the_page_shows_what_the_json_holds() -> None:
     page = page_of("premise").read_text(encoding="utf-8")
-    assert markdown(json.loads(KEPT.read_text(encoding="utf-8"))) in page
+    assert markdown(json.loads((RESULTS / "premise.json").read_text(encoding="utf-8"))) in page
 
 
 def test_a_gap_is_told_in_both_spaces_beside_what_chance_shows() -> None:

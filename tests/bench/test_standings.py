@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import typer
 
-from bench import figures, standings, tables
+from bench import standings, tables
 from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
 from training.datasets.registry import read_dataset
@@ -19,7 +19,7 @@ from training.recipe import read_recipe
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tables, "ROOT", tmp_path)
-    monkeypatch.setattr(figures, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(tables, "FIGURES", tmp_path / "figures")
     (tmp_path / "README.md").write_text("before\n<!-- all -->\n<!-- /all -->\nafter\n")
     return tmp_path / "README.md"
 

@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 import gmn
-from demo.command import serve_command
-from service.commands.common import local_service
+from demo.service import own_service
 
 CHROMIUM = shutil.which("chromium")
 PNG = {"name": "person.png", "mimeType": "image/png"}
@@ -42,8 +41,7 @@ def address(
 ) -> Iterator[str]:
     """Of a service that asks for no key."""
     place = tmp_path_factory.mktemp("page")
-    command = serve_command(str(tiny_artefact), place / "data")
-    with local_service(command, place / "log") as url:
+    with own_service(tiny_artefact, place / "data") as url:
         yield url
 
 
@@ -57,7 +55,7 @@ def keyed(
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
         assert gmn.run(["keys", "create", *options]) == 0
-    with local_service(serve_command(str(tiny_artefact), place / "data"), place / "log") as url:
+    with own_service(tiny_artefact, place / "data") as url:
         yield url, shown.getvalue().split()[-1]
 
 

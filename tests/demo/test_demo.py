@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 import gmn
-from demo.findings import Finding, Findings
-from demo.page import judging
-from demo.people import Cast
+from demo.findings import Finding, Findings, judging
+from demo.story import Cast
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
 from service.commands.sources import SourceCrop
 

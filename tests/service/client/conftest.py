@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import gmn
+from demo.service import own_service
 from gmn_client import Client
-from service.commands.common import local_service
 
 NUMBERS = count()
 
@@ -29,12 +29,10 @@ def service_url(
     tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path, import_dir: Path
 ) -> Iterator[str]:
     """Where a service with the tiny artefact answers."""
-    folder = tmp_path_factory.mktemp("service")
-    options = ["--artefact", str(tiny_artefact), "--data-dir", str(folder / "data"), "--port", "0"]
-    command = [sys.executable, gmn.__file__, "serve", *options]
+    data_dir = tmp_path_factory.mktemp("service") / "data"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GMN_IMPORT_DIR", str(import_dir))
-        with local_service(command, folder / "service.log") as url:
+        with own_service(tiny_artefact, data_dir) as url:
             yield url
 
 

@@ -15,8 +15,8 @@ import pytest
 import typer
 
 import gmn
+from demo.service import own_service
 from gmn_client import Client, Image
-from service.commands.common import local_service
 
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
@@ -95,9 +95,7 @@ def test_every_example_runs_on_drawn_people(
     lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]
     online = [line for line in lines if not line.startswith(AFTERWARDS)]
     names = {"/data/": f"{place}/data/", "bundled": str(tiny_artefact)}
-    options = ["--artefact", str(tiny_artefact), "--data-dir", str(place / "gmn-data")]
-    command = [sys.executable, gmn.__file__, "serve", *options, "--port", "0"]
-    with local_service(command, place / "service.log") as url, Client(url) as client:
+    with own_service(tiny_artefact, place / "gmn-data") as url, Client(url) as client:
         names |= {"http://127.0.0.1:8000": url}
         client.create_gallery("entrance")
         client.enroll([Image(crop.png, "x.png", "0042") for crop in drawn_crops], "entrance")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import gmn
+from demo.service import own_service
 from gmn_client import Client, Image
-from service.commands.common import local_service
 from tests.service.client.conftest import run_gmn
 
 
@@ -153,17 +153,13 @@ def test_forgetting_on_a_terminal_asks_first(
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
     tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
 ) -> None:
-    def serve(artefact: Path) -> list[str]:
-        options = ["--artefact", str(artefact), "--data-dir", str(tmp_path / "data")]
-        return [sys.executable, gmn.__file__, "serve", *options, "--port", "0"]
-
-    with local_service(serve(tiny_artefact), tmp_path / "log") as url:
+    with own_service(tiny_artefact, tmp_path / "data") as url:
         with Client(url) as client:
             client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])
         needless = run_gmn(url, "default", "reindex", "--wait")
         assert needless.returncode == 2
         assert len(needless.stderr.strip().splitlines()) == 1
-    with local_service(serve(other_artefact), tmp_path / "log") as url, Client(url) as client:
+    with own_service(other_artefact, tmp_path / "data") as url, Client(url) as client:
         assert client.gallery().state == "needs_reindex"
         finished = run_gmn(url, "default", "reindex", "--wait")
         assert finished.returncode == 0, finished.stderr

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.ablation import PLANS, RESULTS, Job, is_done, jobs, origin, read_plan, recipe_of
-from bench.results import markdown
+from bench.ablation import PLANS, RESULTS, Job, is_done, jobs, markdown, origin, read_plan
 from bench.tables import page_of
 from model.problems import InputProblem
-from training.recipe import read_recipe
 
 PLAN_NAMES = sorted(file.stem for file in PLANS.glob("*.toml"))
 
@@ -26,9 +24,8 @@ def test_the_results_page_shows_what_the_json_holds(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLAN_NAMES)
 def test_every_row_of_a_plan_is_a_recipe_that_exists(name: str) -> None:
-    plan = read_plan(name)
-    for row in plan.row:
-        read_recipe(plan.recipe, [*plan.settings, *row.settings])
+    for job in jobs(read_plan(name)):
+        assert job.recipe.seed == job.seed
 
 
 @pytest.mark.parametrize("name", PLAN_NAMES)
@@ -63,23 +60,22 @@ def test_a_kept_row_names_the_commit_recipe_and_weights_that_made_it(tmp_path: P
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
     plan = read_plan("gmn")
-    job = next(jobs(plan))
-    recipe, _ = recipe_of(plan, job, [f"initial_weights={weights}"])
+    job = next(jobs(plan, f"initial_weights={weights}"))
     report = {"provenance": {"commit": "0123abc", "created_at": "2026-01-01T00:00:00Z"}}
-    made_by = origin(recipe, report)
+    made_by = origin(job, report)
     assert made_by["commit"] == "0123abc"
     assert made_by["initial_weights"] == "weights.pth"
     assert made_by["initial_weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
 
     result = tmp_path / "row.json"
-    assert not is_done(result, recipe)
+    assert not is_done(result, job)
     result.write_text(json.dumps({"made_by": made_by}), encoding="utf-8")
-    assert is_done(result, recipe)
-    another, _ = recipe_of(plan, job, [f"initial_weights={weights}", "losses.pic=0.7"])
+    assert is_done(result, job)
+    another = next(jobs(plan, f"initial_weights={weights}", "losses.pic=0.7"))
     with pytest.raises(InputProblem, match="another recipe made this row"):
         is_done(result, another)
 
 
 def test_a_jobs_name_is_a_file_name() -> None:
-    row = read_plan("gmn").row[3]
-    assert Job(row=row, seed=2, left_out="cuhk01").name == "pic-gmn-2-without-cuhk01"
+    plan = read_plan("gmn")
+    assert Job(plan, plan.row[3], 2, "cuhk01").name == "pic-gmn-2-without-cuhk01"

@@ -1,0 +1,70 @@
+"""A service as a child process on a free port, for the demo, the benches and tests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from gmn_client import Client
+from model.problems import InputProblem
+
+STARTUP_SECONDS, STOP_SECONDS, POLL_SECONDS = 120.0, 20.0, 0.05
+ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
+
+
+@contextmanager
+def own_service(artefact: str | Path, data_dir: Path | None = None) -> Iterator[str]:
+    """Starts a service, waits until it is ready, and stops it with the block.
+
+    Args:
+        artefact: a shipped name or a file.
+        data_dir: where its data are kept, with its log beside it; a temporary folder unless given.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        InputProblem: with the log's last line, if it ends or is not ready in time.
+    """
+    with ExitStack() as stack:
+        if data_dir is None:
+            data_dir = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gmn-"))) / "data"
+            )
+        log = data_dir.with_suffix(".log")
+        program = Path(__file__).resolve().parents[1] / "gmn.py"
+        command = [sys.executable, str(program), "serve", "--artefact", str(artefact)]
+        command += ["--data-dir", str(data_dir), "--port", "0"]
+        with log.open("wb") as sink:
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            yield _wait_until_ready(process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while True:
+        text = log.read_text(errors="replace")
+        last_line = (text.strip().splitlines() or [""])[-1].removeprefix("gmn: ")
+        if process.poll() is not None:
+            raise InputProblem(last_line or f"gmn serve ended with {process.returncode}")
+        if time.monotonic() > deadline:
+            raise InputProblem(f"the service was not ready in time; its log ends: {last_line}")
+        if announced := ANNOUNCED_URL.search(text):
+            with Client(announced.group()) as client:
+                if client.ready():
+                    return announced.group()
+        time.sleep(POLL_SECONDS)
