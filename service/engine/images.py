@@ -17,6 +17,7 @@ from model.crops.quality import QualityFault, QualityLimits, measure_quality, qu
 from model.preprocessing import Preprocessing
 from service.engine.batcher import Embedded, MicroBatcher, WaitingCrop
 from service.ops.health import MonitoredThreadPool
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ class QualityGate:
         if faults and self.refuse:
             raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
         return faults
+
+
+def quality_gate(settings: Settings, refuse: bool) -> QualityGate | None:
+    """The gate of the settings; None where they switch it off."""
+    return None if settings.quality == "off" else QualityGate(settings.quality_limits, refuse)
 
 
 class Pipeline:

@@ -161,13 +161,13 @@ class LoadedModel:
         Raises:
             InvalidField: the artefact does not offer it.
         """
-        offered = self.description.scorings
-        if asked is not None and asked not in offered:
+        chosen = asked or self.description.default_scoring
+        if chosen not in self.description.calibration.scorings:
             raise InvalidField(
-                f"scoring: {asked} needs M-Net, which this artefact does not have; it offers "
-                f"{', '.join(offered)}"
+                f"scoring: {chosen} needs M-Net, which this artefact does not have; it offers "
+                f"{', '.join(self.description.scorings)}"
             )
-        return asked or self.description.default_scoring
+        return chosen
 
 
 def load_model(

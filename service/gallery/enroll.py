@@ -14,7 +14,7 @@ from typing import Any
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
-from service.engine.images import Pipeline, QualityGate
+from service.engine.images import Pipeline, QualityGate, quality_gate
 from service.errors import NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
@@ -22,7 +22,7 @@ from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
 from service.runtime import Runtime
-from service.settings import KeepImages, Settings
+from service.settings import KeepImages
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 
@@ -60,8 +60,9 @@ async def enroll(
     runtime.room.require()
     with runtime.admission.image_slots(len(images)):
         while True:
-            model = runtime.model_of(gallery)
-            embedded = await _embed(model.pipeline, images, quality_gate(runtime.settings))
+            model, settings = runtime.model_of(gallery), runtime.settings
+            gate = quality_gate(settings, refuse=settings.quality == "refuse")
+            embedded = await _embed(model.pipeline, images, gate)
             failpoint("enroll.embedded")
             # Of each image its problem, or the answer's warnings.
             outcomes = [
@@ -70,9 +71,10 @@ async def enroll(
             ]
             if all(isinstance(one, CropProblem) for one in outcomes):
                 return _answer(gallery.version, (), outcomes)
-            keep = runtime.settings.keep_images
             # Hashes and thumbnails of large images take long.
-            new, digest = await asyncio.to_thread(_new_crops, keep, images, embedded)
+            new, digest = await asyncio.to_thread(
+                _new_crops, settings.keep_images, images, embedded
+            )
             request = None
             if request_name is not None:
                 request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
@@ -88,13 +90,6 @@ async def enroll(
     if enrolment.replayed:
         return _replay(images, enrolment)
     return _answer(enrolment.version, enrolment.landed, outcomes)
-
-
-def quality_gate(settings: Settings) -> QualityGate | None:
-    """The limits that crops are checked against before they are enrolled; None for no check."""
-    if settings.quality == "off":
-        return None
-    return QualityGate(settings.quality_limits, refuse=settings.quality == "refuse")
 
 
 async def _embed(

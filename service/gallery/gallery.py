@@ -72,7 +72,7 @@ class Gallery:
         Raises:
             NeedsReindex: where that one is not loaded.
         """
-        self.require_matching_embedder()
+        _ = self.index
         return self._indexed_by
 
     @property

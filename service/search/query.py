@@ -15,10 +15,9 @@ from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
-from service.engine.images import QualityGate
+from service.engine.images import quality_gate
 from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop, UnusableImages, refused_image
-from service.gallery.enroll import quality_gate
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
@@ -162,7 +161,9 @@ async def _query_once(
     began: float,
     images: Sequence[bytes],
 ) -> QueryAnswer | list[CropProblem]:
-    outcomes = await model.pipeline.embed(images, _warning_gate(runtime))
+    # A query is answered also where its images are poor.
+    gate = quality_gate(runtime.settings, refuse=False)
+    outcomes = await model.pipeline.embed(images, gate)
     usable = [one for one in outcomes if isinstance(one, EmbeddedImage)]
     problems = [one for one in outcomes if isinstance(one, CropProblem)]
     if not usable:
@@ -246,12 +247,6 @@ def _answer(
         timing_ms=Timing(**{stage: value * 1e3 for stage, value in seconds.items()}),
         stale=ranking.stale,
     )
-
-
-def _warning_gate(runtime: Runtime) -> QualityGate | None:
-    """The gate of an enrollment, but a query is answered also where its images are poor."""
-    gate = quality_gate(runtime.settings)
-    return replace(gate, refuse=False) if gate else None
 
 
 def _warnings(images: Sequence[EmbeddedImage | CropProblem]) -> list[str]:
