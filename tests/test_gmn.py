@@ -11,21 +11,18 @@ import pytest
 import typer
 
 import gmn
+from tests.forked import run_gmn
 
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
 CLIENT_COMMANDS = ("enroll", "query", "forget", "snapshot", "reindex")
 
 
-def run_gmn(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(GMN), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-
-
-def imported_by(*arguments: str) -> set[str]:
+def help_of(*arguments: str) -> tuple[str, set[str]]:
+    """The help of a command, and the packages that a new interpreter imports for it."""
     program = (
         "import sys, gmn\n"
-        f"status = gmn.run({list(arguments)!r})\n"
+        f"status = gmn.run([*{arguments!r}, '--help'])\n"
         "print(status, *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
     finished = subprocess.run(
@@ -33,7 +30,7 @@ def imported_by(*arguments: str) -> set[str]:
     )
     status, *modules = finished.stderr.split()
     assert status == "0", finished.stderr
-    return set(modules)
+    return finished.stdout, set(modules)
 
 
 GROUP = typer.main.get_command(gmn.app)
@@ -41,21 +38,17 @@ COMMANDS = list(GROUP.commands)
 
 
 def test_help_lists_every_command_and_loads_none_of_them() -> None:
-    modules = imported_by("--help")
+    help_text, modules = help_of()
     assert modules.isdisjoint(HEAVY)
-    help_text = run_gmn("--help").stdout
     assert all(name in help_text for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command_shows_an_example_and_needs_no_torch(name: str) -> None:
-    assert "torch" not in imported_by(name, "--help")
-    assert f"Example: gmn {name}" in run_gmn(name, "--help").stdout
-
-
-@pytest.mark.parametrize("name", CLIENT_COMMANDS)
-def test_help_of_the_clients_commands_needs_only_the_clients_packages(name: str) -> None:
-    assert imported_by(name, "--help").isdisjoint(HEAVY)
+    help_text, modules = help_of(name)
+    assert f"Example: gmn {name}" in help_text
+    # The client's commands need the client's packages only.
+    assert modules.isdisjoint(HEAVY if name in CLIENT_COMMANDS else ("torch",))
 
 
 def test_the_client_imports_neither_torch_nor_numpy() -> None:

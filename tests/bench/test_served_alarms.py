@@ -54,6 +54,7 @@ def test_alarms_are_of_strangers_and_detections_of_the_known_who_are_found():
 @pytest.mark.slow
 def test_a_service_is_started_and_searched(tiny_artefact, capsys, monkeypatch):
     monkeypatch.setenv("GMN_DEVICE", "cpu")
+    monkeypatch.setenv("GMN_RUNTIME", "torch")
     data = "synthetic:3,identities=140,domains=1,cameras=2,crops=2"
     served_alarms.main(str(tiny_artefact), [data], number=1)
     found = json.loads(capsys.readouterr().out)

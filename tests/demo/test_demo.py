@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import gmn
 from demo.findings import Finding, Findings, judging
 from demo.story import Cast
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
 from service.commands.sources import SourceCrop
+from tests.forked import GMN, Forked, run_gmn
 
 FEW = ["--people", "5", "--strangers", "2"]
 
 
 def demo_command(artefact: Path, out: Path, *more: str) -> list[str]:
-    options = ["--artefact", str(artefact), "--out", str(out)]
-    return [sys.executable, gmn.__file__, "demo", *options, *FEW, *more]
+    return ["demo", "--artefact", str(artefact), "--out", str(out), *FEW, *more]
+
+
+@pytest.fixture(autouse=True)
+def known_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring which runtime is the fastest takes longer than the demo."""
+    monkeypatch.setenv("GMN_RUNTIME", "torch")
 
 
 def children_of(process_id: int) -> list[int]:
@@ -51,9 +54,7 @@ def found(findings: tuple[Finding, ...], seed: int, calibration: CalibrationStat
 def test_the_demo_ends_with_a_page_that_shows_every_ranking(
     tiny_artefact: Path, tmp_path: Path
 ) -> None:
-    finished = subprocess.run(
-        demo_command(tiny_artefact, tmp_path / "out"), capture_output=True, text=True, timeout=300
-    )
+    finished = run_gmn(*demo_command(tiny_artefact, tmp_path / "out"))
     assert finished.returncode == 0, finished.stderr
     assert "30 crops of 5 drawn people from 3 cameras enrolled" in finished.stdout
     assert "Artefact tiny.safetensors: Free of any: nobody is shown" in finished.stdout
@@ -76,12 +77,7 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(
 def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     cosine_artefact: Path, tmp_path: Path
 ) -> None:
-    finished = subprocess.run(
-        demo_command(cosine_artefact, tmp_path / "out", "--json"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    finished = run_gmn(*demo_command(cosine_artefact, tmp_path / "out", "--json"))
     assert finished.returncode == 0, finished.stderr
     figures = json.loads(finished.stdout)
     assert (figures["artefact"], figures["scoring"]) == ("cosine.safetensors", "cosine")
@@ -93,12 +89,7 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
 
 @pytest.mark.slow
 def test_the_demos_figures_are_there_for_a_program(tiny_artefact: Path, tmp_path: Path) -> None:
-    finished = subprocess.run(
-        demo_command(tiny_artefact, tmp_path / "out", "--json"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    finished = run_gmn(*demo_command(tiny_artefact, tmp_path / "out", "--json"))
     figures = json.loads(finished.stdout)
     assert (figures["crops"], figures["known"], figures["strangers"]) == (30, 5, 2)
     assert 0.0 <= figures["rank_1_mnet"] <= 1.0
@@ -149,11 +140,7 @@ def test_errors_are_counted_apart_by_what_made_the_thresholds() -> None:
 
 @pytest.mark.slow
 def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        demo_command(tiny_artefact, tmp_path / "out"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Forked(GMN, *demo_command(tiny_artefact, tmp_path / "out"))
     deadline = time.monotonic() + 60
     while not (services := children_of(process.pid)):
         assert time.monotonic() < deadline

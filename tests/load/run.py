@@ -117,7 +117,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gmn-load-") as folder:
         place = Path(folder)
         served = Served(
-            place / "log", artefact=asked.artefact, data_dir=place / "data", log_level="warning"
+            place / "log",
+            forked=False,
+            artefact=asked.artefact,
+            data_dir=place / "data",
+            log_level="warning",
         )
         try:
             wrong = measure(served, asked.clients, asked.seconds, print, _keep)

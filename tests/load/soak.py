@@ -149,7 +149,7 @@ def main() -> int:
         settings: dict[str, Any] = {"artefact": asked.artefact, "data_dir": place / "data"}
         if asked.redis:
             settings["redis_url"] = held.enter_context(redis_server()).url
-        served = Served(place / "log", log_level="warning", **settings)
+        served = Served(place / "log", forked=False, log_level="warning", **settings)
         held.callback(lambda: served.kill() if served.process.poll() is None else None)
         found = soak(served, minutes * 60, MEASURED_SECONDS, lambda line: print(line, flush=True))  # noqa: T201
         found["wrong"] += how_it_ends(served)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from model.multiscale import MultiscaleConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.timm_backbones import timm_backbone
+from tests.forked import run_forked
 from training.cost import embedder_cost
 
 RESNET, MOBILENET, VIT = "timm:resnet10t", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224"
@@ -96,7 +96,7 @@ def test_timm_is_imported_for_its_own_names_only() -> None:
         "import sys; from model.embedder import Embedder, EmbedderConfig; import training.recipe; "
         "Embedder(EmbedderConfig(backbone='osnet_x0_25')); sys.exit('timm' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert run_forked(script).returncode == 0
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])

@@ -56,7 +56,8 @@ def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
     root, log = folder / "disk", folder / "log"
     root.mkdir()
     with recorded(build_recorder(folder), root, log):
-        served = start(data_dir=root / "data", images_url=f"file://{root}/pictures")
+        # The recorder is loaded by a process as it begins.
+        served = start(forked=False, data_dir=root / "data", images_url=f"file://{root}/pictures")
         story = Story(served, root / "data", drawn_crops)
         story.tell()
         served.kill()
@@ -74,6 +75,7 @@ def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
         data_dir=data_dir,
         images_url=f"file://{disk}/pictures",
         device="cpu",
+        runtime="torch",
     )
     app, here = create_app(settings), ("127.0.0.1", 50000)
     with TestClient(app, base_url="http://localhost", client=here) as client:

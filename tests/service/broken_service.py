@@ -1,12 +1,8 @@
-"""`gmn serve` with a defect that begins once a file is there; run as a process of its own.
-
-Usage: python -m tests.service.broken_service DEFECT FILE
-"""
+"""Defects of a served process, which begin once a file is there."""
 
 from __future__ import annotations
 
 import ctypes
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +10,6 @@ from typing import Any
 
 import torch
 
-from service.commands.serve import serve
 from service.engine.admission import Admission
 from service.engine.networks import Networks
 
@@ -49,18 +44,14 @@ DEFECTS: dict[str, tuple[Any, str, Callable[[], None]]] = {
 }
 
 
-def main(defect: str, begins: Path) -> None:
+def break_service(defect: str, begins: str) -> None:
+    """Lets this process have a defect once the file `begins` is there."""
     owner, name, break_it = DEFECTS[defect]
     whole = getattr(owner, name)
 
     def broken(*arguments: Any, **more: Any) -> Any:
-        if begins.exists():
+        if Path(begins).exists():
             break_it()
         return whole(*arguments, **more)
 
     setattr(owner, name, broken)
-    serve()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

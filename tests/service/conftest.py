@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.forked import Forked, run_forked
 from tests.service.redis_server import RedisServer, redis_server
 from tests.waiting import eventually
 
@@ -33,6 +34,15 @@ STARTED = re.compile(r"Serving on (http://\S+)")
 START_SECONDS = 90
 
 
+def served_environment(**settings: Any) -> dict[str, str]:
+    """The environment of a service with settings, on a free port."""
+    # Measuring which runtime is the fastest takes longer than most tests.
+    own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
+    return (
+        os.environ | own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
+    )
+
+
 @pytest.fixture(scope="module")
 def redis_record() -> Iterator[RedisServer]:
     """A Redis with the shipped configuration that the tests of a file share."""
@@ -43,27 +53,32 @@ def redis_record() -> Iterator[RedisServer]:
 class Served:
     """One process of the service; its log goes to `log`."""
 
-    def __init__(self, log: Path, command: Sequence[str] = ("-c", START), **settings: Any) -> None:
-        names = {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
+    def __init__(
+        self, log: Path, program: str = START, forked: bool = True, **settings: Any
+    ) -> None:
+        """Starts it, and waits until it serves.
+
+        Args:
+            log: file for its standard error.
+            program: Python source.
+            forked: False for a new interpreter, where it matters how its process begins.
+            settings: those of the service, by their names.
+        """
         self.log = log
+        output, end = os.pipe()
+        self.output = os.fdopen(output)
+        environment = served_environment(**settings)
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, *command],
-                # Chosen beforehand: measuring what is fastest takes longer than most tests.
-                env={
-                    **os.environ,
-                    "GMN_PORT": "0",
-                    "GMN_DEVICE": "cpu",
-                    "GMN_RUNTIME": "torch",
-                    **names,
-                },
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
+            self.process = (
+                Forked(program, stdout=end, stderr=errors.fileno(), env=environment)
+                if forked
+                else subprocess.Popen(
+                    [sys.executable, "-c", program], stdout=end, stderr=errors, env=environment
+                )
             )
-        assert self.process.stdout
-        says_something, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
-        found = STARTED.search(self.process.stdout.readline() if says_something else "")
+        os.close(end)
+        printed, _, _ = select.select([self.output], [], [], START_SECONDS)
+        found = STARTED.search(self.output.readline() if printed else "")
         if found is None:
             self.kill()
             pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
@@ -82,8 +97,7 @@ class Served:
     def ended_with(self, seconds: float = 40.0) -> int:
         """The status with which it ends by itself."""
         status = self.process.wait(seconds)
-        if self.process.stdout:
-            self.process.stdout.close()
+        self.output.close()
         if hasattr(self, "http"):
             self.http.close()
         return status
@@ -199,15 +213,8 @@ def refused_start(tiny_artefact: Path) -> Callable[..., str]:
     """Tries to start a service that must not start; answers what it says."""
 
     def try_to_start(data_dir: Path, **more: str) -> str:
-        settings = {"GMN_ARTEFACT": str(tiny_artefact), "GMN_DATA_DIR": str(data_dir)}
-        settings |= {f"GMN_{name.upper()}": value for name, value in more.items()}
-        refused = subprocess.run(
-            [sys.executable, "-c", START],
-            env={**os.environ, "GMN_PORT": "0", "GMN_DEVICE": "cpu", **settings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        settings = {"artefact": tiny_artefact, "data_dir": data_dir, **more}
+        refused = run_forked(START, env=served_environment(**settings))
         assert refused.returncode == 1
         return refused.stderr
 

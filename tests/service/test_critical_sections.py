@@ -99,6 +99,7 @@ def runtime(tiny_artefact, tmp_path_factory):
         artefact=str(tiny_artefact),
         data_dir=place / "data",
         device="cpu",
+        runtime="torch",
         images_url=f"file://{place / 'pictures'}",
     )
     with contextlib.closing(Runtime.open(settings)) as opened:

@@ -39,6 +39,7 @@ def runtime(tiny_artefact, other_artefact, tmp_path_factory):
         previous=str(other_artefact),
         data_dir=tmp_path_factory.mktemp("loop"),
         device="cpu",
+        runtime="torch",
         max_queued_images=8,
         max_images_per_request=4,
     )

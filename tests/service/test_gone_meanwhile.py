@@ -25,7 +25,9 @@ from tests.service.gallery.new_jobs import new_job
 @pytest.fixture
 def asked(tiny_artefact, tmp_path):
     """Runs calls against an application in this process, whose record they change meanwhile."""
-    settings = Settings(artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu")
+    settings = Settings(
+        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
+    )
 
     def run(calls):
         async def within():

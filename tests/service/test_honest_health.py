@@ -13,10 +13,11 @@ import httpx
 import pytest
 
 from service.ops.health import EXIT_STATUS
-from tests.service.conftest import Served
+from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow
 
+BREAK = "from tests.service.broken_service import break_service"
 STALL = 1.5
 STAGES = {
     "calibration",
@@ -40,8 +41,8 @@ def broken(start, tmp_path):
 
     def start_one(defect: str) -> Served:
         begins = tmp_path / defect.replace(" ", "-")
-        command = ("-m", "tests.service.broken_service", defect, str(begins))
-        served = start(command=command, stall_seconds=STALL, max_wait_ms=0)
+        program = f"{BREAK}; break_service({defect!r}, {str(begins)!r}); {START}"
+        served = start(program=program, stall_seconds=STALL, max_wait_ms=0)
         served.begins = begins
         return served
 

@@ -35,7 +35,9 @@ COSINE = QueryOptions(scoring="cosine")
 
 @pytest.fixture
 def runtime(tiny_artefact, tmp_path):
-    settings = Settings(artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu")
+    settings = Settings(
+        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
+    )
     with contextlib.closing(Runtime.open(settings)) as opened:
         yield opened
 
@@ -102,7 +104,7 @@ def test_photographed_people_are_found_after_searches_for_other_enrolled_people(
                 await store_and_refit(runtime, later)
         return [answer.verdict for answer in answers[60:]]
 
-    settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu")
+    settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu", runtime="torch")
     with contextlib.closing(Runtime.open(settings)) as runtime:
         later_people = asyncio.run(search(runtime))
     assert later_people.count("no_match") <= 20

@@ -45,7 +45,7 @@ browse.list_crops = broken
 @pytest.fixture(scope="module", params=["info", "debug"])
 def logged(request, start):
     """A service of which two calls are broken."""
-    return start(command=("-c", BROKEN + START), log_level=request.param)
+    return start(program=BROKEN + START, log_level=request.param)
 
 
 def log_lines(served):

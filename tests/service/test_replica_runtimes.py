@@ -40,6 +40,7 @@ def runtimes(redis_record, tiny_artefact, tmp_path_factory):
                 artefact=str(tiny_artefact),
                 data_dir=data_dir,
                 device="cpu",
+                runtime="torch",
                 redis_url=redis_record.url,
                 replica_name=name,
             )

@@ -44,7 +44,7 @@ class Installed:
             f"model.artefact.SHIPPED = Path({str(self.shipped)!r}); {START}"
         )
         settings = {"data_dir": str(self.place / "data"), **self.record, **settings}
-        served = Served(self.place / f"log.{self.starts}", ("-c", program), **settings)
+        served = Served(self.place / f"log.{self.starts}", program, **settings)
         try:
             yield served
         finally:
@@ -64,8 +64,7 @@ def installed(request, tmp_path) -> Iterator[Installed]:
 
 def lines(served: Served, number: int) -> list[str]:
     """The next lines that it prints."""
-    assert served.process.stdout
-    return [served.process.stdout.readline().strip() for _ in range(number)]
+    return [served.output.readline().strip() for _ in range(number)]
 
 
 def states(served: Served) -> dict[str, str]:

@@ -1,45 +1,22 @@
-"""The service as a process of its own that begins with everything imported.
-
-Importing torch and FAISS takes seconds, starting the service does not. So a server process imports
-them once, and each service is forked from it: from then on it is `gmn serve` as ever.
-"""
+"""The service as a process of its own, of which leases run out soon."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import sys
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from model.problems import InputProblem
-from service.commands.serve import serve
-from service.jobs import runner
-from tests.service.conftest import STARTED
+from tests.forked import Forked
+from tests.service.conftest import START, STARTED, served_environment
 
 START_SECONDS = 40.0
 ANSWER_SECONDS = 30.0
 # A killed replica's job is another's once its lease has run out; nobody waits for 30 s here.
-LEASE_SECONDS = 1.0
-
-
-def _serve(environment: dict[str, str], log: str) -> None:
-    for name in [name for name in os.environ if name.startswith("GMN_")]:
-        del os.environ[name]
-    os.environ.update(environment)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    runner.LEASE_SECONDS = LEASE_SECONDS
-    runner.IDLE_SECONDS = LEASE_SECONDS
-    try:
-        serve()
-    except InputProblem as problem:
-        sys.exit(str(problem))
+SHORT_LEASES = "from service.jobs import runner; runner.LEASE_SECONDS = runner.IDLE_SECONDS = 1.0\n"
 
 
 class ForkedService:
@@ -47,26 +24,24 @@ class ForkedService:
 
     def __init__(self, log: Path, **settings: Any) -> None:
         """Begins to start it; see `serving`."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        environment = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-        environment |= {"GMN_RUNTIME": "torch"}
-        environment |= {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = served_environment(**settings) | {"OMP_NUM_THREADS": "1"}
         self.log = log
         self.http = httpx.Client(timeout=ANSWER_SECONDS)
-        self.process = context.Process(target=_serve, args=(environment, str(log)), daemon=True)
-        self.process.start()
+        with log.open("ab") as file:
+            printed = file.fileno()
+            self.process = Forked(
+                SHORT_LEASES + START, stdout=printed, stderr=printed, env=environment
+            )
 
     def serving(self) -> bool:
         """Returns once it answers requests, or False where it died before."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
-            with contextlib.suppress(FileNotFoundError):
-                found = STARTED.search(self.log.read_text(errors="replace"))
-                if found:
-                    self.http.base_url = httpx.URL(found[1])
-                    return True
-            if not self.process.is_alive():
+            found = STARTED.search(self.log.read_text(errors="replace"))
+            if found:
+                self.http.base_url = httpx.URL(found[1])
+                return True
+            if self.process.poll() is not None:
                 return False
             time.sleep(0.01)
         raise TimeoutError(f"the service did not start within {START_SECONDS:.0f} s: {self.said}")
@@ -74,15 +49,15 @@ class ForkedService:
     @property
     def said(self) -> str:
         """The end of its log."""
-        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+        return self.log.read_text(errors="replace")[-3000:]
 
     def died_within(self, seconds: float) -> bool:
         """Waits for it to end by itself."""
-        self.process.join(seconds)
-        return not self.process.is_alive()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
 
     def kill(self) -> None:
         """kill -9; `http` stays open for those who still wait for answers."""
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join(20)
+        self.process.kill()
+        self.process.wait(20)

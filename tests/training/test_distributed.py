@@ -10,8 +10,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ import torch
 
 from model.artefact import load_artefact
 from model.problems import InputProblem
+from tests.forked import Forked, run_forked
 from training.datasets.synthetic import draw_people
 from training.distributed import Processes, joined_processes
 from training.recipe import Recipe, read_recipe
@@ -28,7 +27,11 @@ from training.synchronised_norm import synchronise_norms
 from training.trainer import train
 
 pytestmark = pytest.mark.slow
-
+TOGETHER = (
+    "import sys; from tests.training.test_distributed import train_together\n"
+    "train_together(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
+)
+TORCHRUN = "from torch.distributed.run import main; main()"
 COMMON = (
     "initial_weights=none",
     "preprocessing.height=64",
@@ -125,7 +128,9 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
-    torch.multiprocessing.spawn(train_together, (free_port(), str(folder)), nprocs=2)
+    port = str(free_port())
+    both = [Forked(TOGETHER, str(rank), port, str(folder)) for rank in (0, 1)]
+    assert [process.wait(300) for process in both] == [0, 0]
     return folder
 
 
@@ -190,8 +195,8 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
 
 
 def torchrun(out: Path, *settings: str) -> list[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "gmn", "train", "small-gmn", "--out", str(out)]
+    command = ["--standalone", "--nproc-per-node=2", "-m", "gmn"]
+    command += ["train", "small-gmn", "--out", str(out)]
     command += ["--data", "synthetic:5,identities=10,domains=2,cameras=2,crops=2"]
     return [*command, *(word for setting in settings for word in ("--set", setting))]
 
@@ -199,9 +204,7 @@ def torchrun(out: Path, *settings: str) -> list[str]:
 def test_torchrun_trains_an_artefact(tmp_path: Path, tiny_artefact: Path) -> None:
     settings = (*COMMON, "held_out.fraction=0.3", "optimisation.optimiser=adam")
     settings += (f"initial_weights={tiny_artefact}",)
-    done = subprocess.run(
-        torchrun(tmp_path / "run", *settings), check=False, capture_output=True, text=True
-    )
+    done = run_forked(TORCHRUN, *torchrun(tmp_path / "run", *settings))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Report:") == 1
     assert load_artefact(tmp_path / "run" / "model.safetensors")
@@ -221,14 +224,8 @@ def test_a_failing_process_ends_all_of_them(tmp_path: Path) -> None:
         "        return whole(self, row)\n"
         "    loader.CropCache.crop = crop\n"
     )
-    done = subprocess.run(
-        torchrun(tmp_path / "run", *COMMON, "optimisation.epochs=50"),
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
+    command = torchrun(tmp_path / "run", *COMMON, "optimisation.epochs=50")
+    done = run_forked(TORCHRUN, *command, env=environment)
     assert done.returncode != 0
     assert "the disk is gone" in done.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()

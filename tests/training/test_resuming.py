@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from PIL import Image
 from torchvision.models import mobilenet_v2
 
 from model.problems import InputProblem
+from tests.forked import Forked
 from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
@@ -268,8 +267,7 @@ tests.train_in(folder)
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(
     where: str, plain: str, tmp_path: Path
 ) -> None:
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", SLOW_DISK, str(tmp_path), where], cwd=root)
+    process = Forked(SLOW_DISK, str(tmp_path), where)
     while not (tmp_path / "now").exists():
         assert process.poll() is None
         time.sleep(0.02)

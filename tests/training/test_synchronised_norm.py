@@ -1,18 +1,19 @@
 """BatchNorm over two real processes: what one process with the whole batch computes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from tests.forked import Forked
 from training.distributed import Processes
 from training.losses.gradient_regulariser import gradient_regulariser
 from training.synchronised_norm import SynchronisedBatchNorm, synchronise_norms
 
-ROOT = str(Path(__file__).parents[2])
+SHARE = (
+    "import sys; from tests.training.test_synchronised_norm import train_a_share\n"
+    "train_a_share(int(sys.argv[1]), sys.argv[2])"
+)
 LABELS = torch.tensor([0, 1, 1, 0])
 
 
@@ -49,13 +50,7 @@ def test_two_processes_regularise_as_one_with_the_whole_batch(tmp_path: Path) ->
     torch.manual_seed(4)
     crops = torch.rand(4, 3, 6, 4)
     torch.save(crops, tmp_path / "crops.pt")
-    shares = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=os.environ | {"PYTHONPATH": ROOT},
-        )
-        for rank in (0, 1)
-    ]
+    shares = [Forked(SHARE, str(rank), str(tmp_path)) for rank in (0, 1)]
     assert [share.wait(timeout=120) for share in shares] == [0, 0]
     whole = network()
     regularised_step(whole, crops, LABELS)
@@ -75,7 +70,3 @@ def test_names_and_values_stay() -> None:
     assert list(after.state_dict()) == list(before.state_dict())
     crops = torch.rand(3, 3, 6, 4)
     assert torch.equal(before.eval()(crops), after.eval()(crops))
-
-
-if __name__ == "__main__":
-    train_a_share(int(sys.argv[1]), sys.argv[2])

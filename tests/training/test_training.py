@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors.torch import load_file
 
 from model.artefact import load_artefact
 from model.problems import InputProblem
+from tests.forked import GMN, Forked, run_gmn
 from training.datasets.record import CropRecord
 from training.datasets.synthetic import draw_people
 from training.divergence import DivergenceWatch
@@ -157,8 +156,7 @@ def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
     begun = (f"initial_weights={start}", "embedder.last_stride=1")
     settings = [word for setting in (*SMALL, *begun) for word in ("--set", setting)]
     data = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
-    command = [sys.executable, "-m", "gmn", "train", "small-gmn", "--data", data]
-    return [*command, "--out", str(out), *settings, *more]
+    return ["train", "small-gmn", "--data", data, "--out", str(out), *settings, *more]
 
 
 @pytest.mark.slow
@@ -166,19 +164,17 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     tmp_path: Path, tiny_artefact: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(gmn_train(whole, tiny_artefact), check=True, capture_output=True)
-    process = subprocess.Popen(gmn_train(killed, tiny_artefact), stderr=subprocess.DEVNULL)
+    run_gmn(*gmn_train(whole, tiny_artefact)).check_returncode()
+    process = Forked(GMN, *gmn_train(killed, tiny_artefact))
     while not (killed / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "model.safetensors").exists()
-    refused = subprocess.run(
-        gmn_train(killed, tiny_artefact), check=False, capture_output=True, text=True
-    )
+    refused = run_gmn(*gmn_train(killed, tiny_artefact))
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    subprocess.run(gmn_train(killed, tiny_artefact, "--resume"), check=True, capture_output=True)
+    run_gmn(*gmn_train(killed, tiny_artefact, "--resume")).check_returncode()
     one, other = (load_file(run / "model.safetensors") for run in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)
     provenance = load_artefact(killed / "model.safetensors").description.provenance
@@ -197,7 +193,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, tiny_artefact: Path, dra
     more += ("--set", "optimisation.epochs=1", "--set", "sampling.identities=2")
     more += ("--set", "sampling.identities_per_set=3", "--set", "held_out.fraction=0.5")
     out = tmp_path / "lodo"
-    subprocess.run(gmn_train(out, tiny_artefact, *more), check=True, capture_output=True)
+    run_gmn(*gmn_train(out, tiny_artefact, *more)).check_returncode()
     trained = {
         folder.name: load_artefact(folder / "model.safetensors").description.provenance.data
         for folder in out.iterdir()
@@ -207,9 +203,7 @@ def test_every_set_is_left_out_by_turns(tmp_path: Path, tiny_artefact: Path, dra
         "without-synthetic": ["people"],
     }
     assert all(data.identities <= 3 for used in trained.values() for data in used)
-    resumed = subprocess.run(
-        gmn_train(out, tiny_artefact, *more, "--resume"), check=True, capture_output=True, text=True
-    )
+    resumed = run_gmn(*gmn_train(out, tiny_artefact, *more, "--resume"))
     assert resumed.stderr.count("is finished already") == 2
 
 

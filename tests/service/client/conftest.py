@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import gmn
 from demo.service import own_service
 from gmn_client import Client
+from tests import forked
 
 NUMBERS = count()
 
@@ -32,6 +32,7 @@ def service_url(
     data_dir = tmp_path_factory.mktemp("service") / "data"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GMN_IMPORT_DIR", str(import_dir))
+        environment.setenv("GMN_RUNTIME", "torch")
         with own_service(tiny_artefact, data_dir) as url:
             yield url
 
@@ -52,10 +53,10 @@ def client(service_url: str, gallery: str) -> Iterator[Client]:
         yield talking
 
 
-def run_gmn(url: str, gallery: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    options = ["--url", url, "--gallery", gallery]
-    command = [sys.executable, gmn.__file__, *arguments, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def run_gmn(
+    url: str, gallery: str, *arguments: str, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    return forked.run_gmn(*arguments, "--url", url, "--gallery", gallery, **options)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import typer
 import gmn
 from demo.service import own_service
 from gmn_client import Client, Image
+from tests.forked import run_gmn
 
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
@@ -132,14 +131,7 @@ def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
     if line.startswith("gmn score"):
         for name in ("a.npz", "b.npz"):
             shutil.copy(place / "features.npz", place / name)
-    ran = subprocess.run(
-        [sys.executable, gmn.__file__, *shlex.split(line)[1:]],
-        cwd=place,
-        env=os.environ | {"GMN_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        stdin=subprocess.DEVNULL,
-    )
+    environment = os.environ | {"GMN_URL": url}
+    ran = run_gmn(*shlex.split(line)[1:], cwd=place, env=environment, timeout=600)
     assert ran.returncode == 0, f"{line}\n{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
     return ran.stdout

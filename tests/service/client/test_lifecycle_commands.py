@@ -6,14 +6,11 @@ import csv
 import json
 import os
 import pty
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-import gmn
 from demo.service import own_service
 from gmn_client import Client, Image
 from tests.service.client.conftest import run_gmn
@@ -134,14 +131,7 @@ def test_forgetting_on_a_terminal_asks_first(
         client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
         keyboard, terminal = pty.openpty()
         os.write(keyboard, f"{answer}\n".encode())
-        command = [sys.executable, gmn.__file__, "forget", "0000", "--url", service_url]
-        finished = subprocess.run(
-            [*command, "--gallery", gallery],
-            stdin=terminal,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        finished = run_gmn(service_url, gallery, "forget", "0000", stdin=terminal)
         os.close(keyboard)
         os.close(terminal)
         assert finished.returncode == status, finished.stderr
@@ -151,8 +141,9 @@ def test_forgetting_on_a_terminal_asks_first(
 
 @pytest.mark.slow
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
-    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
+    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops, monkeypatch
 ) -> None:
+    monkeypatch.setenv("GMN_RUNTIME", "torch")
     with own_service(tiny_artefact, tmp_path / "data") as url:
         with Client(url) as client:
             client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])

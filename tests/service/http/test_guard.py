@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,6 +14,7 @@ import gmn
 from gmn_client import Client, InvalidInput, KeyRefused
 from model.problems import InputProblem
 from service.commands.serve import serve
+from tests.forked import run_gmn
 
 CROPS = "/v1/galleries/lobby/crops"
 NEEDED = [
@@ -172,18 +172,6 @@ def test_a_key_never_stands_in_the_log_or_in_an_answer(guarded, new_key):
     assert secret.encode() not in database
 
 
-def run_gmn(*arguments, **environment):
-    import os
-
-    return subprocess.run(
-        [sys.executable, gmn.__file__, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-    )
-
-
 def test_the_clients_commands_take_a_key_and_say_where_it_belongs(guarded, tmp_path, drawn_crops):
     image = tmp_path / "a.png"
     image.write_bytes(drawn_crops[0].png)
@@ -194,7 +182,9 @@ def test_the_clients_commands_take_a_key_and_say_where_it_belongs(guarded, tmp_p
     assert len(refused.stderr.strip().splitlines()) == 1
     enrolled = run_gmn("enroll", str(tmp_path), *url, "--api-key", guarded.keys["enroll"])
     assert enrolled.returncode == 0, enrolled.stderr
-    asked = run_gmn("query", str(image), *url, "--json", GMN_API_KEY=guarded.keys["query"])
+    asked = run_gmn(
+        "query", str(image), *url, "--json", env=os.environ | {"GMN_API_KEY": guarded.keys["query"]}
+    )
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)["results"]
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from typer.testing import CliRunner
 from model.artefact import load_artefact, save_artefact
 from model.problems import InputProblem
 from tests.conftest import draw_crops
+from tests.forked import run_gmn
 from training.commands.calibrate import calibrate
 from training.commands.evaluate import evaluate
 from training.datasets.generalisation import PROTOCOLS, training_sets
@@ -41,9 +40,8 @@ def write_set(folder: Path, name: str, crops) -> Path:
 
 
 def train(out: Path, spec: str, *settings: str) -> Path:
-    command = [sys.executable, "-m", "gmn", "train", "small-gmn", "--data", spec, "--out", str(out)]
     words = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
-    done = subprocess.run([*command, *words], check=False, capture_output=True, text=True)
+    done = run_gmn("train", "small-gmn", "--data", spec, "--out", str(out), *words)
     assert done.returncode == 0, done.stderr
     return out / "model.safetensors"
 

@@ -8,8 +8,6 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from PIL import Image
 
 import gmn
+from tests.forked import GMN, Forked, run_gmn
 
 DATA = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
 SETTINGS = (
@@ -30,18 +29,12 @@ SETTINGS = (
 
 def command(recipe: str, *more: str) -> list[str]:
     settings = (word for setting in SETTINGS for word in ("--set", setting))
-    return [sys.executable, "-m", "gmn", "train", recipe, "--data", DATA, *settings, *more]
+    return ["train", recipe, "--data", DATA, *settings, *more]
 
 
 def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    done = subprocess.run(
-        [*command("small-gmn", "--dry-run", "--json", "--out", str(tmp_path / "run"))],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=root,
-    )
+    done = run_gmn(*command("small-gmn", "--dry-run", "--json", "--out", str(tmp_path / "run")))
+    assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
     answer = json.loads(done.stdout)
     assert answer["steps"] == answer["epochs"] * answer["steps_per_epoch"] > 0
@@ -65,10 +58,10 @@ def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
     words = command("small-gmn", "--dry-run", "--json")
     words[words.index(DATA)] = f"manifest:{tmp_path / 'shop.csv'}"
     words += ["--set", "sampling.identities=2", "--set", "held_out.fraction=0"]
-    assert gmn.run(words[3:]) == 0
+    assert gmn.run(words) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
-    assert gmn.run([word for word in words[3:] if word != "--json"]) == 0
+    assert gmn.run([word for word in words if word != "--json"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "47 of 60 crops" in shown
     assert "10 people with a single crop are left out" in shown
@@ -76,9 +69,7 @@ def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
 
 def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
     size = ("--set", "embedder.multiscale.channels=64", "--set", "sampling.images=2")
-    done = subprocess.run(
-        command("msfl-r50", "--dry-run", *size), check=True, capture_output=True, text=True
-    )
+    done = run_gmn(*command("msfl-r50", "--dry-run", *size))
     assert "reported: " in done.stdout
     assert "27 M" in done.stdout
     assert "the run" in done.stdout
@@ -97,21 +88,20 @@ def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
 def test_what_does_not_go_together_is_refused_with_the_remedy(
     more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gmn.run(command("small-gmn", *more)[3:]) == 2
+    assert gmn.run(command("small-gmn", *more)) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command("small-gmn", "--out", str(out)), stderr=subprocess.PIPE, text=True
-    )
+    with (tmp_path / "errors").open("w") as errors:
+        process = Forked(GMN, *command("small-gmn", "--out", str(out)), stderr=errors.fileno())
     while not (out / "log.jsonl").exists() or not (out / "log.jsonl").stat().st_size:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
+    said = (tmp_path / "errors").read_text()
     assert "stopped by SIGTERM after step" in said
     assert "continue with --resume" in said
     assert (out / "checkpoint.pt").exists()
@@ -124,9 +114,7 @@ def test_the_progress_bar_shows_its_total_from_the_start(
     master, terminal = pty.openpty()
     settings = ("--set", "optimisation.epochs=2", "--out", str(tmp_path / "run"))
     settings += ("--set", f"initial_weights={tiny_artefact}")
-    process = subprocess.Popen(
-        command("small-gmn", *settings), stdout=subprocess.DEVNULL, stderr=terminal
-    )
+    process = Forked(GMN, *command("small-gmn", *settings), stderr=terminal)
     os.close(terminal)
     shown = b""
     # Linux reports the closed terminal of a process that has ended as an error.

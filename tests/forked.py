@@ -1,0 +1,163 @@
+"""Processes of this project that begin with everything imported.
+
+Importing torch and FAISS takes seconds, starting a service or a command does not. A server process
+imports them once, and each process is forked from it: from then on it is the program as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from multiprocessing import connection, reduction
+from pathlib import Path
+from typing import Any
+
+PRELOADED = (
+    "pytest",
+    "gmn_client",
+    "service.commands.bulk",
+    "service.http.app",
+    "service.runtime",
+    "service.upgrade",
+    "training.commands.train",
+    "training.run",
+    "training.trainer",
+    "uvicorn",
+    __name__,
+)
+GMN = "import gmn; gmn.main()"
+
+
+class _Descriptor:
+    """An open file that another process gets as its own."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (reduction.DupFd(self.number),)
+
+
+def _received(duplicate: Any) -> int:
+    number: int = duplicate.detach()
+    return number
+
+
+class Forked:
+    """A process that runs a program, with the methods of `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        program: str,
+        *arguments: str,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Starts it.
+
+        Args:
+            program: Python source.
+            arguments: those of the command line, as `sys.argv` has them after the name.
+            stdin, stdout, stderr: open files; nothing to read, and this process's own without.
+            env: the environment, by default this process's.
+            cwd: the working directory, by default this process's.
+        """
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        with Path(os.devnull).open() as nothing:
+            files = (
+                nothing.fileno() if stdin is None else stdin,
+                1 if stdout is None else stdout,
+                2 if stderr is None else stderr,
+            )
+            self._process = context.Process(
+                target=_run,
+                args=(
+                    program,
+                    arguments,
+                    tuple(map(_Descriptor, files)),
+                    dict(os.environ if env is None else env),
+                    cwd or Path.cwd(),
+                ),
+                daemon=True,
+            )
+            self._process.start()
+        self.pid = self._process.pid or 0
+        self._lock = threading.Lock()
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None as long as it runs."""
+        # Two threads that read it at once would get one status between them.
+        with self._lock:
+            return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As `returncode`."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status once it has ended; raises `subprocess.TimeoutExpired`."""
+        connection.wait([self._process.sentinel], timeout)
+        if (status := self.returncode) is None:
+            raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, where it still runs."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.send_signal(signal.SIGKILL)
+
+
+def run_gmn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs `gmn` with arguments to its end; `options` as of `run_forked`."""
+    return run_forked(GMN, *arguments, **options)
+
+
+def run_forked(
+    program: str, *arguments: str, timeout: float = 120.0, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, and keeps what it prints; `options` are those of `Forked`."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = Forked(
+            program, *arguments, stdout=out.fileno(), stderr=errors.fileno(), **options
+        )
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+        said = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, errors)]
+    return subprocess.CompletedProcess(arguments, status, *said)
+
+
+def _run(
+    program: str,
+    arguments: tuple[str, ...],
+    files: tuple[int, ...],
+    environment: dict[str, str],
+    folder: Path,
+) -> None:
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    # Those of the server process keep what its own files were, such as no terminal.
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["gmn", *arguments]
+    exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
