@@ -21,8 +21,7 @@ from service.http.callers import KeyRing
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_dir import DataDirectory
-from service.ops.disk_room import DiskRoom
+from service.ops.data_dir import DATABASE_NAME, lock_data_directory, require_record
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, Watchdog
 from service.ops.metrics import Metrics
@@ -49,8 +48,6 @@ class Runtime:
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         pictures: where kept images lie outside the record store; None keeps them in it.
-        files: the data directory, where what is no record is kept.
-        room: on its disk.
         sections: run what must not be cut off by a client that disconnects.
         snapshot_lock: the file whose lock is held while a snapshot is written, read or rewritten,
             in every process.
@@ -72,8 +69,6 @@ class Runtime:
     keys: KeyRing
     audit: AuditLog
     pictures: PictureFolder | None
-    files: Path
-    room: DiskRoom
     sections: CriticalSections
     snapshot_lock: Path
     watchdog: Watchdog
@@ -90,10 +85,10 @@ class Runtime:
             InputProblem: for an artefact, device or data directory that cannot be used.
         """
         with contextlib.ExitStack() as held:
-            directory, record = _open_record(settings, held)
+            directory, record = settings.data_dir, _open_record(settings, held)
             replica = settings.replica if settings.shares_record else None
             audit = held.enter_context(
-                AuditLog(directory.path, replica, settings.audit_max_bytes, settings.audit_queries)
+                AuditLog(directory, replica, settings.audit_max_bytes, settings.audit_queries)
             )
             keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
             held.callback(keys.close)
@@ -133,10 +128,8 @@ class Runtime:
                 keys,
                 audit,
                 PictureFolder(settings.images_url) if settings.images_url else None,
-                directory.path,
-                DiskRoom(directory.path, settings.reserved_disk_bytes),
                 CriticalSections(),
-                directory.path / SNAPSHOT_LOCK,
+                directory / SNAPSHOT_LOCK,
                 watchdog,
                 _worker(replica),
                 {},
@@ -162,17 +155,17 @@ class Runtime:
         self._held.close()
 
 
-def _open_record(settings: Settings, held: contextlib.ExitStack) -> tuple[DataDirectory, Record]:
-    shared = settings.shares_record
-    directory = held.enter_context(DataDirectory(settings.data_dir, shared))
+def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
+    shared, directory = settings.shares_record, settings.data_dir
+    held.enter_context(lock_data_directory(directory, shared))
     if not shared:
-        directory.require_record()
+        require_record(directory)
     record = open_store(
-        settings.redis_url, directory.database, settings.redis_password_file, alone=True
+        settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file, alone=True
     )
     held.callback(record.close)
     failpoint("start.record-opened")
-    return directory, record
+    return record
 
 
 def _load_models(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
+import os
 import signal
 import socket
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
+# From malloc.h.
+M_ARENA_MAX = -8
 OPEN = "open"
 """The shipped artefact for products of companies."""
 
@@ -55,8 +59,6 @@ def serve(
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
-    from service.ops.arenas import bound_arenas
-
     # Before what is imported next begins threads.
     bound_arenas()
     # Here and not above: the client's commands load neither torch nor FastAPI.
@@ -114,6 +116,17 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     server.run(sockets=[listening])
     if server.force_exit:
         raise KeyboardInterrupt
+
+
+def bound_arenas() -> None:
+    """Lets all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
+
+    Memory that one thread frees cannot be used by the pool of another: with a pool for each thread
+    a service under steady load grew by 70 MiB in half an hour.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(M_ARENA_MAX, 2)
 
 
 def _about(model: LoadedModel) -> list[str]:

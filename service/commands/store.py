@@ -151,17 +151,19 @@ def recover(
         return
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    from service.ops.data_dir import DataDirectory
+    from service.ops.data_dir import DATABASE_NAME, lock_data_directory
     from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory with --into")
     _require_directory(data_dir)
     # The locks keep services away.
-    with DataDirectory(data_dir) as damaged, DataDirectory(into) as new:
+    with lock_data_directory(data_dir), lock_data_directory(into):
         for path in sorted(data_dir.glob("audit*")):
             shutil.copyfile(path, into / path.name)
-        done = recover_file(damaged.database, new.database, _deleted_by_audit(data_dir))
+        done = recover_file(
+            data_dir / DATABASE_NAME, into / DATABASE_NAME, _deleted_by_audit(data_dir)
+        )
     for gallery in done.galleries:
         typer.echo(
             f"{gallery.name}: {gallery.from_record} crops from the record, "
@@ -188,11 +190,11 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store forget-runtime --data-dir ./gmn-data
     """
-    from service.ops.data_dir import DataDirectory
+    from service.ops.data_dir import lock_data_directory
 
     _require_directory(data_dir)
     # The lock keeps services away: those of a record in Redis share the directory.
-    with DataDirectory(data_dir), contextlib.closing(open_record(data_dir)) as record:
+    with lock_data_directory(data_dir), contextlib.closing(open_record(data_dir)) as record:
         forgotten = record.runtimes.forget()
     typer.echo(f"{forgotten} forgotten; the next start chooses again")
 

@@ -18,6 +18,7 @@ from service.engine.images import Pipeline, QualityGate, quality_gate
 from service.errors import NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
+from service.ops.data_dir import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
@@ -57,7 +58,7 @@ async def enroll(
         RequestConflict: for a name that stood for other images.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
-    runtime.room.require()
+    require_free_disk(runtime.settings)
     with runtime.admission.image_slots(len(images)):
         while True:
             model, settings = runtime.model_of(gallery), runtime.settings

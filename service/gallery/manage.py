@@ -60,7 +60,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
             removed = await runtime.galleries.delete(gallery)
             result["count"] = removed
             runtime.calibrations.forget(gallery)
-            folder = runtime.files / FOLDER / str(gallery.gallery_id)
+            folder = runtime.settings.data_dir / FOLDER / str(gallery.gallery_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return removed
 

@@ -40,7 +40,7 @@ async def run_maintenance(runtime: Runtime) -> None:
     drop_tombstones_at = 0.0
     while True:
         try:
-            async with file_lock(runtime.files / LOCK, blocking=False):
+            async with file_lock(runtime.settings.data_dir / LOCK, blocking=False):
                 await _run_once(runtime)
                 if time.monotonic() >= drop_tombstones_at:
                     await drop_tombstones(runtime)
@@ -117,7 +117,7 @@ def _remove_stray_snapshots(runtime: Runtime) -> None:
         # Where a rewrite was cut off the journal alone makes the file whole again.
         for suffix in (SUFFIX, f"{SUFFIX}-journal")
     }
-    folder = runtime.files / FOLDER
+    folder = runtime.settings.data_dir / FOLDER
     for file in folder.glob("*/*"):
         if str(file.relative_to(folder)) not in known:
             log.warning("removed %s, a snapshot that belongs to nothing", file.name)
@@ -126,7 +126,7 @@ def _remove_stray_snapshots(runtime: Runtime) -> None:
 
 def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
     store = runtime.record
-    for spool in (runtime.files / IMPORTS).glob("*"):
+    for spool in (runtime.settings.data_dir / IMPORTS).glob("*"):
         job = store.jobs.get(spool.name)
         # An archive may be received now, by this process or another, and has no job yet.
         young = receiving and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS

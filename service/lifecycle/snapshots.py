@@ -13,7 +13,7 @@ from gmn_client.models import RestoredSnapshot
 from service.errors import RecordUnavailable, UnknownSnapshot
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
-from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
+from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS, require_free_disk
 from service.ops.durable import sync
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
@@ -38,7 +38,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         UnknownGallery: there is none of that name.
         StorageFailed: the disk did not take it; nothing is left of it.
     """
-    runtime.room.require()
+    require_free_disk(runtime.settings)
     store = runtime.record
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
     path = snapshot_path(runtime, gallery, snapshot_id)
@@ -126,7 +126,7 @@ async def restore_snapshot(
         DamagedSnapshot, StorageFailed: nothing was changed.
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
-    runtime.room.require()
+    require_free_disk(runtime.settings)
     store = runtime.record
     path = snapshot_path(runtime, gallery, snapshot_id)
     fingerprint = snapshot.embedding_fingerprint
@@ -195,7 +195,7 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     """Where a snapshot's file lies."""
-    return runtime.files / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
+    return runtime.settings.data_dir / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
 
 
 def _remove(path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.manage import change_gallery, create_gallery, delete_gallery
 from service.gallery.relabel import relabel_identity
-from service.jobs.imports import import_archive
+from service.jobs.imports import begin_import
 from service.lifecycle import maintenance
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
 from service.lifecycle.snapshots import (
@@ -131,7 +131,7 @@ class Prepared:
         for gallery in self.runtime.galleries.all():
             if gallery.name.startswith(self.name):
                 await delete_gallery(self.runtime, gallery)
-        shutil.rmtree(self.runtime.files / "imports", ignore_errors=True)
+        shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
 
     def archive(self) -> io.BytesIO:
         packed = io.BytesIO()
@@ -155,7 +155,7 @@ def _enroll(case: Prepared):
 
 
 def _import(case: Prepared):
-    return import_archive(case.runtime, case.gallery, case.archive(), {})
+    return begin_import(case.runtime, case.gallery, {}, case.archive())
 
 
 def _change(case: Prepared):
@@ -232,9 +232,9 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
         for number in galleries
         for snapshot in store.snapshots.all(number)
     }
-    folder = runtime.files / "snapshots"
+    folder = runtime.settings.data_dir / "snapshots"
     assert {str(file.relative_to(folder)) for file in folder.glob("*/*")} == snapshots
-    spooled = {place.name for place in (runtime.files / "imports").glob("*")}
+    spooled = {place.name for place in (runtime.settings.data_dir / "imports").glob("*")}
     assert spooled == {job.job_id for job in store.jobs.page(None, 1000)}
     pictures = Path(runtime.settings.images_url.removeprefix("file://"))
     kept = {
@@ -248,7 +248,10 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
     strays = store.crops.stray_pictures(later, 1000)
     assert kept <= files
     assert files - kept <= {f"{stray.gallery_id}/{stray.crop_id}" for stray in strays}
-    lines = [json.loads(line) for line in (runtime.files / "audit.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (runtime.settings.data_dir / "audit.jsonl").read_text().splitlines()
+    ]
     phases = Counter(line["event"] for line in lines if line["phase"] == "asked")
     ended = Counter(line["event"] for line in lines if line["phase"] in ("done", "failed"))
     assert all(ended[event] >= count for event, count in phases.items())
@@ -326,7 +329,7 @@ def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypa
     async def delete() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
-        spool = runtime.files / "imports" / (await _import(case)).job_id
+        spool = runtime.settings.data_dir / "imports" / (await _import(case)).job_id
         await maintenance._run_once(runtime)
         assert spool.exists()
         await delete_gallery(runtime, case.gallery)

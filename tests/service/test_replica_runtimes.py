@@ -15,7 +15,7 @@ import pytest
 from model.search_calibration import SearchScores
 from service.gallery.manage import change_gallery
 from service.jobs import runner
-from service.jobs.imports import import_archive
+from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
 from service.record.records import GallerySettings
@@ -91,8 +91,8 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
             begun.set()
             await asyncio.sleep(WAITED)
 
-        job = await import_archive(
-            one, one.galleries.get("default"), _archive(drawn_crops), {"identity": "a"}
+        job = await begin_import(
+            one, one.galleries.get("default"), {"identity": "a"}, _archive(drawn_crops)
         )
         async with _working(one, {"import": begin}):
             async with asyncio.timeout(WAITED):
@@ -125,7 +125,7 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
                 stopped.set()
 
         await one.galleries.create("lost", one.galleries.get("default").settings)
-        job = await import_archive(one, one.galleries.get("lost"), _archive(drawn_crops[:2]), {})
+        job = await begin_import(one, one.galleries.get("lost"), {}, _archive(drawn_crops[:2]))
         async with _working(one, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()

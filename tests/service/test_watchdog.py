@@ -301,10 +301,9 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         return SimpleNamespace(job_id="1")
 
     runtime: Any = SimpleNamespace(
-        files=tmp_path,
         worker="1",
         jobs_wanted=asyncio.Event(),
-        settings=SimpleNamespace(housekeeping_seconds=0.02),
+        settings=SimpleNamespace(housekeeping_seconds=0.02, data_dir=tmp_path),
         galleries=SimpleNamespace(write=write),
         record=SimpleNamespace(jobs=SimpleNamespace(claim=None)),
     )

@@ -12,7 +12,7 @@ from service.http.forms import MULTIPART, ImportForm
 from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
 from service.http.problems import error_responses
 from service.http.routes.jobs import accepted
-from service.jobs.imports import import_archive, import_folder
+from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 
 router = guarded_router("/v1/galleries/{gallery}", "jobs")
@@ -31,13 +31,11 @@ async def import_crops(
     The job is at `Location`; a file that cannot be used is a line of its report, and the others
     are enrolled.
     """
-    gallery, labels = call.gallery, form.model_dump(exclude={"archive", "folder"})
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
-    if form.archive is not None:
-        job = await import_archive(call.runtime, gallery, form.archive.file, labels)
-    else:
-        job = await import_folder(call.runtime, gallery, form.folder or "", labels)
+    archive = form.archive.file if form.archive else None
+    parameters = form.model_dump(exclude={"archive"})
+    job = await begin_import(call.runtime, call.gallery, parameters, archive)
     return accepted(call.runtime, response, job)
 
 
