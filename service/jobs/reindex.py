@@ -13,7 +13,7 @@ from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict
 from service.gallery.gallery import Gallery
-from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
+from service.jobs.runner import RETRYABLE, Progress, create_job, wait_while_busy
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
@@ -33,9 +33,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
         UnknownGallery: it was just deleted.
     """
     store = runtime.record
-    under_way = await runtime.galleries.read(
-        lambda: store.jobs.unfinished(gallery.gallery_id, "reindex")
-    )
+    under_way = await runtime.galleries.read(store.jobs.unfinished, gallery.gallery_id, "reindex")
     if under_way is not None:
         return under_way
     if not gallery.outdated:
@@ -47,7 +45,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
 
     async def section() -> Job:
         async with runtime.audit.trail("begin_reindex", gallery=gallery.name):
-            return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
+            return await create_job(runtime, gallery, "reindex", parameters)
 
     return await runtime.sections.run(section)
 
@@ -73,7 +71,7 @@ async def run_reindex(
                 "every process on the record serve the same artefact, and reindex again"
             )
         return "the gallery holds vectors of the loaded model already"
-    await runtime.galleries.write(lambda: store.staged.begin(gallery.gallery_id, newest))
+    await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
     failpoint("reindex.begun")
     try:
         failed = 0
@@ -84,13 +82,15 @@ async def run_reindex(
                     f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
                     "names them; delete them and reindex again, nothing was switched"
                 )
-            if await _switch(runtime, gallery):
+            switch = partial(store.staged.switch, gallery.gallery_id)
+            if await runtime.galleries.replace(REINDEX, gallery, switch) is not None:
                 return None
+            # A crop was enrolled that has no new vector yet.
     except RETRYABLE:
         # The process that resumes the job uses the vectors that are stored already.
         raise
     except BaseException:
-        await runtime.galleries.write(lambda: store.staged.drop(gallery.gallery_id))
+        await runtime.galleries.write(store.staged.drop, gallery.gallery_id)
         raise
 
 
@@ -100,16 +100,16 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     after, failed = 0, 0
     while True:
-        crops = await runtime.galleries.read(partial(staged.missing, number, after, size))
+        crops = await runtime.galleries.read(staged.missing, number, after, size)
         if not crops:
             return failed
         after = crops[-1].row_id
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        await runtime.galleries.write(partial(staged.add, number, vectors))
+        await runtime.galleries.write(staged.add, number, vectors)
         failpoint("reindex.batch-kept")
-        done = await runtime.galleries.read(partial(staged.count, number))
+        done = await runtime.galleries.read(staged.count, number)
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await progress.save(counts, problems)
 
@@ -122,7 +122,7 @@ async def _embed(
     without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
     store, rows = runtime.record, [crop.row_id for crop in without]
     # A crop that was deleted meanwhile has no picture either, and is no problem.
-    present = await runtime.galleries.read(lambda: store.crops.by_row(gallery.gallery_id, rows))
+    present = await runtime.galleries.read(store.crops.by_row, gallery.gallery_id, rows)
     problems: list[JobProblem] = []
 
     def refuse(crop: StoredCrop, code: str, detail: str) -> None:
@@ -146,12 +146,3 @@ async def _embed(
         else:
             refuse(crop, outcome.code, outcome.detail)
     return vectors, problems
-
-
-async def _switch(runtime: Runtime, gallery: Gallery) -> bool:
-    """Switches to the new vectors; False where a crop was enrolled that has none yet."""
-    staged = runtime.record.staged
-    switched = await runtime.galleries.replace(
-        REINDEX, gallery, lambda: staged.switch(gallery.gallery_id)
-    )
-    return switched is not None

@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from secrets import token_hex
 from typing import Any, NoReturn, TypeVar
 
@@ -72,27 +71,13 @@ class Progress:
         """
         heartbeat()
         self._saved = json.dumps(dict(progress))
-        job = await self._update("running", problems)
-        if job.cancelling:
+        if (await self.update("running", problems)).cancelling:
             raise Cancelled
 
-    async def end(self, state: JobState, detail: str | None) -> None:
-        """Saves how the job ended; raises as `save` does."""
-        await self._update(state, (), detail)
-
-    async def renew_lease(self) -> NoReturn:
-        """Renews the lease until it is lost or this is cancelled."""
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            try:
-                await self._update("running")
-            except ServiceError as error:
-                # A record that takes no writes lets no other process take the job over either.
-                log.warning("the lease of job %s was not renewed: %s", self._job_id, error.detail)
-
-    async def _update(
+    async def update(
         self, state: JobState, problems: Sequence[JobProblem] = (), detail: str | None = None
     ) -> Job:
+        """Renews the lease, and saves state and problems; raises as `save` does."""
         jobs, worker = self._runtime.record.jobs, self._runtime.worker
 
         def update() -> tuple[Job | None, bool]:
@@ -104,6 +89,16 @@ class Progress:
             raise LeaseLost if exists else Cancelled
         return job
 
+    async def renew_lease(self) -> NoReturn:
+        """Renews the lease until it is lost or this is cancelled."""
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self.update("running")
+            except ServiceError as error:
+                # A record that takes no writes lets no other process take the job over either.
+                log.warning("the lease of job %s was not renewed: %s", self._job_id, error.detail)
+
 
 def new_job_id() -> str:
     """Unguessable, and in order of time."""
@@ -111,13 +106,18 @@ def new_job_id() -> str:
 
 
 async def create_job(
-    runtime: Runtime, gallery: Gallery, kind: JobKind, parameters: Mapping[str, Any], job_id: str
+    runtime: Runtime,
+    gallery: Gallery,
+    kind: JobKind,
+    parameters: Mapping[str, Any],
+    job_id: str | None = None,
 ) -> Job:
     """Stores a job and wakes the runner; raises `UnknownGallery`."""
     now = datetime.now(UTC)
+    job_id = job_id or new_job_id()
     job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
     with named(gallery):
-        await runtime.galleries.write(lambda: runtime.record.jobs.create(job))
+        await runtime.galleries.write(runtime.record.jobs.create, job)
     failpoint("job.created")
     runtime.jobs_wanted.set()
     return job
@@ -125,7 +125,7 @@ async def create_job(
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
     """One job; raises `UnknownJob`."""
-    job = await runtime.galleries.read(lambda: runtime.record.jobs.get(job_id))
+    job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
     if job is None:
         raise UnknownJob(job_id)
     await _load_galleries(runtime, [job])
@@ -134,9 +134,8 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
 
 async def list_jobs(runtime: Runtime, gallery: str | None, limit: int) -> list[Job]:
     """The newest jobs of existing galleries, of one or of all."""
-    store = runtime.record
     gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
-    found = await runtime.galleries.read(lambda: store.jobs.page(gallery_id, limit))
+    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit)
     await _load_galleries(runtime, found)
     return [job for job in found if runtime.galleries.by_id(job.gallery_id) is not None]
 
@@ -149,8 +148,7 @@ async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
 
 async def cancel_job(runtime: Runtime, job_id: str) -> Job:
     """Asks a job to stop; what it has enrolled stays. Raises `UnknownJob`."""
-    store = runtime.record
-    job = await runtime.galleries.write(lambda: store.jobs.cancel(job_id))
+    job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job is None:
         raise UnknownJob(job_id)
     return job
@@ -193,9 +191,7 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
     await find_job(runtime, job_id)
     jobs, after = runtime.record.jobs, -1
     while True:
-        page = await runtime.galleries.read(
-            partial(jobs.problems, job_id, after, PROBLEMS_PER_PAGE)
-        )
+        page = await runtime.galleries.read(jobs.problems, job_id, after, PROBLEMS_PER_PAGE)
         for problem in page:
             yield problem
         if len(page) < PROBLEMS_PER_PAGE:
@@ -215,7 +211,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         runtime.jobs_wanted.clear()
         job = None
         try:
-            job = await runtime.galleries.write(lambda: jobs.claim(runtime.worker, LEASE_SECONDS))
+            job = await runtime.galleries.write(jobs.claim, runtime.worker, LEASE_SECONDS)
         except ServiceError as error:
             log.warning("no job can be claimed: %s", error.detail)
         except Exception:
@@ -240,11 +236,26 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         await asyncio.sleep(POLL_SECONDS)
         return
     progress = Progress(runtime, job)
+    state: JobState = "done"
+    detail: str | None = None
     try:
-        state, detail = await _outcome(runtime, gallery, job, kinds[job.kind], progress)
+        try:
+            if job.cancelling:
+                raise Cancelled
+            work = kinds[job.kind](runtime, gallery, job, progress)
+            detail = await run_under_lease(progress, work)
+        except RETRYABLE:
+            raise
+        except Cancelled:
+            state = "cancelled"
+        except InputProblem as problem:
+            state, detail = "failed", str(problem)
+        except Exception:
+            log.exception("job %s failed", job.job_id)
+            state, detail = "failed", "the service failed at this job; see its log"
 
         async def end() -> None:
-            await progress.end(state, detail)
+            await progress.update(state, (), detail)
             failpoint("job.ended")
             await runtime.audit.done(
                 job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
@@ -258,25 +269,6 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         if isinstance(error, StorageFailed | DeviceLost):
             # Disk space, or another process, takes a while.
             await asyncio.sleep(IDLE_SECONDS)
-
-
-async def _outcome(
-    runtime: Runtime, gallery: Gallery, job: Job, do_job: DoJob, progress: Progress
-) -> tuple[JobState, str | None]:
-    """Does a job; raises one of `RETRYABLE` where it has not ended."""
-    try:
-        if job.cancelling:
-            raise Cancelled
-        return "done", await run_under_lease(progress, do_job(runtime, gallery, job, progress))
-    except RETRYABLE:
-        raise
-    except Cancelled:
-        return "cancelled", None
-    except InputProblem as problem:
-        return "failed", str(problem)
-    except Exception:
-        log.exception("job %s failed", job.job_id)
-        return "failed", "the service failed at this job; see its log"
 
 
 async def run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:

@@ -18,7 +18,7 @@ from service.search.refit import refit_calibrations
 
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
-LONGEST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 5.0
 # A step of a job may wait for a long step of another job, or for a slow disk.
 TIMEOUT_FACTOR = 30.0
 

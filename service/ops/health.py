@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 STOPPED = float("inf")
 # "Internal software error" in sysexits.h.
 EXIT_STATUS = 70
-CHECK_EVERY_SECONDS = 1.0
+CHECK_EVERY_SECONDS = 5.0
 # Time for `/livez` and `/readyz` to report the failure, and for answers to be sent.
 EXIT_GRACE_SECONDS = 3.0
 # A check that is later than this shows that the whole process was suspended.
@@ -27,38 +27,38 @@ SUSPENDED_SECONDS = 2.0
 STDERR = 2
 
 
+@dataclass(eq=False)
 class Heartbeat:
-    """The time of the last progress of one piece of work; used from any thread."""
+    """The progress of one piece of work; used from any thread.
 
-    def __init__(self) -> None:
-        self._last: float | None = None
+    Attributes:
+        last: the time of the latest progress by `time.monotonic`; None while there is no work.
+    """
+
+    last: float | None = None
 
     def start(self) -> None:
         """The work begins."""
-        self._last = time.monotonic()
+        self.last = time.monotonic()
 
     def beat(self) -> None:
         """The work makes progress; without effect while there is none."""
-        if self._last is not None:
-            self._last = time.monotonic()
+        if self.last is not None:
+            self.last = time.monotonic()
 
     def stop(self) -> None:
         """There is no work, for any time."""
-        self._last = None
+        self.last = None
 
     def silent_seconds(self) -> float:
         """Since the last beat; 0 while there is no work."""
-        last = self._last
+        last = self.last
         return 0.0 if last is None else time.monotonic() - last
 
     @contextlib.contextmanager
-    def working(self, waiting: tuple[Heartbeat, ...] = ()) -> Iterator[None]:
-        """Runs the block as the work of this heartbeat.
-
-        Args:
-            waiting: of the work that waits for this one; each `heartbeat` counts for it too.
-        """
-        token = _current.set((self, *waiting))
+    def working(self) -> Iterator[None]:
+        """Runs the block as the work of this heartbeat."""
+        token = _current.set((self,))
         self.start()
         try:
             yield
@@ -99,18 +99,23 @@ class MonitoredThreadPool(ThreadPoolExecutor):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """As in `ThreadPoolExecutor`; a `heartbeat` in the call also counts for the submitter."""
-        waiting = _current.get()
+        return super().submit(self._run, _current.get(), call, args, kwargs)
 
-        def run() -> Result:
-            own = Heartbeat()
-            self._under_way.add(own)
-            try:
-                with own.working(waiting):
-                    return call(*args, **kwargs)
-            finally:
-                self._under_way.remove(own)
-
-        return super().submit(run)
+    def _run(
+        self,
+        waiting: tuple[Heartbeat, ...],
+        call: Callable[..., Result],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Result:
+        own = Heartbeat(time.monotonic())
+        self._under_way.add(own)
+        token = _current.set((own, *waiting))
+        try:
+            return call(*args, **kwargs)
+        finally:
+            _current.reset(token)
+            self._under_way.remove(own)
 
     def silent_seconds(self) -> float:
         """Of the piece of work that is silent for longest; `STOPPED` once a thread has ended."""
@@ -126,7 +131,7 @@ class HealthCheck:
     Attributes:
         name: for operators, in the log, in `/livez` and in metrics.
         silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
-        min_timeout_s: silence that is allowed whatever `GMN_STALL_SECONDS` is.
+        min_timeout_s: silence that is always allowed.
         timeout_factor: multiplies `GMN_STALL_SECONDS`.
     """
 
@@ -158,7 +163,7 @@ class Watchdog:
         Args:
             stall_seconds: allowed silence.
             grace_seconds: between the discovery of a failure and the end.
-            end: ends the process with a status, in whatever state it is.
+            end: ends the process at once, with a status.
         """
         self.checks: list[HealthCheck] = []
         self.trouble: str | None = None
@@ -191,7 +196,10 @@ class Watchdog:
         try:
             self._check_until_trouble()
             if not self._stopped.is_set():
-                self._exit_after_grace()
+                # In a thread of its own: the stalled part may hold the lock of the log.
+                threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
+                if not self._stopped.wait(self._grace_seconds):
+                    self._end(EXIT_STATUS)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -204,23 +212,14 @@ class Watchdog:
             now = time.monotonic()
             if now - checked > self._interval + SUSPENDED_SECONDS:
                 resumed = now
-            checked = now
+            checked, trusted = now, now >= resumed + self._stall_seconds
             for check in self.checks:
-                self._judge(check, trusted=now >= resumed + self._stall_seconds)
-
-    def _judge(self, check: HealthCheck, trusted: bool) -> None:
-        silent = check.silent_seconds()
-        allowed = max(check.min_timeout_s, check.timeout_factor * self._stall_seconds)
-        if silent == STOPPED:
-            self.give_up(check.name, "has ended")
-        elif silent > allowed and trusted:
-            self.give_up(check.name, f"sent no heartbeat for {silent:.0f} s")
-
-    def _exit_after_grace(self) -> None:
-        # In a thread of its own: the stalled part may hold the lock of the log.
-        threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
-        if not self._stopped.wait(self._grace_seconds):
-            self._end(EXIT_STATUS)
+                silent = check.silent_seconds()
+                allowed = max(check.min_timeout_s, check.timeout_factor * self._stall_seconds)
+                if silent == STOPPED:
+                    self.give_up(check.name, "has ended")
+                elif silent > allowed and trusted:
+                    self.give_up(check.name, f"sent no heartbeat for {silent:.0f} s")
 
     def _dump_threads(self) -> None:
         log.critical("%s; the process ends with status %d, restart it", self.trouble, EXIT_STATUS)

@@ -107,7 +107,7 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, drawn_cr
     ended = asyncio.run(take_turns())
     assert (ended.state, ended.worker) == ("done", other.worker)
     assert ended.progress["landed"] == len(drawn_crops)
-    assert not list((one.files / "imports").iterdir())
+    assert not list((one.settings.data_dir / "imports").iterdir())
 
 
 def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn_crops):
@@ -142,7 +142,7 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
 
     lost = asyncio.run(lose())
     assert (lost.state, lost.worker) == ("running", other.worker)
-    assert list((one.files / "imports" / lost.job_id / "files").iterdir())
+    assert list((one.settings.data_dir / "imports" / lost.job_id / "files").iterdir())
 
 
 def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkeypatch):
