@@ -25,7 +25,7 @@ SOURCES = {
 REPLICATION = "gallery/replication.py"
 # In which file, and between which lines of it: the last one before and the first one after.
 PLACES = {
-    "start.record-opened": ("runtime.py", "open_store(", "return directory, record"),
+    "start.record-opened": ("runtime.py", "open_store(", "return record"),
     "start.galleries-loaded": ("runtime.py", "galleries.load()", "return cls("),
     "replica.noted": (REPLICATION, "self._stream.last(), self", "galleries.all()"),
     "replica.scanned": (REPLICATION, "self._read_whole(gallery_id)", "_stream.server() !="),
