@@ -39,7 +39,8 @@ LONGEST_FUNCTION = 60
 WORDS = re.compile(r"\b(whoever|whatever|somebody|told|tells|said|says)\b", re.IGNORECASE)
 WORDED = (".py", ".md", ".js", ".html")
 # A request's last steps, such as the audit log, may come after its answer.
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.3
+IDLE_SECONDS = 1.5
 
 Entered = tuple[str, str, int]
 
@@ -59,7 +60,7 @@ class Recorder:
 
     def during(self, call: Callable[[], object]) -> list[Entered]:
         """What is entered during a call and shortly after: file, function, thread."""
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(IDLE_SECONDS)
         self._entered = []
         self._on = True
         call()
