@@ -190,7 +190,7 @@ def _public_id(given: str) -> str:
 
 
 def _place(data_dir: Path) -> str:
-    from service.record.redis_errors import shown_url
+    from service.record.redis_engine import shown_url
 
     url = os.environ.get(REDIS_URL)
     return f"Redis at {shown_url(url)}" if url else str(data_dir.resolve())

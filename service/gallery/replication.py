@@ -26,8 +26,7 @@ from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStoppin
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
-from service.record.changes import Change, ChangesLost
-from service.record.engine import ChangeStream
+from service.record.engine import Change, ChangesLost, ChangeStream
 from service.record.record import Record
 from service.record.records import (
     CropLabel,

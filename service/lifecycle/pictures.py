@@ -71,7 +71,7 @@ def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> Archi
     content = runtime.pictures.get(gallery_id, crop.record.crop_id)
     if content is None:
         return crop
-    return replace(crop, picture=Picture(content, crop.record.content_type))
+    return replace(crop, picture=content)
 
 
 async def remove_strays(runtime: Runtime) -> None:

@@ -22,7 +22,6 @@ from service.record.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
-    snapshot_crop_ids_of,
     write_snapshot,
 )
 from service.runtime import Runtime
@@ -188,7 +187,7 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
     """
     for snapshot in await _snapshots_of(runtime, gallery):
         path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
-        if await asyncio.to_thread(snapshot_crop_ids_of, path, identity):
+        if await asyncio.to_thread(snapshot_crop_ids, path, identity):
             return True
     return False
 
@@ -218,7 +217,7 @@ async def _take_removed_out(
     def rewrite() -> tuple[int, Snapshot]:
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
         if identity is not None:
-            gone.update(snapshot_crop_ids_of(path, identity))
+            gone.update(snapshot_crop_ids(path, identity))
         if not gone:
             return 0, snapshot
         removed, content = remove_from_snapshot(path, sorted(gone))

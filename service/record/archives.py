@@ -11,17 +11,15 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from pydantic_core import from_json
+
 from service.errors import RecordUnavailable, ServiceError
 from service.record.crop_entries import Generation, Pin, as_crop, read_contents
 from service.record.encoding import below, key, last_number
-from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
-from service.record.gallery_entries import (
-    Entry,
-    put_entry,
-    require_entry,
-)
+from service.record.engine import Engine, Reader, Scan, Transaction, transact
+from service.record.gallery_entries import put_entry, require_entry
 from service.record.garbage import collect_garbage, discard
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 # For how long a pin is kept between two reads.
 HELD_MS = 600_000
@@ -33,7 +31,7 @@ def keep_for(
 ) -> set[int]:
     """Keeps a crop as it is for archives that it belongs to; answers which vectors they read."""
     row = crop.row_id
-    wanted = {_pinned(at, pin.name, row): pin.side for pin in pins if row <= pin.newest}
+    wanted = {at.key("pinned", pin.name, row): pin.side for pin in pins if row <= pin.newest}
     for own, known in zip(wanted, transaction.get(list(wanted)), strict=True):
         if known is None:
             transaction.put_json(own, crop)
@@ -57,71 +55,56 @@ def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
         UnknownGallery: the gallery was deleted.
     """
     name = secrets.token_hex(8)
-
-    def begin(transaction: Transaction) -> Entry:
-        entry = require_entry(transaction, gallery_id)
-        entry.archives += 1
-        put_entry(transaction, entry)
-        until_ms = engine.now_ms() + HELD_MS
-        pin = Pin(name, entry.rows, entry.side, until_ms)
-        transaction.put_json(_pin_key(Generation.searched(entry), name), asdict(pin))
-        return entry
-
-    entry = transact(engine, begin)
+    entry, pin = transact(engine, _begin, gallery_id, name)
     at = Generation.searched(entry)
     try:
-        crops = _pinned_crops(engine, at, Pin(name, entry.rows, entry.side, 0))
+        crops = _pinned_crops(engine, at, pin)
         yield Archive(entry.version, entry.embedding_fingerprint, crops)
     finally:
         # Where the store does not answer, the pin is removed once its time has run out.
         with contextlib.suppress(ServiceError):
-            unpin(engine, _pin_key(at, name))
+            transact(engine, _end, at.key("pin", name))
             collect_garbage(engine)
-
-
-def unpin(engine: Engine, own: bytes) -> None:
-    """Ends an archive: what was kept for it alone is garbage."""
-
-    def end(transaction: Transaction) -> None:
-        found = transaction.json(own)
-        if found is None:
-            return
-        transaction.delete(own)
-        gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
-        discard(transaction, "archive", gallery_id, generation, found["name"], found["side"])
-
-    transact(engine, end)
 
 
 def unpin_abandoned(engine: Engine, alone: bool) -> None:
     """Ends archives whose process was killed: where no other one runs, all of them."""
     now_ms = engine.now_ms()
     for own, body in list(Reader(engine).every(below(key("pin")))):
-        if alone or as_data(body)["until_ms"] < now_ms:
-            unpin(engine, own)
+        if alone or from_json(body)["until_ms"] < now_ms:
+            transact(engine, _end, own)
 
 
-def _pin_key(at: Generation, name: str) -> bytes:
-    return at.key("pin", name)
+def _begin(transaction: Transaction, gallery_id: int, name: str) -> tuple[GalleryRecord, Pin]:
+    entry = require_entry(transaction, gallery_id)
+    entry.archives += 1
+    put_entry(transaction, entry)
+    pin = Pin(name, entry.rows, entry.side, transaction.engine.now_ms() + HELD_MS)
+    transaction.put_json(Generation.searched(entry).key("pin", name), asdict(pin))
+    return entry, pin
 
 
-def _pinned(at: Generation, name: str, row: int) -> bytes:
-    return at.key("pinned", name, row)
+def _end(transaction: Transaction, own: bytes) -> None:
+    """Ends an archive: what was kept for it alone is garbage."""
+    found = transaction.json(own)
+    if found is not None:
+        transaction.delete(own)
+        gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
+        discard(transaction, "archive", gallery_id, generation, found["name"], found["side"])
 
 
 def _pinned_crops(engine: Engine, at: Generation, pin: Pin) -> Iterator[ArchivedCrop]:
     reader, row = Reader(engine), 0
     while row < pin.newest:
-        transact(engine, lambda change: _hold(change, _pin_key(at, pin.name)))
+        transact(engine, _hold, at.key("pin", pin.name))
         end = min(pin.newest, row + CROPS_PER_READ) + 1
         present, kept = reader.scan(
-            Scan(at.key("crop", row + 1), at.key("crop", end), CROPS_PER_READ),
-            Scan(_pinned(at, pin.name, row + 1), _pinned(at, pin.name, end), CROPS_PER_READ),
+            Scan(at.key("crop", row + 1), at.key("crop", end)),
+            Scan(at.key("pinned", pin.name, row + 1), at.key("pinned", pin.name, end)),
         )
         crops = {last_number(one): as_crop(body) for one, body in (*present, *kept)}
         rows = [crops[number] for number in sorted(crops)]
-        for one in read_contents(reader, at, pin.side, rows, pictures=True, pinned=True):
-            yield one.archived()
+        yield from read_contents(reader, at, pin.side, rows, pictures=True, pinned=True)
         row = end - 1
 
 

@@ -3,86 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from service.record import archives, strays
 from service.record.crop_entries import (
     Generation,
     Sightings,
     live_pins,
-    put_crop,
-    put_record,
     read_crops,
 )
-from service.record.encoding import key
-from service.record.engine import Transaction, as_data
-from service.record.gallery_entries import Entry, raise_version
-from service.record.records import NewCrop, Relabelling, StoredCrop
-from service.record.stored_values import new_crop_id, now, vector_bytes
+from service.record.encoding import below, key, last_number
+from service.record.engine import Scan, Transaction
+from service.record.gallery_entries import raise_version
+from service.record.records import GalleryRecord, NewCrop, Relabelling, StoredCrop
+from service.record.stored_values import new_crop_id, now
 
 
-@dataclass
 class CropChanges:
-    """Changes of a gallery's crops within a transaction, with the counts that follow from them."""
+    """Changes of a gallery's crops within a transaction, with the counts that follow from them.
 
-    transaction: Transaction
-    entry: Entry
-    sightings: dict[str, Sightings] = field(default_factory=dict)
+    Attributes:
+        at: where the crops lie.
+    """
 
-    @property
-    def at(self) -> Generation:
-        """Where the crops lie."""
-        return Generation.searched(self.entry)
+    def __init__(self, transaction: Transaction, entry: GalleryRecord) -> None:
+        self.transaction = transaction
+        self.entry = entry
+        self.at = Generation.searched(entry)
+        self._sightings: dict[str, Sightings] = {}
 
     def insert(self, crop: NewCrop) -> StoredCrop:
         """Puts a new crop under a new row; answers its record."""
-        crop_id = crop.crop_id or new_crop_id()
-        if crop.picture_elsewhere:
-            strays.forget(self.transaction, [crop_id])
-        picture = crop.picture.content if crop.picture and not crop.picture_elsewhere else None
-        return self.put(record_of(crop, crop_id), vector_bytes(crop.vector), picture)
+        picture = crop.picture
+        record = StoredCrop(
+            row_id=0,
+            crop_id=crop.crop_id or new_crop_id(),
+            identity=crop.identity,
+            camera=crop.camera,
+            captured_at=crop.captured_at,
+            external_id=crop.external_id,
+            metadata=None if crop.metadata is None else dict(crop.metadata),
+            sha256=crop.sha256,
+            content_type=picture.content_type if picture else None,
+            image_bytes=len(picture.content) if picture else 0,
+            created_at=crop.created_at or datetime.now(UTC),
+        )
+        inside = picture is not None and not crop.picture_elsewhere
+        return self.put(record, crop.vector, picture.content if picture and inside else None)
 
-    def put(self, crop: StoredCrop, vector: bytes, picture: bytes | None) -> StoredCrop:
+    def put(
+        self, crop: StoredCrop, vector: NDArray[np.float32], picture: bytes | None
+    ) -> StoredCrop:
         """Puts a crop's record and contents under a new row; answers the record with it."""
         self.entry.rows += 1
-        crop = replace(crop, row_id=self.entry.rows, inside=picture is not None, changes=0)
-        put_crop(self.transaction, self.at, self.entry.side, crop, vector, picture)
-        self._count(crop, 1)
+        row = self.entry.rows
+        crop = replace(crop, row_id=row, inside=picture is not None, changes=0)
+        self._put_record(crop)
+        vector_key = self.at.lookup("vector", self.entry.side, row)
+        self.transaction.put(vector_key, np.asarray(vector, "<f4").tobytes())
+        if picture is not None:
+            self.transaction.put(self.at.lookup("picture", row), picture)
         return crop
 
     def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
         """Takes out those of these crops that are there; answers them."""
-        crops = read_crops(self.transaction, self.at, rows)
-        pins = live_pins(self.transaction, self.at)
-        strays.note_elsewhere(self.transaction, self.entry.gallery_id, crops.values(), now())
-        staged = self._staged(list(crops))
-        for row, crop in crops.items():
-            read = archives.keep_for(self.transaction, self.at, pins, crop)
-            drop_crop(self.transaction, self.at, crop)
+        at, transaction = self.at, self.transaction
+        crops = read_crops(transaction, at, rows)
+        self.read_sightings(crops.values())
+        pins = live_pins(transaction, at)
+        strays.note_elsewhere(transaction, self.entry.gallery_id, crops.values(), now())
+        staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
+        there = transaction.get(staged)
+        for place, (row, crop) in enumerate(crops.items()):
+            read = archives.keep_for(transaction, at, pins, crop)
+            transaction.delete(at.key("crop", row), at.lookup("crop id", crop.crop_id))
+            transaction.delete(*at.found_by(crop))
             sides = (side for side in range(self.entry.sides) if side not in read)
-            self.transaction.delete(*(self.at.vector(side, row) for side in sides))
+            transaction.delete(*(at.lookup("vector", side, row) for side in sides))
             if not read:
-                self.transaction.delete(self.at.picture(row))
-            if row in staged:
-                self.transaction.delete(staged[row])
+                transaction.delete(at.lookup("picture", row))
+            if there[place] is not None:
+                transaction.delete(staged[place])
                 self.entry.staged_crops -= 1
             self._count(crop, -1)
         return crops
 
     def update(self, crops: Iterable[StoredCrop], **fields: Any) -> list[StoredCrop]:
         """Changes fields of crops; answers these as they are then."""
+        crops = list(crops)
+        changed = [replace(crop, **fields, changes=crop.changes + 1) for crop in crops]
+        self.read_sightings([*crops, *changed])
         pins = live_pins(self.transaction, self.at)
-        changed = []
-        for crop in crops:
+        for crop, new in zip(crops, changed, strict=True):
             archives.keep_for(self.transaction, self.at, pins, crop)
             self._count(crop, -1)
             self.transaction.delete(*self.at.found_by(crop))
-            new = replace(crop, **fields, changes=crop.changes + 1)
-            put_record(self.transaction, self.at, new)
-            self._count(new, 1)
-            changed.append(new)
+            self._put_record(new)
         return changed
 
     def finish_relabelling(
@@ -102,61 +124,62 @@ class CropChanges:
 
     def put_sightings(self) -> None:
         """Puts the counts of identities."""
-        for identity, seen in self.sightings.items():
+        for identity, seen in self._sightings.items():
+            own = self.at.key("identity", identity)
             if seen["crops"]:
-                self.transaction.put_json(self.at.sightings(identity), seen)
+                self.transaction.put_json(own, seen)
             else:
-                self.transaction.delete(self.at.sightings(identity))
+                self.transaction.delete(own)
+
+    def read_sightings(
+        self, crops: Iterable[NewCrop | StoredCrop], *also: Scan
+    ) -> list[list[tuple[bytes, bytes]]]:
+        """Reads the counts of identities that are about to change; answers other ranges' keys.
+
+        All is read together, since in Redis each read apart is a round trip.
+        """
+        identities = dict.fromkeys(crop.identity for crop in crops)
+        names = [one for one in identities if one is not None and one not in self._sightings]
+        keys = [self.at.key("identity", name) for name in names]
+        found = self.transaction.scan(*also, *(Scan(own, own + b"\0", 1) for own in keys))
+        for name, seen in zip(names, found[len(also) :], strict=True):
+            self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
+        return found[: len(also)]
+
+    def same_bytes(self, crops: Sequence[NewCrop]) -> dict[str, list[StoredCrop]]:
+        """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
+        hashes = list(dict.fromkeys(crop.sha256 for crop in crops))
+        scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in hashes]
+        found = self.read_sightings(crops, *scans)
+        rows = [[last_number(own) for own, _ in one] for one in found]
+        known = read_crops(self.transaction, self.at, [row for some in rows for row in some])
+        return {
+            one: [known[row] for row in some if row in known]
+            for one, some in zip(hashes, rows, strict=True)
+        }
+
+    def _put_record(self, crop: StoredCrop) -> None:
+        """Puts a crop's record and the keys that it is found by, and counts it."""
+        self.transaction.put_json(self.at.key("crop", crop.row_id), crop)
+        own = self.at.lookup("crop id", crop.crop_id)
+        self.transaction.put_json(own, (crop.row_id, crop.changes))
+        self.transaction.commit.puts |= dict.fromkeys(self.at.found_by(crop), b"")
+        self._count(crop, 1)
 
     def _count(self, crop: StoredCrop, by: int) -> None:
         self.entry.crops += by
         self.entry.image_bytes += by * crop.image_bytes
-        identity, camera = crop.identity, crop.camera
-        if identity is None:
+        if crop.identity is None:
             return
-        if identity not in self.sightings:
-            (body,) = self.transaction.get([self.at.sightings(identity)])
-            known: Sightings | None = as_data(body)
-            self.sightings[identity] = known or {"crops": 0, "cameras": {}}
-        seen = self.sightings[identity]
+        seen = self._sightings[crop.identity]
         before = seen["crops"]
         seen["crops"] += by
         self.entry.identities += (seen["crops"] > 0) - (before > 0)
-        if camera is not None:
-            seen["cameras"][camera] = seen["cameras"].get(camera, 0) + by
-            if not seen["cameras"][camera]:
-                del seen["cameras"][camera]
-
-    def _staged(self, rows: Sequence[int]) -> dict[int, bytes]:
-        side = self.entry.staged_side
-        if side is None:
-            return {}
-        keys = {row: self.at.key("staged", side, row) for row in rows}
-        found = self.transaction.get(list(keys.values()))
-        return {row: keys[row] for row, there in zip(rows, found, strict=True) if there is not None}
-
-
-def record_of(crop: NewCrop, crop_id: str) -> StoredCrop:
-    """What is kept of a new crop, before it has a row."""
-    picture = crop.picture
-    return StoredCrop(
-        row_id=0,
-        crop_id=crop_id,
-        identity=crop.identity,
-        camera=crop.camera,
-        captured_at=crop.captured_at,
-        external_id=crop.external_id,
-        metadata=None if crop.metadata is None else dict(crop.metadata),
-        sha256=crop.sha256,
-        content_type=picture.content_type if picture else None,
-        image_bytes=len(picture.content) if picture else 0,
-        created_at=crop.created_at or datetime.now(UTC),
-    )
-
-
-def drop_crop(transaction: Transaction, at: Generation, crop: StoredCrop) -> None:
-    """Deletes a crop's record and the keys that it is found by."""
-    transaction.delete(at.crop(crop.row_id), at.crop_id(crop.crop_id), *at.found_by(crop))
+        if crop.camera is not None:
+            cameras = seen["cameras"]
+            cameras[crop.camera] = cameras.get(crop.camera, 0) + by
+            if not cameras[crop.camera]:
+                del cameras[crop.camera]
 
 
 def tombstone(gallery_id: int, crop_id: str) -> bytes:

@@ -5,23 +5,22 @@ A gallery's crops lie in a generation; a row number is given out once in a galle
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
-from service.record.encoding import above, below, key, last_number, lookup_key
-from service.record.engine import ALL, Reader, Scan, Transaction, as_data
-from service.record.gallery_entries import Entry, entry_key
-from service.record.records import ArchivedCrop, IndexedCrop, Picture, StoredCrop
+from service.record.encoding import LOOKUP, above, key, last_number
+from service.record.engine import ALL, Reader, Scan
+from service.record.gallery_entries import read_entry
+from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.stored_values import as_text
 
 # More than are ever read at once.
 ARCHIVES = 1000
-FOUND_BY = ("sha256", "identity", "camera", "external_id")
 
 
 class Sightings(TypedDict):
@@ -33,43 +32,31 @@ class Sightings(TypedDict):
 
 @dataclass(frozen=True)
 class Generation:
-    """Where a generation of a gallery's crops lies."""
+    """Where a generation of a gallery's crops lies.
+
+    Scans find `crop` by row, `identity` by name, the keys of `found_by`, and what is staged or
+    pinned. Looked up are `vector` by side and row, `picture` by row, and the row by `crop id`.
+    """
 
     gallery_id: int
     number: int
 
     @classmethod
-    def searched(cls, entry: Entry) -> Generation:
+    def searched(cls, entry: GalleryRecord) -> Generation:
         """The one that is searched."""
         return cls(entry.gallery_id, entry.at)
 
     def key(self, kind: str, *parts: str | int) -> bytes:
         """A key in this generation that scans find."""
-        return _head(kind, self.gallery_id, self.number) + key(*parts)
+        return key(kind, self.gallery_id, self.number, *parts)
 
-    def crop(self, row: int) -> bytes:
-        """The key of a crop's entry."""
-        return self.key("crop", row)
-
-    def vector(self, side: int, row: int) -> bytes:
-        """The key of a crop's vector."""
-        return lookup_key("vector", self.gallery_id, self.number, side, row)
-
-    def picture(self, row: int) -> bytes:
-        """The key of a crop's picture."""
-        return lookup_key("picture", self.gallery_id, self.number, row)
-
-    def crop_id(self, crop_id: str) -> bytes:
-        """The key of a crop's row number."""
-        return lookup_key("crop id", self.gallery_id, self.number, crop_id)
-
-    def sightings(self, identity: str) -> bytes:
-        """The key of an identity's counts."""
-        return self.key("identity", identity)
+    def lookup(self, kind: str, *parts: str | int) -> bytes:
+        """A key in this generation that is only looked up."""
+        return LOOKUP + key(kind, self.gallery_id, self.number, *parts)
 
     def found_by(self, crop: StoredCrop) -> Iterator[bytes]:
         """The keys without values that a crop is found by."""
-        for name in FOUND_BY:
+        for name in ("sha256", "identity", "camera", "external_id"):
             if (value := getattr(crop, name)) is not None:
                 yield self.key("by", name, value, crop.row_id)
         yield self.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id)
@@ -95,38 +82,10 @@ class Pin:
 
 def live_pins(reader: Reader, at: Generation) -> list[Pin]:
     """The archives of a generation that are being read."""
-    found = reader.scan(Scan(*below(at.key("pin")), ARCHIVES))[0]
+    found = reader.below(at.key("pin"), ARCHIVES)
     now_ms = reader.engine.now_ms() if found else 0
-    pins = [Pin(**as_data(body)) for _, body in found]
+    pins = [Pin(**from_json(body)) for _, body in found]
     return [pin for pin in pins if pin.until_ms >= now_ms]
-
-
-@functools.lru_cache
-def _head(kind: str, gallery_id: int, number: int) -> bytes:
-    return key(kind, gallery_id, number)
-
-
-def put_crop(
-    transaction: Transaction,
-    at: Generation,
-    side: int,
-    crop: StoredCrop,
-    vector: bytes,
-    picture: bytes | None,
-) -> None:
-    """Puts a new crop with its vector and picture."""
-    put_record(transaction, at, crop)
-    transaction.put(at.vector(side, crop.row_id), vector)
-    if picture is not None:
-        transaction.put(at.picture(crop.row_id), picture)
-
-
-def put_record(transaction: Transaction, at: Generation, crop: StoredCrop) -> None:
-    """Puts a crop's record, and the keys that it is found by."""
-    transaction.put_json(at.crop(crop.row_id), crop)
-    transaction.put_json(at.crop_id(crop.crop_id), (crop.row_id, crop.changes))
-    for found_by in at.found_by(crop):
-        transaction.put_index(found_by)
 
 
 def as_crop(body: bytes) -> StoredCrop:
@@ -136,7 +95,7 @@ def as_crop(body: bytes) -> StoredCrop:
 
 def read_crops(reader: Reader, at: Generation, rows: Sequence[int]) -> dict[int, StoredCrop]:
     """Those of these crops that are there, by row."""
-    bodies = reader.get([at.crop(row) for row in rows])
+    bodies = reader.get([at.key("crop", row) for row in rows])
     return {row: as_crop(body) for row, body in zip(rows, bodies, strict=True) if body is not None}
 
 
@@ -146,37 +105,18 @@ def scan_crops(reader: Reader, at: Generation, after_row: int, limit: int) -> li
     return [as_crop(body) for _, body in found]
 
 
+def rows_of_ids(reader: Reader, at: Generation, crop_ids: Iterable[str]) -> list[int]:
+    """The rows of those of these crops that are there."""
+    found = reader.get([at.lookup("crop id", crop_id) for crop_id in dict.fromkeys(crop_ids)])
+    return [from_json(body)[0] for body in found if body is not None]
+
+
 def rows_by(
-    reader: Reader,
-    at: Generation,
-    name: str,
-    values: Iterable[str],
-    after_row: int,
-    limit: int = ALL,
-) -> list[list[int]]:
-    """For each value of a field, up to `limit` rows above `after_row` that have it, in order."""
-    prefixes = [at.key("by", name, value) for value in values]
-    found = reader.scan(*(Scan(*above(prefix, after_row), limit) for prefix in prefixes))
-    return [[last_number(one) for one, _ in keys] for keys in found] if prefixes else []
-
-
-@dataclass(frozen=True)
-class Contents:
-    """A crop with the bytes of its vector and, where it is inside and wanted, its picture."""
-
-    crop: StoredCrop
-    vector: bytes
-    picture: bytes | None
-
-    def indexed(self) -> IndexedCrop:
-        """The crop as the index needs it."""
-        return IndexedCrop(self.crop.label, np.frombuffer(self.vector, "<f4"))
-
-    def archived(self) -> ArchivedCrop:
-        """The crop as a snapshot keeps it."""
-        return ArchivedCrop(
-            self.crop, np.frombuffer(self.vector, "<f4"), picture_of(self.crop, self.picture)
-        )
+    reader: Reader, at: Generation, name: str, value: str, after_row: int = 0, limit: int = ALL
+) -> list[int]:
+    """Up to `limit` rows above `after_row` whose crops have a field's value, in order."""
+    found = reader.scan(Scan(*above(at.key("by", name, value), after_row), limit))[0]
+    return [last_number(own) for own, _ in found]
 
 
 def read_contents(
@@ -186,7 +126,7 @@ def read_contents(
     crops: Sequence[StoredCrop],
     pictures: bool = False,
     pinned: bool = False,
-) -> Iterator[Contents]:
+) -> Iterator[ArchivedCrop]:
     """Crops with their contents, without those that are changed or removed meanwhile.
 
     Args:
@@ -200,60 +140,37 @@ def read_contents(
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
     """
-    kinds = ("record", "crop_id", "vector", "picture")[: 4 if pictures else 3]
-    keys, named = [entry_key(at.gallery_id)], ["the gallery"]
+    kinds = ("crop_id", "vector", "picture")[: 3 if pictures else 2]
+    keys: list[bytes] = []
     for crop in crops:
-        row = crop.row_id
-        own = (at.crop(row), at.crop_id(crop.crop_id), at.vector(side, row), at.picture(row))
+        own = (
+            at.lookup("crop id", crop.crop_id),
+            at.lookup("vector", side, crop.row_id),
+            at.lookup("picture", crop.row_id),
+        )
         keys += own[: len(kinds)]
-        named += [f"the {kind} of crop {crop.crop_id}" for kind in kinds]
-    # All of one moment: what is missing beside an unchanged record is damage.
-    entry, *bodies = reader.get(keys, named)
-    if not pinned and not _has_vectors(entry, at, side):
-        return
+    named = [f"the {kind} of crop {crop.crop_id}" for crop in crops for kind in kinds]
+    bodies = reader.get(keys, named)
     for place, crop in enumerate(crops):
-        record, row_id, vector, *picture = bodies[place * len(kinds) :][: len(kinds)]
-        if not pinned and (record is None or as_crop(record) != crop):
-            continue
-        if not pinned and as_data(row_id) != [crop.row_id, crop.changes]:
-            raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
-        if vector is None:
-            raise reader.engine.damage(f"the vector of crop {crop.crop_id} is gone")
+        row_id, vector, *picture = bodies[place * len(kinds) :][: len(kinds)]
         content = picture[0] if picture else None
-        if pictures and crop.inside and content is None:
-            raise reader.engine.damage(f"the picture of crop {crop.crop_id} is gone")
-        yield Contents(crop, vector, content)
+        wrong = None
+        if not pinned and (row_id is None or from_json(row_id) != [crop.row_id, crop.changes]):
+            wrong = f"crop {crop.crop_id} is not found by its crop_id"
+        elif pictures and crop.inside and content is None:
+            wrong = f"the picture of crop {crop.crop_id} is gone"
+        if vector is not None and wrong is None:
+            yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
+        elif pinned or _is_still(reader, at, side, crop):
+            raise reader.engine.damage(wrong or f"the vector of crop {crop.crop_id} is gone")
 
 
-def _has_vectors(body: bytes | None, at: Generation, side: int) -> bool:
-    """Whether a gallery searches a generation, with the vectors of a side or those staged there."""
-    if body is None:
+def _is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
+    """Whether a gallery has this crop, with a vector of this side: what is missing is damage."""
+    entry = read_entry(reader, at.gallery_id)
+    if entry is None or entry.at != at.number or side not in (entry.side, entry.staged_side):
         return False
-    entry = Entry(**as_data(body))
-    return entry.at == at.number and side in (entry.side, entry.staged_side)
-
-
-def picture_of(crop: StoredCrop, content: bytes | None) -> Picture | None:
-    """A crop's picture; None where none is kept inside."""
-    return None if content is None else Picture(content, crop.content_type or "")
-
-
-def read_picture(reader: Reader, at: Generation, crop: StoredCrop) -> Picture | None:
-    """A crop's picture; None where none is kept inside, or where the crop is removed meanwhile.
-
-    Raises:
-        ServiceError: it is missing, or not what was written.
-    """
-    keys = [at.crop(crop.row_id), at.picture(crop.row_id)]
-    record, content = reader.get(keys, ["", f"the picture of crop {crop.crop_id}"])
-    if content is None and crop.inside and record is not None:
-        raise reader.engine.damage(f"the picture of crop {crop.crop_id} is gone")
-    return picture_of(crop, content)
-
-
-def all_rows(at: Generation) -> tuple[bytes, bytes]:
-    """The range of a generation's crops."""
-    return below(at.key("crop"))
+    return read_crops(reader, at, [crop.row_id]) == {crop.row_id: crop}
 
 
 _CROP = TypeAdapter(StoredCrop)

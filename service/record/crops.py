@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import partial
+
+from pydantic_core import from_json
 
 from gmn_client.models import Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict
@@ -16,15 +17,14 @@ from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import (
     Generation,
     Sightings,
-    as_crop,
     read_contents,
     read_crops,
-    read_picture,
     rows_by,
+    rows_of_ids,
     scan_crops,
 )
 from service.record.encoding import above, below, key, last_number, last_text
-from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.engine import RecordPart, Scan, Transaction, transact, transactional
 from service.record.gallery_entries import bind, read_entry, require_entry
 from service.record.merges import follow_rename, forget_merges, keep_merge
 from service.record.records import (
@@ -42,159 +42,167 @@ from service.record.records import (
     StoredCrop,
     StrayPicture,
 )
-from service.record.stored_values import as_text, contains_text, kept_already, now, same_image
+from service.record.stored_values import as_text, now
 
 NAMED_IN_WARNINGS = 3
 ROWS_AT_ONCE = 500
 KEYS_AT_ONCE = 1000
 
 
-class Crops:
+class Crops(RecordPart):
     """Crops with their vectors and pictures."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = Reader(engine)
-
+    @transactional
     def enroll(
         self,
+        transaction: Transaction,
         gallery_id: int,
         embedding_fingerprint: str,
         crops: Sequence[NewCrop],
         request: RequestKey | None = None,
     ) -> Enrolment:
         """Stores crops at once; a request that happened already changes nothing."""
+        entry = require_entry(transaction, gallery_id)
+        if request and (past := requests.find(transaction, entry, request)):
+            return past
+        bind(transaction, entry, embedding_fingerprint)
+        change = CropChanges(transaction, entry)
+        same_bytes = change.same_bytes(crops)
+        given = [crop.crop_id for crop in crops if crop.crop_id]
+        there = transaction.get([change.at.lookup("crop id", one) for one in given])
+        taken = {one for one, row in zip(given, there, strict=True) if row is not None}
+        landed: list[LandedCrop] = []
+        added: list[IndexedCrop] = []
+        elsewhere: list[str] = []
+        for crop in crops:
+            same = same_bytes[crop.sha256]
+            outcome = _duplicate(crop, same)
+            if outcome is None:
+                if crop.crop_id in taken:
+                    raise ValueError(f"there is a crop {crop.crop_id} already")
+                warnings = [_same_image(other) for other in same[:NAMED_IN_WARNINGS]]
+                stored = change.insert(crop)
+                if crop.picture_elsewhere:
+                    elsewhere.append(stored.crop_id)
+                same.append(stored)
+                added.append(IndexedCrop(stored.label, crop.vector))
+                failpoint("enroll.crop-written")
+                outcome = LandedCrop(
+                    stored.crop_id, crop.identity, crop.camera, False, tuple(warnings)
+                )
+            landed.append(outcome)
+        strays.forget(transaction, elsewhere)
+        version = entry.version
+        if added:
+            version = change.finish()
+            rows = [one.label.row_id for one in added]
+            transaction.note("added", gallery_id, version, rows)
+        if request:
+            requests.keep(transaction, gallery_id, request, version, landed)
+        return Enrolment(version, embedding_fingerprint, tuple(landed), tuple(added))
 
-        def rule(transaction: Transaction) -> Enrolment:
-            entry = require_entry(transaction, gallery_id)
-            if request and (past := requests.find(transaction, entry, request)):
-                return past
-            bind(transaction, entry, embedding_fingerprint)
-            change = CropChanges(transaction, entry)
-            # Read together: in Redis each read apart would be a round trip.
-            names = dict.fromkeys(crop.identity for crop in crops if crop.identity is not None)
-            transaction.get([change.at.sightings(name) for name in names])
-            landed, added = [], []
-            same_bytes = _same_bytes(transaction, change.at, crops)
-            new = [crop for crop in crops if _duplicate(crop, same_bytes[crop.sha256]) is None]
-            _require_new_ids(transaction, change.at, new)
-            for crop in crops:
-                outcome = _duplicate(crop, same_bytes[crop.sha256])
-                if outcome is None:
-                    stored = change.insert(crop)
-                    outcome = LandedCrop(
-                        stored.crop_id,
-                        crop.identity,
-                        crop.camera,
-                        duplicate=False,
-                        warnings=tuple(
-                            same_image(other.crop_id)
-                            for other in same_bytes[crop.sha256][:NAMED_IN_WARNINGS]
-                        ),
-                    )
-                    same_bytes[crop.sha256].append(stored)
-                    added.append(IndexedCrop(stored.label, crop.vector))
-                    failpoint("enroll.crop-written")
-                landed.append(outcome)
-            version = entry.version
-            if added:
-                version = change.finish()
-                rows = [one.label.row_id for one in added]
-                transaction.note("added", gallery_id, version, rows)
-            if request:
-                requests.keep(transaction, gallery_id, request, version, landed)
-            return Enrolment(version, embedding_fingerprint, tuple(landed), tuple(added))
-
-        return transact(self._engine, rule)
-
-    def remove(self, gallery_id: int, crop_ids: Sequence[str]) -> Removal | None:
+    @transactional
+    def remove(
+        self, transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
+    ) -> Removal | None:
         """Removes crops with vectors and pictures for good; None where none of them is there."""
+        change = CropChanges(transaction, require_entry(transaction, gallery_id))
+        return _remove(change, rows_of_ids(transaction, change.at, crop_ids))
 
-        def rows(reader: Reader, at: Generation) -> list[int]:
-            found = reader.get([at.crop_id(crop_id) for crop_id in dict.fromkeys(crop_ids)])
-            return [as_data(body)[0] for body in found if body is not None]
-
-        return self._remove(gallery_id, rows)
-
-    def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
+    @transactional
+    def remove_identity(
+        self, transaction: Transaction, gallery_id: int, identity: str
+    ) -> Removal | None:
         """Removes an identity's crops and the merges that name it; None where there is none."""
-        return self._remove(gallery_id, lambda reader, at: _rows_of(reader, at, identity), identity)
+        change = CropChanges(transaction, require_entry(transaction, gallery_id))
+        removal = _remove(change, rows_by(transaction, change.at, "identity", identity))
+        if forget_merges(transaction, gallery_id, identity) and removal is None:
+            return Removal(change.entry.version, ())
+        return removal
 
+    @transactional
     def remove_older(
-        self, gallery_id: int, than: datetime, limit: int, since: RetentionFrom = "captured"
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        than: datetime,
+        limit: int,
+        since: RetentionFrom = "captured",
     ) -> Removal | None:
         """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
+        change = CropChanges(transaction, require_entry(transaction, gallery_id))
+        older = Scan(change.at.key(since), change.at.key(since, as_text(than)), limit)
+        return _remove(change, [last_number(own) for own, _ in transaction.scan(older)[0]])
 
-        def rows(reader: Reader, at: Generation) -> list[int]:
-            older = Scan(at.key(since), at.key(since, as_text(than)), limit)
-            return [last_number(own) for own, _ in reader.scan(older)[0]]
-
-        return self._remove(gallery_id, rows)
-
-    def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
+    @transactional
+    def relabel(
+        self, transaction: Transaction, gallery_id: int, identity: str, new: str
+    ) -> Relabelling | None:
         """Gives every crop of an identity another one; None where there is no such crop."""
+        change = CropChanges(transaction, require_entry(transaction, gallery_id))
+        crops = read_crops(
+            transaction, change.at, rows_by(transaction, change.at, "identity", identity)
+        )
+        if not crops:
+            return None
+        merged = rows_by(transaction, change.at, "identity", new, limit=1)
+        changed = change.update(crops.values(), identity=new)
+        follow_rename(transaction, gallery_id, identity, new)
+        merge_id = None
+        if merged:
+            ids = [crop.crop_id for crop in changed]
+            merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
+        return change.finish_relabelling(changed, merge_id)
 
-        def rule(transaction: Transaction) -> Relabelling | None:
-            entry = require_entry(transaction, gallery_id)
-            change = CropChanges(transaction, entry)
-            rows = _rows_of(transaction, change.at, identity)
-            if not rows:
-                return None
-            merged = bool(rows_by(transaction, change.at, "identity", [new], 0, 1)[0])
-            crops = read_crops(transaction, change.at, rows)
-            changed = change.update(crops.values(), identity=new)
-            follow_rename(transaction, gallery_id, identity, new)
-            merge_id = None
-            if merged:
-                ids = [crop.crop_id for crop in changed]
-                merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
-            return change.finish_relabelling(changed, merge_id)
-
-        return transact(self._engine, rule)
-
-    def change(self, gallery_id: int, crop_id: str, fields: CropFields) -> Relabelling | None:
+    @transactional
+    def change(
+        self, transaction: Transaction, gallery_id: int, crop_id: str, fields: CropFields
+    ) -> Relabelling | None:
         """Changes what is known of a crop; None where it is not there.
 
         Raises:
             CropConflict: another crop of the same image bears that identity and camera.
         """
-
-        def rule(transaction: Transaction) -> Relabelling | None:
-            entry = require_entry(transaction, gallery_id)
-            change = CropChanges(transaction, entry)
-            (found,) = transaction.get([change.at.crop_id(crop_id)])
-            crops = read_crops(transaction, change.at, [as_data(found)[0]] if found else [])
-            if not crops:
-                return None
-            (crop,) = crops.values()
-            if all(getattr(crop, name) == value for name, value in fields.items()):
-                return Relabelling(entry.version, ())
-            changed = change.update([crop], **fields)
-            _require_alone(transaction, change.at, changed[0])
-            return change.finish_relabelling(changed)
-
-        return transact(self._engine, rule)
+        entry = require_entry(transaction, gallery_id)
+        change = CropChanges(transaction, entry)
+        rows = rows_of_ids(transaction, change.at, [crop_id])
+        found = list(read_crops(transaction, change.at, rows).values())
+        if not found:
+            return None
+        if all(getattr(found[0], name) == value for name, value in fields.items()):
+            return Relabelling(entry.version, ())
+        (changed,) = change.update(found, **fields)
+        same_bytes = rows_by(transaction, change.at, "sha256", changed.sha256)
+        for other in read_crops(transaction, change.at, same_bytes).values():
+            alike = (other.identity, other.camera) == (changed.identity, changed.camera)
+            if alike and other.crop_id != crop_id:
+                raise CropConflict(crop_id, other.crop_id)
+        return change.finish_relabelling([changed])
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
         """One crop's record."""
-        found = self._find(gallery_id, crop_id)
-        return found[1] if found else None
+        return self._crop(self._searched(gallery_id), crop_id)
 
     def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops with a `row_id` above `after`, in that order."""
         at = self._searched(gallery_id)
-        if at is None:
-            return []
         given = {name: value for name, value in vars(wanted).items() if value is not None}
+        # The last is what fewest crops share.
+        names = [name for name in ("camera", "identity", "external_id") if name in given]
         found: list[StoredCrop] = []
-        while len(found) < limit:
-            rows = self._rows(at, given, after, max(limit, ROWS_AT_ONCE) if given else limit)
-            if not rows:
+        while at and len(found) < limit:
+            if not names:
+                crops = scan_crops(self._reader, at, after, limit - len(found))
+            else:
+                most = max(limit, ROWS_AT_ONCE)
+                rows = rows_by(self._reader, at, names[-1], given[names[-1]], after, most)
+                crops = list(read_crops(self._reader, at, rows).values())
+            if not crops:
                 break
-            after = rows[-1].row_id
+            after = crops[-1].row_id
             found += [
                 crop
-                for crop in rows
+                for crop in crops
                 if all(getattr(crop, name) == value for name, value in given.items())
             ]
         return found[:limit]
@@ -210,8 +218,8 @@ class Crops:
         found: list[Identity] = []
         for one, body in self._reader.every(above(prefix, after), max(limit, ROWS_AT_ONCE)):
             name = last_text(one, prefix)
-            if contains_text(name, query):
-                seen: Sightings = as_data(body)
+            if query.casefold() in name.casefold():
+                seen: Sightings = from_json(body)
                 cameras = len(seen["cameras"])
                 found.append(Identity(identity=name, crops=seen["crops"], cameras=cameras))
                 if len(found) == limit:
@@ -221,18 +229,27 @@ class Crops:
     def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
         at = self._searched(gallery_id)
-        seen: Sightings | None = self._reader.json(at.sightings(identity)) if at else None
+        seen: Sightings | None = self._reader.json(at.key("identity", identity)) if at else None
         if seen is None:
             return None
         cameras = sorted(seen["cameras"])
         return IdentityDetail(identity=identity, crops=seen["crops"], cameras=cameras)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
-        """One crop's kept picture."""
-        found = self._find(gallery_id, crop_id)
-        if found is None:
+        """One crop's picture; None where none is kept inside, or where it is removed meanwhile.
+
+        Raises:
+            ServiceError: it is missing, or not what was written.
+        """
+        at = self._searched(gallery_id)
+        crop = self._crop(at, crop_id)
+        if at is None or crop is None:
             return None
-        return read_picture(self._reader, *found)
+        keys = [at.key("crop", crop.row_id), at.lookup("picture", crop.row_id)]
+        record, content = self._reader.get(keys, ["", f"the picture of crop {crop_id}"])
+        if content is None and crop.inside and record is not None:
+            raise self._engine.damage(f"the picture of crop {crop_id} is gone")
+        return None if content is None else Picture(content, crop.content_type or "")
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Every crop as the index needs it, by `row_id`, each held against its checksums.
@@ -247,7 +264,7 @@ class Crops:
         while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
             for one in read_contents(self._reader, at, entry.side, found):
                 count += 1
-                yield one.indexed()
+                yield one.indexed
             row = found[-1].row_id
         after = read_entry(self._reader, gallery_id)
         if after and after.version == entry.version and count != entry.crops:
@@ -261,16 +278,13 @@ class Crops:
         if entry is None:
             return []
         at = Generation.searched(entry)
-        found = read_crops(self._reader, at, sorted(row_ids)).values()
-        contents = read_contents(self._reader, at, entry.side, list(found))
-        return [one.indexed() for one in contents]
+        found = list(read_crops(self._reader, at, sorted(row_ids)).values())
+        return [one.indexed for one in read_contents(self._reader, at, entry.side, found)]
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""
         at = self._searched(gallery_id)
-        if at is None:
-            return {}
-        return read_crops(self._reader, at, row_ids)
+        return read_crops(self._reader, at, row_ids) if at else {}
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops of a gallery were removed for good."""
@@ -283,16 +297,13 @@ class Crops:
         No snapshot may be from before it: a restore of one would bring the crops back.
         """
         found = self._reader.every(below(key("tombstone", gallery_id)))
-        old = [own for own, body in found if "" < as_data(body) < as_text(before)]
+        old = [own for own, body in found if "" < from_json(body) < as_text(before)]
         for first in range(0, len(old), KEYS_AT_ONCE):
-            part = old[first : first + KEYS_AT_ONCE]
-            transact(self._engine, partial(_delete, part))
+            transact(self._engine, Transaction.delete, *old[first : first + KEYS_AT_ONCE])
 
     def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
         """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
-        transact(
-            self._engine, lambda change: strays.note(change, gallery_id, crop_ids, as_text(until))
-        )
+        transact(self._engine, strays.note, gallery_id, crop_ids, as_text(until))
 
     def stray_pictures(self, now: datetime, limit: int) -> list[StrayPicture]:
         """Up to `limit` pictures elsewhere that belong to no crop, and to none that may land."""
@@ -300,7 +311,7 @@ class Crops:
 
     def forget_strays(self, crop_ids: Sequence[str]) -> None:
         """Notes that these pictures are gone."""
-        transact(self._engine, lambda change: strays.forget(change, crop_ids))
+        transact(self._engine, strays.forget, crop_ids)
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, also while it is written."""
@@ -312,102 +323,52 @@ class Crops:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
         return restoring.replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
-    def _remove(
-        self,
-        gallery_id: int,
-        choose: Callable[[Reader, Generation], list[int]],
-        identity: str | None = None,
-    ) -> Removal | None:
-        def rule(transaction: Transaction) -> Removal | None:
-            entry = require_entry(transaction, gallery_id)
-            change = CropChanges(transaction, entry)
-            removed = change.remove(choose(transaction, change.at))
-            transaction.commit.removes = True
-            merges = identity is not None and forget_merges(transaction, gallery_id, identity)
-            if not removed:
-                return Removal(entry.version, ()) if merges else None
-            moment = now()
-            for crop in removed.values():
-                # Without these a restore would bring back what was asked to be gone.
-                transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
-            version = change.finish()
-            rows = sorted(removed)
-            transaction.note("removed", gallery_id, version, rows)
-            return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
-
-        return transact(self._engine, rule)
-
     def _searched(self, gallery_id: int) -> Generation | None:
         entry = read_entry(self._reader, gallery_id)
         return Generation.searched(entry) if entry else None
 
-    def _find(self, gallery_id: int, crop_id: str) -> tuple[Generation, StoredCrop] | None:
-        at = self._searched(gallery_id)
-        found = self._reader.json(at.crop_id(crop_id)) if at else None
-        if at is None or found is None:
-            return None
-        (body,) = self._reader.get([at.crop(found[0])])
-        return (at, as_crop(body)) if body else None
-
-    def _rows(
-        self, at: Generation, given: dict[str, str], after: int, limit: int
-    ) -> list[StoredCrop]:
-        """Crops above a row: all, or those that have one of the given values."""
-        if not given:
-            return scan_crops(self._reader, at, after, limit)
-        # The last is what fewest crops share.
-        name = [name for name in ("camera", "identity", "external_id") if name in given][-1]
-        rows = rows_by(self._reader, at, name, [given[name]], after, limit)[0]
-        return list(read_crops(self._reader, at, rows).values())
+    def _crop(self, at: Generation | None, crop_id: str) -> StoredCrop | None:
+        rows = rows_of_ids(self._reader, at, [crop_id]) if at else []
+        return read_crops(self._reader, at, rows).get(rows[0]) if at and rows else None
 
 
-def _rows_of(reader: Reader, at: Generation, identity: str) -> list[int]:
-    return rows_by(reader, at, "identity", [identity], 0)[0]
-
-
-def _same_bytes(
-    reader: Reader, at: Generation, crops: Sequence[NewCrop]
-) -> dict[str, list[StoredCrop]]:
-    """For each image's SHA-256 the crops that have it, oldest first."""
-    hashes = list(dict.fromkeys(crop.sha256 for crop in crops))
-    rows = rows_by(reader, at, "sha256", hashes, 0)
-    known = read_crops(reader, at, [row for some in rows for row in some])
-    return {
-        one: [known[row] for row in some if row in known]
-        for one, some in zip(hashes, rows, strict=True)
-    }
-
-
-def _require_alone(reader: Reader, at: Generation, crop: StoredCrop) -> None:
-    """Raises `CropConflict` where another crop has this image, identity and camera."""
-    rows = rows_by(reader, at, "sha256", [crop.sha256], 0)[0]
-    for other in read_crops(reader, at, rows).values():
-        alike = (other.identity, other.camera) == (crop.identity, crop.camera)
-        if alike and other.crop_id != crop.crop_id:
-            raise CropConflict(crop.crop_id, other.crop_id)
-
-
-def _require_new_ids(reader: Reader, at: Generation, crops: Sequence[NewCrop]) -> None:
-    given = [crop.crop_id for crop in crops if crop.crop_id]
-    known = reader.get([at.crop_id(crop_id) for crop_id in given])
-    for crop_id, row in zip(given, known, strict=True):
-        if row is not None:
-            raise ValueError(f"there is a crop {crop_id} already")
+def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
+    """Removes crops and leaves tombstones; None where none of them is there."""
+    transaction, gallery_id = change.transaction, change.entry.gallery_id
+    transaction.commit.removes = True
+    removed = change.remove(rows)
+    if not removed:
+        return None
+    moment = now()
+    for crop in removed.values():
+        # Without these a restore would bring back what was asked to be gone.
+        transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
+    version = change.finish()
+    rows = sorted(removed)
+    transaction.note("removed", gallery_id, version, rows)
+    return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
 
 def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> LandedCrop | None:
     """What becomes of a crop that is there already; None for a new one."""
     for other in same_bytes:
         if (other.identity, other.camera) == (crop.identity, crop.camera):
-            ignored = [
-                name
+            warnings = tuple(
+                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
                 for name in ("captured_at", "external_id", "metadata")
                 if getattr(crop, name) not in (None, getattr(other, name))
-            ]
-            warnings = kept_already(ignored)
+            )
             return LandedCrop(other.crop_id, crop.identity, crop.camera, True, warnings)
     return None
 
 
-def _delete(keys: Sequence[bytes], transaction: Transaction) -> None:
-    transaction.delete(*keys)
+def _same_image(other: StoredCrop) -> str:
+    """The warning that a new crop's bytes are those of another one.
+
+    It names neither that crop's identity nor its camera: a key that may only enroll must not learn
+    them, and they are not kept with a request's answer, where forgetting would not find them.
+    """
+    return (
+        f"the same image is already enrolled as crop {other.crop_id} under another identity or "
+        "camera"
+    )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
-
-from pydantic_core import to_json
 
 # A key that begins with this is only looked up, never found by a scan.
 LOOKUP = b"!"
 # Kinds of keys without a value: they are there for scans alone.
 INDEXES = ("by", "captured", "enrolled")
 _END, _ESCAPED = b"\0", b"\0\xff"
-_NUMBER = 16
-_CHECKSUM = 4
 
 
 def key(*parts: str | int) -> bytes:
@@ -22,24 +17,13 @@ def key(*parts: str | int) -> bytes:
     Args:
         parts: texts, which sort by their characters, and numbers from 0 to 2**64 - 1.
     """
-    return b"".join([_part(part) for part in parts])
-
-
-def lookup_key(*parts: str | int) -> bytes:
-    """A key that is only looked up, never found by a scan."""
-    return LOOKUP + key(*parts)
-
-
-def _part(part: str | int) -> bytes:
-    if isinstance(part, int):
-        return b"%016x\0" % part
-    text = part.encode()
-    return (text.replace(_END, _ESCAPED) if _END in text else text) + _END
-
-
-def is_index(own_key: bytes) -> bool:
-    """Whether a key has no value."""
-    return own_key.startswith(_INDEXES)
+    whole = b""
+    for part in parts:
+        if isinstance(part, int):
+            whole += b"%016x\0" % part
+        else:
+            whole += part.encode().replace(_END, _ESCAPED) + _END
+    return whole
 
 
 def below(prefix: bytes) -> tuple[bytes, bytes]:
@@ -48,14 +32,14 @@ def below(prefix: bytes) -> tuple[bytes, bytes]:
     return prefix, prefix + b"\xff"
 
 
-def above(prefix: bytes, *parts: str | int) -> tuple[bytes, bytes]:
-    """The range of the keys that begin with a prefix and come after these parts."""
-    return prefix + key(*parts) + b"\0", prefix + b"\xff"
+def above(prefix: bytes, part: str | int) -> tuple[bytes, bytes]:
+    """The range of the keys that begin with a prefix and come after this part."""
+    return prefix + key(part) + b"\0", prefix + b"\xff"
 
 
 def last_number(found: bytes) -> int:
     """The number that is a key's last part."""
-    return int(found[-1 - _NUMBER : -1], 16)
+    return int(found[-17:-1], 16)
 
 
 def last_text(found: bytes, prefix: bytes) -> str:
@@ -65,18 +49,16 @@ def last_text(found: bytes, prefix: bytes) -> str:
 
 def seal(own_key: bytes, body: bytes) -> bytes:
     """A body with a checksum of it and of its key before it."""
-    return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(_CHECKSUM, "big") + body
+    return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(4, "big") + body
 
 
 def unseal(own_key: bytes, value: bytes) -> bytes | None:
     """The body of a sealed value; None where it is not what was sealed under this key."""
-    body = value[_CHECKSUM:]
+    body = value[4:]
     return body if seal(own_key, body) == value else None
 
 
-def as_json(body: Any) -> bytes:
-    """A body of plain data, dataclasses or times."""
-    return to_json(body)
-
-
-_INDEXES = tuple(key(kind) for kind in INDEXES)
+def shown(own_key: bytes) -> str:
+    """A key as a message names it: `crop 1/0/24`."""
+    kind, *parts = (part.decode(errors="replace") for part in own_key.lstrip(LOOKUP).split(_END))
+    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from service.errors import ServiceError
-from service.record.changes import Change, ChangeKind
-from service.record.encoding import as_json, is_index, seal, unseal
+from service.record.encoding import INDEXES, below, key, seal, shown, unseal
 
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
+ChangeKind = Literal[
+    "gallery_created",
+    "gallery_changed",
+    "gallery_deleted",
+    "calibration",
+    "added",
+    "removed",
+    "relabelled",
+    "replaced",
+    "jobs",
+    "keys",
+]
 # Of two processes that write one gallery at once, one commits and the other tries again.
 ATTEMPTS = 100
 # More keys than there are.
 ALL = 2**62
+INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
 
 
 class Conflict(Exception):
     """A key that a commit depends on was changed by another process."""
 
 
-@dataclass(frozen=True)
-class Note:
-    """An entry of the change stream, before it has a number."""
+class ChangesLost(ServiceError):
+    """Changes that a follower has not seen cannot be read any more: it has to read everything."""
 
+    code = "record_unavailable"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One committed change.
+
+    Attributes:
+        sequence: its number; the next change has the next one; 0 until it is committed.
+        kind: what happened. `replaced` stands for a restore and for a reindex: every crop is to be
+            read again. `gallery_changed` is of the gallery's record: settings, embedder, and what
+            is being prepared.
+        gallery_id: where; 0 for none.
+        version: the gallery's, once this had happened.
+        row_ids: the crops concerned; they may have changed or gone since.
+    """
+
+    sequence: int
     kind: ChangeKind
-    gallery_id: int = 0
-    version: int = 0
+    gallery_id: int
+    version: int
     row_ids: tuple[int, ...] = ()
 
 
@@ -46,7 +78,7 @@ class Commit:
 
     guards: dict[bytes, bytes | None] = field(default_factory=dict)
     puts: dict[bytes, bytes | None] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Change] = field(default_factory=list)
     removes: bool = False
 
 
@@ -137,23 +169,25 @@ class Reader:
         Raises:
             ServiceError: one of them is not what was written.
         """
-        values = self._values(keys) if keys else []
-        names = named or [""] * len(keys)
-        return [self.body(*one) for one in zip(keys, values, names, strict=True)]
-
-    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self.engine.get(keys)
+        values = self.engine.get(keys) if keys else []
+        names = named or itertools.repeat("")
+        return [self.body(*one) for one in zip(keys, values, names, strict=False)]
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key; None where it is not there."""
-        return as_data(self.get([key])[0])
+        (body,) = self.get([key])
+        return None if body is None else from_json(body)
 
     def scan(self, *scans: Scan) -> list[list[tuple[bytes, bytes]]]:
         """Keys and bodies of ranges; the body of an index's key is empty."""
-        return [
-            [(key, self.body(key, value) or b"") for key, value in found]
-            for found in self.engine.scan(scans)
-        ]
+        found = self.engine.scan(scans) if scans else []
+        return [[(key, self.body(key, value) or b"") for key, value in one] for one in found]
+
+    def below(
+        self, prefix: bytes, limit: int = ALL, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Keys and bodies of what begins with a prefix."""
+        return self.scan(Scan(*below(prefix), limit, reverse))[0]
 
     def every(
         self, bounds: tuple[bytes, bytes], at_once: int = 500
@@ -169,7 +203,7 @@ class Reader:
         # A damaged page of SQLite may give another type than was written.
         if not (isinstance(key, bytes) and isinstance(value, bytes | None)):
             raise self.engine.damage("a key or its value is not what was written")
-        if value is None or (not value and is_index(key)):
+        if value is None or (not value and key.startswith(INDEX_KEYS)):
             return value
         body = unseal(key, value)
         if body is None:
@@ -178,68 +212,59 @@ class Reader:
 
 
 class Transaction(Reader):
-    """Reads, and changes that are committed together.
+    """Reads, and changes that are committed together; no read sees the changes.
 
     What it reads by `json` has to be unchanged when it commits. Other reads are not guarded: the
     rules read what every change of the others changes too, such as a gallery's entry, by `json`.
-    A scan does not see the transaction's own changes.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.commit = Commit()
-        self._read: dict[bytes, bytes | None] = {}
-
-    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values as this transaction has left them."""
-        puts = self.commit.puts
-        unknown = [key for key in dict.fromkeys(keys) if key not in puts and key not in self._read]
-        if unknown:
-            self._read |= dict(zip(unknown, self.engine.get(unknown), strict=True))
-        return [puts[key] if key in puts else self._read[key] for key in keys]
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""
-        found = super().json(key)
-        if key in self._read:
-            self.commit.guards[key] = self._read[key]
-        return found
+        (value,) = self.engine.get([key])
+        self.commit.guards[key] = value
+        body = self.body(key, value)
+        return None if body is None else from_json(body)
 
     def put(self, key: bytes, body: bytes) -> None:
         """Puts a body under a key."""
         self.commit.puts[key] = seal(key, body)
 
-    def put_index(self, key: bytes) -> None:
-        """Puts an index's key."""
-        self.commit.puts[key] = b""
-
     def put_json(self, key: bytes, body: Any) -> None:
-        """Puts plain data under a key."""
-        self.put(key, as_json(body))
+        """Puts plain data, dataclasses or times under a key."""
+        self.put(key, to_json(body))
 
     def delete(self, *keys: bytes) -> None:
         """Removes keys."""
-        for key in keys:
-            self.commit.puts[key] = None
+        self.commit.puts |= dict.fromkeys(keys)
 
     def note(
         self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()
     ) -> None:
         """Adds an entry to the change stream."""
-        self.commit.notes.append(Note(kind, gallery_id, version, tuple(rows)))
+        self.commit.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
 
 
-def transact(engine: Engine, rule: Callable[[Transaction], Result]) -> Result:
+def transact(
+    engine: Engine,
+    rule: Callable[Concatenate[Transaction, Given], Result],
+    *args: Given.args,
+    **kwargs: Given.kwargs,
+) -> Result:
     """Runs a rule and commits what it changes; runs it again where another process was first.
 
     Args:
         engine: the store.
         rule: reads and changes by the transaction alone, so that it can be run again.
+        args, kwargs: of the rule, after the transaction.
     """
     for attempt in range(ATTEMPTS):
         transaction = Transaction(engine)
         try:
-            result = rule(transaction)
+            result = rule(transaction, *args, **kwargs)
         except ServiceError:
             # What was not found may be missing because the store was emptied.
             engine.require_same()
@@ -256,12 +281,24 @@ def transact(engine: Engine, rule: Callable[[Transaction], Result]) -> Result:
     raise AssertionError
 
 
-def as_data(body: bytes | None) -> Any:
-    """The plain data of a body; None for none."""
-    return None if body is None else from_json(body)
+class RecordPart:
+    """Reads and rules of one kind of thing in a record."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = Reader(engine)
 
 
-def shown(key: bytes) -> str:
-    """A key as a message names it: `crop 1/0/24`."""
-    kind, *parts = (part.decode(errors="replace") for part in key.removeprefix(b"!").split(b"\0"))
-    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"
+Part = TypeVar("Part", bound=RecordPart)
+
+
+def transactional(
+    rule: Callable[Concatenate[Part, Transaction, Given], Result],
+) -> Callable[Concatenate[Part, Given], Result]:
+    """Makes a method a transaction, as `transact` does; callers leave out its `transaction`."""
+
+    @functools.wraps(rule)
+    def run(self: Part, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return transact(self._engine, functools.partial(rule, self), *args, **kwargs)
+
+    return run

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic_core import from_json
 
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, as_crop, live_pins, scan_crops
 from service.record.encoding import INDEXES, below, key, last_number, unseal
-from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.engine import Engine, Reader, Scan, Transaction, transact
 from service.record.jobs import drop_job
 from service.record.stored_values import now
 
@@ -27,76 +28,61 @@ def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms:
         transaction: that hides them.
         kind: what they are.
         of: for a generation its gallery, number and how many sides there may be; for a side its
-            gallery, generation and number; for a gallery its number.
+            gallery, generation and number; for a gallery its number; for an archive its gallery,
+            generation, name and side.
         not_before_ms: on the store's clock; they are still written until then.
     """
     transaction.put_json(key("garbage", kind, *of), [kind, list(of), not_before_ms])
 
 
-def keep(transaction: Transaction, kind: Kind, *of: int | str) -> None:
-    """Notes that keys are shown now."""
-    transaction.delete(key("garbage", kind, *of))
-
-
 def collect_garbage(engine: Engine) -> None:
     """Removes all keys that were discarded and are not held."""
-    reader = Reader(engine)
     now_ms = engine.now_ms()
-    for noted, body in list(reader.every(below(key("garbage")))):
-        kind, of, _ = as_data(body)
-        if transact(engine, partial(_begin, noted, now_ms)):
-            while transact(engine, partial(_batch, kind, of)):
-                pass
-            transact(engine, partial(_end, noted))
+    for noted, _ in list(Reader(engine).every(below(key("garbage")))):
+        while transact(engine, _remove_batch, noted, now_ms):
+            pass
 
 
-def _begin(noted: bytes, now_ms: int, transaction: Transaction) -> bool:
-    """Whether keys can be removed; then they are not written any more."""
+def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
+    """Removes a batch of keys, or at last their note; whether there may be more.
+
+    The first batch settles that they are not written any more.
+    """
     transaction.commit.removes = True
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:
         return False
-    kind, of, _ = found
-    if kind in ("generation", "side") and live_pins(transaction, Generation(of[0], of[1])):
+    kind, (gallery_id, *of), _ = found
+    at = Generation(gallery_id, of[0] if of else 0)
+    if kind in ("generation", "side") and live_pins(transaction, at):
         return False
-    transaction.put_json(noted, [kind, of, 0])
-    return True
-
-
-def _end(noted: bytes, transaction: Transaction) -> None:
-    transaction.commit.removes = True
-    transaction.delete(noted)
-
-
-def _batch(kind: Kind, of: list[Any], transaction: Transaction) -> bool:
-    """Removes a batch; False where nothing was left."""
-    transaction.commit.removes = True
     if kind == "generation":
-        gallery_id, number, sides = of
-        return _crops(transaction, Generation(gallery_id, number), sides) or _ranges(
-            transaction, [key(name, gallery_id, number) for name in OF_GENERATION]
-        )
-    if kind == "side":
-        gallery_id, number, side = of
-        return _vectors(transaction, Generation(gallery_id, number), side)
-    if kind == "archive":
-        gallery_id, number, name, side = of
-        return _archived(transaction, Generation(gallery_id, number), name, side)
-    (gallery_id,) = of
-    return _jobs(transaction, gallery_id) or _ranges(
-        transaction, [key(name, gallery_id) for name in OF_GALLERY]
-    )
+        prefixes = [at.key(name) for name in OF_GENERATION]
+        left = _crops(transaction, at, *of[1:]) or _ranges(transaction, prefixes)
+    elif kind == "side":
+        left = _vectors(transaction, at, *of[1:])
+    elif kind == "archive":
+        left = _archived(transaction, at, *of[1:])
+    else:
+        prefixes = [key(name, gallery_id) for name in OF_GALLERY]
+        left = _jobs(transaction, gallery_id) or _ranges(transaction, prefixes)
+    if left:
+        transaction.put_json(noted, [kind, [gallery_id, *of], 0])
+    else:
+        transaction.delete(noted)
+    return left
 
 
 def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     """Deletes crops; a damaged one too, of which only its row is known."""
     found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
-    rows = {own: last_number(own) for own, _ in found}
     crops = [as_crop(body) for own, value in found if (body := unseal(own, value))]
     strays.note_elsewhere(transaction, at.gallery_id, crops, now())
-    transaction.delete(*(at.crop_id(crop.crop_id) for crop in crops))
-    for own, row in rows.items():
-        transaction.delete(own, at.picture(row), *(at.vector(side, row) for side in range(sides)))
+    transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
+    for own, _ in found:
+        row = last_number(own)
+        transaction.delete(own, at.lookup("picture", row))
+        transaction.delete(*(at.lookup("vector", side, row) for side in range(sides)))
     return bool(found)
 
 
@@ -107,7 +93,7 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
     crops = scan_crops(transaction, at, after_row, KEYS_AT_ONCE)
     for crop in crops:
         row = crop.row_id
-        transaction.delete(at.vector(side, row), at.key("staged", side, row))
+        transaction.delete(at.lookup("vector", side, row), at.key("staged", side, row))
     if crops:
         transaction.put_json(place, crops[-1].row_id)
     else:
@@ -117,33 +103,33 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
 
 def _archived(transaction: Transaction, at: Generation, name: str, side: int) -> bool:
     """Deletes what was kept for an archive, and contents that no crop and no other archive has."""
-    found = transaction.scan(Scan(*below(at.key("pinned", name)), CROPS_AT_ONCE))[0]
+    found = transaction.below(at.key("pinned", name), CROPS_AT_ONCE)
     rows = [last_number(one) for one, _ in found]
     others = live_pins(transaction, at)
-    crops = transaction.get([at.crop(row) for row in rows])
+    crops = transaction.get([at.key("crop", row) for row in rows])
     for (own, _), row, crop in zip(found, rows, crops, strict=True):
         kept = transaction.get([at.key("pinned", other.name, row) for other in others])
         readers = [pin for pin, body in zip(others, kept, strict=True) if body is not None]
         if crop is None and not readers:
-            transaction.delete(at.picture(row))
+            transaction.delete(at.lookup("picture", row))
         if crop is None and all(pin.side != side for pin in readers):
-            transaction.delete(at.vector(side, row))
+            transaction.delete(at.lookup("vector", side, row))
         transaction.delete(own)
     return bool(found)
 
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:
     """Deletes a gallery's jobs."""
-    found = transaction.scan(Scan(*below(key("job of", gallery_id)), 10))[0]
+    found = transaction.below(key("job of", gallery_id), 10)
     for own, body in found:
-        drop_job(transaction, as_data(body))
+        drop_job(transaction, from_json(body))
         transaction.delete(own)
     return bool(found)
 
 
 def _ranges(transaction: Transaction, prefixes: list[bytes]) -> bool:
     for prefix in prefixes:
-        found = transaction.scan(Scan(*below(prefix), KEYS_AT_ONCE))[0]
+        found = transaction.below(prefix, KEYS_AT_ONCE)
         if found:
             transaction.delete(*(one for one, _ in found))
             return True

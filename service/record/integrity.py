@@ -8,11 +8,11 @@ from pathlib import Path
 
 from service.errors import DamagedSnapshot, ServiceError
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS
-from service.record.crop_entries import Contents, Generation, as_crop, read_contents
-from service.record.encoding import below, key
-from service.record.engine import Engine, Reader, Scan, as_data, shown
-from service.record.gallery_entries import Entry, require_entry
-from service.record.records import StoredCrop
+from service.record.crop_entries import Generation, as_crop, read_contents
+from service.record.encoding import below, key, shown
+from service.record.engine import Engine, Reader, Scan
+from service.record.gallery_entries import ENTRY, require_entry
+from service.record.records import ArchivedCrop, GalleryRecord
 from service.record.restoring import replace_crops
 from service.record.snapshot_file import read_snapshot
 
@@ -69,24 +69,18 @@ class StoreFound:
 
 
 def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
-    """Every snapshot's file of a data directory, oldest first."""
-    return [_snapshot(path) for path in snapshot_files(data_dir)]
-
-
-def snapshot_files(data_dir: Path) -> list[Path]:
-    """Where they are, oldest first: a snapshot's id begins with its time."""
+    """Every snapshot's file of a data directory, oldest first: an id begins with its time."""
     files = data_dir.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}")
-    return sorted(files, key=lambda path: (path.parent.name, path.name))
-
-
-def _snapshot(path: Path) -> SnapshotFound:
-    crops = 0
-    try:
-        for _ in read_snapshot(path):
-            crops += 1
-    except DamagedSnapshot as error:
-        return SnapshotFound(path, crops, error.why)
-    return SnapshotFound(path, crops, None)
+    found = []
+    for path in sorted(files, key=lambda path: (path.parent.name, path.name)):
+        crops, problem = 0, None
+        try:
+            for _ in read_snapshot(path):
+                crops += 1
+        except DamagedSnapshot as error:
+            problem = error.why
+        found.append(SnapshotFound(path, crops, problem))
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,37 +98,44 @@ def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
             continue
         found = list(checked_crops(engine, entry))
         damage = tuple(one.what for one in found if isinstance(one, Damage))
-        whole = sum(isinstance(one, Contents) for one in found)
-        yield GalleryFound(entry.gallery_id, entry.name, whole, damage)
+        yield GalleryFound(entry.gallery_id, entry.name, len(found) - len(damage), damage)
 
 
-def entries(engine: Engine) -> Iterator[Entry | Damage]:
+def entries(engine: Engine) -> Iterator[GalleryRecord | Damage]:
     """Every gallery's entry, as far as it can be read."""
-    reader = Reader(engine)
-    for own, value in readable(engine, below(key("gallery"))):
-        try:
-            yield Entry(**as_data(reader.body(own, value)))
-        except ServiceError:
-            yield Damage(f"{shown(own)} is not what was written")
+    for _, body in readable(engine, below(key("gallery"))):
+        yield body if isinstance(body, Damage) else ENTRY.validate_json(body)
 
 
-def checked_crops(engine: Engine, entry: Entry) -> Iterator[Contents | Damage]:
+def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop | Damage]:
     """A gallery's crops that are whole, and what is wrong with others."""
     reader, at, count = Reader(engine), Generation.searched(entry), 0
-    for own, value in readable(engine, below(at.key("crop"))):
+    for _, body in readable(engine, below(at.key("crop"))):
         count += 1
+        if isinstance(body, Damage):
+            yield body
+            continue
+        crop = as_crop(body)
         try:
-            body = reader.body(own, value)
-            yield from _checked(reader, at, entry.side, as_crop(body or b""))
+            (whole,) = read_contents(reader, at, entry.side, [crop], pictures=True, pinned=True)
+            if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
+                yield Damage(f"crop {crop.crop_id} is not found by its crop_id")
+            found_by = list(at.found_by(crop))
+            there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
         except ServiceError as error:
             yield Damage(getattr(error, "what", str(error)))
+            continue
+        for own, found in zip(found_by, there, strict=True):
+            if not found:
+                yield Damage(f"crop {crop.crop_id} is not found by {shown(own)}")
+        yield whole
     if count != entry.crops:
         yield Damage(f"{count} crops are there, and {entry.crops} were written")
 
 
-def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes | Damage]]:
     """What can be read of a range: from its start on, then from its end back to what cannot."""
-    start, end = bounds
+    reader, (start, end) = Reader(engine), bounds
     for reverse in (False, True):
         limit = KEYS_AT_ONCE
         while True:
@@ -145,24 +146,14 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
                     break
                 limit = 1
                 continue
-            yield from found
+            for own, value in found:
+                try:
+                    yield own, reader.body(own, value) or b""
+                except ServiceError as error:
+                    yield own, Damage(getattr(error, "what", str(error)))
             if len(found) < limit:
                 return
             start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
-
-
-def _checked(
-    reader: Reader, at: Generation, side: int, crop: StoredCrop
-) -> Iterator[Contents | Damage]:
-    (contents,) = read_contents(reader, at, side, [crop], pictures=True, pinned=True)
-    if as_data(reader.get([at.crop_id(crop.crop_id)])[0]) != [crop.row_id, crop.changes]:
-        yield Damage(f"crop {crop.crop_id} is not found by its crop_id")
-    found_by = list(at.found_by(crop))
-    there = reader.engine.scan([Scan(own, own + b"\0", 1) for own in found_by])
-    for own, found in zip(found_by, there, strict=True):
-        if not found:
-            yield Damage(f"crop {crop.crop_id} is not found by {shown(own)}")
-    yield contents
 
 
 def recover_in_place(engine: Engine) -> list[GalleryFound]:
@@ -174,8 +165,6 @@ def recover_in_place(engine: Engine) -> list[GalleryFound]:
     damaged = [found for found in verify_galleries(engine) if found.damage]
     for found in damaged:
         entry = require_entry(Reader(engine), found.gallery_id)
-        crops = (
-            one.archived() for one in checked_crops(engine, entry) if isinstance(one, Contents)
-        )
+        crops = (one for one in checked_crops(engine, entry) if isinstance(one, ArchivedCrop))
         replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
     return damaged

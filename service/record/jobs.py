@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as kept
+from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.record.encoding import below, key
-from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.engine import Reader, RecordPart, Scan, Transaction, transactional
 from service.record.gallery_entries import require_entry
 from service.record.stored_values import as_text
 
@@ -53,21 +54,14 @@ class Job:
         return self.state in FINISHED
 
 
-class Jobs:
+class Jobs(RecordPart):
     """Long work, of which each piece has a worker with a lease."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = Reader(engine)
-
-    def create(self, job: Job) -> None:
+    @transactional
+    def create(self, transaction: Transaction, job: Job) -> None:
         """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
-
-        def rule(transaction: Transaction) -> None:
-            require_entry(transaction, job.gallery_id)
-            put_job(transaction, job)
-
-        transact(self._engine, rule)
+        require_entry(transaction, job.gallery_id)
+        put_job(transaction, job)
 
     def get(self, job_id: str) -> Job | None:
         """One job; None where there is no such one."""
@@ -76,41 +70,40 @@ class Jobs:
     def page(self, gallery_id: int | None, limit: int) -> list[Job]:
         """The newest jobs, of one gallery or all."""
         prefix = key("job at") if gallery_id is None else key("job of", gallery_id)
-        found = self._reader.scan(Scan(*below(prefix), limit, reverse=True))[0]
-        jobs = (self.get(as_data(body)) for _, body in found)
+        found = self._reader.below(prefix, limit, reverse=True)
+        jobs = (self.get(from_json(body)) for _, body in found)
         return [job for job in jobs if job]
 
-    def claim(self, worker: str, lease_seconds: float) -> Job | None:
+    @transactional
+    def claim(self, transaction: Transaction, worker: str, lease_seconds: float) -> Job | None:
         """Takes the oldest job without a worker, or whose worker's lease has run out.
 
         Leases go by the record's clock, since those of its processes may differ.
         """
+        waiting = transaction.below(key("open job"))
+        now_ms = self._engine.now_ms() if waiting else 0
+        for _, body in waiting:
+            job = _read(transaction, from_json(body))
+            if job is None:
+                continue
+            until_ms = job.lease_until_ms
+            if until_ms is None or until_ms <= now_ms or job.worker == worker:
+                lease_ms = int(lease_seconds * 1000)
+                job = replace(
+                    job,
+                    worker=worker,
+                    state="running",
+                    lease_ms=lease_ms,
+                    lease_until_ms=now_ms + lease_ms,
+                )
+                transaction.put_json(key("job", job.job_id), job)
+                return job
+        return None
 
-        def rule(transaction: Transaction) -> Job | None:
-            waiting = transaction.scan(Scan(*below(key("open job"))))[0]
-            now_ms = self._engine.now_ms() if waiting else 0
-            for _, body in waiting:
-                job = _read(transaction, as_data(body))
-                if job is None:
-                    continue
-                until_ms = job.lease_until_ms
-                if until_ms is None or until_ms <= now_ms or job.worker == worker:
-                    lease_ms = int(lease_seconds * 1000)
-                    job = replace(
-                        job,
-                        worker=worker,
-                        state="running",
-                        lease_ms=lease_ms,
-                        lease_until_ms=now_ms + lease_ms,
-                    )
-                    transaction.put_json(_key(job.job_id), job)
-                    return job
-            return None
-
-        return transact(self._engine, rule)
-
+    @transactional
     def update(
         self,
+        transaction: Transaction,
         job_id: str,
         state: JobState,
         progress: str,
@@ -119,56 +112,45 @@ class Jobs:
         worker: str | None = None,
     ) -> Job | None:
         """Notes how far a job is, and renews its lease; None where it is not this worker's."""
+        job = _read(transaction, job_id)
+        if job is None or (worker is not None and job.worker != worker):
+            return None
+        if job.finished and state not in FINISHED:
+            return None
+        until_ms = job.lease_until_ms
+        if job.lease_ms is not None:
+            until_ms = self._engine.now_ms() + job.lease_ms
+        return _put(
+            transaction,
+            job,
+            state=state,
+            progress=json.loads(progress),
+            detail=detail,
+            problems=job.problems + _put_problems(transaction, job_id, problems),
+            lease_until_ms=until_ms,
+        )
 
-        def rule(transaction: Transaction) -> Job | None:
-            job = _read(transaction, job_id)
-            if job is None or (worker is not None and job.worker != worker):
-                return None
-            if job.finished and state not in FINISHED:
-                return None
-            keys = [key("job problem", job_id, one.position) for one in problems]
-            new = sum(one is None for one in transaction.get(keys))
-            for own, problem in zip(keys, problems, strict=True):
-                transaction.put_json(own, problem)
-            until_ms = job.lease_until_ms
-            if job.lease_ms is not None:
-                until_ms = self._engine.now_ms() + job.lease_ms
-            return _put(
-                transaction,
-                job,
-                state=state,
-                progress=json.loads(progress),
-                detail=detail,
-                problems=job.problems + new,
-                lease_until_ms=until_ms,
-            )
-
-        return transact(self._engine, rule)
-
-    def cancel(self, job_id: str) -> Job | None:
+    @transactional
+    def cancel(self, transaction: Transaction, job_id: str) -> Job | None:
         """Asks a job to stop; one that no process works on is cancelled at once."""
-
-        def rule(transaction: Transaction) -> Job | None:
-            job = _read(transaction, job_id)
-            if job is None or job.finished:
-                return job
-            transaction.note("jobs", job.gallery_id)
-            state = "cancelled" if job.state == "queued" else job.state
-            return _put(transaction, job, state=state, cancelling=True)
-
-        return transact(self._engine, rule)
+        job = _read(transaction, job_id)
+        if job is None or job.finished:
+            return job
+        transaction.note("jobs", job.gallery_id)
+        state = "cancelled" if job.state == "queued" else job.state
+        return _put(transaction, job, state=state, cancelling=True)
 
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
         """Up to `limit` problems at positions above `after`."""
         prefix = key("job problem", job_id)
         start = prefix + key(after + 1) if after >= 0 else prefix
         found = self._reader.scan(Scan(start, below(prefix)[1], limit))[0]
-        return [JobProblem(**as_data(body)) for _, body in found]
+        return [JobProblem.model_validate_json(body) for _, body in found]
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         """A job of this kind that is not finished; None where there is none."""
-        for _, body in self._reader.every(below(key("open job"))):
-            job = self.get(as_data(body))
+        for _, body in self._reader.below(key("open job")):
+            job = self.get(from_json(body))
             if job and (job.gallery_id, job.kind, job.finished) == (gallery_id, kind, False):
                 return job
         return None
@@ -176,37 +158,40 @@ class Jobs:
 
 def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] = ()) -> None:
     """Puts a job that no process works on."""
-    transaction.put_json(_key(job.job_id), replace(job, worker=None))
+    transaction.put_json(key("job", job.job_id), replace(job, worker=None))
     for own in _found_by(job):
         transaction.put_json(own, job.job_id)
-    for problem in problems:
-        transaction.put_json(key("job problem", job.job_id, problem.position), problem)
+    _put_problems(transaction, job.job_id, problems)
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:
     """Deletes a job and its problems."""
     job = _read(transaction, job_id)
     if job is not None:
-        transaction.delete(_key(job_id), *_found_by(job))
-    problems = transaction.scan(Scan(*below(key("job problem", job_id))))[0]
-    transaction.delete(*(own for own, _ in problems))
+        transaction.delete(key("job", job_id), *_found_by(job))
+    transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
+
+
+def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobProblem]) -> int:
+    """Puts problems, and answers how many are new: one may be noted again."""
+    keys = [key("job problem", job_id, one.position) for one in problems]
+    new = sum(one is None for one in transaction.get(keys))
+    for own, problem in zip(keys, problems, strict=True):
+        transaction.put_json(own, problem)
+    return new
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:
-    found = reader.json(_key(job_id))
-    return None if found is None else _JOB.validate_python(found)
+    found = reader.json(key("job", job_id))
+    return None if found is None else JOB.validate_python(found)
 
 
 def _put(transaction: Transaction, job: Job, **changes: Any) -> Job:
     job = replace(job, **changes, updated_at=datetime.now(UTC))
-    transaction.put_json(_key(job.job_id), job)
+    transaction.put_json(key("job", job.job_id), job)
     if job.finished:
-        transaction.delete(_open_key(job))
+        transaction.delete(key("open job", as_text(job.created_at), job.job_id))
     return job
-
-
-def _key(job_id: str) -> bytes:
-    return key("job", job_id)
 
 
 def _found_by(job: Job) -> list[bytes]:
@@ -215,11 +200,7 @@ def _found_by(job: Job) -> list[bytes]:
         key("job at", moment, job.job_id),
         key("job of", job.gallery_id, moment, job.job_id),
     ]
-    return found_by if job.finished else [*found_by, _open_key(job)]
+    return found_by if job.finished else [*found_by, key("open job", moment, job.job_id)]
 
 
-def _open_key(job: Job) -> bytes:
-    return key("open job", as_text(job.created_at), job.job_id)
-
-
-_JOB = TypeAdapter(Job)
+JOB = TypeAdapter(Job)

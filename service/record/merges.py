@@ -7,32 +7,34 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic_core import from_json
+
 from gmn_client.models import Merge
 from service.record.crop_changes import CropChanges
-from service.record.crop_entries import Generation, read_crops
-from service.record.encoding import below, key, last_text
-from service.record.engine import Engine, Reader, Scan, Transaction, as_data, transact
+from service.record.crop_entries import read_crops, rows_of_ids
+from service.record.encoding import key, last_text
+from service.record.engine import Reader, RecordPart, Transaction, transactional
 from service.record.gallery_entries import read_entry
-from service.record.records import Relabelling, StoredCrop
+from service.record.records import Relabelling
 from service.record.stored_values import as_text, new_crop_id, now
 
 KEPT_FOR = timedelta(days=30)
 KIND = "merge"
 
 
-class Merges:
+class Merges(RecordPart):
     """The merges of each gallery's identities that can be undone."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def all(self, gallery_id: int) -> list[Merge]:
         """A gallery's merges of the last 30 days, newest first."""
-        found = _entries(Reader(self._engine), gallery_id)
+        found = _entries(self._reader, gallery_id)
         merges = [_merge(merge_id, entry) for merge_id, entry in found]
         return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
 
-    def undo(self, gallery_id: int, merge_id: str) -> Relabelling | None:
+    @transactional
+    def undo(
+        self, transaction: Transaction, gallery_id: int, merge_id: str
+    ) -> Relabelling | None:
         """Gives the crops of a merge their former identity again.
 
         Crops that were deleted, or got yet another identity, stay as they are. A rename of the
@@ -41,37 +43,31 @@ class Merges:
         Returns:
             What was changed; None where there is no such merge any more.
         """
+        entry = read_entry(transaction, gallery_id)
+        merge = transaction.json(key(KIND, gallery_id, merge_id))
+        if entry is None or merge is None or merge["merged_at"] < _oldest():
+            return None
+        change = CropChanges(transaction, entry)
+        rows = sorted(rows_of_ids(transaction, change.at, merge["crop_ids"]))
+        crops = read_crops(transaction, change.at, rows).values()
+        own = [crop for crop in crops if crop.identity == merge["into"]]
+        changed = change.update(own, identity=merge["identity"])
+        transaction.delete(key(KIND, gallery_id, merge_id))
+        # What had been merged into this identity before is found under it again.
+        undone = set(merge["crop_ids"])
+        for other_id, other in _entries(transaction, gallery_id):
+            if other_id < merge_id and undone.intersection(other["crop_ids"]):
+                other["into"] = merge["identity"]
+                transaction.put_json(key(KIND, gallery_id, other_id), other)
+        return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
 
-        def rule(transaction: Transaction) -> Relabelling | None:
-            entry = read_entry(transaction, gallery_id)
-            merge = transaction.json(key(KIND, gallery_id, merge_id))
-            if entry is None or merge is None or merge["merged_at"] < _oldest():
-                return None
-            change = CropChanges(transaction, entry)
-            crops = _crops(transaction, change.at, merge["crop_ids"])
-            own = [crop for crop in crops if crop.identity == merge["into"]]
-            changed = change.update(own, identity=merge["identity"])
-            transaction.delete(key(KIND, gallery_id, merge_id))
-            # What had been merged into this identity before is found under it again.
-            undone = set(merge["crop_ids"])
-            for other_id, other in _entries(transaction, gallery_id):
-                if other_id < merge_id and undone.intersection(other["crop_ids"]):
-                    other["into"] = merge["identity"]
-                    transaction.put_json(key(KIND, gallery_id, other_id), other)
-            return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
-
-        return transact(self._engine, rule)
-
-    def remove_expired(self, gallery_id: int) -> None:
+    @transactional
+    def remove_expired(self, transaction: Transaction, gallery_id: int) -> None:
         """Removes merges that are older than 30 days."""
-
-        def rule(transaction: Transaction) -> None:
-            for merge_id, entry in _entries(transaction, gallery_id):
-                if entry["merged_at"] < _oldest():
-                    transaction.commit.removes = True
-                    transaction.delete(key(KIND, gallery_id, merge_id))
-
-        transact(self._engine, rule)
+        for merge_id, entry in _entries(transaction, gallery_id):
+            if entry["merged_at"] < _oldest():
+                transaction.commit.removes = True
+                transaction.delete(key(KIND, gallery_id, merge_id))
 
 
 def keep_merge(
@@ -105,14 +101,8 @@ def forget_merges(transaction: Transaction, gallery_id: int, identity: str) -> b
 def _entries(reader: Reader, gallery_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every merge that is kept, oldest first, by id."""
     prefix = key(KIND, gallery_id)
-    for own, body in reader.scan(Scan(*below(prefix)))[0]:
-        yield last_text(own, prefix), as_data(body)
-
-
-def _crops(reader: Reader, at: Generation, crop_ids: Sequence[str]) -> list[StoredCrop]:
-    found = reader.get([at.crop_id(crop_id) for crop_id in crop_ids])
-    rows = sorted(as_data(body)[0] for body in found if body is not None)
-    return list(read_crops(reader, at, rows).values())
+    for own, body in reader.below(prefix):
+        yield last_text(own, prefix), from_json(body)
 
 
 def _merge(merge_id: str, entry: dict[str, Any]) -> Merge:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+import numpy as np
+from pydantic_core import from_json
+
 from gmn_client.models import JobProblem
-from service.record import jobs, strays
+from service.record import strays
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import Contents
 from service.record.encoding import key
 from service.record.engine import Engine, Transaction, transact
-from service.record.galleries import NEXT_GALLERY, name_key
-from service.record.gallery_entries import Entry, put_entry, read_entry
-from service.record.jobs import Job
-from service.record.records import PublishedCalibration, Snapshot
-from service.record.small_records import ApiKey, Keys, Snapshots
+from service.record.galleries import NAMES, NEXT_GALLERY
+from service.record.gallery_entries import put_entry, require_entry
+from service.record.jobs import JOB, Job, put_job
+from service.record.records import (
+    ArchivedCrop,
+    GalleryRecord,
+    PublishedCalibration,
+    Snapshot,
+    StoredCrop,
+)
+from service.record.small_records import API_KEY, SCOPES, ApiKey, Keys, Snapshots
 from service.record.stored_values import now
 
 CROPS_AT_ONCE = 200
 NAMES_AT_ONCE = 1000
+# What a crop had before: these columns, or fields of a hash.
+CROP = tuple(
+    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +47,9 @@ class OldGallery:
         published: calibrations by subject.
     """
 
-    entry: Entry
-    crops: Iterable[Contents]
-    tombstones: Iterable[str] = ()
+    entry: GalleryRecord
+    crops: Iterable[ArchivedCrop]
+    tombstones: Sequence[str] = ()
     snapshots: Sequence[Snapshot] = ()
     jobs: Sequence[tuple[Job, Sequence[JobProblem]]] = ()
     published: dict[str, PublishedCalibration] = field(default_factory=dict)
@@ -61,6 +74,28 @@ class OldRecord(Protocol):
         """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
 
 
+def old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
+    """A crop from the texts and numbers that were kept of it."""
+    known = {**kept, "content_type": kept["content_type"] or None}
+    known["metadata"] = from_json(kept["metadata"]) if kept["metadata"] else None
+    return ArchivedCrop(StoredCrop(row_id, **known), np.frombuffer(vector, "<f4"), picture)
+
+
+def old_job(kept: Mapping[str, Any], problems: Sequence[JobProblem]) -> Job:
+    """A job from the texts that were kept of it; no process works on it."""
+    known = {name: kept[name] for name in ("job_id", "gallery_id", "kind", "state")}
+    known |= {name: from_json(kept[name]) for name in ("parameters", "progress")}
+    known |= {name: kept[name] for name in ("created_at", "updated_at")}
+    known |= {"problems": len(problems), "cancelling": bool(kept["cancelling"])}
+    return JOB.validate_python({**known, "detail": kept["detail"] or None})
+
+
+def old_api_key(kept: Mapping[str, Any], scopes: Sequence[str]) -> ApiKey:
+    """An API key from what was kept of it, without scopes that are no more."""
+    known = {**kept, "scopes": [one for one in SCOPES if one in scopes]}
+    return API_KEY.validate_python({**known, "expires_at": kept.get("expires_at") or None})
+
+
 def migrate(old: OldRecord, engine: Engine) -> None:
     """Writes a record into an empty engine.
 
@@ -68,64 +103,49 @@ def migrate(old: OldRecord, engine: Engine) -> None:
     prepared: both come anew. Requests that were answered are forgotten.
     """
     for gallery in old.galleries():
-        _migrate_gallery(gallery, engine)
+        gallery_id, crops = gallery.entry.gallery_id, iter(gallery.crops)
+        transact(engine, _begin, gallery)
+        while batch := list(itertools.islice(crops, CROPS_AT_ONCE)):
+            transact(engine, _put, gallery_id, batch)
+        for first in range(0, len(gallery.tombstones), NAMES_AT_ONCE):
+            names = gallery.tombstones[first : first + NAMES_AT_ONCE]
+            transact(engine, _bury, gallery_id, names)
+        for snapshot in gallery.snapshots:
+            Snapshots(engine).keep(snapshot)
+        for job, problems in gallery.jobs:
+            transact(engine, put_job, job, problems)
     for api_key in old.api_keys():
         Keys(engine).add(api_key)
-
-    def rest(transaction: Transaction) -> None:
-        transaction.put_json(NEXT_GALLERY, old.last_gallery())
-        for embedder, choice in old.runtimes().items():
-            transaction.put_json(key("runtime", embedder), choice)
-        for gallery_id, crop_id, moment in old.stray_pictures():
-            strays.note(transaction, gallery_id, [crop_id], moment)
-
-    transact(engine, rest)
+    transact(engine, _end, old)
 
 
-def _migrate_gallery(gallery: OldGallery, engine: Engine) -> None:
+def _begin(transaction: Transaction, gallery: OldGallery) -> None:
     entry = gallery.entry
+    transaction.put_json(NAMES + key(entry.name), entry.gallery_id)
+    put_entry(transaction, entry)
+    for subject, one in gallery.published.items():
+        transaction.put_json(key("published", entry.gallery_id, subject), one)
 
-    def begin(transaction: Transaction) -> None:
-        transaction.put_json(name_key(entry.name), entry.gallery_id)
-        put_entry(transaction, entry)
-        for subject, one in gallery.published.items():
-            own = key("published", entry.gallery_id, subject)
-            transaction.put_json(own, {"version": one.version, "body": one.body})
 
-    transact(engine, begin)
-    for crops in _batches(gallery.crops, CROPS_AT_ONCE):
+def _put(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
+    entry = require_entry(transaction, gallery_id)
+    change = CropChanges(transaction, entry)
+    change.read_sightings(crop.record for crop in crops)
+    for crop in crops:
+        change.put(crop.record, crop.vector, crop.picture)
+    change.put_sightings()
+    put_entry(transaction, entry)
 
-        def put(transaction: Transaction, crops: list[Contents] = crops) -> None:
-            current = read_entry(transaction, entry.gallery_id)
-            if current is None:
-                return
-            change = CropChanges(transaction, current)
-            for crop in crops:
-                change.put(crop.crop, crop.vector, crop.picture)
-            change.put_sightings()
-            put_entry(transaction, current)
 
-        transact(engine, put)
+def _bury(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> None:
     moment = now()
-    for names in _batches(gallery.tombstones, NAMES_AT_ONCE):
-
-        def bury(transaction: Transaction, names: list[str] = names) -> None:
-            for crop_id in names:
-                transaction.put_json(tombstone(entry.gallery_id, crop_id), moment)
-
-        transact(engine, bury)
-    for snapshot in gallery.snapshots:
-        Snapshots(engine).keep(snapshot)
-    for job, problems in gallery.jobs:
-        transact(engine, lambda change: jobs.put_job(change, job, problems))  # noqa: B023
+    for crop_id in crop_ids:
+        transaction.put_json(tombstone(gallery_id, crop_id), moment)
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _end(transaction: Transaction, old: OldRecord) -> None:
+    transaction.put_json(NEXT_GALLERY, old.last_gallery())
+    for embedder, choice in old.runtimes().items():
+        transaction.put_json(key("runtime", embedder), choice)
+    for gallery_id, crop_id, moment in old.stray_pictures():
+        strays.note(transaction, gallery_id, [crop_id], moment)

@@ -101,11 +101,21 @@ class StoredCrop:
 
 @dataclass(frozen=True)
 class ArchivedCrop:
-    """A crop with all that belongs to it, as a snapshot keeps it; the vector is `(d,)` float32."""
+    """A crop with all that belongs to it, as a snapshot keeps it.
+
+    Attributes:
+        vector: `(d,)` float32.
+        picture: its content, of the record's `content_type`; None where none is kept.
+    """
 
     record: StoredCrop
     vector: NDArray[np.float32]
-    picture: Picture | None
+    picture: bytes | None
+
+    @property
+    def indexed(self) -> IndexedCrop:
+        """The crop as the index needs it."""
+        return IndexedCrop(self.record.label, self.vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,25 +262,38 @@ class PublishedCalibration:
     body: str
 
 
-@dataclass(frozen=True)
+@kept
 class GalleryRecord:
-    """A gallery as stored; `crops` and `identities` are counted when it is read.
+    """A gallery as stored: every change of its crops changes this too, which guards them.
 
     Attributes:
         embedding_fingerprint: of the embedder that made the vectors that are searched.
         staged_fingerprint: of the one whose vectors are being prepared beside them; None for none.
+        at: which generation of crops is searched; a restore fills another one and switches to it.
+        side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
+        generations, sides, rows: how many numbers were given out of each.
+        staged_crops: how many crops have a staged vector.
+        archives: how many were begun, so that beginning one changes the record.
     """
 
     gallery_id: int
     name: str
     embedding_fingerprint: str
-    staged_fingerprint: str | None
-    version: int
-    crops: int
-    identities: int
-    image_bytes: int
     created_at: datetime
     settings: GallerySettings = field(default_factory=GallerySettings)
+    staged_fingerprint: str | None = None
+    version: int = 0
+    crops: int = 0
+    identities: int = 0
+    image_bytes: int = 0
+    at: int = 0
+    side: int = 0
+    staged_side: int | None = None
+    staged_crops: int = 0
+    generations: int = 1
+    sides: int = 1
+    rows: int = 0
+    archives: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.data_dir import SNAPSHOTS
 from service.ops.durable import make_folder, sync
-from service.record.crop_entries import Contents
-from service.record.encoding import below, key, last_number
-from service.record.engine import Reader, as_data, shown
-from service.record.gallery_entries import Entry
+from service.record.encoding import below, key
+from service.record.galleries import Galleries
 from service.record.integrity import (
     Damage,
     GalleryFound,
@@ -29,11 +27,10 @@ from service.record.integrity import (
     verify_snapshots,
 )
 from service.record.migration import OldGallery, migrate
-from service.record.records import Snapshot
-from service.record.small_records import ApiKey, Snapshots, api_key_of
-from service.record.snapshot_file import read_snapshot, snapshot_content, snapshot_origin
+from service.record.records import ArchivedCrop, GalleryRecord, Snapshot
+from service.record.small_records import API_KEY, ApiKey, Snapshots
+from service.record.snapshot_file import read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
-from service.record.stored_values import as_time, now, vector_bytes
 
 PAGE_PROBLEMS = 20
 
@@ -116,32 +113,26 @@ class Salvage:
 
     def galleries(self) -> Iterator[OldGallery]:
         """Every gallery of the file, and then those of which only snapshots are left."""
-        found: list[Entry] = []
+        found: list[GalleryRecord] = []
         for entry in entries(self._engine) if self._engine else ():
             if isinstance(entry, Damage):
                 self.unread.append(entry.what)
             else:
                 found.append(entry)
         known = {entry.gallery_id for entry in found}
-        names = {entry.name for entry in found}
         for path in self._snapshots:
             number = int(path.parent.name)
             if number not in known:
-                origin = snapshot_origin(path)
-                free = origin.gallery and origin.gallery not in names
+                _, origin = snapshot_header(path)
+                free = origin.gallery and all(entry.name != origin.gallery for entry in found)
                 name = origin.gallery if free else f"recovered-{number}"
                 embedder = origin.embedding_fingerprint or "unknown"
-                settings = {
-                    "retention_days": None,
-                    "calibration": "on",
-                    "retention_from": "captured",
-                }
-                found.append(Entry(number, name, embedder, now(), settings, crops=-1))
+                # No crops are left of it, so that the snapshots are read.
+                found.append(GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1))
                 known.add(number)
-                names.add(name)
         for entry in found:
             self.recovered[entry.gallery_id] = Recovered(entry.name)
-            fresh = Entry(
+            fresh = GalleryRecord(
                 entry.gallery_id,
                 entry.name,
                 entry.embedding_fingerprint,
@@ -149,7 +140,9 @@ class Salvage:
                 entry.settings,
                 version=entry.version + 1,
             )
-            tombstones = self._removed | self._tombstones(entry.gallery_id)
+            prefix = key("tombstone", entry.gallery_id)
+            buried = {own[len(prefix) : -1].decode() for own, _ in self._bodies(prefix)}
+            tombstones = self._removed | buried
             yield OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
 
     def last_gallery(self) -> int:
@@ -158,7 +151,7 @@ class Salvage:
 
     def api_keys(self) -> list[ApiKey]:
         """API keys."""
-        return [api_key_of(one) for _, one in self._bodies(below(key("api key")))]
+        return [API_KEY.validate_json(body) for _, body in self._bodies(key("api key"))]
 
     def runtimes(self) -> dict[str, str]:
         """What computes the features is chosen anew."""
@@ -166,59 +159,48 @@ class Salvage:
 
     def stray_pictures(self) -> list[tuple[int, str, str]]:
         """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
-        prefix = key("stray")
-        return [
-            (body, *(part.decode() for part in own[len(prefix) : -1].split(b"\0")[::-1]))
-            for own, body in self._bodies(below(prefix))
-        ]
+        prefix, strays = key("stray"), []
+        for own, body in self._bodies(prefix):
+            moment, crop_id = (part.decode() for part in own[len(prefix) : -1].split(b"\0"))
+            strays.append((int(body), crop_id, moment))
+        return strays
 
-    def _crops(self, entry: Entry, tombstones: set[str]) -> Iterator[Contents]:
+    def _crops(self, entry: GalleryRecord, tombstones: set[str]) -> Iterator[ArchivedCrop]:
         became = self.recovered[entry.gallery_id]
         seen = set(tombstones)
         lost: list[str] = []
-        if self._engine is None or entry.crops < 0:
-            lost.append("its record is gone")
-        else:
-            for one in checked_crops(self._engine, entry):
-                if isinstance(one, Damage):
-                    lost.append(one.what)
-                elif one.crop.crop_id not in seen:
-                    seen.add(one.crop.crop_id)
-                    became.from_record += 1
-                    yield one
+        gone = [Damage("its record is gone")]
+        engine = self._engine if entry.crops >= 0 else None
+        for one in checked_crops(engine, entry) if engine else gone:
+            if isinstance(one, Damage):
+                lost.append(one.what)
+            elif one.record.crop_id not in seen:
+                seen.add(one.record.crop_id)
+                became.from_record += 1
+                yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
         own = [path for path in self._snapshots if path.parent.name == str(entry.gallery_id)]
         for path in reversed(own) if lost else ():
-            if snapshot_origin(path).embedding_fingerprint in ("", entry.embedding_fingerprint):
-                for crop in read_snapshot(path):
-                    if crop.record.crop_id not in seen:
-                        seen.add(crop.record.crop_id)
+            _, origin = snapshot_header(path)
+            if origin.embedding_fingerprint in ("", entry.embedding_fingerprint):
+                for one in read_snapshot(path):
+                    if one.record.crop_id not in seen:
+                        seen.add(one.record.crop_id)
                         became.from_snapshots += 1
-                        picture = crop.picture.content if crop.picture else None
-                        yield Contents(crop.record, vector_bytes(crop.vector), picture)
+                        yield one
         became.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
 
-    def _tombstones(self, gallery_id: int) -> set[str]:
-        prefix = key("tombstone", gallery_id)
-        return {own[len(prefix) : -1].decode() for own, _ in self._bodies(below(prefix))}
-
-    def _bodies(self, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, Any]]:
-        if self._engine is None:
-            return
-        reader = Reader(self._engine)
-        for own, value in readable(self._engine, bounds):
-            try:
-                yield own, as_data(reader.body(own, value))
-            except ServiceError:
-                self.unread.append(shown(own))
+    def _bodies(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for own, body in readable(self._engine, below(prefix)) if self._engine else ():
+            if isinstance(body, Damage):
+                self.unread.append(body.what)
+            else:
+                yield own, body
 
 
 def _keep_snapshots(snapshots: Iterable[Path], into: Path, engine: SqliteEngine) -> int:
     kept = 0
-    bound = {
-        last_number(own): as_data(body)["embedding_fingerprint"]
-        for own, body in Reader(engine).every(below(key("gallery")))
-    }
+    bound = {one.gallery_id: one.embedding_fingerprint for one in Galleries(engine).all()}
     for path in snapshots:
         number = int(path.parent.name)
         if number not in bound:
@@ -228,24 +210,17 @@ def _keep_snapshots(snapshots: Iterable[Path], into: Path, engine: SqliteEngine)
         shutil.copyfile(path, copy)
         sync(copy)
         sync(copy.parent)
-        Snapshots(engine).keep(_snapshot(copy, number, bound[number]))
+        content, origin = snapshot_header(copy)
+        snapshot = Snapshot(
+            snapshot_id=path.stem,
+            gallery_id=number,
+            version=origin.version,
+            embedding_fingerprint=origin.embedding_fingerprint or bound[number],
+            crops=content.crops,
+            bytes=copy.stat().st_size,
+            sha256=content.sha256,
+            created_at=datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z"),
+        )
+        Snapshots(engine).keep(snapshot)
         kept += 1
     return kept
-
-
-def _snapshot(path: Path, gallery_id: int, bound: str) -> Snapshot:
-    content, origin = snapshot_content(path), snapshot_origin(path)
-    taken = path.stem.partition("-")[0]
-    created_at = as_time(f"{taken[:4]}-{taken[4:6]}-{taken[6:8]}T{taken[9:11]}:{taken[11:13]}Z")
-    if created_at is None:
-        raise ValueError(path)
-    return Snapshot(
-        snapshot_id=path.stem,
-        gallery_id=gallery_id,
-        version=origin.version,
-        embedding_fingerprint=origin.embedding_fingerprint or bound,
-        crops=content.crops,
-        bytes=path.stat().st_size,
-        sha256=content.sha256,
-        created_at=created_at,
-    )

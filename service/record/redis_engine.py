@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import redis
+from redis import exceptions
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from model.problems import InputProblem
-from service.errors import DamagedRedisRecord, RecordUnavailable
+from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
 from service.ops.commit_mark import LastCommitMark
 from service.ops.health import heartbeat
-from service.record.changes import Change, ChangesLost, as_kind
-from service.record.engine import Commit, Conflict, Scan
-from service.record.redis_errors import shown_url, translate_redis_errors
+from service.record.engine import Change, ChangeKind, ChangesLost, Commit, Conflict, Scan
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -80,6 +78,11 @@ class RedisEngine:
                 f"GMN_REDIS_URL {self.place}: cannot be used ({error}); write it like "
                 "redis://user:password@host:6379/0, rediss:// for TLS"
             ) from error
+        folder = resources.files(__package__)
+        self._scripts = {
+            name: self._client.register_script((folder / f"{name}.lua").read_text("utf-8"))
+            for name in ("scan", "commit", "changes")
+        }
 
     @property
     def changes(self) -> RedisEngine:
@@ -88,7 +91,7 @@ class RedisEngine:
 
     def command(self, *command: Argument) -> Any:
         """Answers one command that reads, or that changes nothing when it is sent twice."""
-        with translate_redis_errors(self.place):
+        with _translated(self.place):
             answer = self._client.execute_command(*command)
         heartbeat()
         return answer
@@ -103,7 +106,7 @@ class RedisEngine:
         arguments: list[Argument] = []
         for one in scans:
             arguments += (one.start, one.end, one.limit, int(one.reverse))
-        found = self._run("scan", arguments, durable=False)
+        found = self._run("scan", arguments)
         return [list(zip(one[::2], one[1::2], strict=True)) for one in found]
 
     def commit(self, commit: Commit) -> None:
@@ -228,7 +231,7 @@ class RedisEngine:
     def _another(self) -> RecordUnavailable:
         return RecordUnavailable(
             f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
-            "put its data back, or restart the service to begin with what is there",
+            "put its data back, or restart the service to begin with what is there"
         )
 
     def _newest(self) -> int:
@@ -240,7 +243,7 @@ class RedisEngine:
             self._mark.note(sequence, self._epoch)
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
-        epoch, newest, entries = self._run("changes", [sequence, limit], durable=False)
+        epoch, newest, entries = self._run("changes", [sequence, limit])
         if epoch is None or epoch.decode() != self._epoch:
             raise ChangesLost("the record was emptied or replaced; everything has to be read again")
         if int(newest) < sequence:
@@ -258,51 +261,70 @@ class RedisEngine:
             self._acknowledge(found[-1].sequence)
         return found
 
-    def _run(self, name: str, arguments: Sequence[Argument], durable: bool) -> Any:
-        text, digest = _script(name)
+    def _run(self, name: str, arguments: Sequence[Argument], durable: bool = False) -> Any:
+        script = self._scripts[name]
         heartbeat()
-        with translate_redis_errors(self.place):
-            try:
-                return self._send("EVALSHA", digest, 0, *arguments, durable=durable)
-            except NoScriptError:
-                # A server that was restarted knows none; this sends it this one.
-                return self._send("EVAL", text, 0, *arguments, durable=durable)
-
-    def _send(self, *command: Argument, durable: bool) -> Any:
-        if not (durable and self.waits_for_disk):
-            return self._client.execute_command(*command)
-        # On one connection: WAITAOF waits for what was written on its own.
-        timeout_ms = int(self.timeout_seconds * 500)
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command(*command)
-            pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
-            answer, waited = pipeline.execute(raise_on_error=False)
-        for one in (answer, waited):
-            if isinstance(one, Exception):
-                raise one
+        with _translated(self.place):
+            if not (durable and self.waits_for_disk):
+                return script(args=arguments)
+            # On one connection: WAITAOF waits for what was written on its own.
+            timeout_ms = int(self.timeout_seconds * 500)
+            with self._client.pipeline(transaction=False) as pipeline:
+                script(args=arguments, client=pipeline)
+                pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
+                answer, waited = pipeline.execute(raise_on_error=False)
+            for one in (answer, waited):
+                if isinstance(one, Exception):
+                    raise one
         if int(waited[0]) < 1:
             raise RecordUnavailable(
                 f"Redis at {self.place} did not write to its disk within {timeout_ms} ms; the "
-                "write may be lost if it fails now",
+                "write may be lost if it fails now"
             )
         return answer
 
 
-@functools.cache
-def _script(name: str) -> tuple[str, str]:
-    """A Lua script's text, and the SHA-1 that Redis knows it by."""
-    text = (resources.files(__package__) / f"{name}.lua").read_text(encoding="utf-8")
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+def shown_url(url: str) -> str:
+    """A URL of Redis without user, password and options, fit for a message."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"
+
+
+@contextlib.contextmanager
+def _translated(place: str) -> Iterator[None]:
+    """Raises errors of Redis as errors of the service."""
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as error:
+        text = str(error)
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text or "MISCONF " in text:
+            raise StorageFailed(
+                f"Redis at {place} could not take it ({error}); nothing was stored, raise its "
+                "maxmemory or free space on its disk, and send the request again"
+            ) from error
+        if isinstance(error, exceptions.ReadOnlyError):
+            why = "is a replica, which takes no writes"
+        elif isinstance(error, exceptions.AuthenticationError):
+            why = f"does not let this user in ({error})"
+        elif isinstance(error, exceptions.NoPermissionError):
+            why = f"does not allow this user what is needed ({error})"
+        elif text.startswith("BUSY"):
+            why = "is busy with a script"
+        elif isinstance(error, exceptions.ResponseError):
+            raise
+        else:
+            why = f"does not answer ({error})"
+        raise RecordUnavailable(f"Redis at {place} {why}") from error
 
 
 def _change(entry_id: bytes, fields: Sequence[Any]) -> Change:
     texts = [field.decode() for field in fields]
-    named = dict(zip(texts[::2], texts[1::2], strict=True))
+    named: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
+    if named["kind"] not in get_args(ChangeKind):
+        raise ChangesLost(
+            f"the record has a change {named['kind']!r} that this program does not know; update it"
+        )
     rows = tuple(int(row) for row in named["rows"].split(",") if row)
-    return Change(
-        int(entry_id.partition(b"-")[0]),
-        as_kind(named["kind"]),
-        int(named["gallery"]),
-        int(named["version"]),
-        rows,
-    )
+    sequence = int(entry_id.partition(b"-")[0])
+    return Change(sequence, named["kind"], int(named["gallery"]), int(named["version"]), rows)

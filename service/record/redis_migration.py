@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic_core import from_json
+
 from gmn_client.models import JobProblem
-from service.record.crop_entries import Contents
-from service.record.gallery_entries import Entry
+from service.record.gallery_entries import ENTRY
 from service.record.jobs import Job
-from service.record.migration import OldGallery, migrate
-from service.record.records import PublishedCalibration, Snapshot, StoredCrop
+from service.record.migration import (
+    CROP,
+    OldGallery,
+    migrate,
+    old_api_key,
+    old_crop,
+    old_job,
+)
+from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
-from service.record.small_records import SCOPES, ApiKey
-from service.record.stored_values import as_text, as_time
+from service.record.small_records import ApiKey
+from service.record.stored_values import as_text
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
-CROP = tuple(
-    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
-)
 ROWS_AT_ONCE = 100
 KEYS_AT_ONCE = 1000
-BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 NEW = ("gmn:v:*", "gmn:order", "gmn:commit:*")
 OLD = (
     *("gmn:g:*", "gmn:job:*", "gmn:jobs", "gmn:jobs:open", "gmn:keys", "gmn:names"),
@@ -62,33 +64,30 @@ class OldRedis:
 
     def galleries(self) -> Iterator[OldGallery]:
         """Every gallery."""
-        for name, number in _pairs(self._ask("HGETALL", "gmn:names")):
-            at = f"gmn:g:{number.decode()}"
-            kept = {one: value.decode() for one, value in _pairs(self._ask("HGETALL", at))}
-            days = kept.get("retention_days")
+        for name, number in self._texts("gmn:names").items():
+            at = f"gmn:g:{number}"
+            kept = self._texts(at)
+            entry = {
+                "gallery_id": number,
+                "name": name,
+                "embedding_fingerprint": kept["embedder"],
+                "created_at": kept["created_at"],
+                "version": kept["version"],
+                "settings": {
+                    "retention_days": kept.get("retention_days") or None,
+                    "calibration": kept["calibration"],
+                    "retention_from": kept["retention_from"],
+                },
+            }
             yield OldGallery(
-                Entry(
-                    gallery_id=int(number),
-                    name=name,
-                    embedding_fingerprint=kept["embedder"],
-                    created_at=kept["created_at"],
-                    settings={
-                        "retention_days": int(days) if days else None,
-                        "calibration": kept["calibration"],
-                        "retention_from": kept["retention_from"],
-                    },
-                    version=int(kept["version"]),
-                ),
+                ENTRY.validate_python(entry),
                 self._crops(f"{at}:{kept['generation']}:", kept["side"]),
                 [one.decode() for one in self._ask("ZRANGE", f"{at}:tombstones", 0, -1)],
-                [
-                    Snapshot(**_times(json.loads(text), "created_at"))
-                    for text in self._ask("HVALS", f"{at}:snapshots")
-                ],
+                [Snapshot(**from_json(text)) for text in self._ask("HVALS", f"{at}:snapshots")],
                 [self._job(one.decode()) for one in self._ask("ZRANGE", f"{at}:jobs", 0, -1)],
                 {
                     subject: _published(text)
-                    for subject, text in _pairs(self._ask("HGETALL", f"{at}:published"))
+                    for subject, text in self._texts(f"{at}:published").items()
                 },
             )
 
@@ -98,38 +97,26 @@ class OldRedis:
 
     def api_keys(self) -> list[ApiKey]:
         """API keys."""
-        found = (json.loads(text) for text in self._ask("HVALS", "gmn:keys"))
-        return [
-            ApiKey(
-                **{
-                    **dict(one),
-                    "scopes": tuple(scope for scope in SCOPES if scope in one["scopes"]),
-                    "expires_at": as_time(one.get("expires_at")),
-                }
-            )
-            for one in found
-        ]
+        found = [from_json(text) for text in self._ask("HVALS", "gmn:keys")]
+        return [old_api_key(one, one["scopes"]) for one in found]
 
     def runtimes(self) -> dict[str, str]:
         """What computes the features, by the embedder's fingerprint."""
-        return {one: text.decode() for one, text in _pairs(self._ask("HGETALL", "gmn:runtimes"))}
+        return self._texts("gmn:runtimes")
 
     def stray_pictures(self) -> list[tuple[int, str, str]]:
         """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
-        galleries = dict(_pairs(self._ask("HGETALL", "gmn:strays:galleries")))
+        galleries = self._texts("gmn:strays:galleries")
         scored = self._ask("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES")
         begin = datetime(1970, 1, 1, tzinfo=UTC)
+        strays = [(one.decode(), begin + timedelta(microseconds=at)) for one, at in scored]
         return [
-            (
-                int(galleries[one.decode()]),
-                one.decode(),
-                as_text(begin + timedelta(microseconds=at)),
-            )
-            for one, at in scored
-            if one.decode() in galleries
+            (int(galleries[crop_id]), crop_id, as_text(since))
+            for crop_id, since in strays
+            if crop_id in galleries
         ]
 
-    def _crops(self, at: str, side: str) -> Iterator[Contents]:
+    def _crops(self, at: str, side: str) -> Iterator[ArchivedCrop]:
         first = 0
         while rows := self._ask("ZRANGE", f"{at}rows", first, first + ROWS_AT_ONCE - 1):
             first += len(rows)
@@ -138,51 +125,28 @@ class OldRedis:
                     "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
                 )
                 texts = (value.decode() if value is not None else None for value in values)
-                entry: dict[str, Any] = dict(zip(CROP, texts, strict=True))
-                entry["image_bytes"] = int(entry["image_bytes"])
-                entry["content_type"] = entry["content_type"] or None
-                entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-                yield Contents(StoredCrop(int(row), **entry), vector, picture)
+                yield old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
 
     def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:
-        found = dict(_pairs(self._ask("HGETALL", f"gmn:job:{job_id}")))
-        texts = {one: value.decode() for one, value in found.items()}
-        problems = [
-            JobProblem(**json.loads(text))
-            for text in self._ask("HVALS", f"gmn:job:{job_id}:problems")
-        ]
-        job = Job(
-            job_id=job_id,
-            gallery_id=int(texts["gallery_id"]),
-            kind=texts["kind"],  # type: ignore[arg-type]
-            state=texts["state"],  # type: ignore[arg-type]
-            parameters=json.loads(texts["parameters"]),
-            progress=json.loads(texts["progress"]),
-            problems=len(problems),
-            cancelling="cancelling" in texts,
-            worker=None,
-            detail=texts.get("detail") or None,
-            created_at=datetime.fromisoformat(texts["created_at"]),
-            updated_at=datetime.fromisoformat(texts["updated_at"]),
-        )
-        return job, problems
+        found = self._ask("HVALS", f"gmn:job:{job_id}:problems")
+        problems = [JobProblem.model_validate_json(text) for text in found]
+        texts = self._texts(f"gmn:job:{job_id}")
+        kept = {"detail": None, **texts, "job_id": job_id, "cancelling": "cancelling" in texts}
+        return old_job(kept, problems), problems
+
+    def _texts(self, hash_key: str) -> dict[str, str]:
+        """Names and values of a hash."""
+        return {
+            name.decode(): value.decode() for name, value in self._ask("HGETALL", hash_key).items()
+        }
 
     def _ask(self, *command: str | int) -> Any:
         return self._engine.command(*command)
 
 
-def _published(text: bytes) -> PublishedCalibration:
-    version, _, body = text.decode().partition(":")
+def _published(text: str) -> PublishedCalibration:
+    version, _, body = text.partition(":")
     return PublishedCalibration(int(version), body)
-
-
-def _pairs(found: Any) -> list[tuple[str, bytes]]:
-    """Names and values of a hash, as redis-py answers it."""
-    return [(name.decode(), value) for name, value in found.items()]
-
-
-def _times(kept: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {**kept, **{name: datetime.fromisoformat(kept[name]) for name in names}}
 
 
 def _remove(engine: RedisEngine, *patterns: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
 import redis.exceptions
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
+from service.record.redis_engine import RedisEngine
 
 OLDEST = (6, 2)
 WITH_WAITAOF = (7, 2)
@@ -25,25 +23,9 @@ WANTED = {
     ),
     "maxmemory-policy": ("noeviction", "every other policy drops parts of the record"),
 }
-ASKED = (*WANTED, "appendfsync")
 
 
-class Server(Protocol):
-    """A connection to a Redis.
-
-    Attributes:
-        place: which Redis, for messages.
-        waits_for_disk: whether a write has to ask for the disk, because Redis answers before it.
-    """
-
-    place: str
-    waits_for_disk: bool
-
-    def command(self, *command: str) -> Any:
-        """Answers one command."""
-
-
-def check_server(server: Server) -> None:
+def check_server(server: RedisEngine) -> None:
     """Reads a server's state and configuration, and sets how commits become durable.
 
     Raises:
@@ -54,7 +36,7 @@ def check_server(server: Server) -> None:
     info = server.command("INFO")
     if info.get("loading"):
         raise RecordUnavailable(f"Redis at {place} is still loading its data")
-    version = _version(str(info["redis_version"]))
+    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if version < OLDEST:
         raise InputProblem(
             f"Redis at {place}: is version {info['redis_version']}; the record needs 6.2 or newer"
@@ -69,17 +51,7 @@ def check_server(server: Server) -> None:
             f"Redis at {place}: is a replica of {info.get('master_host')}; name the server that "
             "takes writes in GMN_REDIS_URL"
         )
-    wrong = _wrong(_configuration(server), version)
-    if wrong:
-        raise InputProblem(
-            f"Redis at {place} could lose what is kept in it: {'; '.join(wrong)}; set it in "
-            "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
-            "CONFIG SET first where there are data already)"
-        )
-    server.waits_for_disk = _configuration(server)["appendfsync"] != "always"
-
-
-def _wrong(found: Mapping[str, str], version: tuple[int, ...]) -> list[str]:
+    found = _configuration(server)
     wrong = [
         f"{name} is {found.get(name)!r} and has to be {value!r}, {why}"
         for name, (value, why) in WANTED.items()
@@ -93,12 +65,18 @@ def _wrong(found: Mapping[str, str], version: tuple[int, ...]) -> list[str]:
         )
     elif fsync not in ("always", "everysec"):
         wrong.append(f"appendfsync is {fsync!r} and has to be 'always'")
-    return wrong
+    if wrong:
+        raise InputProblem(
+            f"Redis at {place} could lose what is kept in it: {'; '.join(wrong)}; set it in "
+            "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
+            "CONFIG SET first where there are data already)"
+        )
+    server.waits_for_disk = fsync != "always"
 
 
-def _configuration(server: Server) -> dict[str, str]:
+def _configuration(server: RedisEngine) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in ASKED:
+    for name in (*WANTED, "appendfsync"):
         try:
             found |= server.command("CONFIG GET", name)
         except (redis.exceptions.ResponseError, RecordUnavailable) as error:
@@ -112,7 +90,3 @@ def _configuration(server: Server) -> dict[str, str]:
                 "Redis 6: +config)"
             ) from error
     return found
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2])

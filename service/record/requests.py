@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from service.errors import RequestConflict
 from service.record.encoding import key
 from service.record.engine import Reader, Scan, Transaction
-from service.record.gallery_entries import Entry
-from service.record.records import Enrolment, LandedCrop, RequestKey
+from service.record.records import Enrolment, GalleryRecord, LandedCrop, RequestKey
 from service.record.stored_values import as_text, now
 
 KEPT_FOR = timedelta(days=1)
@@ -17,7 +16,7 @@ KEPT_FOR = timedelta(days=1)
 REMOVED_AT_ONCE = 3
 
 
-def find(reader: Reader, entry: Entry, request: RequestKey) -> Enrolment | None:
+def find(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
     """What a request did that happened already; None where it is new.
 
     Identities and cameras are not kept here, where forgetting would not find them: the same
@@ -26,8 +25,8 @@ def find(reader: Reader, entry: Entry, request: RequestKey) -> Enrolment | None:
     Raises:
         RequestConflict: for a key that stood for another request.
     """
-    past = reader.json(_key(entry.gallery_id, request.key))
-    if past is None or past["happened_at"] < _oldest():
+    past = reader.json(key("request", entry.gallery_id, request.key))
+    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - KEPT_FOR):
         return None
     if past["digest"] != request.digest:
         raise RequestConflict(request.key)
@@ -53,10 +52,11 @@ def keep(
     landed: Sequence[LandedCrop],
 ) -> None:
     """Keeps what a request did, and removes some that are older than a day."""
-    ages = Scan(key("request age"), key("request age", _oldest()), REMOVED_AT_ONCE)
+    oldest = as_text(datetime.now(UTC) - KEPT_FOR)
+    ages = Scan(key("request age"), key("request age", oldest), REMOVED_AT_ONCE)
     for age, body in transaction.scan(ages)[0]:
         transaction.delete(age, body)
-    moment, own = now(), _key(gallery_id, request.key)
+    moment, own = now(), key("request", gallery_id, request.key)
     transaction.put_json(
         own,
         {
@@ -68,11 +68,3 @@ def keep(
         },
     )
     transaction.put(key("request age", moment, gallery_id, request.key), own)
-
-
-def _key(gallery_id: int, name: str) -> bytes:
-    return key("request", gallery_id, name)
-
-
-def _oldest() -> str:
-    return as_text(datetime.now(UTC) - KEPT_FOR)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
 from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import Generation, all_rows, as_crop
-from service.record.encoding import key, last_number
+from service.record.crop_entries import Generation, scan_crops
+from service.record.encoding import key
 from service.record.engine import Engine, Reader, Transaction, transact
-from service.record.gallery_entries import Entry, put_entry, raise_version, require_entry
-from service.record.garbage import collect_garbage, discard, keep
-from service.record.records import ArchivedCrop
-from service.record.stored_values import vector_bytes
+from service.record.gallery_entries import put_entry, raise_version, require_entry
+from service.record.garbage import collect_garbage, discard
+from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 # For how long an unfinished generation is kept between two parts of it.
 KEPT_MS = 600_000
@@ -37,19 +35,19 @@ def replace_crops(
         UnknownGallery: the gallery was deleted.
         RecordUnavailable: a part took so long that the generation was given up.
     """
-    filled = transact(engine, lambda change: _begin(change, gallery_id))
+    filled = transact(engine, _begin, gallery_id)
     try:
         for part in _parts(crops):
-            filled = transact(engine, partial(_put, filled, part))
+            filled = transact(engine, _put, filled, part)
         failpoint("restore.generation-filled")
         version = None
         while version is None:
             filled = _take_out_removed(engine, filled)
-            version = transact(engine, partial(_switch, filled, embedding_fingerprint))
+            version = transact(engine, _switch, filled, embedding_fingerprint)
     except BaseException:
         # Where the store itself is gone, a later start removes what was filled.
         with contextlib.suppress(ServiceError):
-            transact(engine, lambda change: _discard(change, filled, 0))
+            transact(engine, discard, "generation", *_named(filled))
             collect_garbage(engine)
         raise
     with contextlib.suppress(ServiceError):
@@ -57,7 +55,7 @@ def replace_crops(
     return version
 
 
-def _begin(transaction: Transaction, gallery_id: int) -> Entry:
+def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     """The gallery's entry as it would be with a new generation, empty so far."""
     entry = require_entry(transaction, gallery_id)
     entry.generations += 1
@@ -72,67 +70,66 @@ def _begin(transaction: Transaction, gallery_id: int) -> Entry:
         staged_side=None,
         staged_crops=0,
     )
-    _discard(transaction, filled, transaction.engine.now_ms() + KEPT_MS)
+    _keep(transaction, filled)
     return filled
 
 
-def _put(filled: Entry, crops: Sequence[ArchivedCrop], transaction: Transaction) -> Entry:
+def _put(
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop]
+) -> GalleryRecord:
     """Adds crops to the generation; answers the entry with them counted."""
     entry = require_entry(transaction, filled.gallery_id)
     _hold(transaction, filled)
-    after = replace(filled)
     # Rows are the gallery's: none is given out twice, in whichever generation.
-    after.rows = entry.rows
+    after = replace(filled, rows=entry.rows)
     change = CropChanges(transaction, after)
+    change.read_sightings(crop.record for crop in crops)
     ids = [crop.record.crop_id for crop in crops]
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
     for crop, tomb in zip(crops, gone, strict=True):
         if tomb is None:
-            content_type, picture = None, None
-            if crop.picture is not None:
-                content_type, picture = crop.picture.content_type, crop.picture.content
-            size = len(picture or b"")
-            record = replace(crop.record, content_type=content_type, image_bytes=size)
-            change.put(record, vector_bytes(crop.vector), picture)
+            record = crop.record if crop.picture else replace(crop.record, content_type=None)
+            size = len(crop.picture or b"")
+            change.put(replace(record, image_bytes=size), crop.vector, crop.picture)
     change.put_sightings()
     entry.rows = after.rows
     put_entry(transaction, entry)
     return after
 
 
-def _take_out_removed(engine: Engine, filled: Entry) -> Entry:
+def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
     """Takes out what was removed from the gallery while the generation was filled."""
-    version = require_entry(Reader(engine), filled.gallery_id).version
+    reader, at, row = Reader(engine), Generation.searched(filled), 0
+    version = require_entry(reader, filled.gallery_id).version
     if version == filled.version:
         return filled
-    at = Generation.searched(filled)
-    crops = [
-        (last_number(one), as_crop(body).crop_id)
-        for one, body in Reader(engine).every(all_rows(at))
-    ]
-    for first in range(0, len(crops), CROPS_PER_PART):
-        part = crops[first : first + CROPS_PER_PART]
-        filled = transact(engine, partial(_remove, filled, part))
+    while crops := scan_crops(reader, at, row, CROPS_PER_PART):
+        filled = transact(engine, _remove, filled, crops)
+        row = crops[-1].row_id
     return replace(filled, version=version)
 
 
-def _remove(filled: Entry, crops: Sequence[tuple[int, str]], transaction: Transaction) -> Entry:
+def _remove(
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[StoredCrop]
+) -> GalleryRecord:
     _hold(transaction, filled)
-    gone = transaction.get([tombstone(filled.gallery_id, one) for _, one in crops])
+    gone = transaction.get([tombstone(filled.gallery_id, crop.crop_id) for crop in crops])
     after = replace(filled)
     change = CropChanges(transaction, after)
-    change.remove([row for (row, _), tomb in zip(crops, gone, strict=True) if tomb is not None])
+    change.remove([crop.row_id for crop, one in zip(crops, gone, strict=True) if one is not None])
     change.put_sightings()
     return after
 
 
-def _switch(filled: Entry, embedding_fingerprint: str, transaction: Transaction) -> int | None:
+def _switch(
+    transaction: Transaction, filled: GalleryRecord, embedding_fingerprint: str
+) -> int | None:
     """Searches go to the generation; None, and no change, where something was changed meanwhile."""
     entry = require_entry(transaction, filled.gallery_id)
     if entry.version != filled.version:
         return None
     _hold(transaction, filled)
-    keep(transaction, "generation", *_named(filled))
+    transaction.delete(key("garbage", "generation", *_named(filled)))
     discard(transaction, "generation", *_named(entry))
     drop_calibrations(transaction, entry.gallery_id)
     filled = replace(
@@ -149,7 +146,7 @@ def _switch(filled: Entry, embedding_fingerprint: str, transaction: Transaction)
     return version
 
 
-def _hold(transaction: Transaction, filled: Entry) -> None:
+def _hold(transaction: Transaction, filled: GalleryRecord) -> None:
     """Keeps the generation for a while longer."""
     noted = transaction.json(key("garbage", "generation", *_named(filled)))
     if noted is None or noted[2] == 0:
@@ -157,14 +154,15 @@ def _hold(transaction: Transaction, filled: Entry) -> None:
             "what was to replace a gallery was given up, as the next part of it did not come in "
             "time; nothing was changed, begin again",
         )
-    _discard(transaction, filled, transaction.engine.now_ms() + KEPT_MS)
+    _keep(transaction, filled)
 
 
-def _discard(transaction: Transaction, filled: Entry, not_before_ms: int) -> None:
-    discard(transaction, "generation", *_named(filled), not_before_ms=not_before_ms)
+def _keep(transaction: Transaction, filled: GalleryRecord) -> None:
+    until_ms = transaction.engine.now_ms() + KEPT_MS
+    discard(transaction, "generation", *_named(filled), not_before_ms=until_ms)
 
 
-def _named(entry: Entry) -> tuple[int, int, int]:
+def _named(entry: GalleryRecord) -> tuple[int, int, int]:
     return entry.gallery_id, entry.at, entry.sides
 
 
@@ -173,7 +171,7 @@ def _parts(crops: Iterable[ArchivedCrop]) -> Iterator[list[ArchivedCrop]]:
     held = 0
     for crop in crops:
         part.append(crop)
-        held += crop.vector.nbytes + (len(crop.picture.content) if crop.picture else 0)
+        held += crop.vector.nbytes + len(crop.picture or b"")
         if len(part) == CROPS_PER_PART or held >= BYTES_PER_PART:
             yield part
             part, held = [], 0

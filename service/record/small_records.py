@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as kept
 
 from service.record.encoding import below, key
-from service.record.engine import Engine, Reader, Transaction, as_data, transact
+from service.record.engine import RecordPart, Transaction, transactional
 from service.record.gallery_entries import require_entry
 from service.record.records import Snapshot
 
@@ -42,114 +42,82 @@ class ApiKey:
     expires_at: datetime | None = None
 
 
-class Keys:
+class Keys(RecordPart):
     """API keys."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def all(self) -> list[ApiKey]:
         """Every key that was not revoked, oldest first."""
-        found = [api_key_of(as_data(body)) for _, body in Reader(self._engine).every(ALL_KEYS)]
-        return sorted(found, key=lambda one: (one.created_at, one.key_id))
+        found = self._reader.every(below(key("api key")))
+        keys = [API_KEY.validate_json(body) for _, body in found]
+        return sorted(keys, key=lambda one: (one.created_at, one.key_id))
 
-    def add(self, api_key: ApiKey) -> None:
+    @transactional
+    def add(self, transaction: Transaction, api_key: ApiKey) -> None:
         """Keeps a key."""
+        transaction.put_json(key("api key", api_key.key_id), api_key)
+        transaction.note("keys")
 
-        def rule(transaction: Transaction) -> None:
-            transaction.put_json(key("api key", api_key.key_id), api_key)
-            transaction.note("keys")
-
-        transact(self._engine, rule)
-
-    def revoke(self, key_id: str) -> bool:
+    @transactional
+    def revoke(self, transaction: Transaction, key_id: str) -> bool:
         """Removes a key; False where there is no such one."""
         own = key("api key", key_id)
-
-        def rule(transaction: Transaction) -> bool:
-            if transaction.json(own) is None:
-                return False
-            transaction.delete(own)
-            transaction.commit.removes = True
-            transaction.note("keys")
-            return True
-
-        return transact(self._engine, rule)
+        if transaction.json(own) is None:
+            return False
+        transaction.delete(own)
+        transaction.commit.removes = True
+        transaction.note("keys")
+        return True
 
 
-class Snapshots:
+class Snapshots(RecordPart):
     """Which snapshots there are; their files lie elsewhere."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def all(self, gallery_id: int) -> list[Snapshot]:
         """A gallery's snapshots, oldest first."""
-        found = Reader(self._engine).every(below(key("snapshot", gallery_id)))
+        found = self._reader.every(below(key("snapshot", gallery_id)))
         snapshots = [_SNAPSHOT.validate_json(body) for _, body in found]
         return sorted(snapshots, key=lambda one: (one.created_at, one.snapshot_id))
 
-    def keep(self, snapshot: Snapshot) -> None:
+    @transactional
+    def keep(self, transaction: Transaction, snapshot: Snapshot) -> None:
         """Keeps a snapshot, or what has changed of it; raises `UnknownGallery`."""
+        require_entry(transaction, snapshot.gallery_id)
         own = key("snapshot", snapshot.gallery_id, snapshot.snapshot_id)
+        transaction.put_json(own, snapshot)
 
-        def rule(transaction: Transaction) -> None:
-            require_entry(transaction, snapshot.gallery_id)
-            transaction.put_json(own, snapshot)
-
-        transact(self._engine, rule)
-
-    def remove(self, gallery_id: int, snapshot_id: str) -> bool:
+    @transactional
+    def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
         """Forgets a snapshot; False where there is no such one."""
         own = key("snapshot", gallery_id, snapshot_id)
-
-        def rule(transaction: Transaction) -> bool:
-            there = transaction.json(own) is not None
-            if there:
-                transaction.delete(own)
-            return there
-
-        return transact(self._engine, rule)
+        there = transaction.json(own) is not None
+        if there:
+            transaction.delete(own)
+        return there
 
 
-class Runtimes:
+class Runtimes(RecordPart):
     """What computes the features, by the embedder's fingerprint."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def get(self, embedder: str) -> str | None:
         """What was kept for an embedder; None where nothing was."""
-        choice: str | None = Reader(self._engine).json(key("runtime", embedder))
+        choice: str | None = self._reader.json(key("runtime", embedder))
         return choice
 
-    def keep_first(self, embedder: str, choice: str) -> str:
+    @transactional
+    def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
         """Keeps a choice where there is none, and answers the one that is kept."""
         own = key("runtime", embedder)
+        before: str | None = transaction.json(own)
+        if before is None:
+            transaction.put_json(own, choice)
+        return before or choice
 
-        def rule(transaction: Transaction) -> str:
-            before: str | None = transaction.json(own)
-            if before is None:
-                transaction.put_json(own, choice)
-            return before or choice
-
-        return transact(self._engine, rule)
-
-    def forget(self) -> int:
+    @transactional
+    def forget(self, transaction: Transaction) -> int:
         """Removes the choices of all embedders, and answers how many there were."""
-
-        def rule(transaction: Transaction) -> int:
-            found = [own for own, _ in transaction.every(below(key("runtime")))]
-            transaction.delete(*found)
-            return len(found)
-
-        return transact(self._engine, rule)
+        found = [own for own, _ in transaction.below(key("runtime"))]
+        transaction.delete(*found)
+        return len(found)
 
 
-def api_key_of(entry: object) -> ApiKey:
-    """A key from what is kept of it."""
-    return _API_KEY.validate_python(entry)
-
-
-ALL_KEYS = below(key("api key"))
-_API_KEY, _SNAPSHOT = TypeAdapter(ApiKey), TypeAdapter(Snapshot)
+API_KEY, _SNAPSHOT = TypeAdapter(ApiKey), TypeAdapter(Snapshot)

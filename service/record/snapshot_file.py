@@ -23,7 +23,7 @@ from pydantic_core import to_json
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.durable import make_folder, sync
 from service.ops.failpoints import failpoint
-from service.record.records import ArchivedCrop, Picture, StoredCrop
+from service.record.records import ArchivedCrop, StoredCrop
 
 FORMAT = 1
 TABLES = """
@@ -75,9 +75,8 @@ def write_snapshot(
     Raises:
         StorageFailed: where the disk does not take it; nothing is left then.
     """
-    return _write(
-        path, (_row(place, crop) for place, crop in enumerate(crops)), origin or SnapshotOrigin()
-    )
+    rows = (_row(place, crop) for place, crop in enumerate(crops))
+    return _write(path, rows, origin or SnapshotOrigin())
 
 
 def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
@@ -87,26 +86,27 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
         with _opened(beside) as file:
             file.executescript(TABLES)
             file.execute("BEGIN")
-            file.executemany("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
-            content = _seal(file)
-            fields = ((name, str(value)) for name, value in vars(origin).items())
+            whole, crops = hashlib.sha256(), 0
+            for row in rows:
+                file.execute("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", row)
+                whole.update(row[-1].encode())
+                crops += 1
+            content = SnapshotContent(crops, whole.hexdigest())
+            header = {"format": FORMAT, **vars(content), **vars(origin)}
+            fields = ((name, str(value)) for name, value in header.items())
             file.executemany("INSERT INTO header VALUES (?, ?)", fields)
             file.execute("COMMIT")
         sync(beside)
         failpoint("snapshot.written")
         beside.replace(path)
         sync(path.parent)
-    except DamagedSnapshot:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
-        raise
-    except (OSError, sqlite3.Error) as error:
-        beside.unlink(missing_ok=True)
-        raise StorageFailed(
-            f"the snapshot could not be written ({error}); nothing is left of it, free space in "
-            "the data directory and ask again"
-        ) from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError | sqlite3.Error):
+            raise StorageFailed(
+                f"the snapshot could not be written ({error}); nothing is left of it, free space "
+                "in the data directory and ask again"
+            ) from error
         raise
     return content
 
@@ -118,7 +118,7 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
         DamagedSnapshot: naming the file and the first crop that is not what was written.
     """
     with _reading(path) as file:
-        promised = _header(path, file)
+        promised, _ = _header(path, file)
         whole, crops = hashlib.sha256(), 0
         rows = file.execute(
             "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
@@ -130,14 +130,15 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
                 raise DamagedSnapshot(path, f"crop {crop_id} is not what was written")
             whole.update(checksum.encode())
             crops += 1
-            yield _archived(record, vector, picture)
+            kept = _RECORD.validate_json(record)
+            yield ArchivedCrop(kept, np.frombuffer(vector, "<f4"), picture)
         found = SnapshotContent(crops, whole.hexdigest())
         if found != promised:
             raise DamagedSnapshot(path, f"it holds {crops} crops where {promised.crops} belong")
 
 
-def snapshot_content(path: Path) -> SnapshotContent:
-    """The number of crops and the checksum in a file's header, unchecked.
+def snapshot_header(path: Path) -> tuple[SnapshotContent, SnapshotOrigin]:
+    """A file's content and origin as its header has them, unchecked.
 
     Raises:
         DamagedSnapshot: where the header cannot be read.
@@ -146,35 +147,19 @@ def snapshot_content(path: Path) -> SnapshotContent:
         return _header(path, file)
 
 
-def snapshot_origin(path: Path) -> SnapshotOrigin:
-    """The origin in a file's header, unchecked.
-
-    Raises:
-        DamagedSnapshot: where it cannot be read.
-    """
-    with _reading(path) as file:
-        return _origin(file)
-
-
-def snapshot_crop_ids(path: Path) -> list[str]:
-    """The ids of the crops that a file holds.
-
-    Raises:
-        DamagedSnapshot: where it cannot be read.
-    """
-    with _reading(path) as file:
-        return [crop_id for (crop_id,) in file.execute("SELECT crop_id FROM crops")]
-
-
-def snapshot_crop_ids_of(path: Path, identity: str) -> list[str]:
-    """The ids of the crops that a file holds under an identity.
+def snapshot_crop_ids(path: Path, identity: str | None = None) -> list[str]:
+    """The ids of the crops that a file holds, of all or of one identity.
 
     Raises:
         DamagedSnapshot: where it cannot be read.
     """
     with _reading(path) as file:
         rows = file.execute("SELECT crop_id, record FROM crops")
-        return [crop_id for crop_id, record in rows if json.loads(record)["identity"] == identity]
+        return [
+            crop_id
+            for crop_id, record in rows
+            if identity is None or json.loads(record)["identity"] == identity
+        ]
 
 
 def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
@@ -190,14 +175,15 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
         DamagedSnapshot: where the file cannot be read.
     """
     with _reading(path) as file:
+        content, origin = _header(path, file)
         named = json.dumps(list(crop_ids))
         held = "crop_id IN (SELECT value FROM json_each(?))"
         count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", (named,)).fetchone()[0]
         if not count:
-            return 0, _header(path, file)
+            return 0, content
         left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
         failpoint("snapshot-rewrite.begun")
-        return count, _write(path, _readable(path, left), _origin(file))
+        return count, _write(path, _readable(path, left), origin)
 
 
 def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -208,18 +194,10 @@ def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any
 
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
-    stored = crop.record
-    record = to_json(stored).decode()
+    record = to_json(crop.record).decode()
     vector = np.asarray(crop.vector, "<f4").tobytes()
-    picture = crop.picture.content if crop.picture else None
-    checksum = _checksum(record, vector, picture)
-    return place, stored.crop_id, record, vector, picture, checksum
-
-
-def _archived(record: str, vector: bytes, picture: bytes | None) -> ArchivedCrop:
-    stored = _RECORD.validate_json(record)
-    kept = None if picture is None else Picture(picture, stored.content_type or "")
-    return ArchivedCrop(stored, np.frombuffer(vector, "<f4"), kept)
+    checksum = _checksum(record, vector, crop.picture)
+    return place, crop.record.crop_id, record, vector, crop.picture, checksum
 
 
 _RECORD = TypeAdapter(StoredCrop)
@@ -233,31 +211,15 @@ def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:
     return digest.hexdigest()
 
 
-def _seal(file: sqlite3.Connection) -> SnapshotContent:
-    """Notes what the file holds, in the transaction that changes it."""
-    whole, crops = hashlib.sha256(), 0
-    for (checksum,) in file.execute("SELECT checksum FROM crops ORDER BY place"):
-        whole.update(checksum.encode())
-        crops += 1
-    content = SnapshotContent(crops, whole.hexdigest())
-    header = {"format": str(FORMAT), "crops": str(content.crops), "sha256": content.sha256}
-    file.executemany("INSERT OR REPLACE INTO header VALUES (?, ?)", header.items())
-    return content
-
-
-def _header(path: Path, file: sqlite3.Connection) -> SnapshotContent:
+def _header(path: Path, file: sqlite3.Connection) -> tuple[SnapshotContent, SnapshotOrigin]:
     header = dict(file.execute("SELECT name, value FROM header").fetchall())
     version = header.get("format", "")
     if not version.isdecimal() or int(version) > FORMAT:
         raise DamagedSnapshot(path, f"it has format {version!r}, this program reads up to {FORMAT}")
-    return SnapshotContent(int(header["crops"]), header["sha256"])
-
-
-def _origin(file: sqlite3.Connection) -> SnapshotOrigin:
-    fields = dict(file.execute("SELECT name, value FROM header").fetchall())
-    version = int(fields.get("version", 0))
-    return SnapshotOrigin(
-        fields.get("gallery", ""), fields.get("embedding_fingerprint", ""), version
+    return SnapshotContent(int(header["crops"]), header["sha256"]), SnapshotOrigin(
+        header.get("gallery", ""),
+        header.get("embedding_fingerprint", ""),
+        int(header.get("version", 0)),
     )
 
 

@@ -18,11 +18,11 @@ from service.record.engine import Commit, Conflict, Scan
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
-TABLES = """
-CREATE TABLE entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE commits (number INTEGER NOT NULL);
-INSERT INTO commits VALUES (0);
-"""
+TABLES = (
+    "CREATE TABLE entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE commits (number INTEGER NOT NULL)",
+    "INSERT INTO commits VALUES (0)",
+)
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
@@ -59,9 +59,7 @@ class SqliteEngine:
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")
         try:
-            with self._reporting():
-                self._create()
-                held = self._connection.execute("SELECT number FROM commits").fetchone()[0]
+            held = self._create()
             if held < number:
                 raise DamagedRecord(
                     path,
@@ -90,19 +88,12 @@ class SqliteEngine:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys, of one moment."""
-        parts = [keys[first : first + KEYS_AT_ONCE] for first in range(0, len(keys), KEYS_AT_ONCE)]
-        found: dict[bytes, bytes] = {}
-        with self._reporting(), self._one_moment(len(parts)) as connection:
-            for part in parts:
-                marks = ",".join("?" * len(part))
-                found |= connection.execute(
-                    f"SELECT key, value FROM entries WHERE key IN ({marks})", part
-                ).fetchall()
-        return [found.get(key) for key in keys]
+        with self._transaction("BEGIN") as connection:
+            return _values(connection, keys)
 
     def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
         """The keys and values of each range."""
-        with self._reporting(), self._one_moment(len(scans)) as connection:
+        with self._transaction("BEGIN") as connection:
             return [
                 connection.execute(
                     "SELECT key, value FROM entries WHERE key >= ? AND key < ? "
@@ -114,13 +105,11 @@ class SqliteEngine:
 
     def commit(self, commit: Commit) -> None:
         """Makes changes; they are on the disk when this returns."""
-        connection = self._connection
-        puts = sorted((key, value) for key, value in commit.puts.items() if value is not None)
+        puts = [item for item in sorted(commit.puts.items()) if item[1] is not None]
         deletes = [(key,) for key, value in commit.puts.items() if value is None]
-        with self._reporting():
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                if self.get(list(commit.guards)) != list(commit.guards.values()):
+        try:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                if _values(connection, list(commit.guards)) != list(commit.guards.values()):
                     raise Conflict
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", puts)
                 connection.executemany("DELETE FROM entries WHERE key = ?", deletes)
@@ -128,16 +117,11 @@ class SqliteEngine:
                 number = connection.execute(
                     "UPDATE commits SET number = number + 1 RETURNING number"
                 ).fetchone()[0]
-                connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                _roll_back(connection)
-                raise StorageFailed(
-                    f"the record store could not write ({error}); nothing was stored, free space "
-                    "in the data directory and send the request again"
-                ) from error
-            except BaseException:
-                _roll_back(connection)
-                raise
+        except sqlite3.OperationalError as error:
+            raise StorageFailed(
+                f"the record store could not write ({error}); nothing was stored, free space "
+                "in the data directory and send the request again"
+            ) from error
         self._acknowledged.note(number)
         if commit.removes or self._log_has_deleted:
             self._truncate_log()
@@ -190,37 +174,37 @@ class SqliteEngine:
             self._local.connection = connection
         return connection
 
-    def _create(self) -> None:
-        connection = self._connection
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version == 0 and not self._only_read:
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA user_version = {self.FORMAT};\nCOMMIT;"
-            )
-        elif version != self.FORMAT:
-            raise InputProblem(
-                f"{self.path}: has format version {version}, this program reads {self.FORMAT}; "
-                "serve it with the program version that wrote it"
-            )
+    def _create(self) -> int:
+        """Makes the tables where there are none; answers how many commits they hold."""
+        with self._transaction("BEGIN") as connection:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version == 0 and not self._only_read:
+                for statement in (*TABLES, f"PRAGMA user_version = {self.FORMAT}"):
+                    connection.execute(statement)
+            elif version != self.FORMAT:
+                raise InputProblem(
+                    f"{self.path}: has format version {version}, this program reads {self.FORMAT}; "
+                    "serve it with the program version that wrote it"
+                )
+            return int(connection.execute("SELECT number FROM commits").fetchone()[0])
 
     @contextlib.contextmanager
-    def _one_moment(self, statements: int) -> Iterator[sqlite3.Connection]:
-        """A connection whose statements see the file as it is at one moment."""
-        connection = self._connection
-        if statements < 2 or connection.in_transaction:
-            yield connection
-            return
-        connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("COMMIT")
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        """A connection whose statements see one moment, and are committed together or not at all.
 
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Raises `DamagedRecord` for a file that SQLite cannot read."""
+        Raises:
+            DamagedRecord: SQLite cannot read the file.
+        """
         try:
-            yield
+            connection = self._connection
+            try:
+                connection.execute(begin)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in NOT_A_DATABASE:
                 raise DamagedRecord(self.path, str(error)) from error
@@ -237,6 +221,12 @@ class SqliteEngine:
             self._log_has_deleted = bool(busy)
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+def _values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
+    found: dict[bytes, bytes] = {}
+    for first in range(0, len(keys), KEYS_AT_ONCE):
+        part = keys[first : first + KEYS_AT_ONCE]
+        marks = ",".join("?" * len(part))
+        found |= connection.execute(
+            f"SELECT key, value FROM entries WHERE key IN ({marks})", part
+        ).fetchall()
+    return [found.get(key) for key in keys]

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import fields
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.ops.commit_mark import SUFFIX
 from service.ops.durable import sync
-from service.record.crop_entries import Contents
-from service.record.gallery_entries import Entry
+from service.record.gallery_entries import ENTRY
 from service.record.jobs import Job
-from service.record.migration import OldGallery, migrate
-from service.record.records import PublishedCalibration, Snapshot, StoredCrop
-from service.record.small_records import SCOPES, ApiKey
+from service.record.migration import (
+    CROP,
+    OldGallery,
+    migrate,
+    old_api_key,
+    old_crop,
+    old_job,
+)
+from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
+from service.record.small_records import ApiKey
 from service.record.sqlite_engine import SqliteEngine
-from service.record.stored_values import as_time
 
 FORMAT = 6
-CROP = tuple(
-    one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
-)
+SETTINGS = ("retention_days", "calibration", "retention_from")
 
 
 def migrate_file(path: Path) -> None:
@@ -84,19 +83,13 @@ class OldFile:
         """Every gallery."""
         for row in self._rows("SELECT * FROM galleries ORDER BY gallery_id"):
             number = row["gallery_id"]
-            settings = ("retention_days", "calibration", "retention_from")
+            names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
+            settings = {name: row[name] for name in SETTINGS}
             yield OldGallery(
-                Entry(
-                    gallery_id=number,
-                    name=row["name"],
-                    embedding_fingerprint=row["embedding_fingerprint"],
-                    created_at=row["created_at"],
-                    settings={name: row[name] for name in settings},
-                    version=row["version"],
-                ),
+                ENTRY.validate_python({**{one: row[one] for one in names}, "settings": settings}),
                 self._crops(number, row["side"]),
                 [one["crop_id"] for one in self._of("tombstones", number)],
-                [Snapshot(**_times(one, "created_at")) for one in self._of("snapshots", number)],
+                [Snapshot(**dict(one)) for one in self._of("snapshots", number)],
                 [self._job(one) for one in self._of("jobs", number)],
                 {
                     one["subject"]: PublishedCalibration(one["version"], one["body"].decode())
@@ -111,17 +104,8 @@ class OldFile:
 
     def api_keys(self) -> list[ApiKey]:
         """API keys."""
-        return [
-            ApiKey(
-                **{
-                    **dict(row),
-                    "scopes": tuple(one for one in SCOPES if one in row["scopes"].split(",")),
-                    "learn": bool(row["learn"]),
-                    "expires_at": as_time(row["expires_at"]),
-                }
-            )
-            for row in self._rows("SELECT * FROM api_keys")
-        ]
+        rows = self._rows("SELECT * FROM api_keys")
+        return [old_api_key(dict(row), row["scopes"].split(",")) for row in rows]
 
     def runtimes(self) -> dict[str, str]:
         """What computes the features, by the embedder's fingerprint."""
@@ -134,7 +118,7 @@ class OldFile:
             for row in self._rows("SELECT * FROM stray_pictures")
         ]
 
-    def _crops(self, gallery_id: int, side: str) -> Iterator[Contents]:
+    def _crops(self, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
         columns = ", ".join(f"crops.{name}" for name in CROP)
         rows = self._connection.execute(
             f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
@@ -143,32 +127,21 @@ class OldFile:
             (gallery_id,),
         )
         for row in rows:
-            entry = {name: row[name] for name in CROP}
-            entry["content_type"] = entry["content_type"] or None
-            entry["metadata"] = json.loads(entry["metadata"]) if entry["metadata"] else None
-            yield Contents(StoredCrop(row["row_id"], **entry), row["vector"], row["content"])
+            kept = {name: row[name] for name in CROP}
+            yield old_crop(row["row_id"], kept, row["vector"], row["content"])
 
     def _job(self, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
+        found = self._rows("SELECT * FROM job_problems WHERE job_id = ?", row["job_id"])
         problems = [
-            JobProblem(**{name: one[name] for name in JobProblem.model_fields})
-            for one in self._rows("SELECT * FROM job_problems WHERE job_id = ?", row["job_id"])
+            JobProblem(**{name: one[name] for name in JobProblem.model_fields}) for one in found
         ]
-        kept = _times(row, "created_at", "updated_at")
-        del kept["lease_until"]
-        for name in ("parameters", "progress"):
-            kept[name] = json.loads(kept[name])
-        kept |= {"problems": len(problems), "cancelling": bool(kept["cancelling"])}
-        return Job(**kept), problems
+        return old_job(dict(row), problems), problems
 
     def _of(self, table: str, gallery_id: int) -> list[sqlite3.Row]:
         return self._rows(f"SELECT * FROM {table} WHERE gallery_id = ?", gallery_id)
 
     def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         return self._connection.execute(query, values).fetchall()
-
-
-def _times(row: sqlite3.Row, *names: str) -> dict[str, Any]:
-    return {**dict(row), **{name: datetime.fromisoformat(row[name]) for name in names}}
 
 
 def _beside(path: Path) -> list[Path]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.record.encoding import key, lookup_key
-from service.record.engine import Reader, Scan, Transaction, as_data
+from pydantic_core import from_json
+
+from service.record.encoding import LOOKUP, key
+from service.record.engine import Reader, Scan, Transaction
 from service.record.records import StoredCrop, StrayPicture
 
 
@@ -14,7 +16,7 @@ def note(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], mom
     forget(transaction, crop_ids)
     for crop_id in crop_ids:
         transaction.put_json(key("stray", moment, crop_id), gallery_id)
-        transaction.put_json(lookup_key("stray since", crop_id), moment)
+        transaction.put_json(LOOKUP + key("stray since", crop_id), moment)
 
 
 def note_elsewhere(
@@ -27,10 +29,10 @@ def note_elsewhere(
 
 def forget(transaction: Transaction, crop_ids: Sequence[str]) -> None:
     """Notes that pictures are gone, or belong to a crop now."""
-    keys = [lookup_key("stray since", crop_id) for crop_id in crop_ids]
+    keys = [LOOKUP + key("stray since", crop_id) for crop_id in crop_ids]
     for own, crop_id, moment in zip(keys, crop_ids, transaction.get(keys), strict=True):
         if moment is not None:
-            transaction.delete(own, key("stray", as_data(moment), crop_id))
+            transaction.delete(own, key("stray", from_json(moment), crop_id))
 
 
 def until(reader: Reader, moment: str, limit: int) -> list[StrayPicture]:
@@ -38,6 +40,6 @@ def until(reader: Reader, moment: str, limit: int) -> list[StrayPicture]:
     ranged = Scan(key("stray"), key("stray", moment) + b"\xff", limit)
     prefix = len(key("stray"))
     return [
-        StrayPicture(as_data(body), found[prefix:].split(b"\0")[1].decode())
+        StrayPicture(from_json(body), found[prefix:].split(b"\0")[1].decode())
         for found, body in reader.scan(ranged)[0]
     ]

@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 
 from service.record import strays
-from service.record.crop_entries import Generation, all_rows, as_crop
+from service.record.crop_entries import Generation, as_crop
+from service.record.encoding import below
 from service.record.engine import Reader
-from service.record.gallery_entries import Entry
 from service.record.integrity import entries
+from service.record.records import GalleryRecord
 from service.record.small_records import Keys
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
@@ -68,8 +69,8 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
         reader = Reader(engine)
         known = {one.crop_id for one in strays.until(reader, "9999", 1_000_000)}
         for entry in entries(engine):
-            assert isinstance(entry, Entry)
-            crops = reader.every(all_rows(Generation.searched(entry)))
+            assert isinstance(entry, GalleryRecord)
+            crops = reader.every(below(Generation.searched(entry).key("crop")))
             known |= {as_crop(body).crop_id for _, body in crops}
     return {path.name for path in folder.glob("*/*")} - known
 

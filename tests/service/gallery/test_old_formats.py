@@ -20,7 +20,7 @@ from model.problems import InputProblem
 from service.record import sqlite_migration
 from service.record.record import Record, open_redis, open_sqlite
 from service.record.records import CropFilter, GallerySettings
-from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_content, write_snapshot
+from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
 from tests.service.gallery.new_crops import new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
@@ -149,7 +149,7 @@ def test_every_format_of_snapshots_has_its_file(tmp_path):
     found = set()
     for packed in SNAPSHOTS:
         path = _unpacked(packed, tmp_path)
-        snapshot_content(path)
+        snapshot_header(path)
         with contextlib.closing(sqlite3.connect(path)) as file:
             query = "SELECT value FROM header WHERE name = 'format'"
             found.add(int(file.execute(query).fetchone()[0]))

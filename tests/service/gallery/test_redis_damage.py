@@ -16,9 +16,8 @@ from service.commands.store import store as store_command
 from service.errors import DamagedRedisRecord
 from service.ops.commit_mark import LastCommitMark
 from service.record.crop_entries import Generation
-from service.record.encoding import seal
-from service.record.galleries import name_key
-from service.record.gallery_entries import entry_key
+from service.record.encoding import key, seal
+from service.record.galleries import NAMES
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
@@ -73,7 +72,7 @@ def _everything(store: Record) -> dict[str, object]:
 
 
 def _crop_key(gallery: int, row: int) -> bytes:
-    return b"gmn:v:" + Generation(gallery, 0).crop(row)
+    return b"gmn:v:" + Generation(gallery, 0).key("crop", row)
 
 
 # What is done, what is reported, and whether the crop cannot be had any more.
@@ -117,7 +116,7 @@ def test_a_damaged_picture_is_told_when_it_is_asked_for_and_by_verify(
     server, store, gallery, tmp_path, monkeypatch
 ):
     crop = store.crops.page(gallery, CropFilter(), 0, 1)[0]
-    server.ask("SET", b"gmn:v:" + Generation(gallery, 0).picture(crop.row_id), "another")
+    server.ask("SET", b"gmn:v:" + Generation(gallery, 0).lookup("picture", crop.row_id), "another")
     with pytest.raises(DamagedRedisRecord, match=f"the picture of crop {crop.crop_id}"):
         store.crops.picture(gallery, crop.crop_id)
     with pytest.raises(DamagedRedisRecord), store.crops.archive(gallery) as archive:
@@ -136,7 +135,7 @@ def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
 
 
 def test_a_gallery_that_is_not_what_was_written_is_reported(server, store, gallery):
-    server.ask("APPEND", b"gmn:v:" + entry_key(gallery), "x")
+    server.ask("APPEND", b"gmn:v:" + key("gallery", gallery), "x")
     with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
         store.galleries.all()
     with pytest.raises(DamagedRedisRecord, match="gallery 1 is not what was written"):
@@ -144,7 +143,7 @@ def test_a_gallery_that_is_not_what_was_written_is_reported(server, store, galle
 
 
 def test_a_gallery_without_its_name_is_reported(server, store, gallery):
-    server.ask("ZREM", "gmn:order", name_key("lobby"))
+    server.ask("ZREM", "gmn:order", NAMES + key("lobby"))
     with pytest.raises(DamagedRedisRecord, match="1 galleries have 0 names"):
         store.galleries.all()
 
@@ -221,11 +220,11 @@ def _damage(server: RedisServer, gallery: int, crop, command) -> None:
     at, row = Generation(gallery, 0), crop.row_id
     known = {
         "{crop}": _crop_key(gallery, row),
-        "{order}": at.crop(row),
-        "{vector}": b"gmn:v:" + at.vector(0, row),
-        "{staged}": b"gmn:v:" + at.vector(1, row),
-        "{id}": b"gmn:v:" + at.crop_id(crop.crop_id),
-        "{other}": seal(at.crop_id(crop.crop_id), b"1"),
+        "{order}": at.key("crop", row),
+        "{vector}": b"gmn:v:" + at.lookup("vector", 0, row),
+        "{staged}": b"gmn:v:" + at.lookup("vector", 1, row),
+        "{id}": b"gmn:v:" + at.lookup("crop id", crop.crop_id),
+        "{other}": seal(at.lookup("crop id", crop.crop_id), b"1"),
     }
     name, *arguments = command
     filled = [known.get(one, one) for one in arguments]

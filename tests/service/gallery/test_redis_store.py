@@ -217,7 +217,7 @@ def test_an_archive_is_of_its_moment_whatever_is_written_between_its_pages(
         assert {one.record.crop_id: one.record.identity for one in found} == moment
         for one in found:
             number = one.record.metadata["number"]
-            assert one.picture.content == b"image %d" % number
+            assert one.picture == b"image %d" % number
             before = archive.embedding_fingerprint == EMBEDDER
             assert not before or one.vector.tolist() == [number + 0.25] * 4
     assert _crop_keys(redis_record) == []
