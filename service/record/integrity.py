@@ -123,7 +123,7 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
             found_by = list(at.found_by(crop))
             there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
         except ServiceError as error:
-            yield Damage(getattr(error, "what", str(error)))
+            yield Damage(error.why)
             continue
         for own, found in zip(found_by, there, strict=True):
             if not found:
@@ -150,7 +150,7 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
                 try:
                     yield own, reader.body(own, value) or b""
                 except ServiceError as error:
-                    yield own, Damage(getattr(error, "what", str(error)))
+                    yield own, Damage(error.why)
             if len(found) < limit:
                 return
             start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)

@@ -32,9 +32,7 @@ class Merges(RecordPart):
         return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
 
     @transactional
-    def undo(
-        self, transaction: Transaction, gallery_id: int, merge_id: str
-    ) -> Relabelling | None:
+    def undo(self, transaction: Transaction, gallery_id: int, merge_id: str) -> Relabelling | None:
         """Gives the crops of a merge their former identity again.
 
         Crops that were deleted, or got yet another identity, stay as they are. A rename of the

@@ -23,7 +23,6 @@ from service.settings import KeepImages
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
-RETRY_AFTER_S = 5
 
 
 def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
@@ -110,7 +109,7 @@ class PictureFolder:
             return None
         except Exception as error:
             raise RecordUnavailable(
-                f"{self._url}, where images are kept, does not answer ({error})", RETRY_AFTER_S
+                f"{self._url}, where images are kept, does not answer ({error})"
             ) from error
         return content
 
