@@ -91,7 +91,6 @@ class Runtime:
                 AuditLog(directory, replica, settings.audit_max_bytes, settings.audit_queries)
             )
             keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
-            held.callback(keys.close)
             metrics = Metrics()
             watchdog = Watchdog(settings.stall_seconds)
             device = DeviceThread(partial(watchdog.give_up, "device thread"))
@@ -111,7 +110,6 @@ class Runtime:
                 HealthCheck("device thread", device.silent_seconds),
                 *_decode_checks(models.values()),
                 *galleries.health_checks,
-                keys.health_check,
             ]
             held.callback(watchdog.stop)
             failpoint("start.galleries-loaded")

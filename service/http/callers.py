@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.errors import Forbidden, RecordUnavailable, Unauthorised
+from service.errors import Forbidden, ServiceError, Unauthorised
 from service.http.keys import NO_FILE, KeyFile, find_key, read_key_file
-from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.ops.health import heartbeat
 from service.record.small_records import ApiKey, Keys, Scope
 
 log = logging.getLogger(__name__)
-SECONDS_BETWEEN_READINGS = 1.0
-LONGEST_READING_SECONDS = 0.5
-# A record that does not answer is given up after less.
-READING_SECONDS = 45.0
+# A new or revoked key counts within a second.
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,15 +70,7 @@ LOCAL_ADMIN = Caller("loopback", ("admin",), None)
 
 
 class KeyRing:
-    """Finds the caller of a request; lives on the event loop, and reads keys on its own thread.
-
-    A key that another process makes or revokes counts within a second. While the record does not
-    answer, the keys that were read last stay in force.
-
-    Raises:
-        InputProblem: where the file is wrong, or where no key protects an address that other
-            machines reach.
-    """
+    """Finds the caller of a request by the keys that were read last."""
 
     def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
         """Reads the keys for the first time; blocks.
@@ -92,6 +80,10 @@ class KeyRing:
             file: of further keys. Where one is named, a key is asked for, also if it is empty.
             loopback: whether only this machine reaches the service, which then asks for a key as
                 soon as there is one.
+
+        Raises:
+            InputProblem: where the file is wrong, or where no key protects an address that other
+                machines reach.
         """
         self._records = records
         self._file = file
@@ -100,6 +92,7 @@ class KeyRing:
         if self._deployed.problems:
             raise InputProblem(self._deployed.problems[0])
         self._recorded: Sequence[ApiKey] = records.all()
+        self._current = True
         self._count()
         if not self._keys and not loopback:
             raise InputProblem(
@@ -112,16 +105,8 @@ class KeyRing:
                 "there is no API key: every program on this machine may do everything; a proxy in "
                 "front needs keys, so make one with gmn keys create"
             )
-        self._reader = MonitoredThreadPool(1, "keys")
-        self._reading: asyncio.Future[None] | None = None
-        self._reading_since = 0.0
 
-    @property
-    def health_check(self) -> HealthCheck:
-        """Of its thread."""
-        return HealthCheck("key reader", self._reader.silent_seconds, READING_SECONDS)
-
-    async def caller(self, key: str | None, local: bool = True) -> Caller:
+    def caller(self, key: str | None, local: bool = True) -> Caller:
         """The caller that sends a key, or none.
 
         Args:
@@ -131,8 +116,6 @@ class KeyRing:
         Raises:
             Unauthorised: where a key is asked for, and this one is unknown, revoked or expired.
         """
-        if time.monotonic() - self._read_at >= SECONDS_BETWEEN_READINGS:
-            await self._refresh()
         if not self._keys and self._loopback and self._file is None:
             if local:
                 return LOCAL_ADMIN
@@ -159,22 +142,10 @@ class KeyRing:
             )
         return Caller(found.key_id, found.scopes, found.gallery, found.learn)
 
-    def close(self) -> None:
-        """Ends the thread."""
-        self._reader.shutdown()
+    def read(self) -> None:
+        """Reads the file and the record again; blocks.
 
-    async def _refresh(self) -> None:
-        if self._reading is None or self._reading.done():
-            loop = asyncio.get_running_loop()
-            self._reading = loop.run_in_executor(self._reader, self._read)
-            self._reading_since = time.monotonic()
-        # While the record is slow to answer, the keys that were read last stay in force.
-        with contextlib.suppress(TimeoutError):
-            left = self._reading_since + LONGEST_READING_SECONDS - time.monotonic()
-            await asyncio.wait_for(asyncio.shield(self._reading), max(0.0, left))
-
-    def _read(self) -> None:
-        """Reads the file and the record again.
+        While the record cannot be read, the keys that were read last stay in force.
 
         A wrong line of the file is no key and the others count; a file that is gone has none. So a
         mistake in the file locks out the keys of its lines, and lets no other in.
@@ -190,10 +161,20 @@ class KeyRing:
                     log.error("%s", wrong)
         try:
             self._recorded = self._records.all()
-        except RecordUnavailable as error:
-            log.error("keys could not be read again: %s", error.detail)
+            self._current = True
+        except ServiceError as error:
+            if self._current:
+                log.error("keys could not be read again: %s", error.detail)
+            self._current = False
         self._count()
 
     def _count(self) -> None:
         self._keys = {key.key_id: key for key in (*self._deployed.keys, *self._recorded)}
-        self._read_at = time.monotonic()
+
+
+async def keep_reading(keys: KeyRing) -> None:
+    """Reads the keys again twice a second until it is cancelled."""
+    while True:
+        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.to_thread(keys.read)
+        heartbeat()

@@ -90,7 +90,7 @@ class Needs:
         else:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             sent = key.strip() if scheme.lower() == "bearer" else ""
-            caller = await runtime.keys.caller(sent or None, local)
+            caller = runtime.keys.caller(sent or None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         caller.require(self.any_of)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gmn_client.models import JobKind
+from service.http.callers import keep_reading
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
@@ -19,6 +20,8 @@ from service.search.refit import refit_calibrations
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
 LONGEST_PAUSE_SECONDS = 5.0
+# A record that does not answer is given up after less.
+READING_SECONDS = 45.0
 # A step of a job may wait for a long step of another job, or for a slow disk.
 TIMEOUT_FACTOR = 30.0
 
@@ -35,6 +38,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(pause), timeout_factor=1.0),
+        _watched(runtime, "key reader", keep_reading(runtime.keys), READING_SECONDS, 1.0),
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
@@ -53,6 +57,7 @@ def _watched(
     runtime: Runtime,
     name: str,
     work: Coroutine[Any, Any, None],
+    min_timeout_s: float = 0.0,
     timeout_factor: float = TIMEOUT_FACTOR,
 ) -> asyncio.Task[None]:
     own = Heartbeat()
@@ -66,7 +71,7 @@ def _watched(
     def silent_seconds() -> float:
         return STOPPED if task.done() else own.silent_seconds()
 
-    runtime.watchdog.checks.append(HealthCheck(name, silent_seconds, timeout_factor=timeout_factor))
+    runtime.watchdog.checks.append(HealthCheck(name, silent_seconds, min_timeout_s, timeout_factor))
     return task
 
 

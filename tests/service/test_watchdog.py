@@ -232,10 +232,11 @@ def _background(monkeypatch, watchdog, **replaced):
             await asyncio.sleep(60)
 
     work = {"remove_strays": nothing, "work_on_jobs": wait, "run_maintenance": wait}
-    work |= {"refit_calibrations": wait, **replaced}
+    work |= {"refit_calibrations": wait, "keep_reading": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=SimpleNamespace(stall_seconds=STALL))
+    settings = SimpleNamespace(stall_seconds=STALL)
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=None)
 
     async def serve():
         async with background.background_work(runtime):
@@ -248,7 +249,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
     names = [one.name for one in watchdog.checks]
-    assert names == ["event loop", "job runner", "maintenance", "calibration"]
+    assert names == ["event loop", "key reader", "job runner", "maintenance", "calibration"]
 
 
 @pytest.mark.parametrize(

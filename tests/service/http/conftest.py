@@ -94,16 +94,13 @@ def store(tmp_path: Path) -> Iterator[Record]:
 
 
 @pytest.fixture
-def ring_of(store: Record) -> Iterator[Callable[..., KeyRing]]:
-    """Builds key rings over the store, which are closed at the end."""
-    with contextlib.ExitStack() as opened:
+def ring_of(store: Record) -> Callable[..., KeyRing]:
+    """Builds key rings over the store."""
 
-        def build(file: Path | None = None, loopback: bool = True) -> KeyRing:
-            ring = KeyRing(store.keys, file, loopback)
-            opened.callback(ring.close)
-            return ring
+    def build(file: Path | None = None, loopback: bool = True) -> KeyRing:
+        return KeyRing(store.keys, file, loopback)
 
-        yield build
+    return build
 
 
 @pytest.fixture
