@@ -1,6 +1,6 @@
 """The `gmn` command: the sub-commands of training, service, demo and bench under one name.
 
-A sub-command's module loads only when that command is run or asked for its own help, so that the
+A sub-command imports what it computes with as it runs, so that the help is shown at once, and the
 client's commands work where neither torch nor numpy is installed.
 """
 
@@ -10,172 +10,88 @@ import io
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from importlib import import_module
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand, TyperGroup
 
+from bench.command import bench
+from demo.command import demo
 from gmn_client import InvalidInput
 from model.problems import InputProblem
+from service.commands.enroll import enroll
+from service.commands.keys import keys
+from service.commands.lifecycle import forget, reindex, snapshot
+from service.commands.query import query
+from service.commands.serve import serve
 from service.commands.sources import SourceCrop
+from service.commands.store import audit, store
+from training.commands.calibrate import calibrate
+from training.commands.check_data import check_data
+from training.commands.embed import embed
+from training.commands.evaluate import evaluate
+from training.commands.finish import finish
+from training.commands.import_weights import import_weights
+from training.commands.report import report
+from training.commands.score import score
+from training.commands.train import train
 
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-# By module, * standing for the command's name: the commands and the first line of their help.
-COMMANDS = {
-    "training.commands.*": {
-        "check-data": "Reads data sets, counts them, and reports their faults.",
-        "train": "Trains an artefact from labelled crops.",
-        "finish": "Makes an artefact and its report from a checkpoint of a run, finished or not.",
-        "evaluate": "Measures an artefact on labelled crops: ranking, false alarms, calibration.",
-        "report": "Shows one run on a page, or compares several.",
-        "calibrate": "Fits an artefact's probabilities and operating points anew, "
-        "and writes them into it.",
-        "import-weights": "Makes an artefact of published OSNet weights, without M-Net.",
-        "embed": "Writes the features of a data set.",
-        "score": "Writes M-Net's score of every query against every gallery feature, "
-        "(Q, G) float32.",
-    },
-    "service.commands.*": {
-        "serve": "Serves galleries over HTTP.",
-        "enroll": "Sends images to a gallery of the service.",
-        "query": "Asks the service who is on an image, or how well it answers a labelled data set.",
-    },
-    "service.commands.lifecycle": {
-        "forget": "Removes a person from a gallery and its snapshots, and lists what remains.",
-        "snapshot": "Copies a gallery while it is served, lists the copies, and restores one.",
-        "reindex": "Embeds a gallery anew with the model that is served, "
-        "or every one that needs it.",
-    },
-    "service.commands.keys": {
-        "keys": "Makes, lists and revokes API keys.",
-    },
-    "service.commands.store": {
-        "audit": "Checks the log of who did what.",
-        "store": "Checks what a service keeps in its data directory, "
-        "and recovers what is whole of it.",
-    },
-    "bench.command": {
-        "bench": "Measures ratios, both sides in one run.",
-    },
-    "demo.command": {
-        "demo": "Draws people, serves, enrolls and queries them, and shows the rankings.",
-    },
-}
-# The extra of the package that brings what the commands of a package import.
-EXTRAS = {"training": "train", "service": "serve", "bench": "serve,train", "demo": "serve,train"}
-
-
-def missing_package(error: ModuleNotFoundError, extra: str) -> InputProblem:
-    """The problem of a missing package, with the remedy."""
-    remedy = f"pip install 'gmn-reid[{extra}]'" if extra else "install the package again"
-    return InputProblem(f"the package {error.name} is not installed; {remedy}")
-
-
 def read_spec(spec: str) -> Iterator[SourceCrop]:
     """The crops of a `KIND:PATH`, for the client's commands; drawn ones are encoded as PNG.
 
     Raises:
-        InputProblem: naming what is wrong with the data set, or the extra to install.
+        InputProblem: naming what is wrong with the data set.
     """
-    try:
-        from training.datasets.registry import read_dataset
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "train") from error
+    from training.datasets.registry import read_dataset
+
     for record in read_dataset(spec).records:
-        read = record.path.read_bytes if record.path is not None else _png_encoder(record.decode)
+        read = record.path.read_bytes if record.path is not None else partial(_png, record.decode)
         yield SourceCrop(
             record.source, read, record.identity, record.camera, record.captured_at, record.split
         )
 
 
-def summarize(*arguments: Any) -> dict[str, Any]:
-    """Ranking metrics of a service's answers; see the function of the evaluation.
+def _png(decode: Callable[[], Any]) -> bytes:
+    from PIL import Image
 
-    Raises:
-        InputProblem: naming the extra to install.
-    """
-    try:
-        from training.evaluation import served
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "train") from error
-    return served.summarize(*arguments)
+    file = io.BytesIO()
+    Image.fromarray(decode()).save(file, "PNG")
+    return file.getvalue()
 
 
-def _png_encoder(decode: Callable[[], Any]) -> Callable[[], bytes]:
-    def encode() -> bytes:
-        from PIL import Image
+class Trainer:
+    """What the client's commands need of the trainer, which the service may not import."""
 
-        file = io.BytesIO()
-        Image.fromarray(decode()).save(file, "PNG")
-        return file.getvalue()
+    read_spec = staticmethod(read_spec)
 
-    return encode
+    @staticmethod
+    def summarize(*arguments: Any) -> dict[str, Any]:
+        """Ranking metrics of a service's answers; see the function of the evaluation."""
+        from training.evaluation.served import summarize
 
-
-class LazyCommand(TyperCommand):
-    """Stands for a sub-command in `gmn --help`, and becomes it when it is called."""
-
-    def __init__(self, module: str, name: str, summary: str) -> None:
-        super().__init__(name, help=summary)
-        self.attribute = name.replace("-", "_")
-        self.module = module.replace("*", self.attribute)
-
-    def load(self) -> Callable[..., None] | typer.Typer:
-        """Imports the command's function, or its group of sub-commands.
-
-        Raises:
-            InputProblem: naming the extra to install where a package is missing.
-        """
-        try:
-            module = import_module(self.module)
-        except ModuleNotFoundError as error:
-            raise missing_package(error, EXTRAS[self.module.partition(".")[0]]) from error
-        # The service's commands may not import the trainer.
-        if self.attribute == "enroll":
-            return module.enroll_command(read_spec)  # type: ignore[no-any-return]
-        if self.attribute == "query":
-            return module.query_command(read_spec, summarize)  # type: ignore[no-any-return]
-        return getattr(module, self.attribute)  # type: ignore[no-any-return]
-
-    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
-        """Loads the command that `args` are for, and parses them with it."""
-        loaded = self.load()
-        if isinstance(loaded, typer.Typer):
-            group = loaded
-        else:
-            group = typer.Typer(
-                add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
-            )
-            group.command(self.name)(loaded)
-        return typer.main.get_command(group).make_context(info_name, args, *more, **extra)
-
-
-class SubCommands(TyperGroup):
-    """The commands of the table, in its order."""
-
-    def __init__(self, **settings: Any) -> None:
-        commands = [
-            LazyCommand(module, name, summary)
-            for module, summaries in COMMANDS.items()
-            for name, summary in summaries.items()
-        ]
-        super().__init__(**settings | {"commands": commands})
+        return summarize(*arguments)
 
 
 app = typer.Typer(
-    cls=SubCommands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (
+    *(check_data, train, finish, evaluate, report, calibrate, import_weights, embed, score),
+    *(serve, enroll, query, forget, reindex, bench, demo),
+):
+    app.command()(command)
+for name, group in {"snapshot": snapshot, "keys": keys, "store": store, "audit": audit}.items():
+    app.add_typer(group, name=name)
 
 
 def _show_version(asked: bool) -> None:
@@ -214,7 +130,7 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Runs one command line and returns its exit status; errors go to standard error."""
     try:
-        status = app(arguments, prog_name="gmn", standalone_mode=False)
+        status = app(arguments, prog_name="gmn", standalone_mode=False, obj=Trainer)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -239,7 +155,8 @@ def _report(error: Exception) -> int:
         console.print(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):
-        console.print(f"gmn: {missing_package(error, 'serve,train')}")
+        remedy = "pip install 'gmn-reid[serve,train]'"
+        console.print(f"gmn: the package {error.name} is not installed; {remedy}")
         return BAD_INPUT
     if isinstance(error, BrokenPipeError):
         return FAILED

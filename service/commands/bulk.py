@@ -23,7 +23,7 @@ CONCURRENT_REQUESTS = 4
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Sent = EnrolledImage | RefusedImage
-Group = list[tuple[SourceCrop, bytes | RefusedImage]]
+Group = list[tuple[SourceCrop, bytes | str]]
 """The crops of one request, each with its bytes, or with the reason why it cannot be read."""
 
 
@@ -82,8 +82,7 @@ def bounded_map(
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _groups(crops: Iterable[SourceCrop]) -> Iterator[Group]:
@@ -95,11 +94,8 @@ def _groups(crops: Iterable[SourceCrop]) -> Iterator[Group]:
         if group and (len(group) >= CROPS_PER_REQUEST or size + len(data) > BYTES_PER_REQUEST):
             yield group
             group, size = [], 0
-        if isinstance(data, str):
-            group.append((crop, RefusedImage(problem=Problem(title="Unreadable", detail=data))))
-        else:
-            group.append((crop, data))
-            size += len(data)
+        group.append((crop, data))
+        size += len(data)
     if group:
         yield group
 
@@ -111,7 +107,13 @@ def _enroll_group(client: Client, group: Group) -> list[tuple[SourceCrop, Sent]]
         if isinstance(data, bytes)
     ]
     sent = iter(_enroll(client, images) if images else [])
-    return [(crop, next(sent) if isinstance(data, bytes) else data) for crop, data in group]
+    return [
+        (crop, _unreadable(data) if isinstance(data, str) else next(sent)) for crop, data in group
+    ]
+
+
+def _unreadable(reason: str) -> RefusedImage:
+    return RefusedImage(problem=Problem(title="Unreadable", detail=reason))
 
 
 def _enroll(client: Client, images: Sequence[Image]) -> list[Sent]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 from rich.markup import escape
-from typer import Argument, BadParameter, Exit, Option
+from typer import Argument, BadParameter, Context, Exit, Option
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
+from model.crops.names import is_image_name
 from model.problems import InputProblem
 from service.commands.bulk import enroll_crops
 from service.commands.common import (
@@ -23,93 +24,81 @@ from service.commands.common import (
     output,
     progress_bar,
 )
-from service.commands.enroll_job import (
-    Packed,
-    is_archive,
-    pack,
-    require_archive,
-    send,
-    write_report,
-)
-from service.commands.sources import Source, SourceCrop, find_source
+from service.commands.enroll_job import Packed, pack, require_archive, send, write_report
+from service.commands.sources import SourceCrop, find_source
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = 10
-Text = str | None
-SourceArgument = Annotated[
-    str,
-    Argument(
-        help="An image, a folder of images or of one sub-folder per person, an archive, a "
-        "CSV manifest, or KIND:PATH."
-    ),
-]
-IdentityOption = Annotated[Text, Option(help="Whom all images show; for images, folders and zips.")]
-CameraOption = Annotated[
-    Text,
-    Option(
-        help="Enroll this camera's images only; for images, a folder or zip, the camera "
-        "that took them."
-    ),
-]
-SplitOption = Annotated[Text, Option(help="One split only: train, query, gallery.")]
-JobOption = Annotated[bool, Option("--job", help="Send one import, which survives a restart.")]
+SOURCE_HELP = (
+    "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest, or "
+    "KIND:PATH."
+)
+IDENTITY_HELP = "Whom all images show; for images, folders and zips."
+CAMERA_HELP = (
+    "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
+)
 ReportOption = Annotated[
     Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
 ]
 
 
-def enroll_command(read_spec: Callable[[str], Iterable[SourceCrop]]) -> Callable[..., None]:
-    """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer."""
+def enroll(
+    context: Context,
+    source: Annotated[str, Argument(help=SOURCE_HELP)],
+    identity: Annotated[str | None, Option(help=IDENTITY_HELP)] = None,
+    camera: Annotated[str | None, Option(help=CAMERA_HELP)] = None,
+    split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
+    job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
+    report: ReportOption = None,
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends images to a gallery of the service.
 
-    def enroll(
-        source: SourceArgument,
-        identity: IdentityOption = None,
-        camera: CameraOption = None,
-        split: SplitOption = None,
-        job: JobOption = False,
-        report: ReportOption = None,
-        url: UrlOption = DEFAULT_URL,
-        gallery: GalleryOption = DEFAULT_GALLERY,
-        api_key: ApiKeyOption = None,
-        create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Sends images to a gallery of the service.
+    A manifest or data set names people and cameras. A folder without images, but with
+    sub-folders, names people by its sub-folders. For anything else --identity and --camera name
+    them. An image that is refused is named, and the others are enrolled; the exit status is 1
+    then. Sending the same images again enrolls nothing twice, and names them.
 
-        A manifest or data set names people and cameras. A folder without images, but with
-        sub-folders, names people by its sub-folders. For anything else --identity and --camera name
-        them. An image that is refused is named, and the others are enrolled; the exit status is 1
-        then. Sending the same images again enrolls nothing twice, and names them.
+    With --job the service does it by itself once all is sent: images are packed into an archive
+    first. An archive is always sent so, as it is, with the manifest in it.
 
-        With --job the service does it by itself once all is sent: images are packed into an archive
-        first. An archive is always sent so, as it is, with the manifest in it.
+    Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
-        Example: gmn enroll photo.jpg --identity Ann --camera entrance
-
-        Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
-        """
-        path, started = Path(source), time.perf_counter()
-        whole = is_archive(path)
-        if report is not None:
-            if not (job or whole):
-                raise BadParameter("--report goes with --job or an archive")
-            write_report(report, ())
-        if whole:
-            require_archive(path, split)
-            found = Source((), labelled=False)
+    Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
+    """
+    path, started, passed_by = Path(source), time.perf_counter(), 0
+    archive = path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
+    if report is not None:
+        if not (job or archive):
+            raise BadParameter("--report goes with --job or an archive")
+        write_report(report, ())
+    if archive:
+        require_archive(path, split)
+    else:
+        found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
+        passed_by = found.passed_by
+    with Client(url, api_key, gallery=gallery) as client, _gallery(client, create):
+        if archive:
+            counts = send(client, Packed(path, camera, identity), report)
+        elif job:
+            with pack(found, camera) as packed:
+                counts = send(client, packed, report)
         else:
-            found = find_source(source, read_spec).chosen(split, camera, identity)
-        with Client(url, api_key, gallery=gallery) as client, _gallery(client, create):
-            if whole:
-                counts = send(client, Packed(path, camera, identity), report)
-            elif job:
-                with pack(found, camera) as packed:
-                    counts = send(client, packed, report)
-            else:
-                counts = _send(client, found.crops)
-        _finish(counts, gallery, found.passed_by, time.perf_counter() - started, as_json)
-
-    return enroll
+            counts = _send(client, found.crops)
+    seconds = time.perf_counter() - started
+    pace = round(counts["sent"] / max(seconds, 1e-9), 1)
+    summary = {"gallery": gallery, **counts, "passed_by": passed_by}
+    summary |= {"seconds": round(seconds, 3), "crops_per_second": pace}
+    if as_json:
+        output().print_json(data=summary)
+    else:
+        _show(summary)
+    if summary["problems"] or summary.get("state", "done") != "done":
+        raise Exit(1)
 
 
 @contextmanager
@@ -150,29 +139,11 @@ def _send(client: Client, crops: Sequence[SourceCrop]) -> dict[str, Any]:
     }
 
 
-def _finish(
-    counts: dict[str, Any], gallery: str, passed_by: int, seconds: float, as_json: bool
-) -> None:
-    summary = {
-        "gallery": gallery,
-        **counts,
-        "passed_by": passed_by,
-        "seconds": round(seconds, 3),
-        "crops_per_second": round(counts["sent"] / max(seconds, 1e-9), 1),
-    }
-    if as_json:
-        output().print_json(data=summary)
-    else:
-        _show(summary)
-    if summary["problems"] or summary.get("state", "done") != "done":
-        raise Exit(1)
-
-
 def _show(summary: dict[str, Any]) -> None:
-    console = output()
+    console, problems = output(), summary["problems"]
     console.print(
         f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
-        f"{summary['duplicates']:,} there already, {len(summary['problems']):,} refused; "
+        f"{summary['duplicates']:,} there already, {len(problems):,} refused; "
         f"{summary['seconds']:.1f} s, {summary['crops_per_second']:,.0f} crops/s"
     )
     if summary.get("state", "done") != "done":
@@ -185,8 +156,7 @@ def _show(summary: dict[str, Any]) -> None:
         rest = len(names) - DUPLICATES_SHOWN
         more = f" and {rest:,} more; --json names them all" if rest > 0 else ""
         console.print(f"there already: {escape(', '.join(names[:DUPLICATES_SHOWN]))}{more}")
-    for problem in summary["problems"][:PROBLEMS_SHOWN]:
+    for problem in problems[:PROBLEMS_SHOWN]:
         console.print(f"[red]{escape(problem['name'])}[/]: {escape(problem['problem'])}")
-    rest = len(summary["problems"]) - PROBLEMS_SHOWN
-    if rest > 0:
-        console.print(f"and {rest:,} more; --json names them all")
+    if len(problems) > PROBLEMS_SHOWN:
+        console.print(f"and {len(problems) - PROBLEMS_SHOWN:,} more; --json names them all")

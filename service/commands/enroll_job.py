@@ -1,4 +1,4 @@
-"""`gmn enroll --job`: a source sent as one import, which the service enrolls by itself."""
+"""`gmn enroll --job`: a source packed into an archive, which is sent as one import."""
 
 from __future__ import annotations
 
@@ -14,37 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from gmn_client import Client
-from model.crops.names import is_image_name
 from model.problems import InputProblem
 from service.commands.common import follow, progress_bar
 from service.commands.sources import Source, read_crop
 
-MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at")
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 FORMULA = ("=", "+", "-", "@")
 Problem = tuple[str, str, str, str]
 """The columns of the report; a crop that was not sent has no position."""
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is sent as it is, neither an image nor a manifest."""
-    return path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
-
-
-def require_archive(path: Path, split: str | None) -> None:
-    """Raises `InputProblem` for a file that is no archive, or a split, which archives lack."""
-    if split is not None:
-        raise InputProblem(f"--split {split}: an archive names none; send its manifest")
-    try:
-        readable = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-    except OSError as error:
-        raise InputProblem(f"{path}: cannot be read ({error.strerror})") from error
-    if not readable:
-        raise InputProblem(
-            f"{path}: neither a CSV manifest nor a zip or tar archive; pack the images into one, "
-            "or name their folder"
-        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +43,21 @@ class Packed:
     unreadable: list[Problem] = field(default_factory=list)
 
 
+def require_archive(path: Path, split: str | None) -> None:
+    """Raises `InputProblem` for a file that is no archive, or a split, which archives lack."""
+    if split is not None:
+        raise InputProblem(f"--split {split}: an archive names none; send its manifest")
+    try:
+        readable = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except OSError as error:
+        raise InputProblem(f"{path}: cannot be read ({error.strerror})") from error
+    if not readable:
+        raise InputProblem(
+            f"{path}: neither a CSV manifest nor a zip or tar archive; pack the images into one, "
+            "or name their folder"
+        )
+
+
 @contextmanager
 def pack(source: Source, camera: str | None) -> Iterator[Packed]:
     """Packs a source into a temporary tar file, with a manifest where the source names people.
@@ -79,12 +72,12 @@ def pack(source: Source, camera: str | None) -> Iterator[Packed]:
                 f"{crop.name}: an import's manifest names identity and camera of every image; give "
                 "the camera with --camera, or enroll these without --job"
             )
+    manifest = io.StringIO()
+    lines = csv.writer(manifest)
+    lines.writerow(COLUMNS)
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
         packed = Packed(Path(file.name), camera)
         with tarfile.open(fileobj=file, mode="w") as tar:
-            manifest = io.StringIO()
-            lines = csv.writer(manifest)
-            lines.writerow(COLUMNS)
             for number, crop in enumerate(bar.track(source.crops, description="Packing")):
                 data, name = read_crop(crop), f"{number:08d}.png"
                 if isinstance(data, str):
@@ -95,7 +88,7 @@ def pack(source: Source, camera: str | None) -> Iterator[Packed]:
                 moment = crop.captured_at.isoformat() if crop.captured_at else ""
                 lines.writerow((name, crop.identity, crop.camera, moment))
             if labelled:
-                _add(tar, MANIFEST, manifest.getvalue().encode())
+                _add(tar, "manifest.csv", manifest.getvalue().encode())
         file.flush()
         yield packed
 
@@ -116,17 +109,17 @@ def send(client: Client, archive: Packed, report: Path | None) -> dict[str, Any]
         progress.add_task("Sending", total=None)
         job = client.import_archive(archive.file, identity=archive.identity, camera=archive.camera)
     job = follow(client, job, "Enrolling")
-    problems = archive.unreadable
-    for one in client.job_problems(job.job_id) if job.problems else ():
-        name = archive.names.get(one.source, one.source)
-        problems.append((str(one.position), name, one.code, one.detail))
+    problems = archive.unreadable + [
+        (str(one.position), archive.names.get(one.source, one.source), one.code, one.detail)
+        for one in (client.job_problems(job.job_id) if job.problems else ())
+    ]
     if report is not None:
         write_report(report, problems)
     return {
         "job_id": job.job_id,
         "state": job.state,
         "detail": job.detail,
-        "sent": job.progress.total + sum(not position for position, *_ in problems),
+        "sent": job.progress.total + len(archive.unreadable),
         "enrolled": job.progress.landed,
         "duplicates": job.progress.duplicates,
         "problems": [{"name": name, "problem": detail} for _, name, _, detail in problems],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from rich.markup import escape
 from rich.table import Column, Table
-from typer import Argument, BadParameter, Option
+from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
@@ -30,8 +30,6 @@ from service.commands.sources import SourceCrop, find_source
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
 MAX_RESULTS = 10_000
-RANKING = ("scoring", "rerank_depth", "top_k", "operating_point", "purpose")
-FILTERS = ("group_by", "cameras", "exclude_cameras", "captured_after", "captured_before")
 VERDICT_STYLES = {
     "match": "bold green",
     "uncertain": "yellow",
@@ -41,9 +39,22 @@ VERDICT_STYLES = {
 COLUMNS = ("rank", "crop", "identity", "camera", "cosine", "logit", "probability", "verdict")
 NUMBERS = ("rank", "cosine", "logit", "probability")
 METRIC_TITLES = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+Label = tuple[str | None, str | None]
+"""Identity and camera of a crop; None where unknown."""
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadParameter(f"{text}: write it as 2026-03-01T09:30:00Z") from error
+    if moment.tzinfo is None:
+        raise BadParameter(f"{text}: needs a time zone, such as {text}Z")
+    return moment
+
+
 Text = str | None
 Number = int | None
-OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 ImagesArgument = Annotated[
     list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
 ]
@@ -61,7 +72,7 @@ ScoringOption = Annotated[
 RerankDepthOption = Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")]
 PurposeOption = Annotated[Text, Option(help="The reason, for the service's audit log.")]
 OperatingPointOption = Annotated[
-    OperatingPoint | None,
+    Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
     Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
 ]
 GroupByOption = Annotated[
@@ -74,93 +85,68 @@ CamerasOption = Annotated[
 ExcludeCamerasOption = Annotated[
     list[str] | None, Option(help="Search no crop of this camera; repeatable.")
 ]
-AfterOption = Annotated[Text, Option(help="Captured at this time or later: 2026-03-01T09:30:00Z.")]
-BeforeOption = Annotated[Text, Option(help="Captured at this time or earlier.")]
-Label = tuple[str | None, str | None]
-"""Identity and camera of a crop; None where unknown."""
-Summarize = Callable[
-    [Iterable[tuple[Label, Sequence[Label], str]], Sequence[Label]], dict[str, Any]
-]
-"""From each query's label, the labels of its results and its verdict, and from the labels of the
-gallery where rankings are cut short, to ranking metrics and counts of verdicts."""
+AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
+AfterOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=AFTER_HELP)]
+BEFORE_HELP = "Captured at this time or earlier."
+BeforeOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=BEFORE_HELP)]
 
 
-def query_command(
-    read_spec: Callable[[str], Iterable[SourceCrop]], summarize: Summarize
-) -> Callable[..., None]:
-    """Builds the command; `read_spec` reads `KIND:PATH`, which needs the trainer, as do metrics."""
+def query(
+    context: Context,
+    images: ImagesArgument = None,
+    data: DataOption = None,
+    camera: CameraOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    separate: SeparateOption = False,
+    top_k: TopKOption = None,
+    scoring: ScoringOption = None,
+    rerank_depth: RerankDepthOption = None,
+    purpose: PurposeOption = None,
+    operating_point: OperatingPointOption = None,
+    group_by: GroupByOption = None,
+    cameras: CamerasOption = None,
+    exclude_cameras: ExcludeCamerasOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    url: UrlOption = DEFAULT_URL,
+    gallery: GalleryOption = DEFAULT_GALLERY,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Asks the service who is on an image, or how well it answers a labelled data set.
 
-    def query(
-        images: ImagesArgument = None,
-        data: DataOption = None,
-        camera: CameraOption = None,
-        split: SplitOption = None,
-        limit: LimitOption = None,
-        separate: SeparateOption = False,
-        top_k: TopKOption = None,
-        scoring: ScoringOption = None,
-        rerank_depth: RerankDepthOption = None,
-        purpose: PurposeOption = None,
-        operating_point: OperatingPointOption = None,
-        group_by: GroupByOption = None,
-        cameras: CamerasOption = None,
-        exclude_cameras: ExcludeCamerasOption = None,
-        after: AfterOption = None,
-        before: BeforeOption = None,
-        url: UrlOption = DEFAULT_URL,
-        gallery: GalleryOption = DEFAULT_GALLERY,
-        api_key: ApiKeyOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Asks the service who is on an image, or how well it answers a labelled data set.
+    With --data, a gallery crop of the query's own person and camera is left out of its ranking,
+    as the field's protocol demands.
 
-        With --data, a gallery crop of the query's own person and camera is left out of its ranking,
-        as the field's protocol demands.
+    Example: gmn query suspect.jpg --top-k 5
 
-        Example: gmn query suspect.jpg --top-k 5
+    Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
 
-        Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
-
-        Example: gmn query --data cuhk01:/data/cuhk01 --camera B
-        """
-        if bool(images) == bool(data):
-            raise BadParameter("name either images or --data KIND:PATH")
-        ranking = (scoring, rerank_depth, top_k, operating_point, purpose)
-        filters = (group_by, cameras, exclude_cameras, after, before)
-        if data and any(filters):
-            raise BadParameter(
-                "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
-                "--data measures whole rankings"
-            )
-        options = _options(*ranking, *filters)
-        with Client(url, api_key, gallery=gallery) as client:
-            if images:
-                _query_images(client, images, separate, options, as_json)
-                return
-            crops = find_source(data or "", read_spec).chosen(split, camera).crops[:limit]
-            _query_data(client, crops, options, summarize, as_json)
-
-    return query
-
-
-def _options(*values: Any) -> QueryOptions:
-    """The options that were given, from their values in the order of `RANKING` and `FILTERS`."""
-    given = dict(zip((*RANKING, *FILTERS), values, strict=True))
-    given["captured_after"] = _moment("--after", given["captured_after"])
-    given["captured_before"] = _moment("--before", given["captured_before"])
-    return cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadParameter(f"{option} {text}: write it as 2026-03-01T09:30:00Z") from error
-    if moment.tzinfo is None:
-        raise BadParameter(f"{option} {text}: needs a time zone, such as {text}Z")
-    return moment
+    Example: gmn query --data cuhk01:/data/cuhk01 --camera B
+    """
+    if bool(images) == bool(data):
+        raise BadParameter("name either images or --data KIND:PATH")
+    filters = {"group_by": group_by, "cameras": cameras, "exclude_cameras": exclude_cameras}
+    filters |= {"captured_after": after, "captured_before": before}
+    if data and any(filters.values()):
+        raise BadParameter(
+            "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "
+            "--data measures whole rankings"
+        )
+    ranking = {"scoring": scoring, "rerank_depth": rerank_depth, "top_k": top_k}
+    given = ranking | filters | {"operating_point": operating_point, "purpose": purpose}
+    options = cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
+    with Client(url, api_key, gallery=gallery) as client:
+        if images:
+            _query_images(client, images, separate, options, as_json)
+            return
+        crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
+        summary = _query_data(context, client, crops, options)
+    if as_json:
+        output().print_json(data=summary)
+    else:
+        _show_summary(summary)
 
 
 def _query_images(
@@ -188,11 +174,11 @@ def _show_answer(title: str, answer: QueryAnswer) -> None:
         console.print(
             "[yellow]stale: the service's record does not answer; this is the last known state[/]"
         )
-    with_ids = any(row.external_id is not None for row in answer.results)
     table = Table(
-        *(Column(name, justify="right" if name in NUMBERS else "left") for name in COLUMNS),
-        *(["external id"] if with_ids else []),
+        *(Column(name, justify="right" if name in NUMBERS else "left") for name in COLUMNS)
     )
+    if any(row.external_id is not None for row in answer.results):
+        table.add_column("external id")
     for row in answer.results:
         table.add_row(
             str(row.rank),
@@ -203,7 +189,7 @@ def _show_answer(title: str, answer: QueryAnswer) -> None:
             "–" if row.pair_logit is None else f"{row.pair_logit:.2f}",
             "–" if row.probability is None else f"{row.probability:.1%}",
             _styled(row.verdict) if row.verdict else "–",
-            *([escape(row.external_id or "–")] if with_ids else []),
+            *[escape(row.external_id or "–")][: len(table.columns) - len(COLUMNS)],
         )
     console.print(table)
     total, calibration = answer.timing_ms.total, answer.calibration
@@ -218,12 +204,9 @@ def _styled(verdict: str) -> str:
 
 
 def _query_data(
-    client: Client,
-    crops: Sequence[SourceCrop],
-    options: QueryOptions,
-    summarize: Summarize,
-    as_json: bool,
-) -> None:
+    context: Context, client: Client, crops: Sequence[SourceCrop], options: QueryOptions
+) -> dict[str, Any]:
+    """Ranking metrics, verdicts and times of the answers to labelled crops."""
     enrolled = client.gallery().crops
     if enrolled == 0:
         raise InputProblem(
@@ -237,20 +220,20 @@ def _query_data(
 
     def answers() -> Iterator[tuple[Label, Sequence[Label], str]]:
         with progress_bar() as progress:
-            asked = query_crops(client, crops, options)
-            for crop, answer, milliseconds in progress.track(
-                asked, total=len(crops), description="Querying"
-            ):
+            asked = progress.track(
+                query_crops(client, crops, options), total=len(crops), description="Querying"
+            )
+            for crop, answer, milliseconds in asked:
                 totals.update({"asked": milliseconds, **answer.timing_ms.model_dump()})
                 scorings.add(answer.scoring)
                 labels = [(row.identity, row.camera) for row in answer.results]
                 yield (crop.identity, crop.camera), labels, answer.verdict
 
     started = time.perf_counter()
-    summary = summarize(answers(), gallery)
+    summary = context.obj.summarize(answers(), gallery)
     seconds = time.perf_counter() - started
     means = {name: total / len(crops) for name, total in totals.items()}
-    summary = {
+    return {
         "gallery": client.gallery_name,
         "gallery_crops": enrolled,
         "whole_rankings": whole,
@@ -263,10 +246,6 @@ def _query_data(
         "in_flight": CONCURRENT_REQUESTS,
         "queries_per_second": len(crops) / max(seconds, 1e-9),
     }
-    if as_json:
-        output().print_json(data=summary)
-    else:
-        _show_summary(summary)
 
 
 def _show_summary(summary: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -62,33 +62,32 @@ class Source:
         Raises:
             InputProblem: where no crop is left, or the source names people itself.
         """
-        source = self if split is None else self._only("split", split)
-        if camera is not None:
-            source = (
-                source._only("camera", camera) if self.labelled else source._with("camera", camera)
-            )
-        if identity is None:
-            return source
-        if self.labelled or any(crop.identity for crop in self.crops):
-            raise InputProblem(
-                f"--identity {identity}: the source names the people itself; leave it out, or name "
-                "the folder of one person"
-            )
-        return source._with("identity", identity)
-
-    def _with(self, label: str, value: str) -> Source:
-        crops = tuple(replace(crop, **{label: value}) for crop in self.crops)  # type: ignore[arg-type]
+        crops = self._only("split", split, self.crops)
+        if self.labelled:
+            crops = self._only("camera", camera, crops)
+        elif camera is not None:
+            crops = tuple(replace(crop, camera=camera) for crop in crops)
+        if identity is not None:
+            if self.labelled or any(crop.identity for crop in crops):
+                raise InputProblem(
+                    f"--identity {identity}: the source names the people itself; leave it out, or "
+                    "name the folder of one person"
+                )
+            crops = tuple(replace(crop, identity=identity) for crop in crops)
         return replace(self, crops=crops)
 
-    def _only(self, label: str, value: str) -> Source:
-        crops = tuple(crop for crop in self.crops if getattr(crop, label) == value)
-        if not crops:
-            known = sorted({str(getattr(crop, label) or "unknown") for crop in self.crops})
+    @staticmethod
+    def _only(
+        label: str, value: str | None, crops: tuple[SourceCrop, ...]
+    ) -> tuple[SourceCrop, ...]:
+        found = tuple(crop for crop in crops if value in (None, getattr(crop, label)))
+        if crops and not found:
+            known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
             raise InputProblem(
                 f"--{label} {value}: the source has no image with this {label}; it has "
                 f"{', '.join(known[:20])}"
             )
-        return replace(self, crops=crops)
+        return found
 
 
 def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
@@ -108,39 +107,37 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     if path.is_file() and is_image_name(path.name):
         return Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
     if path.is_file() or ":" not in name:
-        return Source(tuple(_manifest(path)), labelled=True)
+        rows = (
+            (row.path, (row.identity, row.camera, row.captured_at, row.split))
+            for row in read_manifest(path)
+        )
+        crops = (SourceCrop(str(file), file.read_bytes, *labels) for file, labels in rows)
+        return Source(tuple(crops), labelled=True)
     return Source(tuple(read_spec(name)), labelled=True)
-
-
-def _manifest(path: Path) -> Iterator[SourceCrop]:
-    for row in read_manifest(path):
-        labels = (row.identity, row.camera, row.captured_at, row.split)
-        yield SourceCrop(str(row.path), row.path.read_bytes, *labels)
 
 
 def _folder(folder: Path) -> Source:
     """The images of a folder, or if it has none, of its sub-folders, each named after a person."""
-    files = _files(folder)
-    found = [SourceCrop(path.name, path.read_bytes) for path in files if is_image_name(path.name)]
-    if not found:
-        people = sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
-        named = [(person.name, path) for person in people for path in _files(person)]
-        files += [path for _, path in named]
+    try:
+        inside = sorted(folder.iterdir())
+        files = [path for path in inside if path.is_file()]
         found = [
-            SourceCrop(f"{person}/{path.name}", path.read_bytes, identity=person)
-            for person, path in named
-            if is_image_name(path.name)
+            SourceCrop(path.name, path.read_bytes) for path in files if is_image_name(path.name)
         ]
+        if not found:
+            people = [one for one in inside if one.is_dir() and one.name[0] != "."]
+            theirs = [path for one in people for path in sorted(one.iterdir()) if path.is_file()]
+            files += theirs
+            found = [
+                SourceCrop(f"{path.parent.name}/{path.name}", path.read_bytes, path.parent.name)
+                for path in theirs
+                if is_image_name(path.name)
+            ]
+    except OSError as error:
+        raise InputProblem(f"{error.filename}: cannot be read ({error.strerror})") from error
     if not found:
         raise InputProblem(
             f"{folder}: holds no image, neither directly nor in sub-folders named after people; "
             "name the folder that holds the images"
         )
     return Source(tuple(found), labelled=False, passed_by=len(files) - len(found))
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise InputProblem(f"{folder}: cannot be read ({error.strerror})") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,13 +10,15 @@ from rich.progress import Progress
 
 from training.commands.check_rendering import render_check
 from training.datasets.check_report import EXAMPLES, CheckReport
-from training.datasets.record import Dataset
-from training.datasets.registry import KINDS, read_datasets
+
+if TYPE_CHECKING:
+    from training.datasets.record import Dataset
 
 SPEC_HELP = (
     "A CSV manifest, or KIND:PATH such as cuhk01:/data/cuhk01, with options such as "
-    "cuhk03np:/data/cuhk03-np,boxes=detected. KIND is one of "
-    f"{', '.join(kind.kind for kind in KINDS)}."
+    "cuhk03np:/data/cuhk03-np,boxes=detected. KIND is one of market1501, msmt17, cuhk03np, cuhk02, "
+    "cuhk01, cuhksysu, viper, grid, prid2011, ilids, randperson, dukemtmc, manifest, folder, "
+    "synthetic."
 )
 
 
@@ -38,6 +40,8 @@ def check_data(
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
+    from training.datasets.registry import read_datasets
+
     report = _check(read_datasets(specs), examples)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))

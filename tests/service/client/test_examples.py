@@ -30,12 +30,8 @@ def examples() -> Iterator[str]:
     """Every example line, once, in the order of `gmn --help`."""
     found = [gmn.app.registered_callback.callback.__doc__ or ""]
     for command in typer.main.get_command(gmn.app).commands.values():
-        loaded = command.load()
-        if isinstance(loaded, typer.Typer):
-            group = typer.main.get_command(loaded)
-            found += [group.help or "", *(one.help or "" for one in group.commands.values())]
-        else:
-            found.append(loaded.__doc__ or "")
+        found.append(command.help or "")
+        found += [one.help or "" for one in getattr(command, "commands", {}).values()]
     yield from dict.fromkeys(
         line.strip()
         for text in found
