@@ -127,8 +127,8 @@ def query(
     """
     if bool(images) == bool(data):
         raise BadParameter("name either images or --data KIND:PATH")
-    filters = {"group_by": group_by, "cameras": cameras, "exclude_cameras": exclude_cameras}
-    filters |= {"captured_after": after, "captured_before": before}
+    filters: dict[str, Any] = {"group_by": group_by, "captured_after": after}
+    filters |= {"cameras": cameras, "exclude_cameras": exclude_cameras, "captured_before": before}
     if data and any(filters.values()):
         raise BadParameter(
             "--group-by, --cameras, --exclude-cameras, --after and --before go with images: "

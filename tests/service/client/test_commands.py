@@ -143,7 +143,7 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
 ) -> None:
     image = str(folder / "00.png")
     for wrong, words in (
-        ([image, "--after", "yesterday"], "--after yesterday: write it as"),
+        ([image, "--after", "yesterday"], "'--after': yesterday: write it as"),
         ([image, "--before", "2026-03-01T00:00:00"], "needs a time zone"),
         ([image, "--operating-point", "far_1"], "far_1e-2"),
         (["--data", str(manifest), "--cameras", "west"], "go with images"),
