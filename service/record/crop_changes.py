@@ -19,8 +19,8 @@ from service.record.crop_entries import (
     read_crops,
 )
 from service.record.encoding import below, key, last_number
-from service.record.engine import Scan, Transaction
-from service.record.gallery_entries import raise_version
+from service.record.engine import ChangeKind, Scan, Transaction
+from service.record.gallery_entries import put_entry
 from service.record.records import GalleryRecord, NewCrop, Relabelling, StoredCrop
 from service.record.stored_values import new_crop_id, now
 
@@ -110,17 +110,18 @@ class CropChanges:
     def finish_relabelling(
         self, changed: Sequence[StoredCrop], merge_id: str | None = None
     ) -> Relabelling:
-        """Finishes a change of labels alone, and announces it; the old labels leave the log."""
+        """Finishes a change of labels alone; the old labels leave the log."""
         self.transaction.commit.removes = True
-        version = self.finish()
-        rows = [crop.row_id for crop in changed]
-        self.transaction.note("relabelled", self.entry.gallery_id, version, rows)
+        version = self.finish("relabelled", [crop.row_id for crop in changed])
         return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
 
-    def finish(self) -> int:
-        """Puts the counts and the gallery's next version, which it answers."""
+    def finish(self, kind: ChangeKind, rows: Sequence[int]) -> int:
+        """Puts the counts and the gallery's next version, which it answers, and announces it."""
         self.put_sightings()
-        return raise_version(self.transaction, self.entry)
+        self.entry.version += 1
+        put_entry(self.transaction, self.entry)
+        self.transaction.note(kind, self.entry.gallery_id, self.entry.version, rows)
+        return self.entry.version
 
     def put_sightings(self) -> None:
         """Puts the counts of identities."""
@@ -138,25 +139,25 @@ class CropChanges:
 
         All is read together, since in Redis each read apart is a round trip.
         """
-        identities = dict.fromkeys(crop.identity for crop in crops)
-        names = [one for one in identities if one is not None and one not in self._sightings]
-        keys = [self.at.key("identity", name) for name in names]
-        found = self.transaction.scan(*also, *(Scan(own, own + b"\0", 1) for own in keys))
-        for name, seen in zip(names, found[len(also) :], strict=True):
+        scans: dict[str, Scan] = {}
+        for crop in crops:
+            if crop.identity is not None and crop.identity not in self._sightings:
+                own = self.at.key("identity", crop.identity)
+                scans[crop.identity] = Scan(own, own + b"\0", 1)
+        found = self.transaction.scan(*also, *scans.values())
+        for name, seen in zip(scans, found[len(also) :], strict=True):
             self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
         return found[: len(also)]
 
     def same_bytes(self, crops: Sequence[NewCrop]) -> dict[str, list[StoredCrop]]:
         """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
-        hashes = list(dict.fromkeys(crop.sha256 for crop in crops))
-        scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in hashes]
+        same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
+        scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
         found = self.read_sightings(crops, *scans)
-        rows = [[last_number(own) for own, _ in one] for one in found]
-        known = read_crops(self.transaction, self.at, [row for some in rows for row in some])
-        return {
-            one: [known[row] for row in some if row in known]
-            for one, some in zip(hashes, rows, strict=True)
-        }
+        rows = [last_number(own) for one in found for own, _ in one]
+        for known in read_crops(self.transaction, self.at, rows).values():
+            same[known.sha256].append(known)
+        return same
 
     def _put_record(self, crop: StoredCrop) -> None:
         """Puts a crop's record and the keys that it is found by, and counts it."""

@@ -95,8 +95,12 @@ def as_crop(body: bytes) -> StoredCrop:
 
 def read_crops(reader: Reader, at: Generation, rows: Sequence[int]) -> dict[int, StoredCrop]:
     """Those of these crops that are there, by row."""
+    crops = {}
     bodies = reader.get([at.key("crop", row) for row in rows])
-    return {row: as_crop(body) for row, body in zip(rows, bodies, strict=True) if body is not None}
+    for row, body in zip(rows, bodies, strict=True):
+        if body is not None:
+            crops[row] = as_crop(body)
+    return crops
 
 
 def scan_crops(reader: Reader, at: Generation, after_row: int, limit: int) -> list[StoredCrop]:

@@ -65,41 +65,35 @@ class Crops(RecordPart):
         entry = require_entry(transaction, gallery_id)
         if request and (past := requests.find(transaction, entry, request)):
             return past
-        bind(transaction, entry, embedding_fingerprint)
+        if entry.embedding_fingerprint != embedding_fingerprint:
+            bind(transaction, entry, embedding_fingerprint)
         change = CropChanges(transaction, entry)
-        same_bytes = change.same_bytes(crops)
-        given = [crop.crop_id for crop in crops if crop.crop_id]
-        there = transaction.get([change.at.lookup("crop id", one) for one in given])
-        taken = {one for one, row in zip(given, there, strict=True) if row is not None}
+        same_bytes, newest = change.same_bytes(crops), entry.rows
         landed: list[LandedCrop] = []
         added: list[IndexedCrop] = []
-        elsewhere: list[str] = []
+        given: list[str] = []
         for crop in crops:
             same = same_bytes[crop.sha256]
             outcome = _duplicate(crop, same)
             if outcome is None:
-                if crop.crop_id in taken:
-                    raise ValueError(f"there is a crop {crop.crop_id} already")
-                warnings = [_same_image(other) for other in same[:NAMED_IN_WARNINGS]]
+                warnings = tuple(map(_same_image, same[:NAMED_IN_WARNINGS]))
                 stored = change.insert(crop)
-                if crop.picture_elsewhere:
-                    elsewhere.append(stored.crop_id)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))
+                if crop.crop_id:
+                    given.append(crop.crop_id)
                 failpoint("enroll.crop-written")
-                outcome = LandedCrop(
-                    stored.crop_id, crop.identity, crop.camera, False, tuple(warnings)
-                )
+                outcome = LandedCrop(stored.crop_id, crop.identity, crop.camera, False, warnings)
             landed.append(outcome)
-        strays.forget(transaction, elsewhere)
-        version = entry.version
+        if given:
+            if rows_of_ids(transaction, change.at, given):
+                raise ValueError(f"there is a crop of these ids already: {', '.join(given)}")
+            strays.forget(transaction, given)
         if added:
-            version = change.finish()
-            rows = [one.label.row_id for one in added]
-            transaction.note("added", gallery_id, version, rows)
+            change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
-            requests.keep(transaction, gallery_id, request, version, landed)
-        return Enrolment(version, embedding_fingerprint, tuple(landed), tuple(added))
+            requests.keep(transaction, gallery_id, request, entry.version, landed)
+        return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
 
     @transactional
     def remove(
@@ -343,9 +337,8 @@ def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
     for crop in removed.values():
         # Without these a restore would bring back what was asked to be gone.
         transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
-    version = change.finish()
     rows = sorted(removed)
-    transaction.note("removed", gallery_id, version, rows)
+    version = change.finish("removed", rows)
     return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
 

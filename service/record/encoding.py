@@ -8,6 +8,7 @@ import zlib
 LOOKUP = b"!"
 # Kinds of keys without a value: they are there for scans alone.
 INDEXES = ("by", "captured", "enrolled")
+CHECKSUM_BYTES = 4
 _END, _ESCAPED = b"\0", b"\0\xff"
 
 
@@ -49,13 +50,7 @@ def last_text(found: bytes, prefix: bytes) -> str:
 
 def seal(own_key: bytes, body: bytes) -> bytes:
     """A body with a checksum of it and of its key before it."""
-    return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(4, "big") + body
-
-
-def unseal(own_key: bytes, value: bytes) -> bytes | None:
-    """The body of a sealed value; None where it is not what was sealed under this key."""
-    body = value[4:]
-    return body if seal(own_key, body) == value else None
+    return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(CHECKSUM_BYTES, "big") + body
 
 
 def shown(own_key: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 from pydantic_core import from_json, to_json
 
 from service.errors import ServiceError
-from service.record.encoding import INDEXES, below, key, seal, shown, unseal
+from service.record.encoding import CHECKSUM_BYTES, INDEXES, below, key, seal, shown
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -205,8 +205,8 @@ class Reader:
             raise self.engine.damage("a key or its value is not what was written")
         if value is None or (not value and key.startswith(INDEX_KEYS)):
             return value
-        body = unseal(key, value)
-        if body is None:
+        body = value[CHECKSUM_BYTES:]
+        if seal(key, body) != value:
             raise self.engine.damage(f"{named or shown(key)} is not what was written")
         return body
 

@@ -33,21 +33,12 @@ def put_entry(transaction: Transaction, entry: GalleryRecord) -> None:
     transaction.put_json(key("gallery", entry.gallery_id), entry)
 
 
-def raise_version(transaction: Transaction, entry: GalleryRecord) -> int:
-    """Puts a gallery's entry back with its next version, which it answers."""
-    entry.version += 1
-    put_entry(transaction, entry)
-    return entry.version
-
-
 def bind(transaction: Transaction, entry: GalleryRecord, fingerprint: str) -> None:
-    """Binds an empty gallery to an embedder.
+    """Binds an empty gallery to another embedder.
 
     Raises:
         NeedsReindex: another embedder filled it.
     """
-    if entry.embedding_fingerprint == fingerprint:
-        return
     if entry.crops:
         raise NeedsReindex(entry.name, entry.embedding_fingerprint, fingerprint)
     entry.embedding_fingerprint = fingerprint

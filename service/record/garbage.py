@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal
 
 from pydantic_core import from_json
 
+from service.errors import ServiceError
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, as_crop, live_pins, scan_crops
-from service.record.encoding import INDEXES, below, key, last_number, unseal
+from service.record.encoding import INDEXES, below, key, last_number
 from service.record.engine import Engine, Reader, Scan, Transaction, transact
 from service.record.jobs import drop_job
 from service.record.stored_values import now
@@ -76,7 +78,10 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
 def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     """Deletes crops; a damaged one too, of which only its row is known."""
     found = transaction.engine.scan([Scan(*below(at.key("crop")), CROPS_AT_ONCE)])[0]
-    crops = [as_crop(body) for own, value in found if (body := unseal(own, value))]
+    crops = []
+    for own, value in found:
+        with contextlib.suppress(ServiceError):
+            crops.append(as_crop(transaction.body(own, value) or b""))
     strays.note_elsewhere(transaction, at.gallery_id, crops, now())
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:

@@ -35,7 +35,11 @@ def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
     """
     if keep == "none":
         return None
-    original = Picture(image, _content_type(image))
+    content_type = "image/bmp"
+    for signature, known in SIGNATURES:
+        if image.startswith(signature):
+            content_type = known
+    original = Picture(image, content_type)
     if keep == "original":
         return original
     picture = Image.fromarray(decode_crop(image))
@@ -46,13 +50,6 @@ def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
     picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
     smaller = Picture(file.getvalue(), "image/jpeg")
     return smaller if len(smaller.content) < len(image) else original
-
-
-def _content_type(image: bytes) -> str:
-    for signature, content_type in SIGNATURES:
-        if image.startswith(signature):
-            return content_type
-    return "image/bmp"
 
 
 class PictureFolder:

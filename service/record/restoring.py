@@ -13,7 +13,7 @@ from service.record.crop_changes import CropChanges, tombstone
 from service.record.crop_entries import Generation, scan_crops
 from service.record.encoding import key
 from service.record.engine import Engine, Reader, Transaction, transact
-from service.record.gallery_entries import put_entry, raise_version, require_entry
+from service.record.gallery_entries import put_entry, require_entry
 from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
@@ -140,10 +140,11 @@ def _switch(
         sides=entry.sides,
         rows=entry.rows,
         archives=entry.archives,
+        version=entry.version + 1,
     )
-    version = raise_version(transaction, filled)
-    transaction.note("replaced", entry.gallery_id, version)
-    return version
+    put_entry(transaction, filled)
+    transaction.note("replaced", entry.gallery_id, filled.version)
+    return filled.version
 
 
 def _hold(transaction: Transaction, filled: GalleryRecord) -> None:

@@ -11,7 +11,7 @@ from service.ops.failpoints import failpoint
 from service.record.calibrations import drop_calibrations
 from service.record.crop_entries import Generation, read_contents, read_crops, scan_crops
 from service.record.engine import RecordPart, Transaction, transact, transactional
-from service.record.gallery_entries import put_entry, raise_version, read_entry, require_entry
+from service.record.gallery_entries import put_entry, read_entry, require_entry
 from service.record.garbage import collect_garbage, discard
 from service.record.records import IndexedCrop, StoredCrop
 
@@ -120,6 +120,7 @@ def _switch(transaction: Transaction, gallery_id: int) -> int | None:
     entry.staged_fingerprint, entry.staged_side, entry.staged_crops = None, None, 0
     # What the old embedder's scores taught does not hold for the new one's.
     drop_calibrations(transaction, gallery_id)
-    version = raise_version(transaction, entry)
-    transaction.note("replaced", gallery_id, version)
-    return version
+    entry.version += 1
+    put_entry(transaction, entry)
+    transaction.note("replaced", gallery_id, entry.version)
+    return entry.version
