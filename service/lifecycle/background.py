@@ -28,11 +28,9 @@ TIMEOUT_FACTOR = 30.0
 
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
-    """Works on jobs, keeps house and calibrates while the block runs.
+    """Runs jobs, maintenance, calibration and the watchdog while the block runs.
 
-    What is cut off goes on at the next start.
-
-    A part of the service that ends or hangs meanwhile ends the process.
+    Work that is cut off goes on at the next start.
     """
     await remove_strays(runtime)
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal
-from service.errors import StorageFailed, UnknownCrop, UnknownIdentity
+from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import is_in_snapshots, take_removed_out_of_snapshots
@@ -33,7 +32,7 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
             )
             if removal is None:
                 raise UnknownCrop(gallery.name, crop_id)
-            await _remove_pictures(runtime, gallery, removal.crop_ids)
+            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
 
     return await runtime.sections.run(section)
@@ -51,7 +50,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
     """
 
-    async def section() -> tuple[int, int, dict[str, int]]:
+    async def section() -> ForgottenIdentity:
         async with runtime.audit.trail(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
@@ -61,19 +60,19 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             )
             if removal is not None:
                 version, removed = removal.version, len(removal.row_ids)
-                await _remove_pictures(runtime, gallery, removal.crop_ids)
+                await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
             elif not await is_in_snapshots(runtime, gallery, identity):
                 raise UnknownIdentity(gallery.name, identity)
             result["count"] = removed
             failpoint("forget-identity.before-snapshots")
-            return version, removed, await take_removed_out_of_snapshots(runtime, gallery, identity)
+            taken = await take_removed_out_of_snapshots(runtime, gallery, identity)
+        remaining = await _remaining(runtime, gallery)
+        return ForgottenIdentity(
+            gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
+        )
 
     # The lock is held from before the deletion, so that no restore comes in between.
-    version, removed, taken = await runtime.sections.run(section, runtime.snapshot_lock)
-    remaining = await _remaining(runtime, gallery)
-    return ForgottenIdentity(
-        gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
-    )
+    return await runtime.sections.run(section, runtime.snapshot_lock)
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
@@ -98,16 +97,6 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
     while removed := await runtime.sections.run(section):
         total += removed
     return total
-
-
-async def _remove_pictures(runtime: Runtime, gallery: Gallery, crop_ids: Sequence[str]) -> None:
-    try:
-        await remove_pictures(runtime, gallery, crop_ids)
-    except OSError as error:
-        raise StorageFailed(
-            f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
-            " maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
-        ) from error
 
 
 # Where, what, until when.
@@ -165,8 +154,7 @@ async def _remaining(runtime: Runtime, gallery: Gallery) -> list[Remainder]:
         remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
         remaining.append(REDIS_REMAINS)
-    page = runtime.record.jobs.page
-    jobs = await runtime.galleries.read(page, gallery.gallery_id, MOST_JOBS)
+    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]
     if imports:
         remaining.append(JOBS_REMAIN)

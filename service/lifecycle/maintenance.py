@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from filelock import Timeout
 
@@ -129,14 +129,8 @@ def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
     for spool in (runtime.settings.data_dir / IMPORTS).glob("*"):
         job = store.jobs.get(spool.name)
         # An archive may be received now, by this process or another, and has no job yet.
-        young = receiving and _age_seconds(spool) < RECEIVED_WITHIN_SECONDS
-        if (job is None and not young) or (job is not None and job.finished):
-            log.warning("removed the files of import %s, which has ended", spool.name)
-            shutil.rmtree(spool, ignore_errors=True)
-
-
-def _age_seconds(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        with contextlib.suppress(FileNotFoundError):
+            young = receiving and time.time() - spool.stat().st_mtime < RECEIVED_WITHIN_SECONDS
+            if not young if job is None else job.finished:
+                log.warning("removed the files of import %s, which has ended", spool.name)
+                shutil.rmtree(spool, ignore_errors=True)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
+from service.errors import StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.pictures import PictureFolder
-from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop, StrayPicture
+from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop
 from service.record.stored_values import new_crop_id
 from service.runtime import Runtime
 
@@ -37,14 +39,13 @@ async def keep_elsewhere(
         for crop in crops
     ]
     kept = [(crop.crop_id, crop.picture) for crop in named if crop.crop_id and crop.picture]
-    store, number = runtime.record, target.gallery_id
     crop_ids = [crop_id for crop_id, _ in kept]
-    until = datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(lambda: store.crops.expect_pictures(number, crop_ids, until))
+    expect, until = runtime.record.crops.expect_pictures, datetime.now(UTC) + SETTLED
+    await runtime.galleries.write(expect, target.gallery_id, crop_ids, until)
 
     def put() -> None:
         for crop_id, picture in kept:
-            folder.put(number, crop_id, picture.content)
+            folder.put(target.gallery_id, crop_id, picture.content)
 
     await asyncio.to_thread(put)
     return named
@@ -57,52 +58,54 @@ async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) ->
         RecordUnavailable: the store of pictures does not answer.
     """
     picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
-    if picture is not None or crop.content_type is None or runtime.pictures is None:
-        return picture
-    # A slow store of pictures holds up neither reads of the record nor their heartbeat.
-    content = await asyncio.to_thread(runtime.pictures.get, gallery_id, crop.crop_id)
-    return None if content is None else Picture(content, crop.content_type)
+    if picture is None:
+        # A slow store of pictures holds up neither reads of the record nor their heartbeat.
+        content = await asyncio.to_thread(_picture_elsewhere, runtime, gallery_id, crop)
+        picture = Picture(content, crop.content_type or "") if content else None
+    return picture
 
 
 def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> ArchivedCrop:
     """An archived crop with its picture, also where that is kept elsewhere. Blocks."""
-    if crop.picture is not None or crop.record.content_type is None or runtime.pictures is None:
+    if crop.picture is not None:
         return crop
-    content = runtime.pictures.get(gallery_id, crop.record.crop_id)
-    if content is None:
-        return crop
-    return replace(crop, picture=content)
+    return replace(crop, picture=_picture_elsewhere(runtime, gallery_id, crop.record))
+
+
+def _picture_elsewhere(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> bytes | None:
+    if crop.content_type is None or runtime.pictures is None:
+        return None
+    return runtime.pictures.get(gallery_id, crop.crop_id)
 
 
 async def remove_strays(runtime: Runtime) -> None:
-    """Removes pictures elsewhere whose crops are deleted, or never landed."""
-    folder, store = runtime.pictures, runtime.record
-    if folder is None:
-        return
-    now = datetime.now(UTC)
-    while strays := await runtime.galleries.read(
-        lambda: store.crops.stray_pictures(now, STRAYS_PER_SWEEP)
-    ):
-        await runtime.sections.run(partial(_remove_batch, runtime, folder, strays))
-
-
-async def _remove_batch(
-    runtime: Runtime, folder: PictureFolder, strays: Sequence[StrayPicture]
-) -> None:
-    for stray in strays:
-        await asyncio.to_thread(folder.remove, stray.gallery_id, [stray.crop_id])
-    crop_ids = [stray.crop_id for stray in strays]
-    await runtime.galleries.write(lambda: runtime.record.crops.forget_strays(crop_ids))
-
-
-async def remove_pictures(runtime: Runtime, target: Gallery, crop_ids: Sequence[str]) -> None:
-    """Removes the pictures elsewhere of crops that have just been deleted.
+    """Removes pictures elsewhere whose crops are deleted, or never landed.
 
     Raises:
-        OSError: where the file system does not let go of one; maintenance tries again.
+        StorageFailed: as `remove_pictures` does.
     """
-    folder, store = runtime.pictures, runtime.record
-    if folder is None or not crop_ids:
+    if runtime.pictures is None:
         return
-    await asyncio.to_thread(folder.remove, target.gallery_id, crop_ids)
-    await runtime.galleries.write(lambda: store.crops.forget_strays(crop_ids))
+    stray, now = runtime.record.crops.stray_pictures, datetime.now(UTC)
+    while strays := await runtime.galleries.read(stray, now, STRAYS_PER_SWEEP):
+        for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
+            crop_ids = [one.crop_id for one in some]
+            await runtime.sections.run(partial(remove_pictures, runtime, gallery_id, crop_ids))
+
+
+async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
+    """Removes the pictures elsewhere of deleted crops.
+
+    Raises:
+        StorageFailed: where the file system does not remove one.
+    """
+    if runtime.pictures is None or not crop_ids:
+        return
+    try:
+        await asyncio.to_thread(runtime.pictures.remove, gallery_id, crop_ids)
+    except OSError as error:
+        raise StorageFailed(
+            f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
+            " maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
+        ) from error
+    await runtime.galleries.write(runtime.record.crops.forget_strays, crop_ids)

@@ -65,7 +65,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 snapshot = await asyncio.to_thread(copy)
                 result["snapshot_id"] = snapshot_id
                 try:
-                    await runtime.galleries.write(lambda: store.snapshots.keep(snapshot))
+                    await runtime.galleries.write(store.snapshots.keep, snapshot)
                 except RecordUnavailable:
                     # The record may have it; the next start removes the file if it has not.
                     raise
@@ -82,7 +82,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
 
 async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
     """A gallery's snapshots, oldest first; raises `UnknownGallery`."""
-    return await _snapshots_of(runtime, gallery)
+    return await runtime.galleries.read(runtime.record.snapshots.all, gallery.gallery_id)
 
 
 async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Snapshot:
@@ -95,19 +95,16 @@ async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) ->
 
 async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
     """Removes a snapshot and its file; raises `UnknownSnapshot`."""
-    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
-    store = runtime.record
+    await find_snapshot(runtime, gallery, snapshot_id)
     details = {"snapshot_id": snapshot_id}
 
     async def section() -> None:
         async with runtime.audit.trail("delete_snapshot", gallery=gallery.name, details=details):
             # A file without a record is removed at the next start; a record without its file would
             # be listed for ever.
-            await runtime.galleries.write(
-                lambda: store.snapshots.remove(gallery.gallery_id, snapshot_id)
-            )
-            path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
-            await asyncio.to_thread(_remove, path)
+            remove = runtime.record.snapshots.remove
+            await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
+            await asyncio.to_thread(_remove, snapshot_path(runtime, gallery, snapshot_id))
 
     await runtime.sections.run(section, runtime.snapshot_lock)
 
@@ -170,7 +167,7 @@ async def take_removed_out_of_snapshots(
         DamagedSnapshot: for a file that cannot be read.
     """
     taken: dict[str, int] = {}
-    for snapshot in await _snapshots_of(runtime, gallery):
+    for snapshot in await list_snapshots(runtime, gallery):
         removed = await _take_removed_out(runtime, gallery, snapshot, identity)
         if removed:
             taken[snapshot.snapshot_id] = removed
@@ -185,7 +182,7 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
     Raises:
         DamagedSnapshot: for a file that cannot be read.
     """
-    for snapshot in await _snapshots_of(runtime, gallery):
+    for snapshot in await list_snapshots(runtime, gallery):
         path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
         if await asyncio.to_thread(snapshot_crop_ids, path, identity):
             return True
@@ -201,11 +198,6 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.parent.is_dir():
         sync(path.parent)
-
-
-async def _snapshots_of(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
-    store = runtime.record
-    return await runtime.galleries.read(lambda: store.snapshots.all(gallery.gallery_id))
 
 
 async def _take_removed_out(
@@ -227,5 +219,5 @@ async def _take_removed_out(
 
     removed, rewritten = await asyncio.to_thread(rewrite)
     if rewritten != snapshot:
-        await runtime.galleries.write(lambda: store.snapshots.keep(rewritten))
+        await runtime.galleries.write(runtime.record.snapshots.keep, rewritten)
     return removed

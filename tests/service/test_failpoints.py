@@ -46,13 +46,13 @@ PLACES = {
     "snapshot-rewrite.written": (
         "lifecycle/snapshots.py",
         "remove_from_snapshot(path",
-        "snapshots.keep(rewritten)",
+        "snapshots.keep, rewritten)",
     ),
     "snapshot.written": ("record/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
-    "snapshot.in-place": ("lifecycle/snapshots.py", "write_snapshot(path", "snapshots.keep(sna"),
+    "snapshot.in-place": ("lifecycle/snapshots.py", "write_snapshot(path", "snapshots.keep, sna"),
     "snapshot.registered": (
         "lifecycle/snapshots.py",
-        "snapshots.keep(snapshot)",
+        "snapshots.keep, snapshot)",
         "find_snapshot(",
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace("),
