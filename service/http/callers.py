@@ -17,7 +17,7 @@ from service.record.small_records import ApiKey, Keys, Scope
 
 log = logging.getLogger(__name__)
 # A new or revoked key counts within a second.
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.8
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class KeyRing:
 
 
 async def keep_reading(keys: KeyRing) -> None:
-    """Reads the keys again twice a second until it is cancelled."""
+    """Reads the keys again every second until it is cancelled."""
     while True:
         await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.to_thread(keys.read)

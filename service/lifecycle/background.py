@@ -36,7 +36,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(pause), timeout_factor=1.0),
-        _watched(runtime, "key reader", keep_reading(runtime.keys), READING_SECONDS, 1.0),
+        _watched(runtime, "key reader", keep_reading(runtime.keys), 1.0, READING_SECONDS),
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
@@ -55,8 +55,8 @@ def _watched(
     runtime: Runtime,
     name: str,
     work: Coroutine[Any, Any, None],
-    min_timeout_s: float = 0.0,
     timeout_factor: float = TIMEOUT_FACTOR,
+    min_timeout_s: float = 0.0,
 ) -> asyncio.Task[None]:
     own = Heartbeat()
 

@@ -269,7 +269,7 @@ def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
         await asyncio.to_thread(time.sleep, 1.2)
 
     # An hour, else.
-    monkeypatch.setattr(background._watched, "__defaults__", (1.0,))
+    monkeypatch.setattr(background._watched, "__defaults__", (1.0, 0.0))
     _background(monkeypatch, watchdog, work_on_jobs=hang)
     assert watchdog.trouble.partition(":")[0] == "job runner"
 
