@@ -36,7 +36,7 @@ PLACES = {
     "enroll.embedded": ("gallery/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
     "enroll.crop-written": ("record/crops.py", "change.insert(", "landed.append("),
-    "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", '"COMMIT"'),
+    "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", "RETURNING number"),
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",
         "crops.remove_identity",
@@ -63,7 +63,7 @@ PLACES = {
     "reindex.begun": ("jobs/reindex.py", "store.staged.begin,", "_embed_missing(runtime"),
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await progress.save("),
-    "reindex.switched": ("record/staged.py", "transact(self._engine, rule)", "collect_garbage("),
+    "reindex.switched": ("record/staged.py", "transact(self._engine, _switch", "collect_garbage("),
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await progress.update(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "_keep_archive, spool", "create_job("),
