@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pydantic_core import from_json
@@ -55,23 +55,22 @@ class OldGallery:
     published: dict[str, PublishedCalibration] = field(default_factory=dict)
 
 
-class OldRecord(Protocol):
-    """A record of the format before."""
+@dataclass(frozen=True)
+class OldRecord:
+    """A record of the format before.
 
-    def galleries(self) -> Iterator[OldGallery]:
-        """Every gallery; one is used up before the next."""
+    Attributes:
+        galleries: one is used up before the next.
+        last_gallery: the number that was given to the newest gallery.
+        runtimes: what computes the features, by the embedder's fingerprint.
+        stray_pictures: outside, of no crop: gallery, crop id, and from when, as text.
+    """
 
-    def last_gallery(self) -> int:
-        """The number that was given to the newest gallery."""
-
-    def api_keys(self) -> list[ApiKey]:
-        """API keys."""
-
-    def runtimes(self) -> dict[str, str]:
-        """What computes the features, by the embedder's fingerprint."""
-
-    def stray_pictures(self) -> list[tuple[int, str, str]]:
-        """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
+    galleries: Iterable[OldGallery]
+    last_gallery: int
+    api_keys: Sequence[ApiKey]
+    runtimes: Mapping[str, str]
+    stray_pictures: Sequence[tuple[int, str, str]]
 
 
 def old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
@@ -102,7 +101,7 @@ def migrate(old: OldRecord, engine: Engine) -> None:
     Searches that calibrations learn from are left out, and so are vectors that a reindex had
     prepared: both come anew. Requests that were answered are forgotten.
     """
-    for gallery in old.galleries():
+    for gallery in old.galleries:
         gallery_id, crops = gallery.entry.gallery_id, iter(gallery.crops)
         transact(engine, _begin, gallery)
         while batch := list(itertools.islice(crops, CROPS_AT_ONCE)):
@@ -114,7 +113,7 @@ def migrate(old: OldRecord, engine: Engine) -> None:
             Snapshots(engine).keep(snapshot)
         for job, problems in gallery.jobs:
             transact(engine, put_job, job, problems)
-    for api_key in old.api_keys():
+    for api_key in old.api_keys:
         Keys(engine).add(api_key)
     transact(engine, _end, old)
 
@@ -144,8 +143,8 @@ def _bury(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) ->
 
 
 def _end(transaction: Transaction, old: OldRecord) -> None:
-    transaction.put_json(NEXT_GALLERY, old.last_gallery())
-    for embedder, choice in old.runtimes().items():
+    transaction.put_json(NEXT_GALLERY, old.last_gallery)
+    for embedder, choice in old.runtimes.items():
         transaction.put_json(key("runtime", embedder), choice)
-    for gallery_id, crop_id, moment in old.stray_pictures():
+    for gallery_id, crop_id, moment in old.stray_pictures:
         strays.note(transaction, gallery_id, [crop_id], moment)

@@ -26,9 +26,9 @@ from service.record.integrity import (
     verify_galleries,
     verify_snapshots,
 )
-from service.record.migration import OldGallery, migrate
+from service.record.migration import OldGallery, OldRecord, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, Snapshot
-from service.record.small_records import API_KEY, ApiKey, Snapshots
+from service.record.small_records import API_KEY, Snapshots
 from service.record.snapshot_file import read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 
@@ -89,13 +89,13 @@ def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Reco
                 old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
         salvage = Salvage(old, snapshots, set(removed))
         new = held.enter_context(contextlib.closing(SqliteEngine(into)))
-        migrate(salvage, new)
+        migrate(salvage.record(), new)
         kept = _keep_snapshots(snapshots, into, new)
     return Recovery(list(salvage.recovered.values()), kept, salvage.unread)
 
 
 class Salvage:
-    """Implements `OldRecord` for what can still be read of a file, and its snapshots.
+    """What can still be read of a file, and its snapshots.
 
     Attributes:
         recovered: what became of each gallery, by its number, once it was read.
@@ -111,59 +111,49 @@ class Salvage:
         self._snapshots = snapshots
         self._removed = removed
 
-    def galleries(self) -> Iterator[OldGallery]:
-        """Every gallery of the file, and then those of which only snapshots are left."""
-        found: list[GalleryRecord] = []
+    def record(self) -> OldRecord:
+        """Every gallery of the file, and those of which only snapshots are left; jobs are left out.
+
+        What computes the features is chosen anew.
+        """
+        found: dict[int, GalleryRecord] = {}
         for entry in entries(self._engine) if self._engine else ():
             if isinstance(entry, Damage):
                 self.unread.append(entry.what)
             else:
-                found.append(entry)
-        known = {entry.gallery_id for entry in found}
+                found[entry.gallery_id] = entry
         for path in self._snapshots:
             number = int(path.parent.name)
-            if number not in known:
+            if number not in found:
                 _, origin = snapshot_header(path)
-                free = origin.gallery and all(entry.name != origin.gallery for entry in found)
+                taken = {entry.name for entry in found.values()}
+                free = origin.gallery and origin.gallery not in taken
                 name = origin.gallery if free else f"recovered-{number}"
                 embedder = origin.embedding_fingerprint or "unknown"
-                # No crops are left of it, so that the snapshots are read.
-                found.append(GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1))
-                known.add(number)
-        for entry in found:
-            self.recovered[entry.gallery_id] = Recovered(entry.name)
-            fresh = GalleryRecord(
-                entry.gallery_id,
-                entry.name,
-                entry.embedding_fingerprint,
-                entry.created_at,
-                entry.settings,
-                version=entry.version + 1,
-            )
-            prefix = key("tombstone", entry.gallery_id)
-            buried = {own[len(prefix) : -1].decode() for own, _ in self._bodies(prefix)}
-            tombstones = self._removed | buried
-            yield OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
-
-    def last_gallery(self) -> int:
-        """The number that was given to the newest gallery."""
-        return max(self.recovered, default=0)
-
-    def api_keys(self) -> list[ApiKey]:
-        """API keys."""
-        return [API_KEY.validate_json(body) for _, body in self._bodies(key("api key"))]
-
-    def runtimes(self) -> dict[str, str]:
-        """What computes the features is chosen anew."""
-        return {}
-
-    def stray_pictures(self) -> list[tuple[int, str, str]]:
-        """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
-        prefix, strays = key("stray"), []
+                # Not even a count of its crops is left, so that the snapshots are read.
+                found[number] = GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1)
+        strays, prefix = [], key("stray")
         for own, body in self._bodies(prefix):
             moment, crop_id = (part.decode() for part in own[len(prefix) : -1].split(b"\0"))
             strays.append((int(body), crop_id, moment))
-        return strays
+        keys = [API_KEY.validate_json(body) for _, body in self._bodies(key("api key"))]
+        galleries = (self._gallery(entry) for entry in found.values())
+        return OldRecord(galleries, max(found, default=0), keys, {}, strays)
+
+    def _gallery(self, entry: GalleryRecord) -> OldGallery:
+        self.recovered[entry.gallery_id] = Recovered(entry.name)
+        fresh = GalleryRecord(
+            entry.gallery_id,
+            entry.name,
+            entry.embedding_fingerprint,
+            entry.created_at,
+            entry.settings,
+            version=entry.version + 1,
+        )
+        prefix = key("tombstone", entry.gallery_id)
+        buried = {own[len(prefix) : -1].decode() for own, _ in self._bodies(prefix)}
+        tombstones = self._removed | buried
+        return OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
 
     def _crops(self, entry: GalleryRecord, tombstones: set[str]) -> Iterator[ArchivedCrop]:
         became = self.recovered[entry.gallery_id]

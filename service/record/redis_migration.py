@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from pydantic_core import from_json
 
@@ -15,6 +14,7 @@ from service.record.jobs import Job
 from service.record.migration import (
     CROP,
     OldGallery,
+    OldRecord,
     migrate,
     old_api_key,
     old_crop,
@@ -23,7 +23,6 @@ from service.record.migration import (
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
-from service.record.small_records import ApiKey
 from service.record.stored_values import as_text
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
@@ -49,99 +48,84 @@ def migrate_redis(engine: RedisEngine) -> None:
     engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", secrets.token_hex(16))
     engine.adopt()
     _remove(engine, *NEW)
-    migrate(OldRedis(engine), engine)
+    migrate(_old_record(engine), engine)
     # Followers of the old record read everything again.
     engine.command("DEL", STREAM)
     _remove(engine, *OLD)
     engine.command("SET", "gmn:format", NEW_FORMAT)
 
 
-class OldRedis:
-    """Implements `OldRecord`."""
-
-    def __init__(self, engine: RedisEngine) -> None:
-        self._engine = engine
-
-    def galleries(self) -> Iterator[OldGallery]:
-        """Every gallery."""
-        for name, number in self._texts("gmn:names").items():
-            at = f"gmn:g:{number}"
-            kept = self._texts(at)
-            entry = {
-                "gallery_id": number,
-                "name": name,
-                "embedding_fingerprint": kept["embedder"],
-                "created_at": kept["created_at"],
-                "version": kept["version"],
-                "settings": {
-                    "retention_days": kept.get("retention_days") or None,
-                    "calibration": kept["calibration"],
-                    "retention_from": kept["retention_from"],
-                },
-            }
-            yield OldGallery(
-                ENTRY.validate_python(entry),
-                self._crops(f"{at}:{kept['generation']}:", kept["side"]),
-                [one.decode() for one in self._ask("ZRANGE", f"{at}:tombstones", 0, -1)],
-                [Snapshot(**from_json(text)) for text in self._ask("HVALS", f"{at}:snapshots")],
-                [self._job(one.decode()) for one in self._ask("ZRANGE", f"{at}:jobs", 0, -1)],
-                {
-                    subject: _published(text)
-                    for subject, text in self._texts(f"{at}:published").items()
-                },
-            )
-
-    def last_gallery(self) -> int:
-        """The number that was given to the newest gallery."""
-        return int(self._ask("GET", "gmn:galleries") or 0)
-
-    def api_keys(self) -> list[ApiKey]:
-        """API keys."""
-        found = [from_json(text) for text in self._ask("HVALS", "gmn:keys")]
-        return [old_api_key(one, one["scopes"]) for one in found]
-
-    def runtimes(self) -> dict[str, str]:
-        """What computes the features, by the embedder's fingerprint."""
-        return self._texts("gmn:runtimes")
-
-    def stray_pictures(self) -> list[tuple[int, str, str]]:
-        """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
-        galleries = self._texts("gmn:strays:galleries")
-        scored = self._ask("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES")
-        begin = datetime(1970, 1, 1, tzinfo=UTC)
-        strays = [(one.decode(), begin + timedelta(microseconds=at)) for one, at in scored]
-        return [
+def _old_record(engine: RedisEngine) -> OldRecord:
+    names = _texts(engine, "gmn:names").items()
+    keys = [from_json(text) for text in engine.command("HVALS", "gmn:keys")]
+    galleries = _texts(engine, "gmn:strays:galleries")
+    strays = [
+        (one.decode(), datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at))
+        for one, at in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES")
+    ]
+    return OldRecord(
+        galleries=(_gallery(engine, name, number) for name, number in names),
+        last_gallery=int(engine.command("GET", "gmn:galleries") or 0),
+        api_keys=[old_api_key(one, one["scopes"]) for one in keys],
+        runtimes=_texts(engine, "gmn:runtimes"),
+        stray_pictures=[
             (int(galleries[crop_id]), crop_id, as_text(since))
             for crop_id, since in strays
             if crop_id in galleries
-        ]
+        ],
+    )
 
-    def _crops(self, at: str, side: str) -> Iterator[ArchivedCrop]:
-        first = 0
-        while rows := self._ask("ZRANGE", f"{at}rows", first, first + ROWS_AT_ONCE - 1):
-            first += len(rows)
-            for row in rows:
-                *values, vector, picture = self._ask(
-                    "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
-                )
-                texts = (value.decode() if value is not None else None for value in values)
-                yield old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
 
-    def _job(self, job_id: str) -> tuple[Job, list[JobProblem]]:
-        found = self._ask("HVALS", f"gmn:job:{job_id}:problems")
-        problems = [JobProblem.model_validate_json(text) for text in found]
-        texts = self._texts(f"gmn:job:{job_id}")
-        kept = {"detail": None, **texts, "job_id": job_id, "cancelling": "cancelling" in texts}
-        return old_job(kept, problems), problems
+def _gallery(engine: RedisEngine, name: str, number: str) -> OldGallery:
+    at = f"gmn:g:{number}"
+    kept = _texts(engine, at)
+    entry = {
+        "gallery_id": number,
+        "name": name,
+        "embedding_fingerprint": kept["embedder"],
+        "created_at": kept["created_at"],
+        "version": kept["version"],
+        "settings": {
+            "retention_days": kept.get("retention_days") or None,
+            "calibration": kept["calibration"],
+            "retention_from": kept["retention_from"],
+        },
+    }
+    published = _texts(engine, f"{at}:published")
+    return OldGallery(
+        ENTRY.validate_python(entry),
+        _crops(engine, f"{at}:{kept['generation']}:", kept["side"]),
+        [one.decode() for one in engine.command("ZRANGE", f"{at}:tombstones", 0, -1)],
+        [Snapshot(**from_json(text)) for text in engine.command("HVALS", f"{at}:snapshots")],
+        [_job(engine, one.decode()) for one in engine.command("ZRANGE", f"{at}:jobs", 0, -1)],
+        {subject: _published(text) for subject, text in published.items()},
+    )
 
-    def _texts(self, hash_key: str) -> dict[str, str]:
-        """Names and values of a hash."""
-        return {
-            name.decode(): value.decode() for name, value in self._ask("HGETALL", hash_key).items()
-        }
 
-    def _ask(self, *command: str | int) -> Any:
-        return self._engine.command(*command)
+def _crops(engine: RedisEngine, at: str, side: str) -> Iterator[ArchivedCrop]:
+    first = 0
+    while rows := engine.command("ZRANGE", f"{at}rows", first, first + ROWS_AT_ONCE - 1):
+        first += len(rows)
+        for row in rows:
+            *values, vector, picture = engine.command(
+                "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
+            )
+            texts = (value.decode() if value is not None else None for value in values)
+            yield old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
+
+
+def _job(engine: RedisEngine, job_id: str) -> tuple[Job, list[JobProblem]]:
+    found = engine.command("HVALS", f"gmn:job:{job_id}:problems")
+    problems = [JobProblem.model_validate_json(text) for text in found]
+    texts = _texts(engine, f"gmn:job:{job_id}")
+    kept = {"detail": None, **texts, "job_id": job_id, "cancelling": "cancelling" in texts}
+    return old_job(kept, problems), problems
+
+
+def _texts(engine: RedisEngine, hash_key: str) -> dict[str, str]:
+    """Names and values of a hash."""
+    found = engine.command("HGETALL", hash_key)
+    return {name.decode(): value.decode() for name, value in found.items()}
 
 
 def _published(text: str) -> PublishedCalibration:

@@ -16,17 +16,16 @@ from service.record.jobs import Job
 from service.record.migration import (
     CROP,
     OldGallery,
+    OldRecord,
     migrate,
     old_api_key,
     old_crop,
     old_job,
 )
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
-from service.record.small_records import ApiKey
 from service.record.sqlite_engine import SqliteEngine
 
 FORMAT = 6
-SETTINGS = ("retention_days", "calibration", "retention_from")
 
 
 def migrate_file(path: Path) -> None:
@@ -59,7 +58,7 @@ def migrate_file(path: Path) -> None:
             leftover.unlink(missing_ok=True)
         engine = SqliteEngine(written)
         try:
-            migrate(OldFile(connection), engine)
+            migrate(_old_record(connection), engine)
             (commits,) = connection.execute("SELECT number FROM commits").fetchone()
             engine.count_from(commits)
         finally:
@@ -72,76 +71,60 @@ def migrate_file(path: Path) -> None:
     sync(path.parent)
 
 
-class OldFile:
-    """Implements `OldRecord`."""
+def _old_record(connection: sqlite3.Connection) -> OldRecord:
+    connection.row_factory = sqlite3.Row
+    ask = connection.execute
+    rows = ask("SELECT * FROM galleries ORDER BY gallery_id").fetchall()
+    last = ask("SELECT seq FROM sqlite_sequence WHERE name = 'galleries'").fetchone()
+    strays = ask("SELECT gallery_id, crop_id, removable_from FROM stray_pictures").fetchall()
+    keys = ask("SELECT * FROM api_keys").fetchall()
+    return OldRecord(
+        galleries=(_gallery(connection, row) for row in rows),
+        last_gallery=last["seq"] if last else 0,
+        api_keys=[old_api_key(dict(row), row["scopes"].split(",")) for row in keys],
+        runtimes={row["embedder"]: row["choice"] for row in ask("SELECT * FROM runtimes")},
+        stray_pictures=[(gallery, crop_id, moment) for gallery, crop_id, moment in strays],
+    )
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        connection.row_factory = sqlite3.Row
-        self._connection = connection
 
-    def galleries(self) -> Iterator[OldGallery]:
-        """Every gallery."""
-        for row in self._rows("SELECT * FROM galleries ORDER BY gallery_id"):
-            number = row["gallery_id"]
-            names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
-            settings = {name: row[name] for name in SETTINGS}
-            yield OldGallery(
-                ENTRY.validate_python({**{one: row[one] for one in names}, "settings": settings}),
-                self._crops(number, row["side"]),
-                [one["crop_id"] for one in self._of("tombstones", number)],
-                [Snapshot(**dict(one)) for one in self._of("snapshots", number)],
-                [self._job(one) for one in self._of("jobs", number)],
-                {
-                    one["subject"]: PublishedCalibration(one["version"], one["body"].decode())
-                    for one in self._of("published_calibrations", number)
-                },
-            )
+def _gallery(connection: sqlite3.Connection, row: sqlite3.Row) -> OldGallery:
+    def of(table: str) -> list[sqlite3.Row]:
+        query = f"SELECT * FROM {table} WHERE gallery_id = ?"
+        return connection.execute(query, (row["gallery_id"],)).fetchall()
 
-    def last_gallery(self) -> int:
-        """The number that was given to the newest gallery."""
-        found = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'galleries'")
-        return found[0]["seq"] if found else 0
+    settings = {name: row[name] for name in ("retention_days", "calibration", "retention_from")}
+    names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
+    return OldGallery(
+        ENTRY.validate_python({**{name: row[name] for name in names}, "settings": settings}),
+        _crops(connection, row["gallery_id"], row["side"]),
+        [one["crop_id"] for one in of("tombstones")],
+        [Snapshot(**dict(one)) for one in of("snapshots")],
+        [_job(connection, one) for one in of("jobs")],
+        {
+            one["subject"]: PublishedCalibration(one["version"], one["body"].decode())
+            for one in of("published_calibrations")
+        },
+    )
 
-    def api_keys(self) -> list[ApiKey]:
-        """API keys."""
-        rows = self._rows("SELECT * FROM api_keys")
-        return [old_api_key(dict(row), row["scopes"].split(",")) for row in rows]
 
-    def runtimes(self) -> dict[str, str]:
-        """What computes the features, by the embedder's fingerprint."""
-        return {row["embedder"]: row["choice"] for row in self._rows("SELECT * FROM runtimes")}
+def _crops(connection: sqlite3.Connection, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
+    columns = ", ".join(f"crops.{name}" for name in CROP)
+    rows = connection.execute(
+        f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
+        f"JOIN vectors_{side} USING (row_id) LEFT JOIN pictures USING (row_id) "
+        "WHERE gallery_id = ? ORDER BY row_id",
+        (gallery_id,),
+    )
+    for row in rows:
+        kept = {name: row[name] for name in CROP}
+        yield old_crop(row["row_id"], kept, row["vector"], row["content"])
 
-    def stray_pictures(self) -> list[tuple[int, str, str]]:
-        """Pictures outside that belong to no crop: gallery, crop id, and from when, as text."""
-        return [
-            (row["gallery_id"], row["crop_id"], row["removable_from"])
-            for row in self._rows("SELECT * FROM stray_pictures")
-        ]
 
-    def _crops(self, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
-        columns = ", ".join(f"crops.{name}" for name in CROP)
-        rows = self._connection.execute(
-            f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
-            f"JOIN vectors_{side} USING (row_id) LEFT JOIN pictures USING (row_id) "
-            "WHERE gallery_id = ? ORDER BY row_id",
-            (gallery_id,),
-        )
-        for row in rows:
-            kept = {name: row[name] for name in CROP}
-            yield old_crop(row["row_id"], kept, row["vector"], row["content"])
-
-    def _job(self, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
-        found = self._rows("SELECT * FROM job_problems WHERE job_id = ?", row["job_id"])
-        problems = [
-            JobProblem(**{name: one[name] for name in JobProblem.model_fields}) for one in found
-        ]
-        return old_job(dict(row), problems), problems
-
-    def _of(self, table: str, gallery_id: int) -> list[sqlite3.Row]:
-        return self._rows(f"SELECT * FROM {table} WHERE gallery_id = ?", gallery_id)
-
-    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
-        return self._connection.execute(query, values).fetchall()
+def _job(connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
+    columns = ", ".join(JobProblem.model_fields)
+    query = f"SELECT {columns} FROM job_problems WHERE job_id = ?"
+    problems = [JobProblem(**dict(one)) for one in connection.execute(query, (row["job_id"],))]
+    return old_job(dict(row), problems), problems
 
 
 def _beside(path: Path) -> list[Path]:
