@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, echo
 
@@ -66,10 +66,14 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (store, audit):
-        details = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
-        audit.record("create_key", "asked", gallery=gallery, details=details)
+        details: dict[str, Any] = {
+            "gallery": gallery,
+            "key_id": key.key_id,
+            "scopes": ",".join(key.scopes),
+        }
+        audit.record("create_key", "asked", **details)
         store.keys.add(key)
-        audit.record("create_key", gallery=gallery, details=details)
+        audit.record("create_key", **details)
         known = gallery is None or any(one.name == gallery for one in store.galleries.all())
         has_admin = _has_admin(store)
     if not has_admin:
@@ -131,17 +135,16 @@ def revoke(
     Example: gmn keys revoke 1f0c9a72be44
     """
     with _opened(data_dir, create=False) as (store, audit):
-        details = {"key_id": _public_id(key_id)}
-        audit.record("revoke_key", "asked", details=details)
-        if not store.keys.revoke(details["key_id"]):
-            audit.record("revoke_key", "failed", details=details)
+        key_id = _public_id(key_id)
+        audit.record("revoke_key", "asked", key_id=key_id)
+        if not store.keys.revoke(key_id):
+            audit.record("revoke_key", "failed", key_id=key_id)
             raise InputProblem(
-                f"key {details['key_id']}: there is no such key in {_place(data_dir)}; see gmn "
-                "keys list"
+                f"key {key_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
             )
-        audit.record("revoke_key", details=details)
+        audit.record("revoke_key", key_id=key_id)
         left = len(store.keys.all())
-    echo(f"Key {details['key_id']} is revoked; {left} left.")
+    echo(f"Key {key_id} is revoked; {left} left.")
     if not left:
         echo(
             "Without any key a service on loopback is open to everyone on the machine, and one on "
@@ -200,7 +203,7 @@ def _place(data_dir: Path) -> str:
 def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, AuditLog]]:
     """Opens record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
-    from service.ops.audit import Actor, AuditLog, acting
+    from service.ops.audit import AuditLog, act_as
     from service.ops.data_dir import DATABASE_NAME
     from service.ops.durable import make_folder
 
@@ -213,6 +216,6 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     with (
         AuditLog(data_dir) as audit,
         contextlib.closing(open_record(data_dir)) as store,
-        acting(Actor(f"uid:{os.getuid()}")),
     ):
+        act_as(f"uid:{os.getuid()}")
         yield store, audit

@@ -181,7 +181,7 @@ async def _store(
             "enroll",
             gallery=gallery.name,
             count=len(enrolment.landed),
-            details={"duplicates": sum(one.duplicate for one in enrolment.landed)},
+            duplicates=sum(one.duplicate for one in enrolment.landed),
         )
     return enrolment
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import cast
 
 from gmn_client import models
 from service.gallery.browse import describe_gallery
@@ -33,12 +32,10 @@ async def change_gallery(
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter
     retention deletes at the next maintenance.
     """
-    details = cast("dict[str, str | int | None]", changes)
-    if reset_calibration:
-        details = {**details, "calibration": "reset"}
+    details = {**changes, "calibration": "reset"} if reset_calibration else {**changes}
 
     async def section() -> None:
-        async with runtime.audit.trail("change_gallery", gallery=gallery.name, details=details):
+        async with runtime.audit.trail("change_gallery", gallery=gallery.name, **details):
             await runtime.galleries.configure(gallery, changes)
             if reset_calibration or changes.get("calibration") == "off":
                 await runtime.galleries.write(runtime.record.calibrations.drop, gallery.gallery_id)

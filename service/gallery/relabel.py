@@ -63,9 +63,8 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
     """
 
     async def section() -> Relabelling:
-        details = {"merge_id": merge_id}
         async with runtime.audit.trail(
-            "undo_merge", gallery=gallery.name, details=details
+            "undo_merge", gallery=gallery.name, merge_id=merge_id
         ) as result:
             change = await runtime.galleries.change(
                 "relabel", gallery, runtime.record.merges.undo, merge_id
@@ -114,7 +113,7 @@ async def change_crop(
             crop_ids=[crop_id],
             identity=fields.get("identity"),
             external_id=fields.get("external_id"),
-            details={"fields": ",".join(sorted(fields))},
+            fields=",".join(sorted(fields)),
         ):
             change = await runtime.galleries.change(
                 "relabel", gallery, runtime.record.crops.change, crop_id, fields

@@ -27,7 +27,7 @@ from service.http.keys import redacted
 from service.http.limits import Body
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
-from service.ops.audit import Actor, acting
+from service.ops.audit import act_as
 from service.record.small_records import Scope
 from service.runtime import Runtime
 
@@ -168,11 +168,11 @@ class GuardedRoute(APIRoute):
                 return await answer(request)
             request.state.call = call = await needed.let_in(request)
             request_id = str(getattr(request.state, "request_id", None))
-            with acting(Actor(call.caller.name, redacted(request_id))):
-                if form is not None:
-                    return await _answer_form(answer, request, call, form)
-                refuse_unknown_parameters(request, known)
-                return await answer(request)
+            act_as(call.caller.name, redacted(request_id))
+            if form is not None:
+                return await _answer_form(answer, request, call, form)
+            refuse_unknown_parameters(request, known)
+            return await answer(request)
 
         return guard
 

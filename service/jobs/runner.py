@@ -257,9 +257,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         async def end() -> None:
             await progress.update(state, (), detail)
             failpoint("job.ended")
-            await runtime.audit.done(
-                job.kind, gallery=gallery.name, details={"job_id": job.job_id, "state": state}
-            )
+            await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
         await runtime.sections.run(end)
     except (LeaseLost, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as error:

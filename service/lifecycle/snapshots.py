@@ -96,10 +96,11 @@ async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) ->
 async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
     """Removes a snapshot and its file; raises `UnknownSnapshot`."""
     await find_snapshot(runtime, gallery, snapshot_id)
-    details = {"snapshot_id": snapshot_id}
 
     async def section() -> None:
-        async with runtime.audit.trail("delete_snapshot", gallery=gallery.name, details=details):
+        async with runtime.audit.trail(
+            "delete_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
+        ):
             # A file without a record is removed at the next start; a record without its file would
             # be listed for ever.
             remove = runtime.record.snapshots.remove
@@ -134,11 +135,9 @@ async def restore_snapshot(
     def write() -> int:
         return store.crops.replace(gallery.gallery_id, fingerprint, crops())
 
-    details = {"snapshot_id": snapshot_id}
-
     async def section() -> int:
         async with runtime.audit.trail(
-            "restore_snapshot", gallery=gallery.name, details=details
+            "restore_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
         ) as result:
             version = await runtime.galleries.replace(RESTORE, gallery, write)
             result["gallery_version"] = version

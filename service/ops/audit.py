@@ -14,13 +14,12 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
@@ -30,7 +29,6 @@ from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
-Plain = str | int | float | bool | None
 LOG_NAME = "audit.jsonl"
 REPLICAS = "audit-*.jsonl"
 FLUSH_SECONDS = 0.25
@@ -41,60 +39,22 @@ KEY_NAME = "audit.key"
 KEY_BYTES = 32
 
 
-@dataclass(frozen=True)
-class Actor:
-    """Who acts.
+# Fields that are written as keyed hashes, and those that are left out where they are empty.
+HASHED = ("identity", "new_identity", "external_id")
+OPTIONAL = (*HASHED, "gallery", "crop_ids", "filters", "purpose")
+# Name and request id. Tasks and `asyncio.to_thread` inherit it.
+_actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
 
-    Attributes:
-        name: a key's id; `loopback` for a local request without a key; `service` for maintenance;
-            `uid:1000` for a command.
+
+def act_as(name: str, request_id: str | None = None) -> None:
+    """Lines that the current context writes from now on are this actor's.
+
+    Args:
+        name: a key's id; `loopback` for a local request without a key; `uid:1000` for a command.
+            Until this is called it is `service`, as for maintenance.
         request_id: of the request; None outside one.
     """
-
-    name: str
-    request_id: str | None = None
-
-
-SERVICE = Actor("service")
-# Tasks and `asyncio.to_thread` carry it along from where the request was let in.
-_actor: ContextVar[Actor] = ContextVar("audit_actor", default=SERVICE)
-
-
-@contextlib.contextmanager
-def acting(actor: Actor) -> Iterator[None]:
-    """Lines written inside the block are this actor's."""
-    token = _actor.set(actor)
-    try:
-        yield
-    finally:
-        _actor.reset(token)
-
-
-class What(TypedDict, total=False):
-    """Fields of a line besides time and actor.
-
-    Attributes:
-        gallery: by name.
-        identity, new_identity, external_id: written as keyed hashes.
-        crop_ids: of the crops that are meant.
-        count: how many crops.
-        filters: of a search; `identity` in it is written as a keyed hash.
-        purpose: of a search, in the client's words.
-        details: anything else that is neither personal nor secret.
-    """
-
-    gallery: str | None
-    identity: str | None
-    new_identity: str | None
-    external_id: str | None
-    crop_ids: Sequence[str]
-    count: int
-    filters: Mapping[str, Any]
-    purpose: str | None
-    details: Mapping[str, Plain]
-
-
-HASHED = ("identity", "new_identity", "external_id")
+    _actor.set((name, request_id))
 
 
 class AuditLog:
@@ -139,16 +99,16 @@ class AuditLog:
         self._dropped = 0
         self._flusher: asyncio.Task[None] | None = None
 
-    def record(
-        self, event: str, phase: Phase = "done", durable: bool = True, **what: Unpack[What]
-    ) -> None:
+    def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
         """Writes a line; blocks until it would survive a power cut, unless not `durable`.
 
         Args:
             event: verb and noun, such as `delete_crop`.
             phase: `asked` before a commit, `done` after it, `failed` where it did not happen.
             durable: whether it has to survive a power cut.
-            what: what was done to what.
+            what: further fields, JSON: `gallery` by name, `crop_ids`, their `count`, `filters` and
+                `purpose` of a search. `identity`, `new_identity` and `external_id`, also within
+                `filters`, are written as keyed hashes; no other field may be personal or secret.
 
         Raises:
             StorageFailed: where it could not be written.
@@ -158,7 +118,7 @@ class AuditLog:
         self._append([line], durable)
         failpoint("audit.line-written")
 
-    def looked(self, event: str, **what: Unpack[What]) -> None:
+    def looked(self, event: str, **what: Any) -> None:
         """Notes a search or a view, which has changed nothing; never raises, never waits.
 
         The line is in the file within a second. Where the file cannot be written lines wait in
@@ -199,27 +159,25 @@ class AuditLog:
             self._dropped -= dropped
             del self._buffer[:waiting]
 
-    def _line(self, event: str, phase: Phase, what: What) -> dict[str, Any]:
-        fields = self._without_names({**what, "details": None})
-        if "filters" in fields:
-            fields["filters"] = self._without_names(fields["filters"])
-        actor = _actor.get()
-        return {
+    def _line(self, event: str, phase: Phase, what: Mapping[str, Any]) -> dict[str, Any]:
+        name, request_id = _actor.get()
+        line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "phase": phase,
-            "actor": actor.name,
-            "request_id": actor.request_id,
-            **fields,
-            **what.get("details", {}),
+            "actor": name,
+            "request_id": request_id,
+            **self._without_names(what),
         }
+        if "filters" in line:
+            line["filters"] = self._without_names(what["filters"])
+        return line
 
     def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The known fields, with names of people as keyed hashes."""
         return {
             name: self.hashed(value) if name in HASHED else value
             for name, value in fields.items()
-            if value not in (None, [], {})
+            if value or name not in OPTIONAL
         }
 
     def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
@@ -232,7 +190,7 @@ class AuditLog:
             ) from error
 
     @contextlib.asynccontextmanager
-    async def trail(self, event: str, **what: Unpack[What]) -> AsyncIterator[dict[str, Plain]]:
+    async def trail(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
         """Surrounds what destroys something: `asked` is on the disk before the block runs.
 
         What the block puts into the yielded dictionary is written with the line after it: `done`,
@@ -248,7 +206,7 @@ class AuditLog:
             StorageFailed: where `asked` could not be written; the block does not run.
         """
         await asyncio.to_thread(self.record, event, "asked", **what)
-        result: dict[str, Plain] = {}
+        result: dict[str, Any] = {}
         phase: Phase = "done"
         try:
             yield result
@@ -258,11 +216,10 @@ class AuditLog:
             result["problem"] = code
             raise
         finally:
-            what["details"] = {**what.get("details", {}), **result}
-            await self.done(event, phase, True, **what)
+            await self.done(event, phase, True, **{**what, **result})
 
     async def done(
-        self, event: str, phase: Phase = "done", durable: bool = False, **what: Unpack[What]
+        self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
     ) -> None:
         """Records an operation that has ended; an error is only logged.
 

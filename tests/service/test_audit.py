@@ -7,13 +7,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from contextvars import copy_context
 
 import pytest
 
 import gmn
 from model.problems import InputProblem
 from service.errors import StorageFailed, UnknownCrop
-from service.ops.audit import Actor, AuditLog, acting, audit_files
+from service.ops.audit import AuditLog, act_as, audit_files
 from service.ops.hash_chain import check_chain
 from tests.waiting import eventually
 
@@ -29,8 +30,11 @@ def lines(folder):
 
 
 def test_a_line_tells_who_did_what_to_which_hashes(audit, tmp_path):
-    with acting(Actor("1f0c9a72be44", "door-7")):
+    def forget():
+        act_as("1f0c9a72be44", "door-7")
         audit.record("forget_identity", "asked", gallery="lobby", identity="Ada", count=3)
+
+    copy_context().run(forget)
     audit.record("rename_identity", identity="Ada", new_identity="Grace", external_id="e-1")
     first, second = lines(tmp_path)
     assert (first["event"], first["phase"], first["gallery"]) == (
