@@ -133,7 +133,7 @@ class SqliteEngine:
     def page_problems(self, most: int) -> list[str]:
         """What SQLite finds wrong with the file's pages, up to so many lines."""
         rows = self._connection.execute(f"PRAGMA integrity_check({most})").fetchall()
-        return [line for (line,) in rows if line != "ok"]
+        return [line.decode() for (line,) in rows if line != b"ok"]
 
     def damage(self, what: str) -> DamagedRecord:
         """The error for something that is not what was written."""
@@ -167,6 +167,8 @@ class SqliteEngine:
             )
             with self._opening:
                 self._opened.append(connection)
+            # Damage may make a text of bytes, which are then refused by their checksum.
+            connection.text_factory = bytes
             # A statement over a large gallery may take minutes, which a hanging disk looks like.
             connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
             for pragma in () if self._only_read else PRAGMAS:
