@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torchvision
 from torch import nn
 
 from model.depthwise import replace_strided_depthwise
-from model.osnet import OSNetForm, build_osnet, osnet_forms, torchreid_tensors
+from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
-from model.state_dicts import load_tensors, read_state_dict
 
 LastStride = Literal[1, 2]
 ENTRY_POINTS = "gmn.backbones"
@@ -29,15 +26,14 @@ class BackboneKind:
     """The backbone of one name.
 
     Attributes:
-        build: makes the network, as `build_backbone` does, from the last stage's stride and the
-            initial weights.
+        build: makes the network, as `build_backbone` does, from the last stage's stride.
         stage_channels: channels of the maps of stages 1 to 4.
         stage_ends: the name of each stage's last child in the built network; None where the network
             cannot be divided and is stage 4 as a whole.
         last_strides: the last stage's possible strides.
     """
 
-    build: Callable[[LastStride, str], nn.Sequential]
+    build: Callable[[LastStride], nn.Sequential]
     stage_channels: tuple[int, int, int, int]
     stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
     last_strides: tuple[LastStride, ...] = (1, 2)
@@ -89,21 +85,16 @@ def find_backbone(name: str) -> BackboneKind:
     return BACKBONES[name]
 
 
-def build_backbone(
-    name: str, last_stride: LastStride = 1, initial_weights: str = "none"
-) -> nn.Sequential:
-    """Builds a backbone without its classifier: `(B, 3, H, W)` to `(B, channels, h, w)`.
+def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
+    """Builds a backbone with random weights and without its classifier.
 
     Args:
         last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
-        initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
-            a state dict with the names of torchvision, torchreid or timm; a file of torchvision's
-            may lack the last stage, and every one the classifier.
 
-    Raises:
-        InputProblem: where the weights cannot be read or do not fit.
+    Returns:
+        Crops `(B, 3, H, W)` to maps `(B, channels, h, w)`.
     """
-    return find_backbone(name).build(last_stride, initial_weights)
+    return find_backbone(name).build(last_stride)
 
 
 def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
@@ -116,26 +107,11 @@ def split_stages(name: str, backbone: nn.Sequential) -> list[list[nn.Module]]:
     return [list(modules[start:end]) for start, end in pairwise((0, *ends))]
 
 
-def _torchvision(
-    name: str, weights: Any, last_stride: LastStride, initial_weights: str
-) -> nn.Sequential:
+def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
+    # Imported where it is needed: it takes seconds, and most artefacts have an OSNet.
+    import torchvision
+
     network = getattr(torchvision.models, name)()
-    if initial_weights == "timm":
-        raise InputProblem(
-            f"timm's weights are for its own backbones; set embedder.backbone to timm:{name}, or "
-            "initial_weights to torchvision"
-        )
-    if initial_weights == "torchvision":
-        try:
-            network.load_state_dict(weights.get_state_dict(progress=False))
-        except OSError as error:
-            raise InputProblem(
-                f"torchvision's weights for {name} could not be downloaded ({error}); "
-                "set initial_weights to a local file or to none"
-            ) from error
-    elif initial_weights != "none":
-        state = read_state_dict(Path(initial_weights))
-        load_tensors(network, state, initial_weights, ("layer4.", "fc.", "classifier."))
     if name == "mobilenet_v2":
         features = network.features
         _set_last_stride(features[14], last_stride)
@@ -152,45 +128,28 @@ def _set_last_stride(stage: nn.Module, stride: int) -> None:
             module.stride = (stride, stride)
 
 
-def _osnet(
-    name: str, form: OSNetForm, _last_stride: LastStride, initial_weights: str
-) -> nn.Sequential:
-    if initial_weights in ("torchvision", "timm"):
-        raise InputProblem(
-            f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
-            "state dict, to an artefact that gmn import-weights made, or to none"
-        )
-    network = build_osnet(form)
-    if initial_weights != "none":
-        held, tensors = torchreid_tensors(read_state_dict(Path(initial_weights)), initial_weights)
-        if held != name:
-            raise InputProblem(
-                f"{initial_weights}: holds weights of {held}; set embedder.backbone={held}, or "
-                "name other weights"
-            )
-        own = {key: value for key, value in tensors.items() if not key.startswith("head.")}
-        load_tensors(network, own, initial_weights)
-    return network
+def _osnet(form: OSNetForm, _last_stride: LastStride) -> nn.Sequential:
+    return build_osnet(form)
 
 
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
-_LAYERS = ("layer1", "layer2", "layer3", "layer4")
-for _name, _version, _channels, _ends in (
-    ("ResNet18", 1, _BASIC, _LAYERS),
-    ("ResNet34", 1, _BASIC, _LAYERS),
-    ("ResNet50", 2, _BOTTLENECK, _LAYERS),
-    ("ResNet101", 2, _BOTTLENECK, _LAYERS),
-    ("MobileNet_V2", 2, (24, 32, 96, 1280), ("3", "6", "13", "18")),
+for _name, _channels in (
+    ("resnet18", _BASIC),
+    ("resnet34", _BASIC),
+    ("resnet50", _BOTTLENECK),
+    ("resnet101", _BOTTLENECK),
 ):
-    _weights = getattr(torchvision.models, f"{_name}_Weights")[f"IMAGENET1K_V{_version}"]
-    _build = partial(_torchvision, _name.lower(), _weights)
-    register_backbone(_name.lower(), BackboneKind(_build, _channels, _ends))
+    register_backbone(_name, BackboneKind(partial(_torchvision, _name), _channels))
+register_backbone(
+    "mobilenet_v2",
+    BackboneKind(partial(_torchvision, "mobilenet_v2"), (24, 32, 96, 1280), ("3", "6", "13", "18")),
+)
 for _name, _form in osnet_forms().items():
     _, _first, _second, _third = _form.channels
     register_backbone(
         _name,
         BackboneKind(
-            partial(_osnet, _name, _form),
+            partial(_osnet, _form),
             (_first, _second, _third, _third),
             ("conv2", "conv3", "conv4", "conv5"),
             last_strides=(1,),

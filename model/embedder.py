@@ -155,10 +155,10 @@ class Embedder(nn.Module):
 
     neck: nn.BatchNorm1d | nn.Identity
 
-    def __init__(self, config: EmbedderConfig, initial_weights: str = "none") -> None:
+    def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.last_stride, initial_weights)
+        self.backbone = build_backbone(config.backbone, config.last_stride)
         self.pooling: nn.Module
         if config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)

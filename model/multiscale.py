@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional
-from torchvision.models.resnet import Bottleneck
 
 from model.stored import Stored
 
@@ -126,9 +125,12 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
     )
 
 
-def _bottleneck(channels: int) -> Bottleneck:
+def _bottleneck(channels: int) -> nn.Module:
     """channels-channels/4-channels with its shortcut, initialised as torchvision's ResNet is."""
-    block = Bottleneck(channels, channels // 4)
+    # Takes seconds to import, and few artefacts have several scales.
+    from torchvision.models.resnet import Bottleneck
+
+    block: Any = Bottleneck(channels, channels // 4)
     for convolution in (block.conv1, block.conv2, block.conv3):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return block
+    return cast(nn.Module, block)

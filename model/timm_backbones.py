@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections import OrderedDict
 from functools import cache, partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import nn
 
 from model.backbones import BackboneKind, LastStride
 from model.problems import InputProblem
-from model.state_dicts import read_state_dict, refuse_misfits
 
 PREFIX = "timm:"
 STAGES = 4
@@ -54,7 +52,7 @@ def timm_backbone(name: str) -> BackboneKind:
     Raises:
         InputProblem: where timm is not installed, has no such name, or gives no maps of it.
     """
-    timm, own = _timm(name), name.removeprefix(PREFIX)
+    timm, own = import_timm(name), name.removeprefix(PREFIX)
     architecture, _, tag = own.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
     if not timm.is_model(architecture) or (tag and own not in tagged):
@@ -64,7 +62,7 @@ def timm_backbone(name: str) -> BackboneKind:
             f"there is no backbone {name}; near are {', '.join(PREFIX + one for one in near)}; "
             "timm.list_models() has them all"
         )
-    build = partial(_build, own)
+    build = partial(_build, name)
     with torch.device("meta"):
         network = _staged(timm, own)
         if network is not None:
@@ -80,18 +78,8 @@ def timm_backbone(name: str) -> BackboneKind:
         return BackboneKind(build, (last, last, last, last), None, (2,))
 
 
-def timm_weights(name: str) -> tuple[str, str]:
-    """The name, with its tag, and the licence of timm's pretrained weights for a backbone.
-
-    The tag abbreviates the recipe and the data; the licence may be empty.
-    """
-    own = name.removeprefix(PREFIX)
-    known = _timm(name).get_pretrained_cfg(own).to_dict()
-    tagged = ".".join(part for part in (own.partition(".")[0], known.get("tag")) if part)
-    return known.get("hf_hub_id") or f"timm/{tagged}", known.get("license") or ""
-
-
-def _timm(name: str) -> ModuleType:
+def import_timm(name: str) -> ModuleType:
+    """The package timm, for the backbone `name`; `InputProblem` where it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -102,39 +90,22 @@ def _timm(name: str) -> ModuleType:
     return timm
 
 
-def _build(name: str, _last_stride: LastStride, initial_weights: str) -> nn.Sequential:
-    timm = _timm(PREFIX + name)
-    if initial_weights == "torchvision":
-        raise InputProblem(
-            f"torchvision has no weights for {PREFIX}{name}; set initial_weights to timm for those "
-            "that timm downloads, to a state dict with timm's names, or to none"
-        )
-    weights: dict[str, Any] = {"pretrained": initial_weights != "none"}
-    if initial_weights == "timm" and not timm.is_model_pretrained(name):
-        raise InputProblem(
-            f"timm has no weights for {PREFIX}{name}; set initial_weights to a state dict or to "
-            "none"
-        )
-    if initial_weights not in ("timm", "none"):
-        state = _fitting_state(timm, name, Path(initial_weights))
-        weights["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    try:
-        if timm_backbone(PREFIX + name).stage_ends is None:
-            children = [("features", LastMap(_whole(timm, name, **weights)))]
-        else:
-            children = timm.create_model(name, features_only=True, **weights).named_children()
-    except OSError as error:
-        raise InputProblem(
-            f"timm's weights for {PREFIX}{name} could not be downloaded ({error}); set "
-            "initial_weights to a state dict with timm's names, which "
-            f'torch.save(timm.create_model("{name}", pretrained=True).state_dict(), "weights.pth") '
-            "writes on a machine with access, or to none"
-        ) from error
-    network = nn.Sequential(OrderedDict(children))
-    for module in network.modules():
-        # A second copy of the weights.
-        getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
-    return network
+def build_timm(name: str, **weights: Any) -> nn.Sequential:
+    """The network of a name, as children that run one after the other.
+
+    Args:
+        weights: settings of `timm.create_model` that give it other than random weights.
+    """
+    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    if timm_backbone(name).stage_ends is None:
+        children = [("features", LastMap(_whole(timm, own, **weights)))]
+    else:
+        children = timm.create_model(own, features_only=True, **weights).named_children()
+    return nn.Sequential(OrderedDict(children))
+
+
+def _build(name: str, _last_stride: LastStride) -> nn.Sequential:
+    return build_timm(name)
 
 
 def _staged(timm: ModuleType, name: str) -> Any:
@@ -165,16 +136,3 @@ def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
             if not any_size or "unexpected keyword argument" not in str(error):
                 raise
     return None
-
-
-def _fitting_state(timm: ModuleType, name: str, path: Path) -> dict[str, torch.Tensor]:
-    """A state dict with timm's names; it may lack the classifier."""
-    state = read_state_dict(path)
-    with torch.device("meta"):
-        classified = timm.create_model(name).state_dict()
-        own = timm.create_model(name, num_classes=0).state_dict()
-    classifier = classified.keys() - own.keys()
-    refuse_misfits(
-        {key: value for key, value in state.items() if key not in classifier}, own, str(path)
-    )
-    return state

@@ -11,11 +11,10 @@ import numpy as np
 
 from model.artefact import Description, save_artefact
 from model.embedder import Embedder, EmbedderConfig, HeadConfig
-from model.osnet import torchreid_tensors
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance, WeightSource
-from model.state_dicts import load_tensors, read_state_dict
+from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_datasets
 from training.evaluation.calibrating import calibrate_searches, computed_scores

@@ -18,6 +18,7 @@ from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from training.backbone_weights import load_backbone_weights
 from training.metric_start import can_start_at_cosine, start_at_cosine
 
 if TYPE_CHECKING:
@@ -123,11 +124,12 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
         InputProblem: when the weights cannot be had or are of other networks.
     """
     start = read_start(recipe.initial_weights)
-    embedder = Embedder(recipe.embedder, recipe.initial_weights if start is None else "none")
+    embedder = Embedder(recipe.embedder)
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     if recipe.metric_network_start == "cosine":
         start_at_cosine(metric_network)
     if start is None:
+        load_backbone_weights(recipe.embedder.backbone, embedder.backbone, recipe.initial_weights)
         return StartingNetworks(embedder, metric_network)
     _refuse_another_embedder(start, recipe)
     embedder.load_state_dict(start.embedder_state)

@@ -20,7 +20,8 @@ from model.provenance import (
     WeightSource,
     fingerprint,
 )
-from model.timm_backbones import PREFIX, timm_weights
+from model.timm_backbones import PREFIX
+from training.backbone_weights import timm_weights
 from training.checkpoint import BEST_NAME, FILE_NAME, PREVIOUS_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe

@@ -1,14 +1,10 @@
 """Embedders over the registered backbones."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torchvision
 
 from model.backbones import BACKBONES, build_backbone
 from model.embedder import Embedder, EmbedderConfig, GeneralizedMeanPooling
-from model.problems import InputProblem
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -52,40 +48,3 @@ def test_a_crop_alone_has_the_feature_it_has_among_others() -> None:
 def test_the_neck_has_no_trainable_shift() -> None:
     neck = Embedder(EmbedderConfig(backbone="resnet18")).neck
     assert not neck.bias.requires_grad
-
-
-def test_weights_without_the_last_stage_are_taken(tmp_path: Path) -> None:
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    early = {key: state[key] for key in state if not key.startswith(("layer4.", "fc."))}
-    path = tmp_path / "early.pth"
-    torch.save(early, path)
-    built = build_backbone("resnet18", initial_weights=str(path))
-    assert torch.equal(built.get_submodule("conv1").weight, state["conv1.weight"])
-
-
-def test_weights_of_another_architecture_are_refused_by_tensor(tmp_path: Path) -> None:
-    path = tmp_path / "resnet.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
-    with pytest.raises(InputProblem, match=r"resnet\.pth: does not fit this backbone.*unknown"):
-        build_backbone("mobilenet_v2", initial_weights=str(path))
-
-
-def test_weights_that_lack_a_tensor_are_refused_by_name(tmp_path: Path) -> None:
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    del state["layer2.0.conv1.weight"], state["layer1.0.bn1.bias"]
-    path = tmp_path / "gap.pth"
-    torch.save(state, path)
-    with pytest.raises(InputProblem, match=r"missing: layer1\.0\.bn1\.bias, layer2\.0\.conv1"):
-        build_backbone("resnet18", initial_weights=str(path))
-
-
-def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "note.pth"
-    path.write_text("not weights")
-    with pytest.raises(InputProblem, match=r"note\.pth: not a PyTorch state dict"):
-        build_backbone("resnet18", initial_weights=str(path))
-
-
-def test_absent_weights_are_refused_with_the_setting_to_change(tmp_path: Path) -> None:
-    with pytest.raises(InputProblem, match="initial_weights"):
-        build_backbone("resnet18", initial_weights=str(tmp_path / "absent.pth"))

@@ -99,43 +99,6 @@ def test_timm_is_imported_for_its_own_names_only() -> None:
     assert run_forked(script).returncode == 0
 
 
-@pytest.mark.parametrize("name", [RESNET, VIT])
-def test_a_state_dict_with_timms_names_fills_the_backbone(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    state = timm.create_model(name.removeprefix("timm:"), num_classes=7).state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    backbone = build_backbone(name, 2, str(tmp_path / "weights.pth"))
-    filled = backbone.state_dict()
-    for key, value in filled.items():
-        assert torch.equal(value, state[key.removeprefix("features.network.model.")]), key
-    del state[next(iter(state))]
-    torch.save(state, tmp_path / "gap.pth")
-    with pytest.raises(InputProblem, match=r"gap\.pth: .*1 tensors are missing"):
-        build_backbone(name, 2, str(tmp_path / "gap.pth"))
-
-
-def test_the_weights_of_another_library_are_refused_by_the_word_to_set() -> None:
-    with pytest.raises(InputProblem, match="set initial_weights to timm"):
-        build_backbone(RESNET, 2, "torchvision")
-    with pytest.raises(InputProblem, match="timm:resnet18"):
-        build_backbone("resnet18", 2, "timm")
-    with pytest.raises(InputProblem, match="timm has no weights for OSNet"):
-        build_backbone("osnet_x0_25", 1, "timm")
-
-
-def test_a_download_that_fails_is_answered_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    find_backbone(RESNET)
-
-    def offline(*args: object, **settings: object) -> nn.Module:
-        raise OSError("no route")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(InputProblem, match=r"no route.*torch\.save.*or to none"):
-        build_backbone(RESNET, 2, "timm")
-
-
 @pytest.mark.parametrize("name", [RESNET, MOBILENET])
 def test_batch_norms_with_an_activation_are_folded(name: str) -> None:
     torch.manual_seed(0)

@@ -133,7 +133,7 @@ def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path
 
 def save_torchreid_weights(file: Path) -> None:
     """Writes an OSNet x0.25 with random weights the way torchreid stores one."""
-    from tests.model.test_osnet import torchreid_name
+    from tests.training.test_backbone_weights import torchreid_name
 
     embedder = Embedder(
         EmbedderConfig(

@@ -1,0 +1,258 @@
+"""Initial weights of a backbone: downloads of torchvision and timm, and files with their names."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.osnet import WIDTHS, osnet_forms
+from model.problems import InputProblem
+from model.timm_backbones import PREFIX, build_timm, import_timm
+
+NAMED_TENSORS = 5
+DOWNLOADS = ("torchvision", "timm")
+# torchvision's weights of these; of all others the first.
+SECOND_WEIGHTS = ("resnet50", "resnet101", "mobilenet_v2")
+# torchreid's names of OSNet's tensors; applied in this order.
+TORCHREID_NAMES = (
+    (r"^module\.", ""),
+    # OSNet has the transition as a stage's third child, OSNet-AIN beside it.
+    (r"^conv([23])\.2\.", r"pool\1."),
+    (r"^fc\.", "head."),
+    (r"^(conv[234]\.\d)\.conv1\.", r"\1.reduce."),
+    (r"^(conv[234]\.\d)\.conv3\.", r"\1.expand."),
+    (r"^(conv[234]\.\d)\.downsample\.", r"\1.shortcut."),
+    (r"^(conv[234]\.\d)\.conv2a\.", r"\1.streams.0.0."),
+    (r"^(conv[234]\.\d)\.conv2b\.", r"\1.streams.1."),
+    (r"^(conv[234]\.\d)\.conv2c\.", r"\1.streams.2."),
+    (r"^(conv[234]\.\d)\.conv2d\.", r"\1.streams.3."),
+    (r"^(conv[234]\.\d)\.conv2\.(\d)\.layers\.", r"\1.streams.\2."),
+    (r"(streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
+    (r"(streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
+    (r"gate\.fc1\.", "gate.squeeze."),
+    (r"gate\.fc2\.", "gate.excite."),
+    (r"^(conv\d.*|pool\d.*)\.bn\.", r"\1.norm."),
+)
+Tensors = dict[str, torch.Tensor]
+
+
+def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) -> None:
+    """Gives a backbone its initial weights.
+
+    Args:
+        name: of the backbone, as `build_backbone` takes it.
+        backbone: with random weights, which are replaced.
+        initial_weights: `none`, `torchvision` or `timm` for their own downloads, or a file holding
+            a state dict with the names of torchvision, torchreid, timm or the backbone itself; a
+            file of torchvision's may lack the last stage, and every one the classifier.
+
+    Raises:
+        InputProblem: where the weights cannot be read or do not fit.
+    """
+    if initial_weights == "none":
+        return
+    if name.startswith(PREFIX):
+        backbone.load_state_dict(_timm(name, initial_weights))
+    elif name in osnet_forms():
+        load_tensors(backbone, _osnet(name, initial_weights), initial_weights)
+    else:
+        state, known = _torchvision(name, initial_weights), backbone.state_dict()
+        if name == "mobilenet_v2":
+            state = {key.removeprefix("features."): value for key, value in state.items()}
+        for key in state.keys() - known.keys():
+            if key.startswith(("fc.", "classifier.")):
+                del state[key]
+        load_tensors(backbone, state, initial_weights, ("layer4.",))
+
+
+def _torchvision(name: str, initial_weights: str) -> Tensors:
+    import torchvision
+
+    if initial_weights == "timm":
+        raise InputProblem(
+            f"timm's weights are for its own backbones; set embedder.backbone to timm:{name}, or "
+            "initial_weights to torchvision"
+        )
+    if initial_weights != "torchvision":
+        return read_state_dict(Path(initial_weights))
+    if name not in torchvision.models.list_models():
+        raise InputProblem(
+            f"torchvision has no weights for {name}; set initial_weights to a state dict with the "
+            "backbone's names, or to none"
+        )
+    version = 2 if name in SECOND_WEIGHTS else 1
+    weights = torchvision.models.get_model_weights(name)[f"IMAGENET1K_V{version}"]
+    try:
+        state: Tensors = weights.get_state_dict(progress=False)
+    except OSError as error:
+        raise InputProblem(
+            f"torchvision's weights for {name} could not be downloaded ({error}); "
+            "set initial_weights to a local file or to none"
+        ) from error
+    return state
+
+
+def _osnet(name: str, initial_weights: str) -> Tensors:
+    if initial_weights in DOWNLOADS:
+        raise InputProblem(
+            f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
+            "state dict, to an artefact that gmn import-weights made, or to none"
+        )
+    held, tensors = torchreid_tensors(read_state_dict(Path(initial_weights)), initial_weights)
+    if held != name:
+        raise InputProblem(
+            f"{initial_weights}: holds weights of {held}; set embedder.backbone={held}, or "
+            "name other weights"
+        )
+    return {key: value for key, value in tensors.items() if not key.startswith("head.")}
+
+
+def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]:
+    """The name of the OSNet that a state dict is of, and its tensors under this project's names.
+
+    Args:
+        state: as torchreid saves it, bare or as the `state_dict` of a checkpoint.
+        source: its name in messages.
+
+    Returns:
+        The backbone's name in the registry; the tensors of the backbone by their names in it, those
+        of the head with `head.` before them. The classifier is left out.
+
+    Raises:
+        InputProblem: where it is not of an OSNet.
+    """
+    state = state.get("state_dict", state)
+    tensors = {}
+    for name, value in state.items():
+        for pattern, replacement in TORCHREID_NAMES:
+            name = re.sub(pattern, replacement, name)
+        if isinstance(value, torch.Tensor) and not name.startswith("classifier."):
+            tensors[name] = value
+    stem = tensors.get("conv1.conv.weight")
+    widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
+    if stem is None or "conv2.0.streams.0.0.pointwise.weight" not in tensors:
+        raise InputProblem(
+            f"{source}: not a torchreid state dict of an OSNet; its first tensors are "
+            f"{', '.join(list(state)[:3])}"
+        )
+    if stem.shape[0] not in widths:
+        raise InputProblem(
+            f"{source}: an OSNet with {stem.shape[0]} channels after conv1, which is none of "
+            f"{', '.join(WIDTHS)}"
+        )
+    suffix = widths[stem.shape[0]]
+    if not any(".IN." in name for name in tensors):
+        return f"osnet_{suffix}", tensors
+    # OSNet-AIN normalises the residual and has no BatchNorm there, OSNet-IBN the sum.
+    inside = "conv2.0.expand.norm.weight" not in tensors
+    place = "expand.norm" if inside else "sum_norm"
+    tensors = {name.replace("IN.", f"{place}."): value for name, value in tensors.items()}
+    return f"osnet_{'ain' if inside else 'ibn'}_{suffix}", tensors
+
+
+def _timm(name: str, initial_weights: str) -> Tensors:
+    timm, own = import_timm(name), name.removeprefix(PREFIX)
+    weights: dict[str, Any] = {"pretrained": True}
+    if initial_weights == "torchvision":
+        raise InputProblem(
+            f"torchvision has no weights for {name}; set initial_weights to timm for those that "
+            "timm downloads, to a state dict with timm's names, or to none"
+        )
+    if initial_weights != "timm":
+        state = read_state_dict(Path(initial_weights))
+        with torch.device("meta"):
+            classified = timm.create_model(own).state_dict()
+            bare = timm.create_model(own, num_classes=0).state_dict()
+        classifier = classified.keys() - bare.keys()
+        unclassified = {key: value for key, value in state.items() if key not in classifier}
+        refuse_misfits(unclassified, bare, initial_weights)
+        weights["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
+    elif not timm.is_model_pretrained(own):
+        raise InputProblem(
+            f"timm has no weights for {name}; set initial_weights to a state dict or to none"
+        )
+    try:
+        return build_timm(name, **weights).state_dict()
+    except OSError as error:
+        raise InputProblem(
+            f"timm's weights for {name} could not be downloaded ({error}); set "
+            "initial_weights to a state dict with timm's names, which "
+            f'torch.save(timm.create_model("{own}", pretrained=True).state_dict(), "weights.pth") '
+            "writes on a machine with access, or to none"
+        ) from error
+
+
+def timm_weights(name: str) -> tuple[str, str]:
+    """The name, with its tag, and the licence of timm's pretrained weights for a backbone.
+
+    The tag abbreviates the recipe and the data; the licence may be empty.
+    """
+    own = name.removeprefix(PREFIX)
+    known = import_timm(name).get_pretrained_cfg(own).to_dict()
+    tagged = ".".join(part for part in (own.partition(".")[0], known.get("tag")) if part)
+    return known.get("hf_hub_id") or f"timm/{tagged}", known.get("license") or ""
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch state dict.
+
+    Raises:
+        InputProblem: where there is no such file, or where it is something else.
+    """
+    if not path.is_file():
+        raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise InputProblem(f"{path}: not a PyTorch state dict ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise InputProblem(f"{path}: holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def load_tensors(
+    network: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    source: str,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Fills a network with tensors of its own names; those that begin as `optional` may be missing.
+
+    Raises:
+        InputProblem: as `refuse_misfits` does.
+    """
+    refuse_misfits(tensors, network.state_dict(), source, optional)
+    network.load_state_dict(tensors, strict=False)
+
+
+def refuse_misfits(
+    tensors: Mapping[str, torch.Tensor],
+    own: Mapping[str, torch.Tensor],
+    source: str,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Refuses weights that do not fit a network's `own` tensors.
+
+    Raises:
+        InputProblem: naming `source` and the first unknown, misshapen or missing tensors.
+    """
+    shared = tensors.keys() & own.keys()
+    missing = {key for key in own.keys() - shared if not key.endswith("num_batches_tracked")}
+    for kind, keys in (
+        ("unknown", tensors.keys() - shared),
+        ("of another shape", {key for key in shared if tensors[key].shape != own[key].shape}),
+        ("missing", {key for key in missing if not key.startswith(optional)}),
+    ):
+        if keys:
+            more = ", …" if len(keys) > NAMED_TENSORS else ""
+            raise InputProblem(
+                f"{source}: does not fit this backbone; {len(keys)} tensors are {kind}: "
+                f"{', '.join(sorted(keys)[:NAMED_TENSORS])}{more}; name weights of the same "
+                "architecture"
+            )
