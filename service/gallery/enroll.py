@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_dir import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
-from service.record.records import Enrolment, GallerySettings, LandedCrop, NewCrop, RequestKey
+from service.record.records import Enrolment, GallerySettings, NewCrop, RequestKey
 from service.runtime import Runtime
 from service.settings import KeepImages
 
@@ -188,7 +188,7 @@ async def _store(
 
 def _answer(
     version: int,
-    landed: Iterable[LandedCrop],
+    landed: Iterable[EnrolledImage],
     outcomes: Iterable[CropProblem | Sequence[str]],
     replayed: bool = False,
 ) -> Enrollment:
@@ -199,8 +199,8 @@ def _answer(
         if isinstance(one, CropProblem):
             results.append(refused_image(one))
         else:
-            crop = vars(next(crops))
-            results.append(EnrolledImage(**crop | {"warnings": [*crop["warnings"], *one]}))
+            crop = next(crops)
+            results.append(crop.model_copy(update={"warnings": [*crop.warnings, *one]}))
     return Enrollment(gallery_version=version, results=results, replayed=replayed)
 
 
@@ -217,7 +217,7 @@ def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> Enrollment:
         if not isinstance(one, CropProblem)
     ]
     landed = [
-        replace(one, identity=image.identity, camera=image.camera)
+        one.model_copy(update={"identity": image.identity, "camera": image.camera})
         for one, image in zip(past.landed, usable, strict=True)
     ]
     return _answer(past.version, landed, outcomes, replayed=True)

@@ -26,7 +26,7 @@ from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStoppin
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
-from service.record.engine import Change, ChangesLost, ChangeStream
+from service.record.engine import Change, ChangesLost
 from service.record.record import Record
 from service.record.records import (
     CropLabel,
@@ -38,6 +38,7 @@ from service.record.records import (
 
 if TYPE_CHECKING:
     from service.gallery.registry import GalleryRegistry
+    from service.record.redis_engine import RedisEngine
 
 log = logging.getLogger(__name__)
 CHANGES_PER_READ = 256
@@ -126,7 +127,7 @@ class Replication:
     def __init__(
         self,
         record: Record,
-        stream: ChangeStream,
+        stream: RedisEngine,
         registry: GalleryRegistry,
         device: DeviceThread,
     ) -> None:

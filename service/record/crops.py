@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic_core import from_json
 
-from gmn_client.models import Identity, IdentityDetail, RetentionFrom
+from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict
 from service.ops.failpoints import failpoint
 from service.record import archives, requests, restoring, strays
@@ -33,7 +33,6 @@ from service.record.records import (
     CropFilter,
     Enrolment,
     IndexedCrop,
-    LandedCrop,
     NewCrop,
     Picture,
     Relabelling,
@@ -69,21 +68,27 @@ class Crops(RecordPart):
             bind(transaction, entry, embedding_fingerprint)
         change = CropChanges(transaction, entry)
         same_bytes, newest = change.same_bytes(crops), entry.rows
-        landed: list[LandedCrop] = []
+        landed: list[EnrolledImage] = []
         added: list[IndexedCrop] = []
         given: list[str] = []
         for crop in crops:
             same = same_bytes[crop.sha256]
             outcome = _duplicate(crop, same)
             if outcome is None:
-                warnings = tuple(map(_same_image, same[:NAMED_IN_WARNINGS]))
+                warnings = list(map(_same_image, same[:NAMED_IN_WARNINGS]))
                 stored = change.insert(crop)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))
                 if crop.crop_id:
                     given.append(crop.crop_id)
                 failpoint("enroll.crop-written")
-                outcome = LandedCrop(stored.crop_id, crop.identity, crop.camera, False, warnings)
+                outcome = EnrolledImage(
+                    crop_id=stored.crop_id,
+                    identity=crop.identity,
+                    camera=crop.camera,
+                    duplicate=False,
+                    warnings=warnings,
+                )
             landed.append(outcome)
         if given:
             if rows_of_ids(transaction, change.at, given):
@@ -342,16 +347,22 @@ def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
     return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
 
-def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> LandedCrop | None:
+def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> EnrolledImage | None:
     """What becomes of a crop that is there already; None for a new one."""
     for other in same_bytes:
         if (other.identity, other.camera) == (crop.identity, crop.camera):
-            warnings = tuple(
+            warnings = [
                 f"the crop is enrolled already and keeps its {name}; delete it first to change that"
                 for name in ("captured_at", "external_id", "metadata")
                 if getattr(crop, name) not in (None, getattr(other, name))
+            ]
+            return EnrolledImage(
+                crop_id=other.crop_id,
+                identity=crop.identity,
+                camera=crop.camera,
+                duplicate=True,
+                warnings=warnings,
             )
-            return LandedCrop(other.crop_id, crop.identity, crop.camera, True, warnings)
     return None
 
 

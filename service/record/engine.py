@@ -6,12 +6,15 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from service.errors import ServiceError
 from service.record.encoding import CHECKSUM_BYTES, INDEXES, below, key, seal, shown
+
+if TYPE_CHECKING:
+    from service.record.redis_engine import RedisEngine
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -92,28 +95,6 @@ class Scan:
     reverse: bool = False
 
 
-class ChangeStream(Protocol):
-    """What happened to a record that several processes share, in order."""
-
-    def last(self) -> int:
-        """The newest change's number; 0 where nothing has happened."""
-
-    def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
-        """Up to `limit` changes after one, waiting for the first; none where none came.
-
-        Raises:
-            ChangesLost: where some of them are kept no more, or where the record is another one
-                than when `epoch` was asked last.
-            RecordUnavailable: the record does not answer.
-        """
-
-    def epoch(self) -> str:
-        """A random name that the record got when it was begun; an emptied one gets another."""
-
-    def server(self) -> str:
-        """Names the server's process: another one may hold an older copy of the same record."""
-
-
 class Engine(Protocol):
     """An ordered map of bytes; it is read from any thread, and written from one at a time."""
 
@@ -122,7 +103,7 @@ class Engine(Protocol):
         """What it is called in messages."""
 
     @property
-    def changes(self) -> ChangeStream | None:
+    def changes(self) -> RedisEngine | None:
         """Its change stream; None where one process alone writes it."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:

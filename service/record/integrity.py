@@ -83,57 +83,52 @@ def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
     return found
 
 
-@dataclass(frozen=True)
-class Damage:
-    """What is wrong with one thing."""
-
-    what: str
-
-
 def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
     """Every gallery: how many crops are as they were written, and what is wrong with others."""
     for entry in entries(engine):
-        if isinstance(entry, Damage):
-            yield GalleryFound(0, "unknown", 0, (entry.what,))
+        if isinstance(entry, ServiceError):
+            yield GalleryFound(0, "unknown", 0, (entry.why,))
             continue
         found = list(checked_crops(engine, entry))
-        damage = tuple(one.what for one in found if isinstance(one, Damage))
+        damage = tuple(one.why for one in found if isinstance(one, ServiceError))
         yield GalleryFound(entry.gallery_id, entry.name, len(found) - len(damage), damage)
 
 
-def entries(engine: Engine) -> Iterator[GalleryRecord | Damage]:
+def entries(engine: Engine) -> Iterator[GalleryRecord | ServiceError]:
     """Every gallery's entry, as far as it can be read."""
     for _, body in readable(engine, below(key("gallery"))):
-        yield body if isinstance(body, Damage) else ENTRY.validate_json(body)
+        yield body if isinstance(body, ServiceError) else ENTRY.validate_json(body)
 
 
-def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop | Damage]:
+def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop | ServiceError]:
     """A gallery's crops that are whole, and what is wrong with others."""
     reader, at, count = Reader(engine), Generation.searched(entry), 0
     for _, body in readable(engine, below(at.key("crop"))):
         count += 1
-        if isinstance(body, Damage):
+        if isinstance(body, ServiceError):
             yield body
             continue
         crop = as_crop(body)
         try:
             (whole,) = read_contents(reader, at, entry.side, [crop], pictures=True, pinned=True)
             if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
-                yield Damage(f"crop {crop.crop_id} is not found by its crop_id")
+                yield engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
             found_by = list(at.found_by(crop))
             there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
         except ServiceError as error:
-            yield Damage(error.why)
+            yield error
             continue
         for own, found in zip(found_by, there, strict=True):
             if not found:
-                yield Damage(f"crop {crop.crop_id} is not found by {shown(own)}")
+                yield engine.damage(f"crop {crop.crop_id} is not found by {shown(own)}")
         yield whole
     if count != entry.crops:
-        yield Damage(f"{count} crops are there, and {entry.crops} were written")
+        yield engine.damage(f"{count} crops are there, and {entry.crops} were written")
 
 
-def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes | Damage]]:
+def readable(
+    engine: Engine, bounds: tuple[bytes, bytes]
+) -> Iterator[tuple[bytes, bytes | ServiceError]]:
     """What can be read of a range: from its start on, then from its end back to what cannot."""
     reader, (start, end) = Reader(engine), bounds
     for reverse in (False, True):
@@ -150,7 +145,7 @@ def readable(engine: Engine, bounds: tuple[bytes, bytes]) -> Iterator[tuple[byte
                 try:
                     yield own, reader.body(own, value) or b""
                 except ServiceError as error:
-                    yield own, Damage(error.why)
+                    yield own, error
             if len(found) < limit:
                 return
             start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)

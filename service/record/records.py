@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as kept
 
-from gmn_client.models import RetentionFrom
+from gmn_client.models import EnrolledImage, RetentionFrom
 
 
 @dataclass(frozen=True)
@@ -140,17 +140,6 @@ class IndexedCrop:
 
 
 @dataclass(frozen=True)
-class LandedCrop:
-    """What became of one crop of an enrolment; `duplicate` means that `crop_id` is an older one."""
-
-    crop_id: str
-    identity: str | None
-    camera: str | None
-    duplicate: bool
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class RequestKey:
     """A client's name for a request, so that it happens once however often it is sent.
 
@@ -176,7 +165,7 @@ class Enrolment:
 
     version: int
     embedding_fingerprint: str
-    landed: tuple[LandedCrop, ...]
+    landed: tuple[EnrolledImage, ...]
     added: tuple[IndexedCrop, ...]
     replayed: bool = False
     problems: str = "[]"

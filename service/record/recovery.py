@@ -17,7 +17,6 @@ from service.ops.durable import make_folder, sync
 from service.record.encoding import below, key
 from service.record.galleries import Galleries
 from service.record.integrity import (
-    Damage,
     GalleryFound,
     StoreFound,
     checked_crops,
@@ -43,15 +42,6 @@ class Recovered:
     from_record: int = 0
     from_snapshots: int = 0
     lost: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What became of all; `unread` names what could not be read."""
-
-    galleries: Sequence[Recovered]
-    snapshots: int
-    unread: Sequence[str]
 
 
 def verify_file(database: Path) -> StoreFound:
@@ -87,28 +77,30 @@ def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Reco
         if damaged.is_file() and damaged.stat().st_size:
             with contextlib.suppress(ServiceError, sqlite3.DatabaseError, InputProblem):
                 old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
-        salvage = Salvage(old, snapshots, set(removed))
+        recovery = Recovery(old, snapshots, set(removed))
         new = held.enter_context(contextlib.closing(SqliteEngine(into)))
-        migrate(salvage.record(), new)
-        kept = _keep_snapshots(snapshots, into, new)
-    return Recovery(list(salvage.recovered.values()), kept, salvage.unread)
+        migrate(recovery.record(), new)
+        recovery.snapshots = _keep_snapshots(snapshots, into, new)
+    return recovery
 
 
-class Salvage:
+class Recovery:
     """What can still be read of a file, and its snapshots.
 
     Attributes:
-        recovered: what became of each gallery, by its number, once it was read.
-        unread: what could not be read.
+        galleries: what became of each, once it was read.
+        snapshots: how many were kept.
+        unread: names what could not be read.
     """
 
     def __init__(
         self, engine: SqliteEngine | None, snapshots: Sequence[Path], removed: set[str]
     ) -> None:
-        self.recovered: dict[int, Recovered] = {}
+        self.galleries: list[Recovered] = []
+        self.snapshots = 0
         self.unread: list[str] = [] if engine else ["galleries", "tombstones", "api keys"]
         self._engine = engine
-        self._snapshots = snapshots
+        self._files = snapshots
         self._removed = removed
 
     def record(self) -> OldRecord:
@@ -118,11 +110,11 @@ class Salvage:
         """
         found: dict[int, GalleryRecord] = {}
         for entry in entries(self._engine) if self._engine else ():
-            if isinstance(entry, Damage):
-                self.unread.append(entry.what)
+            if isinstance(entry, ServiceError):
+                self.unread.append(entry.why)
             else:
                 found[entry.gallery_id] = entry
-        for path in self._snapshots:
+        for path in self._files:
             number = int(path.parent.name)
             if number not in found:
                 _, origin = snapshot_header(path)
@@ -141,7 +133,6 @@ class Salvage:
         return OldRecord(galleries, max(found, default=0), keys, {}, strays)
 
     def _gallery(self, entry: GalleryRecord) -> OldGallery:
-        self.recovered[entry.gallery_id] = Recovered(entry.name)
         fresh = GalleryRecord(
             entry.gallery_id,
             entry.name,
@@ -156,20 +147,21 @@ class Salvage:
         return OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
 
     def _crops(self, entry: GalleryRecord, tombstones: set[str]) -> Iterator[ArchivedCrop]:
-        became = self.recovered[entry.gallery_id]
+        became = Recovered(entry.name)
+        self.galleries.append(became)
         seen = set(tombstones)
         lost: list[str] = []
-        gone = [Damage("its record is gone")]
+        gone = [ServiceError("its record is gone")]
         engine = self._engine if entry.crops >= 0 else None
         for one in checked_crops(engine, entry) if engine else gone:
-            if isinstance(one, Damage):
-                lost.append(one.what)
+            if isinstance(one, ServiceError):
+                lost.append(one.why)
             elif one.record.crop_id not in seen:
                 seen.add(one.record.crop_id)
                 became.from_record += 1
                 yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
-        own = [path for path in self._snapshots if path.parent.name == str(entry.gallery_id)]
+        own = [path for path in self._files if path.parent.name == str(entry.gallery_id)]
         for path in reversed(own) if lost else ():
             _, origin = snapshot_header(path)
             if origin.embedding_fingerprint in ("", entry.embedding_fingerprint):
@@ -182,8 +174,8 @@ class Salvage:
 
     def _bodies(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         for own, body in readable(self._engine, below(prefix)) if self._engine else ():
-            if isinstance(body, Damage):
-                self.unread.append(body.what)
+            if isinstance(body, ServiceError):
+                self.unread.append(body.why)
             else:
                 yield own, body
 

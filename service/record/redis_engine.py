@@ -172,7 +172,13 @@ class RedisEngine:
         return newest
 
     def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
-        """Up to `limit` changes after one, waiting for the first; none where none came."""
+        """Up to `limit` changes after one, waiting for the first; none where none came.
+
+        Raises:
+            ChangesLost: where some of them are kept no more, or where the record is another one
+                than when `epoch` was asked last.
+            RecordUnavailable: Redis does not answer.
+        """
         until = time.monotonic() + wait_seconds
         while True:
             found = self._changes_after(sequence, limit)
@@ -219,10 +225,9 @@ class RedisEngine:
 
     def others_connected(self) -> bool:
         """Whether another process of this program has a connection."""
-        own = int(self.command("CLIENT", "ID"))
-        clients = self.command("CLIENT", "LIST").decode().splitlines()
-        known = [dict(part.split("=", 1) for part in line.split()) for line in clients]
-        return any(one["name"] == CLIENT_NAME and int(one["id"]) != own for one in known)
+        own = self.command("CLIENT ID")
+        clients = self.command("CLIENT LIST")
+        return any(one["name"] == CLIENT_NAME and int(one["id"]) != own for one in clients)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
 from service.record.encoding import key
 from service.record.engine import Reader, Scan, Transaction
-from service.record.records import Enrolment, GalleryRecord, LandedCrop, RequestKey
+from service.record.records import Enrolment, GalleryRecord, RequestKey
 from service.record.stored_values import as_text, now
 
 KEPT_FOR = timedelta(days=1)
@@ -31,7 +32,9 @@ def find(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment
     if past["digest"] != request.digest:
         raise RequestConflict(request.key)
     landed = tuple(
-        LandedCrop(crop_id, None, None, duplicate, tuple(warnings))
+        EnrolledImage(
+            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+        )
         for crop_id, duplicate, warnings in past["landed"]
     )
     return Enrolment(
@@ -49,7 +52,7 @@ def keep(
     gallery_id: int,
     request: RequestKey,
     version: int,
-    landed: Sequence[LandedCrop],
+    landed: Sequence[EnrolledImage],
 ) -> None:
     """Keeps what a request did, and removes some that are older than a day."""
     oldest = as_text(datetime.now(UTC) - KEPT_FOR)
