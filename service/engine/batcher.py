@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread
-from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
+from service.engine.faults import bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 
@@ -65,34 +65,6 @@ class WaitingCrop:
     arrived: float = field(default_factory=time.perf_counter)
 
 
-class BatchLimit:
-    """Images in one forward pass: halved when memory runs out, doubled again with time."""
-
-    def __init__(
-        self, most: int, metrics: Metrics, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._most = most
-        self._metrics = metrics
-        self._now = now
-        self._set(most)
-
-    def current(self) -> int:
-        """Images that are tried together."""
-        if self._limit < self._most and self._now() - self._changed >= GROWS_AFTER_SECONDS:
-            self._set(min(2 * self._limit, self._most))
-        return self._limit
-
-    def ran_out(self, images: int) -> None:
-        """A batch of this size ran out of memory."""
-        self._metrics.device_out_of_memory.inc()
-        log.warning("the device has no memory for a batch of %d images", images)
-        self._set(max(1, min(self._limit, images // 2)))
-
-    def _set(self, images: int) -> None:
-        self._limit, self._changed = images, self._now()
-        self._metrics.batch_limit.set(images)
-
-
 class MicroBatcher:
     """Collects resized crops and embeds them together on the device thread.
 
@@ -129,16 +101,16 @@ class MicroBatcher:
         self._max_wait = max_wait
         self._metrics = metrics
         self._probe = probe
-        self._limit = BatchLimit(max_batch, metrics)
         self._waiting: deque[WaitingCrop] = deque()
         self._announced = 0
         self._scheduled = False
         self._changed = threading.Condition()
+        self._set_limit(max_batch)
 
-    def announce(self) -> None:
-        """An image is going to be decoded; `submit` or `withdraw` follows."""
+    def announce(self, images: int = 1) -> None:
+        """Images are going to be decoded; `submit` or `withdraw` follows for each."""
         with self._changed:
-            self._announced += 1
+            self._announced += images
 
     def withdraw(self) -> None:
         """An announced image does not come."""
@@ -179,25 +151,17 @@ class MicroBatcher:
                 crop.future.set_exception(error)
 
     def _run_batch(self) -> None:
-        batch = self._take()
-        try:
-            if batch:
-                self._answer_failures(bisect_failures(batch, self._embed_together))
-        except BaseException as error:
-            for crop in batch:
-                if not crop.future.done():
-                    crop.future.set_exception(error)
-            raise
-
-    def _take(self) -> list[WaitingCrop]:
+        """Embeds the crops that are ready; on the device thread."""
+        if self._limit < self._max_batch and time.monotonic() >= self._grows_at:
+            self._set_limit(min(2 * self._limit, self._max_batch))
+        batch: list[WaitingCrop] = []
         with self._changed:
             if self._device.waiting == 0:
-                self._changed.wait_for(
-                    lambda: len(self._waiting) >= self._max_batch or self._announced == 0,
-                    timeout=self._max_wait,
-                )
-            batch: list[WaitingCrop] = []
-            while self._waiting and len(batch) < self._max_batch:
+                until = time.monotonic() + self._max_wait
+                while self._announced and len(self._waiting) < self._max_batch:
+                    if not self._changed.wait(until - time.monotonic()):
+                        break
+            while self._waiting and len(batch) < self._limit:
                 crop = self._waiting.popleft()
                 if crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
@@ -205,40 +169,45 @@ class MicroBatcher:
             self._scheduled = False
             if self._waiting:
                 self._schedule()
-            return batch
+        try:
+            if batch and (failures := bisect_failures(batch, self._embed_batch)):
+                self._answer_failures(failures)
+        except BaseException as error:
+            for crop in batch:
+                if not crop.future.done():
+                    crop.future.set_exception(error)
+            raise
 
-    def _embed_together(self, batch: Sequence[WaitingCrop]) -> None:
-        if len(batch) > self._limit.current():
+    def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
+        """Answers every crop of a batch, or raises and answers none."""
+        if len(batch) > self._limit:
             # Not tried: this size ran out of memory a moment ago.
             raise DeviceFull(f"{len(batch)} images")
         began = time.perf_counter()
-        vectors = self._features(np.stack([crop.pixels for crop in batch]))
+        self._metrics.batch_size.observe(len(batch))
+        try:
+            vectors = self._embed(np.stack([crop.pixels for crop in batch]))
+            if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
+                raise ValueError(NO_FINITE_VECTOR)
+        except Exception as error:
+            log.warning("a batch of %d images failed: %s", len(batch), error)
+            if isinstance(device_error(error), DeviceFull):
+                self._metrics.device_out_of_memory.inc()
+                self._set_limit(max(1, min(self._limit, len(batch) // 2)))
+            raise
         seconds = time.perf_counter() - began
         self._metrics.images_embedded.inc(len(batch))
-        unusable: list[tuple[WaitingCrop, Exception]] = []
         for crop, vector in zip(batch, vectors, strict=True):
-            if np.isfinite(vector).all() and vector.any():
-                queue = began - crop.arrived - crop.decode
-                crop.future.set_result(
-                    EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults)
-                )
-            else:
-                unusable.append((crop, ValueError(NO_FINITE_VECTOR)))
-        self._answer_failures(unusable)
+            queue = began - crop.arrived - crop.decode
+            crop.future.set_result(EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults))
 
-    def _features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self._metrics.batch_size.observe(len(crops))
-        try:
-            # A batch is bisected instead of tried again; a single crop cannot be.
-            return retry_out_of_memory(lambda: self._embed(crops), 2 if len(crops) == 1 else 1)
-        except DeviceFull:
-            self._limit.ran_out(len(crops))
-            raise
-        except Exception as error:
-            log.warning("a batch of %d images failed: %s", len(crops), error)
-            raise
+    def _set_limit(self, images: int) -> None:
+        """Sets the size of a batch: halved when memory runs out, doubled again with time."""
+        self._limit, self._grows_at = images, time.monotonic() + GROWS_AFTER_SECONDS
+        self._metrics.batch_limit.set(images)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
+        """Answers crops that failed alone, unless the device is lost."""
         faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])

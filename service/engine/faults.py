@@ -11,6 +11,7 @@ from service.errors import DeviceFull, DeviceLost
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Error = TypeVar("Error", bound=BaseException)
 # Error codes of the CUDA runtime API after which every call of this process fails: no device, no
 # context, uncorrectable memory, an illegal access, an assertion or a time-out in a kernel. Other
 # errors, as a launch with wrong sizes, leave the device usable.
@@ -29,7 +30,7 @@ LOST_MESSAGES = (
 MEMORY_MESSAGES = ("out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
 
-def device_error(error: BaseException) -> BaseException:
+def device_error(error: Error) -> Error | DeviceFull | DeviceLost:
     """`DeviceFull` or `DeviceLost` for an error of a device's library; else the error itself."""
     if isinstance(error, torch.OutOfMemoryError):
         return DeviceFull("this")
@@ -49,21 +50,20 @@ def device_error(error: BaseException) -> BaseException:
     return error
 
 
-def retry_out_of_memory(call: Callable[[], Result], tries: int = 2) -> Result:
-    """Calls again, after an out-of-memory error, with PyTorch's cached memory freed.
+def retry_out_of_memory(call: Callable[[], Result]) -> Result:
+    """Calls again, once, after an out-of-memory error, with PyTorch's cached memory freed.
 
     Raises:
-        DeviceFull: the last try ran out of memory too; the cache is freed.
+        DeviceFull: the second call ran out of memory too; the cache is freed.
         DeviceLost: the device fails until the process ends.
     """
-    for _ in range(tries):
+    for _ in range(2):
         try:
             return call()
         except Exception as error:
-            raised = device_error(error)
-            if raised is error:
+            failure = device_error(error)
+            if failure is error:
                 raise
-            failure = raised
         # Outside of the handler: until its end the frames of the failed call hold their tensors.
         if not isinstance(failure, DeviceFull):
             break
@@ -76,7 +76,8 @@ def bisect_failures(
 ) -> list[tuple[Item, Exception]]:
     """Works on all items together; where that raises, on each half, down to single items.
 
-    One faulty item among n costs 2·log₂ n more calls.
+    One faulty item among n costs 2·log₂ n more calls. After an out-of-memory error PyTorch's cached
+    memory is freed, and a single item is tried once more.
 
     Args:
         items: in order.
@@ -88,15 +89,19 @@ def bisect_failures(
     Raises:
         DeviceLost: from `work`; a further call would fail as well.
     """
-    try:
-        work(items)
-    except DeviceLost:
-        raise
-    except Exception as error:
-        # Without its frames, which hold memory that the next call needs.
-        failure = error.with_traceback(None)
-    else:
-        return []
+    for _ in range(2 if len(items) == 1 else 1):
+        try:
+            work(items)
+        except Exception as error:
+            # Without its frames, which hold memory that the next call needs.
+            failure = device_error(error.with_traceback(None))
+        else:
+            return []
+        if isinstance(failure, DeviceLost):
+            raise failure
+        if not isinstance(failure, DeviceFull):
+            break
+        _free_cached_memory()
     if len(items) == 1:
         return [(items[0], failure)]
     middle = len(items) // 2

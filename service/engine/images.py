@@ -28,25 +28,12 @@ class QualityGate:
 
     Attributes:
         limits: where a crop stops being fit.
-        refuse: whether a crop beyond a limit is a problem, or is embedded with its faults noted.
+        refuse: whether a crop beyond a limit is a problem, with the first fault's code and the
+            details of all, or is embedded with its faults noted.
     """
 
     limits: QualityLimits
     refuse: bool = False
-
-    def inspect(self, pixels: NDArray[np.uint8]) -> tuple[QualityFault, ...]:
-        """The faults of a crop that may pass.
-
-        Args:
-            pixels: `(height, width, 3)` uint8 RGB, as decoded and not yet resized.
-
-        Raises:
-            CropProblem: with the first fault's code and the details of all, where `refuse` is set.
-        """
-        faults = quality_faults(measure_quality(pixels), self.limits)
-        if faults and self.refuse:
-            raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
-        return faults
 
 
 def quality_gate(settings: Settings, refuse: bool) -> QualityGate | None:
@@ -78,9 +65,15 @@ class Pipeline:
             images: whole files.
             gate: checks the quality before the embedding.
         """
-        return await asyncio.gather(
-            *(asyncio.wrap_future(self._submit(image, gate)) for image in images)
-        )
+        self._batcher.announce(len(images))
+        arrived = time.perf_counter()
+        waited: list[asyncio.Future[Embedded]] = []
+        for image in images:
+            # Work is skipped where this future is cancelled before its turn.
+            future: Future[Embedded] = Future()
+            self.threads.submit(self._decode_and_queue, image, gate, arrived, future)
+            waited.append(asyncio.wrap_future(future))
+        return await asyncio.gather(*waited)
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """The embedder's input for each image, `(height, width, 3)` uint8, in order.
@@ -91,13 +84,6 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         decoding = (loop.run_in_executor(self.threads, self._decode, image) for image in images)
         return [pixels for pixels, _ in await asyncio.gather(*decoding)]
-
-    def _submit(self, image: bytes, gate: QualityGate | None) -> Future[Embedded]:
-        """Queues an image, which is skipped if the future is cancelled before its turn."""
-        future: Future[Embedded] = Future()
-        self._batcher.announce()
-        self.threads.submit(self._decode_and_queue, image, gate, time.perf_counter(), future)
-        return future
 
     def _decode_and_queue(
         self, image: bytes, gate: QualityGate | None, arrived: float, future: Future[Embedded]
@@ -119,7 +105,9 @@ class Pipeline:
     ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...]]:
         try:
             pixels = decode_crop(image, self._limits)
-            faults = gate.inspect(pixels) if gate else ()
+            faults = quality_faults(measure_quality(pixels), gate.limits) if gate else ()
+            if gate and gate.refuse and faults:
+                raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
             return self._preprocessing.resize(pixels), faults
         except CropProblem:
             raise

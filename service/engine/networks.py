@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from model.pair_scoring import score_pairs
 from model.problems import InputProblem
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread
-from service.engine.faults import bisect_failures, retry_out_of_memory
+from service.engine.faults import bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import (
     EmbeddingRuntime,
@@ -61,10 +60,6 @@ class Networks:
         network = artefact.metric_network
         self._metric_network = network and network.to(self.device).requires_grad_(False)
 
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
-        return self.runtime.embed(crops)
-
     def pair_scores(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
     ) -> NDArray[np.float32]:
@@ -89,8 +84,7 @@ class Networks:
                 part = rows[start : start + PAIRS_PER_PASS]
                 padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
                 padded[: len(part)] = candidates[part]
-                block = retry_out_of_memory(partial(self._score_pass, queries, padded))
-                scores[part] = block[: len(part)]
+                scores[part] = self._score_pass(queries, padded)[: len(part)]
 
         failures = bisect_failures(range(len(candidates)), score)
         if failures:
@@ -105,7 +99,8 @@ class Networks:
     ) -> NDArray[np.float64]:
         if self._metric_network is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
-        asked, gallery = (torch.from_numpy(one).to(self.device) for one in (queries, padded))
+        asked = torch.from_numpy(queries).to(self.device)
+        gallery = torch.from_numpy(padded).to(self.device)
         block = score_pairs(self._metric_network, asked, gallery, PAIRS_PER_PASS)
         return np.asarray(block.double().mean(dim=0).cpu().numpy(), np.float64)
 
@@ -116,7 +111,7 @@ class Networks:
             InputProblem: where a number is not finite; such an artefact cannot be served.
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
-        feature = self.embed(np.full(shape, 128, np.uint8))
+        feature = self.runtime.embed(np.full(shape, 128, np.uint8))
         found = [feature]
         if self._metric_network is not None:
             found.append(self.pair_scores(feature, feature))
@@ -134,6 +129,8 @@ class LoadedModel:
     Attributes:
         name: of a shipped artefact, or of the file.
         description: the artefact's own.
+        embedder: fingerprint of what makes its features.
+        calibration_version: of the calibration that the artefact brings.
         networks: to be called on the device thread only.
         runtime: what computes the features, and the candidates' speeds when it was chosen.
         pipeline: from image files to features.
@@ -141,19 +138,11 @@ class LoadedModel:
 
     name: str
     description: Description
+    embedder: str
+    calibration_version: str
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
-
-    @property
-    def embedder(self) -> str:
-        """Fingerprint of what makes its features."""
-        return self.description.embedding_fingerprint
-
-    @property
-    def calibration_version(self) -> str:
-        """The version of the calibration that the artefact brings."""
-        return self.description.artefact_fingerprint[:12]
 
     def chosen_scoring(self, asked: Scoring | None) -> Scoring:
         """The scoring that is asked for, or the artefact's default.
@@ -201,7 +190,7 @@ def load_model(
     device.submit(networks.probe).result()
     batcher = MicroBatcher(
         device,
-        networks.embed,
+        runtime.embed,
         settings.max_batch,
         settings.max_wait_ms / 1000,
         metrics,
@@ -210,4 +199,13 @@ def load_model(
     limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
     pipeline = Pipeline(preprocessing, limits, batcher, settings.decode_threads)
     held.callback(pipeline.threads.shutdown)
-    return LoadedModel(artefact_name(path), artefact.description, networks, choice, pipeline)
+    description = artefact.description
+    return LoadedModel(
+        artefact_name(path),
+        description,
+        description.embedding_fingerprint,
+        description.artefact_fingerprint[:12],
+        networks,
+        choice,
+        pipeline,
+    )

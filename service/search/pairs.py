@@ -170,7 +170,7 @@ async def _embed_variants(
     parts = []
     for number in range(math.ceil(VARIANTS / size)):
         batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
-        embed = partial(model.networks.embed, batch)
+        embed = partial(model.networks.runtime.embed, batch)
         parts.append(
             await asyncio.wrap_future(runtime.device.submit(partial(retry_out_of_memory, embed)))
         )

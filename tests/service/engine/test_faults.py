@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from service.engine import batcher as batches
-from service.engine.batcher import BatchLimit, MicroBatcher, WaitingCrop
+from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
@@ -114,24 +116,6 @@ def test_a_lost_device_is_not_tried_again():
     assert len(passes) == 1
 
 
-def test_a_batch_limit_halves_and_grows_again_later(monkeypatch):
-    monkeypatch.setattr(batches, "GROWS_AFTER_SECONDS", 60.0)
-    now = [0.0]
-    metrics = Metrics()
-    limit = BatchLimit(32, metrics, lambda: now[0])
-    limit.ran_out(32)
-    limit.ran_out(16)
-    assert limit.current() == 8
-    assert metrics.batch_limit._value.get() == 8
-    now[0] = 61.0
-    assert limit.current() == 16
-    assert limit.current() == 16
-    now[0] = 122.0
-    assert limit.current() == 32
-    now[0] = 1000.0
-    assert limit.current() == 32
-
-
 def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
     freed = []
     monkeypatch.setattr("service.engine.faults._free_cached_memory", lambda: freed.append(1))
@@ -224,6 +208,27 @@ def test_a_batch_without_room_is_halved_and_later_ones_are_as_small(device, batc
     assert small.passes == [8, 8, 8, 8]
     assert batcher.metrics.device_out_of_memory._value.get() == 2
     assert batcher.metrics.batch_limit._value.get() == 8
+
+
+def test_a_batch_that_had_no_room_grows_again_later(monkeypatch, device, batcher, small):
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(batches, "time", clock)
+    small.room = 10
+    values = list(range(20, 52))
+    _vectors(_submit_together(device, batcher, values))
+    small.room = 32
+    for seconds, passes in (
+        (59, [8] * 4),
+        (61, [16] * 2),
+        (120, [16] * 2),
+        (122, [32]),
+        (999, [32]),
+    ):
+        now[0] = seconds
+        small.passes.clear()
+        assert _vectors(_submit_together(device, batcher, values)) == values
+        assert small.passes == passes
 
 
 def test_a_single_image_without_room_is_told_to_come_again_and_is_not_to_blame(

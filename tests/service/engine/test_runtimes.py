@@ -84,7 +84,7 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
     networks = Networks(artefact, OpenVinoRuntime(artefact, "float32"))
     monkeypatch.setattr(networks.runtime, "_requests", [_Failing()])
     device = DeviceThread()
-    batcher = MicroBatcher(device, networks.embed, 8, 0.0, Metrics(), networks.probe)
+    batcher = MicroBatcher(device, networks.runtime.embed, 8, 0.0, Metrics(), networks.probe)
     crop = WaitingCrop(np.zeros((64, 32, 3), np.uint8))
     batcher.announce()
     batcher.submit(crop)
