@@ -22,16 +22,6 @@ from service.settings import Settings
 CROPS, BATCH = 64, 32
 
 
-class _NewRecord:
-    """A record that keeps nothing."""
-
-    def get(self, _: str) -> str | None:
-        return None
-
-    def keep_first(self, _: str, choice: str) -> str:
-        return choice
-
-
 def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
     """Crops per second of the three on the CPU, in turn in one run, and the service's ratios.
 
@@ -45,7 +35,7 @@ def bench_runtimes(artefact: Artefact) -> dict[str, Any]:
     normalised = preprocessing.normalise(torch.from_numpy(crops)).contiguous()
     device = DeviceThread()
     try:
-        runtime, choice = choose_runtime(artefact, Settings(device="cpu"), _NewRecord())
+        runtime, choice = choose_runtime(artefact, Settings(device="cpu"), None)
         batcher = MicroBatcher(device, runtime.embed, BATCH, 0.0, Metrics())
         sides = {
             "served": lambda: _serve(batcher, crops),

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from model.openvino_graph import load_openvino, openvino_graph
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
 from service.errors import StorageFailed
+from service.record.small_records import Runtimes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,20 +43,6 @@ DtypeName = Literal["float32", "bfloat16"]
 
 class RuntimeUnusable(RuntimeError):
     """A runtime that cannot compute the features on this machine; the message gives the reason."""
-
-
-class RuntimesOfRecord(Protocol):
-    """The record's choices of a runtime, by the embedder's fingerprint."""
-
-    def get(self, embedder: str) -> str | None:
-        """The stored choice; None without one."""
-
-    def keep_first(self, embedder: str, choice: str) -> str:
-        """Stores a choice where there is none; returns the stored one.
-
-        Raises:
-            StorageFailed: the record is full.
-        """
 
 
 class RuntimeChoice(BaseModel):
@@ -141,23 +128,21 @@ class OpenVinoRuntime:
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
         features = np.empty((len(crops), self._dimension), np.float32)
-        begun = done = 0
+        count = len(self._requests)
         try:
-            while done < len(crops):
-                if begun < len(crops) and begun - done < len(self._requests):
-                    request = self._requests[begun % len(self._requests)]
-                    request.start_async({0: crops[begun : begun + 1]})
-                    begun += 1
-                    continue
-                request = self._requests[done % len(self._requests)]
-                request.wait()
-                features[done] = request.get_output_tensor(0).data[0]
-                done += 1
-        finally:
+            for step in range(len(crops) + count):
+                request = self._requests[step % count]
+                if step >= count:
+                    request.wait()
+                    features[step - count] = request.get_output_tensor(0).data[0]
+                if step < len(crops):
+                    request.start_async({0: crops[step : step + 1]})
+        except BaseException:
             # After a failure no request is left running.
-            for number in range(done, begun):
+            for request in self._requests:
                 with contextlib.suppress(RuntimeError):
-                    self._requests[number % len(self._requests)].wait()
+                    request.wait()
+            raise
         return features
 
 
@@ -172,7 +157,7 @@ def build_runtime(artefact: Artefact, name: RuntimeName, dtype: DtypeName) -> Em
 
 
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: RuntimesOfRecord
+    artefact: Artefact, settings: Settings, records: Runtimes | None
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The record's runtime; without one the fastest that agrees, which the record then keeps.
 
@@ -181,7 +166,7 @@ def choose_runtime(
     Args:
         artefact: whose embedder is run; it is not changed.
         settings: device, runtime and dtype.
-        records: earlier choices.
+        records: earlier choices; None measures anew and keeps nothing.
 
     Raises:
         InputProblem: for a device or runtime that cannot be used, for settings that contradict
@@ -202,9 +187,11 @@ def choose_runtime(
         return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
     probes = _Probes(artefact)
     embedder = artefact.description.embedding_fingerprint
-    stored = records.get(embedder)
+    stored = records.get(embedder) if records else None
     if stored is None:
         runtime, choice = _fastest(artefact, settings, probes)
+        if records is None:
+            return runtime, choice
         own = choice.model_dump_json()
         try:
             stored = records.keep_first(embedder, own)

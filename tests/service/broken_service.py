@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from service.engine.admission import Admission
-from service.engine.networks import Networks
+from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
 
 FOR_EVER = 3600
 
@@ -35,23 +35,27 @@ def run_out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-DEFECTS: dict[str, tuple[Any, str, Callable[[], None]]] = {
-    "device hangs": (Networks, "embed", hang),
-    "device lost": (Networks, "embed", lose_the_device),
-    "device full": (Networks, "embed", run_out_of_memory),
-    "event loop hangs": (Admission, "image_slots", hang),
-    "interpreter held": (Networks, "embed", hold_the_interpreter),
+EMBEDS = ((OpenVinoRuntime, "embed"), (TorchRuntime, "embed"))
+DEFECTS: dict[str, tuple[tuple[tuple[Any, str], ...], Callable[[], None]]] = {
+    "device hangs": (EMBEDS, hang),
+    "device lost": (EMBEDS, lose_the_device),
+    "device full": (EMBEDS, run_out_of_memory),
+    "event loop hangs": (((Admission, "image_slots"),), hang),
+    "interpreter held": (EMBEDS, hold_the_interpreter),
 }
 
 
 def break_service(defect: str, begins: str) -> None:
     """Lets this process have a defect once the file `begins` is there."""
-    owner, name, break_it = DEFECTS[defect]
-    whole = getattr(owner, name)
+    places, break_it = DEFECTS[defect]
 
-    def broken(*arguments: Any, **more: Any) -> Any:
-        if Path(begins).exists():
-            break_it()
-        return whole(*arguments, **more)
+    def broken(whole: Any) -> Any:
+        def run(*arguments: Any, **more: Any) -> Any:
+            if Path(begins).exists():
+                break_it()
+            return whole(*arguments, **more)
 
-    setattr(owner, name, broken)
+        return run
+
+    for owner, name in places:
+        setattr(owner, name, broken(getattr(owner, name)))

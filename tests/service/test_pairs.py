@@ -117,7 +117,7 @@ class StandIn:
         self.done: list[str] = []
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.settings = SimpleNamespace(max_batch=32, max_queued_images=256)
-        self.networks = SimpleNamespace(embed=self._embed)
+        self.networks = SimpleNamespace(runtime=SimpleNamespace(embed=self._embed))
         self.pipeline = SimpleNamespace(resize=self._resize)
         self._value = value
 
