@@ -34,7 +34,7 @@ POLL_SECONDS = 0.5
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 # The request may have arrived: its connection broke off before the answer.
 LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-NOT_READY = (httpx.TransportError, httpx.InvalidURL)
+NO_CONNECTION = (httpx.TransportError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Connection(Calls):
             with archive.open() if archive else nullcontext() as file:
                 parts = {"files": [("archive", (archive.name, file))]} if archive else {}
                 yield request | parts
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except NO_CONNECTION as error:
             raise unreachable(self.url, error) from error
 
     def _read(self, call: Call[Answer], response: httpx.Response) -> Answer:
@@ -224,7 +224,7 @@ class Client(Connection):
         """Whether the service takes requests now; False also where nothing answers."""
         try:
             return self._http.get("/readyz").is_success
-        except NOT_READY:
+        except NO_CONNECTION:
             return False
 
     def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
@@ -261,7 +261,7 @@ class Client(Connection):
 
 
 class AsyncClient(Connection):
-    """Calls one service; `Connection` has the arguments, and what every call raises."""
+    """As `Client`, with calls to be awaited and lists to be read with `async for`."""
 
     _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
@@ -298,28 +298,17 @@ class AsyncClient(Connection):
         """Whether the service takes requests now; False also where nothing answers."""
         try:
             return (await self._http.get("/readyz")).is_success
-        except NOT_READY:
+        except NO_CONNECTION:
             return False
 
     async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
-        """Waits until a job has ended, and returns it, in any `state`.
-
-        Raises:
-            TimeoutError: if it has not after `timeout` seconds; it goes on.
-        """
+        """As `Client.wait_for_job`."""
         async for job in self.watch_job(job_id, timeout):
             last = job
         return last
 
     async def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
-        """The job now and at every change, until it has ended.
-
-        It is asked for twice a second. A service that was there may be away for a minute, such as
-        for a restart.
-
-        Raises:
-            TimeoutError: if it has not ended after `timeout` seconds; it goes on.
-        """
+        """As `Client.watch_job`."""
         watch = _JobWatch(job_id, timeout)
         while True:
             try:

@@ -55,8 +55,10 @@ class ServiceUnreachable(InvalidInput):
     """No such service answers under the URL."""
 
 
-def problem_of(response: httpx.Response) -> ProblemError:
-    """The exception for an answer that is not 2xx."""
+def checked(response: httpx.Response) -> httpx.Response:
+    """The answer itself if it is 2xx; else the exception for it is raised."""
+    if response.is_success:
+        return response
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
@@ -66,13 +68,11 @@ def problem_of(response: httpx.Response) -> ProblemError:
     status = response.status_code
     problem = problem.model_copy(update={"status": status})
     if status == httpx.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
-        return KeyRefused(problem)
+        raise KeyRefused(problem)
     if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
-        return RequestRefused(problem)
-    try:
-        return ServiceFailed(problem, float(response.headers.get("Retry-After", "")))
-    except ValueError:
-        return ServiceFailed(problem)
+        raise RequestRefused(problem)
+    wait = response.headers.get("Retry-After", "")
+    raise ServiceFailed(problem, float(wait) if wait.isdecimal() else None)
 
 
 def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
@@ -90,13 +90,6 @@ def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Ser
         f"{url}: the connection broke off ({type(error).__name__}: {error}); see whether the "
         "service still runs, then try again"
     )
-
-
-def checked(response: httpx.Response) -> httpx.Response:
-    """The answer itself if it is 2xx; else the exception for it is raised."""
-    if not response.is_success:
-        raise problem_of(response)
-    return response
 
 
 def parse(model: type[Answer], response: httpx.Response) -> Answer:

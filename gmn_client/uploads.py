@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
 from uuid import uuid4
 
 from gmn_client.errors import InvalidInput
 from gmn_client.models import RetentionFrom, Scoring
+
+if TYPE_CHECKING:
+    # Pillow is not needed otherwise.
+    from PIL.Image import Image as PilImage
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_GALLERY = "default"
@@ -30,23 +34,7 @@ ACCEPTED = (
 )
 
 
-@runtime_checkable
-class PilImage(Protocol):
-    """An image of Pillow, which is not needed otherwise."""
-
-    mode: str
-
-    def convert(self, mode: str) -> PilImage:
-        """The image in another mode."""
-
-    def save(self, file: io.BytesIO, format: str, **options: Any) -> None:
-        """Encodes the image."""
-
-    def getexif(self) -> Any:
-        """Its EXIF data, with its orientation."""
-
-
-ImageData = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
+ImageData: TypeAlias = "bytes | str | os.PathLike[str] | IO[bytes] | PilImage"
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class Image:
     metadata: Mapping[str, Any] | None = None
 
 
-ImageSource = ImageData | Image
+ImageSource: TypeAlias = "ImageData | Image"
 
 
 @dataclass(frozen=True)
@@ -305,7 +293,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, bytes]]:
     return [_file(source) for source in sources]
 
 
-def _file(source: ImageSource) -> tuple[str, bytes]:
+def _file(source: Any) -> tuple[str, bytes]:
     if isinstance(source, Image):
         name, content = _file(source.data)
         return source.name or name, content
@@ -318,17 +306,17 @@ def _file(source: ImageSource) -> tuple[str, bytes]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"{path}: cannot be read ({reason}); name an image file") from error
-    if isinstance(source, PilImage):
-        writable = source if source.mode in PNG_MODES else source.convert("RGB")
-        encoded = io.BytesIO()
-        # With its EXIF data, so that the service turns it as it would have turned the file.
-        writable.save(encoded, format="PNG", exif=source.getexif())
-        return _name_of(source, "filename"), encoded.getvalue()
     if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
             return _name_of(source, "name"), read
         raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
+    if hasattr(source, "getexif"):
+        writable = source if source.mode in PNG_MODES else source.convert("RGB")
+        encoded = io.BytesIO()
+        # With its EXIF data, so that the service turns it as it would have turned the file.
+        writable.save(encoded, format="PNG", exif=source.getexif())
+        return _name_of(source, "filename"), encoded.getvalue()
     raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 

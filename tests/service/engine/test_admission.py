@@ -30,7 +30,7 @@ def admission():
 def ask(admission):
     """Sends a form to a call of images, or to one without."""
 
-    async def caller(*_):
+    def caller(*_):
         return LOCAL_ADMIN
 
     async def images(form: Annotated[ImagesForm, MULTIPART]) -> int:
