@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +115,7 @@ class AuditLog:
         """
         line = self._line(event, phase, what)
         failpoint("audit.before-line")
-        self._append([line], durable)
+        self._file.append([line], durable)
         failpoint("audit.line-written")
 
     def looked(self, event: str, **what: Any) -> None:
@@ -155,7 +155,7 @@ class AuditLog:
             if dropped:
                 lines.append(self._line("dropped_lines", "done", {"count": dropped}))
             if lines:
-                self._append(lines, durable=False)
+                self._file.append(lines, durable=False)
             self._dropped -= dropped
             del self._buffer[:waiting]
 
@@ -174,20 +174,11 @@ class AuditLog:
         return line
 
     def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: self.hashed(value) if name in HASHED else value
-            for name, value in fields.items()
-            if value or name not in OPTIONAL
-        }
-
-    def _append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
-        try:
-            self._file.append(lines, durable)
-        except (OSError, CorruptLog) as error:
-            raise StorageFailed(
-                f"the audit log could not be written ({error}), and nothing is done without a "
-                "trace; free space in the data directory, or run gmn audit verify"
-            ) from error
+        shown: dict[str, Any] = {}
+        for name, value in fields.items():
+            if value or name not in OPTIONAL:
+                shown[name] = self.hashed(value) if name in HASHED else value
+        return shown
 
     @contextlib.asynccontextmanager
     async def trail(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:

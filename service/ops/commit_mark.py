@@ -37,14 +37,11 @@ class LastCommitMark:
         Returns:
             0 where none was noted of this record, or where a power cut took the note.
         """
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return 0
+        content = self.path.read_bytes() if self.path.exists() else b""
         if not content.strip(b"\0"):
             return 0
-        body = content.rpartition(b" ")[0]
-        if content != _line(body):
+        body, _, checksum = content.rpartition(b" ")
+        if checksum != b"%08x\n" % zlib.crc32(body):
             log.warning("%s is not what was written; the next write writes it anew", self.path)
             return 0
         named, _, number = body.decode().rpartition(" ")
@@ -64,12 +61,9 @@ class LastCommitMark:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if self.read(record) < number:
-                    os.pwrite(file, _line(f"{record} {number:020d}".encode()), 0)
+                    body = f"{record} {number:020d}".encode()
+                    os.pwrite(file, b"%s %08x\n" % (body, zlib.crc32(body)), 0)
             finally:
                 os.close(file)
         except OSError as error:
             log.warning("%s could not be written: %s", self.path, error)
-
-
-def _line(body: bytes) -> bytes:
-    return b"%s %08x\n" % (body, zlib.crc32(body))

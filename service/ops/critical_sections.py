@@ -41,18 +41,12 @@ class CriticalSections:
         Raises:
             asyncio.CancelledError: after the section has ended, if the caller was cancelled.
         """
-        held = None if lock is None else file_lock(lock)
-        if held is not None:
+        if lock is None:
+            task = asyncio.create_task(section())
+        else:
+            held = file_lock(lock)
             await held.acquire(cancel_check=_keep_waiting)
-
-        async def run_and_release() -> Result:
-            try:
-                return await section()
-            finally:
-                if held is not None:
-                    await held.release()
-
-        task = asyncio.create_task(run_and_release())
+            task = asyncio.create_task(_release_after(section, held))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         cancelled: asyncio.CancelledError | None = None
@@ -72,6 +66,13 @@ class CriticalSections:
         """Returns once no section is under way; the service is stopping and begins none."""
         while self._running:
             await asyncio.wait(self._running)
+
+
+async def _release_after(section: Section[Result], held: AsyncFileLock) -> Result:
+    try:
+        return await section()
+    finally:
+        await held.release()
 
 
 def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:

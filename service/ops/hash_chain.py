@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from service.errors import StorageFailed
 from service.ops.commit_mark import SUFFIX, LastCommitMark
 from service.ops.durable import sync
 
@@ -124,19 +125,26 @@ class HashChainLog:
             durable: whether to return only once they would survive a power cut.
 
         Raises:
-            OSError: where the disk does not take them.
-            CorruptLog: where the file's end was damaged by another program.
+            StorageFailed: where the disk does not take them, or another program damaged the end.
         """
-        with self._alone() as file:
-            end, last = self._end(file, file.seek(0, os.SEEK_END))
-            if end <= self._max_bytes:
-                self._write(file, end, last, lines, durable)
-                return
-            os.fsync(file)
-            self._path.rename(self._path.with_stem(f"{self._path.stem}.{last.number:012d}"))
-            # Before another file bears the name, which must not take this one's place.
-            sync(self._path.parent)
-        self.append(lines, durable)
+        try:
+            with self._alone() as file:
+                end, last = self._end(file, file.seek(0, os.SEEK_END))
+                is_full = end > self._max_bytes
+                if is_full:
+                    os.fsync(file)
+                    self._path.rename(self._path.with_stem(f"{self._path.stem}.{last.number:012d}"))
+                    # Before another file bears the name, which must not take this one's place.
+                    sync(self._path.parent)
+                else:
+                    self._write(file, end, last, lines, durable)
+        except (OSError, CorruptLog) as error:
+            raise StorageFailed(
+                f"the audit log could not be written ({error}), and nothing is done without a "
+                "trace; free space in the data directory, or run gmn audit verify"
+            ) from error
+        if is_full:
+            self.append(lines, durable)
 
     def _write(
         self,

@@ -73,8 +73,10 @@ _current: ContextVar[tuple[Heartbeat, ...]] = ContextVar("heartbeats", default=(
 
 def heartbeat() -> None:
     """Reports progress of the current work; to be called between steps of work of minutes."""
+    now = time.monotonic()
     for one in _current.get():
-        one.beat()
+        if one.last is not None:
+            one.last = now
 
 
 @contextlib.contextmanager

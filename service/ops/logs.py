@@ -48,7 +48,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS}
+        for key, value in vars(record).items():
+            if key not in STANDARD_FIELDS:
+                line[key] = value
         if record.exc_info and record.exc_info[1] is not None:
             line["traceback"] = "".join(_traceback(record.exc_info[1]))
         return redacted(json.dumps(line, default=str, ensure_ascii=False))

@@ -80,8 +80,8 @@ PLACES = {
         "except Cancelled",
     ),
     "import.files-removed": ("jobs/imports.py", "_remove_files, _spool(", "_enroll_items("),
-    "audit.before-line": ("ops/audit.py", "line = self._line(", "self._append("),
-    "audit.line-written": ("ops/audit.py", "self._append(", "def looked("),
+    "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
+    "audit.line-written": ("ops/audit.py", "self._file.append(", "def looked("),
 }
 
 
