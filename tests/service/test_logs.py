@@ -22,8 +22,7 @@ BROKEN = """
 import asyncio
 import logging
 
-from service.gallery.registry import GalleryRegistry
-from service.gallery import browse
+from service.gallery import browse, relabel
 
 async def unawaited(*sent):
     raise ValueError(sent)
@@ -37,7 +36,7 @@ async def broken(*sent):
     except RuntimeError as error:
         raise ExceptionGroup(f"{sent[1:]}", [LookupError(sent[1:])]) from error
 
-GalleryRegistry.relabel = broken
+relabel.relabel_identity = broken
 browse.list_crops = broken
 """
 
