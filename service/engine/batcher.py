@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class EmbeddedImage:
         queue: waiting for a thread or the device.
         embed: the forward pass of its batch.
         faults: of the image's quality; empty without a quality gate.
+        prepared: what `Pipeline.embed` was asked to prepare of the image.
     """
 
     vector: NDArray[np.float32]
@@ -44,6 +46,7 @@ class EmbeddedImage:
     queue: float
     embed: float
     faults: tuple[QualityFault, ...] = ()
+    prepared: Any = None
 
 
 Embedded = EmbeddedImage | CropProblem
@@ -63,6 +66,7 @@ class WaitingCrop:
     faults: tuple[QualityFault, ...] = ()
     decode: float = 0.0
     arrived: float = field(default_factory=time.perf_counter)
+    prepared: Any = None
 
 
 class MicroBatcher:
@@ -199,7 +203,9 @@ class MicroBatcher:
         self._metrics.images_embedded.inc(len(batch))
         for crop, vector in zip(batch, vectors, strict=True):
             queue = began - crop.arrived - crop.decode
-            crop.future.set_result(EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults))
+            crop.future.set_result(
+                EmbeddedImage(vector, crop.decode, queue, seconds, crop.faults, crop.prepared)
+            )
 
     def _set_limit(self, images: int) -> None:
         """Sets the size of a batch: halved when memory runs out, doubled again with time."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from service.ops.health import MonitoredThreadPool
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+Prepare = Callable[[bytes, NDArray[np.uint8]], Any]
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ class Pipeline:
         self.threads = MonitoredThreadPool(decode_threads, "decode")
 
     async def embed(
-        self, images: Sequence[bytes], gate: QualityGate | None = None
+        self,
+        images: Sequence[bytes],
+        gate: QualityGate | None = None,
+        prepare: Prepare | None = None,
     ) -> list[Embedded]:
         """One outcome per image, in order; without the event loop between the two threads.
 
         Args:
             images: whole files.
             gate: checks the quality before the embedding.
+            prepare: called on a decode thread with a good image's file and its pixels
+                `(height, width, 3)` uint8 RGB, for `EmbeddedImage.prepared`.
         """
         self._batcher.announce(len(images))
         arrived = time.perf_counter()
@@ -71,7 +78,7 @@ class Pipeline:
         for image in images:
             # Work is skipped where this future is cancelled before its turn.
             future: Future[Embedded] = Future()
-            self.threads.submit(self._decode_and_queue, image, gate, arrived, future)
+            self.threads.submit(self._decode_and_queue, image, gate, prepare, arrived, future)
             waited.append(asyncio.wrap_future(future))
         return await asyncio.gather(*waited)
 
@@ -83,17 +90,24 @@ class Pipeline:
         """
         loop = asyncio.get_running_loop()
         decoding = (loop.run_in_executor(self.threads, self._decode, image) for image in images)
-        return [pixels for pixels, _ in await asyncio.gather(*decoding)]
+        return [pixels for pixels, _, _ in await asyncio.gather(*decoding)]
 
     def _decode_and_queue(
-        self, image: bytes, gate: QualityGate | None, arrived: float, future: Future[Embedded]
+        self,
+        image: bytes,
+        gate: QualityGate | None,
+        prepare: Prepare | None,
+        arrived: float,
+        future: Future[Embedded],
     ) -> None:
         began = time.perf_counter()
         try:
             if not future.cancelled():
-                pixels, faults = self._decode(image, gate)
+                pixels, faults, prepared = self._decode(image, gate, prepare)
                 seconds = time.perf_counter() - began
-                self._batcher.submit(WaitingCrop(pixels, future, faults, seconds, arrived))
+                self._batcher.submit(
+                    WaitingCrop(pixels, future, faults, seconds, arrived, prepared)
+                )
                 return
         except CropProblem as problem:
             if future.set_running_or_notify_cancel():
@@ -101,14 +115,15 @@ class Pipeline:
         self._batcher.withdraw()
 
     def _decode(
-        self, image: bytes, gate: QualityGate | None = None
-    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...]]:
+        self, image: bytes, gate: QualityGate | None = None, prepare: Prepare | None = None
+    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], Any]:
         try:
             pixels = decode_crop(image, self._limits)
             faults = quality_faults(measure_quality(pixels), gate.limits) if gate else ()
             if gate and gate.refuse and faults:
                 raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
-            return self._preprocessing.resize(pixels), faults
+            prepared = prepare(image, pixels) if prepare else None
+            return self._preprocessing.resize(pixels), faults, prepared
         except CropProblem:
             raise
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
-from service.engine.batcher import EmbeddedImage
+from service.engine.batcher import Embedded, EmbeddedImage
 from service.engine.images import Pipeline, QualityGate, quality_gate
 from service.errors import NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
@@ -21,7 +23,7 @@ from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_dir import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.pictures import kept_picture
-from service.record.records import Enrolment, GallerySettings, NewCrop, RequestKey
+from service.record.records import Enrolment, GallerySettings, NewCrop, Picture, RequestKey
 from service.runtime import Runtime
 from service.settings import KeepImages
 
@@ -63,7 +65,7 @@ async def enroll(
         while True:
             model, settings = runtime.model_of(gallery), runtime.settings
             gate = quality_gate(settings, refuse=settings.quality == "refuse")
-            embedded = await _embed(model.pipeline, images, gate)
+            embedded = await _embed(model.pipeline, images, gate, settings.keep_images)
             failpoint("enroll.embedded")
             # Of each image its problem, or the answer's warnings.
             outcomes = [
@@ -72,12 +74,14 @@ async def enroll(
             ]
             if all(isinstance(one, CropProblem) for one in outcomes):
                 return _answer(gallery.version, (), outcomes)
-            # Hashes and thumbnails of large images take long.
-            new, digest = await asyncio.to_thread(
-                _new_crops, settings.keep_images, images, embedded
-            )
+            new = [
+                _new_crop(image, one)
+                for image, one in zip(images, embedded, strict=True)
+                if isinstance(one, EmbeddedImage)
+            ]
             request = None
             if request_name is not None:
+                digest = _digest(images, embedded)
                 request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
             section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
@@ -94,12 +98,15 @@ async def enroll(
 
 
 async def _embed(
-    pipeline: Pipeline, images: Sequence[ImageToEnroll], gate: QualityGate | None
+    pipeline: Pipeline,
+    images: Sequence[ImageToEnroll],
+    gate: QualityGate | None,
+    keep: KeepImages,
 ) -> list[EmbeddedImage | CropProblem]:
     """One outcome per image, in order; an image from the future is not embedded."""
     latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
     timely = [one.image for one in images if one.captured_at is None or one.captured_at <= latest]
-    embedded = iter(await pipeline.embed(timely, gate))
+    embedded = iter(await pipeline.embed(timely, gate, partial(_prepare, keep)))
     return [
         next(embedded)
         if image.captured_at is None or image.captured_at <= latest
@@ -131,37 +138,41 @@ def _warnings(
     )
 
 
-def _new_crops(
-    keep: KeepImages,
-    images: Sequence[ImageToEnroll],
-    embedded: Sequence[EmbeddedImage | CropProblem],
-) -> tuple[list[NewCrop], str]:
-    """The crops of usable images with their kept pictures, and a digest of the whole request."""
-    crops, digest = [], hashlib.sha256()
+def _prepare(
+    keep: KeepImages, image: bytes, pixels: NDArray[np.uint8]
+) -> tuple[str, Picture | None]:
+    """A file's SHA-256, and the picture that is kept of it."""
+    return hashlib.sha256(image).hexdigest(), kept_picture(image, pixels, keep)
+
+
+def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage) -> NewCrop:
+    sha256, picture = embedded.prepared
+    return NewCrop(
+        picture=picture,
+        sha256=sha256,
+        vector=embedded.vector,
+        identity=image.identity,
+        camera=image.camera,
+        captured_at=image.captured_at,
+        external_id=image.external_id,
+        metadata=image.metadata,
+    )
+
+
+def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:
+    """What distinguishes a request from another one under its name."""
+    digest = hashlib.sha256()
     for image, one in zip(images, embedded, strict=True):
-        sha256 = hashlib.sha256(image.image).hexdigest()
         fields = {
-            "identity": image.identity,
-            "camera": image.camera,
+            **vars(image),
+            "image": one.prepared[0]
+            if isinstance(one, EmbeddedImage)
+            else hashlib.sha256(image.image).hexdigest(),
             "captured_at": image.captured_at.isoformat() if image.captured_at else None,
-            "external_id": image.external_id,
             "metadata": dict(image.metadata or {}),
         }
-        digest.update(json.dumps({**fields, "image": sha256}, sort_keys=True).encode())
-        if isinstance(one, EmbeddedImage):
-            crops.append(
-                NewCrop(
-                    picture=kept_picture(image.image, keep),
-                    sha256=sha256,
-                    vector=one.vector,
-                    identity=image.identity,
-                    camera=image.camera,
-                    captured_at=image.captured_at,
-                    external_id=image.external_id,
-                    metadata=image.metadata,
-                )
-            )
-    return crops, digest.hexdigest()
+        digest.update(json.dumps(fields, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 async def _store(

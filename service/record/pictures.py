@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
 from PIL import Image
 
-from model.crops.decode import decode_crop
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.durable import make_folder, sync
@@ -25,11 +26,12 @@ THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
 
 
-def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
+def kept_picture(image: bytes, pixels: NDArray[np.uint8], keep: KeepImages) -> Picture | None:
     """The original, a smaller copy of it, or nothing.
 
     Args:
-        image: a file that can be decoded.
+        image: the file.
+        pixels: what it shows, `(height, width, 3)` RGB.
         keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
             height, without metadata, and the original where that is smaller; `none` nothing.
     """
@@ -42,7 +44,7 @@ def kept_picture(image: bytes, keep: KeepImages) -> Picture | None:
     original = Picture(image, content_type)
     if keep == "original":
         return original
-    picture = Image.fromarray(decode_crop(image))
+    picture = Image.fromarray(pixels)
     if picture.height > THUMBNAIL_HEIGHT:
         width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
         picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
