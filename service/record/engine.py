@@ -200,7 +200,7 @@ class Transaction(Reader):
     """
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+        self.engine = engine
         self.commit = Commit()
 
     def json(self, key: bytes) -> Any:
