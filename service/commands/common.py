@@ -34,12 +34,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 def command_group(text: str) -> typer.Typer:
     """A group of sub-commands with its help text."""
-    group = typer.Typer(
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-    )
+    group = typer.Typer(no_args_is_help=True)
     # With a callback a group of one command stays a group.
     group.callback(help=text)(lambda: None)
     return group
@@ -51,20 +46,22 @@ def output() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table of plain texts on standard output."""
     table = Table(*columns)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     output().print(table)
 
 
-def print_answer(answer: BaseModel, as_json: bool, text: str) -> None:
-    """An answer of the service as JSON, or as a line of text."""
-    if as_json:
+def print_answer(answer: BaseModel | Sequence[BaseModel], as_json: bool, text: str) -> None:
+    """An answer of the service as JSON, several as `results`, or a line of text."""
+    if not as_json:
+        typer.echo(text)
+    elif isinstance(answer, BaseModel):
         output().print_json(answer.model_dump_json())
     else:
-        typer.echo(text)
+        output().print_json(data={"results": [one.model_dump(mode="json") for one in answer]})
 
 
 def progress_bar() -> Progress:

@@ -82,27 +82,19 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
                 "with --data-dir or GMN_DATA_DIR"
             ) from error
-        shown = {
-            "file": path.name,
-            "whole": checked.problem is None,
-            "first_line": checked.first,
-            "lines": checked.lines,
-            "last_sha256": checked.last_sha256,
-            "problem": checked.problem,
-        }
+        shown = {"file": path.name, "whole": checked.problem is None, "first_line": checked.first}
+        last = checked.last_sha256
+        shown |= {"lines": checked.lines, "last_sha256": last, "problem": checked.problem}
         logs.append(shown)
-        if as_json:
-            continue
+        since = f" from number {checked.first:,} on" if checked.first > 1 else ""
+        text = f"{path}: {checked.lines} lines{since}, all as written; last {last}"
         if checked.problem is not None:
-            typer.echo(f"{checked.file}: line {checked.line} {checked.problem}")
-        else:
-            since = f" from number {checked.first:,} on" if checked.first > 1 else ""
-            last = checked.last_sha256
-            typer.echo(f"{path}: {checked.lines} lines{since}, all as written; last {last}")
+            text = f"{checked.file}: line {checked.line} {checked.problem}"
+        if not as_json:
+            typer.echo(text)
     whole = all(one["whole"] for one in logs)
     if as_json:
-        alone = logs[0] if len(logs) == 1 else {}
-        output().print_json(data={**alone, "whole": whole, "logs": logs})
+        output().print_json(data={"whole": whole, "logs": logs})
     if not whole:
         raise typer.Exit(1)
 
