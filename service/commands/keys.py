@@ -19,8 +19,8 @@ from service.commands.common import (
     DataDirOption,
     JsonOption,
     command_group,
-    output,
-    print_table,
+    plain_table,
+    show,
 )
 from service.commands.store import REDIS_URL, open_record
 
@@ -97,27 +97,23 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     """
     with _opened(data_dir, create=False) as (record, _):
         kept = record.keys.all()
-    if as_json:
-        shown = [asdict(key) for key in kept]
-        results = [{name: one[name] for name in one if name != "secret_sha256"} for one in shown]
-        output().print_json(data={"results": results}, default=datetime.isoformat)
-    elif not kept:
-        echo("There is no key; the service answers on loopback only, and asks for none.")
-    else:
-        rows = (
-            (
-                key.key_id,
-                ", ".join(key.scopes),
-                key.gallery or "every",
-                "yes" if key.learn else "no",
-                key.created_at.isoformat(timespec="minutes"),
-                key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
-                key.note,
-            )
-            for key in kept
+    shown = [asdict(key) for key in kept]
+    results = [{name: one[name] for name in one if name != "secret_sha256"} for one in shown]
+    titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
+    rows = (
+        (
+            key.key_id,
+            ", ".join(key.scopes),
+            key.gallery or "every",
+            "yes" if key.learn else "no",
+            key.created_at.isoformat(timespec="minutes"),
+            key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
+            key.note,
         )
-        titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
-        print_table(titles, rows)
+        for key in kept
+    )
+    nothing = "There is no key; the service answers on loopback only, and asks for none."
+    show(results, as_json, plain_table(titles, rows) if kept else nothing)
 
 
 @keys.command("revoke")

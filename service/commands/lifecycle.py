@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
-from typer import Argument, Exit, Option, confirm, echo
+from typer import Argument, Exit, Option, confirm
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
@@ -20,8 +20,8 @@ from service.commands.common import (
     command_group,
     follow,
     output,
-    print_answer,
-    print_table,
+    plain_table,
+    show,
 )
 
 PROBLEMS_SHOWN = 20
@@ -51,15 +51,13 @@ def forget(
         raise Exit(1)
     with Client(url, api_key, gallery=gallery) as client:
         forgotten = client.forget(identity)
-    if as_json:
-        output().print_json(forgotten.model_dump_json())
-        return
-    echo(f"{forgotten.removed:,} crops removed from gallery {gallery}")
-    for snapshot_id, crops in forgotten.snapshots.items():
-        echo(f"{crops:,} crops removed from snapshot {snapshot_id}")
-    if forgotten.remaining:
+    places = {f"gallery {gallery}": forgotten.removed}
+    places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
+    lines = (f"{crops:,} crops removed from {place}" for place, crops in places.items())
+    show(forgotten, as_json, "\n".join(lines))
+    if forgotten.remaining and not as_json:
         rows = ((one.what, one.where, one.until) for one in forgotten.remaining)
-        print_table(("what remains", "where", "until"), rows)
+        output().print(plain_table(("what remains", "where", "until"), rows))
 
 
 def reindex(
@@ -88,7 +86,7 @@ def reindex(
             jobs = [follow(client, job, job.gallery) for job in jobs]
         text = "\n".join(line for job in jobs for line in _about(client, job))
     nothing = "every gallery holds vectors of the served model already"
-    print_answer(jobs if everything else jobs[0], as_json, text or nothing)
+    show(jobs if everything else jobs[0], as_json, text or nothing)
     if wait and any(job.state != "done" for job in jobs):
         raise Exit(1)
 
@@ -131,7 +129,7 @@ def take(
     with Client(url, api_key, gallery=gallery) as client:
         taken = client.take_snapshot()
     text = f"{taken.crops:,} crops, {taken.bytes:,} bytes, as snapshot {taken.snapshot_id}"
-    print_answer(taken, as_json, text)
+    show(taken, as_json, text)
 
 
 @snapshot.command("list")
@@ -147,9 +145,7 @@ def list_snapshots(
     """
     with Client(url, api_key, gallery=gallery) as client:
         found = list(client.snapshots())
-    if as_json or not found:
-        print_answer(found, as_json, f"There is no snapshot of gallery {gallery}.")
-        return
+    titles = ("snapshot", "taken", "version", "crops", "bytes")
     rows = (
         (
             one.snapshot_id,
@@ -158,7 +154,8 @@ def list_snapshots(
         )
         for one in found
     )
-    print_table(("snapshot", "taken", "version", "crops", "bytes"), rows)
+    nothing = f"There is no snapshot of gallery {gallery}."
+    show(found, as_json, plain_table(titles, rows) if found else nothing)
 
 
 @snapshot.command("restore")
@@ -178,4 +175,4 @@ def restore(
     with Client(url, api_key, gallery=gallery) as client:
         restored = client.restore_snapshot(snapshot_id)
     text = f"Gallery {gallery} holds the {restored.crops:,} crops of {snapshot_id}."
-    print_answer(restored, as_json, text)
+    show(restored, as_json, text)
