@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, echo
 
@@ -66,7 +66,7 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (record, audit):
-        named = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
+        named: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
         audit.record("create_key", "asked", gallery=gallery, **named)
         record.keys.add(key)
         audit.record("create_key", gallery=gallery, **named)
