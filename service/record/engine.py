@@ -206,7 +206,8 @@ class Transaction(Reader):
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""
         (value,) = self.engine.get([key])
-        self.commit.guards[key] = value
+        # Where it was read before and has changed since, the commit is refused.
+        self.commit.guards.setdefault(key, value)
         body = self.body(key, value)
         return None if body is None else from_json(body)
 
