@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from model.problems import InputProblem
-from service.commands.common import JsonOption, output, print_table
+from service.commands.common import JsonOption, output, plain_table
 
 NAMES = ("embed", "query", "serve", "train")
 
@@ -49,4 +49,5 @@ def bench(
         aim = "–" if result.reach is None else f"{result.reach:.2f}"
         spread = f"{low:.2f} to {high:.2f}"
         rows.append((result.bench, f"{result.ratio:.2f}", spread, aim, reached, details))
-    print_table(("bench", "ratio", "spread", "aimed at", "reached", "details"), rows)
+    titles = ("bench", "ratio", "spread", "aimed at", "reached", "details")
+    output().print(plain_table(titles, rows))

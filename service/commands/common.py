@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,12 +34,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 def command_group(text: str) -> typer.Typer:
     """A group of sub-commands with its help text."""
-    group = typer.Typer(
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-    )
+    group = typer.Typer(no_args_is_help=True)
     # With a callback a group of one command stays a group.
     group.callback(help=text)(lambda: None)
     return group
@@ -51,20 +46,23 @@ def output() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of plain texts on standard output."""
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    output().print(table)
-
-
-def print_answer(answer: BaseModel, as_json: bool, text: str) -> None:
-    """An answer of the service as JSON, or as a line of text."""
+def show(answer: Any, as_json: bool, text: str | Table) -> None:
+    """Prints an answer as JSON, several as `results`, or a text or table of it."""
     if as_json:
-        output().print_json(answer.model_dump_json())
+        data = {"results": answer} if isinstance(answer, list) else answer
+        output().print_json(data=to_jsonable_python(data))
+    elif isinstance(text, Table):
+        output().print(text)
     else:
         typer.echo(text)
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table of plain texts."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table
 
 
 def progress_bar() -> Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,15 +19,15 @@ from service.commands.common import (
     DataDirOption,
     JsonOption,
     command_group,
-    output,
-    print_table,
+    plain_table,
+    show,
 )
 from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
     from service.record.record import Record
-    from service.record.small_records import Scope
+    from service.record.small_records import ApiKey, Scope
 
 keys = command_group(
     """Makes, lists and revokes API keys.
@@ -65,18 +65,14 @@ def create(
     scopes = _scopes(scope)
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
-    with _opened(data_dir) as (store, audit):
-        details: dict[str, Any] = {
-            "gallery": gallery,
-            "key_id": key.key_id,
-            "scopes": ",".join(key.scopes),
-        }
-        audit.record("create_key", "asked", **details)
-        store.keys.add(key)
-        audit.record("create_key", **details)
-        known = gallery is None or any(one.name == gallery for one in store.galleries.all())
-        has_admin = _has_admin(store)
-    if not has_admin:
+    with _opened(data_dir) as (record, audit):
+        named: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
+        audit.record("create_key", "asked", gallery=gallery, **named)
+        record.keys.add(key)
+        audit.record("create_key", gallery=gallery, **named)
+        known = gallery is None or any(one.name == gallery for one in record.galleries.all())
+        all_keys = [*record.keys.all(), *_keys_of_file()]
+    if not any("admin" in one.scopes and one.gallery is None for one in all_keys):
         echo(
             "There is no key with the scope admin: as soon as there is a key every call needs one, "
             "so that nobody can create a gallery, rename or forget over HTTP; make one with "
@@ -99,30 +95,25 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
 
     Example: gmn keys list --data-dir ./gmn-data
     """
-    with _opened(data_dir, create=False) as (store, _):
-        kept = store.keys.all()
-    if as_json:
-        results = [asdict(key) for key in kept]
-        for result in results:
-            del result["secret_sha256"]
-        output().print_json(data={"results": results}, default=datetime.isoformat)
-    elif not kept:
-        echo("There is no key; the service answers on loopback only, and asks for none.")
-    else:
-        rows = (
-            (
-                key.key_id,
-                ", ".join(key.scopes),
-                key.gallery or "every",
-                "yes" if key.learn else "no",
-                key.created_at.isoformat(timespec="minutes"),
-                key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
-                key.note,
-            )
-            for key in kept
+    with _opened(data_dir, create=False) as (record, _):
+        kept = record.keys.all()
+    shown = [asdict(key) for key in kept]
+    results = [{name: one[name] for name in one if name != "secret_sha256"} for one in shown]
+    titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
+    rows = (
+        (
+            key.key_id,
+            ", ".join(key.scopes),
+            key.gallery or "every",
+            "yes" if key.learn else "no",
+            key.created_at.isoformat(timespec="minutes"),
+            key.expires_at.isoformat(timespec="minutes") if key.expires_at else "never",
+            key.note,
         )
-        titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
-        print_table(titles, rows)
+        for key in kept
+    )
+    nothing = "There is no key; the service answers on loopback only, and asks for none."
+    show(results, as_json, plain_table(titles, rows) if kept else nothing)
 
 
 @keys.command("revoke")
@@ -134,17 +125,26 @@ def revoke(
 
     Example: gmn keys revoke 1f0c9a72be44
     """
-    with _opened(data_dir, create=False) as (store, audit):
-        key_id = _public_id(key_id)
-        audit.record("revoke_key", "asked", key_id=key_id)
-        if not store.keys.revoke(key_id):
-            audit.record("revoke_key", "failed", key_id=key_id)
-            raise InputProblem(
-                f"key {key_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
-            )
-        audit.record("revoke_key", key_id=key_id)
-        left = len(store.keys.all())
-    echo(f"Key {key_id} is revoked; {left} left.")
+    from service.http.keys import KEY_ID, KEY_TEXT
+
+    whole = KEY_TEXT.fullmatch(key_id)
+    public_id = whole[1] if whole else key_id
+    if not re.fullmatch(KEY_ID, public_id):
+        # It may be most of a whole key, which no message repeats.
+        raise InputProblem(
+            "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
+            "gmn keys list"
+        )
+    with _opened(data_dir, create=False) as (record, audit):
+        audit.record("revoke_key", "asked", key_id=public_id)
+        revoked = record.keys.revoke(public_id)
+        audit.record("revoke_key", "done" if revoked else "failed", key_id=public_id)
+        left = len(record.keys.all())
+    if not revoked:
+        raise InputProblem(
+            f"key {public_id}: there is no such key in {_place(data_dir)}; see gmn keys list"
+        )
+    echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
         echo(
             "Without any key a service on loopback is open to everyone on the machine, and one on "
@@ -166,30 +166,14 @@ def _scopes(given: list[str]) -> list[Scope]:
     return [scope for scope in SCOPES if scope in wanted]
 
 
-def _has_admin(store: Record) -> bool:
+def _keys_of_file() -> Iterable[ApiKey]:
     from service.http.keys import read_key_file
 
-    kept = list(store.keys.all())
-    if file := os.environ.get("GMN_API_KEYS_FILE"):
-        # A service that reads the file reports what is wrong with it.
-        with contextlib.suppress(InputProblem):
-            kept += read_key_file(Path(file)).keys
-    return any("admin" in key.scopes and key.gallery is None for key in kept)
-
-
-def _public_id(given: str) -> str:
-    """The id of a key, from the id or the whole key; no message repeats a whole key."""
-    from service.http.keys import KEY_ID, KEY_TEXT
-
-    whole = KEY_TEXT.fullmatch(given)
-    if whole:
-        return whole[1]
-    if not re.fullmatch(KEY_ID, given):
-        raise InputProblem(
-            "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
-            "gmn keys list"
-        )
-    return given
+    # A service that reads the file reports what is wrong with it.
+    with contextlib.suppress(InputProblem):
+        if file := os.environ.get("GMN_API_KEYS_FILE"):
+            return read_key_file(Path(file)).keys
+    return ()
 
 
 def _place(data_dir: Path) -> str:
@@ -215,7 +199,7 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     make_folder(data_dir)
     with (
         AuditLog(data_dir) as audit,
-        contextlib.closing(open_record(data_dir)) as store,
+        contextlib.closing(open_record(data_dir)) as record,
     ):
         act_as(f"uid:{os.getuid()}")
-        yield store, audit
+        yield record, audit

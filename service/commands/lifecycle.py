@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
-from rich.markup import escape
 from typer import Argument, Exit, Option, confirm
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
@@ -20,8 +20,8 @@ from service.commands.common import (
     command_group,
     follow,
     output,
-    print_answer,
-    print_table,
+    plain_table,
+    show,
 )
 
 PROBLEMS_SHOWN = 20
@@ -51,16 +51,13 @@ def forget(
         raise Exit(1)
     with Client(url, api_key, gallery=gallery) as client:
         forgotten = client.forget(identity)
-    console = output()
-    if as_json:
-        console.print_json(forgotten.model_dump_json())
-        return
-    console.print(f"{forgotten.removed:,} crops removed from gallery {escape(gallery)}")
-    for snapshot_id, crops in forgotten.snapshots.items():
-        console.print(f"{crops:,} crops removed from snapshot {escape(snapshot_id)}")
-    if forgotten.remaining:
+    places = {f"gallery {gallery}": forgotten.removed}
+    places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
+    lines = (f"{crops:,} crops removed from {place}" for place, crops in places.items())
+    show(forgotten, as_json, "\n".join(lines))
+    if forgotten.remaining and not as_json:
         rows = ((one.what, one.where, one.until) for one in forgotten.remaining)
-        print_table(("what remains", "where", "until"), rows)
+        output().print(plain_table(("what remains", "where", "until"), rows))
 
 
 def reindex(
@@ -87,31 +84,25 @@ def reindex(
         jobs = [client.reindex(name) for name in names]
         if wait:
             jobs = [follow(client, job, job.gallery) for job in jobs]
-        if as_json:
-            found = [job.model_dump(mode="json") for job in jobs]
-            output().print_json(data={"results": found} if everything else found[0])
-        else:
-            for job in jobs:
-                _show_job(client, job)
-            if not jobs:
-                output().print("every gallery holds vectors of the served model already")
+        text = "\n".join(line for job in jobs for line in _about(client, job))
+    nothing = "every gallery holds vectors of the served model already"
+    show(jobs if everything else jobs[0], as_json, text or nothing)
     if wait and any(job.state != "done" for job in jobs):
         raise Exit(1)
 
 
-def _show_job(client: Client, job: Job) -> None:
-    console = output()
-    ending = f": {job.detail}" if job.detail else ""
-    console.print(
-        f"gallery {escape(job.gallery)}: {job.progress.done:,} of {job.progress.total:,} crops, "
-        f"job {job.job_id} is {job.state}{escape(ending)}"
+def _about(client: Client, job: Job) -> Iterator[str]:
+    """How far a job is and, once it has ended, its first problems."""
+    done, ending = job.progress, f": {job.detail}" if job.detail else ""
+    yield (
+        f"gallery {job.gallery}: {done.done:,} of {done.total:,} crops, "
+        f"job {job.job_id} is {job.state}{ending}"
     )
-    if not (job.finished and job.problems):
-        return
-    for problem in islice(client.job_problems(job.job_id), PROBLEMS_SHOWN):
-        console.print(f"[red]{escape(problem.source)}[/]: {escape(problem.detail)}")
-    if job.problems > PROBLEMS_SHOWN:
-        console.print(f"and {job.problems - PROBLEMS_SHOWN:,} more")
+    if job.finished and job.problems:
+        for problem in islice(client.job_problems(job.job_id), PROBLEMS_SHOWN):
+            yield f"{problem.source}: {problem.detail}"
+        if job.problems > PROBLEMS_SHOWN:
+            yield f"and {job.problems - PROBLEMS_SHOWN:,} more"
 
 
 snapshot = command_group(
@@ -138,7 +129,7 @@ def take(
     with Client(url, api_key, gallery=gallery) as client:
         taken = client.take_snapshot()
     text = f"{taken.crops:,} crops, {taken.bytes:,} bytes, as snapshot {taken.snapshot_id}"
-    print_answer(taken, as_json, text)
+    show(taken, as_json, text)
 
 
 @snapshot.command("list")
@@ -154,20 +145,17 @@ def list_snapshots(
     """
     with Client(url, api_key, gallery=gallery) as client:
         found = list(client.snapshots())
-    if as_json:
-        output().print_json(data={"results": [one.model_dump(mode="json") for one in found]})
-    elif not found:
-        output().print(f"There is no snapshot of gallery {escape(gallery)}.")
-    else:
-        rows = (
-            (
-                one.snapshot_id,
-                one.created_at.isoformat(timespec="seconds"),
-                *(f"{count:,}" for count in (one.version, one.crops, one.bytes)),
-            )
-            for one in found
+    titles = ("snapshot", "taken", "version", "crops", "bytes")
+    rows = (
+        (
+            one.snapshot_id,
+            one.created_at.isoformat(timespec="seconds"),
+            *(f"{count:,}" for count in (one.version, one.crops, one.bytes)),
         )
-        print_table(("snapshot", "taken", "version", "crops", "bytes"), rows)
+        for one in found
+    )
+    nothing = f"There is no snapshot of gallery {gallery}."
+    show(found, as_json, plain_table(titles, rows) if found else nothing)
 
 
 @snapshot.command("restore")
@@ -187,4 +175,4 @@ def restore(
     with Client(url, api_key, gallery=gallery) as client:
         restored = client.restore_snapshot(snapshot_id)
     text = f"Gallery {gallery} holds the {restored.crops:,} crops of {snapshot_id}."
-    print_answer(restored, as_json, text)
+    show(restored, as_json, text)

@@ -59,18 +59,12 @@ ImagesArgument = Annotated[
     list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
 ]
 DataOption = Annotated[Text, Option(help="One query per image of KIND:PATH, a manifest or folder.")]
-CameraOption = Annotated[Text, Option(help="With --data: images of this camera only.")]
-SplitOption = Annotated[Text, Option(help="With --data: images of this split only.")]
-LimitOption = Annotated[Number, Option(min=1, help="With --data: the first N images.")]
-SeparateOption = Annotated[bool, Option("--separate", help="One query per IMAGE.")]
 TopKOption = Annotated[
     Number, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
 ]
 ScoringOption = Annotated[
     Scoring | None, Option(help="Ranks the results; the artefact's default unless given.")
 ]
-RerankDepthOption = Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")]
-PurposeOption = Annotated[Text, Option(help="The reason, for the service's audit log.")]
 OperatingPointOption = Annotated[
     Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
     Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
@@ -95,14 +89,14 @@ def query(
     context: Context,
     images: ImagesArgument = None,
     data: DataOption = None,
-    camera: CameraOption = None,
-    split: SplitOption = None,
-    limit: LimitOption = None,
-    separate: SeparateOption = False,
+    camera: Annotated[Text, Option(help="With --data: images of this camera only.")] = None,
+    split: Annotated[Text, Option(help="With --data: images of this split only.")] = None,
+    limit: Annotated[Number, Option(min=1, help="With --data: the first N images.")] = None,
+    separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
     top_k: TopKOption = None,
     scoring: ScoringOption = None,
-    rerank_depth: RerankDepthOption = None,
-    purpose: PurposeOption = None,
+    rerank_depth: Annotated[Number, Option(min=1, help="How many candidates M-Net scores.")] = None,
+    purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
     operating_point: OperatingPointOption = None,
     group_by: GroupByOption = None,
     cameras: CamerasOption = None,

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ from service.commands.common import (
     DataDirOption,
     JsonOption,
     command_group,
-    output,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption
     from service.ops.audit import LOG_NAME, audit_logs
     from service.ops.hash_chain import check_chain
 
-    logs: list[dict[str, Any]] = []
+    logs, lines = [], []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
             checked = check_chain(path)
@@ -82,27 +82,17 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
                 "with --data-dir or GMN_DATA_DIR"
             ) from error
-        shown = {
-            "file": path.name,
-            "whole": checked.problem is None,
-            "first_line": checked.first,
-            "lines": checked.lines,
-            "last_sha256": checked.last_sha256,
-            "problem": checked.problem,
-        }
-        logs.append(shown)
-        if as_json:
-            continue
-        if checked.problem is not None:
-            typer.echo(f"{checked.file}: line {checked.line} {checked.problem}")
-        else:
-            since = f" from number {checked.first:,} on" if checked.first > 1 else ""
-            last = checked.last_sha256
-            typer.echo(f"{path}: {checked.lines} lines{since}, all as written; last {last}")
+        log = {"file": path.name, "whole": checked.problem is None, "first_line": checked.first}
+        last = checked.last_sha256
+        logs.append(log | {"lines": checked.lines, "last_sha256": last, "problem": checked.problem})
+        since = f" from number {checked.first:,} on" if checked.first > 1 else ""
+        lines.append(
+            f"{path}: {checked.lines} lines{since}, all as written; last {last}"
+            if checked.problem is None
+            else f"{checked.file}: line {checked.line} {checked.problem}"
+        )
     whole = all(one["whole"] for one in logs)
-    if as_json:
-        alone = logs[0] if len(logs) == 1 else {}
-        output().print_json(data={**alone, "whole": whole, "logs": logs})
+    show({"whole": whole, "logs": logs}, as_json, "\n".join(lines))
     if not whole:
         raise typer.Exit(1)
 
@@ -118,13 +108,10 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     """
     _require_directory(data_dir)
     place, found, remedy = _verify(data_dir)
-    if as_json:
-        output().print_json(data={"whole": found.whole, **asdict(found)}, default=str)
-    else:
-        for line in _lines(place, found):
-            typer.echo(line)
-        if not found.whole:
-            typer.echo(f"With the service stopped, {remedy} recovers what is whole")
+    lines = [*_lines(place, found)]
+    if not found.whole:
+        lines.append(f"With the service stopped, {remedy} recovers what is whole")
+    show({"whole": found.whole, **asdict(found)}, as_json, "\n".join(lines))
     if not found.whole:
         raise typer.Exit(1)
 

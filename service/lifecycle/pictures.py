@@ -12,8 +12,8 @@ from operator import attrgetter
 
 from service.errors import StorageFailed
 from service.gallery.gallery import Gallery
+from service.record.encoding import new_crop_id
 from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop
-from service.record.stored_values import new_crop_id
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.

@@ -18,11 +18,10 @@ from service.record.crop_entries import (
     live_pins,
     read_crops,
 )
-from service.record.encoding import below, key, last_number
+from service.record.encoding import below, key, last_number, new_crop_id, now
 from service.record.engine import ChangeKind, Scan, Transaction
 from service.record.gallery_entries import put_entry
 from service.record.records import GalleryRecord, NewCrop, Relabelling, StoredCrop
-from service.record.stored_values import new_crop_id, now
 
 
 class CropChanges:
@@ -155,8 +154,9 @@ class CropChanges:
         scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
         found = self.read_sightings(crops, *scans)
         rows = [last_number(own) for one in found for own, _ in one]
-        for known in read_crops(self.transaction, self.at, rows).values():
-            same[known.sha256].append(known)
+        known = read_crops(self.transaction, self.at, rows) if rows else {}
+        for crop in known.values():
+            same[crop.sha256].append(crop)
         return same
 
     def _put_record(self, crop: StoredCrop) -> None:

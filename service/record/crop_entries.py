@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from service.record.encoding import LOOKUP, above, key, last_number
+from service.record.encoding import LOOKUP, above, as_text, key, last_number
 from service.record.engine import ALL, Reader, Scan
 from service.record.gallery_entries import read_entry
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
-from service.record.stored_values import as_text
 
 # More than are ever read at once.
 ARCHIVES = 1000

@@ -23,7 +23,7 @@ from service.record.crop_entries import (
     rows_of_ids,
     scan_crops,
 )
-from service.record.encoding import above, below, key, last_number, last_text
+from service.record.encoding import above, as_text, below, key, last_number, last_text, now
 from service.record.engine import RecordPart, Scan, Transaction, transact, transactional
 from service.record.gallery_entries import bind, read_entry, require_entry
 from service.record.merges import follow_rename, forget_merges, keep_merge
@@ -41,7 +41,6 @@ from service.record.records import (
     StoredCrop,
     StrayPicture,
 )
-from service.record.stored_values import as_text, now
 
 NAMED_IN_WARNINGS = 3
 ROWS_AT_ONCE = 500

@@ -1,8 +1,11 @@
-"""Keys that sort as what they name does, and values that carry a checksum."""
+"""Keys that sort as what they name does, values that carry a checksum, and stored times and ids."""
 
 from __future__ import annotations
 
+import secrets
+import time
 import zlib
+from datetime import UTC, datetime
 
 # A key that begins with this is only looked up, never found by a scan.
 LOOKUP = b"!"
@@ -57,3 +60,18 @@ def shown(own_key: bytes) -> str:
     """A key as a message names it: `crop 1/0/24`."""
     kind, *parts = (part.decode(errors="replace") for part in own_key.lstrip(LOOKUP).split(_END))
     return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"
+
+
+def as_text(moment: datetime) -> str:
+    """A time as it is stored; texts of UTC times sort as the times do."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def now() -> str:
+    """This moment as it is stored, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_crop_id() -> str:
+    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

@@ -200,13 +200,14 @@ class Transaction(Reader):
     """
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+        self.engine = engine
         self.commit = Commit()
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""
         (value,) = self.engine.get([key])
-        self.commit.guards[key] = value
+        # Where it was read before and has changed since, the commit is refused.
+        self.commit.guards.setdefault(key, value)
         body = self.body(key, value)
         return None if body is None else from_json(body)
 

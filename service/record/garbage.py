@@ -11,10 +11,9 @@ from service.errors import ServiceError
 from service.record import strays
 from service.record.calibrations import KINDS as OF_CALIBRATIONS
 from service.record.crop_entries import Generation, as_crop, live_pins, scan_crops
-from service.record.encoding import INDEXES, below, key, last_number
+from service.record.encoding import INDEXES, below, key, last_number, now
 from service.record.engine import Engine, Reader, Scan, Transaction, transact
 from service.record.jobs import drop_job
-from service.record.stored_values import now
 
 Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000

@@ -12,11 +12,10 @@ from pydantic_core import from_json
 from gmn_client.models import Merge
 from service.record.crop_changes import CropChanges
 from service.record.crop_entries import read_crops, rows_of_ids
-from service.record.encoding import key, last_text
+from service.record.encoding import as_text, key, last_text, new_crop_id, now
 from service.record.engine import Reader, RecordPart, Transaction, transactional
 from service.record.gallery_entries import read_entry
 from service.record.records import Relabelling
-from service.record.stored_values import as_text, new_crop_id, now
 
 KEPT_FOR = timedelta(days=30)
 KIND = "merge"

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from gmn_client.models import JobProblem
 from service.record import strays
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.encoding import key
+from service.record.encoding import key, now
 from service.record.engine import Engine, Transaction, transact
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.gallery_entries import put_entry, require_entry
@@ -26,7 +26,6 @@ from service.record.records import (
     StoredCrop,
 )
 from service.record.small_records import API_KEY, SCOPES, ApiKey, Keys, Snapshots
-from service.record.stored_values import now
 
 CROPS_AT_ONCE = 200
 NAMES_AT_ONCE = 1000

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
+from service.record.encoding import as_text
 from service.record.gallery_entries import ENTRY
 from service.record.jobs import Job
 from service.record.migration import (
@@ -23,7 +24,6 @@ from service.record.migration import (
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine
-from service.record.stored_values import as_text
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
 ROWS_AT_ONCE = 100

@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
-from service.record.encoding import key
+from service.record.encoding import as_text, key, now
 from service.record.engine import Reader, Scan, Transaction
 from service.record.records import Enrolment, GalleryRecord, RequestKey
-from service.record.stored_values import as_text, now
 
 KEPT_FOR = timedelta(days=1)
 # Each request that is kept removes up to so many that are older.
