@@ -61,9 +61,22 @@ def sources(room: str) -> list[Path]:
 
 
 def imported(source: Path) -> set[str]:
-    """Every module that a file names, also inside functions."""
+    """Every module that a file names, also inside functions.
+
+    A library that only type checkers import need not be installed, and does not count.
+    """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    checked = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in ROOMS
+    }
+    for node in ast.walk(tree):
+        if node in checked:
+            continue
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -29,12 +29,12 @@ from service.engine.faults import bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import (
     EmbeddingRuntime,
+    KeptRuntimes,
     RuntimeChoice,
     choose_runtime,
 )
 from service.errors import DeviceFull, InvalidField
 from service.ops.metrics import Metrics
-from service.record.small_records import Runtimes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def load_model(
     settings: Settings,
     device: DeviceThread,
     metrics: Metrics,
-    records: Runtimes,
+    records: KeptRuntimes,
     held: contextlib.ExitStack,
 ) -> LoadedModel:
     """Loads an artefact and probes it on the device.

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from model.openvino_graph import load_openvino, openvino_graph
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
 from service.errors import StorageFailed
-from service.record.small_records import Runtimes
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -156,8 +155,18 @@ def build_runtime(artefact: Artefact, name: RuntimeName, dtype: DtypeName) -> Em
     return TorchRuntime(artefact, dtype, CPU)
 
 
+class KeptRuntimes(Protocol):
+    """The choices that a record keeps, by the embedder's fingerprint."""
+
+    def get(self, embedder: str) -> str | None:
+        """What was kept for an embedder; None where nothing was."""
+
+    def keep_first(self, embedder: str, choice: str) -> str:
+        """Keeps a choice where there is none, and answers the one that is kept."""
+
+
 def choose_runtime(
-    artefact: Artefact, settings: Settings, records: Runtimes | None
+    artefact: Artefact, settings: Settings, records: KeptRuntimes | None
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The record's runtime; without one the fastest that agrees, which the record then keeps.
 
