@@ -172,7 +172,7 @@ def _keys_of_file() -> Iterable[ApiKey]:
     # A service that reads the file reports what is wrong with it.
     with contextlib.suppress(InputProblem):
         if file := os.environ.get("GMN_API_KEYS_FILE"):
-            return read_key_file(Path(file)).keys
+            return read_key_file(Path(file))[0]
     return ()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import Forbidden, ServiceError, Unauthorised
-from service.http.keys import NO_FILE, KeyFile, find_key, read_key_file
+from service.http.keys import find_key, read_key_file
 from service.ops.health import heartbeat
 from service.record.small_records import ApiKey, Keys, Scope
 
@@ -44,25 +44,18 @@ class Caller:
                 f"{' or '.join(any_of)}; send a key that has it"
             )
 
-    def require_gallery(self, gallery: str) -> None:
-        """Raises `Forbidden` where the caller's key is for another gallery."""
-        if not self.may_see(gallery):
+    def require_gallery(self, gallery: str | None) -> None:
+        """Raises `Forbidden` where the caller's key is for another gallery; None stands for all."""
+        if self.gallery not in (None, gallery):
+            other = "all of them" if gallery is None else f"{gallery!r}"
             raise Forbidden(
-                f"the key {self.name} is for the gallery {self.gallery!r} and not for "
-                f"{gallery!r}; send a key for that one, or for all"
+                f"the key {self.name} is for the gallery {self.gallery!r} and this call is about "
+                f"{other}; send a key for that, or for all"
             )
 
     def may_see(self, gallery: str) -> bool:
         """Whether the caller may see a gallery."""
         return self.gallery in (None, gallery)
-
-    def require_every_gallery(self) -> None:
-        """Raises `Forbidden` where the caller's key is for one gallery only."""
-        if self.gallery is not None:
-            raise Forbidden(
-                f"the key {self.name} is for the gallery {self.gallery!r}, and this call is about "
-                "all of them; send a key for all"
-            )
 
 
 # The caller where no key is asked for: on loopback, as long as there is none.
@@ -88,9 +81,9 @@ class KeyRing:
         self._records = records
         self._file = file
         self._loopback = loopback
-        self._deployed = NO_FILE if file is None else read_key_file(file)
-        if self._deployed.problems:
-            raise InputProblem(self._deployed.problems[0])
+        self._deployed, self._wrong = ([], []) if file is None else read_key_file(file)
+        if self._wrong:
+            raise InputProblem(self._wrong[0])
         self._recorded: Sequence[ApiKey] = records.all()
         self._current = True
         self._count()
@@ -151,14 +144,13 @@ class KeyRing:
         mistake in the file locks out the keys of its lines, and lets no other in.
         """
         if self._file is not None:
-            before = self._deployed.problems
+            before = self._wrong
             try:
-                self._deployed = read_key_file(self._file)
+                self._deployed, self._wrong = read_key_file(self._file)
             except InputProblem as problem:
-                self._deployed = KeyFile((), (str(problem),))
-            if self._deployed.problems != before:
-                for wrong in self._deployed.problems:
-                    log.error("%s", wrong)
+                self._deployed, self._wrong = [], [str(problem)]
+            if self._wrong != before:
+                log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
             self._recorded = self._records.all()
             self._current = True
@@ -169,7 +161,7 @@ class KeyRing:
         self._count()
 
     def _count(self) -> None:
-        self._keys = {key.key_id: key for key in (*self._deployed.keys, *self._recorded)}
+        self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}
 
 
 async def keep_reading(keys: KeyRing) -> None:

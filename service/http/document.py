@@ -12,6 +12,19 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 FILE = {"type": "string", "format": "binary"}
 # The call that changes nothing where its form is left out; every other form is needed.
 WITHOUT_A_BODY = ("/v1/galleries/{gallery}", "patch")
+# The guard reads this parameter, and not a route's function.
+GALLERY = {
+    "name": "gallery",
+    "in": "path",
+    "required": True,
+    "schema": {
+        "type": "string",
+        "description": "A gallery's name.",
+        "examples": ["default"],
+        "title": "Gallery",
+    },
+    "description": "A gallery's name.",
+}
 # How many images a form needs. The calls check it, in words that say what to do, and not the forms.
 IMAGES: dict[str, dict[str, int]] = {
     "EnrollForm": {"minItems": 1},
@@ -37,8 +50,8 @@ def complete_document(document: dict[str, Any]) -> None:
         schemas[form]["properties"]["images"].pop("default", None)
     for path, calls in document["paths"].items():
         for method, call in calls.items():
-            # In the order of the path; the guard's parameter would come last.
-            call.get("parameters", []).sort(key=lambda one: path.find(f"{{{one['name']}}}") % 999)
+            if "{gallery}" in path:
+                call.setdefault("parameters", []).insert(0, GALLERY)
             if "requestBody" in call:
                 call["requestBody"]["required"] = (path, method) != WITHOUT_A_BODY
                 (content,) = call["requestBody"]["content"].values()

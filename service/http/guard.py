@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response, Security
+from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import FormData
@@ -23,20 +23,20 @@ from service.errors import InvalidField, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.callers import LOCAL_ADMIN, Caller
 from service.http.forms import ImagesForm, ImportForm
-from service.http.keys import redacted
 from service.http.limits import Body
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
 from service.record.small_records import Scope
 from service.runtime import Runtime
+from service.settings import is_loopback
 
 # What shows nothing of a gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # Behind a proxy on this machine every request comes from loopback. A proxy adds one of these, or
 # speaks HTTP/1.0, as nginx does by default.
-FORWARDED = ("forwarded", "x-real-ip", "via")
+FORWARDED = re.compile("forwarded|x-real-ip|via|x-forwarded-.*")
 BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="api_key",
@@ -44,7 +44,6 @@ BEARER = HTTPBearer(
     "answers on this machine only.",
 )
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
-GalleryName = Annotated[str, Path(description="A gallery's name.", examples=["default"])]
 
 
 @dataclass(frozen=True)
@@ -93,30 +92,20 @@ class Needs:
             caller = runtime.keys.caller(sent or None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
-        caller.require(self.any_of)
-        if self.every_gallery:
-            caller.require_every_gallery()
         name = request.path_params.get("gallery")
+        caller.require(self.any_of)
+        if self.every_gallery or name is not None:
+            caller.require_gallery(name)
         if name is None:
             return Call(runtime, caller)
-        caller.require_gallery(name)
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
-
-class ServiceNeeds(Needs):
-    """Of a route whose path names no gallery."""
-
     async def __call__(self, request: Request, _: Bearer) -> Call:
-        """What the guard has let in."""
-        return current_call(request)
-
-
-class GalleryNeeds(Needs):
-    """Of a route whose path names a gallery."""
-
-    async def __call__(self, request: Request, gallery: GalleryName, _: Bearer) -> Call:  # noqa: ARG002
-        """What the guard has let in; the parameter is for the OpenAPI document."""
-        return current_call(request)
+        """What the guard has let in; raises `Unauthorised` for a route without a guard."""
+        call = getattr(request.state, "call", None)
+        if not isinstance(call, Call):
+            raise Unauthorised("this request was not let in; send a key as 'Authorization: Bearer'")
+        return call
 
 
 # Where a route declares nothing.
@@ -124,29 +113,14 @@ UNDECLARED = Needs(("admin",), every_gallery=True)
 
 
 def needs(*any_of: Scope, every_gallery: bool = False, loopback_may: bool = False) -> Any:
-    """A dependency that is a `Call`; see `Needs`."""
-    return Depends(ServiceNeeds(any_of, every_gallery, loopback_may))
-
-
-def needs_in_gallery(*any_of: Scope) -> Any:
-    """A dependency that is a `GalleryCall`, of a route whose path names the gallery."""
-    return Depends(GalleryNeeds(any_of))
+    """A dependency that is a `Call`, a `GalleryCall` where the path names one; see `Needs`."""
+    return Depends(Needs(any_of, every_gallery, loopback_may))
 
 
 def needs_of(route: APIRoute) -> Needs | None:
     """What a route declares."""
-    for one in route.dependant.dependencies:
-        if isinstance(one.call, Needs):
-            return one.call
-    return None
-
-
-def current_call(request: Request) -> Call:
-    """The call that was let in; raises `Unauthorised` where a route was reached without a guard."""
-    call = getattr(request.state, "call", None)
-    if not isinstance(call, Call):
-        raise Unauthorised("this request was not let in; send a key as 'Authorization: Bearer'")
-    return call
+    called = (one.call for one in route.dependant.dependencies)
+    return next((one for one in called if isinstance(one, Needs)), None)
 
 
 class GuardedRoute(APIRoute):
@@ -168,7 +142,7 @@ class GuardedRoute(APIRoute):
                 return await answer(request)
             request.state.call = call = await needed.let_in(request)
             request_id = str(getattr(request.state, "request_id", None))
-            act_as(call.caller.name, redacted(request_id))
+            act_as(call.caller.name, request_id)
             if form is not None:
                 return await _answer_form(answer, request, call, form)
             refuse_unknown_parameters(request, known)
@@ -194,16 +168,9 @@ def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
 
 def is_local(request: Request) -> bool:
     """Whether a request comes from this machine itself and through no proxy."""
-    if request.scope["http_version"] == "1.0":
+    if request.scope["http_version"] == "1.0" or any(map(FORWARDED.fullmatch, request.headers)):
         return False
-    if any(name in FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
-        return False
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return is_loopback(request.client.host if request.client else "")
 
 
 class _FormRequest(Request):
@@ -216,6 +183,8 @@ class _FormRequest(Request):
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""
         sent = await super().form(**self._parts)
+        if not self.query_params:
+            return sent
         query = (one for one in self.query_params.multi_items() if one[0] not in sent)
         return FormData([*sent.multi_items(), *query])
 
@@ -226,7 +195,15 @@ async def _answer_form(
     call: Call,
     form: Any,
 ) -> Response:
-    _refuse_other_bodies(request)
+    declared = request.headers.get("content-type", "").lower()
+    kind, _, parameters = declared.partition(";")
+    foreign_text = "charset" in parameters and "utf-8" not in parameters
+    if declared and (kind.strip() not in FORMS or foreign_text):
+        # It would be read as something else.
+        raise HTTPException(
+            415,
+            f"the body is {declared[:80]!r}; send multipart/form-data in UTF-8, images as files",
+        )
     limits = call.runtime.body_limits
     rule = limits.archive if issubclass(form, ImportForm) else limits.form
     uses_device = issubclass(form, ImagesForm)
@@ -237,18 +214,6 @@ async def _answer_form(
             return await _unless_disconnected(answer(sent), body)
         finally:
             body.release()
-
-
-def _refuse_other_bodies(request: Request) -> None:
-    """Raises 415 for a body that is no form, or no UTF-8: it would be read as something else."""
-    declared = request.headers.get("content-type", "").lower()
-    kind, _, parameters = declared.partition(";")
-    foreign_text = "charset" in parameters and "utf-8" not in parameters
-    if declared and (kind.strip() not in FORMS or foreign_text):
-        raise HTTPException(
-            415,
-            f"the body is {declared[:80]!r}; send multipart/form-data in UTF-8, images as files",
-        )
 
 
 async def _unless_disconnected(answering: Awaitable[Response], body: Body) -> Response:

@@ -11,7 +11,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,19 +96,8 @@ class KeyLine(BaseModel):
     expires_at: AwareDatetime | None = None
 
 
-@dataclass(frozen=True)
-class KeyFile:
-    """What a file holds: its keys, and what is wrong with the lines that are none."""
-
-    keys: tuple[ApiKey, ...]
-    problems: tuple[str, ...]
-
-
-NO_FILE = KeyFile((), ())
-
-
-def read_key_file(path: Path) -> KeyFile:
-    """Reads a file; a line that is wrong is a problem, and the others count.
+def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
+    """The keys of a file, and what is wrong with its other lines.
 
     Raises:
         InputProblem: where there is no such file, or it cannot be read.
@@ -139,7 +127,7 @@ def read_key_file(path: Path) -> KeyFile:
                 f"{path}, line {number}: key_id {key.key_id} is there twice; rename one of them"
             )
         keys.setdefault(key.key_id, key)
-    return KeyFile(tuple(keys.values()), tuple(problems))
+    return list(keys.values()), problems
 
 
 def _reason(error: ValidationError) -> str:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
+from service.http.keys import KEY_TEXT
 from service.http.problems import answer_problem
 from service.settings import Settings, is_loopback
 
@@ -67,7 +68,9 @@ class RequestContext:
             scope = {**scope, "method": "GET"}
         received = Headers(scope=scope)
         asked_id = received.get("x-request-id", "")
-        request_id = asked_id if ACCEPTABLE_ID.fullmatch(asked_id) else secrets.token_hex(8)
+        # A key that was sent as an id is not repeated.
+        acceptable = ACCEPTABLE_ID.fullmatch(asked_id) and not KEY_TEXT.search(asked_id)
+        request_id = asked_id if acceptable else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = CLIENT_LEFT

@@ -12,7 +12,7 @@ from service.gallery import browse, relabel
 from service.gallery.enroll import enroll
 from service.http.answers import answer_each, answer_list
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
-from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.guard import GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
@@ -29,8 +29,8 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
-Searcher = Annotated[GalleryCall, needs_in_gallery("query")]
-Enroller = Annotated[GalleryCall, needs_in_gallery("enroll")]
+Searcher = Annotated[GalleryCall, needs("query")]
+Enroller = Annotated[GalleryCall, needs("enroll")]
 SOME_LANDED: dict[int | str, dict[str, Any]] = {
     207: {"model": Enrollment, "description": "Some images landed, some did not."}
 }
@@ -94,7 +94,7 @@ async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
 
 @router.patch("/crops/{crop_id}", responses=error_responses(400, 404, 409, 413, 415, 507))
 async def change_crop(
-    call: Annotated[GalleryCall, needs_in_gallery("admin")],
+    call: Annotated[GalleryCall, needs("admin")],
     crop_id: CropId,
     form: Annotated[EnrollFields, MULTIPART],
 ) -> ChangedCrop:

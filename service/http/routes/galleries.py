@@ -9,7 +9,7 @@ from fastapi import Response
 from gmn_client.models import Galleries, Gallery, GalleryRemoval
 from service.gallery import browse, manage
 from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
-from service.http.guard import Call, GalleryCall, guarded_router, needs, needs_in_gallery
+from service.http.guard import Call, GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.record.records import GallerySettings
 
@@ -42,7 +42,7 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Gal
 
 @router.get("/{gallery}", responses=error_responses(404))
 async def read_gallery(
-    call: Annotated[GalleryCall, needs_in_gallery("query", "enroll")],
+    call: Annotated[GalleryCall, needs("query", "enroll")],
 ) -> Gallery:
     """Reads the description of one gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
@@ -50,7 +50,7 @@ async def read_gallery(
 
 @router.patch("/{gallery}", responses=error_responses(400, 404, 413, 415, 507))
 async def change_gallery(
-    call: Annotated[GalleryCall, needs_in_gallery("admin")],
+    call: Annotated[GalleryCall, needs("admin")],
     form: Annotated[GallerySettingsFields, MULTIPART],
 ) -> Gallery:
     """Changes the settings of a gallery; fields that are not sent stay."""
@@ -60,7 +60,7 @@ async def change_gallery(
 
 @router.delete("/{gallery}", responses=error_responses(404, 409, 507))
 async def delete_gallery(
-    call: Annotated[GalleryCall, needs_in_gallery("admin")],
+    call: Annotated[GalleryCall, needs("admin")],
 ) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
     return GalleryRemoval(removed=await manage.delete_gallery(call.runtime, call.gallery))

@@ -9,14 +9,14 @@ from fastapi import Path, Query
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
 from service.gallery import browse, relabel
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
-from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.guard import GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.lifecycle import forget
 
 router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
-Searcher = Annotated[GalleryCall, needs_in_gallery("query")]
-Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
+Searcher = Annotated[GalleryCall, needs("query")]
+Admin = Annotated[GalleryCall, needs("admin")]
 
 
 @router.get("/identities", responses=error_responses(404))

@@ -9,7 +9,7 @@ from fastapi import Response
 from gmn_client.models import Job
 from service.errors import InvalidField
 from service.http.forms import MULTIPART, ImportForm
-from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.guard import GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.http.routes.jobs import accepted
 from service.jobs.imports import begin_import
@@ -22,7 +22,7 @@ router = guarded_router("/v1/galleries/{gallery}", "jobs")
     "/imports", status_code=202, responses=error_responses(400, 404, 409, 413, 415, 429, 507)
 )
 async def import_crops(
-    call: Annotated[GalleryCall, needs_in_gallery("enroll")],
+    call: Annotated[GalleryCall, needs("enroll")],
     response: Response,
     form: Annotated[ImportForm, MULTIPART],
 ) -> Job:
@@ -40,9 +40,7 @@ async def import_crops(
 
 
 @router.post("/reindex", status_code=202, responses=error_responses(404, 409, 507))
-async def reindex_gallery(
-    call: Annotated[GalleryCall, needs_in_gallery("admin")], response: Response
-) -> Job:
+async def reindex_gallery(call: Annotated[GalleryCall, needs("admin")], response: Response) -> Job:
     """Embeds the gallery's stored images with the loaded model, then switches to the new vectors.
 
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.

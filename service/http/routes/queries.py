@@ -11,7 +11,7 @@ from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import InvalidField
 from service.http.answers import JSON, answer_each
 from service.http.forms import MULTIPART, QueryForm
-from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.guard import GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.search.query import query_by_crop, query_by_images, query_each
 
@@ -50,7 +50,7 @@ SHORT_RANKING = 100
 )
 async def query_gallery(
     request: Request,
-    call: Annotated[GalleryCall, needs_in_gallery("query")],
+    call: Annotated[GalleryCall, needs("query")],
     form: Annotated[QueryForm, MULTIPART],
 ) -> Response:
     """Ranks the gallery by likeness to one person, with a calibrated verdict.

@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import Path, Response
 
 from gmn_client.models import RestoredSnapshot, Snapshot, Snapshots
-from service.http.guard import GalleryCall, guarded_router, needs_in_gallery
+from service.http.guard import GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
 from service.lifecycle import snapshots
 
 router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
 SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
-Admin = Annotated[GalleryCall, needs_in_gallery("admin")]
+Admin = Annotated[GalleryCall, needs("admin")]
 
 
 @router.post("", status_code=201, responses=error_responses(404, 507))

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
-from service.http.guard import OPEN, GuardedRoute, current_call, needs_of
+from service.http.guard import OPEN, GuardedRoute, needs, needs_of
 from service.http.keys import create_key
 from service.http.problems import handle_errors
 from service.settings import Settings
@@ -55,7 +55,7 @@ def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
 
 def test_a_route_lets_nobody_in_whom_the_guard_has_not() -> None:
     app = FastAPI()
-    app.get("/secret", dependencies=[Depends(current_call)])(answer)
+    app.get("/secret", dependencies=[needs("query")])(answer)
     handle_errors(app)
     assert status_of(app, "/secret") == 401
 
