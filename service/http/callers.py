@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,9 @@ from pathlib import Path
 from model.problems import InputProblem
 from service.errors import Forbidden, ServiceError, Unauthorised
 from service.http.keys import find_key, read_key_file
-from service.ops.health import heartbeat
 from service.record.small_records import ApiKey, Keys, Scope
 
 log = logging.getLogger(__name__)
-# A new or revoked key counts within a second.
-PAUSE_SECONDS = 0.8
 
 
 @dataclass(frozen=True)
@@ -162,11 +158,3 @@ class KeyRing:
 
     def _count(self) -> None:
         self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}
-
-
-async def keep_reading(keys: KeyRing) -> None:
-    """Reads the keys again every second until it is cancelled."""
-    while True:
-        await asyncio.sleep(PAUSE_SECONDS)
-        await asyncio.to_thread(keys.read)
-        heartbeat()

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gmn_client.models import JobKind
-from service.http.callers import keep_reading
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
@@ -20,6 +19,8 @@ from service.search.refit import refit_calibrations
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
 LONGEST_PAUSE_SECONDS = 5.0
+# A new or revoked key takes effect within a second.
+KEYS_PAUSE_SECONDS = 0.8
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
 # A step of a job may wait for a long step of another job, or for a slow disk.
@@ -36,7 +37,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(pause), timeout_factor=1.0),
-        _watched(runtime, "key reader", keep_reading(runtime.keys), 1.0, READING_SECONDS),
+        _watched(runtime, "key reader", read_keys(runtime), 1.0, READING_SECONDS),
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
@@ -71,6 +72,14 @@ def _watched(
 
     runtime.watchdog.checks.append(HealthCheck(name, silent_seconds, min_timeout_s, timeout_factor))
     return task
+
+
+async def read_keys(runtime: Runtime) -> None:
+    """Reads the API keys again every second until it is cancelled."""
+    while True:
+        await asyncio.sleep(KEYS_PAUSE_SECONDS)
+        await asyncio.to_thread(runtime.keys.read)
+        heartbeat()
 
 
 async def _send_heartbeats(pause: float) -> None:

@@ -232,11 +232,11 @@ def _background(monkeypatch, watchdog, **replaced):
             await asyncio.sleep(60)
 
     work = {"remove_strays": nothing, "work_on_jobs": wait, "run_maintenance": wait}
-    work |= {"refit_calibrations": wait, "keep_reading": wait, **replaced}
+    work |= {"refit_calibrations": wait, "read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     settings = SimpleNamespace(stall_seconds=STALL)
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=None)
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings)
 
     async def serve():
         async with background.background_work(runtime):
