@@ -18,7 +18,7 @@ from gmn_client.errors import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, QueryOptions, Upload
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, QueryOptions
 
 __all__ = [
     "DEFAULT_GALLERY",
@@ -34,5 +34,4 @@ __all__ = [
     "Retries",
     "ServiceFailed",
     "ServiceUnreachable",
-    "Upload",
 ]

@@ -30,7 +30,6 @@ from gmn_client.uploads import (
     ImportOptions,
     PairOptions,
     QueryOptions,
-    Upload,
     enrollment_fields,
     idempotency_header,
     images_of,
@@ -70,7 +69,7 @@ class Call(Generic[Answer_co]):
     fields: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] | None = None
     images: Sequence[ImageSource] | None = None
-    archive: Upload | None = None
+    archive: Path | None = None
     repeatable: bool = False
     long: bool = False
 
@@ -292,10 +291,8 @@ class Calls:
         self, gallery: str | None = None, *, query: str = ""
     ) -> Call[models.Page[models.Identity]]:
         """Identities that contain `query`, in any case, by name, fetched page by page."""
-        path = self._path(gallery, "identities")
-        return Call(
-            _parsed(models.Identities), "GET", path, {"query": query or None, "limit": PAGE}
-        )
+        params = {"query": query or None, "limit": PAGE}
+        return Call(_parsed(models.Identities), "GET", self._path(gallery, "identities"), params)
 
     @Answered
     def identity(self, identity: str, gallery: str | None = None) -> Call[models.IdentityDetail]:
@@ -368,18 +365,14 @@ class Calls:
     @Answered
     def import_archive(
         self,
-        archive: str | PathLike[str] | Upload,
+        archive: str | PathLike[str],
         *,
         gallery: str | None = None,
         **options: Unpack[ImportOptions],
     ) -> Call[models.Job]:
-        """Sends a zip or tar of images as it is read, and begins to enroll them.
-
-        The archive is a file, or an `Upload` that is written as it is sent.
-        """
-        upload = archive if isinstance(archive, Upload) else Upload.of_file(archive)
-        path = self._path(gallery, "imports")
-        return Call(_parsed(models.Job), "POST", path, fields=options, archive=upload, long=True)
+        """Sends a zip or tar of images as it is read, and begins to enroll them."""
+        job, path, file = _parsed(models.Job), self._path(gallery, "imports"), Path(archive)
+        return Call(job, "POST", path, fields=options, archive=file, long=True)
 
     @Answered
     def import_folder(

@@ -23,7 +23,14 @@ from typing_extensions import Self
 from gmn_client.calls import Call, Calls
 from gmn_client.errors import ServiceFailed, ServiceUnreachable, unreachable
 from gmn_client.models import Job, Page
-from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, form_fields, image_files, key_header
+from gmn_client.uploads import (
+    DEFAULT_GALLERY,
+    DEFAULT_URL,
+    form_fields,
+    image_files,
+    key_header,
+    open_archive,
+)
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -143,7 +150,7 @@ class Connection(Calls):
         """One attempt's request, with its archive opened; a broken connection is named."""
         archive = call.archive
         try:
-            with archive.open() if archive else nullcontext() as file:
+            with open_archive(archive) if archive else nullcontext() as file:
                 parts = {"files": [("archive", (archive.name, file))]} if archive else {}
                 yield request | parts
         except NO_CONNECTION as error:

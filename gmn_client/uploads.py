@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,6 @@ ACCEPTED = (
     "give a path, the bytes of an image file, a file opened with open(path, 'rb'), a PIL image, or "
     "gmn_client.Image; for an array PIL.Image.fromarray(array)"
 )
-
 
 ImageData: TypeAlias = "bytes | str | os.PathLike[str] | IO[bytes] | PilImage"
 
@@ -60,34 +59,6 @@ class Image:
 
 
 ImageSource: TypeAlias = "ImageData | Image"
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that is sent as it is read, so that it may be larger than memory.
-
-    Attributes:
-        name: its name for the service.
-        open: opens it from its beginning; called again where the request has to be sent again.
-    """
-
-    name: str
-    open: Callable[[], io.RawIOBase | io.BufferedReader]
-
-    @classmethod
-    def of_file(cls, file: str | os.PathLike[str]) -> Upload:
-        """A file of this machine; `InvalidInput` is raised when it is sent and cannot be read."""
-        path = Path(file)
-
-        def opened() -> io.BufferedReader:
-            try:
-                return path.open("rb")
-            except OSError as error:
-                raise InvalidInput(
-                    f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
-                ) from error
-
-        return cls(path.name, opened)
 
 
 class QueryOptions(TypedDict, total=False):
@@ -291,6 +262,16 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, bytes]]:
     if not sources:
         raise InvalidInput("query: no image was given; give at least one")
     return [_file(source) for source in sources]
+
+
+def open_archive(path: Path) -> IO[bytes]:
+    """Opens a file to send; raises `InvalidInput` where it cannot be read."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidInput(
+            f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
+        ) from error
 
 
 def _file(source: Any) -> tuple[str, bytes]:
