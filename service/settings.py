@@ -158,33 +158,22 @@ class Settings(BaseSettings):
         return tuple(one for one in origins if one)
 
     @model_validator(mode="after")
-    def _a_full_body_fits_what_is_held(self) -> Self:
-        if self.max_body_bytes > self.max_queued_bytes:
-            raise ValueError(
-                f"max_body_bytes ({self.max_body_bytes}) is above max_queued_bytes "
-                f"({self.max_queued_bytes}), so that a full body could never be received; lower "
-                "the first or raise the second"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_full_request_fits_the_queue(self) -> Self:
-        if self.max_images_per_request > self.max_queued_images:
-            raise ValueError(
-                f"max_images_per_request ({self.max_images_per_request}) is above "
-                f"max_queued_images ({self.max_queued_images}), so that a full request could never "
-                "be admitted; lower the first or raise the second"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _some_shape_is_left(self) -> Self:
-        if self.min_crop_aspect > self.max_crop_aspect:
-            raise ValueError(
-                f"min_crop_aspect ({self.min_crop_aspect:g}) is above max_crop_aspect "
-                f"({self.max_crop_aspect:g}), so that no crop could pass; lower the first or raise "
-                "the second"
-            )
+    def _limits_fit_each_other(self) -> Self:
+        for low, high, why in (
+            ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
+            (
+                "max_images_per_request",
+                "max_queued_images",
+                "a full request could never be admitted",
+            ),
+            ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),
+        ):
+            lower, upper = getattr(self, low), getattr(self, high)
+            if lower > upper:
+                raise ValueError(
+                    f"{low} ({lower}) is above {high} ({upper}), so that {why}; lower the first or "
+                    "raise the second"
+                )
         return self
 
     @field_validator("replica_name")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -116,16 +115,12 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _complete_document(app: FastAPI) -> None:
+    generate = app.openapi
+
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-            )
-            complete_document(document)
-            app.openapi_schema = document
-        return app.openapi_schema
+            # Kept in `openapi_schema`, and completed in place.
+            complete_document(generate())
+        return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

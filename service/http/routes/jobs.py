@@ -11,7 +11,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import Job, JobProblem, Jobs
+from gmn_client.models import Job, Jobs
 from service.errors import UnknownJob
 from service.http.forms import JobsQuery
 from service.http.guard import Call, guarded_router, needs
@@ -77,9 +77,9 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     await _shown(call, job_id)
 
     async def lines() -> AsyncIterator[str]:
-        yield _csv(REPORT_COLUMNS)
-        async for problem in runner.read_problems(call.runtime, job_id):
-            yield _row(problem)
+        yield _line(*REPORT_COLUMNS)
+        async for one in runner.read_problems(call.runtime, job_id):
+            yield _line(str(one.position), one.source, one.code, one.detail)
 
     name = f'attachment; filename="{job_id}.csv"'
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
@@ -123,14 +123,9 @@ async def _shown(call: Call, job_id: str) -> Job:
     return _as_sent(name, job)
 
 
-def _row(problem: JobProblem) -> str:
+def _line(*values: str) -> str:
     # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
-    texts = (problem.source, problem.code, problem.detail)
-    safe = [f"'{text}" if text.startswith(FORMULAS) else text for text in texts]
-    return _csv((str(problem.position), *safe))
-
-
-def _csv(values: tuple[str, ...]) -> str:
+    safe = [f"'{value}" if value.startswith(FORMULAS) else value for value in values]
     line = io.StringIO()
-    csv.writer(line).writerow(values)
+    csv.writer(line).writerow(safe)
     return line.getvalue()
