@@ -99,10 +99,6 @@ class Engine(Protocol):
     """An ordered map of bytes; it is read from any thread, and written from one at a time."""
 
     @property
-    def place(self) -> str:
-        """What it is called in messages."""
-
-    @property
     def changes(self) -> RedisEngine | None:
         """Its change stream; None where one process alone writes it."""
 

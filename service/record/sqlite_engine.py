@@ -81,11 +81,6 @@ class SqliteEngine:
             # A process that was killed may have left in the log what it had deleted.
             self._truncate_log()
 
-    @property
-    def place(self) -> str:
-        """The file."""
-        return str(self.path)
-
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys, of one moment."""
         with self._transaction("BEGIN") as connection:
