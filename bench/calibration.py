@@ -77,12 +77,8 @@ class Tally(NamedTuple):
 
 def some_searches(draw: Draw, mix: str, number: int) -> list[SearchScores]:
     """The first `number` searches of a mix, as a service keeps them."""
-    strangers, known = draw.history_strangers, draw.history_members
     ours = {"known": number, "half": number // 2}.get(mix, 0)
-    return [
-        *known.kept(np.arange(min(ours, len(known.best)))),
-        *strangers.kept(np.arange(min(number - ours, len(strangers.best)))),
-    ]
+    return draw.history_members.first(ours) + draw.history_strangers.first(number - ours)
 
 
 def tally(calibration: SearchCalibration, draw: Draw) -> Tally:

@@ -95,9 +95,10 @@ class Searches:
     right: NDArray[np.bool_]
     identities: int
 
-    def kept(self, rows: NDArray[np.int64]) -> list[SearchScores]:
-        """Some of them, as a service keeps them."""
-        return [SearchScores(tuple(self.best[row].tolist()), self.identities, 0.0) for row in rows]
+    def first(self, number: int) -> list[SearchScores]:
+        """The first of them, as a service keeps them."""
+        scores = self.best[:number].tolist()
+        return [SearchScores(tuple(one), self.identities, 0.0) for one in scores]
 
 
 class Draw(NamedTuple):

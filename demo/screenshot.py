@@ -36,29 +36,23 @@ def take_screenshot(file: Path) -> None:
     if chromium is None:
         raise InputProblem("chromium is not installed: sudo apt-get install -y chromium")
     cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
-    asked = random.Random(SEED).choice(cast.known)
-    with own_service("bundled") as url:
+    asked = random.Random(SEED).choice(cast.known).read()
+    upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
+    with own_service("bundled") as url, sync_playwright() as driver:
         with Client(url) as client:
             enroll_all(client, cast.gallery)
-        shot = _photograph(url, chromium, asked.read())
-    picture = Image.open(io.BytesIO(shot)).convert("RGB")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-
-
-def _photograph(url: str, chromium: str, query: bytes) -> bytes:
-    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=VIEW)
         page.goto(f"{url}/#default/search")
         page.wait_for_selector("#state .dot.ready")
-        upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": query}
         page.set_input_files("#query .drop input", upload)
         page.wait_for_selector(".banner")
         page.wait_for_load_state("networkidle")
         shot = page.screenshot()
         browser.close()
-    return shot
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
 
 
 if __name__ == "__main__":
