@@ -18,8 +18,12 @@ from model.artefact import (
 from model.collapse import drawn_patterns
 from model.crops.decode import decode_crop
 from model.embedder import Embedder, EmbedderConfig
-from model.metric_network import MetricNetwork, MetricNetworkConfig
-from model.pair_scoring import cosine_similarities, score_pairs
+from model.metric_network import (
+    MetricNetwork,
+    MetricNetworkConfig,
+    cosine_similarities,
+    score_pairs,
+)
 from model.preprocessing import Preprocessing
 
 CROPS_PER_BATCH = 32

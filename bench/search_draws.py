@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.calibration import Calibration, Scoring
-from model.candidate_groups import UNNAMED, joining_cosine, leading_scores
-from model.pair_scoring import score_pairs
+from model.metric_network import score_pairs
 from model.problems import InputProblem
-from model.search_calibration import RANKS, SearchScores
+from model.search_calibration import JOINING_SHARE, RANKS, UNNAMED, SearchScores, leading_scores
 from training.evaluation.calibrating import SearchScores as SearchRows
 from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.ranking import PairLabels
@@ -223,7 +222,7 @@ def _search(
         ]
         scores["mnet"] = torch.cat(learnt).cpu().numpy()
         scores["fused"] = fusion.fuse(cosines, scores["mnet"])
-    joins_at = joining_cosine(crops.calibration.scorings["cosine"])
+    joins_at = crops.calibration.scorings["cosine"].pair_threshold(JOINING_SHARE)
     found: dict[Scoring, Searches] = {}
     for name, values in scores.items():
         best, right = [], []

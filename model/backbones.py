@@ -13,7 +13,6 @@ from typing import Literal
 
 from torch import nn
 
-from model.depthwise import replace_strided_depthwise
 from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
 
@@ -37,11 +36,6 @@ class BackboneKind:
     stage_channels: tuple[int, int, int, int]
     stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
     last_strides: tuple[LastStride, ...] = (1, 2)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the last map."""
-        return self.stage_channels[-1]
 
 
 BACKBONES: dict[str, BackboneKind] = {}
@@ -115,7 +109,6 @@ def _torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
     if name == "mobilenet_v2":
         features = network.features
         _set_last_stride(features[14], last_stride)
-        replace_strided_depthwise(features)
         return nn.Sequential(OrderedDict(features.named_children()))
     _set_last_stride(network.layer4[0], last_stride)
     stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
@@ -133,17 +126,15 @@ def _osnet(form: OSNetForm, _last_stride: LastStride) -> nn.Sequential:
 
 
 _BASIC, _BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
-for _name, _channels in (
-    ("resnet18", _BASIC),
-    ("resnet34", _BASIC),
-    ("resnet50", _BOTTLENECK),
-    ("resnet101", _BOTTLENECK),
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+for _name, _channels, _ends in (
+    ("resnet18", _BASIC, _LAYERS),
+    ("resnet34", _BASIC, _LAYERS),
+    ("resnet50", _BOTTLENECK, _LAYERS),
+    ("resnet101", _BOTTLENECK, _LAYERS),
+    ("mobilenet_v2", (24, 32, 96, 1280), ("3", "6", "13", "18")),
 ):
-    register_backbone(_name, BackboneKind(partial(_torchvision, _name), _channels))
-register_backbone(
-    "mobilenet_v2",
-    BackboneKind(partial(_torchvision, "mobilenet_v2"), (24, 32, 96, 1280), ("3", "6", "13", "18")),
-)
+    register_backbone(_name, BackboneKind(partial(_torchvision, _name), _channels, _ends))
 for _name, _form in osnet_forms().items():
     _, _first, _second, _third = _form.channels
     register_backbone(

@@ -18,7 +18,6 @@ Scoring = Literal["cosine", "mnet", "fused"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
 SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
 PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
-Verdict = Literal["match", "uncertain", "no_match"]
 
 
 class Fusion(Stored):

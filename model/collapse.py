@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork
-from model.pair_scoring import cosine_similarities, score_pairs
+from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 
@@ -52,16 +51,9 @@ def refuse_collapse(
             raise CollapsedModel(
                 f"{name}: the model has collapsed: the {what} of different crops are all alike "
                 f"(standard deviation {spread:.1g}, a trained model has more than {smallest:g}), "
-                f"so that its scores cannot rank; "
-                "train it for more epochs, with a lower learning rate, or from trained "
-                "initial_weights"
+                "so that its scores cannot rank; train it for more epochs, with a lower learning "
+                "rate, or from trained initial_weights"
             )
-
-
-def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32]:
-    """At most `most` of features `(n, d)`, evenly spaced."""
-    places = np.linspace(0, len(features) - 1, min(most, len(features))).astype(int)
-    return np.asarray(features[places], np.float32)
 
 
 def drawn_patterns(preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -81,7 +81,7 @@ class EmbedderConfig(Stored):
         """Size of the pooled feature, before the head."""
         kind = find_backbone(self.backbone)
         if self.multiscale is None:
-            return kind.channels
+            return kind.stage_channels[-1]
         return sum(self.multiscale.widths(kind.stage_channels))
 
     @property

@@ -20,22 +20,19 @@ Network = TypeVar("Network", bound=nn.Module)
 TOLERANCE = 1e-4
 
 
-def folded_for(network: Network, size: Preprocessing) -> Network:
-    """`folded`, by a random crop of an artefact's input size; the network is on any device."""
-    device = next(network.parameters()).device
-    random = torch.Generator().manual_seed(0)
-    return folded(network, torch.randn(1, 3, size.height, size.width, generator=random).to(device))
-
-
 @torch.no_grad()
-def folded(network: Network, example: torch.Tensor) -> Network:
+def folded(network: Network, size: Preprocessing) -> Network:
     """A copy of a network with the same outputs and fewer steps, or the network where none is.
 
+    A random crop shows which BatchNorm follows which convolution, and compares the two networks.
+
     Args:
-        network: in evaluation mode.
-        example: an input `(B, 3, H, W)`; it shows which BatchNorm follows which convolution, and
-            the two networks are compared on it.
+        network: in evaluation mode, on any device.
+        size: of its input.
     """
+    random = torch.Generator().manual_seed(0)
+    example = torch.randn(1, 3, size.height, size.width, generator=random)
+    example = example.to(next(network.parameters()).device)
     pairs = _pairs(network, example)
     if not pairs:
         return network

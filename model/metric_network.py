@@ -1,4 +1,4 @@
-"""M-Net: pair features to the two logits "different" and "same", with DP while training.
+"""M-Net: pair features to the two logits "different" and "same", and the scores of many pairs.
 
 The sample-pair feature of GMN is f_sp(p, q) = d·(z_p − z_q)⊙(z_p − z_q) with z = f/‖f‖₂. The paper
 writes the square on f itself. Unit length makes features comparable across domains; the factor d
@@ -15,9 +15,11 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from model.problems import InputProblem
 from model.stored import Stored
 
 PairFeatureKind = Literal["square", "abs"]
+PAIRS_PER_CHUNK = 2048
 
 
 def unit_features(features: torch.Tensor) -> torch.Tensor:
@@ -39,12 +41,6 @@ def pair_features(
     return difference.abs() * math.sqrt(dimension)
 
 
-def batch_pairs(size: int, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row numbers of all B(B−1)/2 unordered pairs of a batch, two `(N,)` int64 tensors."""
-    rows = torch.triu_indices(size, size, offset=1, device=device)
-    return rows[0], rows[1]
-
-
 class MetricNetworkConfig(Stored):
     """M-Net's architecture, as stored in an artefact.
 
@@ -63,7 +59,7 @@ class MetricNetworkConfig(Stored):
 class MetricNetwork(nn.Module):
     """GMN's metric network over pair features of size d.
 
-    DP starts switched off: the trainer calls `perturb(True)` after the warm-up. In evaluation mode
+    DP starts switched off: the trainer sets `perturbing` after the warm-up. In evaluation mode
     it is always off.
     """
 
@@ -82,10 +78,6 @@ class MetricNetwork(nn.Module):
                 nn.Linear(config.hidden, 2),
             )
 
-    def perturb(self, on: bool) -> None:
-        """Switches DP on or off for training mode."""
-        self.perturbing = on
-
     def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Pair features `(…, d)` of the kind this network was built for, of unit features."""
         return pair_features(first, second, self.config.pair_feature)
@@ -102,3 +94,50 @@ class MetricNetwork(nn.Module):
         """s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
         logits = self.forward(pairs)
         return logits[:, 1] - logits[:, 0]
+
+
+@torch.inference_mode()
+def score_pairs(
+    metric_network: MetricNetwork,
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    pairs_per_chunk: int = PAIRS_PER_CHUNK,
+) -> torch.Tensor:
+    """M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
+
+    A pair's score depends on its two features alone, never on the other candidates.
+
+    Args:
+        metric_network: in evaluation mode.
+        queries, gallery: features `(Q, d)` and `(G, d)`.
+        pairs_per_chunk: how many pair features exist at once; each takes 4·d bytes.
+
+    Raises:
+        InputProblem: when the features are not `(n, d)` with this network's d, or it is training.
+    """
+    for name, features in (("queries", queries), ("gallery", gallery)):
+        if features.ndim != 2 or features.shape[1] != metric_network.dimension:
+            raise InputProblem(
+                f"{name} have shape {tuple(features.shape)}, but this M-Net compares features "
+                f"(n, {metric_network.dimension}); embed them with the same artefact"
+            )
+    if metric_network.training:
+        raise InputProblem("the metric network is in training mode; call .eval() before scoring")
+    queries, gallery = unit_features(queries), unit_features(gallery)
+    scores = queries.new_empty((len(queries), len(gallery)))
+    columns = max(1, min(len(gallery), pairs_per_chunk))
+    rows = max(1, pairs_per_chunk // columns)
+    for row in range(0, len(queries), rows):
+        for column in range(0, len(gallery), columns):
+            first = queries[row : row + rows, None, :]
+            second = gallery[None, column : column + columns, :]
+            pairs = metric_network.pair_features(first, second)
+            block = metric_network.scores(pairs.flatten(0, 1)).view(pairs.shape[:2])
+            scores[row : row + rows, column : column + columns] = block
+    return scores
+
+
+@torch.inference_mode()
+def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+    """Cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
+    return unit_features(queries) @ unit_features(gallery).T

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model.stored import Stored, is_absent
-
-MOST_FINGERPRINTS = 65_536
-"""How many fingerprints of crops an artefact holds at most, 8 bytes each."""
 
 CROPS_TENSOR, PEOPLE_TENSOR = "training.crops", "training.people"
 
@@ -103,43 +99,19 @@ class Provenance(Stored):
         sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
         return tuple(sources)
 
-    @property
-    def all_data(self) -> tuple[TrainingData, ...]:
-        """Every data set that went into the weights or their sources."""
-        inherited = (data for source in self.all_sources for data in source.data)
-        return tuple(dict.fromkeys((*self.data, *inherited)))
-
 
 @dataclass(frozen=True)
 class TrainingFingerprints:
     """Fingerprints of an artefact's training crops and people, 8 bytes each.
 
     Attributes:
-        crops: fingerprints of training crops, `(n,)` int64, ascending; the lowest
-            `MOST_FINGERPRINTS` where there were more, which is a random sample of the crops.
+        crops: fingerprints of training crops, `(n,)` int64, ascending; a random sample of the
+            crops where there were very many.
         people: fingerprints of people, of data sets whose identities are the same at every site.
     """
 
     crops: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     people: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @classmethod
-    def of(cls, crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
-        """Fingerprints in any order; the lowest `MOST_FINGERPRINTS` of each are kept."""
-        return cls(_lowest(crops), _lowest(people))
-
-    def joined(self, others: Collection[TrainingFingerprints]) -> TrainingFingerprints:
-        """These and others, within the same bound."""
-        everything = (self, *others)
-        return TrainingFingerprints.of(
-            np.concatenate([one.crops for one in everything]),
-            np.concatenate([one.people for one in everything]),
-        )
-
-    @property
-    def is_sample(self) -> bool:
-        """Whether the crops are a sample of those trained on."""
-        return len(self.crops) == MOST_FINGERPRINTS
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of an artefact's file; empty ones are left out."""
@@ -152,13 +124,3 @@ class TrainingFingerprints:
         empty = torch.empty(0, dtype=torch.int64)
         crops, people = (tensors.get(name, empty).numpy() for name in (CROPS_TENSOR, PEOPLE_TENSOR))
         return cls(crops, people)
-
-
-def fingerprint(content: bytes) -> int:
-    """The first 8 bytes of the SHA-256, as a signed integer."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
-
-
-def _lowest(values: Iterable[int]) -> NDArray[np.int64]:
-    found = np.unique(np.fromiter(values, np.int64))
-    return found[:MOST_FINGERPRINTS]

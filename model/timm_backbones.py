@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -21,11 +21,7 @@ PREFIX = "timm:"
 STAGES = 4
 # Each constructor has one of these settings, or neither, to accept crops of another size than the
 # pictures of the pretraining.
-ANY_SIZE: tuple[dict[str, bool], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)
+ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
@@ -62,7 +58,10 @@ def timm_backbone(name: str) -> BackboneKind:
             f"there is no backbone {name}; near are {', '.join(PREFIX + one for one in near)}; "
             "timm.list_models() has them all"
         )
-    build = partial(_build, name)
+
+    def build(_last_stride: LastStride) -> nn.Sequential:
+        return build_timm(name)
+
     with torch.device("meta"):
         network = _staged(timm, own)
         if network is not None:
@@ -102,10 +101,6 @@ def build_timm(name: str, **weights: Any) -> nn.Sequential:
     else:
         children = timm.create_model(own, features_only=True, **weights).named_children()
     return nn.Sequential(OrderedDict(children))
-
-
-def _build(name: str, _last_stride: LastStride) -> nn.Sequential:
-    return build_timm(name)
 
 
 def _staged(timm: ModuleType, name: str) -> Any:

@@ -166,7 +166,7 @@ def _sign(metric_network) -> None:
 def _calibration(metric_network, features, crops: list[DrawnCrop]):
     """Read off the drawn people's own pairs, which is enough to tell them apart."""
     from model.calibration import Calibration, Fusion, ScoringCalibration, TailPoint
-    from model.pair_scoring import cosine_similarities, score_pairs
+    from model.metric_network import cosine_similarities, score_pairs
 
     people = np.array([crop.identity for crop in crops])
     cameras = np.array([crop.camera for crop in crops])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, round_as_stored, save_artefact
-from model.collapse import refuse_collapse, spaced
+from model.collapse import refuse_collapse
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
@@ -22,7 +22,7 @@ from training.checkpoint import BEST_NAME, SavedWeights, read_weights
 from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import calibrate_searches, open_scores
-from training.evaluation.embedding import ProgressBar, embed_search
+from training.evaluation.embedding import ProgressBar, embed_search, spaced
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.artefact import round_as_stored
 from model.embedder import Embedder
-from model.folding import folded_for
+from model.folding import folded
 from model.metric_network import MetricNetwork, unit_features
 from training.datasets.record import CropRecord
 from training.distributed import Processes
@@ -145,7 +145,7 @@ def _embed(
     settings = recipe.metric_fit
     viewed = recipe.model_copy(update={"augmentation": settings.augmentation})
     batches = BatchMaker(records, np.zeros(len(records), np.int64), viewed, device)
-    network = folded_for(embedder, recipe.preprocessing)
+    network = folded(embedder, recipe.preprocessing)
     found = []
     for view in range(settings.views):
         epoch = recipe.optimisation.epochs + 1 + view

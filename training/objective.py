@@ -10,7 +10,7 @@ from torch import nn
 
 from model.backbones import split_stages
 from model.embedder import Features
-from model.metric_network import batch_pairs, unit_features
+from model.metric_network import unit_features
 from training.distributed import Processes
 from training.initial_weights import StartingNetworks
 from training.losses.distillation import (
@@ -119,7 +119,7 @@ def loss_terms(
             features.before_neck, labels, settings.margin, settings.triplet_form
         )
     if settings.gmn or settings.pic:
-        first, second = batch_pairs(len(labels), labels.device)
+        first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
         units = unit_features(features.after_neck)
         # index_select adds gradients up in a fixed order; indexing by [] does not.
         pairs = networks.metric_network.pair_features(

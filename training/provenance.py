@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
 from model.provenance import (
@@ -18,7 +21,6 @@ from model.provenance import (
     TrainingData,
     TrainingFingerprints,
     WeightSource,
-    fingerprint,
 )
 from model.timm_backbones import PREFIX
 from training.backbone_weights import timm_weights
@@ -26,6 +28,8 @@ from training.checkpoint import BEST_NAME, FILE_NAME, PREVIOUS_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 
+MOST_FINGERPRINTS = 65_536
+"""How many fingerprints of crops an artefact holds at most, 8 bytes each; a random sample."""
 NAMED_BY_THEIR_OWNER = ("manifest", "folder")
 """Kinds whose names and identities mean something within one site only."""
 
@@ -86,7 +90,7 @@ def describe_training(
         metrics={},
         sources=sources,
     )
-    return provenance, TrainingFingerprints.of(crops, people).joined(inherited)
+    return provenance, joined_fingerprints([fingerprints_of(crops, people), *inherited])
 
 
 def weight_sources(
@@ -172,6 +176,28 @@ def inherited_weights(
             update={"documented_data": tuple(dict.fromkeys((*documented_data, *names)))}
         )
     return (own, *known.all_sources), artefact.training
+
+
+def fingerprints_of(crops: Iterable[int], people: Iterable[int] = ()) -> TrainingFingerprints:
+    """Fingerprints in any order; the lowest `MOST_FINGERPRINTS` of each are kept."""
+    return TrainingFingerprints(_lowest(crops), _lowest(people))
+
+
+def joined_fingerprints(several: Sequence[TrainingFingerprints]) -> TrainingFingerprints:
+    """Several artefacts' fingerprints, within the same bound."""
+    return fingerprints_of(
+        np.concatenate([one.crops for one in several]),
+        np.concatenate([one.people for one in several]),
+    )
+
+
+def _lowest(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.unique(np.fromiter(values, np.int64))[:MOST_FINGERPRINTS]
+
+
+def fingerprint(content: bytes) -> int:
+    """The first 8 bytes of the SHA-256, as a signed integer."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
 
 
 def crop_fingerprint(record: CropRecord) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork, batch_pairs, unit_features
+from model.metric_network import MetricNetwork, unit_features
 from training.datasets.record import CropRecord
 from training.loader import BatchMaker, load_batches
 from training.recipe import Recipe
@@ -33,11 +33,13 @@ def recalibrate_metric_network(
         batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
     """
     embedder.eval()
-    metric_network.perturb(False)
+    metric_network.perturbing = False
     with averaged_statistics(metric_network) as norms:
         for images in batches if norms else ():
             units = unit_features(embedder(images))
-            first, second = batch_pairs(len(units), units.device)
+            first, second = torch.triu_indices(
+                len(units), len(units), offset=1, device=units.device
+            )
             metric_network(metric_network.pair_features(units[first], units[second]))
 
 

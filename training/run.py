@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.embedder import Embedder
-from model.folding import folded_for
+from model.folding import folded
 from model.precision import choose_device
 from model.problems import InputProblem
 from training.checkpoint import RunIdentity
@@ -125,7 +125,7 @@ def _anchor(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn
             "run's checkpoint, or losses.anchor=0"
         )
     embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
-    anchor: nn.Module = folded_for(embedder, recipe.preprocessing).to(device)
+    anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)
     return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -143,7 +143,7 @@ def _train_epoch(training: Training, begin: Progress) -> Progress:
     order = run.sampler.epoch(begin.epoch)
     run.networks.train()
     start = recipe.losses.perturbation_from_epoch
-    run.networks.metric_network.perturb(start is not None and begin.epoch >= start)
+    run.networks.metric_network.perturbing = start is not None and begin.epoch >= start
     loader = load_batches(
         run.batches, begin.epoch, order, begin.step, recipe.workers, run.processes
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from model.crops.structure import check_whole, has_known_signature, too_many_parts
 from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -39,6 +41,23 @@ UPRIGHT_BY = {
 }
 """The transposition that turns an image of each EXIF orientation upright; 1 is upright already."""
 REMEDY = "send the person's crop, not the whole frame"
+
+# A progressive JPEG goes over the whole picture once for every scan, and a scan can be 31 bytes
+# long: 94 kB then take ten seconds. Segments and chunks that hold nothing cost time as well.
+MAX_SCANS = 64
+"""Of a JPEG; encoders write 10 for a colour picture, 24 in rare cases."""
+MAX_SEGMENTS = 2_000
+"""Of a JPEG; a large colour profile takes 255."""
+MAX_CHUNKS = 10_000
+"""Of a PNG, or of a WebP's container; 10 MiB in chunks of 8 KiB are 1,280."""
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+SCAN, END = 0xDA, 0xD9
+# In a scan FF00 is data; FFFF is a padded marker.
+MARKER = re.compile(rb"\xff[\x01-\xfe]", re.DOTALL)
+# Markers below, restarts, and the start of the image have no length and no content.
+FIRST_WITH_LENGTH = 0xC0
+ALONE = range(0xD0, 0xD9)
 
 # Large headers and odd metadata raise a CropProblem or are ignored, without a warning. Set once:
 # `warnings.catch_warnings` is not safe in the threads that decode.
@@ -88,11 +107,11 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
             "file_too_large",
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; {REMEDY}",
         )
-    if (many := too_many_parts(data)) is not None:
+    if (many := _too_many_parts(data)) is not None:
         raise CropProblem("too_many_parts", f"{many}; save the picture anew and send that")
     image = _open(data, limits)
     try:
-        check_whole(data, image.format)
+        _check_whole(data, image.format)
         image.seek(0)
         image.load()
         return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8)
@@ -112,7 +131,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             f"the header announces more pixels than the limit of {limits.max_pixels:,}; {REMEDY}",
         ) from error
     except DAMAGE as error:
-        if has_known_signature(data):
+        if _has_known_signature(data):
             raise CropProblem(
                 "truncated", "the image's header is cut off or damaged; send the whole file"
             ) from error
@@ -149,3 +168,73 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_known_signature(data: bytes) -> bool:
+    """Whether the bytes begin as a PNG, JPEG or WebP file does."""
+    return data.startswith((PNG, JPEG)) or _is_webp(data)
+
+
+def _too_many_parts(data: bytes) -> str | None:
+    """Which parts a file has too many of, with the limit; None where it is fit to be decoded."""
+    if data.startswith(JPEG):
+        scans = 0
+        for segments, marker in enumerate(_jpeg_markers(data), 1):
+            scans += marker == SCAN
+            if scans > MAX_SCANS:
+                return f"the JPEG has more than {MAX_SCANS} scans"
+            if segments > MAX_SEGMENTS:
+                return f"the JPEG has more than {MAX_SEGMENTS:,} segments"
+    elif data.startswith(PNG):
+        return _too_many_chunks(data, len(PNG), "big")
+    elif _is_webp(data):
+        return _too_many_chunks(data, 12, "little")
+    return None
+
+
+def _check_whole(data: bytes, image_format: str | None) -> None:
+    """Checks what the decoder does not: every checksum of a PNG, the end marker of a JPEG.
+
+    Bytes after the end are allowed. A JPEG whose last scan was cut and closed with an end marker
+    passes. WebP checks its own length; BMP carries nothing to check.
+
+    Args:
+        data: the whole file, without `_too_many_parts`.
+        image_format: as Pillow names it.
+
+    Raises:
+        OSError, SyntaxError: if the file is cut off or damaged.
+    """
+    if image_format == "PNG":
+        Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+    elif image_format in ("JPEG", "MPO"):
+        markers = list(_jpeg_markers(data))
+        if SCAN not in markers or markers[-1] != END:
+            raise OSError("the JPEG has no end marker")
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _jpeg_markers(data: bytes) -> Iterator[int]:
+    """The markers of the segments in their order, up to the end marker; a thumbnail's are not."""
+    position = 2
+    while found := MARKER.search(data, position):
+        position, marker = found.end(), data[found.end() - 1]
+        if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
+            yield marker
+            if marker == END:
+                return
+            position += int.from_bytes(data[position : position + 2], "big")
+
+
+def _too_many_chunks(data: bytes, position: int, order: Literal["big", "little"]) -> str | None:
+    """PNG, big-endian: length, kind, content, checksum. RIFF: kind, length, content, even end."""
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(data):
+            return None
+        at = position if order == "big" else position + 4
+        length = int.from_bytes(data[at : at + 4], order)
+        position += length + 12 if order == "big" else length + (length & 1) + 8
+    return f"the file has more than {MAX_CHUNKS:,} chunks" if position + 8 <= len(data) else None

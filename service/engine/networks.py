@@ -21,7 +21,7 @@ from model.artefact import (
 from model.calibration import Scoring
 from model.collapse import probe_collapse
 from model.crops.decode import CropLimits
-from model.pair_scoring import score_pairs
+from model.metric_network import score_pairs
 from model.problems import InputProblem
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread

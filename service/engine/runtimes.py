@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from model.artefact import Artefact
 from model.collapse import drawn_patterns
 from model.embedder import Embedder
-from model.folding import folded_for
+from model.folding import folded
 from model.openvino_graph import load_openvino, openvino_graph
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
@@ -68,9 +68,7 @@ class TorchRuntime:
         self.dtype = dtype
         self.device = device
         self._preprocessing = artefact.description.preprocessing
-        embedder: Embedder = folded_for(
-            artefact.embedder.requires_grad_(False), self._preprocessing
-        )
+        embedder: Embedder = folded(artefact.embedder.requires_grad_(False), self._preprocessing)
         self._embedder = embedder.to(device)
         # The faster layout on a processor; mypy's view of Module.to does not know the argument.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

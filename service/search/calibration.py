@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gmn_client.models import CalibrationReason, CalibrationSource, CalibrationState
-from model.calibration import SEARCH_OPERATING_POINTS, Scoring, Verdict
-from model.candidate_groups import joining_cosine
+from gmn_client.models import CalibrationReason, CalibrationSource, CalibrationState, Verdict
+from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.search_calibration import (
+    JOINING_SHARE,
     KEPT_SEARCHES,
     REFIT_AFTER_SEARCHES,
     SearchCalibration,
@@ -169,7 +169,7 @@ class Calibrations:
             for embedder, model in models.items()
         }
         self._joins_at = {
-            embedder: joining_cosine(model.description.calibration.scorings["cosine"])
+            embedder: model.description.calibration.scorings["cosine"].pair_threshold(JOINING_SHARE)
             for embedder, model in models.items()
         }
         self._lock = threading.Lock()

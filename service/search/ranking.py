@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict
 from model.calibration import Fusion, Scoring
-from model.candidate_groups import UNNAMED, leading_scores
-from model.search_calibration import RANKS, SearchScores, few_identities
+from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import LoadedModel
 from service.gallery.browse import image_url
 from service.gallery.gallery import Gallery

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -231,7 +232,10 @@ def test_an_older_artefact_keeps_its_fingerprints_when_it_is_written_again(tmp_p
 def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
     artefact: Artefact, tmp_path: Path
 ) -> None:
-    path, known = tmp_path / "new.safetensors", TrainingFingerprints.of([5, -3], [7])
+    path, known = (
+        tmp_path / "new.safetensors",
+        TrainingFingerprints(np.array([-3, 5]), np.array([7])),
+    )
     save_artefact(
         path, artefact.description, artefact.embedder, artefact.metric_network, training=known
     )

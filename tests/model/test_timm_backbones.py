@@ -107,7 +107,7 @@ def test_batch_norms_with_an_activation_are_folded(name: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
-    shorter = folded(embedder, CROPS[:1])
+    shorter = folded(embedder, Preprocessing(height=64, width=32))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in shorter.modules())
     with torch.no_grad():
         expected, found = embedder(CROPS), shorter(CROPS)

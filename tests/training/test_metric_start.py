@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from model.artefact import load_artefact
-from model.metric_network import MetricNetwork, MetricNetworkConfig, batch_pairs, unit_features
-from model.pair_scoring import cosine_similarities, score_pairs
+from model.metric_network import (
+    MetricNetwork,
+    MetricNetworkConfig,
+    cosine_similarities,
+    score_pairs,
+    unit_features,
+)
 from model.problems import InputProblem
 from training.datasets.synthetic import draw_people
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
@@ -32,7 +37,7 @@ def draw_features(seed: int, likeness: float = 1.0) -> torch.Tensor:
 def estimate_statistics(network: MetricNetwork, features: torch.Tensor) -> None:
     """BatchNorm's statistics of all pairs, without training."""
     units = unit_features(features)
-    first, second = batch_pairs(len(units))
+    first, second = torch.triu_indices(len(units), len(units), offset=1)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.momentum = None
@@ -66,7 +71,7 @@ def test_its_other_units_learn_a_correction() -> None:
     start_at_cosine(network)
     before = network.classifier[0].weight.detach().clone()
     units = unit_features(draw_features(1))
-    first, second = batch_pairs(len(units))
+    first, second = torch.triu_indices(len(units), len(units), offset=1)
     pairs = network.pair_features(units[first], units[second])
     same = (first // CROPS == second // CROPS).long()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -133,7 +138,7 @@ def test_the_cosine_is_added_to_a_trained_network_with_the_given_slope(layers) -
     start_at_cosine(network)
     handles = keep_cosine_unit(network)
     features = unit_features(draw_features(1))
-    first, second = batch_pairs(len(features))
+    first, second = torch.triu_indices(len(features), len(features), offset=1)
     pairs = network.pair_features(features[first], features[second])
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(10):

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from model.artefact import load_artefact, resolve_artefact, save_artefact
-from model.provenance import TrainingFingerprints, WeightSource
+from model.provenance import WeightSource
 from training.datasets.synthetic import draw_people
 from training.provenance import (
     current_commit,
     describe_training,
+    fingerprints_of,
     inherited_weights,
     weight_sources,
 )
@@ -70,7 +71,7 @@ def test_a_checkpoint_to_start_from_passes_on_what_the_artefact_of_its_run_does(
     name: str, tiny_artefact: Path, tmp_path: Path
 ) -> None:
     known = load_artefact(tiny_artefact)
-    trained_on = TrainingFingerprints.of([3, 5])
+    trained_on = fingerprints_of([3, 5])
     save_artefact(
         tmp_path / "model.safetensors",
         known.description,

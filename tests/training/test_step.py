@@ -36,7 +36,7 @@ def gradients(run: Run) -> dict[str, torch.Tensor]:
     """Of one batch, with BatchNorm's statistics fixed: those of a micro-batch differ."""
     run.networks.train()
     run.networks.embedder.backbone.eval()
-    run.networks.metric_network.perturb(True)
+    run.networks.metric_network.perturbing = True
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
     GradientStep(run).backward(batch, None, seed=1, with_norms=True)
     return {n: p.grad for n, p in run.networks.named_parameters() if p.grad is not None}

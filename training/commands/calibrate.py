@@ -109,8 +109,9 @@ def _fit(
 ) -> Calibration:
     import numpy as np
 
-    from model.collapse import refuse_collapse, spaced
+    from model.collapse import refuse_collapse
     from training.evaluation.calibrating import calibrate_searches, open_scores
+    from training.evaluation.embedding import spaced
 
     some = np.concatenate([spaced(own.gallery) for own in features])
     refuse_collapse(name, some, artefact.metric_network)

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import Description
-from model.metric_network import MetricNetwork
-from model.pair_scoring import cosine_similarities, score_pairs
+from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
 from training.cost import embedder_cost, pair_cost
 from training.evaluation.results import CostResult, DatasetResult, DepthResult
 

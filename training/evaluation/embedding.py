@@ -27,6 +27,12 @@ ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 """From a description and a total to a bar; see `training.commands.progress`."""
 
 
+def spaced(features: NDArray[np.float32], most: int = 100) -> NDArray[np.float32]:
+    """At most `most` of features `(n, d)`, evenly spaced."""
+    places = np.linspace(0, len(features) - 1, min(most, len(features))).astype(int)
+    return np.asarray(features[places], np.float32)
+
+
 def embed_records(
     embedder: Embedder,
     preprocessing: Preprocessing,

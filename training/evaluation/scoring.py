@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.calibration import Fusion
-from model.metric_network import MetricNetwork
-from model.pair_scoring import score_pairs
+from model.metric_network import MetricNetwork, score_pairs
 from model.problems import InputProblem
 from training.evaluation.embedding import Progress
 from training.evaluation.ranking import ScoreRows

@@ -17,7 +17,12 @@ from training.datasets.held_out import is_held_out
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.protocols import Search, across_cameras, whole_set
-from training.provenance import crop_fingerprint, known_source, person_fingerprints
+from training.provenance import (
+    MOST_FINGERPRINTS,
+    crop_fingerprint,
+    known_source,
+    person_fingerprints,
+)
 
 FILE_NAME = "model.safetensors"
 
@@ -103,7 +108,7 @@ def seen_people(
     """
     identities, crops, reasons = _seen_contents(training, dataset)
     everyone = frozenset(record.identity for record in dataset.records)
-    for known in provenance.all_data:
+    for known in _all_data(provenance):
         if known.name != dataset.name and overlapping([known.name], [dataset.name]):
             identities |= everyone
             reasons.append(f"was trained on {known.name}, which shows some of the same people")
@@ -160,11 +165,17 @@ def trained_on(
         dataset: to be tested on.
     """
     source = known_source(dataset.spec)
-    for known in provenance.all_data:
+    for known in _all_data(provenance):
         if source is not None and known_source(known.spec) == source:
             return f"was trained on {known.name}"
     seen = seen_people(provenance, training, dataset)
     return "; it ".join(seen.reasons) or None
+
+
+def _all_data(provenance: Provenance) -> tuple[TrainingData, ...]:
+    """Every data set that went into the weights or their sources."""
+    inherited = (data for source in provenance.all_sources for data in source.data)
+    return tuple(dict.fromkeys((*provenance.data, *inherited)))
 
 
 def _seen_contents(
@@ -179,7 +190,7 @@ def _seen_contents(
     ]
     identities = {record.identity for record in seen}
     if seen:
-        least = "at least " if training.is_sample else ""
+        least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
         reasons.append(f"was trained on {least}{len(seen):,} of its {len(dataset.records):,} crops")
     by_name = person_fingerprints(dataset, {record.identity for record in dataset.records})
     people = {name for value, name in by_name.items() if _holds(training.people, value)}

@@ -44,8 +44,8 @@ def pair_distillation_loss(
     """The same divergence, where the student's resemblances are M-Net's scores.
 
     Args:
-        scores: s(p, q) of all pairs of the batch in the order of `batch_pairs`, `(B(B−1)/2,)`;
-            logits already, so they know no temperature.
+        scores: s(p, q) of all pairs of the batch, ordered as by `torch.triu_indices`,
+            `(B(B−1)/2,)`; logits already, so they know no temperature.
         teacher: features of the batch's crops `(B, t)`.
         temperature: of the teacher's cosine similarities.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from model.artefact import load_artefact
-from model.pair_scoring import score_pairs
+from model.metric_network import score_pairs
 from model.problems import InputProblem
 from training.commands.embed import embed
 from training.commands.score import score

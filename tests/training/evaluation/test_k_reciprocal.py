@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metric_network import MetricNetwork, MetricNetworkConfig
-from model.pair_scoring import score_pairs
+from model.metric_network import MetricNetwork, MetricNetworkConfig, score_pairs
 from training.evaluation.image_distances import (
     CosineDistances,
     MetricNetworkDistances,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.artefact import load_artefact
-from model.pair_scoring import cosine_similarities, score_pairs
+from model.metric_network import cosine_similarities, score_pairs
 from training.evaluation.scoring import cosine_rows, mnet_rows, reranked_rows
 
 

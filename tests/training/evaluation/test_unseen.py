@@ -8,7 +8,6 @@ import pytest
 
 from model.problems import InputProblem
 from model.provenance import (
-    MOST_FINGERPRINTS,
     Provenance,
     TrainingData,
     TrainingFingerprints,
@@ -23,6 +22,7 @@ from training.evaluation.unseen import (
     seen_people,
     trained_on,
 )
+from training.provenance import MOST_FINGERPRINTS, fingerprints_of, joined_fingerprints
 
 NOTHING_STORED = TrainingFingerprints()
 
@@ -176,8 +176,8 @@ def test_an_older_student_names_the_teachers_of_its_recipe():
 
 
 def test_fingerprints_are_bounded_and_stay_a_sample_when_joined():
-    many = TrainingFingerprints.of(range(MOST_FINGERPRINTS))
-    joined = many.joined([TrainingFingerprints.of([-1])])
-    assert joined.is_sample
+    many = fingerprints_of(range(MOST_FINGERPRINTS))
+    joined = joined_fingerprints([many, fingerprints_of([-1])])
+    assert len(joined.crops) == MOST_FINGERPRINTS
     assert joined.crops[0] == -1
     assert len(joined.tensors()["training.crops"]) == MOST_FINGERPRINTS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
-from model.candidate_groups import joining_cosine, leading_scores
+from model.search_calibration import JOINING_SHARE, leading_scores
 
 TAIL = (TailPoint(share=1.0, score=0.0), TailPoint(share=0.001, score=0.5))
 
@@ -46,4 +46,4 @@ def test_no_more_leaders_than_ranks_and_none_of_nothing():
 def test_crops_join_from_the_cosine_that_one_pair_of_two_people_in_a_thousand_reaches():
     calibration = ScoringCalibration(slope=10.0, intercept=-1.0, impostor_tail=TAIL)
 
-    assert joining_cosine(calibration) == pytest.approx(0.5)
+    assert calibration.pair_threshold(JOINING_SHARE) == pytest.approx(0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.depthwise import StridedDepthwiseConvolution, replace_strided_depthwise
+from training.depthwise import StridedDepthwiseConvolution, replace_strided_depthwise
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5)])
