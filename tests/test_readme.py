@@ -84,6 +84,7 @@ def run(block: str, shell: list[str], folder: Path, environment: dict[str, str])
 BASH = ["bash", "-euo", "pipefail"]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs_as_it_stands(
     tmp_path: Path, environment: dict[str, str], drawn_crops: list[NamedTuple]
 ) -> None:

@@ -30,6 +30,7 @@ def main(words: list[str]) -> None:
     command(words, standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_each_artefact_and_peer_has_a_row_and_nothing_is_measured_twice(
     page: Path, tiny_artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_table_without_a_place_is_refused_before_anything_is_measured(page: Pa
         main(["lost", "--data", "synthetic:3", "--artefact", "a=bundled", "--runs", "x"])
 
 
+@pytest.mark.slow
 def test_an_artefact_is_measured_on_the_sets_that_it_was_not_trained_on(
     page: Path, tiny_artefact: Path, tmp_path: Path, drawn_crops
 ) -> None:

@@ -67,6 +67,7 @@ class TakesPixels(torch.nn.Module):
 
 
 @pytest.mark.parametrize("backbone", FORMS)
+@pytest.mark.slow
 def test_a_graph_gives_back_the_weights_that_it_was_made_of(backbone: str, tmp_path: Path) -> None:
     embedder = random_embedder(backbone)
     save_graph(TakesPixels(embedder), tmp_path / "osnet.xml")
@@ -80,6 +81,7 @@ def test_a_graph_gives_back_the_weights_that_it_was_made_of(backbone: str, tmp_p
     assert compare(found, preprocessing, tmp_path / "osnet.xml").least_cosine > 0.99999
 
 
+@pytest.mark.slow
 def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: Path) -> None:
     save_graph(TakesPixels(random_embedder("osnet_context_x0_25_folded")), tmp_path / "osnet.xml")
     import_weights(
@@ -108,6 +110,7 @@ def test_weights_that_are_not_there_are_named_with_what_can_be_imported(
         import_weights(tmp_path / name, tmp_path / "out.safetensors", Published(), [PEOPLE])
 
 
+@pytest.mark.slow
 def test_a_layer_that_osnet_has_not_is_named(tmp_path: Path) -> None:
     embedder = random_embedder("osnet_x0_25_folded")
     embedder.backbone.conv1.activation = torch.nn.Sigmoid()
@@ -116,6 +119,7 @@ def test_a_layer_that_osnet_has_not_is_named(tmp_path: Path) -> None:
         read_embedder(tmp_path / "odd.xml")
 
 
+@pytest.mark.slow
 def test_weights_that_differ_from_their_reference_are_not_written(tmp_path: Path) -> None:
     embedder = random_embedder("osnet_x0_25_folded")
     save_graph(embedder, tmp_path / "one.xml")

@@ -53,6 +53,7 @@ def pair_scores(metric_network: MetricNetwork, views: Views) -> torch.Tensor:
         return metric_network.scores(pairs.flatten(0, 1)).view(len(units), len(units))
 
 
+@pytest.mark.slow
 def test_the_fit_learns_which_part_of_a_feature_to_trust_for_people_it_has_not_seen() -> None:
     settings = ("metric_fit.steps=300", "metric_fit.learning_rate=1e-3")
     fresh = camera_dependent_views(30, 2)
@@ -113,6 +114,7 @@ def test_whole_people_take_part_up_to_a_number_of_crops() -> None:
     assert some != chosen_records(records, recipe("metric_fit.crops=30", "seed=1"))
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_fitted_metric_network_over_its_embedder(tmp_path: Path) -> None:
     people = draw_people(11, 1, 16, cameras_per_domain=2, crops_per_camera=2)
     settings = (

@@ -79,6 +79,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory):
     return folder, train_in(folder, recipe(), notices=notices), notices
 
 
+@pytest.mark.slow
 def test_validation_changes_no_weight(validated, tmp_path: Path) -> None:
     _, weights, _ = validated
     assert equal(weights, train_in(tmp_path, recipe("validation.every_epochs=0")))

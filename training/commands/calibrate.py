@@ -61,7 +61,6 @@ def calibrate(
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
-    from training.evaluation.unseen import unseen_people
 
     source = resolve_artefact(artefact)
     if out is None and artefact in shipped_artefacts():
@@ -71,18 +70,7 @@ def calibrate(
     make_folder(target.parent)
     chosen = choose_device(device)
     on_device = loaded.on(chosen)
-    searches = [
-        (dataset, unseen_people(dataset, loaded.description.provenance, loaded.training))
-        for dataset in read_datasets(data)
-    ]
-    for dataset, search in searches:
-        if search.held_out:
-            Console(stderr=True).print(
-                f"{dataset.name}: the artefact was trained on some of these people, so only the "
-                f"other {len({record.identity for record in search.records}):,} are used",
-                markup=False,
-                soft_wrap=True,
-            )
+    searches = [(dataset, _unseen(loaded, dataset)) for dataset in read_datasets(data)]
     features = [_embed(on_device, dataset, search) for dataset, search in searches]
     description = replace_calibration(
         source, target, _fit(str(source), on_device, searches, features, target.parent)
@@ -91,6 +79,21 @@ def calibrate(
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
         _show(Console(), target, description)
+
+
+def _unseen(artefact: Artefact, dataset: Dataset) -> Search:
+    """A search for people that the artefact was not trained on; names a set that has others."""
+    from training.evaluation.unseen import unseen_people
+
+    search = unseen_people(dataset, artefact.description.provenance, artefact.training)
+    if search.held_out:
+        Console(stderr=True).print(
+            f"{dataset.name}: the artefact was trained on some of these people, so only the "
+            f"other {len({record.identity for record in search.records}):,} are used",
+            markup=False,
+            soft_wrap=True,
+        )
+    return search
 
 
 def _embed(artefact: Artefact, dataset: Dataset, search: Search) -> SearchFeatures:

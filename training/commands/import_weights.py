@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from model.problems import InputProblem
+
+if TYPE_CHECKING:
+    from model.artefact import Description
+    from training.import_weights import Parity
 
 
 def import_weights(
@@ -64,7 +68,13 @@ def import_weights(
     description, parity = write_artefact(
         file, out, published, tuple(data or ()), reference, command_line()
     )
-    console = Console()
+    Console().print(
+        _summary(out, description, parity), markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _summary(out: Path, description: Description, parity: Parity | None) -> str:
+    """What the artefact is, how it was compared, and what it is calibrated on."""
     config, size = description.embedder, description.preprocessing
     compared = (
         f"features of {parity.crops} drawn crops against {parity.reference}: cosine at least "
@@ -74,11 +84,8 @@ def import_weights(
         else "not compared with another runtime: a state dict holds no graph; name one with "
         "--reference"
     )
-    console.print(
+    return (
         f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
         f"{size.height}×{size.width}\n{compared}\n"
-        f"calibrated on {description.calibration.data}; gmn calibrate fits it to other people",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"calibrated on {description.calibration.data}; gmn calibrate fits it to other people"
     )

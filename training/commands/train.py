@@ -33,6 +33,24 @@ class ProtocolName(StrEnum):
     P3 = "P3"
 
 
+LeaveOutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--leave-out", help="Train on every --data but the one of this name.", show_default=False
+    ),
+]
+ProtocolOption = Annotated[
+    ProtocolName | None,
+    typer.Option(
+        "--protocol",
+        help="One run per set that the protocol tests on, trained on the others, in "
+        "OUT/without-NAME. lodo: every --data by turns. P2, P3: the papers' sets; P1 is one "
+        "run, in OUT.",
+        show_default=False,
+    ),
+]
+
+
 def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)
@@ -48,24 +66,8 @@ def train(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
     ] = None,
-    left_out: Annotated[
-        str | None,
-        typer.Option(
-            "--leave-out",
-            help="Train on every --data but the one of this name.",
-            show_default=False,
-        ),
-    ] = None,
-    protocol: Annotated[
-        ProtocolName | None,
-        typer.Option(
-            "--protocol",
-            help="One run per set that the protocol tests on, trained on the others, in "
-            "OUT/without-NAME. lodo: every --data by turns. P2, P3: the papers' sets; P1 is one "
-            "run, in OUT.",
-            show_default=False,
-        ),
-    ] = None,
+    left_out: LeaveOutOption = None,
+    protocol: ProtocolOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in --out.")
     ] = False,
@@ -88,11 +90,7 @@ def train(
     from training.distributed import joined_processes
     from training.recipe import read_recipe
 
-    if left_out and protocol:
-        raise InputProblem(
-            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
-            "of the two"
-        )
+    _refuse_both(left_out, protocol)
     if as_json and not dry_run:
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
     if out is None and not dry_run:
@@ -113,6 +111,14 @@ def train(
                 console.print(f"{folder}: is finished already", markup=False)
                 continue
             _train_one(resolved, source, datasets, folder, console, processes)
+
+
+def _refuse_both(left_out: str | None, protocol: ProtocolName | None) -> None:
+    if left_out and protocol:
+        raise InputProblem(
+            f"--leave-out {left_out}: --protocol {protocol} sets what is left out itself; give one "
+            "of the two"
+        )
 
 
 def _runs(

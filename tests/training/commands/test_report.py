@@ -105,6 +105,7 @@ def compared(runs, manifest, tmp_path_factory) -> tuple[dict, str]:
     return json.loads((out / "comparison.json").read_text()), (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_are_one_model_with_a_spread(compared):
     comparison, page = compared
     assert [(run["group"], run["seed"]) for run in comparison["runs"]] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from model.problems import InputProblem
@@ -56,40 +58,47 @@ def draw_people(
             f"synthetic: seed {seed} and counts {counts} cannot be drawn; "
             "use a seed of 0 or more and counts of at least 1"
         )
-    records: list[CropRecord] = []
-    for domain in range(domains):
-        style = domain_style(domain)
-        cameras = [
-            draw_camera(
-                _generator(seed, _CAMERA, domain, camera), style, canvas_size(height, width)
-            )
-            for camera in range(cameras_per_domain)
-        ]
-        for number in range(identities_per_domain):
-            person = draw_appearance(
-                _generator(seed, _PERSON, domain, number), style.cold, style.vividness
-            )
-            passer_by = draw_appearance(
-                _generator(seed, _PASSER_BY, domain, number), style.cold, style.vividness
-            )
-            for camera, view in enumerate(cameras):
-                for crop in range(crops_per_camera):
-                    rng = _generator(seed, _CROP, domain, number, camera, crop)
-                    records.append(
-                        CropRecord(
-                            source=f"synthetic:{seed}/d{domain}/{number:04d}/c{camera}/{crop}",
-                            dataset="synthetic",
-                            identity=f"d{domain}-{number:04d}",
-                            camera=f"d{domain}-c{camera}",
-                            domain=f"synthetic/domain{domain}",
-                            pixels=draw_crop(rng, person, passer_by, view, height, width),
-                        )
-                    )
+    records = [
+        record
+        for domain in range(domains)
+        for record in _domain_records(
+            seed, domain, identities_per_domain, cameras_per_domain, crops_per_camera, height, width
+        )
+    ]
     spec = (
         f"synthetic:{seed},identities={identities_per_domain},domains={domains},"
         f"cameras={cameras_per_domain},crops={crops_per_camera}"
     )
     return Dataset("synthetic", spec, TERMS, tuple(records))
+
+
+def _domain_records(
+    seed: int, domain: int, identities: int, cameras: int, crops: int, height: int, width: int
+) -> Iterator[CropRecord]:
+    """The crops of one domain, person by person."""
+    style = domain_style(domain)
+    views = [
+        draw_camera(_generator(seed, _CAMERA, domain, camera), style, canvas_size(height, width))
+        for camera in range(cameras)
+    ]
+    for number in range(identities):
+        person = draw_appearance(
+            _generator(seed, _PERSON, domain, number), style.cold, style.vividness
+        )
+        passer_by = draw_appearance(
+            _generator(seed, _PASSER_BY, domain, number), style.cold, style.vividness
+        )
+        for camera, view in enumerate(views):
+            for crop in range(crops):
+                rng = _generator(seed, _CROP, domain, number, camera, crop)
+                yield CropRecord(
+                    source=f"synthetic:{seed}/d{domain}/{number:04d}/c{camera}/{crop}",
+                    dataset="synthetic",
+                    identity=f"d{domain}-{number:04d}",
+                    camera=f"d{domain}-c{camera}",
+                    domain=f"synthetic/domain{domain}",
+                    pixels=draw_crop(rng, person, passer_by, view, height, width),
+                )
 
 
 def read_synthetic(spec_path: str) -> Dataset:
