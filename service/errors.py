@@ -19,6 +19,7 @@ class ServiceError(InputProblem):
         retry_after_s: seconds after which the same request may succeed; None where it will not.
         sentence: which input, why, and what to do; `str.format` fills in what the error is about.
         detail: the whole sentence.
+        more: further fields of the problem document.
         why: the last part that was filled in.
     """
 
@@ -30,12 +31,8 @@ class ServiceError(InputProblem):
     def __init__(self, *about: object) -> None:
         self.why = str(about[-1])
         self.detail = self.sentence.format(*about, seconds=self.retry_after_s)
+        self.more: dict[str, Any] = {}
         super().__init__(self.detail)
-
-    @property
-    def more(self) -> dict[str, Any]:
-        """Further fields of the problem document."""
-        return {}
 
 
 class Unauthorised(ServiceError):
@@ -63,16 +60,11 @@ class InvalidField(ServiceError):
     def __init__(self, detail: str, *also: str) -> None:
         super().__init__(detail)
         field, _, message = detail.partition(": ")
-        self.errors = [{"field": one, "message": message} for one in (field, *also)]
-
-    @property
-    def more(self) -> dict[str, Any]:
-        """The fields, each with its message."""
-        return {"errors": self.errors}
+        self.more["errors"] = [{"field": one, "message": message} for one in (field, *also)]
 
 
 class UnusableImages(ServiceError):
-    """Images without which the question cannot be answered; `outcomes` has one entry per image."""
+    """Images without which the question cannot be answered; `outcomes` has an entry for each."""
 
     code = "unusable_images"
     sentence = "{0} of {1} images cannot be used; image {2}: {3}"
@@ -81,16 +73,9 @@ class UnusableImages(ServiceError):
         refused = [(number, one) for number, one in enumerate(outcomes, 1) if one]
         number, first = refused[0]
         super().__init__(len(refused), len(outcomes), number, first.detail)
-        self.outcomes = tuple(outcomes)
-
-    @property
-    def more(self) -> dict[str, Any]:
-        """One entry per image, empty for a usable one."""
-        return {
-            "results": [
-                refused_image(one).model_dump(mode="json") if one else {} for one in self.outcomes
-            ]
-        }
+        self.more["results"] = [
+            refused_image(one).model_dump(mode="json") if one else {} for one in outcomes
+        ]
 
 
 class UnknownGallery(ServiceError):

@@ -46,40 +46,38 @@ async def upgrade_advice(runtime: Runtime, options: str = "") -> list[str]:
     outdated = [gallery for gallery in runtime.galleries.all() if gallery.outdated]
     if not outdated:
         return []
-    lines = []
-    for name, galleries in _by_artefact(runtime, outdated).items():
-        lines.append(f"Filled by {name}, which answers until they are reindexed: {galleries}")
-    unanswered = [gallery.name for gallery in outdated if gallery.needs_reindex]
-    if unanswered:
-        lines.append(
-            "Filled by an artefact that is not loaded, so that they are not searched until they "
-            f"are reindexed, or until --previous names it: {', '.join(unanswered)}"
-        )
+    lines = [
+        f"Filled by {name}, which answers until they are reindexed: {galleries}"
+        if name
+        else "Filled by an artefact that is not loaded, so that they are not searched until they "
+        f"are reindexed, or until --previous names it: {galleries}"
+        for name, galleries in _by_artefact(runtime, outdated)
+    ]
     without = [gallery for gallery in outdated if await _lacks_pictures(runtime, gallery)]
     if len(without) < len(outdated):
         command = f"gmn reindex --all --wait {options}".strip()
         lines.append(f"To go over to {runtime.model.name}: {command}")
-    for name, galleries in _by_artefact(runtime, without).items():
-        lines.append(
-            f"Not every picture was kept, so that only {name} can answer; enroll anew, or stay "
-            f"with gmn serve --artefact {name}: {galleries}"
+    lines += [
+        "Not every picture was kept, so that only "
+        + (
+            f"{name} can answer; enroll anew, or stay with gmn serve --artefact {name}: {galleries}"
+            if name
+            else "the artefact that filled them can answer; enroll anew, or serve that artefact: "
+            f"{galleries}"
         )
-    unknown = [gallery.name for gallery in without if gallery.needs_reindex]
-    if unknown:
-        lines.append(
-            "Not every picture was kept, so that only the artefact that filled them can answer; "
-            f"enroll anew, or serve that artefact: {', '.join(unknown)}"
-        )
+        for name, galleries in _by_artefact(runtime, without)
+    ]
     return lines
 
 
-def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> dict[str, str]:
-    """The names of galleries, comma-separated, by the loaded artefact that answers for them."""
+def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> list[tuple[str, str]]:
+    """Artefacts and the names of the galleries they answer for; the last may be "", for none."""
     answered: dict[str, list[str]] = {}
     for gallery in galleries:
-        if not gallery.needs_reindex:
-            answered.setdefault(runtime.model_of(gallery).name, []).append(gallery.name)
-    return {name: ", ".join(own) for name, own in answered.items()}
+        name = "" if gallery.needs_reindex else runtime.model_of(gallery).name
+        answered.setdefault(name, []).append(gallery.name)
+    ordered = sorted(answered.items(), key=lambda one: not one[0])
+    return [(name, ", ".join(own)) for name, own in ordered]
 
 
 async def _lacks_pictures(runtime: Runtime, gallery: Gallery) -> bool:

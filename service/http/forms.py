@@ -10,13 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import fastapi
 from fastapi import UploadFile
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gmn_client.models import RetentionFrom
 from service.errors import InvalidField
@@ -31,7 +25,9 @@ Value = TypeVar("Value")
 
 def _without_empty(value: Any) -> Any:
     # `/docs` sends an empty text for a picker in which no file was chosen.
-    return [item for item in value if item != ""] if isinstance(value, list) else value
+    if isinstance(value, list) and "" in value:
+        return [item for item in value if item != ""]
+    return value
 
 
 Images = Annotated[
@@ -91,14 +87,11 @@ class EnrollFields(Form):
 
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
         """The images with the fields of each; raises `InvalidField`."""
-        columns = {
-            name: _per_image(name, getattr(self, name), len(images), read)
+        columns = [
+            _per_image(name, getattr(self, name), len(images), read)
             for name, read in LABELS.items()
-        }
-        return [
-            ImageToEnroll(image, **{name: column[place] for name, column in columns.items()})
-            for place, image in enumerate(images)
         ]
+        return list(map(ImageToEnroll, images, *columns))
 
     def for_crop(self) -> CropFields:
         """The changes of one crop: the fields that were sent; raises `InvalidField`."""
@@ -262,6 +255,7 @@ def _captured(name: str, value: str) -> datetime:
     return moment
 
 
+# In the order of `ImageToEnroll`.
 LABELS: dict[str, Callable[[str, str], Any]] = {
     "identity": checked_text,
     "camera": checked_camera,

@@ -147,7 +147,7 @@ def _methods_of(request: Request) -> list[str]:
 def _fields(request: Request, error: dict[str, Any]) -> list[dict[str, str]]:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidField):
-        return cause.errors
+        return list(cause.more["errors"])
     field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
     return [{"field": field, "message": _message(request, error)}]
 
