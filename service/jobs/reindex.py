@@ -117,32 +117,29 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
 async def _embed(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
 ) -> tuple[Vectors, list[JobProblem]]:
-    pictures = [await stored_picture(runtime, gallery.gallery_id, crop) for crop in crops]
-    found = [(crop, picture) for crop, picture in zip(crops, pictures, strict=True) if picture]
-    without = [crop for crop, picture in zip(crops, pictures, strict=True) if picture is None]
-    store, rows = runtime.record, [crop.row_id for crop in without]
-    # A crop that was deleted meanwhile has no picture either, and is no problem.
-    present = await runtime.galleries.read(store.crops.by_row, gallery.gallery_id, rows)
-    problems: list[JobProblem] = []
-
-    def refuse(crop: StoredCrop, code: str, detail: str) -> None:
-        problem = JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
-        problems.append(problem)
-
-    for crop in without:
-        if crop.row_id in present:
+    found: list[tuple[StoredCrop, bytes]] = []
+    refused: list[tuple[StoredCrop, str, str]] = []
+    for crop in crops:
+        picture = await stored_picture(runtime, gallery.gallery_id, crop)
+        by_row, rows = runtime.record.crops.by_row, [crop.row_id]
+        if picture is not None:
+            found.append((crop, picture.content))
+        # A crop that was deleted meanwhile has no picture either, and is no problem.
+        elif await runtime.galleries.read(by_row, gallery.gallery_id, rows):
             missing = "was not kept" if crop.content_type is None else "is missing"
-            refuse(crop, "unknown_picture", f"its picture {missing}")
-    contents = [picture.content for _, picture in found]
+            refused.append((crop, "unknown_picture", f"its picture {missing}"))
 
     async def embed() -> list[EmbeddedImage | CropProblem]:
-        with runtime.admission.image_slots(len(contents)):
-            return await runtime.model.pipeline.embed(contents)
+        with runtime.admission.image_slots(len(found)):
+            return await runtime.model.pipeline.embed([content for _, content in found])
 
     vectors: Vectors = []
     for (crop, _), outcome in zip(found, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):
             vectors.append((crop.row_id, outcome.vector))
         else:
-            refuse(crop, outcome.code, outcome.detail)
-    return vectors, problems
+            refused.append((crop, outcome.code, outcome.detail))
+    return vectors, [
+        JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
+        for crop, code, detail in refused
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from gmn_client.models import RestoredSnapshot
-from service.errors import RecordUnavailable, UnknownSnapshot
+from service.errors import StorageFailed, UnknownGallery, UnknownSnapshot
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
 from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS, require_free_disk
@@ -66,10 +66,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 result["snapshot_id"] = snapshot_id
                 try:
                     await runtime.galleries.write(store.snapshots.keep, snapshot)
-                except RecordUnavailable:
-                    # The record may have it; the next start removes the file if it has not.
-                    raise
-                except Exception:
+                except (UnknownGallery, StorageFailed):
+                    # Where the record does not answer it may have the snapshot.
                     await asyncio.to_thread(_remove, path)
                     raise
             failpoint("snapshot.registered")

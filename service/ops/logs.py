@@ -89,7 +89,7 @@ def _traceback(error: BaseException) -> Iterator[str]:
 
 
 def _message(error: BaseException) -> str:
-    """What an exception says of itself, without what a client may have sent."""
+    """The message of an exception, without what a client may have sent."""
     if isinstance(error, IMPERSONAL) or type(error).__module__.partition(".")[0] == "torch":
         return f": {error}"
     if isinstance(error, OSError) and error.strerror:
