@@ -171,8 +171,8 @@ class Settings(BaseSettings):
             lower, upper = getattr(self, low), getattr(self, high)
             if lower > upper:
                 raise ValueError(
-                    f"{low} ({lower}) is above {high} ({upper}), so that {why}; lower the first or "
-                    "raise the second"
+                    f"{low} ({lower:g}) is above {high} ({upper:g}), so that {why}; lower the "
+                    "first or raise the second"
                 )
         return self
 

@@ -32,7 +32,6 @@ from service.gallery.naming import checked_camera, checked_text
 from service.jobs.runner import (
     RETRYABLE,
     Cancelled,
-    LeaseLost,
     Progress,
     create_job,
     new_job_id,
@@ -243,8 +242,8 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path) -> list[JobProblem]:
     archive, settings = spool / "archive", runtime.settings
     if not archive.is_file():
         if folder.is_dir():
-            # The archive is removed once the progress is saved.
-            raise LeaseLost
+            # An earlier process unpacked it. Where another has the lease, no progress is saved.
+            return []
         raise InvalidField(
             "archive: could not be used, and its files were removed before the service ended "
             "amid saying why; send it again"

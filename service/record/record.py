@@ -68,7 +68,14 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
     from service.record.sqlite_migration import migrate_file
 
     migrate_file(path)
-    return Record(SqliteEngine(path), alone)
+    engine = SqliteEngine(path)
+    try:
+        if alone:
+            engine.require_order()
+        return Record(engine, alone)
+    except BaseException:
+        engine.close()
+        raise
 
 
 def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -> Record:

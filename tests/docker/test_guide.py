@@ -51,6 +51,7 @@ def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
         assert set(code.split("|")) <= {
             *(one.code for one in ServiceError.__subclasses__()),
             *CODE_OF_STATUS.values(),
+            "not_embedded",
         }
     assert rule["annotations"]["summary"]
     assert rule["labels"]["severity"] in ("warning", "critical")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -30,11 +31,12 @@ def service_url(
 ) -> Iterator[str]:
     """Where a service with the tiny artefact answers."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GMN_IMPORT_DIR", str(import_dir))
-        environment.setenv("GMN_RUNTIME", "torch")
-        with own_service(tiny_artefact, data_dir) as url:
-            yield url
+    with contextlib.ExitStack() as held:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("GMN_IMPORT_DIR", str(import_dir))
+            environment.setenv("GMN_RUNTIME", "torch")
+            url = held.enter_context(own_service(tiny_artefact, data_dir))
+        yield url
 
 
 @pytest.fixture
