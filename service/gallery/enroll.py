@@ -72,17 +72,19 @@ async def enroll(
                 one if isinstance(one, CropProblem) else _warnings(gallery.settings, image, one)
                 for image, one in zip(images, embedded, strict=True)
             ]
+            request = None
+            if request_name is not None:
+                digest = _digest(images, embedded)
+                request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
             if all(isinstance(one, CropProblem) for one in outcomes):
-                return _answer(gallery.version, (), outcomes)
+                find = partial(runtime.record.crops.happened, gallery.gallery_id)
+                past = await runtime.galleries.read(find, request) if request else None
+                return _replay(images, past) if past else _answer(gallery.version, (), outcomes)
             new = [
                 _new_crop(image, one)
                 for image, one in zip(images, embedded, strict=True)
                 if isinstance(one, EmbeddedImage)
             ]
-            request = None
-            if request_name is not None:
-                digest = _digest(images, embedded)
-                request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
             section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)

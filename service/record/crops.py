@@ -99,6 +99,11 @@ class Crops(RecordPart):
             requests.keep(transaction, gallery_id, request, entry.version, landed)
         return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
 
+    def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
+        """What a request did that is answered already; None where it is new."""
+        entry = read_entry(self._reader, gallery_id)
+        return requests.find(self._reader, entry, request) if entry else None
+
     @transactional
     def remove(
         self, transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]

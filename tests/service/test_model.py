@@ -101,7 +101,9 @@ class GalleryMachine(ServedGallery):
         changed = self.model.rename(identity, new)
         answer = self.call("PATCH", path, 200 if changed else 404, data={"new_identity": new})
         if changed:
-            assert answer.json() == {
+            answered = answer.json()
+            assert (answered.pop("merge_id") is not None) == merged
+            assert answered == {
                 "gallery_version": self.model.version,
                 "identity": new,
                 "changed": changed,
