@@ -196,7 +196,8 @@ class MicroBatcher:
         except Exception as error:
             log.warning("a batch of %d images failed: %s", len(batch), error)
             if isinstance(device_error(error), DeviceFull):
-                self._metrics.device_out_of_memory.inc()
+                if len(batch) > 1:
+                    self._metrics.device_out_of_memory.inc()
                 self._set_limit(max(1, min(self._limit, len(batch) // 2)))
             raise
         seconds = time.perf_counter() - began
@@ -220,6 +221,8 @@ class MicroBatcher:
             self._require_device()
         for crop, error in failures:
             if isinstance(error, DeviceFull):
+                # A single image is tried twice, and counts once.
+                self._metrics.device_out_of_memory.inc()
                 crop.future.set_exception(DeviceFull("a single image"))
             else:
                 detail = f"{error}; send another crop of this person"

@@ -239,12 +239,16 @@ def test_a_request_that_happened_happens_once(reopen, store, gallery):
     request = RequestKey("evening", "digest", problems='[null, "bad"]')
     first = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
     again = reopen()
-    past = again.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
-    assert past.replayed
-    assert (past.version, past.problems) == (first.version, '[null, "bad"]')
-    assert [one.crop_id for one in past.landed] == [first.landed[0].crop_id]
-    assert not past.landed[0].duplicate
-    assert past.added == ()
+    for past in (
+        again.crops.happened(gallery, request),
+        again.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request),
+    ):
+        assert past.replayed
+        assert (past.version, past.problems) == (first.version, '[null, "bad"]')
+        assert [one.crop_id for one in past.landed] == [first.landed[0].crop_id]
+        assert not past.landed[0].duplicate
+        assert past.added == ()
+    assert again.crops.happened(gallery, RequestKey("morning", "digest")) is None
     with pytest.raises(RequestConflict, match="evening"):
         again.crops.enroll(gallery, EMBEDDER, [new_crop(2)], RequestKey("evening", "other"))
     assert again.galleries.get(gallery).crops == 1
