@@ -18,11 +18,12 @@ from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from model.problems import InputProblem
+from model.provenance import Provenance, TrainingFingerprints
 from training.checkpoint import BEST_NAME, SavedWeights, read_weights
 from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import calibrate_searches, open_scores
-from training.evaluation.embedding import ProgressBar, embed_search, spaced
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
@@ -93,78 +94,120 @@ def finish_run(
             "on with gmn finish --data"
         )
     provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
-    if others:
-        datasets = list(others)
-        searches = {
-            dataset.name: unseen_people(dataset, provenance, fingerprints) for dataset in others
-        }
-    else:
-        datasets, searches = list(run.datasets), held_out_searches(recipe, run.datasets)
+    searches = (
+        {one.name: unseen_people(one, provenance, fingerprints) for one in others}
+        if others
+        else held_out_searches(recipe, run.datasets)
+    )
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
-    fitted = photographed(searches)
     features = {
         name: embed_search(embedder, recipe.preprocessing, search)
         for name, search in searches.items()
     }
     some = np.concatenate([spaced(own.gallery) for own in features.values()])
     refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
-    who = "identities of" if others else "held-out identities of"
-    with ExitStack() as opened:
-        scores = {
-            name: opened.enter_context(
-                open_scores(
-                    metric_network, features[name], search.labels(), progress_bar, run.folder
+    measuring = _Measuring(run, others, searches, features, progress_bar)
+    artefact, results, improvement = measuring.measure(
+        embedder, metric_network, provenance, fingerprints
+    )
+    description = _save(run.folder / FILE_NAME, artefact, results)
+    report = build_report(FILE_NAME, description, "all" if others else "held-out", results, device)
+    checkpoint = f"{describe_checkpoint(recipe, weights)} {improvement}".rstrip()
+    report = report.model_copy(update={"checkpoint": checkpoint})
+    write_report(run.folder, report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """What an artefact is calibrated and measured on.
+
+    Attributes:
+        run: what was trained.
+        others: data sets in place of the people held out.
+        searches: by data set.
+        features: of the searches.
+        progress_bar: shows how far the long steps are.
+    """
+
+    run: FinishedRun
+    others: Sequence[Dataset]
+    searches: dict[str, Search]
+    features: dict[str, SearchFeatures]
+    progress_bar: ProgressBar
+
+    def measure(
+        self,
+        embedder: Embedder,
+        metric_network: MetricNetwork | None,
+        provenance: Provenance,
+        fingerprints: TrainingFingerprints,
+    ) -> tuple[Artefact, list[DatasetResult], str]:
+        """The calibrated artefact, its results, and how it compares with the run's start."""
+        run, searches, features = self.run, self.searches, self.features
+        with ExitStack() as opened:
+            scores = {
+                name: opened.enter_context(
+                    open_scores(
+                        metric_network,
+                        features[name],
+                        search.labels(),
+                        self.progress_bar,
+                        run.folder,
+                    )
                 )
+                for name, search in searches.items()
+            }
+            improvement = ""
+            if run.recipe.refuse_worse and not self.others:
+                improvement = improvement_on_start(run.recipe, run.folder, searches, scores)
+            fitted = photographed(searches)
+            who = "identities of" if self.others else "held-out identities of"
+            description = Description(
+                embedder=run.recipe.embedder,
+                metric_network=run.recipe.metric_network if metric_network else None,
+                preprocessing=run.recipe.preprocessing,
+                calibration=calibrate_searches(
+                    [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
+                ),
+                provenance=provenance,
             )
-            for name, search in searches.items()
-        }
-        improvement = ""
-        if recipe.refuse_worse and not others:
-            improvement = improvement_on_start(recipe, run.folder, searches, scores)
-        description = Description(
-            embedder=recipe.embedder,
-            metric_network=recipe.metric_network if metric_network else None,
-            preprocessing=recipe.preprocessing,
-            calibration=calibrate_searches(
-                [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
-            ),
-            provenance=provenance,
-        )
-        artefact = Artefact(description, embedder, metric_network, fingerprints)
-        results = [
-            evaluate_search(
-                artefact,
-                dataset,
-                searches[dataset.name],
-                description.scorings,
-                (),
-                progress_bar,
-                features[dataset.name],
-                mnet=scores[dataset.name].mnet,
-            )
-            for dataset in datasets
-        ]
+            artefact = Artefact(description, embedder, metric_network, fingerprints)
+            results = [
+                evaluate_search(
+                    artefact,
+                    dataset,
+                    searches[dataset.name],
+                    description.scorings,
+                    (),
+                    self.progress_bar,
+                    features[dataset.name],
+                    mnet=scores[dataset.name].mnet,
+                )
+                for dataset in self.others or run.datasets
+            ]
+        return artefact, results, improvement
+
+
+def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:
+    """Writes the artefact with its figures and the scoring that was best by them."""
     figures = {
         result.name: {
             name: {"mAP": scoring.metrics["mAP"].mean} for name, scoring in result.scorings.items()
         }
         for result in results
     }
+    provenance = artefact.description.provenance
     measured = provenance.model_copy(update={"metrics": brief_metrics(results)})
-    description = save_artefact(
-        run.folder / FILE_NAME,
-        description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
-        embedder,
-        metric_network,
-        training=fingerprints,
+    return save_artefact(
+        path,
+        artefact.description.model_copy(
+            update={"provenance": measured, "best": best_scoring(figures)[0]}
+        ),
+        artefact.embedder,
+        artefact.metric_network,
+        training=artefact.training,
     )
-    split = "all" if others else "held-out"
-    report = build_report(FILE_NAME, description, split, results, device)
-    report = report.model_copy(
-        update={"checkpoint": f"{describe_checkpoint(recipe, weights)} {improvement}".rstrip()}
-    )
-    write_report(run.folder, report)
-    return report
 
 
 def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:

@@ -47,76 +47,91 @@ class MultiShot(StrEnum):
     MAX = "max"
 
 
+ArtefactNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ARTEFACT",
+        help="A .safetensors file, a run's folder, or a name such as bundled; for a protocol "
+        "several, or the folder that gmn train --protocol lodo wrote.",
+    ),
+]
+DataSpecs = Annotated[
+    list[str],
+    typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."),
+]
+Protocol = Annotated[
+    ProtocolName,
+    typer.Option(
+        help="single: one artefact on every set. lodo: every set by the artefact that was not "
+        "trained on it, and the average. P1, P2, P3: the same on the sets of these protocols.",
+    ),
+]
+SplitOption = Annotated[
+    Split,
+    typer.Option(help="All people, or those that the artefact's training held out."),
+]
+Scorings = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
+        "neighbours, k_reciprocal_mnet M-Net's scores. Without it those of the artefact.",
+        show_default=False,
+    ),
+]
+Pooling = Annotated[
+    MultiShot | None,
+    typer.Option(
+        help="Measure all crops of a person under one camera as one query, too: the mean or "
+        "the highest of their scores (cosine: their mean feature).",
+        show_default=False,
+    ),
+]
+PeerFiles = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
+]
+OutFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
+]
+Premise = Annotated[
+    bool | None,
+    typer.Option(
+        "--premise/--no-premise",
+        help="Measure the domain gap in instance and in pair space; without a word it is "
+        "measured for --out where two domains have 20 people each.",
+        show_default=False,
+    ),
+]
+NoPictures = Annotated[
+    bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
+]
+People = Annotated[
+    int | None,
+    typer.Option(
+        "--people",
+        min=2,
+        help="Search for at most so many people of each set, always the same ones.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
 def evaluate(
-    artefacts: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ARTEFACT",
-            help="A .safetensors file, a run's folder, or a name such as bundled; for a protocol "
-            "several, or the folder that gmn train --protocol lodo wrote.",
-        ),
-    ],
-    data: Annotated[
-        list[str],
-        typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01; repeatable."),
-    ],
-    protocol: Annotated[
-        ProtocolName,
-        typer.Option(
-            help="single: one artefact on every set. lodo: every set by the artefact that was not "
-            "trained on it, and the average. P1, P2, P3: the same on the sets of these protocols.",
-        ),
-    ] = ProtocolName.SINGLE,
-    split: Annotated[
-        Split,
-        typer.Option(help="All people, or those that the artefact's training held out."),
-    ] = Split.ALL,
-    scoring: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
-            "neighbours, k_reciprocal_mnet M-Net's scores. Without it those of the artefact.",
-            show_default=False,
-        ),
-    ] = None,
-    multi_shot: Annotated[
-        MultiShot | None,
-        typer.Option(
-            help="Measure all crops of a person under one camera as one query, too: the mean or "
-            "the highest of their scores (cosine: their mean feature).",
-            show_default=False,
-        ),
-    ] = None,
-    peer: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
-    ] = None,
-    premise: Annotated[
-        bool | None,
-        typer.Option(
-            "--premise/--no-premise",
-            help="Measure the domain gap in instance and in pair space; without a word it is "
-            "measured for --out where two domains have 20 people each.",
-            show_default=False,
-        ),
-    ] = None,
-    no_pictures: Annotated[
-        bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
-    ] = False,
-    people: Annotated[
-        int | None,
-        typer.Option(
-            "--people",
-            min=2,
-            help="Search for at most so many people of each set, always the same ones.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    artefacts: ArtefactNames,
+    data: DataSpecs,
+    protocol: Protocol = ProtocolName.SINGLE,
+    split: SplitOption = Split.ALL,
+    scoring: Scorings = None,
+    multi_shot: Pooling = None,
+    peer: PeerFiles = None,
+    out: OutFolder = None,
+    premise: Premise = None,
+    no_pictures: NoPictures = False,
+    people: People = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
@@ -128,12 +143,10 @@ def evaluate(
 
     Example: gmn evaluate runs/all --protocol lodo --data cuhk01:/data/cuhk01 --data synthetic:7
     """
-    from model.artefact import load_artefact
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.files import make_folder
     from training.evaluation.peers import Peer
-    from training.evaluation.report_page import write_report
     from training.evaluation.request import EvaluationRequest
     from training.evaluation.unseen import artefact_files
 
@@ -152,20 +165,34 @@ def evaluate(
     if out is not None:
         make_folder(out)
     datasets = read_datasets(data)
-    console = Console()
-    if protocol is not ProtocolName.SINGLE:
-        _protocol(request, protocol, files, datasets, out, None if as_json else console)
-        return
+    console = None if as_json else Console()
+    if protocol is ProtocolName.SINGLE:
+        _single(request, files, datasets, out, console)
+    else:
+        _protocol(request, protocol, files, datasets, out, console)
+
+
+def _single(
+    request: EvaluationRequest,
+    files: dict[str, Path],
+    datasets: Sequence[Dataset],
+    out: Path | None,
+    console: Console | None,
+) -> None:
+    """Every set by the one artefact; JSON where there is no console."""
+    from model.artefact import load_artefact
+    from training.evaluation.report_page import write_report
+
     if len(files) > 1:
         raise InputProblem(
-            f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
+            f"{', '.join(files)}: {len(files)} artefacts; name one, or let "
             "--protocol lodo choose for every set"
         )
     ((name, file),) = files.items()
     report, pictures = request.measure(name, load_artefact(file), datasets, progress_bar)
     if out is not None:
         write_report(out, report, pictures)
-    if as_json:
+    if console is None:
         typer.echo(report.model_dump_json(indent=2))
     else:
         render_report(report, console, out)

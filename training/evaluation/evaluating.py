@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 
@@ -36,12 +36,14 @@ from training.evaluation.results import (
     DepthResult,
     EvaluationReport,
     MultiShotResult,
+    RankList,
     ScoringResult,
 )
 from training.evaluation.scoring import cosine_rows
 from training.evaluation.searching import (
     NOTE,
     RE_RANKED,
+    Rankings,
     open_rankings,
     rank_search,
     rows_of_split,
@@ -92,64 +94,111 @@ def evaluate_search(
     """
     watch = Stopwatch()
     labels = search.labels()
-    records = search.records
     if features is None:
         with (
             watch.measure("embedding"),
-            progress_bar(f"Embedding {dataset.name}", len(records)) as bar,
+            progress_bar(f"Embedding {dataset.name}", len(search.records)) as bar,
         ):
             features = embed_search(
                 artefact.embedder, artefact.description.preprocessing, search, bar
             )
-    calibration = artefact.description.calibration
-    metrics: dict[str, QueryMetrics] = {}
-    results: dict[str, ScoringResult] = {}
-    depths: list[DepthResult] = []
-    several: MultiShotResult | None = None
     with open_rankings(
         artefact, search, labels, features, scorings, progress_bar, watch.seconds, mnet
     ) as rankings:
-        for scoring in scorings:
-            with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
-                metrics[scoring] = rankings.rank(scoring)
-            if scoring in RE_RANKED:
-                results[scoring] = plain_result(metrics[scoring], labels, NOTE)
-                continue
-            results[scoring] = calibrated_result(
-                rankings.pair_scores[scoring],
-                labels,
-                metrics[scoring],
-                calibration.scorings[cast(Scoring, scoring)],
-            )
-            if not search.splits:
-                results[scoring] = with_half_enrolled(
-                    results[scoring], rankings.pair_scores[scoring], labels
-                )
-        if "mnet" in scorings:
-            depths = time_depths(
-                by_depth(search, labels, rankings), artefact.require_metric_network(), *features
-            )
-        compared = {name: own for name, own in metrics.items() if name not in RE_RANKED}
-        own_rows = {name: rankings.pair_scores[name] for name in compared}
-        lists = rank_lists(search, own_rows, compared)
-        if multi_shot and own_rows and not search.splits:
-            several = multi_shot_result(labels, features, own_rows, multi_shot)
-    peer_results = {}
+        own = _measure_artefact(artefact, search, features, rankings, scorings, watch, multi_shot)
+    others = _measure_peers(peers, search, progress_bar, watch)
+    return _dataset_result(artefact, dataset, search, own, others, watch)
+
+
+class _OwnMeasures(NamedTuple):
+    """What an artefact's rankings of one search gave, by the ranking's name."""
+
+    metrics: dict[str, QueryMetrics]
+    results: dict[str, ScoringResult]
+    depths: list[DepthResult]
+    lists: list[RankList]
+    several: MultiShotResult | None
+
+
+class _PeerMeasures(NamedTuple):
+    """What the rankings of other models gave, by the model's name."""
+
+    metrics: dict[str, QueryMetrics]
+    results: dict[str, ScoringResult]
+
+
+def _measure_artefact(
+    artefact: Artefact,
+    search: Search,
+    features: SearchFeatures,
+    rankings: Rankings,
+    scorings: Sequence[str],
+    watch: Stopwatch,
+    multi_shot: Pooling | None,
+) -> _OwnMeasures:
+    """The artefact's rankings; those of pair scores with probabilities and operating points."""
+    labels, calibration = search.labels(), artefact.description.calibration
+    metrics: dict[str, QueryMetrics] = {}
+    results: dict[str, ScoringResult] = {}
+    for scoring in scorings:
+        with watch.measure("re-ranking" if scoring in RE_RANKED else "ranking"):
+            metrics[scoring] = rankings.rank(scoring)
+        if scoring in RE_RANKED:
+            results[scoring] = plain_result(metrics[scoring], labels, NOTE)
+            continue
+        rows = rankings.pair_scores[scoring]
+        results[scoring] = calibrated_result(
+            rows, labels, metrics[scoring], calibration.scorings[cast(Scoring, scoring)]
+        )
+        if not search.splits:
+            results[scoring] = with_half_enrolled(results[scoring], rows, labels)
+    depths: list[DepthResult] = []
+    if "mnet" in scorings:
+        depths = time_depths(
+            by_depth(search, labels, rankings), artefact.require_metric_network(), *features
+        )
+    compared = {name: own for name, own in metrics.items() if name not in RE_RANKED}
+    own_rows = {name: rankings.pair_scores[name] for name in compared}
+    several = None
+    if multi_shot and own_rows and not search.splits:
+        several = multi_shot_result(labels, features, own_rows, multi_shot)
+    lists = rank_lists(search, own_rows, compared)
+    return _OwnMeasures(metrics, results, depths, lists, several)
+
+
+def _measure_peers(
+    peers: Sequence[Peer], search: Search, progress_bar: ProgressBar, watch: Stopwatch
+) -> _PeerMeasures:
+    """The rankings of other models, by cosine."""
+    labels, records, measured = search.labels(), search.records, _PeerMeasures({}, {})
     for peer in peers:
         with (
             watch.measure(f"embedding {peer.name}"),
             progress_bar(f"Embedding with {peer.name}", len(records)) as bar,
         ):
-            others = peer.embed(records, bar)
-        cosine = cosine_rows(others[: len(search.queries)], others[-len(search.gallery) :])
-        metrics[peer.name] = rank_search(search, labels, partial(rows_of_split, cosine))
-        peer_results[peer.name] = plain_result(metrics[peer.name], labels)
-        if not search.splits:
-            peer_results[peer.name] = with_half_enrolled(peer_results[peer.name], cosine, labels)
-    some = next(iter(metrics.values()))
+            features = peer.embed(records, bar)
+        cosine = cosine_rows(features[: len(search.queries)], features[-len(search.gallery) :])
+        metrics = rank_search(search, labels, partial(rows_of_split, cosine))
+        result = plain_result(metrics, labels)
+        measured.metrics[peer.name] = metrics
+        measured.results[peer.name] = (
+            result if search.splits else with_half_enrolled(result, cosine, labels)
+        )
+    return measured
+
+
+def _dataset_result(
+    artefact: Artefact,
+    dataset: Dataset,
+    search: Search,
+    own: _OwnMeasures,
+    peers: _PeerMeasures,
+    watch: Stopwatch,
+) -> DatasetResult:
+    metrics = own.metrics | peers.metrics
     # Chosen on other people than these: the artefact names it.
     best: str = artefact.description.default_scoring
-    best = best if best in scorings else "cosine"
+    best = best if best in own.metrics else "cosine"
     seen = seen_people(artefact.description.provenance, artefact.training, dataset)
     return DatasetResult(
         name=dataset.name,
@@ -158,21 +207,21 @@ def evaluate_search(
         protocol=search.protocol,
         queries=len(search.queries),
         gallery=len(search.gallery),
-        identities=len({record.identity for record in records}),
+        identities=len({record.identity for record in search.records}),
         seen_in_training=bool(seen.of(search)),
         seen_identities=len(seen.of(search)),
         seen_because=list(seen.reasons),
         used_to_calibrate=search.held_out,
-        not_counted=some.not_counted,
-        scorings=results,
-        differences=paired_differences(metrics, labels, list(peer_results), best),
-        rerank_depths=depths,
-        peers=peer_results,
+        not_counted=next(iter(metrics.values())).not_counted,
+        scorings=own.results,
+        differences=paired_differences(metrics, search.labels(), list(peers.metrics), best),
+        rerank_depths=own.depths,
+        peers=peers.results,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
-        crops=len(records),
-        rank_lists=lists,
+        crops=len(search.records),
+        rank_lists=own.lists,
         query_values=query_values(search, metrics),
-        multi_shot=several,
+        multi_shot=own.several,
         splits=max(1, len(search.splits)),
         version=dataset.version,
     )
