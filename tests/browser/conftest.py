@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import gmn
-from demo.service import own_service
+from tests.service.conftest import serving
 
 CHROMIUM = shutil.which("chromium")
 PNG = {"name": "person.png", "mimeType": "image/png"}
@@ -41,7 +41,7 @@ def address(
 ) -> Iterator[str]:
     """Of a service that asks for no key."""
     place = tmp_path_factory.mktemp("page")
-    with own_service(tiny_artefact, place / "data") as url:
+    with serving(tiny_artefact, place / "data") as url:
         yield url
 
 
@@ -55,7 +55,7 @@ def keyed(
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
         assert gmn.run(["keys", "create", *options]) == 0
-    with own_service(tiny_artefact, place / "data") as url:
+    with serving(tiny_artefact, place / "data") as url:
         yield url, shown.getvalue().split()[-1]
 
 

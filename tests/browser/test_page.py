@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from demo.service import own_service
 from tests.browser.conftest import PNG, ask, confirm, drop, png, search_for
-from tests.service.conftest import Served
+from tests.service.conftest import Served, serving
 from tests.service.redis_server import redis_server
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
@@ -422,7 +421,7 @@ def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
 def test_the_page_offers_no_scoring_that_the_artefact_has_not(
     browser, cosine_artefact, drawn_crops, tmp_path
 ):
-    with own_service(cosine_artefact, tmp_path / "data") as url:
+    with serving(cosine_artefact, tmp_path / "data") as url:
         files = [("images", ("crop", crop.png)) for crop in drawn_crops]
         names = {"identity": [crop.identity for crop in drawn_crops]}
         httpx.post(f"{url}/v1/galleries/default/crops", files=files, data=names, timeout=60)

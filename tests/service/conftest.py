@@ -154,6 +154,17 @@ def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", ("crop", image)) for image in images]
 
 
+@contextlib.contextmanager
+def serving(artefact: Path, data_dir: Path, **settings: Any) -> Iterator[str]:
+    """The address of a service that is stopped with the block; its log lies beside its data."""
+    log = data_dir.with_suffix(".log")
+    served = Served(log, artefact=artefact, data_dir=data_dir, **settings)
+    try:
+        yield str(served.http.base_url).rstrip("/")
+    finally:
+        served.stop()
+
+
 Start = Callable[..., Served]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from demo.service import own_service
 from gmn_client import Client
 from tests import forked
+from tests.service.conftest import serving
 
 NUMBERS = count()
 
@@ -31,11 +30,7 @@ def service_url(
 ) -> Iterator[str]:
     """Where a service with the tiny artefact answers."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
-    with contextlib.ExitStack() as held:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("GMN_IMPORT_DIR", str(import_dir))
-            environment.setenv("GMN_RUNTIME", "torch")
-            url = held.enter_context(own_service(tiny_artefact, data_dir))
+    with serving(tiny_artefact, data_dir, import_dir=import_dir) as url:
         yield url
 
 

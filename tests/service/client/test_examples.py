@@ -13,9 +13,9 @@ import pytest
 import typer
 
 import gmn
-from demo.service import own_service
 from gmn_client import Client, Image
 from tests.forked import run_gmn
+from tests.service.conftest import serving
 
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
@@ -90,7 +90,7 @@ def test_every_example_runs_on_drawn_people(
     lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]
     online = [line for line in lines if not line.startswith(AFTERWARDS)]
     names = {"/data/": f"{place}/data/", "bundled": str(tiny_artefact)}
-    with own_service(tiny_artefact, place / "gmn-data") as url, Client(url) as client:
+    with serving(tiny_artefact, place / "gmn-data") as url, Client(url) as client:
         names |= {"http://127.0.0.1:8000": url}
         client.create_gallery("entrance")
         client.enroll([Image(crop.png, "x.png", "0042") for crop in drawn_crops], "entrance")

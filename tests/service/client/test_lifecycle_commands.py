@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.service import own_service
 from gmn_client import Client, Image
 from tests.service.client.conftest import run_gmn
+from tests.service.conftest import serving
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
@@ -141,16 +141,15 @@ def test_forgetting_on_a_terminal_asks_first(
 
 @pytest.mark.slow
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
-    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops, monkeypatch
+    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
 ) -> None:
-    monkeypatch.setenv("GMN_RUNTIME", "torch")
-    with own_service(tiny_artefact, tmp_path / "data") as url:
+    with serving(tiny_artefact, tmp_path / "data") as url:
         with Client(url) as client:
             client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])
         needless = run_gmn(url, "default", "reindex", "--wait")
         assert needless.returncode == 2
         assert len(needless.stderr.strip().splitlines()) == 1
-    with own_service(other_artefact, tmp_path / "data") as url, Client(url) as client:
+    with serving(other_artefact, tmp_path / "data") as url, Client(url) as client:
         assert client.gallery().state == "needs_reindex"
         finished = run_gmn(url, "default", "reindex", "--wait")
         assert finished.returncode == 0, finished.stderr
