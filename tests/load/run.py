@@ -121,6 +121,7 @@ def main() -> int:
             forked=False,
             artefact=asked.artefact,
             data_dir=place / "data",
+            runtime="auto",
             log_level="warning",
         )
         try:

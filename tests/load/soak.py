@@ -146,7 +146,11 @@ def main() -> int:
     minutes = float(os.environ.pop("GMN_SOAK_MINUTES", "30"))
     with contextlib.ExitStack() as held:
         place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-soak-")))
-        settings: dict[str, Any] = {"artefact": asked.artefact, "data_dir": place / "data"}
+        settings: dict[str, Any] = {
+            "artefact": asked.artefact,
+            "data_dir": place / "data",
+            "runtime": "auto",
+        }
         if asked.redis:
             settings["redis_url"] = held.enter_context(redis_server()).url
         served = Served(place / "log", forked=False, log_level="warning", **settings)
