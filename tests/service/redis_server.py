@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,12 @@ START = SHIPPED / "start_redis.sh"
 BINARY = shutil.which("redis-server")
 # What is killed here is a process and not a machine: a file system in memory does.
 MEMORY = Path("/dev/shm")
+# What a request to commit contains: the name of its script.
+COMMIT = (
+    hashlib.sha1((resources.files("service.record") / "commit.lua").read_bytes())
+    .hexdigest()
+    .encode()
+)
 
 
 def require_redis() -> str:
@@ -89,7 +97,7 @@ def redis_server(*options: str) -> Iterator[RedisServer]:
 
 
 class LosingProxy:
-    """Passes on what is sent to a port; once told to, it loses the answer to what comes next.
+    """Passes on what is sent to a port; once it is asked to, it loses the answers to commits.
 
     Attributes:
         port: where it listens.
@@ -105,7 +113,7 @@ class LosingProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_answers(self, number: int) -> None:
-        """Of so many requests from now on, Redis gets the request and nobody its answer."""
+        """Of so many commits from now on, Redis gets the commit and its client no answer."""
         self._answers_to_lose = number
 
     def close(self) -> None:
@@ -123,22 +131,28 @@ class LosingProxy:
                 return
             server = socket.create_connection(("127.0.0.1", self._target))
             self._sockets += [client, server]
-            threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+            asked = threading.Event()
+            threading.Thread(target=self._pass, args=(client, server, asked), daemon=True).start()
+            threading.Thread(target=self._answer, args=(server, client, asked), daemon=True).start()
 
-    def _pass(self, client: socket.socket, server: socket.socket) -> None:
+    def _pass(self, client: socket.socket, server: socket.socket, commits: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                if COMMIT in data:
+                    commits.set()
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+    def _answer(
+        self, server: socket.socket, client: socket.socket, commits: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
-                if self._answers_to_lose > 0:
+                if commits.is_set() and self._answers_to_lose > 0:
                     self._answers_to_lose -= 1
                     self.lost += 1
                     break
+                commits.clear()
                 client.sendall(data)
             client.shutdown(socket.SHUT_RDWR)
 
