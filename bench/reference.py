@@ -62,7 +62,7 @@ def _inputs(call: dict[str, Any], document: dict[str, Any]) -> Iterator[str]:
 def _input(name: str, place: str, schema: dict[str, Any], required: bool) -> str:
     default = "required" if required else _shown(schema.get("default"))
     meaning = _line(schema.get("description"))
-    if values := schema.get("enum"):
+    if values := [one for one in schema.get("enum", ()) if one]:
         meaning += f" {', '.join(f'`{one}`' for one in values)}."
     if most := schema.get("maximum"):
         meaning += f" At most {int(most):,}."

@@ -79,6 +79,9 @@ def _complete_form(form: dict[str, Any]) -> None:
             _start_empty(field["items"], "")
         elif field["type"] == "string" and "default" not in field:
             _start_empty(field, "")
+        if "enum" in field:
+            # An empty field counts as one that was not sent.
+            field["enum"] = list(dict.fromkeys([*field["enum"], ""]))
     if "images" in fields:
         form["properties"] = {"images": fields.pop("images"), **fields}
 

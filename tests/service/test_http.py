@@ -201,6 +201,16 @@ def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
             assert not parameters & document["components"]["schemas"][name]["properties"].keys()
 
 
+def test_a_choice_that_is_left_empty_is_documented_and_counts_as_not_sent(
+    served, filled, drawn_crops
+):
+    schemas = served.http.get("/openapi.json").json()["components"]["schemas"]
+    for form, field in (("PairForm", "scoring"), ("QueryForm", "operating_point")):
+        assert schemas[form]["properties"][field]["enum"].count("") == 1
+    answer = served.query(filled, drawn_crops[0].png, operating_point="", scoring="")
+    assert answer.status_code == 200
+
+
 def test_what_the_document_lists_as_a_field_is_taken_as_a_query_parameter_too(served, gallery):
     url = f"/v1/galleries/{gallery}?retention_days=7"
     assert served.http.patch(url).json()["retention_days"] == 7
