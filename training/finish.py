@@ -106,9 +106,14 @@ def finish_run(
     }
     some = np.concatenate([spaced(own.gallery) for own in features.values()])
     refuse_collapse(f"{weights.path}: no artefact is written", some, metric_network)
-    measuring = _Measuring(run, others, searches, features, progress_bar)
-    artefact, results, improvement = measuring.measure(
-        embedder, metric_network, provenance, fingerprints
+    artefact, results, improvement = _measure(
+        run,
+        others,
+        searches,
+        features,
+        (embedder, metric_network),
+        (provenance, fingerprints),
+        progress_bar,
     )
     description = _save(run.folder / FILE_NAME, artefact, results)
     report = build_report(FILE_NAME, description, "all" if others else "held-out", results, device)
@@ -118,75 +123,59 @@ def finish_run(
     return report
 
 
-@dataclass(frozen=True)
-class _Measuring:
-    """What an artefact is calibrated and measured on.
-
-    Attributes:
-        run: what was trained.
-        others: data sets in place of the people held out.
-        searches: by data set.
-        features: of the searches.
-        progress_bar: shows how far the long steps are.
-    """
-
-    run: FinishedRun
-    others: Sequence[Dataset]
-    searches: dict[str, Search]
-    features: dict[str, SearchFeatures]
-    progress_bar: ProgressBar
-
-    def measure(
-        self,
-        embedder: Embedder,
-        metric_network: MetricNetwork | None,
-        provenance: Provenance,
-        fingerprints: TrainingFingerprints,
-    ) -> tuple[Artefact, list[DatasetResult], str]:
-        """The calibrated artefact, its results, and how it compares with the run's start."""
-        run, searches, features = self.run, self.searches, self.features
-        with ExitStack() as opened:
-            scores = {
-                name: opened.enter_context(
-                    open_scores(
-                        metric_network,
-                        features[name],
-                        search.labels(),
-                        self.progress_bar,
-                        run.folder,
-                    )
+def _measure(
+    run: FinishedRun,
+    others: Sequence[Dataset],
+    searches: dict[str, Search],
+    features: dict[str, SearchFeatures],
+    networks: tuple[Embedder, MetricNetwork | None],
+    described: tuple[Provenance, TrainingFingerprints],
+    progress_bar: ProgressBar,
+) -> tuple[Artefact, list[DatasetResult], str]:
+    """The calibrated artefact, its results, and how it compares with the run's start."""
+    (embedder, metric_network), (provenance, fingerprints) = networks, described
+    with ExitStack() as opened:
+        scores = {
+            name: opened.enter_context(
+                open_scores(
+                    metric_network,
+                    features[name],
+                    search.labels(),
+                    progress_bar,
+                    run.folder,
                 )
-                for name, search in searches.items()
-            }
-            improvement = ""
-            if run.recipe.refuse_worse and not self.others:
-                improvement = improvement_on_start(run.recipe, run.folder, searches, scores)
-            fitted = photographed(searches)
-            who = "identities of" if self.others else "held-out identities of"
-            description = Description(
-                embedder=run.recipe.embedder,
-                metric_network=run.recipe.metric_network if metric_network else None,
-                preprocessing=run.recipe.preprocessing,
-                calibration=calibrate_searches(
-                    [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
-                ),
-                provenance=provenance,
             )
-            artefact = Artefact(description, embedder, metric_network, fingerprints)
-            results = [
-                evaluate_search(
-                    artefact,
-                    dataset,
-                    searches[dataset.name],
-                    description.scorings,
-                    (),
-                    self.progress_bar,
-                    features[dataset.name],
-                    mnet=scores[dataset.name].mnet,
-                )
-                for dataset in self.others or run.datasets
-            ]
-        return artefact, results, improvement
+            for name, search in searches.items()
+        }
+        improvement = ""
+        if run.recipe.refuse_worse and not others:
+            improvement = improvement_on_start(run.recipe, run.folder, searches, scores)
+        fitted = photographed(searches)
+        who = "identities of" if others else "held-out identities of"
+        description = Description(
+            embedder=run.recipe.embedder,
+            metric_network=run.recipe.metric_network if metric_network else None,
+            preprocessing=run.recipe.preprocessing,
+            calibration=calibrate_searches(
+                [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
+            ),
+            provenance=provenance,
+        )
+        artefact = Artefact(description, embedder, metric_network, fingerprints)
+        results = [
+            evaluate_search(
+                artefact,
+                dataset,
+                searches[dataset.name],
+                description.scorings,
+                (),
+                progress_bar,
+                features[dataset.name],
+                mnet=scores[dataset.name].mnet,
+            )
+            for dataset in others or run.datasets
+        ]
+    return artefact, results, improvement
 
 
 def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:

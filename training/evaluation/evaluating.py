@@ -30,7 +30,7 @@ from training.evaluation.peers import Peer
 from training.evaluation.protocols import Search
 from training.evaluation.query_values import query_values
 from training.evaluation.rank_lists import rank_lists
-from training.evaluation.ranking import QueryMetrics, ScoreRows
+from training.evaluation.ranking import PairLabels, QueryMetrics, ScoreRows
 from training.evaluation.results import (
     DatasetResult,
     DepthResult,
@@ -105,9 +105,11 @@ def evaluate_search(
     with open_rankings(
         artefact, search, labels, features, scorings, progress_bar, watch.seconds, mnet
     ) as rankings:
-        own = _measure_artefact(artefact, search, features, rankings, scorings, watch, multi_shot)
-    others = _measure_peers(peers, search, progress_bar, watch)
-    return _dataset_result(artefact, dataset, search, own, others, watch)
+        own = _measure_artefact(
+            artefact, search, labels, features, rankings, scorings, watch, multi_shot
+        )
+    others = _measure_peers(peers, search, labels, progress_bar, watch)
+    return _dataset_result(artefact, dataset, search, labels, own, others, watch)
 
 
 class _OwnMeasures(NamedTuple):
@@ -130,6 +132,7 @@ class _PeerMeasures(NamedTuple):
 def _measure_artefact(
     artefact: Artefact,
     search: Search,
+    labels: PairLabels,
     features: SearchFeatures,
     rankings: Rankings,
     scorings: Sequence[str],
@@ -137,7 +140,7 @@ def _measure_artefact(
     multi_shot: Pooling | None,
 ) -> _OwnMeasures:
     """The artefact's rankings; those of pair scores with probabilities and operating points."""
-    labels, calibration = search.labels(), artefact.description.calibration
+    calibration = artefact.description.calibration
     metrics: dict[str, QueryMetrics] = {}
     results: dict[str, ScoringResult] = {}
     for scoring in scorings:
@@ -167,10 +170,14 @@ def _measure_artefact(
 
 
 def _measure_peers(
-    peers: Sequence[Peer], search: Search, progress_bar: ProgressBar, watch: Stopwatch
+    peers: Sequence[Peer],
+    search: Search,
+    labels: PairLabels,
+    progress_bar: ProgressBar,
+    watch: Stopwatch,
 ) -> _PeerMeasures:
     """The rankings of other models, by cosine."""
-    labels, records, measured = search.labels(), search.records, _PeerMeasures({}, {})
+    records, measured = search.records, _PeerMeasures({}, {})
     for peer in peers:
         with (
             watch.measure(f"embedding {peer.name}"),
@@ -191,6 +198,7 @@ def _dataset_result(
     artefact: Artefact,
     dataset: Dataset,
     search: Search,
+    labels: PairLabels,
     own: _OwnMeasures,
     peers: _PeerMeasures,
     watch: Stopwatch,
@@ -214,7 +222,7 @@ def _dataset_result(
         used_to_calibrate=search.held_out,
         not_counted=next(iter(metrics.values())).not_counted,
         scorings=own.results,
-        differences=paired_differences(metrics, search.labels(), list(peers.metrics), best),
+        differences=paired_differences(metrics, labels, list(peers.metrics), best),
         rerank_depths=own.depths,
         peers=peers.results,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
