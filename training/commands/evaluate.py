@@ -166,10 +166,15 @@ def evaluate(
         make_folder(out)
     datasets = read_datasets(data)
     console = None if as_json else Console()
-    if protocol is ProtocolName.SINGLE:
-        _single(request, files, datasets, out, console)
-    else:
+    if protocol is not ProtocolName.SINGLE:
         _protocol(request, protocol, files, datasets, out, console)
+        return
+    if len(files) > 1:
+        raise InputProblem(
+            f"{', '.join(artefacts)}: {len(files)} artefacts; name one, or let "
+            "--protocol lodo choose for every set"
+        )
+    _single(request, files, datasets, out, console)
 
 
 def _single(
@@ -183,11 +188,6 @@ def _single(
     from model.artefact import load_artefact
     from training.evaluation.report_page import write_report
 
-    if len(files) > 1:
-        raise InputProblem(
-            f"{', '.join(files)}: {len(files)} artefacts; name one, or let "
-            "--protocol lodo choose for every set"
-        )
     ((name, file),) = files.items()
     report, pictures = request.measure(name, load_artefact(file), datasets, progress_bar)
     if out is not None:
