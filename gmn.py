@@ -21,12 +21,12 @@ from bench.command import bench
 from demo.command import demo
 from gmn_client import InvalidInput
 from model.problems import InputProblem
+from service.commands.bulk import SourceCrop
 from service.commands.enroll import enroll
 from service.commands.keys import keys
 from service.commands.lifecycle import forget, reindex, snapshot
 from service.commands.query import query
 from service.commands.serve import serve
-from service.commands.sources import SourceCrop
 from service.commands.store import audit, store
 from training.commands.calibrate import calibrate
 from training.commands.check_data import check_data

@@ -26,13 +26,12 @@ import typer
 from pydantic import BaseModel, ConfigDict
 
 from bench.figures import condense
-from bench.tables import ROOT, percent, publish, table
+from bench.tables import RESULTS, percent, publish, table
 from model.problems import InputProblem
 from training.datasets.registry import read_datasets
 from training.recipe import Recipe, read_recipe
 
 PLANS = Path(__file__).parent / "plans"
-RESULTS = ROOT / "docs" / "results"
 SCORINGS = ("cosine", "mnet", "fused", "k_reciprocal", "k_reciprocal_mnet")
 
 
@@ -105,7 +104,6 @@ def jobs(plan: Plan, *options: str) -> Iterator[Job]:
     """Every job of a plan: first seeds of all rows first, so that a cut plan is whole in rows.
 
     Args:
-        plan: the plan.
         options: further settings of this machine, such as initial weights.
     """
     for nth in range(max(len(row.seeds) for row in plan.row)):
@@ -120,14 +118,13 @@ def origin(job: Job, report: dict[str, Any]) -> dict[str, Any]:
     name = job.recipe.initial_weights
     weights = Path(name or "")
     known = weights.is_file()
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if known else None
     return {
         "commit": report["provenance"]["commit"],
         "created_at": report["provenance"]["created_at"],
         "recipe_sha256": job.recipe_sha256,
         "initial_weights": weights.name if known else name,
-        "initial_weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()
-        if known
-        else None,
+        "initial_weights_sha256": digest,
     }
 
 
@@ -151,9 +148,7 @@ def run_job(job: Job, specs: dict[str, str], run: Path) -> dict[str, Any]:
     """Trains and measures one job with the `gmn` command.
 
     Args:
-        job: what to run.
         specs: all data sets of the plan by their names, the one left out among them.
-        run: the run's folder.
 
     Returns:
         The job, what made it, and `figures`: the rows of its two reports, on held-out identities

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.tables import percent, publish, table
+from bench.tables import ends, percent, publish, table
 from model.provenance import Provenance
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
@@ -63,7 +63,7 @@ def _row(
     row |= {name: dataset[name] for name in ("queries", "gallery", "identities")}
     row["metrics"] = _with_interval(found["metrics"])
     if half := found.get("half_enrolled"):
-        row |= {"found": _ends(half["detection_rate"]), "enrolled": half["enrolled"]}
+        row |= {"found": ends(half["detection_rate"]), "enrolled": half["enrolled"]}
     return row
 
 
@@ -80,19 +80,15 @@ def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
 
 
 def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
-    return {title: _ends(metrics[key]) for title, key in METRICS.items()}
-
-
-def _ends(interval: dict[str, float]) -> list[float]:
-    return [interval[end] for end in ("mean", "low", "high")]
+    return {title: ends(metrics[key]) for title, key in METRICS.items()}
 
 
 def condense_bench(label: str, printed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a serving bench: of ResNet-50, and of the bundled artefact beside it."""
+    """The rows of a serving bench: of ResNet-50 and the bundled artefact, or of the one named."""
     details = dict(printed["details"])
-    bundled = details.pop("bundled")
+    bundled = details.pop("bundled", None)
     first = details | {name: printed[name] for name in ("ratio", "spread")}
-    return [{"bench": label} | row for row in (first, bundled)]
+    return [{"bench": label} | row for row in (first, bundled) if row]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

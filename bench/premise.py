@@ -12,16 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.tables import FIGURES, ROOT, percent, publish, table
+from bench.tables import FIGURES, RESULTS, ends, percent, publish, table
 from training.evaluation.figures import projection_figure
 from training.evaluation.results import Projection
 
-RESULTS = ROOT / "docs" / "results"
 HEADER = (
     *("domains", "space", "domain classifier's accuracy, %"),
     *("MMD²·10³", "by chance", "ratio"),
 )
-SVG = 'xmlns="http://www.w3.org/2000/svg"'
 
 
 def markdown(premise: dict[str, Any]) -> str:
@@ -30,7 +28,7 @@ def markdown(premise: dict[str, Any]) -> str:
     for gap in premise["gaps"]:
         for space in ("instance", "pair"):
             found = gap[space]
-            accuracy = percent([found["classifier"][end] for end in ("mean", "low", "high")])
+            accuracy = percent(ends(found["classifier"]))
             mmd, chance = 1e3 * found["mmd"], 1e3 * found["mmd_by_chance"]
             figures = (accuracy, f"{mmd:.2f}", f"{chance:.2f}", f"{mmd / chance:.1f}")
             rows.append((" – ".join(gap["domains"]), space, *figures))
@@ -43,7 +41,7 @@ def main(source: Path) -> None:
     for found in premise.pop("projections"):
         drawn = projection_figure(Projection.model_validate(found)).svg
         # Inside a page the element needs no name space, as a file it does.
-        named = drawn if SVG in drawn else drawn.replace("<svg", f"<svg {SVG}", 1)
+        named = drawn.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
         (FIGURES / f"premise-{found['space']}.svg").write_text(named, encoding="utf-8")
     publish("premise", markdown(premise), premise, RESULTS)
 

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 ROUNDS = 5
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 class BenchResult(BaseModel):
@@ -51,10 +50,8 @@ def compare(
     """Divides paced rounds, ours and theirs taken in turn so that the machine's moods hit both.
 
     Args:
-        bench: its name.
         ours, theirs: one figure per round, higher is better.
-        reach: the ratio that is aimed at, if any.
-        details: beside the medians of both sides.
+        bench, reach, details: as in `BenchResult`.
     """
     ratio, spread = ratio_of(ours, theirs)
     return BenchResult(
@@ -90,7 +87,7 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores, system and the libraries that compute."""
     import torch
 
-    known = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
+    known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     processor = re.search(r"^model name\s*: (.*)$", known, re.MULTILINE)
     return {
         "processor": processor[1] if processor else platform.machine(),

@@ -113,19 +113,16 @@ def read_crops(features: Path, calibrated_by: str) -> Crops:
     """A feature file of `gmn embed`.
 
     Args:
-        features: where it is.
         calibrated_by: the artefact that made it; for a ready-made model the feature file of other
             people that its calibration is fitted on.
     """
-    units, people, cameras = _arrays(features)
+    arrays = _arrays(features)
     if calibrated_by.endswith(".npz"):
-        calibration = _calibrated_on(Path(calibrated_by))
-        return Crops(features.stem, units, people, cameras, calibration, None)
+        return Crops(features.stem, *arrays, _calibrated_on(Path(calibrated_by)), None)
     artefact = load_artefact(resolve_artefact(calibrated_by))
-    if units.shape[1] != artefact.embedder.config.dimension:
+    if arrays[0].shape[1] != artefact.embedder.config.dimension:
         raise InputProblem(f"{features}: not of {calibrated_by}; name the artefact that made it")
-    calibration = artefact.description.calibration
-    return Crops(features.stem, units, people, cameras, calibration, artefact)
+    return Crops(features.stem, *arrays, artefact.description.calibration, artefact)
 
 
 def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:

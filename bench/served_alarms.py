@@ -22,8 +22,7 @@ from gmn import read_spec
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
-from service.commands.bulk import enroll_crops, query_crops
-from service.commands.sources import SourceCrop
+from service.commands.bulk import SourceCrop, enroll_crops, query_crops
 from training.evaluation.intervals import mean_interval
 
 ASKED = "far_1e-2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from model.problems import InputProblem
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
+RESULTS = ROOT / "docs" / "results"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -25,6 +26,11 @@ def percent(interval: Sequence[float]) -> str:
     """Mean and ends of an interval of shares, in per cent."""
     mean, low, high = (100 * value for value in interval)
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def ends(interval: Mapping[str, float]) -> list[float]:
+    """Mean and ends of a report's interval."""
+    return [interval[end] for end in ("mean", "low", "high")]
 
 
 def page_of(name: str) -> Path:
@@ -49,8 +55,6 @@ def publish(name: str, markdown: str, kept: Any = None, folder: Path | None = No
     """Writes a table into the page that has its markers, and its figures to `folder/NAME.json`.
 
     Args:
-        name: of the table.
-        markdown: the table.
         kept: the figures; None keeps none.
         folder: `docs/figures` unless given.
 

@@ -14,8 +14,6 @@ from typer import Option
 from gmn_client import Client
 from service.commands.common import JsonOption, output
 
-SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3
-PICTURED_KNOWN, PICTURED_STRANGERS = 3, 1
 CAMERAS = 4
 SEED_HELP = "Of the drawing, the order of the queries, and who is shown."
 
@@ -38,8 +36,7 @@ def demo(
     Example: gmn demo --out demo-output
     """
     # Here and not above: the help is shown without what draws and serves.
-    from demo.page import render_page, show_findings
-    from demo.picture import draw_picture
+    from demo.page import draw_picture, render_page, show_findings
     from demo.service import own_service
     from demo.story import draw_cast, play
 
@@ -50,13 +47,13 @@ def demo(
             findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
-        page.write_text(render_page(findings, SHOWN_KNOWN, SHOWN_STRANGERS), encoding="utf-8")
-        draw_picture(findings.sample(PICTURED_KNOWN, PICTURED_STRANGERS)).save(out / "ranking.png")
+        page.write_text(render_page(findings), encoding="utf-8")
+        draw_picture(findings).save(out / "ranking.png")
         console = output()
         if as_json:
             console.print_json(data=findings.figures() | {"page": str(page)})
             return
-        show_findings(console, findings, SHOWN_KNOWN, SHOWN_STRANGERS)
+        show_findings(console, findings)
         console.print(f"page: {page}", soft_wrap=True)
         if sys.stdin.isatty() and sys.stdout.isatty():
             console.print(f"the service stays up until Ctrl-C: {url}/docs", soft_wrap=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
-from service.commands.sources import SourceCrop
+from service.commands.bulk import SourceCrop
 
 OPERATING_POINT, ASKED = "far_1e-2", 0.01
+SHOWN_KNOWN, SHOWN_STRANGERS = 9, 3
 SCORING_WORDS = {"mnet": "M-Net", "fused": "M-Net and cosine", "cosine": "cosine alone"}
 
 
@@ -94,7 +95,7 @@ class Findings:
         """Queries for people who are not."""
         return [one for one in self.findings if not one.enrolled]
 
-    def sample(self, known: int, strangers: int) -> list[Finding]:
+    def sample(self, known: int = SHOWN_KNOWN, strangers: int = SHOWN_STRANGERS) -> list[Finding]:
         """A sample drawn by the seed without regard to the answers: first the known."""
         draw = random.Random(self.seed)
         groups = ((self.known, known), (self.strangers, strangers))
@@ -110,9 +111,8 @@ class Findings:
         found: dict[str, dict[str, int]] = {}
         for one in self.findings:
             group = "known" if one.enrolled else "strangers"
-            counts = found.setdefault(one.answer.calibration.state, {})
-            for name in ("known", "known_matched", "strangers", "strangers_matched"):
-                counts.setdefault(name, 0)
+            names = ("known", "known_matched", "strangers", "strangers_matched")
+            counts = found.setdefault(one.answer.calibration.state, dict.fromkeys(names, 0))
             counts[group] += 1
             counts[f"{group}_matched"] += one.answer.verdict == "match"
         return found
@@ -224,10 +224,11 @@ def comparison(found: Mapping[str, Any]) -> str:
     )
 
 
-def chosen(findings: Findings, known: int, strangers: int) -> str:
+def chosen(found: Mapping[str, Any]) -> str:
     """How those who are shown were chosen."""
+    known, strangers = found["known"], found["strangers"]
     return (
-        f"Shown are {min(known, len(findings.known))} of {len(findings.known)} known people and "
-        f"{min(strangers, len(findings.strangers))} of {len(findings.strangers)} strangers, drawn "
-        f"at random by seed {findings.seed} without regard to the answers."
+        f"Shown are {min(SHOWN_KNOWN, known)} of {known} known people and "
+        f"{min(SHOWN_STRANGERS, strangers)} of {strangers} strangers, drawn "
+        f"at random by seed {found['seed']} without regard to the answers."
     )

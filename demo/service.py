@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from gmn_client import Client
@@ -19,12 +19,11 @@ ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
 
 
 @contextmanager
-def own_service(artefact: str | Path, data_dir: Path | None = None) -> Iterator[str]:
-    """Starts a service, waits until it is ready, and stops it with the block.
+def own_service(artefact: str) -> Iterator[str]:
+    """Starts a service on temporary data, waits until it is ready, and stops it with the block.
 
     Args:
         artefact: a shipped name or a file.
-        data_dir: where its data are kept, with its log beside it; a temporary folder unless given.
 
     Yields:
         Its URL.
@@ -32,15 +31,11 @@ def own_service(artefact: str | Path, data_dir: Path | None = None) -> Iterator[
     Raises:
         InputProblem: with the log's last line, if it ends or is not ready in time.
     """
-    with ExitStack() as stack:
-        if data_dir is None:
-            data_dir = (
-                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gmn-"))) / "data"
-            )
-        log = data_dir.with_suffix(".log")
+    with tempfile.TemporaryDirectory(prefix="gmn-") as folder:
+        log = Path(folder) / "data.log"
         program = Path(__file__).resolve().parents[1] / "gmn.py"
-        command = [sys.executable, str(program), "serve", "--artefact", str(artefact)]
-        command += ["--data-dir", str(data_dir), "--port", "0"]
+        command = [sys.executable, str(program), "serve", "--artefact", artefact]
+        command += ["--data-dir", f"{folder}/data", "--port", "0"]
         with log.open("wb") as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
         try:

@@ -11,9 +11,8 @@ from demo.findings import OPERATING_POINT, Finding, Findings
 from gmn import read_spec
 from gmn_client import Client
 from model.problems import InputProblem
-from service.commands.bulk import enroll_crops
+from service.commands.bulk import SourceCrop, enroll_crops
 from service.commands.common import progress_bar
-from service.commands.sources import SourceCrop
 from training.evaluation.served import rank_figures
 
 PICTURES = 8
@@ -47,11 +46,7 @@ class Cast:
 def draw_cast(seed: int, people: int, strangers: int, cameras: int) -> Cast:
     """Draws the cast; the same arguments give the same pictures.
 
-    Args:
-        seed: of the drawing.
-        people: how many are enrolled.
-        strangers: how many are not.
-        cameras: how many there are, 2 or more; the first one asks, the others fill the gallery.
+    Of the cameras, 2 or more, the first one asks, and the others fill the gallery.
     """
     spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
     crops = list(read_spec(spec))
@@ -89,7 +84,6 @@ def play(client: Client, cast: Cast, seed: int) -> Findings:
 
     Args:
         client: of an empty gallery.
-        cast: who is enrolled and who is asked for.
         seed: of the order of the queries.
 
     Raises:

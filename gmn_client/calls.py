@@ -53,9 +53,7 @@ class Call(Generic[Answer_co]):
 
     Attributes:
         read: makes the answer of a response, or raises the exception for its status.
-        method, path: of the request.
         params, fields: of the query string and the form; those that are None are left out.
-        headers: of the request.
         images: the form's files, read before the first attempt.
         archive: the form's one file instead, read as it is sent.
         repeatable: whether it may be sent again where it may have arrived; GET always may.

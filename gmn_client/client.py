@@ -115,19 +115,17 @@ class Connection(Calls):
     def _request(self, call: Call[object]) -> dict[str, Any]:
         """What httpx sends of a call, without an archive."""
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
-        images = [] if call.images is None else image_files(call.images)
         return {
             "method": call.method,
             "url": call.path,
             "params": {name: one for name, one in call.params.items() if one is not None},
             "headers": call.headers,
             "data": form_fields(call.fields),
-            "files": [("images", one) for one in images] or None,
+            "files": None if call.images is None else image_files(call.images),
             "timeout": httpx.Timeout(self._timeout, read=read),
         }
 
     def _retrying(self, call: Call[object]) -> dict[str, Any]:
-        """How tenacity sends a call again."""
         repeatable = call.repeatable or call.method == "GET"
         return {
             "stop": stop_after_attempt(self._retries.attempts),
@@ -153,12 +151,9 @@ class Connection(Calls):
             with open_archive(archive) if archive else nullcontext() as file:
                 parts = {"files": [("archive", (archive.name, file))]} if archive else {}
                 yield request | parts
+            self._was_there = True
         except NO_CONNECTION as error:
             raise unreachable(self.url, error) from error
-
-    def _read(self, call: Call[Answer], response: httpx.Response) -> Answer:
-        self._was_there = True
-        return call.read(response)
 
 
 class _JobWatch:
@@ -216,7 +211,8 @@ class Client(Connection):
 
         def send() -> Answer:
             with self._attempt(call, request) as sent:
-                return self._read(call, self._http.request(**sent))
+                response = self._http.request(**sent)
+            return call.read(response)
 
         return Retrying(**self._retrying(call))(send)
 
@@ -288,7 +284,8 @@ class AsyncClient(Connection):
 
         async def send() -> Answer:
             with self._attempt(call, request) as sent:
-                return self._read(call, await self._http.request(**sent))
+                response = await self._http.request(**sent)
+            return call.read(response)
 
         return await AsyncRetrying(**self._retrying(call))(send)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from typing import TypeVar
@@ -59,9 +60,10 @@ def checked(response: httpx.Response) -> httpx.Response:
     """The answer itself if it is 2xx; else the exception for it is raised."""
     if response.is_success:
         return response
-    try:
+    problem = Problem()
+    with contextlib.suppress(ValidationError):
         problem = Problem.model_validate_json(response.content)
-    except ValidationError:
+    if not (problem.title or problem.detail):
         # A proxy in between, or another program altogether, answers in its own format.
         text = response.text.strip().splitlines()
         problem = Problem(title=response.reason_phrase, detail=text[0][:200] if text else "")

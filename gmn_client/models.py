@@ -44,10 +44,6 @@ def _absent(value: object) -> bool:
     return value is None
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    del schema["default"]
-
-
 class WireModel(BaseModel):
     """Base of every answer."""
 
@@ -111,9 +107,8 @@ class Enrollment(WireModel):
     """One entry per image, in order."""
 
     # None where no image landed: that answer is a problem document, which has no version.
-    gallery_version: int | SkipJsonSchema[None] = Field(
-        default=None, json_schema_extra=_without_default
-    )
+    # A factory, since the schema would show a default.
+    gallery_version: int | SkipJsonSchema[None] = Field(default_factory=lambda: None)
     results: list[EnrolledImage | RefusedImage]
     # Sent as the header Idempotent-Replayed: the request happened before, with this answer.
     replayed: SkipJsonSchema[bool] = Field(default=False, exclude=True)

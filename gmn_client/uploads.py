@@ -124,11 +124,8 @@ class CropFields(TypedDict, total=False):
     """What to change of a crop; those left out stay as they are, None is for unknown.
 
     Attributes:
-        identity: whom it shows.
-        camera: which camera took it.
-        captured_at: when, with time zone.
-        external_id: your own id.
-        metadata: your own JSON object.
+        captured_at: with time zone.
+        external_id, metadata: your own id, and your own JSON object.
     """
 
     identity: str | None
@@ -252,8 +249,8 @@ def images_of(sources: Iterable[ImageSource]) -> list[Image]:
     return images
 
 
-def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, bytes]]:
-    """Name and content of each image file, read or encoded where it is not there yet.
+def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, bytes]]]:
+    """The form's files, each with its name, read or encoded where it is not there yet.
 
     Raises:
         TypeError: for what is no image.
@@ -261,7 +258,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, bytes]]:
     """
     if not sources:
         raise InvalidInput("query: no image was given; give at least one")
-    return [_file(source) for source in sources]
+    return [("images", _file(source)) for source in sources]
 
 
 def open_archive(path: Path) -> IO[bytes]:

@@ -12,21 +12,20 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Self
 
-from service.engine.admission import Admission
-from service.engine.device import DeviceThread
+from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.http.callers import KeyRing
+from service.http.keys import KeyRing
 from service.http.limits import BodyLimits
+from service.lifecycle.pictures import PictureFolder
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_dir import DATABASE_NAME, lock_data_directory, require_record
+from service.ops.durable import DATABASE_NAME, lock_data_directory, require_record
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.jobs import Job
-from service.record.pictures import PictureFolder
 from service.record.record import Record, open_store
 from service.search.calibration import Calibrations
 from service.search.gpu import device_vectors

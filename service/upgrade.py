@@ -37,7 +37,6 @@ async def upgrade_advice(runtime: Runtime, options: str = "") -> list[str]:
     """Sentences about the galleries that another artefact than the served one filled.
 
     Args:
-        runtime: of the service.
         options: of the command line that reaches the service, such as `--url URL`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +34,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 def command_group(text: str) -> typer.Typer:
     """A group of sub-commands with its help text."""
-    group = typer.Typer(no_args_is_help=True)
     # With a callback a group of one command stays a group.
-    group.callback(help=text)(lambda: None)
-    return group
+    return typer.Typer(help=text, no_args_is_help=True, callback=lambda: None)
 
 
 def output() -> Console:
@@ -46,13 +44,15 @@ def output() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def show(answer: Any, as_json: bool, text: str | Table) -> None:
-    """Prints an answer as JSON, several as `results`, or a text or table of it."""
+def show(answer: Any, as_json: bool, text: str | Table | Callable[[], None]) -> None:
+    """Prints an answer as JSON, several as `results`, or a text or table, or calls what prints."""
     if as_json:
         data = {"results": answer} if isinstance(answer, list) else answer
         output().print_json(data=to_jsonable_python(data))
     elif isinstance(text, Table):
         output().print(text)
+    elif callable(text):
+        text()
     else:
         typer.echo(text)
 

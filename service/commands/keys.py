@@ -188,8 +188,7 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     """Opens record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
-    from service.ops.data_dir import DATABASE_NAME
-    from service.ops.durable import make_folder
+    from service.ops.durable import DATABASE_NAME, make_folder
 
     if not (create or os.environ.get(REDIS_URL) or (data_dir / DATABASE_NAME).is_file()):
         raise InputProblem(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated
 
 from typer import Argument, Exit, Option, confirm
@@ -99,7 +98,7 @@ def _about(client: Client, job: Job) -> Iterator[str]:
         f"job {job.job_id} is {job.state}{ending}"
     )
     if job.finished and job.problems:
-        for problem in islice(client.job_problems(job.job_id), PROBLEMS_SHOWN):
+        for problem in client.job_problems(job.job_id)[:PROBLEMS_SHOWN]:
             yield f"{problem.source}: {problem.detail}"
         if job.problems > PROBLEMS_SHOWN:
             yield f"and {job.problems - PROBLEMS_SHOWN:,} more"

@@ -16,7 +16,7 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from model.problems import InputProblem
-from service.commands.bulk import CONCURRENT_REQUESTS, query_crops
+from service.commands.bulk import CONCURRENT_REQUESTS, SourceCrop, find_source, query_crops
 from service.commands.common import (
     ApiKeyOption,
     GalleryOption,
@@ -24,8 +24,8 @@ from service.commands.common import (
     UrlOption,
     output,
     progress_bar,
+    show,
 )
-from service.commands.sources import SourceCrop, find_source
 
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
@@ -121,6 +121,13 @@ def query(
     """
     if bool(images) == bool(data):
         raise BadParameter("name either images or --data KIND:PATH")
+    if images and (camera or split or limit):
+        raise BadParameter(
+            "--camera, --split and --limit choose among the images of --data; --cameras searches "
+            "the crops of some cameras alone"
+        )
+    if data and separate:
+        raise BadParameter("--separate goes with images: --data asks one query per image anyway")
     filters: dict[str, Any] = {"group_by": group_by, "captured_after": after}
     filters |= {"cameras": cameras, "exclude_cameras": exclude_cameras, "captured_before": before}
     if data and any(filters.values()):
@@ -137,10 +144,7 @@ def query(
             return
         crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
         summary = _query_data(context, client, crops, options)
-    if as_json:
-        output().print_json(data=summary)
-    else:
-        _show_summary(summary)
+    show(summary, as_json, lambda: _show_summary(summary))
 
 
 def _query_images(
@@ -149,12 +153,12 @@ def _query_images(
     options.setdefault("top_k", RESULTS_SHOWN)
     groups = [[image] for image in images] if separate else [images]
     answers = [client.query(*group, **options) for group in groups]
-    if as_json:
-        found = [answer.model_dump(mode="json") for answer in answers]
-        output().print_json(data={"results": found} if separate else found[0])
-        return
-    for group, answer in zip(groups, answers, strict=True):
-        _show_answer(", ".join(image.name for image in group), answer)
+
+    def tables() -> None:
+        for group, answer in zip(groups, answers, strict=True):
+            _show_answer(", ".join(image.name for image in group), answer)
+
+    show(answers if separate else answers[0], as_json, tables)
 
 
 def _show_answer(title: str, answer: QueryAnswer) -> None:

@@ -23,8 +23,8 @@ from service.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from service.record.integrity import StoreFound
     from service.record.record import Record
+    from service.record.recovery import StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
 REDIS_URL = "GMN_REDIS_URL"
@@ -51,7 +51,7 @@ def open_record(data_dir: Path) -> Record:
     Raises:
         InputProblem: where it cannot be used.
     """
-    from service.ops.data_dir import DATABASE_NAME
+    from service.ops.durable import DATABASE_NAME
     from service.record.record import open_store
 
     password = os.environ.get(REDIS_PASSWORD_FILE)
@@ -138,7 +138,7 @@ def recover(
         return
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    from service.ops.data_dir import DATABASE_NAME, lock_data_directory
+    from service.ops.durable import DATABASE_NAME, lock_data_directory
     from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
@@ -177,7 +177,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store forget-runtime --data-dir ./gmn-data
     """
-    from service.ops.data_dir import lock_data_directory
+    from service.ops.durable import lock_data_directory
 
     _require_directory(data_dir)
     # The lock keeps services away: those of a record in Redis share the directory.
@@ -195,9 +195,13 @@ def _require_directory(data_dir: Path) -> None:
 
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     """The record's name, what is found of it, and the command that recovers it."""
-    from service.ops.data_dir import DATABASE_NAME
-    from service.record.integrity import StoreFound, verify_galleries, verify_snapshots
-    from service.record.recovery import verify_file
+    from service.ops.durable import DATABASE_NAME
+    from service.record.recovery import (
+        StoreFound,
+        verify_file,
+        verify_galleries,
+        verify_snapshots,
+    )
 
     if os.environ.get(REDIS_URL):
         with contextlib.closing(open_record(data_dir)) as record:
@@ -227,7 +231,7 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
 
 
 def _recover_redis(data_dir: Path) -> None:
-    from service.record.integrity import recover_in_place
+    from service.record.recovery import recover_in_place
     from service.record.redis_engine import RedisEngine
 
     with contextlib.closing(open_record(data_dir)) as record:

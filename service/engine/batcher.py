@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
-from service.engine.device import DeviceThread
-from service.engine.faults import bisect_failures, device_error
+from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
 
@@ -91,11 +90,9 @@ class MicroBatcher:
         """Starts nothing.
 
         Args:
-            device: the thread that owns the device.
             embed: features `(B, d)` of resized crops `(B, height, width, 3)`.
             max_batch: images in one forward pass.
             max_wait: seconds.
-            metrics: counts batches.
             probe: embeds an image that is known to be good. Where a crop fails alone and the probe
                 fails too, the device is lost.
         """

@@ -20,12 +20,10 @@ from model.artefact import (
 )
 from model.calibration import Scoring
 from model.collapse import probe_collapse
-from model.crops.decode import CropLimits
 from model.metric_network import score_pairs
 from model.problems import InputProblem
 from service.engine.batcher import MicroBatcher
-from service.engine.device import DeviceThread
-from service.engine.faults import bisect_failures
+from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import (
     EmbeddingRuntime,
@@ -171,9 +169,6 @@ def load_model(
 
     Args:
         name: of a shipped artefact, or a file.
-        settings: how to compute.
-        device: the thread that owns the device.
-        metrics: counts batches.
         records: the record's choices of a runtime.
         held: closes the decode threads when the service stops.
 
@@ -196,8 +191,7 @@ def load_model(
         metrics,
         networks.probe,
     )
-    limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
-    pipeline = Pipeline(preprocessing, limits, batcher, settings.decode_threads)
+    pipeline = Pipeline(preprocessing, batcher, settings)
     held.callback(pipeline.threads.shutdown)
     description = artefact.description
     return LoadedModel(

@@ -172,7 +172,6 @@ def choose_runtime(
 
     Args:
         artefact: whose embedder is run; it is not changed.
-        settings: device, runtime and dtype.
         records: earlier choices; None measures anew and keeps nothing.
 
     Raises:
@@ -197,15 +196,13 @@ def choose_runtime(
     stored = records.get(embedder) if records else None
     if stored is None:
         runtime, choice = _fastest(artefact, settings, probes)
-        if records is None:
-            return runtime, choice
-        own = choice.model_dump_json()
+        own = stored = choice.model_dump_json()
         try:
-            stored = records.keep_first(embedder, own)
+            if records:
+                stored = records.keep_first(embedder, own)
         except StorageFailed as error:
             # A full record can still be searched and deleted from. The next start chooses again.
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
-            stored = own
         if stored == own:
             return runtime, choice
     return _stored_runtime(artefact, settings, stored, probes)

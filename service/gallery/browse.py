@@ -14,11 +14,15 @@ from service.runtime import Runtime
 
 async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery:
     """One gallery; raises `UnknownGallery` where it was just deleted."""
-    record = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
-    if record is None:
-        raise UnknownGallery(gallery.name)
-    # On a reader thread: where a gallery has changed its identities are counted.
-    return await runtime.galleries.read(_describe, runtime, record, gallery)
+
+    def described() -> models.Gallery:
+        record = runtime.record.galleries.get(gallery.gallery_id)
+        if record is None:
+            raise UnknownGallery(gallery.name)
+        # On the reader thread: where a gallery has changed its identities are counted.
+        return _describe(runtime, record, gallery)
+
+    return await runtime.galleries.read(described)
 
 
 async def list_galleries(runtime: Runtime) -> list[models.Gallery]:

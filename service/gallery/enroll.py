@@ -1,4 +1,4 @@
-"""Enroll: decode, embed and store images; each lands or fails alone."""
+"""Enroll: check the labels of images, decode, embed and store them; each lands or fails alone."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from numpy.typing import NDArray
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from service.engine.batcher import Embedded, EmbeddedImage
-from service.engine.images import Pipeline, QualityGate, quality_gate
-from service.errors import NeedsReindex, refused_image
+from service.engine.images import Pipeline
+from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
-from service.lifecycle.pictures import keep_elsewhere
-from service.ops.data_dir import require_free_disk
+from service.lifecycle.pictures import keep_elsewhere, kept_picture
+from service.ops.durable import require_free_disk
 from service.ops.failpoints import failpoint
-from service.record.pictures import kept_picture
 from service.record.records import Enrolment, GallerySettings, NewCrop, Picture, RequestKey
 from service.runtime import Runtime
-from service.settings import KeepImages
+from service.settings import KeepImages, Settings
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
+MAX_TEXT = 256
+MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 32
+PATH_SEGMENTS = (".", "..")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,6 @@ async def enroll(
     """Enrolls images; what the answer calls landed survives a power cut and is found at once.
 
     Args:
-        runtime: of the service.
-        gallery: that takes them.
-        images: what to enroll.
         request_name: under one name the same images are enrolled once, however often they come.
 
     Raises:
@@ -63,9 +63,8 @@ async def enroll(
     require_free_disk(runtime.settings)
     with runtime.admission.image_slots(len(images)):
         while True:
-            model, settings = runtime.model_of(gallery), runtime.settings
-            gate = quality_gate(settings, refuse=settings.quality == "refuse")
-            embedded = await _embed(model.pipeline, images, gate, settings.keep_images)
+            model = runtime.model_of(gallery)
+            embedded = await _embed(model.pipeline, images, runtime.settings)
             failpoint("enroll.embedded")
             # Of each image its problem, or the answer's warnings.
             outcomes = [
@@ -75,7 +74,7 @@ async def enroll(
             request = None
             if request_name is not None:
                 digest = _digest(images, embedded)
-                request = RequestKey(request_name, digest, _outcomes_as_text(outcomes))
+                request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
             if all(isinstance(one, CropProblem) for one in outcomes):
                 find = partial(runtime.record.crops.happened, gallery.gallery_id)
                 past = await runtime.galleries.read(find, request) if request else None
@@ -100,15 +99,13 @@ async def enroll(
 
 
 async def _embed(
-    pipeline: Pipeline,
-    images: Sequence[ImageToEnroll],
-    gate: QualityGate | None,
-    keep: KeepImages,
+    pipeline: Pipeline, images: Sequence[ImageToEnroll], settings: Settings
 ) -> list[EmbeddedImage | CropProblem]:
     """One outcome per image, in order; an image from the future is not embedded."""
     latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
     timely = [one.image for one in images if one.captured_at is None or one.captured_at <= latest]
-    embedded = iter(await pipeline.embed(timely, gate, partial(_prepare, keep)))
+    prepare = partial(_prepare, settings.keep_images)
+    embedded = iter(await pipeline.embed(timely, settings.quality, prepare))
     return [
         next(embedded)
         if image.captured_at is None or image.captured_at <= latest
@@ -236,10 +233,49 @@ def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> Enrollment:
     return _answer(past.version, landed, outcomes, replayed=True)
 
 
-def _outcomes_as_text(outcomes: Sequence[CropProblem | tuple[str, ...]]) -> str:
-    return json.dumps(
-        [
-            {"code": one.code, "detail": one.detail} if isinstance(one, CropProblem) else one
-            for one in outcomes
-        ]
-    )
+def checked_text(field: str, value: str) -> str:
+    """A name as it came; raises `InvalidField` for one that no call could name again."""
+    if len(value) > MAX_TEXT or not value.isprintable():
+        raise InvalidField(
+            f"{field}: {value[:40]!r} is longer than {MAX_TEXT} characters or not printable; "
+            "send a shorter, plain name"
+        )
+    if value in PATH_SEGMENTS:
+        raise InvalidField(
+            f"{field}: {value!r} would disappear from a URL's path, and the call would reach what "
+            "lies above; send another name"
+        )
+    return value
+
+
+def checked_camera(field: str, value: str) -> str:
+    """A camera as it came; raises `InvalidField` for one that no list of cameras could name."""
+    if "," in value or value != value.strip():
+        raise InvalidField(
+            f"{field}: {value[:40]!r} has a comma, or a space at an end, and no list of cameras "
+            "could name it; send it without"
+        )
+    return checked_text(field, value)
+
+
+def checked_metadata(name: str, value: str) -> dict[str, Any]:
+    """A JSON object from its text; raises `InvalidField` for one that could not be written back."""
+    read: Any = None
+    try:
+        read = json.loads(value) if len(value.encode()) <= MAX_METADATA_BYTES else None
+        # What could not be written back as JSON: NaN, infinities, half of a surrogate pair.
+        json.dumps(read, allow_nan=False, ensure_ascii=False).encode()
+        usable = isinstance(read, dict) and _depth(read) <= MAX_METADATA_DEPTH
+    except (ValueError, RecursionError):
+        usable = False
+    if not usable:
+        raise InvalidField(
+            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes and "
+            f'{MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
+        )
+    return dict(read)
+
+
+def _depth(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, parts), default=0)

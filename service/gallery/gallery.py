@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from service.errors import NeedsReindex, UnknownGallery
 from service.record.records import (
+    CropLabel,
     Enrolment,
     GalleryRecord,
     GallerySettings,
@@ -40,7 +41,6 @@ class Gallery:
         """A gallery of a record, whose index is empty.
 
         Args:
-            record: as stored.
             embedders: sizes of the loaded embedders' features by fingerprint; the first is the one
                 that new galleries are bound to.
         """
@@ -86,10 +86,6 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return self._index
 
-    def require_matching_embedder(self) -> None:
-        """Raises `NeedsReindex` where no loaded embedder made the stored vectors."""
-        _ = self.index
-
     def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
         """Whether the index can hold what the record has; otherwise another one is needed.
 
@@ -118,9 +114,9 @@ class Gallery:
         if isinstance(change, Enrolment):
             self.add(change.added, change.version, change.embedding_fingerprint)
         elif isinstance(change, Removal):
-            self.remove(change)
+            self.remove(change.row_ids, change.version)
         else:
-            self.relabel(change)
+            self.relabel(change.labels, change.version)
 
     def add(self, crops: Sequence[IndexedCrop], version: int, embedder: str) -> None:
         """Makes crops findable; those that are there already stay as they are.
@@ -144,22 +140,22 @@ class Gallery:
             self.crops = table.valid_count
         self.version = max(self.version, version)
 
-    def remove(self, removal: Removal) -> None:
+    def remove(self, row_ids: Sequence[int], version: int) -> None:
         """Makes crops unfindable; unknown ones are no error."""
         if self._index is None:
-            self.crops -= len(removal.row_ids)
+            self.crops -= len(row_ids)
         else:
-            self._index.remove(removal.row_ids)
+            self._index.remove(row_ids)
             self.crops = self._index.table.valid_count
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
-        self.version = max(self.version, removal.version)
+        self.version = max(self.version, version)
 
-    def relabel(self, relabelling: Relabelling) -> None:
+    def relabel(self, labels: Iterable[CropLabel], version: int) -> None:
         """Shows crops with other labels; unknown ones are no error."""
         if self._index is not None:
-            self._index.table.relabel(relabelling.labels)
-        self.version = max(self.version, relabelling.version)
+            self._index.table.relabel(labels)
+        self.version = max(self.version, version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
         """Whose features are compared with a record's vectors; an empty one takes the newest."""
@@ -174,9 +170,9 @@ class Gallery:
 
 
 @contextlib.contextmanager
-def named(gallery: Gallery) -> Iterator[None]:
+def named(gallery: str) -> Iterator[None]:
     """Raises `UnknownGallery` by the gallery's name; the record knows it by its number."""
     try:
         yield
     except UnknownGallery as error:
-        raise UnknownGallery(gallery.name) from error
+        raise UnknownGallery(gallery) from error

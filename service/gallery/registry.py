@@ -14,23 +14,13 @@ from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
-from service.errors import (
-    GalleryConflict,
-    RecordUnavailable,
-    UnknownGallery,
-    VersionNotReached,
-)
-from service.gallery.gallery import Change, Gallery
-from service.gallery.replication import Confirmation, Replication
+from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
+from service.gallery.gallery import Change, Gallery, named
+from service.gallery.replication import REDIS_SECONDS, Confirmation, Replication
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
-from service.record.records import (
-    CropLabel,
-    GalleryRecord,
-    GallerySettings,
-    SettingsChanges,
-)
+from service.record.records import CropLabel, GalleryRecord, GallerySettings, SettingsChanges
 from service.search.compaction import Compactor
 from service.search.gpu import DeviceVectors
 
@@ -42,11 +32,8 @@ VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
 Result = TypeVar("Result")
-Committed = TypeVar("Committed")
 Changed = TypeVar("Changed", bound=Change | None)
 Version = TypeVar("Version", bound=int | None)
-# Done once an index shows a change; its result is None, or the future of reading the gallery again.
-Published = Future[Any]
 
 
 class GalleryRegistry:
@@ -68,8 +55,6 @@ class GalleryRegistry:
         """Holds no gallery yet.
 
         Args:
-            record: of everything.
-            device: the thread that owns the indexes.
             embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
             read_calibration: reads a gallery's published calibration; it blocks.
             device_vectors: makes vectors of a size on the networks' device; None leaves them in the
@@ -84,7 +69,6 @@ class GalleryRegistry:
         self._replication = (
             Replication(record, record.changes, self, device) if record.changes else None
         )
-        self._answers_within = self._replication.answers_within if self._replication else 0.0
         self._writer = MonitoredThreadPool(1, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
 
@@ -108,9 +92,10 @@ class GalleryRegistry:
     @property
     def health_checks(self) -> tuple[HealthCheck, ...]:
         """Its threads, for the watchdog."""
+        answers_within = REDIS_SECONDS if self._replication else 0.0
         return (
-            HealthCheck("record writer", self._writer.silent_seconds, self._answers_within),
-            HealthCheck("record readers", self._readers.silent_seconds, self._answers_within),
+            HealthCheck("record writer", self._writer.silent_seconds, answers_within),
+            HealthCheck("record readers", self._readers.silent_seconds, answers_within),
             *(self._replication.health_checks if self._replication else ()),
             self._compactor.health_check,
         )
@@ -153,7 +138,7 @@ class GalleryRegistry:
                     caught_up = await self.read(self._replication.caught_up)
                 else:
                     # After the writes under way, whose changes are then on the device thread.
-                    caught_up = await self.write(self._device.submit, _nothing)
+                    caught_up = await self.write(self._device.submit, lambda: None)
                 await asyncio.wrap_future(caught_up)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
@@ -172,33 +157,32 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
-
-        def publish(created: GalleryRecord) -> Published:
-            return self._device.submit(partial(self.put, Gallery(created, self._embedders)))
-
         return await self._commit(
-            "create-gallery", name, partial(self._create, name, settings), publish
+            "create-gallery",
+            name,
+            partial(self._create, name, settings),
+            lambda made: self._device.submit(self.put, Gallery(made, self._embedders)),
         )
 
     async def configure(self, gallery: Gallery, changes: SettingsChanges) -> None:
         """Changes the given settings of a gallery."""
-
-        def publish(settings: GallerySettings) -> Published:
-            return self._device.submit(partial(setattr, gallery, "settings", settings))
-
-        write = partial(self._record.galleries.change, gallery.gallery_id, changes)
-        await self._commit("change-gallery", gallery.name, write, publish)
+        await self._commit(
+            "change-gallery",
+            gallery.name,
+            partial(self._record.galleries.change, gallery.gallery_id, changes),
+            lambda settings: self._device.submit(setattr, gallery, "settings", settings),
+        )
 
     async def delete(self, gallery: Gallery) -> int:
         """Deletes a gallery and what is in it; answers how many crops that were."""
         if gallery.name == DEFAULT_GALLERY:
             raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
-
-        def publish(_: int) -> Published:
-            return self._device.submit(partial(self.drop, gallery.gallery_id))
-
-        write = partial(self._record.galleries.delete, gallery.gallery_id)
-        return await self._commit("delete-gallery", gallery.name, write, publish)
+        return await self._commit(
+            "delete-gallery",
+            gallery.name,
+            partial(self._record.galleries.delete, gallery.gallery_id),
+            lambda _: self._device.submit(self.drop, gallery.gallery_id),
+        )
 
     async def change(
         self, steps: str, gallery: Gallery, write: Callable[..., Changed], *args: Any
@@ -209,7 +193,6 @@ class GalleryRegistry:
 
         Args:
             steps: names the failpoints around the commit.
-            gallery: whose crops change.
             write: commits it, called with the gallery's number and `args` on the writer thread;
                 None where there is nothing to change.
 
@@ -217,14 +200,11 @@ class GalleryRegistry:
             UnknownGallery: the gallery was deleted before.
             RecordUnavailable: the record does not answer; it may have happened or not.
         """
-
-        def publish(change: Changed) -> Published | None:
-            if change is None:
-                return None
-            return self._device.submit(partial(self._apply, gallery, change))
-
         return await self._commit(
-            steps, gallery.name, partial(write, gallery.gallery_id, *args), publish
+            steps,
+            gallery.name,
+            partial(write, gallery.gallery_id, *args),
+            lambda change: self._device.submit(self._apply, gallery, change),
         )
 
     async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
@@ -233,21 +213,19 @@ class GalleryRegistry:
         They see the old ones until then.
 
         Args:
-            steps: where it can be made to fail.
-            gallery: what is replaced.
             write: commits it and answers the gallery's version, or None where nothing was changed;
                 on the writer thread.
 
         Raises:
             UnknownGallery: where it was deleted before its turn came.
         """
-
-        def publish(version: Version) -> None:
-            # Still on the writer thread: nothing is written until it is read.
-            if version is not None:
-                self._reread(gallery.gallery_id)
-
-        return await self._commit(steps, gallery.name, write, publish)
+        return await self._commit(
+            steps,
+            gallery.name,
+            write,
+            # On the writer thread: nothing is written until it is read.
+            lambda _: self._reread(gallery.gallery_id),
+        )
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
         """Runs a call on the writer thread, after those that came before.
@@ -271,13 +249,14 @@ class GalleryRegistry:
             return Confirmation()
         return await self._replication.confirm(gallery, crops)
 
-    def read_gallery(self, gallery_id: int) -> Gallery | None:
+    def read_gallery(self, gallery_id: int) -> Callable[[], None]:
         """Reads a gallery with its calibration into an index of its own; blocks.
 
         It shows the record's version at least. What is written meanwhile may be in it.
 
         Returns:
-            None where it was deleted.
+            What makes it the one that is searched, or drops one that was deleted; to be called on
+            the device thread.
         """
         record = self._record.galleries.get(gallery_id)
         while record is not None:
@@ -289,9 +268,9 @@ class GalleryRegistry:
             if now is not None and gallery.can_go_on_as(now):
                 gallery.follow_record(now)
                 self.refresh_calibration(gallery)
-                return gallery
+                return partial(self.put, gallery)
             record = now
-        return None
+        return partial(self.drop, gallery_id)
 
     def put(self, gallery: Gallery) -> None:
         """Makes a gallery that was read the one that is searched; on the device thread."""
@@ -336,35 +315,29 @@ class GalleryRegistry:
         self,
         steps: str,
         name: str,
-        write: Callable[[], Committed],
-        publish: Callable[[Committed], Published | None],
-    ) -> Committed:
-        """Commits a change, and returns once the indexes show it.
+        write: Callable[[], Result],
+        publish: Callable[[Result], Future[Any] | None],
+    ) -> Result:
+        """Commits a change of the gallery of a name, and returns once the indexes show it.
 
         Args:
             steps: where it can be made to fail.
-            name: of the gallery.
-            write: commits it; on the writer thread.
-            publish: begins to apply it, where replication does not; on the writer thread too.
-
-        Raises:
-            UnknownGallery: the gallery was deleted before.
-            RecordUnavailable: the record does not answer; it may have happened or not.
+            write: commits it, on the writer thread; None where nothing was changed.
+            publish: begins to apply what was changed, where replication does not, on the writer
+                thread too. The result of its future is None, or the future of reading the gallery
+                again.
         """
 
-        def commit() -> tuple[Committed, Published | None]:
+        def commit() -> tuple[Result, Future[Any] | None]:
             failpoint(f"{steps}.before-commit")
             committed = write()
             failpoint(f"{steps}.committed")
             if self._replication is not None:
                 return committed, self._replication.caught_up()
-            return committed, publish(committed)
+            return committed, None if committed is None else publish(committed)
 
-        try:
+        with named(name):
             committed, published = await self.write(commit)
-        except UnknownGallery as error:
-            # The record knows it by its number.
-            raise UnknownGallery(name) from error
         if published is not None:
             # Shielded: a committed change is applied also where its request is cancelled.
             showing = asyncio.shield(asyncio.wrap_future(published))
@@ -388,9 +361,7 @@ class GalleryRegistry:
     def _reread(self, gallery_id: int) -> None:
         """Reads a gallery and switches to it; on the writer thread, which waits for that."""
         try:
-            read = self.read_gallery(gallery_id)
-            change = partial(self.drop, gallery_id) if read is None else partial(self.put, read)
-            self._device.submit(change).result()
+            self._device.submit(self.read_gallery(gallery_id)).result()
         except Exception:
             gallery = self.by_id(gallery_id)
             if gallery is not None:
@@ -420,7 +391,3 @@ class GalleryRegistry:
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         return self._record.galleries.create(name, next(iter(self._embedders)), settings)
-
-
-def _nothing() -> None:
-    """Waits for its turn."""

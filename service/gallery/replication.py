@@ -1,23 +1,21 @@
 """Replication: galleries in memory follow a record in Redis that several processes write.
 
 One thread reads the record's change stream and applies it to the galleries, this process's own
-writes included. A gallery's version is therefore never ahead of what its index shows. Every change
-is applied on the device thread, in the order of the record; applying one twice does no more than
-once.
+writes included. A gallery's version is therefore never ahead of what its index shows. Changes are
+applied on the device thread, in batches in the order of the record; applying one twice does no more
+than once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gmn_client.models import RecordState
@@ -28,13 +26,7 @@ from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
 from service.record.engine import Change, ChangesLost
 from service.record.record import Record
-from service.record.records import (
-    CropLabel,
-    GalleryRecord,
-    IndexedCrop,
-    Relabelling,
-    Removal,
-)
+from service.record.records import CropLabel, IndexedCrop
 
 if TYPE_CHECKING:
     from service.gallery.registry import GalleryRegistry
@@ -82,26 +74,24 @@ class SequenceBarrier:
     def __init__(self) -> None:
         self.shown = 0
         self._lock = threading.Lock()
-        self._waiting: list[tuple[int, int, Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiting: list[tuple[int, Future[None]]] = []
 
     def wait_for(self, sequence: int) -> Future[None]:
         """Done once a change is shown."""
         future: Future[None] = Future()
         with self._lock:
             if sequence > self.shown:
-                heapq.heappush(self._waiting, (sequence, next(self._numbers), future))
+                self._waiting.append((sequence, future))
                 return future
         future.set_result(None)
         return future
 
     def advance(self, sequence: int) -> None:
         """A change is shown, and all before it; an older one after the record was replaced."""
-        ready = []
         with self._lock:
             self.shown = sequence
-            while self._waiting and self._waiting[0][0] <= sequence:
-                ready.append(heapq.heappop(self._waiting)[2])
+            ready = [future for awaited, future in self._waiting if awaited <= sequence]
+            self._waiting = [one for one in self._waiting if one[0] > sequence]
         for future in ready:
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
@@ -110,7 +100,7 @@ class SequenceBarrier:
         """Ends all waiting with an error."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        for _, _, future in waiting:
+        for _, future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
@@ -122,8 +112,6 @@ class Replication:
     where changes may have been missed.
     """
 
-    answers_within = REDIS_SECONDS
-
     def __init__(
         self,
         record: Record,
@@ -134,10 +122,8 @@ class Replication:
         """Starts nothing yet.
 
         Args:
-            record: of everything.
-            stream: its changes.
+            stream: the changes of the record.
             registry: the galleries in memory, which this alone changes.
-            device: the thread that owns the indexes.
         """
         self._record = record
         self._stream = stream
@@ -147,7 +133,7 @@ class Replication:
         self._confirmers = MonitoredThreadPool(CONFIRM_THREADS, "confirmer")
         self._closing = threading.Event()
         self._loaded: Future[None] = Future()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="replication", daemon=True)
         self._epoch: str | None = None
         self._server: str | None = None
         self._newest = 0
@@ -183,7 +169,6 @@ class Replication:
 
     def start(self) -> None:
         """Reads every gallery into memory and catches up with what happened meanwhile; blocks."""
-        self._thread = threading.Thread(target=self._run, name="replication", daemon=True)
         self._thread.start()
         self._loaded.result()
 
@@ -250,7 +235,7 @@ class Replication:
         self._closing.set()
         self._confirmers.shutdown()
         self._barrier.abort(ServiceStopping("the service is shutting down; send it again later"))
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join(CLOSING_SECONDS)
 
     def _confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
@@ -268,7 +253,7 @@ class Replication:
         return Confirmation(gone, stale=len(gone) < len(missing))
 
     def _silent_seconds(self) -> float:
-        if self._thread is None or not self._thread.is_alive():
+        if not self._thread.is_alive():
             return STOPPED
         return self._heartbeat.silent_seconds()
 
@@ -346,60 +331,39 @@ class Replication:
             self._device.submit(lambda: [step() for step in steps]).result()
 
     def _step(self, gallery_id: int, changes: Sequence[Change]) -> Callable[[], None]:
-        """Reads what the changes of one gallery need; answers what applies them."""
-        gallery = self._registry.by_id(gallery_id)
-        if gallery is not None and all(change.kind != "replaced" for change in changes):
-            crops: list[IndexedCrop] = []
-            rows = [
-                row
-                for change in changes
-                if change.kind in ("added", "relabelled")
-                for row in change.row_ids
-            ]
-            if rows and not gallery.needs_reindex:
-                crops = self._record.crops.indexed(gallery_id, rows)
-            now = self._record.galleries.get(gallery_id)
-            if now is not None and gallery.can_go_on_as(now, vectors=bool(crops)):
-                if any(change.kind == "calibration" for change in changes):
-                    self._registry.refresh_calibration(gallery)
-                known = {crop.label.row_id: crop for crop in crops}
-                return partial(self._change, gallery, changes, known, now)
-        return self._read_whole(gallery_id)
+        """Reads what the changes of one gallery need; answers what applies them together.
 
-    def _read_whole(self, gallery_id: int) -> Callable[[], None]:
-        read = self._registry.read_gallery(gallery_id)
-        if read is None:
-            return partial(self._registry.drop, gallery_id)
-        return partial(self._registry.put, read)
-
-    def _change(
-        self,
-        gallery: Gallery,
-        changes: Sequence[Change],
-        known: Mapping[int, IndexedCrop],
-        now: GalleryRecord,
-    ) -> None:
-        """Applies changes to a gallery; on the device thread.
-
-        Args:
-            gallery: it can go on as `now`.
-            changes: in order.
-            known: by row id, the crops that were added and renamed and are still there.
-            now: the gallery's record, read after them.
-
-        Raises:
-            IndexMismatch: the index is not what the changes came after.
+        A row id is never given out twice, and crops are read after the changes: those that are
+        there are added with their last labels, the others were removed.
         """
+        rows: dict[str, list[int]] = defaultdict(list)
         for change in changes:
-            crops = [known[row] for row in change.row_ids if row in known]
-            if change.kind == "removed" and not gallery.needs_reindex:
-                gallery.remove(Removal(change.version, change.row_ids))
-            elif change.kind == "relabelled":
-                gallery.relabel(Relabelling(change.version, tuple(crop.label for crop in crops)))
-            else:
-                gallery.add(crops, change.version, now.embedding_fingerprint)
-        gallery.follow_record(now)
-        self._registry.schedule_compaction(gallery)
+            rows[change.kind] += change.row_ids
+        gallery = self._registry.by_id(gallery_id)
+        if gallery is None or "replaced" in rows:
+            return self._registry.read_gallery(gallery_id)
+        crops: list[IndexedCrop] = []
+        if not gallery.needs_reindex and (wanted := rows["added"] + rows["relabelled"]):
+            crops = self._record.crops.indexed(gallery_id, wanted)
+        now = self._record.galleries.get(gallery_id)
+        if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
+            return self._registry.read_gallery(gallery_id)
+        if "calibration" in rows:
+            self._registry.refresh_calibration(gallery)
+        version = max(change.version for change in changes)
+        added, relabelled = set(rows["added"]), set(rows["relabelled"])
+
+        def apply() -> None:
+            new = [crop for crop in crops if crop.label.row_id in added]
+            labels = [crop.label for crop in crops if crop.label.row_id in relabelled]
+            gallery.add(new, version, now.embedding_fingerprint)
+            gallery.relabel(labels, version)
+            if rows["removed"] and not gallery.needs_reindex:
+                gallery.remove(rows["removed"], version)
+            gallery.follow_record(now)
+            self._registry.schedule_compaction(gallery)
+
+        return apply
 
     def _read_everything(self) -> None:
         """Reads every gallery beside the one that is searched, and switches to it."""
@@ -418,7 +382,7 @@ class Replication:
         gone = {gallery.gallery_id for gallery in self._registry.all()} - set(there)
         # One after another, so that one at a time is twice in memory.
         for gallery_id in [*there, *gone]:
-            self._device.submit(self._read_whole(gallery_id)).result()
+            self._device.submit(self._registry.read_gallery(gallery_id)).result()
         failpoint("replica.scanned")
         if self._stream.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")

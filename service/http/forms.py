@@ -14,8 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gmn_client.models import RetentionFrom
 from service.errors import InvalidField
-from service.gallery.enroll import ImageToEnroll
-from service.gallery.naming import checked_camera, checked_metadata, checked_text
+from service.gallery.enroll import ImageToEnroll, checked_camera, checked_metadata, checked_text
 from service.record.records import CalibrationMode, CropFields, SettingsChanges
 from service.search.options import PairOptions, QueryOptions, read_moment
 
@@ -143,14 +142,14 @@ class GallerySettingsFields(Form):
             changes["retention_days"] = self.retention_days or None
         if self.retention_from is not None:
             changes["retention_from"] = self.retention_from
-        if self.calibration is not None and self.recalibration is not None:
-            raise InvalidField(
-                "recalibration: is the older name of calibration; send one of the two"
-            )
-        if self.recalibration is not None:
-            changes["calibration"] = "on" if self.recalibration else "off"
         if self.calibration is not None:
+            if self.recalibration is not None:
+                raise InvalidField(
+                    "recalibration: is the older name of calibration; send one of the two"
+                )
             changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
+        elif self.recalibration is not None:
+            changes["calibration"] = "on" if self.recalibration else "off"
         return changes
 
 

@@ -21,13 +21,13 @@ from starlette.exceptions import HTTPException
 
 from service.errors import InvalidField, Unauthorised
 from service.gallery.gallery import Gallery
-from service.http.callers import LOCAL_ADMIN, Caller
 from service.http.forms import ImagesForm, ImportForm
+from service.http.keys import LOCAL_ADMIN
 from service.http.limits import Body
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
-from service.record.small_records import Scope
+from service.record.small_records import ApiKey, Scope
 from service.runtime import Runtime
 from service.settings import is_loopback
 
@@ -51,7 +51,7 @@ class Call:
     """A request whose caller was let in."""
 
     runtime: Runtime
-    caller: Caller
+    caller: ApiKey
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,8 @@ class Needs:
         if self.loopback_may and local:
             caller = LOCAL_ADMIN
         else:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            sent = key.strip() if scheme.lower() == "bearer" else ""
-            caller = runtime.keys.caller(sent or None, local)
+            sent = await BEARER(request)
+            caller = runtime.keys.caller(sent.credentials if sent else None, local)
         # For the log, also where the caller may not do this.
         request.state.caller = caller
         name = request.path_params.get("gallery")
@@ -117,6 +116,11 @@ def needs(*any_of: Scope, every_gallery: bool = False, loopback_may: bool = Fals
     return Depends(Needs(any_of, every_gallery, loopback_may))
 
 
+Searcher = Annotated[GalleryCall, needs("query")]
+Enroller = Annotated[GalleryCall, needs("enroll")]
+Admin = Annotated[GalleryCall, needs("admin")]
+
+
 def needs_of(route: APIRoute) -> Needs | None:
     """What a route declares."""
     called = (one.call for one in route.dependant.dependencies)
@@ -137,15 +141,15 @@ class GuardedRoute(APIRoute):
         form = self.body_field.field_info.annotation if self.body_field else None
 
         async def guard(request: Request) -> Response:
-            if self.path in OPEN:
-                refuse_unknown_parameters(request, known)
-                return await answer(request)
-            request.state.call = call = await needed.let_in(request)
-            request_id = str(getattr(request.state, "request_id", None))
-            act_as(call.caller.name, request_id)
-            if form is not None:
-                return await _answer_form(answer, request, call, form)
-            refuse_unknown_parameters(request, known)
+            if self.path not in OPEN:
+                request.state.call = call = await needed.let_in(request)
+                act_as(call.caller.key_id, getattr(request.state, "request_id", None))
+                if form is not None:
+                    return await _answer_form(answer, request, call, form)
+            for name in request.query_params:
+                # A misspelt filter would otherwise widen what is listed.
+                if name not in known:
+                    raise InvalidField(f"{name}: {unknown_name(request, name)}")
             return await answer(request)
 
         return guard
@@ -154,16 +158,6 @@ class GuardedRoute(APIRoute):
 def guarded_router(prefix: str, tag: str) -> APIRouter:
     """A router of guarded routes."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
-
-
-def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
-    """Raises `InvalidField` for a query parameter that the call does not have.
-
-    A misspelt filter would otherwise widen what is listed.
-    """
-    for name in request.query_params:
-        if name not in known:
-            raise InvalidField(f"{name}: {unknown_name(request, name)}")
 
 
 def is_local(request: Request) -> bool:
@@ -176,7 +170,7 @@ def is_local(request: Request) -> bool:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
-    def __init__(self, request: Request, body: Body, parts: dict[str, Any]) -> None:
+    def __init__(self, request: Request, body: Body, parts: dict[str, int]) -> None:
         super().__init__(request.scope, body.receive)
         self._parts = parts
 
@@ -208,9 +202,9 @@ async def _answer_form(
     rule = limits.archive if issubclass(form, ImportForm) else limits.form
     uses_device = issubclass(form, ImagesForm)
     with call.runtime.admission.request_slot() if uses_device else contextlib.nullcontext():
-        body = Body(request, limits, rule, call.caller.name)
+        body = Body(request, limits, rule, call.caller.key_id)
         try:
-            sent = _FormRequest(request, body, dict(rule.parts))
+            sent = _FormRequest(request, body, rule.parts)
             return await _unless_disconnected(answer(sent), body)
         finally:
             body.release()

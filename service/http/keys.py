@@ -1,4 +1,4 @@
-"""API keys: their text, and `GMN_API_KEYS_FILE`, which holds one JSON object a line.
+"""API keys: their text, `GMN_API_KEYS_FILE` with one JSON object a line, and whose request it is.
 
 A key reads `gmn_<key_id>_<secret>`. The id is public: logs and `gmn keys revoke` name a key by it.
 The secret is 256 random bits, so that a fast hash keeps it: there is no dictionary to try.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from model.problems import InputProblem
-from service.record.small_records import ApiKey, Scope
+from service.errors import ServiceError, Unauthorised
+from service.record.small_records import ApiKey, Keys, Scope
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -26,6 +28,7 @@ KEY_ID_BYTES = 6
 # Nothing has this hash: it stands in for that of an unknown id.
 NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
+log = logging.getLogger(__name__)
 
 
 def create_key(
@@ -54,10 +57,6 @@ def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     """The key that a text is; None for an unknown, revoked or mistyped one.
 
     Takes as long for an unknown id as for a wrong secret.
-
-    Args:
-        text: as it was sent.
-        keys: by their ids.
     """
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
@@ -72,18 +71,7 @@ def redacted(text: str) -> str:
 
 
 class KeyLine(BaseModel):
-    """One line.
-
-    Attributes:
-        key_id: letters and digits; the key reads `gmn_<key_id>_<secret>`.
-        secret_sha256: SHA-256 of the secret, hexadecimal. The secret has 32 to 128 letters, digits,
-            `-` and `_`, drawn at random.
-        scopes: of `query`, `enroll`, `metrics` and `admin`.
-        gallery: the only gallery that it is for.
-        note: whom it was made for.
-        learn: whether its searches count for the calibration of the galleries they search.
-        expires_at: from then on it is refused, such as `2027-01-01T00:00:00Z`; null for never.
-    """
+    """One line: the fields of an `ApiKey` but for `created_at`, checked as what a person wrote."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -139,3 +127,109 @@ def _reason(error: ValidationError) -> str:
 
 def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+# The caller where no key is asked for: on loopback, as long as there is none.
+LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",), None, "", datetime.min.replace(tzinfo=UTC))
+
+
+class KeyRing:
+    """Finds the caller of a request by the keys that were read last."""
+
+    def __init__(self, records: Keys, file: Path | None, loopback: bool) -> None:
+        """Reads the keys for the first time; blocks.
+
+        Args:
+            records: of the record store.
+            file: of further keys. Where one is named, a key is asked for, also if it is empty.
+            loopback: whether only this machine reaches the service, which then asks for a key as
+                soon as there is one.
+
+        Raises:
+            InputProblem: where the file is wrong, or where no key protects an address that other
+                machines reach.
+        """
+        self._records = records
+        self._file = file
+        self._loopback = loopback
+        self._deployed, self._wrong = ([], []) if file is None else read_key_file(file)
+        if self._wrong:
+            raise InputProblem(self._wrong[0])
+        self._recorded: Sequence[ApiKey] = records.all()
+        self._current = True
+        self._count()
+        if not self._keys and not loopback:
+            raise InputProblem(
+                "other machines can reach this address, and there is no API key, so that anyone "
+                "could read and delete galleries; make a key with gmn keys create --scope admin, "
+                "name a file of keys in GMN_API_KEYS_FILE, or serve on 127.0.0.1"
+            )
+        if not self._keys and file is None:
+            log.warning(
+                "there is no API key: every program on this machine may do everything; a proxy in "
+                "front needs keys, so make one with gmn keys create"
+            )
+
+    def caller(self, key: str | None, local: bool = True) -> ApiKey:
+        """The key of a request; `LOCAL_ADMIN` where none is asked for.
+
+        Args:
+            key: as it was sent.
+            local: whether the request comes from this machine itself and through no proxy.
+
+        Raises:
+            Unauthorised: where a key is asked for, and this one is unknown, revoked or expired.
+        """
+        if not self._keys and self._loopback and self._file is None:
+            if local:
+                return LOCAL_ADMIN
+            raise Unauthorised(
+                "this service has no key yet, and without one it answers this machine only; the "
+                "request came through a proxy, or by HTTP/1.0 as a proxy's does: make a key with "
+                "gmn keys create"
+            )
+        if key is None:
+            raise Unauthorised(
+                "this service asks for a key; send one as 'Authorization: Bearer <key>', or make "
+                "one with gmn keys create"
+            )
+        found = find_key(key, self._keys)
+        if found is None:
+            raise Unauthorised(
+                "this key is unknown here or was revoked; send another, or make one with "
+                "gmn keys create"
+            )
+        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+            raise Unauthorised(
+                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another, "
+                "or make one with gmn keys create"
+            )
+        return found
+
+    def read(self) -> None:
+        """Reads the file and the record again; blocks.
+
+        While the record cannot be read, the keys that were read last stay in force.
+
+        A wrong line of the file is no key and the others count; a file that is gone has none. So a
+        mistake in the file locks out the keys of its lines, and lets no other in.
+        """
+        if self._file is not None:
+            before = self._wrong
+            try:
+                self._deployed, self._wrong = read_key_file(self._file)
+            except InputProblem as problem:
+                self._deployed, self._wrong = [], [str(problem)]
+            if self._wrong != before:
+                log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
+        try:
+            self._recorded = self._records.all()
+            self._current = True
+        except ServiceError as error:
+            if self._current:
+                log.error("keys could not be read again: %s", error.detail)
+            self._current = False
+        self._count()
+
+    def _count(self) -> None:
+        self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}

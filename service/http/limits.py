@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.exceptions import HTTPException
@@ -34,7 +33,7 @@ class Rule:
     max_bytes: int
     max_memory_bytes: int
     detail: str
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 class BodyLimits:
@@ -126,7 +125,12 @@ class Body:
             async with asyncio.timeout(max(0.0, min(timeout_s, left))):
                 message = await self._receive()
         except TimeoutError as error:
-            raise HTTPException(408, self._too_slow(), {"Connection": "close"}) from error
+            detail = (
+                f"nothing more of the request's body arrived for {timeout_s:g} s, or less than "
+                f"{self._limits.min_rate:,} bytes a second; send it again, or set "
+                "GMN_BODY_TIMEOUT_S and GMN_MIN_BODY_RATE"
+            )
+            raise HTTPException(408, detail, {"Connection": "close"}) from error
         self._waited += loop.time() - began
         if not message.get("more_body", False):
             self.whole.set()
@@ -142,10 +146,3 @@ class Body:
         """Its bytes are in memory no more."""
         self._limits.hold(self._caller, -self._held)
         self._held = 0
-
-    def _too_slow(self) -> str:
-        return (
-            f"nothing more of the request's body arrived for {self._limits.timeout_s:g} s, or less "
-            f"than {self._limits.min_rate:,} bytes a second; send it again, or set "
-            "GMN_BODY_TIMEOUT_S and GMN_MIN_BODY_RATE"
-        )

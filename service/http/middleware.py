@@ -170,7 +170,7 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         status,
         extra={
             "request_id": request_id,
-            "caller": getattr(caller, "name", None),
+            "caller": getattr(caller, "key_id", None),
             "status": status,
             "ms": round(seconds * 1e3, 2),
         },

@@ -1,18 +1,21 @@
-"""Errors as answers: RFC 9457 problem documents."""
+"""Answers with one result for each image, long lists, and errors: RFC 9457 problem documents."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Problem
+from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers
 from service.errors import InvalidField, ServiceError, Unauthorised, problem
 from service.http.keys import redacted
 
@@ -28,6 +31,7 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
+JSON = "application/json"
 
 
 class ProblemResponse(JSONResponse):
@@ -149,16 +153,12 @@ def _fields(request: Request, error: dict[str, Any]) -> list[dict[str, str]]:
     if isinstance(cause, InvalidField):
         return list(cause.more["errors"])
     field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
-    return [{"field": field, "message": _message(request, error)}]
-
-
-def _message(request: Request, error: dict[str, Any]) -> str:
-    message = str(error["msg"])
+    message = str(error["msg"]).removeprefix("Value error, ")
     if "Expected UploadFile" in message:
-        return "is text; send each image as a file part, with a file name"
-    if error["type"] == "extra_forbidden":
-        return unknown_name(request, str(error["loc"][-1]))
-    return message.removeprefix("Value error, ")
+        message = "is text; send each image as a file part, with a file name"
+    elif error["type"] == "extra_forbidden":
+        message = unknown_name(request, str(error["loc"][-1]))
+    return [{"field": field, "message": message}]
 
 
 def unknown_name(request: Request, name: str) -> str:
@@ -176,3 +176,40 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
     for one in parameters:
         names |= set(getattr(one.field_info.annotation, "model_fields", (one.alias,)))
     return names
+
+
+def answer_each(
+    request: Request, answer: Enrollment | SeparateAnswers, status: int = 200
+) -> Response:
+    """The HTTP answer with one result for each image that was sent.
+
+    Its status is `status` where no image was refused, 207 where some were; a problem answers where
+    all were.
+    """
+    refused = [one.problem for one in answer.results if isinstance(one, RefusedImage)]
+    for one in refused:
+        count(request, one)
+    if len(refused) == len(answer.results):
+        detail = f"none of the {len(refused)} images could be used; results has the reason of each"
+        results = answer.model_dump(mode="json")["results"]
+        return answer_problem(request, problem("unusable_images", detail, results=results))
+    return Response(
+        answer.model_dump_json(),
+        media_type=JSON,
+        status_code=207 if refused else status,
+    )
+
+
+async def answer_list(results: Iterable[BaseModel], status: int = 200, **fields: Any) -> Response:
+    """A long list, written in a thread, result by result.
+
+    One native call for all of it would hold the interpreter, and with it the event loop.
+    """
+
+    def write() -> str:
+        parts = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items()]
+        written = ",".join(result.model_dump_json() for result in results)
+        return "{" + ",".join([*parts, f'"results":[{written}]']) + "}"
+
+    body = await run_in_threadpool(write)
+    return Response(body, media_type=JSON, status_code=status)

@@ -26,9 +26,8 @@ from model.crops.manifest import read_manifest
 from model.crops.names import image_names, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
 from service.gallery.gallery import Gallery
-from service.gallery.naming import checked_camera, checked_text
 from service.jobs.runner import (
     RETRYABLE,
     Cancelled,
@@ -37,8 +36,7 @@ from service.jobs.runner import (
     new_job_id,
     wait_while_busy,
 )
-from service.ops.data_dir import require_free_disk
-from service.ops.durable import make_folder, sync, sync_below
+from service.ops.durable import make_folder, require_free_disk, sync, sync_below
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
@@ -74,8 +72,6 @@ async def begin_import(
     """Creates the job that enrolls the images of an archive or of a folder.
 
     Args:
-        runtime: of the service.
-        gallery: where the images are enrolled.
         parameters: `identity` and `camera` of every image, where there is no `manifest`, the path
             of a CSV file within the import; `folder` below the import directory, where there is no
             archive.
@@ -86,7 +82,8 @@ async def begin_import(
         UnknownGallery, NeedsReindex: the gallery takes no images.
         StorageFailed: the disk did not take the archive.
     """
-    gallery.require_matching_embedder()
+    # Refused now, and not by the job.
+    runtime.model_of(gallery)
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
     if archive is None:

@@ -13,7 +13,7 @@ from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict
 from service.gallery.gallery import Gallery
-from service.jobs.runner import RETRYABLE, Progress, create_job, wait_while_busy
+from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
@@ -21,7 +21,6 @@ from service.record.records import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
-REINDEX = "reindex"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
@@ -45,7 +44,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
 
     async def section() -> Job:
         async with runtime.audit.trail("begin_reindex", gallery=gallery.name):
-            return await create_job(runtime, gallery, "reindex", parameters)
+            return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
 
     return await runtime.sections.run(section)
 
@@ -83,7 +82,7 @@ async def run_reindex(
                     "names them; delete them and reindex again, nothing was switched"
                 )
             switch = partial(store.staged.switch, gallery.gallery_id)
-            if await runtime.galleries.replace(REINDEX, gallery, switch) is not None:
+            if await runtime.galleries.replace("reindex", gallery, switch) is not None:
                 return None
             # A crop was enrolled that has no new vector yet.
     except RETRYABLE:

@@ -80,14 +80,13 @@ class Progress:
         """Renews the lease, and saves state and problems; raises as `save` does."""
         jobs, worker = self._runtime.record.jobs, self._runtime.worker
 
-        def update() -> tuple[Job | None, bool]:
+        def update() -> Job:
             job = jobs.update(self._job_id, state, self._saved, problems, detail, worker)
-            return job, job is not None or jobs.get(self._job_id) is not None
+            if job is None:
+                raise Cancelled if jobs.get(self._job_id) is None else LeaseLost
+            return job
 
-        job, exists = await self._runtime.galleries.write(update)
-        if job is None:
-            raise LeaseLost if exists else Cancelled
-        return job
+        return await self._runtime.galleries.write(update)
 
     async def renew_lease(self) -> NoReturn:
         """Renews the lease until it is lost or this is cancelled."""
@@ -110,13 +109,12 @@ async def create_job(
     gallery: Gallery,
     kind: JobKind,
     parameters: Mapping[str, Any],
-    job_id: str | None = None,
+    job_id: str,
 ) -> Job:
     """Stores a job and wakes the runner; raises `UnknownGallery`."""
     now = datetime.now(UTC)
-    job_id = job_id or new_job_id()
     job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
-    with named(gallery):
+    with named(gallery.name):
         await runtime.galleries.write(runtime.record.jobs.create, job)
     failpoint("job.created")
     runtime.jobs_wanted.set()
@@ -200,12 +198,7 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Works on one job after another until it is cancelled.
-
-    Args:
-        runtime: of the service.
-        kinds: the function for each kind of job.
-    """
+    """Works on one job after another until it is cancelled."""
     jobs = runtime.record.jobs
     while True:
         runtime.jobs_wanted.clear()

@@ -13,8 +13,7 @@ from gmn_client.models import RestoredSnapshot
 from service.errors import StorageFailed, UnknownGallery, UnknownSnapshot
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
-from service.ops.data_dir import SNAPSHOT_SUFFIX, SNAPSHOTS, require_free_disk
-from service.ops.durable import sync
+from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS, require_free_disk, sync
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
@@ -25,9 +24,6 @@ from service.record.snapshot_file import (
     write_snapshot,
 )
 from service.runtime import Runtime
-
-RESTORE = "restore"
-FOLDER, SUFFIX = SNAPSHOTS, SNAPSHOT_SUFFIX
 
 
 async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
@@ -61,7 +57,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
 
     async def section() -> None:
         async with runtime.audit.trail("take_snapshot", gallery=gallery.name) as result:
-            with named(gallery):
+            with named(gallery.name):
                 snapshot = await asyncio.to_thread(copy)
                 result["snapshot_id"] = snapshot_id
                 try:
@@ -137,7 +133,7 @@ async def restore_snapshot(
         async with runtime.audit.trail(
             "restore_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
         ) as result:
-            version = await runtime.galleries.replace(RESTORE, gallery, write)
+            version = await runtime.galleries.replace("restore", gallery, write)
             result["gallery_version"] = version
         return version
 
@@ -153,8 +149,6 @@ async def take_removed_out_of_snapshots(
     To be called in a section that holds `runtime.snapshot_lock`.
 
     Args:
-        runtime: of the service.
-        gallery: whose snapshots.
         identity: whose crops are removed too, also where the gallery has none of them any more.
 
     Returns:
@@ -188,7 +182,8 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     """Where a snapshot's file lies."""
-    return runtime.settings.data_dir / FOLDER / str(gallery.gallery_id) / f"{snapshot_id}{SUFFIX}"
+    folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
+    return folder / f"{snapshot_id}{SNAPSHOT_SUFFIX}"
 
 
 def _remove(path: Path) -> None:
@@ -207,10 +202,10 @@ async def _take_removed_out(
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
         if identity is not None:
             gone.update(snapshot_crop_ids(path, identity))
-        if not gone:
-            return 0, snapshot
         removed, content = remove_from_snapshot(path, sorted(gone))
-        failpoint("snapshot-rewrite.written")
+        if removed:
+            failpoint("snapshot-rewrite.written")
+        # Kept also where a process was killed after it had rewritten the file.
         size = path.stat().st_size
         return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
 

@@ -74,7 +74,6 @@ class AuditLog:
         """Opens it, or begins it.
 
         Args:
-            data_dir: where.
             replica: which of several processes on this directory writes; each has a file of its
                 own. None for the only one, and for commands.
             max_bytes: of one file; beyond it another is begun.
@@ -226,18 +225,14 @@ class AuditLog:
         """HMAC-SHA256 of an identity or external id, hexadecimal."""
         return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
 
-    def close(self) -> None:
-        """Writes what is buffered."""
-        try:
-            self.flush()
-        except StorageFailed as error:
-            log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        try:
+            self.flush()
+        except StorageFailed as error:
+            log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
 
 
 def audit_logs(data_dir: Path) -> list[Path]:

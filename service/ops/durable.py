@@ -1,4 +1,4 @@
-"""Files and folders that are still there after a power cut.
+"""The data directory: its lock, what is still there after a power cut, and the last commit's mark.
 
 A file that was synced can be lost all the same: its name is kept by the folder, and a folder has to
 be synced too, when a file is made, renamed or removed in it, and when it is made itself.
@@ -6,10 +6,30 @@ be synced too, when a file is made, renamed or removed in it, and when it is mad
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, StorageFailed
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 PRIVATE = 0o700
+DATABASE_NAME = "galleries.sqlite3"
+SNAPSHOTS = "snapshots"
+SNAPSHOT_SUFFIX = ".gmn"
+MEBIBYTE = 1024 * 1024
+log = logging.getLogger(__name__)
+SUFFIX = ".acknowledged"
 
 
 def sync(path: Path) -> None:
@@ -51,3 +71,112 @@ def sync_below(folder: Path) -> None:
             sync(Path(place) / name)
         sync(Path(place))
     sync(folder.parent)
+
+
+@contextlib.contextmanager
+def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
+    """Makes a data directory and locks it; the operating system unlocks it when the process dies.
+
+    Args:
+        shared: with processes that share it too, as the record is elsewhere.
+
+    Raises:
+        InputProblem: where the directory cannot be made or written, or another process holds it.
+    """
+    try:
+        make_folder(path)
+        lock = (path / "lock").open("ab")
+    except OSError as error:
+        raise InputProblem(
+            f"data directory {path}: cannot be used ({error.strerror}); name a directory that "
+            "this user may write, with --data-dir or GMN_DATA_DIR"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputProblem(
+                f"data directory {path}: another process is serving it; stop that one, or name "
+                "another directory with --data-dir (processes share one where all of them have the "
+                "same GMN_REDIS_URL)"
+            ) from error
+        yield
+
+
+def require_record(path: Path) -> None:
+    """Refuses to begin anew beside the snapshots of a record that is gone.
+
+    Files of an unknown record would be removed as strays.
+
+    Raises:
+        DamagedRecord: where there are snapshots and no database.
+    """
+    snapshots = list(path.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}"))
+    if snapshots and not (path / DATABASE_NAME).exists():
+        raise DamagedRecord(
+            path / DATABASE_NAME, f"it is gone, and {len(snapshots)} snapshots are left"
+        )
+
+
+def require_free_disk(settings: Settings) -> None:
+    """Raises `StorageFailed` where the disk has no more room than deletions may need."""
+    free = shutil.disk_usage(settings.data_dir).free
+    if free < settings.reserved_disk_bytes:
+        raise StorageFailed(
+            f"the disk of {settings.data_dir} has {free // MEBIBYTE} MiB left, which are kept for "
+            "deletions; nothing was stored, free space there, delete crops, or lower "
+            "GMN_RESERVED_DISK_BYTES"
+        )
+
+
+@dataclass(frozen=True)
+class LastCommitMark:
+    """A file that every process writes that writes the record, or the log, that it belongs to.
+
+    SQLite treats a damaged or cut end of its log as the rest of a power cut, and opens without it;
+    so does Redis with its append-only file. The mark distinguishes the two: it is written after the
+    commit is on the disk, and is not synced, so that it costs nothing and never exceeds what a
+    power cut left.
+    """
+
+    path: Path
+
+    def read(self, record: str = "record") -> int:
+        """The commit that was noted last.
+
+        Args:
+            record: names which record is meant.
+
+        Returns:
+            0 where none was noted of this record, or where a power cut took the note.
+        """
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if not content.strip(b"\0"):
+            return 0
+        body, _, checksum = content.rpartition(b" ")
+        if checksum != b"%08x\n" % zlib.crc32(body):
+            log.warning("%s is not what was written; the next write writes it anew", self.path)
+            return 0
+        named, _, number = body.decode().rpartition(" ")
+        return int(number) if named == record else 0
+
+    def clear(self) -> None:
+        """Notes that nothing was acknowledged."""
+        self.path.unlink(missing_ok=True)
+
+    def note(self, number: int, record: str = "record") -> None:
+        """Notes a commit that is on the disk; never raises, as it has happened.
+
+        Of several processes one may come late: a later commit of the same record stays noted.
+        """
+        try:
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if self.read(record) < number:
+                    body = f"{record} {number:020d}".encode()
+                    os.pwrite(file, b"%s %08x\n" % (body, zlib.crc32(body)), 0)
+            finally:
+                os.close(file)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self.path, error)

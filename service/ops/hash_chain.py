@@ -23,8 +23,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from service.errors import StorageFailed
-from service.ops.commit_mark import SUFFIX, LastCommitMark
-from service.ops.durable import sync
+from service.ops.durable import SUFFIX, LastCommitMark, sync
 
 log = logging.getLogger(__name__)
 TAIL_BYTES = 65_536

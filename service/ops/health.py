@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -73,10 +74,8 @@ _current: ContextVar[tuple[Heartbeat, ...]] = ContextVar("heartbeats", default=(
 
 def heartbeat() -> None:
     """Reports progress of the current work; to be called between steps of work of minutes."""
-    now = time.monotonic()
     for one in _current.get():
-        if one.last is not None:
-            one.last = now
+        one.beat()
 
 
 @contextlib.contextmanager
@@ -101,20 +100,14 @@ class MonitoredThreadPool(ThreadPoolExecutor):
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """As in `ThreadPoolExecutor`; a `heartbeat` in the call also counts for the submitter."""
-        return super().submit(self._run, _current.get(), call, args, kwargs)
+        return super().submit(self._run, _current.get(), partial(call, *args, **kwargs))
 
-    def _run(
-        self,
-        waiting: tuple[Heartbeat, ...],
-        call: Callable[..., Result],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Result:
+    def _run(self, waiting: tuple[Heartbeat, ...], call: Callable[[], Result]) -> Result:
         own = Heartbeat(time.monotonic())
         self._under_way.add(own)
         token = _current.set((own, *waiting))
         try:
-            return call(*args, **kwargs)
+            return call()
         finally:
             _current.reset(token)
             self._under_way.remove(own)

@@ -9,15 +9,22 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pydantic_core import from_json
 
 from service.errors import RecordUnavailable, ServiceError
-from service.record.crop_entries import Generation, Pin, as_crop, read_contents
-from service.record.encoding import below, key, last_number
-from service.record.engine import Engine, Reader, Scan, Transaction, transact
-from service.record.gallery_entries import put_entry, require_entry
+from service.record.engine import (
+    Engine,
+    Reader,
+    Scan,
+    Transaction,
+    below,
+    key,
+    last_number,
+    transact,
+)
+from service.record.entries import Generation, Pin, as_crop, put_entry, read_contents, require_entry
 from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
@@ -80,7 +87,7 @@ def _begin(transaction: Transaction, gallery_id: int, name: str) -> tuple[Galler
     entry.archives += 1
     put_entry(transaction, entry)
     pin = Pin(name, entry.rows, entry.side, transaction.engine.now_ms() + HELD_MS)
-    transaction.put_json(Generation.searched(entry).key("pin", name), asdict(pin))
+    transaction.put_json(Generation.searched(entry).key("pin", name), pin)
     return entry, pin
 
 
@@ -104,7 +111,7 @@ def _pinned_crops(engine: Engine, at: Generation, pin: Pin) -> Iterator[Archived
         )
         crops = {last_number(one): as_crop(body) for one, body in (*present, *kept)}
         rows = [crops[number] for number in sorted(crops)]
-        yield from read_contents(reader, at, pin.side, rows, pictures=True, pinned=True)
+        yield from read_contents(reader, at, pin.side, rows, pinned=True)
         row = end - 1
 
 

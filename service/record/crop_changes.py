@@ -1,35 +1,51 @@
-"""Changes of a gallery's crops, and the counts that follow from them."""
+"""Changes of a gallery's crops, the counts that follow from them, and merges, kept to be undone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from service.record import archives, strays
-from service.record.crop_entries import (
+from gmn_client.models import Merge
+from service.record import archives
+from service.record.engine import (
+    ChangeKind,
+    Reader,
+    RecordPart,
+    Scan,
+    Transaction,
+    as_text,
+    below,
+    key,
+    last_number,
+    last_text,
+    new_crop_id,
+    now,
+    transactional,
+)
+from service.record.entries import (
     Generation,
     Sightings,
     live_pins,
+    put_entry,
     read_crops,
+    read_entry,
+    rows_of_ids,
 )
-from service.record.encoding import below, key, last_number, new_crop_id, now
-from service.record.engine import ChangeKind, Scan, Transaction
-from service.record.gallery_entries import put_entry
-from service.record.records import GalleryRecord, NewCrop, Relabelling, StoredCrop
+from service.record.garbage import note_strays_elsewhere
+from service.record.records import ArchivedCrop, GalleryRecord, NewCrop, Relabelling, StoredCrop
+
+MERGES_KEPT_FOR = timedelta(days=30)
+MERGE = "merge"
 
 
 class CropChanges:
-    """Changes of a gallery's crops within a transaction, with the counts that follow from them.
-
-    Attributes:
-        at: where the crops lie.
-    """
+    """Changes of a gallery's crops within a transaction, with the counts that follow from them."""
 
     def __init__(self, transaction: Transaction, entry: GalleryRecord) -> None:
         self.transaction = transaction
@@ -70,13 +86,20 @@ class CropChanges:
             self.transaction.put(self.at.lookup("picture", row), picture)
         return crop
 
+    def put_all(self, crops: Sequence[ArchivedCrop]) -> None:
+        """Puts crops with their contents under new rows, and the counts of identities."""
+        self.read_sightings(crop.record for crop in crops)
+        for crop in crops:
+            self.put(crop.record, crop.vector, crop.picture)
+        self.put_sightings()
+
     def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
         """Takes out those of these crops that are there; answers them."""
         at, transaction = self.at, self.transaction
         crops = read_crops(transaction, at, rows)
         self.read_sightings(crops.values())
         pins = live_pins(transaction, at)
-        strays.note_elsewhere(transaction, self.entry.gallery_id, crops.values(), now())
+        note_strays_elsewhere(transaction, self.entry.gallery_id, crops.values(), now())
         staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
         there = transaction.get(staged)
         for place, (row, crop) in enumerate(crops.items()):
@@ -110,7 +133,7 @@ class CropChanges:
         self, changed: Sequence[StoredCrop], merge_id: str | None = None
     ) -> Relabelling:
         """Finishes a change of labels alone; the old labels leave the log."""
-        self.transaction.commit.removes = True
+        self.transaction.removes = True
         version = self.finish("relabelled", [crop.row_id for crop in changed])
         return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
 
@@ -164,7 +187,7 @@ class CropChanges:
         self.transaction.put_json(self.at.key("crop", crop.row_id), crop)
         own = self.at.lookup("crop id", crop.crop_id)
         self.transaction.put_json(own, (crop.row_id, crop.changes))
-        self.transaction.commit.puts |= dict.fromkeys(self.at.found_by(crop), b"")
+        self.transaction.puts |= dict.fromkeys(self.at.found_by(crop), b"")
         self._count(crop, 1)
 
     def _count(self, crop: StoredCrop, by: int) -> None:
@@ -186,3 +209,98 @@ class CropChanges:
 def tombstone(gallery_id: int, crop_id: str) -> bytes:
     """The key under which it is kept that a crop was removed for good."""
     return key("tombstone", gallery_id, crop_id)
+
+
+class Merges(RecordPart):
+    """The merges of each gallery's identities that can be undone."""
+
+    def all(self, gallery_id: int) -> list[Merge]:
+        """A gallery's merges of the last 30 days, newest first."""
+        merges = []
+        for merge_id, entry in _entries(self._reader, gallery_id):
+            merged_at = datetime.fromisoformat(entry["merged_at"])
+            merge = Merge(
+                merge_id=merge_id,
+                identity=entry["identity"],
+                into=entry["into"],
+                crops=len(entry["crop_ids"]),
+                merged_at=merged_at,
+                undo_until=merged_at + MERGES_KEPT_FOR,
+            )
+            merges.append(merge)
+        return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
+
+    @transactional
+    def undo(self, transaction: Transaction, gallery_id: int, merge_id: str) -> Relabelling | None:
+        """Gives the crops of a merge their former identity again.
+
+        Crops that were deleted, or got yet another identity, stay as they are. A rename of the
+        identity that they were merged into does not count as such.
+
+        Returns:
+            What was changed; None where there is no such merge any more.
+        """
+        entry = read_entry(transaction, gallery_id)
+        merge = transaction.json(key(MERGE, gallery_id, merge_id))
+        if entry is None or merge is None or merge["merged_at"] < _oldest():
+            return None
+        change = CropChanges(transaction, entry)
+        rows = sorted(rows_of_ids(transaction, change.at, merge["crop_ids"]))
+        crops = read_crops(transaction, change.at, rows).values()
+        own = [crop for crop in crops if crop.identity == merge["into"]]
+        changed = change.update(own, identity=merge["identity"])
+        transaction.delete(key(MERGE, gallery_id, merge_id))
+        # What had been merged into this identity before is found under it again.
+        undone = set(merge["crop_ids"])
+        for other_id, other in _entries(transaction, gallery_id):
+            if other_id < merge_id and undone.intersection(other["crop_ids"]):
+                other["into"] = merge["identity"]
+                transaction.put_json(key(MERGE, gallery_id, other_id), other)
+        return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
+
+    @transactional
+    def remove_expired(self, transaction: Transaction, gallery_id: int) -> None:
+        """Removes merges that are older than 30 days."""
+        for merge_id, entry in _entries(transaction, gallery_id):
+            if entry["merged_at"] < _oldest():
+                transaction.removes = True
+                transaction.delete(key(MERGE, gallery_id, merge_id))
+
+
+def keep_merge(
+    transaction: Transaction, gallery_id: int, identity: str, into: str, crop_ids: Sequence[str]
+) -> str:
+    """Keeps a merge, and answers its id; ids sort by time."""
+    merge_id = new_crop_id()
+    entry = {"identity": identity, "into": into, "merged_at": now(), "crop_ids": list(crop_ids)}
+    transaction.put_json(key(MERGE, gallery_id, merge_id), entry)
+    return merge_id
+
+
+def follow_rename(transaction: Transaction, gallery_id: int, identity: str, new: str) -> None:
+    """Notes the new name of an identity that others were merged into."""
+    for merge_id, entry in _entries(transaction, gallery_id):
+        if entry["into"] == identity:
+            transaction.put_json(key(MERGE, gallery_id, merge_id), {**entry, "into": new})
+
+
+def forget_merges(transaction: Transaction, gallery_id: int, identity: str) -> bool:
+    """Removes every merge that names an identity; False where there is none."""
+    found = [
+        key(MERGE, gallery_id, merge_id)
+        for merge_id, entry in _entries(transaction, gallery_id)
+        if identity in (entry["identity"], entry["into"])
+    ]
+    transaction.delete(*found)
+    return bool(found)
+
+
+def _entries(reader: Reader, gallery_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every merge that is kept, oldest first, by id."""
+    prefix = key(MERGE, gallery_id)
+    for own, body in reader.below(prefix):
+        yield last_text(own, prefix), from_json(body)
+
+
+def _oldest() -> str:
+    return as_text(datetime.now(UTC) - MERGES_KEPT_FOR)

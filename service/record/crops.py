@@ -9,24 +9,43 @@ from datetime import datetime
 from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
-from service.errors import CropConflict
+from service.errors import CropConflict, NeedsReindex
 from service.ops.failpoints import failpoint
-from service.record import archives, requests, restoring, strays
+from service.record import archives, garbage
 from service.record.archives import Archive
-from service.record.crop_changes import CropChanges, tombstone
-from service.record.crop_entries import (
+from service.record.crop_changes import (
+    CropChanges,
+    follow_rename,
+    forget_merges,
+    keep_merge,
+    tombstone,
+)
+from service.record.engine import (
+    RecordPart,
+    Scan,
+    Transaction,
+    above,
+    as_text,
+    below,
+    key,
+    last_number,
+    last_text,
+    now,
+    transact,
+    transactional,
+)
+from service.record.entries import (
     Generation,
     Sightings,
+    put_entry,
     read_contents,
     read_crops,
+    read_entry,
+    require_entry,
     rows_by,
     rows_of_ids,
     scan_crops,
 )
-from service.record.encoding import above, as_text, below, key, last_number, last_text, now
-from service.record.engine import RecordPart, Scan, Transaction, transact, transactional
-from service.record.gallery_entries import bind, read_entry, require_entry
-from service.record.merges import follow_rename, forget_merges, keep_merge
 from service.record.records import (
     ArchivedCrop,
     CropFields,
@@ -41,8 +60,13 @@ from service.record.records import (
     StoredCrop,
     StrayPicture,
 )
+from service.record.replacing import replace_crops
+from service.record.small_records import find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
+# It names neither that crop's identity nor its camera: a key that may only enroll must not learn
+# them, and they are not kept with a request's answer, where forgetting would not find them.
+SAME_IMAGE = "the same image is already enrolled as crop {} under another identity or camera"
 ROWS_AT_ONCE = 500
 KEYS_AT_ONCE = 1000
 
@@ -59,12 +83,20 @@ class Crops(RecordPart):
         crops: Sequence[NewCrop],
         request: RequestKey | None = None,
     ) -> Enrolment:
-        """Stores crops at once; a request that happened already changes nothing."""
+        """Stores crops at once; a request that happened already changes nothing.
+
+        Raises:
+            NeedsReindex: another embedder filled the gallery.
+        """
         entry = require_entry(transaction, gallery_id)
-        if request and (past := requests.find(transaction, entry, request)):
+        if request and (past := find_request(transaction, entry, request)):
             return past
         if entry.embedding_fingerprint != embedding_fingerprint:
-            bind(transaction, entry, embedding_fingerprint)
+            if entry.crops:
+                raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
+            entry.embedding_fingerprint = embedding_fingerprint
+            put_entry(transaction, entry)
+            transaction.note("gallery_changed", gallery_id, entry.version)
         change = CropChanges(transaction, entry)
         same_bytes, newest = change.same_bytes(crops), entry.rows
         landed: list[EnrolledImage] = []
@@ -72,37 +104,41 @@ class Crops(RecordPart):
         given: list[str] = []
         for crop in crops:
             same = same_bytes[crop.sha256]
-            outcome = _duplicate(crop, same)
-            if outcome is None:
-                warnings = list(map(_same_image, same[:NAMED_IN_WARNINGS]))
+            label = (crop.identity, crop.camera)
+            alike = [one for one in same if (one.identity, one.camera) == label]
+            if alike:
+                stored, warnings = alike[0], _kept_warnings(crop, alike[0])
+            else:
+                warnings = [SAME_IMAGE.format(one.crop_id) for one in same[:NAMED_IN_WARNINGS]]
                 stored = change.insert(crop)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))
                 if crop.crop_id:
                     given.append(crop.crop_id)
                 failpoint("enroll.crop-written")
-                outcome = EnrolledImage(
+            landed.append(
+                EnrolledImage(
                     crop_id=stored.crop_id,
                     identity=crop.identity,
                     camera=crop.camera,
-                    duplicate=False,
+                    duplicate=bool(alike),
                     warnings=warnings,
                 )
-            landed.append(outcome)
+            )
         if given:
             if rows_of_ids(transaction, change.at, given):
                 raise ValueError(f"there is a crop of these ids already: {', '.join(given)}")
-            strays.forget(transaction, given)
+            garbage.forget_strays(transaction, given)
         if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
-            requests.keep(transaction, gallery_id, request, entry.version, landed)
+            keep_request(transaction, gallery_id, request, entry.version, landed)
         return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
         """What a request did that is answered already; None where it is new."""
         entry = read_entry(self._reader, gallery_id)
-        return requests.find(self._reader, entry, request) if entry else None
+        return find_request(self._reader, entry, request) if entry else None
 
     @transactional
     def remove(
@@ -219,7 +255,7 @@ class Crops(RecordPart):
             return []
         prefix = at.key("identity")
         found: list[Identity] = []
-        for one, body in self._reader.every(above(prefix, after), max(limit, ROWS_AT_ONCE)):
+        for one, body in self._reader.every(above(prefix, after)):
             name = last_text(one, prefix)
             if query.casefold() in name.casefold():
                 seen: Sightings = from_json(body)
@@ -306,15 +342,15 @@ class Crops(RecordPart):
 
     def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
         """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
-        transact(self._engine, strays.note, gallery_id, crop_ids, as_text(until))
+        transact(self._engine, garbage.note_strays, gallery_id, crop_ids, as_text(until))
 
     def stray_pictures(self, now: datetime, limit: int) -> list[StrayPicture]:
         """Up to `limit` pictures elsewhere that belong to no crop, and to none that may land."""
-        return strays.until(self._reader, as_text(now), limit)
+        return garbage.strays_until(self._reader, as_text(now), limit)
 
     def forget_strays(self, crop_ids: Sequence[str]) -> None:
         """Notes that these pictures are gone."""
-        transact(self._engine, strays.forget, crop_ids)
+        transact(self._engine, garbage.forget_strays, crop_ids)
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, also while it is written."""
@@ -324,7 +360,7 @@ class Crops(RecordPart):
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
-        return restoring.replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
+        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
     def _searched(self, gallery_id: int) -> Generation | None:
         entry = read_entry(self._reader, gallery_id)
@@ -338,7 +374,7 @@ class Crops(RecordPart):
 def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
     """Removes crops and leaves tombstones; None where none of them is there."""
     transaction, gallery_id = change.transaction, change.entry.gallery_id
-    transaction.commit.removes = True
+    transaction.removes = True
     removed = change.remove(rows)
     if not removed:
         return None
@@ -351,32 +387,10 @@ def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
     return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
 
-def _duplicate(crop: NewCrop, same_bytes: Sequence[StoredCrop]) -> EnrolledImage | None:
-    """What becomes of a crop that is there already; None for a new one."""
-    for other in same_bytes:
-        if (other.identity, other.camera) == (crop.identity, crop.camera):
-            warnings = [
-                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
-                for name in ("captured_at", "external_id", "metadata")
-                if getattr(crop, name) not in (None, getattr(other, name))
-            ]
-            return EnrolledImage(
-                crop_id=other.crop_id,
-                identity=crop.identity,
-                camera=crop.camera,
-                duplicate=True,
-                warnings=warnings,
-            )
-    return None
-
-
-def _same_image(other: StoredCrop) -> str:
-    """The warning that a new crop's bytes are those of another one.
-
-    It names neither that crop's identity nor its camera: a key that may only enroll must not learn
-    them, and they are not kept with a request's answer, where forgetting would not find them.
-    """
-    return (
-        f"the same image is already enrolled as crop {other.crop_id} under another identity or "
-        "camera"
-    )
+def _kept_warnings(crop: NewCrop, stored: StoredCrop) -> list[str]:
+    """The warnings about what a duplicate would change of the crop that is there."""
+    return [
+        f"the crop is enrolled already and keeps its {name}; delete it first to change that"
+        for name in ("captured_at", "external_id", "metadata")
+        if getattr(crop, name) not in (None, getattr(stored, name))
+    ]

@@ -1,17 +1,23 @@
-"""What a store has to offer below the rules: an ordered map whose commits are all or nothing."""
+"""What a store has to offer below the rules: an ordered map whose commits are all or nothing.
+
+Its keys sort as what they name does; its values carry a checksum.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import secrets
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from service.errors import ServiceError
-from service.record.encoding import CHECKSUM_BYTES, INDEXES, below, key, seal, shown
 
 if TYPE_CHECKING:
     from service.record.redis_engine import RedisEngine
@@ -32,8 +38,79 @@ ChangeKind = Literal[
 ]
 # Of two processes that write one gallery at once, one commits and the other tries again.
 ATTEMPTS = 100
+KEYS_AT_ONCE = 500
 # More keys than there are.
 ALL = 2**62
+# A key that begins with this is only looked up, never found by a scan.
+LOOKUP = b"!"
+# Kinds of keys without a value: they are there for scans alone.
+INDEXES = ("by", "captured", "enrolled")
+CHECKSUM_BYTES = 4
+_END, _ESCAPED = b"\0", b"\0\xff"
+
+
+def key(*parts: str | int) -> bytes:
+    """A key whose order is that of its parts, one after another.
+
+    Args:
+        parts: texts, which sort by their characters, and numbers from 0 to 2**64 - 1.
+    """
+    whole = b""
+    for part in parts:
+        if isinstance(part, int):
+            whole += b"%016x\0" % part
+        else:
+            whole += part.encode().replace(_END, _ESCAPED) + _END
+    return whole
+
+
+def below(prefix: bytes) -> tuple[bytes, bytes]:
+    """The range of the keys that begin with these parts: its start, and its end, exclusive."""
+    # No part begins with this byte: it occurs in no UTF-8, and only an escape has it.
+    return prefix, prefix + b"\xff"
+
+
+def above(prefix: bytes, part: str | int) -> tuple[bytes, bytes]:
+    """The range of the keys that begin with a prefix and come after this part."""
+    return prefix + key(part) + b"\0", prefix + b"\xff"
+
+
+def last_number(found: bytes) -> int:
+    """The number that is a key's last part."""
+    return int(found[-17:-1], 16)
+
+
+def last_text(found: bytes, prefix: bytes) -> str:
+    """The text that is a key's only part after a prefix."""
+    return found[len(prefix) : -1].replace(_ESCAPED, _END).decode()
+
+
+def seal(own_key: bytes, body: bytes) -> bytes:
+    """A body with a checksum of it and of its key before it."""
+    return zlib.crc32(body, zlib.crc32(own_key)).to_bytes(CHECKSUM_BYTES, "big") + body
+
+
+def shown(own_key: bytes) -> str:
+    """A key as a message names it: `crop 1/0/24`."""
+    kind, *parts = (part.decode(errors="replace") for part in own_key.lstrip(LOOKUP).split(_END))
+    return f"{kind} {'/'.join(part.lstrip('0') or '0' for part in parts if part)}"
+
+
+def as_text(moment: datetime) -> str:
+    """A time as it is stored; texts of UTC times sort as the times do."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def now() -> str:
+    """This moment as it is stored, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_crop_id() -> str:
+    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
 INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
 
 
@@ -68,23 +145,6 @@ class Change:
     row_ids: tuple[int, ...] = ()
 
 
-@dataclass
-class Commit:
-    """Changes that are made together or not at all.
-
-    Attributes:
-        guards: values that these keys have to have still; None for none.
-        puts: values by key; None removes the key. The keys of indexes have an empty value.
-        notes: for the change stream.
-        removes: it removes what has to be gone, also from a full store, and from its log.
-    """
-
-    guards: dict[bytes, bytes | None] = field(default_factory=dict)
-    puts: dict[bytes, bytes | None] = field(default_factory=dict)
-    notes: list[Change] = field(default_factory=list)
-    removes: bool = False
-
-
 @dataclass(frozen=True)
 class Scan:
     """A range of keys from `start` to before `end`, in order, or in the opposite one."""
@@ -108,8 +168,8 @@ class Engine(Protocol):
     def scan(self, scans: Sequence[Scan]) -> list[list[tuple[bytes, bytes]]]:
         """The keys and values of each range."""
 
-    def commit(self, commit: Commit) -> None:
-        """Makes changes; they are on the disk when this returns.
+    def commit(self, transaction: Transaction) -> None:
+        """Makes a transaction's changes; they are on the disk when this returns.
 
         Raises:
             Conflict: a guarded key has another value; nothing was changed.
@@ -139,12 +199,8 @@ class Reader:
     def get(self, keys: Sequence[bytes], named: Sequence[str] = ()) -> list[bytes | None]:
         """The bodies of keys; None for those that are not there.
 
-        Args:
-            keys: in any order.
-            named: what an error calls each; the keys themselves by default.
-
         Raises:
-            ServiceError: one of them is not what was written.
+            ServiceError: one of them is not what was written; it is `named` so, or by its key.
         """
         values = self.engine.get(keys) if keys else []
         names = named or itertools.repeat("")
@@ -166,12 +222,10 @@ class Reader:
         """Keys and bodies of what begins with a prefix."""
         return self.scan(Scan(*below(prefix), limit, reverse))[0]
 
-    def every(
-        self, bounds: tuple[bytes, bytes], at_once: int = 500
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def every(self, bounds: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
         """All of a range, read in batches; what is written meanwhile may be among it or not."""
         start, end = bounds
-        while found := self.scan(Scan(start, end, at_once))[0]:
+        while found := self.scan(Scan(start, end, KEYS_AT_ONCE))[0]:
             yield from found
             start = found[-1][0] + b"\0"
 
@@ -193,23 +247,32 @@ class Transaction(Reader):
 
     What it reads by `json` has to be unchanged when it commits. Other reads are not guarded: the
     rules read what every change of the others changes too, such as a gallery's entry, by `json`.
+
+    Attributes:
+        guards: values that these keys have to have still; None for none.
+        puts: values by key; None removes the key. The keys of indexes have an empty value.
+        notes: for the change stream.
+        removes: it removes what has to be gone, also from a full store, and from its log.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.commit = Commit()
+        self.guards: dict[bytes, bytes | None] = {}
+        self.puts: dict[bytes, bytes | None] = {}
+        self.notes: list[Change] = []
+        self.removes = False
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""
         (value,) = self.engine.get([key])
         # Where it was read before and has changed since, the commit is refused.
-        self.commit.guards.setdefault(key, value)
+        self.guards.setdefault(key, value)
         body = self.body(key, value)
         return None if body is None else from_json(body)
 
     def put(self, key: bytes, body: bytes) -> None:
         """Puts a body under a key."""
-        self.commit.puts[key] = seal(key, body)
+        self.puts[key] = seal(key, body)
 
     def put_json(self, key: bytes, body: Any) -> None:
         """Puts plain data, dataclasses or times under a key."""
@@ -217,13 +280,13 @@ class Transaction(Reader):
 
     def delete(self, *keys: bytes) -> None:
         """Removes keys."""
-        self.commit.puts |= dict.fromkeys(keys)
+        self.puts |= dict.fromkeys(keys)
 
     def note(
         self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()
     ) -> None:
         """Adds an entry to the change stream."""
-        self.commit.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
+        self.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
 
 
 def transact(
@@ -234,12 +297,10 @@ def transact(
 ) -> Result:
     """Runs a rule and commits what it changes; runs it again where another process was first.
 
-    Args:
-        engine: the store.
-        rule: reads and changes by the transaction alone, so that it can be run again.
-        args, kwargs: of the rule, after the transaction.
+    The rule reads and changes by the transaction alone, so that it can be run again.
     """
-    for attempt in range(ATTEMPTS):
+    attempts = 0
+    while True:
         transaction = Transaction(engine)
         try:
             result = rule(transaction, *args, **kwargs)
@@ -247,16 +308,15 @@ def transact(
             # What was not found may be missing because the store was emptied.
             engine.require_same()
             raise
-        if not (transaction.commit.puts or transaction.commit.notes):
+        if not (transaction.puts or transaction.notes):
             return result
         try:
-            engine.commit(transaction.commit)
+            engine.commit(transaction)
+            return result
         except Conflict:
-            if attempt + 1 == ATTEMPTS:
+            attempts += 1
+            if attempts == ATTEMPTS:
                 raise
-            continue
-        return result
-    raise AssertionError
 
 
 class RecordPart:

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from pydantic_core import from_json
 
 from service.errors import GalleryConflict
-from service.record.encoding import below, key
-from service.record.engine import RecordPart, Scan, Transaction, transact, transactional
-from service.record.gallery_entries import ENTRY, put_entry, read_entry, require_entry
+from service.record.engine import RecordPart, Scan, Transaction, below, key, transact, transactional
+from service.record.entries import ENTRY, put_entry, read_entry, require_entry
 from service.record.garbage import collect_garbage, discard
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
 
@@ -84,7 +83,7 @@ class Galleries(RecordPart):
 def _delete(transaction: Transaction, gallery_id: int) -> int:
     entry = require_entry(transaction, gallery_id)
     transaction.delete(key("gallery", gallery_id), NAMES + key(entry.name))
-    transaction.commit.removes = True
+    transaction.removes = True
     discard(transaction, "generation", gallery_id, entry.at, entry.sides)
     discard(transaction, "gallery", gallery_id)
     transaction.note("gallery_deleted", gallery_id, entry.version)

@@ -1,19 +1,31 @@
-"""Keys that nothing shows any more: noted with what made them so, and removed in batches later."""
+"""Keys and pictures that nothing shows any more: noted, and removed in batches later."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic_core import from_json
 
 from service.errors import ServiceError
-from service.record import strays
-from service.record.calibrations import KINDS as OF_CALIBRATIONS
-from service.record.crop_entries import Generation, as_crop, live_pins, scan_crops
-from service.record.encoding import INDEXES, below, key, last_number, now
-from service.record.engine import Engine, Reader, Scan, Transaction, transact
+from service.record.engine import (
+    INDEXES,
+    LOOKUP,
+    Engine,
+    Reader,
+    Scan,
+    Transaction,
+    below,
+    key,
+    last_number,
+    now,
+    transact,
+)
+from service.record.entries import Generation, as_crop, live_pins, scan_crops
 from service.record.jobs import drop_job
+from service.record.records import StoredCrop, StrayPicture
+from service.record.small_records import KINDS as OF_CALIBRATIONS
 
 Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000
@@ -26,8 +38,6 @@ def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms:
     """Notes keys to be removed.
 
     Args:
-        transaction: that hides them.
-        kind: what they are.
         of: for a generation its gallery, number and how many sides there may be; for a side its
             gallery, generation and number; for a gallery its number; for an archive its gallery,
             generation, name and side.
@@ -49,7 +59,7 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
 
     The first batch settles that they are not written any more.
     """
-    transaction.commit.removes = True
+    transaction.removes = True
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:
         return False
@@ -81,7 +91,7 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     for own, value in found:
         with contextlib.suppress(ServiceError):
             crops.append(as_crop(transaction.body(own, value) or b""))
-    strays.note_elsewhere(transaction, at.gallery_id, crops, now())
+    note_strays_elsewhere(transaction, at.gallery_id, crops, now())
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:
         row = last_number(own)
@@ -123,7 +133,6 @@ def _archived(transaction: Transaction, at: Generation, name: str, side: int) ->
 
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:
-    """Deletes a gallery's jobs."""
     found = transaction.below(key("job of", gallery_id), 10)
     for own, body in found:
         drop_job(transaction, from_json(body))
@@ -138,3 +147,39 @@ def _ranges(transaction: Transaction, prefixes: list[bytes]) -> bool:
             transaction.delete(*(one for one, _ in found))
             return True
     return False
+
+
+def note_strays(
+    transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], moment: str
+) -> None:
+    """Notes pictures that can be removed from a moment on."""
+    forget_strays(transaction, crop_ids)
+    for crop_id in crop_ids:
+        transaction.put_json(key("stray", moment, crop_id), gallery_id)
+        transaction.put_json(LOOKUP + key("stray since", crop_id), moment)
+
+
+def note_strays_elsewhere(
+    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop], moment: str
+) -> None:
+    """Notes those pictures of crops about to be removed that lie outside the record."""
+    outside = [crop.crop_id for crop in crops if crop.content_type and not crop.inside]
+    note_strays(transaction, gallery_id, outside, moment)
+
+
+def forget_strays(transaction: Transaction, crop_ids: Sequence[str]) -> None:
+    """Notes that pictures are gone, or belong to a crop now."""
+    keys = [LOOKUP + key("stray since", crop_id) for crop_id in crop_ids]
+    for own, crop_id, moment in zip(keys, crop_ids, transaction.get(keys), strict=True):
+        if moment is not None:
+            transaction.delete(own, key("stray", from_json(moment), crop_id))
+
+
+def strays_until(reader: Reader, moment: str, limit: int) -> list[StrayPicture]:
+    """Up to `limit` pictures that can be removed by a moment, the first ones first."""
+    ranged = Scan(key("stray"), key("stray", moment) + b"\xff", limit)
+    prefix = len(key("stray"))
+    return [
+        StrayPicture(from_json(body), found[prefix:].split(b"\0")[1].decode())
+        for found, body in reader.scan(ranged)[0]
+    ]

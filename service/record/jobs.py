@@ -13,9 +13,17 @@ from pydantic.dataclasses import dataclass as kept
 from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
-from service.record.encoding import as_text, below, key
-from service.record.engine import Reader, RecordPart, Scan, Transaction, transactional
-from service.record.gallery_entries import require_entry
+from service.record.engine import (
+    Reader,
+    RecordPart,
+    Scan,
+    Transaction,
+    as_text,
+    below,
+    key,
+    transactional,
+)
+from service.record.entries import require_entry
 
 
 @kept(frozen=True)

@@ -11,12 +11,11 @@ import numpy as np
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
-from service.record import strays
 from service.record.crop_changes import CropChanges, tombstone
-from service.record.encoding import key, now
-from service.record.engine import Engine, Transaction, transact
+from service.record.engine import Engine, Transaction, key, now, transact
+from service.record.entries import ENTRY, put_entry, require_entry
 from service.record.galleries import NAMES, NEXT_GALLERY
-from service.record.gallery_entries import put_entry, require_entry
+from service.record.garbage import note_strays
 from service.record.jobs import JOB, Job, put_job
 from service.record.records import (
     ArchivedCrop,
@@ -72,6 +71,14 @@ class OldRecord:
     stray_pictures: Sequence[tuple[int, str, str]]
 
 
+def old_entry(kept: Mapping[str, Any]) -> GalleryRecord:
+    """A gallery's entry from the texts and numbers that were kept of it."""
+    names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
+    settings = {name: kept[name] for name in ("calibration", "retention_from")}
+    settings["retention_days"] = kept.get("retention_days") or None
+    return ENTRY.validate_python({**{name: kept[name] for name in names}, "settings": settings})
+
+
 def old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
     """A crop from the texts and numbers that were kept of it."""
     known = {**kept, "content_type": kept["content_type"] or None}
@@ -81,9 +88,9 @@ def old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) 
 
 def old_job(kept: Mapping[str, Any], problems: Sequence[JobProblem]) -> Job:
     """A job from the texts that were kept of it; no process works on it."""
-    known = {name: kept[name] for name in ("job_id", "gallery_id", "kind", "state")}
+    names = ("job_id", "gallery_id", "kind", "state", "created_at", "updated_at")
+    known = {name: kept[name] for name in names}
     known |= {name: from_json(kept[name]) for name in ("parameters", "progress")}
-    known |= {name: kept[name] for name in ("created_at", "updated_at")}
     known |= {"problems": len(problems), "cancelling": bool(kept["cancelling"])}
     return JOB.validate_python({**known, "detail": kept["detail"] or None})
 
@@ -127,11 +134,7 @@ def _begin(transaction: Transaction, gallery: OldGallery) -> None:
 
 def _put(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
     entry = require_entry(transaction, gallery_id)
-    change = CropChanges(transaction, entry)
-    change.read_sightings(crop.record for crop in crops)
-    for crop in crops:
-        change.put(crop.record, crop.vector, crop.picture)
-    change.put_sightings()
+    CropChanges(transaction, entry).put_all(crops)
     put_entry(transaction, entry)
 
 
@@ -146,4 +149,4 @@ def _end(transaction: Transaction, old: OldRecord) -> None:
     for embedder, choice in old.runtimes.items():
         transaction.put_json(key("runtime", embedder), choice)
     for gallery_id, crop_id, moment in old.stray_pictures:
-        strays.note(transaction, gallery_id, [crop_id], moment)
+        note_strays(transaction, gallery_id, [crop_id], moment)

@@ -7,17 +7,16 @@ from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.commit_mark import SUFFIX, LastCommitMark
+from service.ops.durable import SUFFIX, LastCommitMark
 from service.record.archives import unpin_abandoned
-from service.record.calibrations import Calibrations
+from service.record.crop_changes import Merges
 from service.record.crops import Crops
 from service.record.engine import Engine
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
 from service.record.jobs import Jobs
-from service.record.merges import Merges
-from service.record.small_records import Keys, Runtimes, Snapshots
-from service.record.staged import StagedVectors
+from service.record.replacing import StagedVectors
+from service.record.small_records import Calibrations, Keys, Runtimes, Snapshots
 
 
 class Record:
@@ -31,7 +30,6 @@ class Record:
         """Finishes what an earlier process began to remove.
 
         Args:
-            engine: open; it is closed with this.
             alone: no other process reads an archive of it.
         """
         self.engine = engine
@@ -57,7 +55,6 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
     """The record in a file.
 
     Args:
-        path: of the file.
         alone: no other process reads an archive of it; the service is, a command beside it is not.
 
     Raises:
@@ -114,7 +111,6 @@ def open_store(
     """The record in Redis where one is named, and else in the SQLite file.
 
     Args:
-        redis_url: the Redis; None for the file.
         database: the SQLite file; beside it is noted what Redis has acknowledged.
         redis_password_file: where the URL's password stands, if not in the URL.
         alone: no other process uses the file.

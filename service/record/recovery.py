@@ -1,4 +1,4 @@
-"""A new SQLite file from a damaged one: what is whole of it, and the rest from snapshots."""
+"""Everything of a record held against its checksums, and a new record from what is whole of it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,75 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.errors import ServiceError
-from service.ops.data_dir import SNAPSHOTS
-from service.ops.durable import make_folder, sync
-from service.record.encoding import below, key
-from service.record.galleries import Galleries
-from service.record.integrity import (
-    GalleryFound,
-    StoreFound,
-    checked_crops,
-    entries,
-    readable,
-    verify_galleries,
-    verify_snapshots,
+from service.errors import DamagedSnapshot, ServiceError
+from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS, make_folder, sync
+from service.record.engine import Engine, Reader, Scan, below, key, shown
+from service.record.entries import (
+    ENTRY,
+    Generation,
+    as_crop,
+    is_still,
+    read_contents,
+    require_entry,
 )
+from service.record.galleries import Galleries
 from service.record.migration import OldGallery, OldRecord, migrate
-from service.record.records import ArchivedCrop, GalleryRecord, Snapshot
+from service.record.records import ArchivedCrop, GalleryRecord, Snapshot, StoredCrop
+from service.record.replacing import replace_crops
 from service.record.small_records import API_KEY, Snapshots
 from service.record.snapshot_file import read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 
+KEYS_AT_ONCE = 200
 PAGE_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class GalleryFound:
+    """A gallery as far as it can be read: how many crops are whole, and what is wrong with others.
+
+    Attributes:
+        whole: crops that are as they were written.
+        damage: a line for each of the others, and for what kept from reading on.
+    """
+
+    gallery_id: int
+    name: str
+    whole: int
+    damage: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SnapshotFound:
+    """A snapshot's file: how many crops it holds, and what is wrong with it; None for nothing."""
+
+    path: Path
+    crops: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class StoreFound:
+    """A data directory's record.
+
+    Attributes:
+        problems: with the database as a whole; nothing, where all of it can be read.
+        galleries: by name.
+        snapshots: of every gallery, also of those that are gone.
+    """
+
+    problems: tuple[str, ...]
+    galleries: tuple[GalleryFound, ...]
+    snapshots: tuple[SnapshotFound, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is as it was written."""
+        return not (
+            self.problems
+            or any(gallery.damage for gallery in self.galleries)
+            or any(snapshot.problem for snapshot in self.snapshots)
+        )
 
 
 @dataclass
@@ -58,6 +106,139 @@ def verify_file(database: Path) -> StoreFound:
         except (ServiceError, sqlite3.DatabaseError) as error:
             problems.append(f"it cannot be read ({error})")
     return StoreFound(tuple(problems), tuple(galleries), tuple(verify_snapshots(database.parent)))
+
+
+def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
+    """Every snapshot's file of a data directory, oldest first: an id begins with its time."""
+    files = data_dir.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}")
+    found = []
+    for path in sorted(files, key=lambda path: (path.parent.name, path.name)):
+        crops, problem = 0, None
+        try:
+            for _ in read_snapshot(path):
+                crops += 1
+        except DamagedSnapshot as error:
+            problem = error.why
+        found.append(SnapshotFound(path, crops, problem))
+    return found
+
+
+def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
+    """Every gallery: how many crops are as they were written, and what is wrong with others."""
+    for entry in entries(engine):
+        if isinstance(entry, ServiceError):
+            yield GalleryFound(0, "unknown", 0, (entry.why,))
+            continue
+        whole, damage = 0, []
+        # One at a time: all pictures of a gallery may be more than the memory holds.
+        for one in checked_crops(engine, entry):
+            if isinstance(one, ServiceError):
+                damage.append(one.why)
+            else:
+                whole += 1
+        yield GalleryFound(entry.gallery_id, entry.name, whole, tuple(damage))
+
+
+def entries(engine: Engine) -> Iterator[GalleryRecord | ServiceError]:
+    """Every gallery's entry, as far as it can be read."""
+    for _, body in readable(engine, below(key("gallery"))):
+        yield body if isinstance(body, ServiceError) else ENTRY.validate_json(body)
+
+
+def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop | ServiceError]:
+    """A gallery's crops that are whole, and what is wrong with others.
+
+    Crops that the service changes or removes meanwhile are left out.
+    """
+    reader, at, count = Reader(engine), Generation.searched(entry), 0
+    for _, body in readable(engine, below(at.key("crop"))):
+        if isinstance(body, ServiceError):
+            count += 1
+            yield body
+            continue
+        crop = as_crop(body)
+        found = list(_checked_crop(reader, at, entry.side, crop))
+        if len(found) == 1 and not isinstance(found[0], ServiceError):
+            count += 1
+            yield found[0]
+        elif not (_is_written(reader, entry) and _is_gone(reader, at, entry.side, crop)):
+            count += 1
+            yield from found
+    if count != entry.crops and not _is_written(reader, entry):
+        yield engine.damage(f"{count} crops are there, and {entry.crops} were written")
+
+
+def _is_written(reader: Reader, entry: GalleryRecord) -> bool:
+    """Whether a gallery was written since its entry was read: a file that rests never was."""
+    with contextlib.suppress(ServiceError):
+        found = reader.below(key("gallery", entry.gallery_id), 1)
+        return not found or ENTRY.validate_json(found[0][1]).version != entry.version
+    return False
+
+
+def _is_gone(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
+    """Whether a crop was changed or removed since it was read; not where that cannot be read."""
+    with contextlib.suppress(ServiceError):
+        return not is_still(reader, at, side, crop)
+    return False
+
+
+def _checked_crop(
+    reader: Reader, at: Generation, side: int, crop: StoredCrop
+) -> Iterator[ArchivedCrop | ServiceError]:
+    """What is wrong with one crop, and the crop if its contents are whole."""
+    try:
+        (whole,) = read_contents(reader, at, side, [crop], pinned=True)
+        if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
+            yield reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
+        found_by = list(at.found_by(crop))
+        there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
+    except ServiceError as error:
+        yield error
+        return
+    for own, found in zip(found_by, there, strict=True):
+        if not found:
+            yield reader.engine.damage(f"crop {crop.crop_id} is not found by {shown(own)}")
+    yield whole
+
+
+def readable(
+    engine: Engine, bounds: tuple[bytes, bytes]
+) -> Iterator[tuple[bytes, bytes | ServiceError]]:
+    """What can be read of a range: from its start on, then from its end back to what cannot."""
+    reader, (start, end) = Reader(engine), bounds
+    for reverse in (False, True):
+        limit = KEYS_AT_ONCE
+        while True:
+            try:
+                found = engine.scan([Scan(start, end, limit, reverse)])[0]
+            except ServiceError:
+                if limit == 1:
+                    break
+                limit = 1
+                continue
+            for own, value in found:
+                try:
+                    yield own, reader.body(own, value) or b""
+                except ServiceError as error:
+                    yield own, error
+            if len(found) < limit:
+                return
+            start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
+
+
+def recover_in_place(engine: Engine) -> list[GalleryFound]:
+    """Builds each damaged gallery anew from its whole crops; answers these galleries as they were.
+
+    Raises:
+        ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
+    """
+    damaged = [found for found in verify_galleries(engine) if found.damage]
+    for found in damaged:
+        entry = require_entry(Reader(engine), found.gallery_id)
+        crops = (one for one in checked_crops(engine, entry) if isinstance(one, ArchivedCrop))
+        replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
+    return damaged
 
 
 def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
@@ -108,12 +289,8 @@ class Recovery:
 
         What computes the features is chosen anew.
         """
-        found: dict[int, GalleryRecord] = {}
-        for entry in entries(self._engine) if self._engine else ():
-            if isinstance(entry, ServiceError):
-                self.unread.append(entry.why)
-            else:
-                found[entry.gallery_id] = entry
+        known = [ENTRY.validate_json(body) for _, body in self._bodies(key("gallery"))]
+        found = {entry.gallery_id: entry for entry in known}
         for path in self._files:
             number = int(path.parent.name)
             if number not in found:

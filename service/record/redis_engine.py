@@ -17,9 +17,9 @@ from redis.retry import Retry
 
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
-from service.ops.commit_mark import LastCommitMark
+from service.ops.durable import LastCommitMark
 from service.ops.health import heartbeat
-from service.record.engine import Change, ChangeKind, ChangesLost, Commit, Conflict, Scan
+from service.record.engine import Change, ChangeKind, ChangesLost, Conflict, Scan, Transaction
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
@@ -109,23 +109,23 @@ class RedisEngine:
         found = self._run("scan", arguments)
         return [list(zip(one[::2], one[1::2], strict=True)) for one in found]
 
-    def commit(self, commit: Commit) -> None:
-        """Makes changes; they are on the disk when this returns."""
-        puts = [(key, value) for key, value in commit.puts.items() if value is not None]
-        deletes = [key for key, value in commit.puts.items() if value is None]
+    def commit(self, transaction: Transaction) -> None:
+        """Makes a transaction's changes; they are on the disk when this returns."""
+        puts = [(key, value) for key, value in transaction.puts.items() if value is not None]
+        deletes = [key for key, value in transaction.puts.items() if value is None]
         arguments: list[Argument] = [
             secrets.token_hex(16),
             self._epoch,
             self._kept_changes,
-            int(commit.removes),
-            *(len(commit.guards), len(puts), len(deletes), len(commit.notes)),
+            int(transaction.removes),
+            *(len(transaction.guards), len(puts), len(deletes), len(transaction.notes)),
         ]
-        for key, guard in commit.guards.items():
+        for key, guard in transaction.guards.items():
             arguments += (key, int(guard is not None), guard or b"")
         for key, value in puts:
             arguments += (key, value)
         arguments += deletes
-        for one in commit.notes:
+        for one in transaction.notes:
             rows = ",".join(map(str, one.row_ids))
             arguments += (one.kind, one.gallery_id, one.version, rows)
         answer = self._run("commit", arguments, durable=True)

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
-from service.record.encoding import as_text
-from service.record.gallery_entries import ENTRY
+from service.record.engine import as_text
 from service.record.jobs import Job
 from service.record.migration import (
     CROP,
@@ -19,6 +18,7 @@ from service.record.migration import (
     migrate,
     old_api_key,
     old_crop,
+    old_entry,
     old_job,
 )
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
@@ -79,21 +79,10 @@ def _old_record(engine: RedisEngine) -> OldRecord:
 def _gallery(engine: RedisEngine, name: str, number: str) -> OldGallery:
     at = f"gmn:g:{number}"
     kept = _texts(engine, at)
-    entry = {
-        "gallery_id": number,
-        "name": name,
-        "embedding_fingerprint": kept["embedder"],
-        "created_at": kept["created_at"],
-        "version": kept["version"],
-        "settings": {
-            "retention_days": kept.get("retention_days") or None,
-            "calibration": kept["calibration"],
-            "retention_from": kept["retention_from"],
-        },
-    }
+    entry = {**kept, "gallery_id": number, "name": name, "embedding_fingerprint": kept["embedder"]}
     published = _texts(engine, f"{at}:published")
     return OldGallery(
-        ENTRY.validate_python(entry),
+        old_entry(entry),
         _crops(engine, f"{at}:{kept['generation']}:", kept["side"]),
         [one.decode() for one in engine.command("ZRANGE", f"{at}:tombstones", 0, -1)],
         [Snapshot(**from_json(text)) for text in engine.command("HVALS", f"{at}:snapshots")],
@@ -123,7 +112,6 @@ def _job(engine: RedisEngine, job_id: str) -> tuple[Job, list[JobProblem]]:
 
 
 def _texts(engine: RedisEngine, hash_key: str) -> dict[str, str]:
-    """Names and values of a hash."""
     found = engine.command("HGETALL", hash_key)
     return {name.decode(): value.decode() for name, value in found.items()}
 

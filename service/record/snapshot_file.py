@@ -17,13 +17,13 @@ from secrets import token_hex
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.durable import make_folder, sync
 from service.ops.failpoints import failpoint
-from service.record.records import ArchivedCrop, StoredCrop
+from service.record.entries import as_crop
+from service.record.records import ArchivedCrop
 
 FORMAT = 1
 TABLES = """
@@ -68,7 +68,7 @@ def write_snapshot(
     """Writes crops to a new file, which is on the disk when this returns.
 
     Args:
-        path: where; its folder is made.
+        path: its folder is made.
         crops: read once, in order.
         origin: what they were copied from.
 
@@ -130,8 +130,7 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
                 raise DamagedSnapshot(path, f"crop {crop_id} is not what was written")
             whole.update(checksum.encode())
             crops += 1
-            kept = _RECORD.validate_json(record)
-            yield ArchivedCrop(kept, np.frombuffer(vector, "<f4"), picture)
+            yield ArchivedCrop(as_crop(record), np.frombuffer(vector, "<f4"), picture)
         found = SnapshotContent(crops, whole.hexdigest())
         if found != promised:
             raise DamagedSnapshot(path, f"it holds {crops} crops where {promised.crops} belong")
@@ -198,9 +197,6 @@ def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
     vector = np.asarray(crop.vector, "<f4").tobytes()
     checksum = _checksum(record, vector, crop.picture)
     return place, crop.record.crop_id, record, vector, crop.picture, checksum
-
-
-_RECORD = TypeAdapter(StoredCrop)
 
 
 def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
-from service.ops.commit_mark import SUFFIX, LastCommitMark
+from service.ops.durable import SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
-from service.record.engine import Commit, Conflict, Scan
+from service.record.engine import Conflict, Scan, Transaction
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
@@ -100,13 +100,15 @@ class SqliteEngine:
                 for one in scans
             ]
 
-    def commit(self, commit: Commit) -> None:
-        """Makes changes; they are on the disk when this returns."""
-        puts = [item for item in sorted(commit.puts.items()) if item[1] is not None]
-        deletes = [(key,) for key, value in commit.puts.items() if value is None]
+    def commit(self, transaction: Transaction) -> None:
+        """Makes a transaction's changes; they are on the disk when this returns."""
+        puts = [item for item in sorted(transaction.puts.items()) if item[1] is not None]
+        deletes = [(key,) for key, value in transaction.puts.items() if value is None]
         try:
             with self._transaction("BEGIN IMMEDIATE") as connection:
-                if _values(connection, list(commit.guards)) != list(commit.guards.values()):
+                if _values(connection, list(transaction.guards)) != list(
+                    transaction.guards.values()
+                ):
                     raise Conflict
                 connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", puts)
                 connection.executemany("DELETE FROM entries WHERE key = ?", deletes)
@@ -120,7 +122,7 @@ class SqliteEngine:
                 "in the data directory and send the request again"
             ) from error
         self._acknowledged.note(number)
-        if commit.removes or self._log_has_deleted:
+        if transaction.removes or self._log_has_deleted:
             self._truncate_log()
 
     def count_from(self, commits: int) -> None:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
-from service.ops.commit_mark import SUFFIX
-from service.ops.durable import sync
-from service.record.gallery_entries import ENTRY
+from service.ops.durable import SUFFIX, sync
 from service.record.jobs import Job
 from service.record.migration import (
     CROP,
@@ -20,6 +18,7 @@ from service.record.migration import (
     migrate,
     old_api_key,
     old_crop,
+    old_entry,
     old_job,
 )
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
@@ -92,10 +91,8 @@ def _gallery(connection: sqlite3.Connection, row: sqlite3.Row) -> OldGallery:
         query = f"SELECT * FROM {table} WHERE gallery_id = ?"
         return connection.execute(query, (row["gallery_id"],)).fetchall()
 
-    settings = {name: row[name] for name in ("retention_days", "calibration", "retention_from")}
-    names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
     return OldGallery(
-        ENTRY.validate_python({**{name: row[name] for name in names}, "settings": settings}),
+        old_entry(dict(row)),
         _crops(connection, row["gallery_id"], row["side"]),
         [one["crop_id"] for one in of("tombstones")],
         [Snapshot(**dict(one)) for one in of("snapshots")],

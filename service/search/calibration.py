@@ -70,6 +70,7 @@ class CurrentCalibration:
     """What verdicts on one gallery's searches by one scoring are made by, at one moment.
 
     Attributes:
+        model: what makes the features that are compared.
         scoring: what orders the results.
         subject: its scores are stored under this name.
         calibration: gives thresholds and probabilities.
@@ -77,8 +78,10 @@ class CurrentCalibration:
         joins_at: the cosine from which a crop without a name is taken for the same person.
         version: equal versions are equal calibrations.
         state, searches, date: as in `CalibrationState`.
+        shallow: the artefact judges, because of the search's small depth.
     """
 
+    model: LoadedModel
     scoring: Scoring
     subject: str
     calibration: SearchCalibration
@@ -88,6 +91,7 @@ class CurrentCalibration:
     state: CalibrationSource
     searches: int
     date: datetime | None = None
+    shallow: bool = False
 
     def thresholds(self, operating_point: str, identities: int) -> tuple[float, float]:
         """The scores of `match` and `uncertain` in a search that covers K identities."""
@@ -106,17 +110,13 @@ class CurrentCalibration:
             state="artefact",
             searches=0,
             date=None,
+            shallow=True,
         )
 
-    def shown(self, identities: int, shallow: bool = False) -> CalibrationState:
-        """What an answer shows of it.
-
-        Args:
-            identities: K, how many the search covered.
-            shallow: the artefact judges, because of the search's small depth.
-        """
+    def shown(self, identities: int) -> CalibrationState:
+        """What an answer shows of it after a search that covered K identities."""
         reason: CalibrationReason | None = None
-        if shallow:
+        if self.shallow:
             reason = "shallow_search"
         elif few_identities(identities):
             reason = "few_identities"
@@ -152,12 +152,7 @@ class Calibrations:
     """
 
     def __init__(self, record: Record, models: Mapping[str, LoadedModel]) -> None:
-        """Knows what the artefacts bring.
-
-        Args:
-            record: of everything.
-            models: by the fingerprints of their embedders.
-        """
+        """Knows what the artefacts bring; `models` are by the fingerprints of their embedders."""
         self.ready = asyncio.Event()
         self._record = record
         self._models = models
@@ -182,9 +177,7 @@ class Calibrations:
     def current(self, gallery: Gallery, asked: Scoring | None) -> CurrentCalibration:
         """What one search of a gallery is judged by from its beginning to its end.
 
-        Args:
-            gallery: what is searched.
-            asked: the scoring; None for the default of the artefact that answers.
+        Where no scoring is asked for, it is the default of the artefact that answers.
 
         Raises:
             NeedsReindex: no loaded model answers for it.
@@ -197,6 +190,7 @@ class Calibrations:
         setting, artefact = gallery.settings.calibration, self._artefacts[embedder][scoring]
         version, found = self._published.get(gallery.gallery_id, {}).get(subject, ("", None))
         current = CurrentCalibration(
+            model,
             scoring,
             subject,
             artefact,

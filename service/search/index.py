@@ -19,22 +19,23 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.faults import retry_out_of_memory
+from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
 from service.record.records import IndexedCrop
 from service.search.compaction import Compaction
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
-from service.search.table import BLOCK_ROWS, Filter, RowTable
+from service.search.table import Filter, RowTable
 
 log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 8192
+BLOCK_ROWS = 4096
 EXACT_ROWS = 1024
 # Float32 sums differ in their last digits from one way of searching to another. Rows this close to
 # the last place are scored exactly before the cut, so that ties are cut by age.
@@ -106,13 +107,7 @@ class GalleryIndex:
         limits: IndexLimits | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
-        """An empty index.
-
-        Args:
-            dimension: d, the size of a feature.
-            limits: when it changes.
-            block_rows: the number of rows that the table takes memory for at a time.
-        """
+        """An empty index of features `(d,)`; its table takes memory for `block_rows` at a time."""
         self.dimension = dimension
         self.table = RowTable(dimension, block_rows)
         self._limits = limits or IndexLimits()
@@ -149,10 +144,7 @@ class GalleryIndex:
         return self._device is not None
 
     def move_to_device(self, device: DeviceVectors) -> None:
-        """Searches on a device from now on.
-
-        Args:
-            device: without rows yet.
+        """Searches on a device, which has no rows yet, from now on.
 
         Raises:
             DeviceFull: the device is too small; everything stays as it was.
@@ -168,9 +160,8 @@ class GalleryIndex:
             first = self.table.size
             self.table.append(chunk)
             if self._device:
-                vectors = np.stack([crop.vector for crop in chunk]).astype(np.float32)
-                norms = self.table.norms[first : self.table.size, None]
-                self._change_device(partial(self._device.append, vectors / norms))
+                units = self.table.units(np.arange(first, self.table.size))
+                self._change_device(self._device.append, units)
             if self._device and self.table.valid_count >= self._limits.float16_rows:
                 self._change_device(self._device.to_float16)
             heartbeat()
@@ -272,7 +263,7 @@ class GalleryIndex:
         if self._trained:
             self._trained.mark_deleted(deleted)
         if self._device and built.rewritten:
-            self._change_device(partial(self._upload, self._device))
+            self._change_device(self._upload, self._device)
         return True
 
     def _upload(self, device: DeviceVectors) -> None:
@@ -282,14 +273,14 @@ class GalleryIndex:
             device.to_float16()
         for start, part in self.table.vectors.parts(self.table.size):
             units = part / self.table.norms[start : start + len(part), None]
-            retry_out_of_memory(partial(device.append, units))
+            retry_out_of_memory(device.append, units)
             heartbeat()
         device.mark_deleted(np.flatnonzero(~self.table.valid[: self.table.size]))
 
-    def _change_device(self, change: Callable[[], None]) -> None:
+    def _change_device(self, change: Callable[..., None], *args: Any) -> None:
         """Changes the device's copy; a device without room is searched no more."""
         try:
-            retry_out_of_memory(change)
+            retry_out_of_memory(change, *args)
         except DeviceFull:
             log.exception("the device is full; searches go on in the host's memory")
             self._device = None
@@ -310,7 +301,7 @@ class GalleryIndex:
         if self._device:
             rows = None if everything else passing
             try:
-                return retry_out_of_memory(partial(self._device.nearest, query, limit, rows))
+                return retry_out_of_memory(self._device.nearest, query, limit, rows)
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")

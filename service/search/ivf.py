@@ -48,7 +48,6 @@ class IvfSegment:
         """Builds one over the first `size` rows, with probes enough to find nearly everything.
 
         Args:
-            table: has the vectors.
             size: how many rows to cover.
             valid: those among them from which training and measuring draw, ascending.
             between: called now and then; an error of it ends this.
@@ -67,7 +66,7 @@ class IvfSegment:
         index.cp.niter = TRAINING_ROUNDS
         index.cp.min_points_per_centroid = 1
         samples = min(len(valid), lists * SAMPLES_PER_LIST)
-        index.train(_units(table, random.choice(valid, samples, replace=False, shuffle=False)))
+        index.train(table.units(random.choice(valid, samples, replace=False, shuffle=False)))
         for start, part in table.vectors.parts(size):
             between()
             index.add(part / table.norms[start : start + len(part), None])
@@ -123,17 +122,13 @@ class IvfSegment:
         if wanted == 0:
             return 1.0
         hits = 0
-        for row, unit, last in zip(queries, _units(table, queries), lasts, strict=True):
+        for row, unit, last in zip(queries, table.units(queries), lasts, strict=True):
             found = self.nearest(unit, RECALL_DEPTH + 1)
             places = np.minimum(np.searchsorted(valid, found), len(valid) - 1)
             found = found[(valid[places] == found) & (found != row)]
-            cosines = _units(table, found) @ unit
+            cosines = table.units(found) @ unit
             hits += min(int(np.count_nonzero(cosines >= last - TOLERANCE)), wanted)
         return hits / (wanted * len(queries))
-
-
-def _units(table: RowTable, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.asarray(table.vectors[rows] / table.norms[rows, None], np.float32)
 
 
 def _last_cosines(
@@ -145,7 +140,7 @@ def _last_cosines(
     """The exact cosine of the last of the ten nearest others of each stored crop, `(Q,)`."""
     # One more: the nearest is the crop itself, or one that equals it.
     others, lasts = min(RECALL_DEPTH, len(valid) - 1) + 1, []
-    for unit in _units(table, queries):
+    for unit in table.units(queries):
         between()
         cosines = table.vectors.products(valid, unit) / table.norms[valid]
         lasts.append(np.partition(cosines, -others)[-others])

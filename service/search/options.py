@@ -93,7 +93,7 @@ class QueryOptions(BaseModel):
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
         return self
 
-    def filter(self, camera: str | None, without: frozenset[int] = frozenset()) -> Filter:
+    def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
         """Which crops may be returned.
 
         Args:

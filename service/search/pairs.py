@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Sc
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
 from service.engine.batcher import EmbeddedImage
-from service.engine.faults import retry_out_of_memory
+from service.engine.device import retry_out_of_memory
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
@@ -49,8 +48,8 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
             raise UnusableImages(
                 [one if isinstance(one, CropProblem) else None for one in embedded]
             )
-        scoring_pair = partial(_scores, model, usable[0], usable[1][None])
-        scores = await asyncio.wrap_future(runtime.device.submit(scoring_pair))
+        scoring_pair = runtime.device.submit(_scores, model, usable[0], usable[1][None])
+        scores = await asyncio.wrap_future(scoring_pair)
         explanation = None
         if options.explain:
             explanation = await explain_pair(
@@ -150,9 +149,8 @@ async def explain_pair(
             "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
         )
         raise UnusableImages([None if good else problem for good in usable])
-    found = await asyncio.wrap_future(
-        runtime.device.submit(lambda: explain(features[0], features[1], scores))
-    )
+    explaining = runtime.device.submit(explain, features[0], features[1], scores)
+    found = await asyncio.wrap_future(explaining)
     return Explanation(
         scoring=scoring,
         score=found.score,
@@ -167,12 +165,11 @@ async def _embed_variants(
 ) -> NDArray[np.float32]:
     """Features `(VARIANTS, d)` of one crop's variants, pass after pass."""
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
-    parts = []
+    parts: list[NDArray[np.float32]] = []
     for number in range(math.ceil(VARIANTS / size)):
         batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
-        embed = partial(model.networks.runtime.embed, batch)
-        parts.append(
-            await asyncio.wrap_future(runtime.device.submit(partial(retry_out_of_memory, embed)))
-        )
+        embed = model.networks.runtime.embed
+        embedding = runtime.device.submit(retry_out_of_memory, embed, batch)
+        parts.append(await asyncio.wrap_future(embedding))
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

@@ -15,14 +15,13 @@ from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
-from service.engine.images import quality_gate
-from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
 from service.search.options import QueryOptions
 from service.search.ranking import Ranking, rank
+from service.settings import QualityPolicy
 
 # Where many crops were deleted that memory still shows, each search asks for more of them.
 ROUNDS = 6
@@ -79,9 +78,24 @@ async def query_by_crop(
             searched.
     """
     began = time.perf_counter()
+
+    def search(deeper: QueryOptions, without: frozenset[int]) -> Ranking:
+        table = gallery.index.table
+        row = table.row_of(crop_id)
+        if row is None:
+            raise UnknownCrop(gallery.name, crop_id)
+        label = table.label(row)
+        ranking = rank(
+            gallery,
+            runtime.calibrations.current(gallery, options.scoring),
+            table.vectors[np.array([row])],
+            deeper,
+            deeper.filter(label.camera, without | {label.row_id}),
+        )
+        return replace(ranking, asked=label)
+
     with runtime.admission.image_slots(1):
         asked = time.perf_counter()
-        search = partial(_search_by_crop, runtime, gallery, crop_id)
         ranking = await drop_deleted_results(runtime, gallery, options, search)
     return _answer(ranking, began, asked)
 
@@ -105,7 +119,7 @@ async def drop_deleted_results(
     places = options.top_k
     for _ in range(ROUNDS):
         deeper = options.model_copy(update={"top_k": places})
-        ranking = await asyncio.wrap_future(runtime.device.submit(partial(search, deeper, gone)))
+        ranking = await asyncio.wrap_future(runtime.device.submit(search, deeper, gone))
         asked = [ranking.asked] if ranking.asked else []
         found = await runtime.galleries.confirm(gallery, [*ranking.labels, *asked])
         if ranking.asked and ranking.asked.row_id in found.gone:
@@ -144,9 +158,8 @@ async def _query(
     sample = sample and gallery.settings.calibration == "on"
     with runtime.admission.image_slots(sum(map(len, queries))):
         while True:
-            model = runtime.model_of(gallery)
             current = runtime.calibrations.current(gallery, options.scoring)
-            ask = partial(_query_once, runtime, gallery, model, current, options, sample, began)
+            ask = partial(_query_once, runtime, gallery, current, options, sample, began)
             with contextlib.suppress(_Switched):
                 return await asyncio.gather(*map(ask, queries))
 
@@ -154,7 +167,6 @@ async def _query(
 async def _query_once(
     runtime: Runtime,
     gallery: Gallery,
-    model: LoadedModel,
     current: CurrentCalibration,
     options: QueryOptions,
     sample: bool,
@@ -162,14 +174,21 @@ async def _query_once(
     images: Sequence[bytes],
 ) -> QueryAnswer | list[CropProblem]:
     # A query is answered also where its images are poor.
-    gate = quality_gate(runtime.settings, refuse=False)
-    outcomes = await model.pipeline.embed(images, gate)
+    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+    outcomes = await current.model.pipeline.embed(images, quality)
     usable = [one for one in outcomes if isinstance(one, EmbeddedImage)]
     problems = [one for one in outcomes if isinstance(one, CropProblem)]
     if not usable:
         return problems
     asked = time.perf_counter()
-    search = partial(_search, gallery, model, current, usable, sample)
+
+    def search(deeper: QueryOptions, without: frozenset[int]) -> Ranking:
+        if gallery.embedder != current.model.embedder:
+            raise _Switched
+        vectors = np.stack([image.vector for image in usable])
+        wanted = deeper.filter(deeper.camera, without)
+        return rank(gallery, current, vectors, deeper, wanted, sample)
+
     ranking = await drop_deleted_results(runtime, gallery, options, search)
     for problem in problems:
         runtime.metrics.problems.labels(problem.code).inc()
@@ -177,45 +196,6 @@ async def _query_once(
         place = gallery.gallery_id, current.subject
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
     return _answer(ranking, began, asked, usable, _warnings(outcomes))
-
-
-def _search(
-    gallery: Gallery,
-    model: LoadedModel,
-    current: CurrentCalibration,
-    images: Sequence[EmbeddedImage],
-    sample: bool,
-    options: QueryOptions,
-    without: frozenset[int],
-) -> Ranking:
-    if gallery.embedder != model.embedder:
-        raise _Switched
-    vectors = np.stack([image.vector for image in images])
-    wanted = options.filter(options.camera, without)
-    return rank(gallery, model, current, vectors, options, wanted, sample)
-
-
-def _search_by_crop(
-    runtime: Runtime,
-    gallery: Gallery,
-    crop_id: str,
-    options: QueryOptions,
-    without: frozenset[int],
-) -> Ranking:
-    table = gallery.index.table
-    row = table.row_of(crop_id)
-    if row is None:
-        raise UnknownCrop(gallery.name, crop_id)
-    label = table.label(row)
-    ranking = rank(
-        gallery,
-        runtime.model_of(gallery),
-        runtime.calibrations.current(gallery, options.scoring),
-        table.vectors[np.array([row])],
-        options,
-        options.filter(label.camera, without | {label.row_id}),
-    )
-    return replace(ranking, asked=label)
 
 
 def _answer(
@@ -238,8 +218,8 @@ def _answer(
         gallery_version=ranking.gallery_version,
         calibration_version=str(ranking.calibration.version),
         calibration=ranking.calibration,
-        model=ranking.model.description.artefact_fingerprint,
-        scoring=ranking.scoring,
+        model=ranking.current.model.description.artefact_fingerprint,
+        scoring=ranking.current.scoring,
         verdict=ranking.verdict,
         warnings=list(warnings),
         results=list(ranking.results),

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict
-from model.calibration import Fusion, Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
-from service.engine.networks import LoadedModel
 from service.gallery.browse import image_url
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
@@ -33,8 +31,7 @@ class Ranking:
 
     Attributes:
         gallery_version: what the index showed.
-        model: what made the features.
-        scoring: what orders the results.
+        current: what was asked for, and ordered the results.
         calibration: what their verdicts and probabilities are made by.
         results: best first.
         labels: of the results.
@@ -48,8 +45,7 @@ class Ranking:
     """
 
     gallery_version: int
-    model: LoadedModel
-    scoring: Scoring
+    current: CurrentCalibration
     calibration: CalibrationState
     results: Sequence[RankedCrop]
     labels: Sequence[CropLabel]
@@ -69,7 +65,6 @@ class Ranking:
 
 def rank(
     gallery: Gallery,
-    model: LoadedModel,
     current: CurrentCalibration,
     queries: NDArray[np.float32],
     options: QueryOptions,
@@ -81,7 +76,7 @@ def rank(
     With `sample` it also scores nine people for the calibration, where the search is deep enough.
     """
     began = time.perf_counter()
-    index, fusion = gallery.index, model.description.calibration.fusion
+    index = gallery.index
     by_cosine = current.scoring == "cosine"
     depth = 0 if by_cosine else options.rerank_depth
     found = index.search(queries, max(options.top_k, depth or RERANK_DEPTH), wanted)
@@ -92,30 +87,29 @@ def rank(
         people = _nine_people(index, queries, wanted, scored, current.joins_at)
     pairs = found.rows[:0] if by_cosine else (people or scored).rows
     searched = time.perf_counter()
-    logits = model.networks.pair_scores(queries, index.table.vectors[pairs])
+    logits = current.model.networks.pair_scores(queries, index.table.vectors[pairs])
     reranked = time.perf_counter()
     # Pairs that were scored for the calibration alone are no results.
     head = logits[: len(found.rows[:depth])]
-    best = _best(index, found, head, current.scoring, fusion, options)
+    best = _best(index, found, head, current, options)
     if len(best.found.rows) < options.top_k and len(found.rows) < found.searched:
         # The candidates belong to too few identities. They keep their scores and stay the head.
         leaders = index.search_groups(queries, options.top_k, wanted)
         found = found[:depth].extended(leaders)
-        best = _best(index, found, head, current.scoring, fusion, options)
+        best = _best(index, found, head, current, options)
     deeper = time.perf_counter() - reranked
     judge = current.for_shallow_search() if shallow else current
     labels = [index.table.label(row) for row in best.found.rows.tolist()]
     kept = None
     if people is not None:
-        scores = _scores(current.scoring, fusion, people.cosines, logits)
+        scores = _scores(current, people.cosines, logits)
         leading = _leading_scores(index, people, scores, current.joins_at)
         if len(leading) == RANKS:
             kept = SearchScores(leading, identities, time.time())
     return Ranking(
         gallery_version=gallery.version,
-        model=model,
-        scoring=current.scoring,
-        calibration=judge.shown(identities, shallow),
+        current=current,
+        calibration=judge.shown(identities),
         results=_results(gallery.name, labels, best, judge, identities, options),
         labels=labels,
         candidates_scored=found.searched if by_cosine else len(head),
@@ -139,8 +133,7 @@ def _best(
     index: GalleryIndex,
     found: Candidates,
     head: NDArray[np.float32],
-    scoring: Scoring,
-    fusion: Fusion | None,
+    current: CurrentCalibration,
     options: QueryOptions,
 ) -> _Best:
     """The candidates that become results; `head` has the logits of the first ones.
@@ -149,9 +142,9 @@ def _best(
     """
     logits = np.full(len(found.rows), np.nan, np.float32)
     logits[: len(head)] = head
-    scores = _scores(scoring, fusion, found.cosines, logits)
+    scores = _scores(current, found.cosines, logits)
     order = np.arange(len(found.rows))
-    if scoring != "cosine":
+    if current.scoring != "cosine":
         # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
         first = slice(0, len(head))
         ages = index.table.row_ids[found.rows[first]]
@@ -163,15 +156,13 @@ def _best(
 
 
 def _scores(
-    scoring: Scoring,
-    fusion: Fusion | None,
-    cosines: NDArray[np.float32],
-    logits: NDArray[np.float32],
+    current: CurrentCalibration, cosines: NDArray[np.float32], logits: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What a scoring makes of cosines and logits, `(n,)` each."""
-    if scoring == "cosine":
+    """What the scoring makes of cosines and logits, `(n,)` each."""
+    if current.scoring == "cosine":
         return cosines
-    return fusion.fuse(cosines, logits) if scoring == "fused" and fusion else logits
+    fusion = current.model.description.calibration.fusion
+    return fusion.fuse(cosines, logits) if current.scoring == "fused" and fusion else logits
 
 
 def _results(
@@ -241,6 +232,5 @@ def _leading_scores(
     scored = np.isfinite(scores)
     rows = found.rows[scored]
     groups = index.table.groups[rows]
-    units = index.table.vectors[rows] / np.maximum(index.table.norms[rows, None], 1e-12)
     codes = np.where(groups < 0, UNNAMED, groups)
-    return leading_scores(scores[scored], codes, units, joins_at, RANKS)
+    return leading_scores(scores[scored], codes, index.table.units(rows), joins_at)

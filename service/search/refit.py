@@ -7,8 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 from model.calibration import Scoring
@@ -57,7 +55,6 @@ async def store_and_refit(runtime: Runtime, later: dict[Place, float]) -> None:
     """Stores the searches that wait, then fits calibrations with enough new searches.
 
     Args:
-        runtime: of the service.
         later: places with enough new searches, and the time from which each may be fitted again.
 
     Raises:
@@ -65,7 +62,7 @@ async def store_and_refit(runtime: Runtime, later: dict[Place, float]) -> None:
     """
     recorded = runtime.calibrations.take_recorded()
     if recorded:
-        await runtime.galleries.write(partial(_store, runtime, recorded))
+        await runtime.galleries.write(_store, runtime, recorded)
     due = {place for place, at in later.items() if at <= time.time()}
     for place in recorded.keys() | due:
         later.pop(place, None)
@@ -93,21 +90,13 @@ def _scoring(place: Place) -> Scoring:
     return cast(Scoring, place[1].partition(":")[0])
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """What is stored for a place; the version is 0 where nothing is published."""
-
-    searches: list[SearchScores]
-    version: int
-    published: Publication | None
-
-    def fit_at(self) -> float | None:
-        """When a calibration may be fitted, in Unix seconds; None without enough searches."""
-        if self.published is None:
-            return 0.0 if len(self.searches) >= LEAST_SEARCHES else None
-        since = self.published.fitted_at
-        new = sum(one.at > since for one in self.searches)
-        return since + REFIT_AFTER_SECONDS if new >= REFIT_AFTER_SEARCHES else None
+def _fit_at(searches: Sequence[SearchScores], published: Publication | None) -> float | None:
+    """When a calibration may be fitted, in Unix seconds; None without enough searches."""
+    if published is None:
+        return 0.0 if len(searches) >= LEAST_SEARCHES else None
+    since = published.fitted_at
+    new = sum(one.at > since for one in searches)
+    return since + REFIT_AFTER_SECONDS if new >= REFIT_AFTER_SEARCHES else None
 
 
 async def _refit(runtime: Runtime, place: Place) -> float | None:
@@ -115,24 +104,25 @@ async def _refit(runtime: Runtime, place: Place) -> float | None:
     gallery = _gallery_at(runtime, place)
     if gallery is None:
         return None
-    stored = await runtime.galleries.read(partial(_read, runtime, place))
-    runtime.calibrations.note_stored(place, len(stored.searches))
-    at, now, scoring = stored.fit_at(), time.time(), _scoring(place)
+    searches, version, published = await runtime.galleries.read(_read, runtime, place)
+    runtime.calibrations.note_stored(place, len(searches))
+    at, now, scoring = _fit_at(searches, published), time.time(), _scoring(place)
     if at is None or at > now:
         return at
     artefact = runtime.model_of(gallery).description.calibration.scorings[scoring]
-    previous = stored.published.calibration if stored.published else None
+    previous = published.calibration if published else None
     try:
-        fitted = await asyncio.to_thread(fit_searches, stored.searches, artefact, previous, scoring)
+        fitted = await asyncio.to_thread(fit_searches, searches, artefact, previous, scoring)
     except InputProblem as problem:
         log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
         return None
     body = Publication(fitted_at=now, calibration=fitted).model_dump_json()
-    await runtime.galleries.write(partial(_publish, runtime, gallery, place, body, stored.version))
+    await runtime.galleries.write(_publish, runtime, gallery, place, body, version)
     return None
 
 
-def _read(runtime: Runtime, place: Place) -> _Stored:
+def _read(runtime: Runtime, place: Place) -> tuple[list[SearchScores], int, Publication | None]:
+    """The stored searches, and what is published: version 0 and None where nothing is."""
     records = runtime.record.calibrations
     searches = []
     for row in records.searches(*place):
@@ -141,8 +131,8 @@ def _read(runtime: Runtime, place: Place) -> _Stored:
             searches.append(SearchScores.from_bytes(row))
     found = records.published(place[0]).get(place[1])
     if found is None:
-        return _Stored(searches, 0, None)
-    return _Stored(searches, found.version, Publication.read(found.body))
+        return searches, 0, None
+    return searches, found.version, Publication.read(found.body)
 
 
 def _publish(runtime: Runtime, gallery: Gallery, place: Place, body: str, after: int) -> None:

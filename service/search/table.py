@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from service.record.records import CropLabel, IndexedCrop
 
-BLOCK_ROWS = 4096
 COPIED_AT_ONCE = 1024
 FIRST_CAPACITY = 256
 # Above this share of a block, multiplying all of it is faster than copying the wanted rows first.
@@ -28,7 +27,7 @@ class VectorBlocks:
     Appending moves nothing, so that other threads may read rows meanwhile. The owner counts rows.
     """
 
-    def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
+    def __init__(self, dimension: int, block_rows: int) -> None:
         self.dimension = dimension
         self.block_rows = block_rows
         self._blocks: list[NDArray[np.float32]] = []
@@ -38,15 +37,10 @@ class VectorBlocks:
         while len(self._blocks) * self.block_rows < rows:
             self._blocks.append(np.empty((self.block_rows, self.dimension), np.float32))
 
-    def write(self, start: int, vectors: NDArray[np.float32]) -> None:
-        """Writes rows `(n, d)` from a row on, and makes room for them."""
-        self.reserve(start + len(vectors))
-        written = 0
-        while written < len(vectors):
-            number, place = divmod(start + written, self.block_rows)
-            part = vectors[written : written + self.block_rows - place]
-            self._blocks[number][place : place + len(part)] = part
-            written += len(part)
+    def __setitem__(self, row: int, vector: NDArray[np.float32] | float) -> None:
+        """Writes a row for which there is room."""
+        number, place = divmod(row, self.block_rows)
+        self._blocks[number][place] = vector
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of rows `(n, d)`."""
@@ -133,7 +127,7 @@ class RowTable:
             without an identity has a negative value of its own.
     """
 
-    def __init__(self, dimension: int, block_rows: int = BLOCK_ROWS) -> None:
+    def __init__(self, dimension: int, block_rows: int) -> None:
         self.size = 0
         self.valid_count = 0
         self.vectors = VectorBlocks(dimension, block_rows)
@@ -155,20 +149,15 @@ class RowTable:
         self.vectors.reserve(size)
         if size > capacity:
             more = max(size, 2 * capacity, FIRST_CAPACITY) - capacity
-            columns = {name: getattr(self, name) for name in COLUMNS}
-            vars(self).update(
-                {
-                    name: np.concatenate([column, np.zeros(more, column.dtype)])
-                    for name, column in columns.items()
-                }
-            )
+            grown = {name: np.pad(getattr(self, name), (0, more)) for name in COLUMNS}
+            vars(self).update(grown)
 
     def append(self, crops: Sequence[IndexedCrop]) -> None:
         """Adds crops at the end; a `MemoryError` comes before the first change."""
         self.reserve(len(crops))
         for crop in crops:
             row, label = self.size, crop.label
-            self.vectors.write(row, crop.vector[None])
+            self.vectors[row] = crop.vector
             self.norms[row] = max(float(np.linalg.norm(crop.vector)), 1e-12)
             self.row_ids[row] = label.row_id
             self.valid[row] = True
@@ -184,7 +173,7 @@ class RowTable:
         if row is not None:
             del self._row_of_crop[self.label(row).crop_id]
             self.valid[row] = False
-            self.vectors.write(row, np.zeros((1, self.vectors.dimension), np.float32))
+            self.vectors[row] = 0.0
             self._labels[row] = None
             self.valid_count -= 1
             self._changes += 1
@@ -231,6 +220,10 @@ class RowTable:
             raise LookupError(f"row {row} was deleted")
         return label
 
+    def units(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A copy of rows at unit length, `(n, d)`."""
+        return np.asarray(self.vectors[rows] / self.norms[rows, None], np.float32)
+
     def select(self, wanted: Filter) -> NDArray[np.int64]:
         """The valid rows that pass a filter, ascending."""
         passing = self.valid[: self.size].copy()
@@ -274,7 +267,6 @@ class RowTable:
         """Applies the changes of a table since this one was made of its rows.
 
         Args:
-            old: that table.
             size: the number of rows that it had then.
 
         Returns:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.ablation import PLANS, RESULTS, Job, is_done, jobs, markdown, origin, read_plan
-from bench.tables import page_of
+from bench.ablation import PLANS, Job, is_done, jobs, markdown, origin, read_plan
+from bench.tables import RESULTS, page_of
 from model.problems import InputProblem
 
 PLAN_NAMES = sorted(file.stem for file in PLANS.glob("*.toml"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from bench.premise import RESULTS, markdown
-from bench.tables import page_of
+from bench.premise import markdown
+from bench.tables import RESULTS, page_of
 
 
 def test_the_page_shows_what_the_json_holds() -> None:

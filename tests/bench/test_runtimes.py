@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import result
-from bench.runtimes import bench_runtimes
+from bench.serve import bench_runtimes
 from model.artefact import load_artefact
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench import served_alarms
 from bench.served_alarms import Judged, figures, splits
 from model.problems import InputProblem
-from service.commands.sources import SourceCrop
+from service.commands.bulk import SourceCrop
 
 
 def _crops() -> list[SourceCrop]:

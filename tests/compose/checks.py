@@ -158,8 +158,9 @@ def watch_with_prometheus(it: Deployment, replicas: int) -> None:
     with httpx.Client(base_url=it.prometheus, timeout=10) as http:
         while True:
             try:
-                up = http.get("/api/v1/query", params={"query": 'up{job="gmn"} == 1'}).json()
-                if len(up["data"]["result"]) == replicas:
+                up = http.get("/api/v1/query", params={"query": 'up{job="gmn"} == 1'})
+                # While it starts it answers 503, as text.
+                if up.is_success and len(up.json()["data"]["result"]) == replicas:
                     break
             except httpx.TransportError:
                 pass

@@ -14,7 +14,7 @@ from PIL import Image
 from demo.findings import Finding, Findings, judging
 from demo.story import Cast
 from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, Verdict
-from service.commands.sources import SourceCrop
+from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
 
 FEW = ["--people", "5", "--strangers", "2"]

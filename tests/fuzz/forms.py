@@ -63,7 +63,7 @@ async def _read(data: bytes) -> None:
     EnrollForm(**{name: texts.get(name, []) for name in FIELDS}).for_images(images or [b"x"])
     single = {name: said[0] if len(said) == 1 else said for name, said in texts.items() if said}
     single.pop("images", None)
-    QueryForm.model_validate(single).filter(None)
+    QueryForm.model_validate(single).filter(None, frozenset())
 
 
 def seeds() -> list[bytes]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import httpx
 
-from service.record import strays
-from service.record.crop_entries import Generation, as_crop
-from service.record.encoding import below
-from service.record.engine import Reader
-from service.record.integrity import entries
+from service.record.engine import Reader, below
+from service.record.entries import Generation, as_crop
+from service.record.garbage import strays_until
 from service.record.records import GalleryRecord
+from service.record.recovery import entries
 from service.record.small_records import Keys
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
@@ -67,7 +66,7 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     """Pictures in the folder without a crop that no maintenance will ever remove."""
     with _reading(data_dir) as engine:
         reader = Reader(engine)
-        known = {one.crop_id for one in strays.until(reader, "9999", 1_000_000)}
+        known = {one.crop_id for one in strays_until(reader, "9999", 1_000_000)}
         for entry in entries(engine):
             assert isinstance(entry, GalleryRecord)
             crops = reader.every(below(Generation.searched(entry).key("crop")))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from service.engine.admission import Admission
+from service.engine.device import Admission
 from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
 
 FOR_EVER = 3600

@@ -16,11 +16,10 @@ from uuid import uuid4
 
 import pytest
 
+from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.manage import change_gallery, create_gallery, delete_gallery
-from service.gallery.relabel import relabel_identity
 from service.jobs.imports import begin_import
-from service.lifecycle import maintenance
+from service.lifecycle import background, snapshots
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
 from service.lifecycle.snapshots import (
     delete_snapshot,
@@ -177,8 +176,8 @@ SECTIONS = {
     ),
     "change gallery": _change,
     "delete gallery": lambda case: delete_gallery(case.runtime, case.gallery),
-    "maintenance": lambda case: maintenance._run_once(case.runtime),
-    "files of nothing": lambda case: maintenance.remove_strays(case.runtime),
+    "maintenance": lambda case: background._run_once(case.runtime),
+    "files of nothing": lambda case: background.remove_strays(case.runtime),
 }
 
 
@@ -303,6 +302,31 @@ def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request
     asyncio.run(forget_two())
 
 
+def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
+    runtime, monkeypatch, drawn_crops
+):
+    def crash(name: str) -> None:
+        if name == "snapshot-rewrite.written":
+            raise OSError(name)
+
+    async def forget() -> None:
+        case = Prepared(runtime, drawn_crops)
+        await case.prepare()
+        with monkeypatch.context() as patched:
+            patched.setattr(snapshots, "failpoint", crash)
+            with pytest.raises(OSError, match=r"snapshot-rewrite\.written"):
+                await forget_identity(runtime, case.gallery, "Ann")
+        # As maintenance does.
+        await snapshots.take_removed_out_of_snapshots(runtime, case.gallery)
+        (shown,) = await snapshots.list_snapshots(runtime, case.gallery)
+        path = snapshots.snapshot_path(runtime, case.gallery, case.snapshot_id)
+        content, _ = snapshot_file.snapshot_header(path)
+        assert (shown.crops, shown.sha256) == (content.crops, content.sha256)
+        assert (shown.crops, shown.bytes) == (1, path.stat().st_size)
+
+    asyncio.run(forget())
+
+
 def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_crops):
     async def cancel_three() -> None:
         case = Prepared(runtime, drawn_crops)
@@ -324,16 +348,16 @@ def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_c
 
 
 def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypatch, drawn_crops):
-    monkeypatch.setattr(maintenance, "RECEIVED_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr(background, "RECEIVED_WITHIN_SECONDS", 0.0)
 
     async def delete() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()
         spool = runtime.settings.data_dir / "imports" / (await _import(case)).job_id
-        await maintenance._run_once(runtime)
+        await background._run_once(runtime)
         assert spool.exists()
         await delete_gallery(runtime, case.gallery)
-        await maintenance._run_once(runtime)
+        await background._run_once(runtime)
         assert not spool.exists()
 
     asyncio.run(delete())

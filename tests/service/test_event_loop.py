@@ -17,10 +17,10 @@ from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
 from service.errors import QueueFull
 from service.http.app import create_app
-from service.http.callers import LOCAL_ADMIN
 from service.http.forms import ImagesForm
 from service.http.guard import Call, GalleryCall
-from service.http.routes import comparisons, crops, jobs
+from service.http.keys import LOCAL_ADMIN
+from service.http.routes import crops, jobs, model
 from service.jobs import runner
 from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
@@ -80,7 +80,7 @@ def test_the_loop_does_other_work_while_a_hundred_embeddings_are_written(runtime
     monkeypatch.setattr(ImagesForm, "read_images", read)
     request = SimpleNamespace(headers={})
     call = Call(runtime, LOCAL_ADMIN)
-    turns = asyncio.run(_turns_meanwhile(comparisons.embed_images(request, call, ImagesForm())))
+    turns = asyncio.run(_turns_meanwhile(model.embed_images(request, call, ImagesForm())))
     assert turns > 10
 
 

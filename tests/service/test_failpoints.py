@@ -28,7 +28,7 @@ PLACES = {
     "start.record-opened": ("runtime.py", "open_store(", "return record"),
     "start.galleries-loaded": ("runtime.py", "galleries.load()", "return cls("),
     "replica.noted": (REPLICATION, "self._stream.last(), self", "galleries.all()"),
-    "replica.scanned": (REPLICATION, "self._read_whole(gallery_id)", "_stream.server() !="),
+    "replica.scanned": (REPLICATION, "read_gallery(gallery_id)", "_stream.server() !="),
     "replica.replayed": (REPLICATION, "self._apply(batch)", "_barrier.advance(batch"),
     "follower.changes-read": (REPLICATION, "self._step(gallery_id, own)", "step() for step"),
     "follower.changes-applied": (REPLICATION, "self._apply(batch)", "_barrier.advance(batch"),
@@ -56,14 +56,18 @@ PLACES = {
         "find_snapshot(",
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace("),
-    "restore.generation-filled": ("record/restoring.py", "_put, filled", "_switch, filled"),
+    "restore.generation-filled": ("record/replacing.py", "_put, filled", "_switch, filled"),
     "compaction.planned": ("search/compaction.py", "index.compaction()", "threading.Thread("),
     "compaction.built": ("search/compaction.py", "plan.build(", "partial(self._finish"),
     "compaction.adopted": ("search/compaction.py", "index.replace(", "def _rest("),
     "reindex.begun": ("jobs/reindex.py", "store.staged.begin,", "_embed_missing(runtime"),
     "reindex.batch-embedded": ("jobs/reindex.py", "await _embed(", "staged.add,"),
     "reindex.batch-kept": ("jobs/reindex.py", "staged.add,", "await progress.save("),
-    "reindex.switched": ("record/staged.py", "transact(self._engine, _switch", "collect_garbage("),
+    "reindex.switched": (
+        "record/replacing.py",
+        "transact(self._engine, _switch_side",
+        "collect_garbage(",
+    ),
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await progress.update(", "audit.done("),
     "import.archive-kept": ("jobs/imports.py", "_keep_archive, spool", "create_job("),
@@ -103,8 +107,8 @@ def test_every_failpoint_stands_in_one_place_and_is_passed_nowhere_else():
     assert placed == dict.fromkeys(PLACES, 1)
     assert {name for name in FAILPOINTS if not _is_of_a_commit(name)} == set(PLACES)
     written = "".join(SOURCES.values())
-    named = re.compile(r'(?:change|_commit)\(\s*"([a-z-]+)"| = "([a-z-]+)"\n')
-    assert set(WRITES) <= {name for found in named.findall(written) for name in found}
+    named = re.compile(r'(?:change|replace|_commit)\(\s*"([a-z-]+)"')
+    assert set(WRITES) <= set(named.findall(written))
 
 
 @pytest.mark.parametrize("name", PLACES)

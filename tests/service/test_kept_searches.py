@@ -16,7 +16,7 @@ import pytest
 from model.search_calibration import LEAST_SEARCHES, REFIT_AFTER_SEARCHES, SearchScores
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.ops.data_dir import DATABASE_NAME
+from service.ops.durable import DATABASE_NAME
 from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.search import refit

@@ -22,7 +22,7 @@ BROKEN = """
 import asyncio
 import logging
 
-from service.gallery import browse, relabel
+from service.gallery import browse, changes
 
 async def unawaited(*sent):
     raise ValueError(sent)
@@ -36,7 +36,7 @@ async def broken(*sent):
     except RuntimeError as error:
         raise ExceptionGroup(f"{sent[1:]}", [LookupError(sent[1:])]) from error
 
-relabel.relabel_identity = broken
+changes.relabel_identity = broken
 browse.list_crops = broken
 """
 

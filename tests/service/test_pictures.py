@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import RecordUnavailable
-from service.record.pictures import PictureFolder
+from service.lifecycle.pictures import PictureFolder
 from tests.waiting import eventually
 
 

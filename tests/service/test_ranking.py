@@ -25,10 +25,12 @@ TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
 CALIBRATION = artefact_search_calibration(
     ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
 )
-CURRENT = CurrentCalibration("mnet", "mnet:a", CALIBRATION, CALIBRATION, 0.6, "a", "artefact", 0)
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
 MODEL = SimpleNamespace(
     networks=NETWORKS, description=SimpleNamespace(calibration=SimpleNamespace(fusion=FUSION))
+)
+CURRENT = CurrentCalibration(
+    MODEL, "mnet", "mnet:a", CALIBRATION, CALIBRATION, 0.6, "a", "artefact", 0
 )
 
 
@@ -54,7 +56,7 @@ def clustered():
 
 def _rank(index, query, **options):
     gallery = SimpleNamespace(index=index, name="default", version=1)
-    return rank(gallery, MODEL, CURRENT, query, QueryOptions(**options), Filter())
+    return rank(gallery, CURRENT, query, QueryOptions(**options), Filter())
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):

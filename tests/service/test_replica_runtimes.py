@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model.search_calibration import SearchScores
-from service.gallery.manage import change_gallery
+from service.gallery.changes import change_gallery
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs

@@ -286,7 +286,7 @@ def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended)
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
     from service.jobs import runner
-    from service.lifecycle import maintenance
+    from service.lifecycle import background
 
     rounds = []
 
@@ -294,7 +294,7 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         rounds.append(1)
         raise error
 
-    monkeypatch.setattr(maintenance, "_run_once", fail)
+    monkeypatch.setattr(background, "_run_once", fail)
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
@@ -318,5 +318,5 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         assert not working.done()
         working.cancel()
 
-    asyncio.run(run(maintenance.run_maintenance(runtime)))
+    asyncio.run(run(background.run_maintenance(runtime)))
     asyncio.run(run(runner.work_on_jobs(runtime, {})))

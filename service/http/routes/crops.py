@@ -8,12 +8,11 @@ from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client.models import ChangedCrop, Crop, Crops, EnrolledImage, Enrollment, Removal
 from service.errors import InvalidField
-from service.gallery import browse, relabel
+from service.gallery import browse, changes
 from service.gallery.enroll import enroll
-from service.http.answers import answer_each, answer_list
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
-from service.http.guard import GalleryCall, guarded_router, needs
-from service.http.problems import error_responses
+from service.http.guard import Admin, Enroller, Searcher, guarded_router
+from service.http.problems import answer_each, answer_list, error_responses
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -29,8 +28,6 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
-Searcher = Annotated[GalleryCall, needs("query")]
-Enroller = Annotated[GalleryCall, needs("enroll")]
 SOME_LANDED: dict[int | str, dict[str, Any]] = {
     207: {"model": Enrollment, "description": "Some images landed, some did not."}
 }
@@ -94,12 +91,10 @@ async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
 
 @router.patch("/crops/{crop_id}", responses=error_responses(400, 404, 409, 413, 415, 507))
 async def change_crop(
-    call: Annotated[GalleryCall, needs("admin")],
-    crop_id: CropId,
-    form: Annotated[EnrollFields, MULTIPART],
+    call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
 ) -> ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, a field that is not sent stays."""
-    return await relabel.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
+    return await changes.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
 
 
 @router.delete("/crops/{crop_id}", responses=error_responses(404, 507))

@@ -1,19 +1,29 @@
-"""`/v1/galleries`: create, list, describe, change, delete."""
+"""`/v1/galleries`: create, list, describe, change, delete; copy one and restore the copy."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Response
+from fastapi import Path, Response
 
-from gmn_client.models import Galleries, Gallery, GalleryRemoval
-from service.gallery import browse, manage
+from gmn_client.models import (
+    Galleries,
+    Gallery,
+    GalleryRemoval,
+    RestoredSnapshot,
+    Snapshot,
+    Snapshots,
+)
+from service.gallery import browse, changes
 from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
-from service.http.guard import Call, GalleryCall, guarded_router, needs
+from service.http.guard import Admin, Call, GalleryCall, guarded_router, needs
 from service.http.problems import error_responses
+from service.lifecycle import snapshots
 from service.record.records import GallerySettings
 
 router = guarded_router("/v1/galleries", "galleries")
+snapshot_router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
+SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
 
 
 @router.post("", status_code=201, responses=error_responses(400, 409, 413, 415, 507))
@@ -25,7 +35,7 @@ async def create_gallery(
     """Creates an empty gallery."""
     call.caller.require_gallery(form.name)
     settings = GallerySettings(**form.changes())
-    created = await manage.create_gallery(call.runtime, form.name, settings)
+    created = await changes.create_gallery(call.runtime, form.name, settings)
     response.headers["Location"] = f"/v1/galleries/{form.name}"
     return created
 
@@ -41,26 +51,58 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Gal
 
 
 @router.get("/{gallery}", responses=error_responses(404))
-async def read_gallery(
-    call: Annotated[GalleryCall, needs("query", "enroll")],
-) -> Gallery:
+async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> Gallery:
     """Reads the description of one gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
 
 
 @router.patch("/{gallery}", responses=error_responses(400, 404, 413, 415, 507))
-async def change_gallery(
-    call: Annotated[GalleryCall, needs("admin")],
-    form: Annotated[GallerySettingsFields, MULTIPART],
-) -> Gallery:
+async def change_gallery(call: Admin, form: Annotated[GallerySettingsFields, MULTIPART]) -> Gallery:
     """Changes the settings of a gallery; fields that are not sent stay."""
     reset = form.calibration == "reset"
-    return await manage.change_gallery(call.runtime, call.gallery, form.changes(), reset)
+    return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
 @router.delete("/{gallery}", responses=error_responses(404, 409, 507))
-async def delete_gallery(
-    call: Annotated[GalleryCall, needs("admin")],
-) -> GalleryRemoval:
+async def delete_gallery(call: Admin) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
-    return GalleryRemoval(removed=await manage.delete_gallery(call.runtime, call.gallery))
+    return GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
+
+
+@snapshot_router.post("", status_code=201, responses=error_responses(404, 507))
+async def take_snapshot(call: Admin, response: Response) -> Snapshot:
+    """Takes a snapshot of the gallery while reads and writes continue."""
+    taken = await snapshots.take_snapshot(call.runtime, call.gallery)
+    response.headers["Location"] = (
+        f"/v1/galleries/{call.gallery.name}/snapshots/{taken.snapshot_id}"
+    )
+    return Snapshot.model_validate(taken)
+
+
+@snapshot_router.get("", responses=error_responses(404))
+async def list_snapshots(call: Admin) -> Snapshots:
+    """Lists the snapshots of the gallery, oldest first."""
+    found = await snapshots.list_snapshots(call.runtime, call.gallery)
+    return Snapshots(results=[Snapshot.model_validate(one) for one in found])
+
+
+@snapshot_router.get("/{snapshot_id}", responses=error_responses(404))
+async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
+    """Reads one snapshot."""
+    found = await snapshots.find_snapshot(call.runtime, call.gallery, snapshot_id)
+    return Snapshot.model_validate(found)
+
+
+@snapshot_router.delete("/{snapshot_id}", status_code=204, responses=error_responses(404, 507))
+async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
+    """Removes a snapshot."""
+    await snapshots.delete_snapshot(call.runtime, call.gallery, snapshot_id)
+
+
+@snapshot_router.post("/{snapshot_id}/restore", responses=error_responses(404, 409, 507))
+async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
+    """Restores a snapshot; crops that were deleted since it was taken stay deleted.
+
+    Every crop is checked first: a damaged snapshot is 409 and changes nothing.
+    """
+    return await snapshots.restore_snapshot(call.runtime, call.gallery, snapshot_id)

@@ -7,16 +7,14 @@ from typing import Annotated
 from fastapi import Path, Query
 
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
-from service.gallery import browse, relabel
+from service.gallery import browse, changes
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
-from service.http.guard import GalleryCall, guarded_router, needs
+from service.http.guard import Admin, Searcher, guarded_router
 from service.http.problems import error_responses
 from service.lifecycle import forget
 
 router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
-Searcher = Annotated[GalleryCall, needs("query")]
-Admin = Annotated[GalleryCall, needs("admin")]
 
 
 @router.get("/identities", responses=error_responses(404))
@@ -48,7 +46,7 @@ async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
 ) -> RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
-    return await relabel.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
+    return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
 @router.delete("/identities/{identity:path}", responses=error_responses(404, 409, 507))
@@ -63,7 +61,7 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
 @router.get("/merges", responses=error_responses(404))
 async def list_merges(call: Searcher) -> Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
-    return await relabel.list_merges(call.runtime, call.gallery)
+    return await changes.list_merges(call.runtime, call.gallery)
 
 
 @router.post("/merges/{merge_id}/undo", responses=error_responses(404, 507))
@@ -74,4 +72,4 @@ async def undo_merge(
 
     Crops that were deleted or got another identity since the merge do not change.
     """
-    return await relabel.undo_merge(call.runtime, call.gallery, merge_id)
+    return await changes.undo_merge(call.runtime, call.gallery, merge_id)

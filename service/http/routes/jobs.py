@@ -1,4 +1,4 @@
-"""`/v1/jobs`: how far long work is, what went wrong in it, and stopping it."""
+"""Long work: `/v1/jobs`, and the imports and reindexing of a gallery that begin it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import Job, Jobs
-from service.errors import UnknownJob
-from service.http.forms import JobsQuery
-from service.http.guard import Call, guarded_router, needs
+from service.errors import InvalidField, UnknownJob
+from service.http.forms import MULTIPART, ImportForm, JobsQuery
+from service.http.guard import Admin, Call, Enroller, guarded_router, needs
 from service.http.problems import error_responses
 from service.jobs import runner
+from service.jobs.imports import begin_import
+from service.jobs.reindex import begin_reindex
 from service.record.jobs import Job as JobRecord
 from service.runtime import Runtime
 
-router = guarded_router("/v1/jobs", "jobs")
+router = guarded_router("/v1", "jobs")
 JobId = Annotated[str, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -29,24 +31,24 @@ KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
-@router.get("", responses=error_responses(404))
+@router.get("/jobs", responses=error_responses(404))
 async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
     if asked.gallery is not None:
         call.caller.require_gallery(asked.gallery)
     found = await runner.list_jobs(call.runtime, asked.gallery, asked.limit)
-    shown = [(gallery_name(call.runtime, job), job) for job in found]
-    return Jobs(results=[_as_sent(name, job) for name, job in shown if call.caller.may_see(name)])
+    shown = [_as_sent(call.runtime, job) for job in found]
+    return Jobs(results=[job for job in shown if call.caller.may_see(job.gallery)])
 
 
-@router.get("/{job_id}", responses=error_responses(404))
+@router.get("/jobs/{job_id}", responses=error_responses(404))
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
     return await _shown(call, job_id)
 
 
 @router.get(
-    "/{job_id}/events",
+    "/jobs/{job_id}/events",
     response_class=StreamingResponse,
     responses=error_responses(404)
     | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
@@ -58,7 +60,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
             async for job in runner.watch_job(call.runtime, job_id):
-                shown = _as_sent(gallery_name(call.runtime, job), job)
+                shown = _as_sent(call.runtime, job)
                 yield {"event": "progress", "data": shown.model_dump_json()}
         except UnknownJob as error:
             yield {"event": "gone", "data": error.detail}
@@ -67,7 +69,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
 
 
 @router.get(
-    "/{job_id}/report",
+    "/jobs/{job_id}/report",
     response_class=StreamingResponse,
     responses=error_responses(404)
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
@@ -85,7 +87,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
 
 
-@router.delete("/{job_id}", responses=error_responses(404, 507))
+@router.delete("/jobs/{job_id}", responses=error_responses(404, 507))
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
@@ -94,33 +96,26 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     shown = await _shown(call, job_id)
     if shown.kind == "reindex":
         call.caller.require(["admin"])
-    job = await runner.cancel_job(call.runtime, job_id)
-    return _as_sent(gallery_name(call.runtime, job), job)
+    return _as_sent(call.runtime, await runner.cancel_job(call.runtime, job_id))
 
 
-def gallery_name(runtime: Runtime, job: JobRecord) -> str:
-    """The gallery a job works on; raises `UnknownJob` where it was deleted."""
+def _as_sent(runtime: Runtime, job: JobRecord) -> Job:
+    """A job with its gallery's name; raises `UnknownJob` where the gallery was deleted."""
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise UnknownJob(job.job_id)
-    return gallery.name
-
-
-def accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
-    """The answer to the request that began a job, with its location."""
-    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _as_sent(gallery_name(runtime, job), job)
-
-
-def _as_sent(gallery: str, job: JobRecord) -> Job:
-    return Job.model_validate(vars(job) | {"gallery": gallery})
+    return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
 async def _shown(call: Call, job_id: str) -> Job:
-    job = await runner.find_job(call.runtime, job_id)
-    name = gallery_name(call.runtime, job)
-    call.caller.require_gallery(name)
-    return _as_sent(name, job)
+    shown = _as_sent(call.runtime, await runner.find_job(call.runtime, job_id))
+    call.caller.require_gallery(shown.gallery)
+    return shown
+
+
+def _accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return _as_sent(runtime, job)
 
 
 def _line(*values: str) -> str:
@@ -129,3 +124,36 @@ def _line(*values: str) -> str:
     line = io.StringIO()
     csv.writer(line).writerow(safe)
     return line.getvalue()
+
+
+@router.post(
+    "/galleries/{gallery}/imports",
+    status_code=202,
+    responses=error_responses(400, 404, 409, 413, 415, 429, 507),
+)
+async def import_crops(
+    call: Enroller, response: Response, form: Annotated[ImportForm, MULTIPART]
+) -> Job:
+    """Enrolls an archive of images, or a folder that the service can read, as a job.
+
+    The job is at `Location`; a file that cannot be used is a line of its report, and the others
+    are enrolled.
+    """
+    if (form.archive is None) == (form.folder is None):
+        raise InvalidField("archive: send one as a file, or name a folder in its place")
+    archive = form.archive.file if form.archive else None
+    parameters = form.model_dump(exclude={"archive"})
+    job = await begin_import(call.runtime, call.gallery, parameters, archive)
+    return _accepted(call.runtime, response, job)
+
+
+@router.post(
+    "/galleries/{gallery}/reindex", status_code=202, responses=error_responses(404, 409, 507)
+)
+async def reindex_gallery(call: Admin, response: Response) -> Job:
+    """Embeds the gallery's stored images with the loaded model, then switches to the new vectors.
+
+    Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
+    """
+    job = await begin_reindex(call.runtime, call.gallery)
+    return _accepted(call.runtime, response, job)

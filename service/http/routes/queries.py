@@ -9,10 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import InvalidField
-from service.http.answers import JSON, answer_each
 from service.http.forms import MULTIPART, QueryForm
-from service.http.guard import GalleryCall, guarded_router, needs
-from service.http.problems import error_responses
+from service.http.guard import GalleryCall, Searcher, guarded_router
+from service.http.problems import JSON, answer_each, error_responses
 from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -49,9 +48,7 @@ SHORT_RANKING = 100
     responses=ANSWERED | error_responses(400, 404, 409, 413, 415, 429),
 )
 async def query_gallery(
-    request: Request,
-    call: Annotated[GalleryCall, needs("query")],
-    form: Annotated[QueryForm, MULTIPART],
+    request: Request, call: Searcher, form: Annotated[QueryForm, MULTIPART]
 ) -> Response:
     """Ranks the gallery by likeness to one person, with a calibrated verdict.
 

@@ -147,6 +147,9 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
         ([image, "--before", "2026-03-01T00:00:00"], "needs a time zone"),
         ([image, "--operating-point", "far_1"], "far_1e-2"),
         (["--data", str(manifest), "--cameras", "west"], "go with images"),
+        (["--data", str(manifest), "--separate"], "--separate goes with images"),
+        ([image, "--camera", "east"], "choose among the images of --data"),
+        ([image, "--limit", "3"], "choose among the images of --data"),
     ):
         finished = run_gmn(service_url, gallery, "query", *wrong)
         assert finished.returncode == 2

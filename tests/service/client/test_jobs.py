@@ -13,8 +13,8 @@ import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
 from model.problems import InputProblem
-from service.commands.enroll_job import pack
-from service.commands.sources import Source, SourceCrop
+from service.commands.bulk import Source, SourceCrop
+from service.commands.enroll import pack
 
 MEGABYTE = 1024 * 1024
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gmn_client import Client, Image
+from service.commands.enroll import write_report
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
@@ -87,6 +88,21 @@ def test_what_cannot_be_sent_as_a_job_is_said_before_it_is(
         finished = run_gmn(service_url, gallery, "enroll", *asked)
         assert finished.returncode == 2
         assert len(finished.stderr.strip().splitlines()) == 1
+
+
+def test_a_report_is_kept_where_nothing_is_sent_and_runs_no_formula(
+    service_url: str, gallery: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    report.write_text("of the import before")
+    missing = str(tmp_path / "nothing")
+    finished = run_gmn(service_url, gallery, "enroll", missing, "--job", "--report", str(report))
+    assert finished.returncode == 2
+    assert report.read_text() == "of the import before"
+    write_report(report, [("1", "\t=1+1.png", "not_an_image", "-2")])
+    with report.open(newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    assert (row["source"], row["detail"]) == ("'\t=1+1.png", "'-2")
 
 
 def test_a_snapshot_is_taken_listed_and_restored_without_who_was_forgotten(

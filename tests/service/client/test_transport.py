@@ -24,8 +24,7 @@ from gmn_client import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.commands.bulk import bounded_map, enroll_crops
-from service.commands.sources import SourceCrop
+from service.commands.bulk import SourceCrop, bounded_map, enroll_crops
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
@@ -161,6 +160,9 @@ def test_another_program_on_the_port_is_not_taken_for_the_service(
         client.pairs(b"a", b"b")
     server.script = [(404, {}, "<html>Not here</html>")]
     with pytest.raises(RequestRefused, match="Not here"):
+        client.model()
+    server.script = [(404, {}, {"error": "no such backend"})]
+    with pytest.raises(RequestRefused, match="no such backend"):
         client.model()
 
 

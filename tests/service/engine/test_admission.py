@@ -10,11 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.engine.admission import Admission
+from service.engine.device import Admission
 from service.errors import QueueFull
-from service.http.callers import LOCAL_ADMIN
 from service.http.forms import MULTIPART, GallerySettingsFields, ImagesForm
 from service.http.guard import guarded_router
+from service.http.keys import LOCAL_ADMIN
 from service.http.limits import BodyLimits
 from service.http.problems import handle_errors
 from service.ops.metrics import Metrics

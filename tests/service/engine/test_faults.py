@@ -15,8 +15,7 @@ from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from service.engine import batcher as batches
 from service.engine.batcher import MicroBatcher, WaitingCrop
-from service.engine.device import DeviceThread
-from service.engine.faults import bisect_failures, device_error, retry_out_of_memory
+from service.engine.device import DeviceThread, bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
 from service.engine.runtimes import TorchRuntime
 from service.errors import DeviceFull, DeviceLost
@@ -118,7 +117,7 @@ def test_a_lost_device_is_not_tried_again():
 
 def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
     freed = []
-    monkeypatch.setattr("service.engine.faults._free_cached_memory", lambda: freed.append(1))
+    monkeypatch.setattr("service.engine.device._free_cached_memory", lambda: freed.append(1))
     raised = [torch.OutOfMemoryError(OUT_OF_MEMORY)]
 
     def call():

@@ -92,7 +92,6 @@ class Replica:
             return Ranking(
                 held.version,
                 None,  # type: ignore[arg-type]
-                "cosine",
                 CalibrationState(state="artefact"),
                 results,
                 labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import shutil
 from pathlib import Path
@@ -13,8 +14,10 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.errors import DamagedRecord
+from service.record import recovery
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
+from service.record.recovery import verify_file
 from service.record.snapshot_file import SnapshotOrigin, write_snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
@@ -95,6 +98,30 @@ def test_a_whole_store_is_said_to_be_whole(data_dir):
     assert f"gallery yard: {YARD} crops as written" in said
     assert f"{SNAPSHOT}.gmn: {LOBBY + 1} crops as written" in said
     assert (data_dir / "galleries.sqlite3").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["removed", "relabelled"])
+def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
+    data_dir, monkeypatch, change
+):
+    read_contents = recovery.read_contents
+    with contextlib.closing(open_sqlite(data_dir / "galleries.sqlite3", alone=False)) as store:
+        served = iter(range(3))
+
+        def read_and_change(reader, at, side, crops, **options):
+            for _ in itertools.islice(served, 1):
+                if change == "removed":
+                    store.crops.remove(at.gallery_id, [crop.crop_id for crop in crops])
+                else:
+                    store.crops.relabel(at.gallery_id, crops[0].identity, "another")
+            return read_contents(reader, at, side, crops, **options)
+
+        monkeypatch.setattr(recovery, "read_contents", read_and_change)
+        found = verify_file(data_dir / "galleries.sqlite3")
+        assert next(served, None) is None
+    assert found.whole
+    lobby = next(one for one in found.galleries if one.name == "lobby")
+    assert 0 < lobby.whole < LOBBY
 
 
 def test_a_bit_flipped_anywhere_is_told_or_changes_nothing(data_dir):

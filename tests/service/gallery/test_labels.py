@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from service.errors import CropConflict
-from service.record import merges
+from service.record import crop_changes
 from service.record.records import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
@@ -131,7 +131,7 @@ def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
     assert kept.undo_until - kept.merged_at == timedelta(days=30)
     store.merges.remove_expired(gallery)
     assert len(store.merges.all(gallery)) == 1
-    monkeypatch.setattr(merges, "KEPT_FOR", timedelta(0))
+    monkeypatch.setattr(crop_changes, "MERGES_KEPT_FOR", timedelta(0))
     assert store.merges.all(gallery) == []
     assert store.merges.undo(gallery, merge) is None
     store.merges.remove_expired(gallery)

@@ -10,7 +10,7 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.commit_mark import LastCommitMark
+from service.ops.durable import LastCommitMark
 from service.record.engine import Change, ChangesLost
 from service.record.record import open_redis
 from service.record.records import GallerySettings

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.errors import GalleryConflict, RecordUnavailable
-from service.record import archives, galleries, restoring
+from service.record import archives, galleries, replacing
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
@@ -240,7 +240,7 @@ def test_a_copy_that_stood_still_is_given_up_and_what_it_held_goes(
 def test_what_is_removed_while_a_gallery_is_restored_stays_removed(
     monkeypatch, opened, store, gallery
 ):
-    monkeypatch.setattr(restoring, "CROPS_PER_PART", 1)
+    monkeypatch.setattr(replacing, "CROPS_PER_PART", 1)
     crops = [new_crop(number) for number in range(3)]
     landed = store.crops.enroll(gallery, EMBEDDER, crops).landed
     with store.crops.archive(gallery) as archive:
@@ -265,8 +265,8 @@ def test_a_restore_that_died_leaves_nothing_and_one_that_was_given_up_changes_no
     store.crops.enroll(gallery, EMBEDDER, [new_crop(number) for number in range(3)])
     with store.crops.archive(gallery) as archive:
         kept = list(archive.crops)
-    monkeypatch.setattr(restoring, "KEPT_MS", 50)
-    monkeypatch.setattr(restoring, "CROPS_PER_PART", 1)
+    monkeypatch.setattr(replacing, "KEPT_MS", 50)
+    monkeypatch.setattr(replacing, "CROPS_PER_PART", 1)
 
     def slow():
         yield kept[0]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import gmn
-from service.http.callers import KeyRing
+from service.http.keys import KeyRing
 from service.record.record import Record, open_sqlite
 
 DESK = "https://desk.example"

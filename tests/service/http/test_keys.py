@@ -43,13 +43,13 @@ def test_a_keys_secret_is_left_out_of_any_text():
 
 def test_on_loopback_no_key_is_asked_for_until_there_is_one(store, ring_of):
     ring = ring_of()
-    assert caller(ring).name == "loopback"
+    assert caller(ring).key_id == "loopback"
     key, text = create_key(["query"], "lobby", "")
     store.keys.add(key)
     with pytest.raises(Unauthorised):
         caller(ring)
     who = caller(ring, text)
-    assert (who.name, who.scopes, who.gallery) == (key.key_id, ("query",), "lobby")
+    assert (who.key_id, who.scopes, who.gallery) == (key.key_id, ("query",), "lobby")
 
 
 def test_where_others_reach_it_nobody_is_let_in_once_the_last_key_is_revoked(store, ring_of):
@@ -81,7 +81,7 @@ def test_a_file_that_goes_wrong_while_serving_lets_nobody_new_in(ring_of, tmp_pa
     file.write_text(line("door", secret))
     ring = ring_of(file)
     file.write_text("not JSON\n" + line("gate", secret))
-    assert caller(ring, f"gmn_gate_{secret}").name == "gate"
+    assert caller(ring, f"gmn_gate_{secret}").key_id == "gate"
     assert "line 1" in caplog.text
     file.unlink()
     for sent in (None, f"gmn_gate_{secret}"):
@@ -131,7 +131,7 @@ def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_
     with pytest.raises(Unauthorised):
         caller(ring)
     store.keys.add(new)
-    assert caller(ring, new_text).name == new.key_id
+    assert caller(ring, new_text).key_id == new.key_id
 
 
 def test_a_key_says_whether_its_searches_move_calibrations(store, ring_of, tmp_path):

@@ -1,4 +1,4 @@
-"""What is kept of a crop: its entry, vector and picture, and the keys that it is found by.
+"""What is kept of a gallery and of a crop, and the keys that they are found by.
 
 A gallery's crops lie in a generation; a row number is given out once in a gallery.
 """
@@ -13,13 +13,19 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from service.record.encoding import LOOKUP, above, as_text, key, last_number
-from service.record.engine import ALL, Reader, Scan
-from service.record.gallery_entries import read_entry
+from service.errors import UnknownGallery
+from service.record.engine import (
+    ALL,
+    LOOKUP,
+    Reader,
+    Scan,
+    Transaction,
+    above,
+    as_text,
+    key,
+    last_number,
+)
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
-
-# More than are ever read at once.
-ARCHIVES = 1000
 
 
 class Sightings(TypedDict):
@@ -67,7 +73,6 @@ class Pin:
     """An archive that is being read.
 
     Attributes:
-        name: its own.
         newest: the newest row when it began.
         side: which vectors it reads.
         until_ms: when it is given up, on the store's clock.
@@ -81,13 +86,13 @@ class Pin:
 
 def live_pins(reader: Reader, at: Generation) -> list[Pin]:
     """The archives of a generation that are being read."""
-    found = reader.below(at.key("pin"), ARCHIVES)
+    found = reader.below(at.key("pin"))
     now_ms = reader.engine.now_ms() if found else 0
     pins = [Pin(**from_json(body)) for _, body in found]
     return [pin for pin in pins if pin.until_ms >= now_ms]
 
 
-def as_crop(body: bytes) -> StoredCrop:
+def as_crop(body: bytes | str) -> StoredCrop:
     """A crop's record from what is kept of it."""
     return _CROP.validate_json(body)
 
@@ -127,23 +132,18 @@ def read_contents(
     at: Generation,
     side: int,
     crops: Sequence[StoredCrop],
-    pictures: bool = False,
     pinned: bool = False,
 ) -> Iterator[ArchivedCrop]:
     """Crops with their contents, without those that are changed or removed meanwhile.
 
     Args:
-        reader: of the record.
-        at: where they lie.
-        side: whose vectors.
-        crops: as they were read.
-        pictures: whether their pictures are read too.
-        pinned: an archive keeps them as they were, also where they are changed or removed.
+        pinned: an archive keeps them as they were, also where they are changed or removed; only
+            then their pictures are read too.
 
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
     """
-    kinds = ("crop_id", "vector", "picture")[: 3 if pictures else 2]
+    kinds = ("crop_id", "vector", "picture")[: 3 if pinned else 2]
     keys: list[bytes] = []
     for crop in crops:
         own = (
@@ -160,15 +160,15 @@ def read_contents(
         wrong = None
         if not pinned and (row_id is None or from_json(row_id) != [crop.row_id, crop.changes]):
             wrong = f"crop {crop.crop_id} is not found by its crop_id"
-        elif pictures and crop.inside and content is None:
+        elif pinned and crop.inside and content is None:
             wrong = f"the picture of crop {crop.crop_id} is gone"
         if vector is not None and wrong is None:
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
-        elif pinned or _is_still(reader, at, side, crop):
+        elif pinned or is_still(reader, at, side, crop):
             raise reader.engine.damage(wrong or f"the vector of crop {crop.crop_id} is gone")
 
 
-def _is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
+def is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
     """Whether a gallery has this crop, with a vector of this side: what is missing is damage."""
     entry = read_entry(reader, at.gallery_id)
     if entry is None or entry.at != at.number or side not in (entry.side, entry.staged_side):
@@ -177,3 +177,29 @@ def _is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bo
 
 
 _CROP = TypeAdapter(StoredCrop)
+
+
+def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
+    """A gallery's entry; None where it was deleted."""
+    found = reader.json(key("gallery", gallery_id))
+    return ENTRY.validate_python(found) if found else None
+
+
+def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
+    """A gallery's entry.
+
+    Raises:
+        UnknownGallery: by its number, where it was deleted.
+    """
+    entry = read_entry(reader, gallery_id)
+    if entry is None:
+        raise UnknownGallery(str(gallery_id))
+    return entry
+
+
+def put_entry(transaction: Transaction, entry: GalleryRecord) -> None:
+    """Puts a gallery's entry back."""
+    transaction.put_json(key("gallery", entry.gallery_id), entry)
+
+
+ENTRY = TypeAdapter(GalleryRecord)
