@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -33,6 +33,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             f"{skipped} tests were skipped; to run those that need {' and '.join(missing)}: "
             "sudo apt-get install -y redis-server chromium"
         )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Prints with which status a worker of pytest-xdist ended, which its own report leaves out."""
+    if error:
+        status = node.gateway._io.popen.wait(10)
+        reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.write_line(f"{node.gateway.id} ended with status {status}, negative for a signal")
 
 
 @pytest.fixture(scope="session")

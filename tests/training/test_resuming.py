@@ -79,9 +79,10 @@ def train_in(
 def interrupt(at: int, number: int) -> Callable[[int], None]:
     def ask(done: int) -> None:
         if done == at:
-            # Where nothing held it back it would end the whole test run.
-            assert signal.getsignal(number) is not signal.SIG_DFL
-            signal.raise_signal(number)
+            # A real signal would end the whole test run where the handler has a defect.
+            handler = signal.getsignal(number)
+            assert callable(handler)
+            handler(number, None)
 
     return ask
 
