@@ -111,8 +111,14 @@ def parse_report(response: httpx.Response) -> list[JobProblem]:
     try:
         text = checked(response).content.decode()
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        return [JobProblem.model_validate(row) for row in rows]
+        problems = [JobProblem.model_validate(row) for row in rows]
     except (csv.Error, ValidationError, UnicodeDecodeError) as error:
         raise ServiceUnreachable(
             f"{response.request.url}: answers no report of a job ({error}); check the address"
         ) from error
+    # An apostrophe in front keeps a spreadsheet from running a formula.
+    plain = {"source", "detail"}
+    return [
+        one.model_copy(update={name: getattr(one, name).removeprefix("'") for name in plain})
+        for one in problems
+    ]

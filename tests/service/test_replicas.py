@@ -88,7 +88,10 @@ def test_settings_names_copies_and_forgetting_reach_the_other(replicas, drawn_cr
     assert other.query(gallery, drawn_crops[0].png).status_code == 404
 
 
-def test_each_keeps_a_log_of_its_own_and_all_are_verified(replicas, data_dir):
+def test_each_keeps_a_log_of_its_own_and_all_are_verified(replicas, data_dir, drawn_crops):
+    one, other = replicas
+    (crop_id,) = _crop_ids(other.enroll(one.create("logged"), drawn_crops[0].png))
+    assert other.http.delete(f"/v1/galleries/logged/crops/{crop_id}").status_code == 200
     told = CliRunner().invoke(audit, ["verify", "--data-dir", str(data_dir), "--json"])
     assert told.exit_code == 0
     checked = json.loads(told.output)

@@ -25,6 +25,7 @@ from service.runtime import Runtime
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[str, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
+# A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Proxies close a connection on which nothing is sent for a minute or so.
 KEEP_ALIVE_SECONDS = 15.0
@@ -75,7 +76,11 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
-    """The files that could not be used, with the reasons, as CSV."""
+    """The files that could not be used, with the reasons, as CSV.
+
+    What a spreadsheet would run as a formula has an apostrophe before it, and so has what begins
+    with an apostrophe.
+    """
     await _shown(call, job_id)
 
     async def lines() -> AsyncIterator[str]:
@@ -119,8 +124,7 @@ def _accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
 
 
 def _line(*values: str) -> str:
-    # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
-    safe = [f"'{value}" if value.startswith(FORMULAS) else value for value in values]
+    safe = [f"'{value}" if value.startswith((*FORMULAS, "'")) else value for value in values]
     line = io.StringIO()
     csv.writer(line).writerow(safe)
     return line.getvalue()

@@ -63,6 +63,17 @@ def test_a_folder_of_the_services_own_machine_is_imported(
         client.import_folder("tuesday")
 
 
+def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
+    client: Client, tmp_path: Path
+) -> None:
+    names = ["=1+1.png", "'=1+1.png", "'quoted'.png", "-.png", "plain.png"]
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as packed:
+        for name in names:
+            packed.writestr(name, b"no image")
+    job = client.wait_for_job(client.import_archive(tmp_path / "odd.zip").job_id)
+    assert sorted(one.source for one in client.job_problems(job.job_id)) == sorted(names)
+
+
 def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> None:
     moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
     gone = Path("no-such-folder/gone.png")
