@@ -36,7 +36,12 @@ class Settings(BaseSettings):
     """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix=PREFIX,
+        # Compose passes an unset variable on as an empty one.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
     artefact: str = "bundled"
@@ -188,7 +193,7 @@ class Settings(BaseSettings):
     @property
     def shares_record(self) -> bool:
         """Whether other processes may serve the same record."""
-        return self.redis_url is not None
+        return bool(self.redis_url)
 
     @property
     def replica(self) -> str:

@@ -23,6 +23,7 @@ from model.problems import InputProblem
 CROPS_PER_REQUEST = 32
 BYTES_PER_REQUEST = 8 * 1024 * 1024
 CONCURRENT_REQUESTS = 4
+MANIFEST = "manifest.csv"
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -111,14 +112,16 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     """Finds the images of a SOURCE.
 
     Args:
-        name: an image, a folder of images, a folder with a sub-folder of images for each person, a
-            CSV manifest, or `KIND:PATH`.
+        name: an image, a CSV manifest, a folder with a `manifest.csv`, of images, or with a
+            sub-folder of images for each person, or `KIND:PATH`.
         read_spec: reads the last.
 
     Raises:
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
     path = Path(name)
+    if (path / MANIFEST).is_file():
+        path = path / MANIFEST
     if path.is_dir():
         return _folder(path)
     if path.is_file() and is_image_name(path.name):

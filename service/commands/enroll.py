@@ -21,7 +21,14 @@ from typer import Argument, BadParameter, Context, Exit, Option
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
+from service.commands.bulk import (
+    MANIFEST,
+    Source,
+    SourceCrop,
+    enroll_crops,
+    find_source,
+    read_crop,
+)
 from service.commands.common import (
     ApiKeyOption,
     GalleryOption,
@@ -36,8 +43,8 @@ from service.commands.common import (
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = 10
 SOURCE_HELP = (
-    "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest, or "
-    "KIND:PATH."
+    "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
+    "folder with a manifest.csv, or KIND:PATH."
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
@@ -235,7 +242,7 @@ def pack(source: Source, camera: str | None) -> Iterator[Packed]:
                 moment = crop.captured_at.isoformat() if crop.captured_at else ""
                 lines.writerow((name, crop.identity, crop.camera, moment))
             if labelled:
-                _add(tar, "manifest.csv", manifest.getvalue().encode())
+                _add(tar, MANIFEST, manifest.getvalue().encode())
         file.flush()
         yield packed
 

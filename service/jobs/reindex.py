@@ -21,6 +21,7 @@ from service.record.records import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
+UP_TO_DATE = "the gallery holds vectors of the loaded model already"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
@@ -69,12 +70,13 @@ async def run_reindex(
                 "this reindex leads to another model than the process serves that took it up; let "
                 "every process on the record serve the same artefact, and reindex again"
             )
-        return "the gallery holds vectors of the loaded model already"
-    await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
-    failpoint("reindex.begun")
+        return UP_TO_DATE
     try:
         failed = 0
-        while True:
+        while gallery.outdated:
+            # Again each time, since a restore drops what is staged.
+            await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
+            failpoint("reindex.begun")
             failed += await _embed_missing(runtime, gallery, progress)
             if failed:
                 raise GalleryConflict(
@@ -85,6 +87,9 @@ async def run_reindex(
             if await runtime.galleries.replace("reindex", gallery, switch) is not None:
                 return None
             # A crop was enrolled that has no new vector yet.
+        # A restore brought crops of the loaded model, or all were deleted.
+        await runtime.galleries.write(store.staged.drop, gallery.gallery_id)
+        return UP_TO_DATE
     except RETRYABLE:
         # The process that resumes the job uses the vectors that are stored already.
         raise

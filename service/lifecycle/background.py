@@ -97,11 +97,13 @@ async def _run_once(runtime: Runtime) -> None:
         except ServiceError as error:
             log.error("maintenance of gallery %s: %s", gallery.name, error.detail)
     try:
+        # A process that was killed amid a snapshot left what was deleted since.
+        await asyncio.to_thread(runtime.record.collect_garbage)
         # Jobs are deleted with their gallery.
         await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
         await remove_stray_pictures(runtime)
     except (OSError, ServiceError) as error:
-        log.error("maintenance of imports and of images kept elsewhere: %s", error)
+        log.error("maintenance of snapshots, imports and images kept elsewhere: %s", error)
 
 
 async def drop_tombstones(runtime: Runtime) -> None:

@@ -38,6 +38,9 @@ class Metrics:
         self.problems = counter(
             "gmn_problems_total", "Problems answered, of requests and of single images.", ("code",)
         )
+        # An alert sees an increase only from a number that was read before.
+        for code in ("internal_error", "not_embedded", "storage_failed", "queue_full"):
+            self.problems.labels(code)
         self.batch_size = histogram(
             "gmn_batch_images",
             "Images in one forward pass.",

@@ -95,6 +95,7 @@ def _end(transaction: Transaction, own: bytes) -> None:
     """Ends an archive: what was kept for it alone is garbage."""
     found = transaction.json(own)
     if found is not None:
+        transaction.removes = True
         transaction.delete(own)
         gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
         discard(transaction, "archive", gallery_id, generation, found["name"], found["side"])

@@ -254,8 +254,7 @@ class Merges(RecordPart):
         undone = set(merge["crop_ids"])
         for other_id, other in _entries(transaction, gallery_id):
             if other_id < merge_id and undone.intersection(other["crop_ids"]):
-                other["into"] = merge["identity"]
-                transaction.put_json(key(MERGE, gallery_id, other_id), other)
+                _rename_target(transaction, gallery_id, other_id, merge["identity"])
         return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
 
     @transactional
@@ -281,7 +280,14 @@ def follow_rename(transaction: Transaction, gallery_id: int, identity: str, new:
     """Notes the new name of an identity that others were merged into."""
     for merge_id, entry in _entries(transaction, gallery_id):
         if entry["into"] == identity:
-            transaction.put_json(key(MERGE, gallery_id, merge_id), {**entry, "into": new})
+            _rename_target(transaction, gallery_id, merge_id, new)
+
+
+def _rename_target(transaction: Transaction, gallery_id: int, merge_id: str, into: str) -> None:
+    own = key(MERGE, gallery_id, merge_id)
+    # Read by key: forgetting removes a merge without a change of the gallery's entry.
+    if (entry := transaction.json(own)) is not None:
+        transaction.put_json(own, {**entry, "into": into})
 
 
 def forget_merges(transaction: Transaction, gallery_id: int, identity: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict, NeedsReindex
@@ -208,11 +208,14 @@ class Crops(RecordPart):
         found = list(read_crops(transaction, change.at, rows).values())
         if not found:
             return None
-        if all(getattr(found[0], name) == value for name, value in fields.items()):
+        # As JSON, in which true is not 1.
+        if all(to_json(getattr(found[0], name)) == to_json(one) for name, one in fields.items()):
             return Relabelling(entry.version, ())
         (changed,) = change.update(found, **fields)
         same_bytes = rows_by(transaction, change.at, "sha256", changed.sha256)
-        for other in read_crops(transaction, change.at, same_bytes).values():
+        # A merge may have left two alike, whose other fields can be corrected.
+        moved = (found[0].identity, found[0].camera) != (changed.identity, changed.camera)
+        for other in read_crops(transaction, change.at, same_bytes).values() if moved else ():
             alike = (other.identity, other.camera) == (changed.identity, changed.camera)
             if alike and other.crop_id != crop_id:
                 raise CropConflict(crop_id, other.crop_id)

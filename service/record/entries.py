@@ -88,7 +88,8 @@ def live_pins(reader: Reader, at: Generation) -> list[Pin]:
     """The archives of a generation that are being read."""
     found = reader.below(at.key("pin"))
     now_ms = reader.engine.now_ms() if found else 0
-    pins = [Pin(**from_json(body)) for _, body in found]
+    # Read by key too: what is kept for an archive that ends meanwhile would stay for ever.
+    pins = [Pin(**one) for own, _ in found if (one := reader.json(own)) is not None]
     return [pin for pin in pins if pin.until_ms >= now_ms]
 
 
@@ -166,6 +167,9 @@ def read_contents(
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
         elif pinned or is_still(reader, at, side, crop):
             raise reader.engine.damage(wrong or f"the vector of crop {crop.crop_id} is gone")
+        elif vector is not None and row_id is not None and from_json(row_id)[0] == crop.row_id:
+            # Relabelled meanwhile, which the change that follows says.
+            yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), None)
 
 
 def is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:

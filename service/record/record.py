@@ -43,8 +43,16 @@ class Record:
         self.snapshots = Snapshots(engine)
         self.merges = Merges(engine)
         self.calibrations = Calibrations(engine)
-        unpin_abandoned(engine, alone)
-        collect_garbage(engine)
+        self.collect_garbage(alone)
+
+    def collect_garbage(self, alone: bool = False) -> None:
+        """Removes what nothing shows any more, and what was kept for archives that were given up.
+
+        Args:
+            alone: no other process reads an archive of it.
+        """
+        unpin_abandoned(self.engine, alone)
+        collect_garbage(self.engine)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -203,8 +203,10 @@ class RedisEngine:
                 "from a whole copy"
             )
         # Of two processes that begin at once, one does.
-        self.command("SET", "gmn:format", FORMAT, "NX")
-        self.command("SET", "gmn:epoch", secrets.token_hex(16), "NX")
+        for name, value in (("gmn:format", FORMAT), ("gmn:epoch", secrets.token_hex(16))):
+            # A full server refuses every SET.
+            if self.command("GET", name) is None:
+                self.command("SET", name, value, "NX")
         found = self.command("GET", "gmn:format")
         if found != FORMAT:
             raise InputProblem(

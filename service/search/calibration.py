@@ -226,8 +226,11 @@ class Calibrations:
             if read:
                 self._published[gallery.gallery_id] = read
             else:
+                # Dropped, with the searches behind it: those that wait here are older too.
                 self._published.pop(gallery.gallery_id, None)
                 self._stored.pop(gallery.gallery_id, None)
+                for place in [one for one in self._waiting if one[0] == gallery.gallery_id]:
+                    del self._waiting[place]
 
     def forget(self, gallery: Gallery) -> None:
         """Drops what is known of a gallery and of its searches, from memory alone."""
@@ -274,6 +277,8 @@ class Calibrations:
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
         """The key of the nearest of the last queries where that is near enough, else a new one."""
         recent = self._recent.pop(gallery_id, {})
+        # A gallery that went over to another model may have features of another size.
+        recent = {key: unit for key, unit in recent.items() if len(unit) == len(query)}
         self._recent[gallery_id] = recent
         _keep_last(self._recent, RECENT_GALLERIES)
         unit = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)

@@ -159,6 +159,8 @@ def test_metrics_count_requests_images_and_problems(served, gallery, drawn_crops
     route = "/v1/galleries/{gallery}/crops"
     assert f'gmn_http_requests_total{{method="POST",route="{route}",status="207"}}' in metrics
     assert 'gmn_problems_total{code="not_an_image"}' in metrics
+    # An alert on an increase needs a number from before the first one.
+    assert 'gmn_problems_total{code="not_embedded"} 0.0' in metrics
     assert f'gmn_gallery_crops{{gallery="{gallery}"}} 1.0' in metrics
     for name in ("gmn_images_embedded_total", "gmn_batch_images_count", "gmn_queued_images"):
         assert re.search(rf"^{name} \d", metrics, re.MULTILINE)

@@ -133,6 +133,23 @@ def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch):
     assert version(runtime) != first
 
 
+def test_queries_of_another_size_follow_those_of_a_model_before(runtime):
+    place = runtime.galleries.get("default").gallery_id, "cosine"
+    for size in (4, 8):
+        query = np.arange(1, size + 1, dtype=np.float32)
+        runtime.calibrations.record_search_scores(place, query, SCORES)
+    assert len(runtime.calibrations.take_recorded()[place]) == 2
+
+
+def test_a_reset_by_another_process_drops_the_searches_that_wait_here(runtime):
+    gallery = runtime.galleries.get("default")
+    place = gallery.gallery_id, "cosine"
+    runtime.calibrations.record_search_scores(place, np.ones(4, np.float32), SCORES)
+    runtime.record.calibrations.drop(gallery.gallery_id)
+    runtime.calibrations.follow(gallery)
+    assert runtime.calibrations.take_recorded() == {}
+
+
 def test_a_search_is_kept_as_numbers_alone(runtime):
     async def search() -> None:
         await fill(runtime, range(20))

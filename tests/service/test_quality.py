@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from model.problems import InputProblem
-from service.settings import read_settings
+from service.settings import Settings, read_settings
 from tests.service.conftest import files
 
 
@@ -150,6 +150,13 @@ def test_limits_that_no_crop_could_meet_keep_the_service_from_starting(monkeypat
     monkeypatch.setenv("GMN_MIN_CROP_ASPECT", "7")
     with pytest.raises(InputProblem, match=r"min_crop_aspect \(7\) is above max_crop_aspect \(6\)"):
         read_settings()
+
+
+def test_an_empty_setting_is_as_one_that_is_not_set(monkeypatch):
+    for name in ("REDIS_URL", "PREVIOUS", "DATA_DIR", "IMPORT_DIR", "API_KEYS_FILE", "PORT"):
+        monkeypatch.setenv(f"GMN_{name}", "")
+    assert read_settings() == Settings()
+    assert not Settings(redis_url="").shares_record
 
 
 def test_an_unknown_policy_is_named(monkeypatch):

@@ -126,6 +126,27 @@ def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_a
 
 
 @pytest.mark.slow
+def test_a_reindex_amid_which_a_snapshot_is_restored_embeds_what_came_back(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    for start_at in range(0, 240, 24):
+        copies = [crop.png + bytes([start_at]) for crop in drawn_crops]
+        served.enroll(gallery, *copies, camera="east")
+    snapshots = f"/v1/galleries/{gallery}/snapshots"
+    snapshot = served.http.post(snapshots).json()["snapshot_id"]
+    served.stop()
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    job = again.http.post(f"/v1/galleries/{gallery}/reindex").json()
+    while again.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+        time.sleep(0.005)
+    assert again.http.post(f"{snapshots}/{snapshot}/restore").status_code == 200
+    assert again.ended_job(job)["state"] == "done"
+    assert again.query(gallery, drawn_crops[0].png).status_code == 200
+
+
+@pytest.mark.slow
 def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
     start, tmp_path, drawn_crops, tiny_artefact, other_artefact
 ):

@@ -29,6 +29,17 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
 
 
+def test_a_folder_with_a_manifest_is_enrolled_by_it(
+    manifest: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    manifest.rename(manifest.with_name("manifest.csv"))
+    folder = str(manifest.parent)
+    assert run_gmn(service_url, gallery, "enroll", folder).returncode == 0
+    with Client(service_url, gallery=gallery) as client:
+        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
+    assert labels == sorted((crop.identity, crop.camera) for crop in drawn_crops)
+
+
 def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
     manifest: Path, service_url: str, gallery: str, drawn_crops
 ) -> None:

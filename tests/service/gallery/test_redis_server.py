@@ -113,3 +113,14 @@ def test_a_full_redis_takes_nothing_in_and_lets_things_be_removed(redis_record, 
     store.galleries.delete(gallery)
     assert store.galleries.get(gallery) is None
     store.close()
+
+
+def test_a_full_redis_can_be_opened(redis_record, configure):
+    store = open_redis(redis_record.url)
+    gallery = store.galleries.create("full", EMBEDDER, GallerySettings()).gallery_id
+    store.close()
+    configure("maxmemory", "1")
+    store = open_redis(redis_record.url)
+    assert store.galleries.get(gallery).name == "full"
+    store.galleries.delete(gallery)
+    store.close()

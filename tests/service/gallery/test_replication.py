@@ -16,6 +16,7 @@ from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import replication
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.health import STOPPED
+from service.record import crops
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
@@ -151,6 +152,25 @@ def test_a_process_that_begins_amid_writes_misses_none(opened):
     for replica in begun:
         eventually(lambda replica=replica: replica.version(HERE) == one.version(HERE))
         assert replica.shown(HERE).keys() == set(landed)
+
+
+def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pair, monkeypatch):
+    one, other = pair
+    read, renamed = crops.read_contents, []
+
+    def rename_first(reader, at, side, found, **options):
+        if found and not renamed:
+            renamed.append(found[0].crop_id)
+            gallery, write = one.galleries.get(HERE), one.store.crops.change
+            change = one.galleries.change("relabel", gallery, write, *renamed, {"identity": "b"})
+            asyncio.run(change)
+        return read(reader, at, side, found, **options)
+
+    monkeypatch.setattr(crops, "read_contents", rename_first)
+    landed = one.enroll(HERE, 1, 2)
+    eventually(lambda: renamed and other.version(HERE) == one.version(HERE))
+    assert other.shown(HERE) == one.shown(HERE)
+    assert other.shown(HERE) == {crop: "b" if crop in renamed else "a" for crop in landed}
 
 
 def _reading_slowly(replica, monkeypatch):

@@ -1,0 +1,124 @@
+"""Changes of one record that commit between another change's reads and its commit."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from service.record import engine, small_records
+from service.record.archives import HELD_MS
+from service.record.engine import Reader
+from service.record.records import RequestKey
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
+
+
+@pytest.fixture
+def before_next_commit(monkeypatch):
+    """Has something done before the next commit of a store."""
+
+    def set_up(store, do):
+        commit = store.engine.commit
+
+        def do_first(transaction):
+            monkeypatch.setattr(store.engine, "commit", commit)
+            do()
+            return commit(transaction)
+
+        monkeypatch.setattr(store.engine, "commit", do_first)
+
+    return set_up
+
+
+def contents(store) -> bytes:
+    """Every key and value but the tombstones, whose crop ids stay."""
+    every = Reader(store.engine).every((b"", b"\xff"))
+    return b"\n".join(own + b"=" + value for own, value in every)
+
+
+def test_what_is_removed_while_an_archive_ends_is_not_kept_for_it(
+    store, gallery, before_next_commit
+):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
+    archive = store.crops.archive(gallery)
+    list(archive.__enter__().crops)
+    before_next_commit(store, lambda: archive.__exit__(None, None, None))
+    assert len(store.crops.remove_identity(gallery, "Ann").row_ids) == 1
+    store.collect_garbage()
+    assert b"Ann" not in contents(store)
+    assert b"Bob" in contents(store)
+
+
+def test_what_was_kept_for_a_killed_archive_is_removed_once_its_time_is_over(
+    store, gallery, monkeypatch
+):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
+    killed = store.crops.archive(gallery)
+    list(killed.__enter__().crops)
+    store.crops.remove_identity(gallery, "Ann")
+    store.collect_garbage()
+    assert b"Ann" in contents(store)
+    later = store.engine.now_ms() + HELD_MS + 1
+    monkeypatch.setattr(store.engine, "now_ms", lambda: later)
+    store.collect_garbage()
+    assert b"Ann" not in contents(store)
+
+
+def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
+    store, gallery, before_next_commit
+):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
+    store.crops.relabel(gallery, "Ann", "Bob")
+    before_next_commit(store, lambda: store.crops.remove_identity(gallery, "Ann"))
+    store.crops.relabel(gallery, "Bob", "Robert")
+    assert store.merges.all(gallery) == []
+    assert b"Ann" not in contents(store)
+
+
+def test_a_search_that_is_added_while_a_calibration_is_dropped_is_dropped_too(
+    store, gallery, before_next_commit
+):
+    store.calibrations.add_searches(gallery, "cosine", [("one", b"1")])
+    add = store.calibrations.add_searches
+    before_next_commit(store, lambda: add(gallery, "cosine", [("two", b"2")]))
+    store.calibrations.drop(gallery)
+    assert store.calibrations.searches(gallery, "cosine") == []
+
+
+def test_a_key_that_is_used_again_after_a_day_stands_for_the_newer_request(
+    store, gallery, monkeypatch
+):
+    clock = timedelta()
+
+    class Later(engine.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return engine_datetime.now(zone) + clock
+
+    engine_datetime = engine.datetime
+    for module in (engine, small_records):
+        monkeypatch.setattr(module, "datetime", Later)
+
+    def enroll(number: int, name: str) -> RequestKey:
+        request = RequestKey(name, f"digest {number}")
+        store.crops.enroll(gallery, EMBEDDER, [new_crop(number, "Ann")], request)
+        return request
+
+    for number in range(12):
+        clock = timedelta(seconds=number)
+        enroll(number, f"key {number}")
+    clock = timedelta(days=2)
+    again = enroll(100, "key 11")
+    for number in range(200, 206):
+        enroll(number, f"key {number}")
+    assert store.crops.happened(gallery, again) is not None
+
+
+def test_after_a_merge_of_equal_pictures_the_other_fields_of_each_can_be_changed(store, gallery):
+    landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(1, "Anna")]).landed
+    store.crops.relabel(gallery, "Anna", "Ann")
+    for one in landed:
+        assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": 1}}).labels
+        assert store.crops.get(gallery, one.crop_id).metadata == {"note": 1}
+        assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": True}}).labels
+        assert store.crops.get(gallery, one.crop_id).metadata == {"note": True}
