@@ -113,7 +113,11 @@ ALWAYS_REMAINS = (
         "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
         "for ids and purposes",
     ),
-    ("answers to an Idempotency-Key", "ids of crops, no identity", "a day after the enrollment"),
+    (
+        "answers to an Idempotency-Key",
+        "ids of crops, no identity",
+        "the first enrollment with a key later than a day after it",
+    ),
     (
         "other galleries and their snapshots",
         "crops enrolled there, also under the same identity",

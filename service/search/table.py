@@ -166,6 +166,8 @@ class RowTable:
             self._row_of_crop[label.crop_id] = row
             self.size += 1
             self.valid_count += 1
+            # Identities that another thread has counted since the label was set lack this row.
+            self._changes += 1
 
     def mark_deleted(self, row_id: int) -> int | None:
         """Deletes a crop, also from memory, and returns its row; None where it is not there."""
