@@ -27,7 +27,7 @@ UNNAMED = "image"
 LONGEST_KEY = 255
 PRINTABLE = re.compile(r"[!-~]+")
 # Modes of PIL images that a PNG can hold and the service reads.
-PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+PNG_MODES = frozenset({"1", "I;16", "I;16B", "L", "LA", "P", "RGB", "RGBA"})
 ACCEPTED = (
     "give a path, the bytes of an image file, a file opened with open(path, 'rb'), a PIL image, or "
     "gmn_client.Image; for an array PIL.Image.fromarray(array)"
@@ -170,10 +170,10 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, str | list[str]]:
-    """The fields that have a value, as a form carries them; a list is a repeated field."""
+    """The fields that have a value, as a form carries them; several values are a repeated field."""
     return {
         name: _text(value)
-        if isinstance(value, str) or not isinstance(value, Sequence)
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable)
         else [_text(item) for item in value]
         for name, value in values.items()
         if value is not None
@@ -290,7 +290,9 @@ def _file(source: Any) -> tuple[str, bytes]:
             return _name_of(source, "name"), read
         raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
     if hasattr(source, "getexif"):
-        writable = source if source.mode in PNG_MODES else source.convert("RGB")
+        # To RGB, 16-bit grey would be clipped and not scaled.
+        mode = "I;16" if source.mode == "I" else "RGB"
+        writable = source if source.mode in PNG_MODES else source.convert(mode)
         encoded = io.BytesIO()
         # With its EXIF data, so that the service turns it as it would have turned the file.
         writable.save(encoded, format="PNG", exif=source.getexif())

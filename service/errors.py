@@ -164,7 +164,7 @@ class CropConflict(ServiceError):
 
 
 class GalleryConflict(ServiceError):
-    """A gallery that is there already, or that cannot be deleted."""
+    """A gallery that is there already, cannot be deleted, or needs no reindex."""
 
     code, status = "gallery_conflict", 409
 

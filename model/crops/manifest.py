@@ -51,22 +51,23 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
         ManifestProblem: naming the first row that is wrong: a missing column or value, a file that
             is not there, a path listed twice, a time that is not RFC 3339, an unknown split.
     """
+    named = manifest.resolve().relative_to(within) if within else manifest
     if not manifest.is_file():
         problem = "is a folder" if manifest.is_dir() else "no such file"
-        raise ManifestProblem(f"{manifest}: {problem}; name a CSV manifest")
+        raise ManifestProblem(f"{named}: {problem}; name a CSV manifest")
     rows: dict[Path, ManifestRow] = {}
     lines: dict[Path, int] = {}
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(_bounded(manifest, file), strict=True)
+            reader = csv.DictReader(_bounded(named, file), strict=True)
             names = reader.fieldnames or ()
             if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
                 raise ManifestProblem(
-                    f"{manifest}, line 1: the header lacks {', '.join(missing)}; it must be "
+                    f"{named}, line 1: the header lacks {', '.join(missing)}; it must be "
                     f"{','.join(REQUIRED_COLUMNS)}[,captured_at,split]"
                 )
             for record in reader:
-                where = f"{manifest}, line {reader.line_num}"
+                where = f"{named}, line {reader.line_num}"
                 row = _read_row(manifest, within, where, record)
                 if row.path in rows:
                     raise ManifestProblem(
@@ -75,15 +76,13 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
                     )
                 rows[row.path], lines[row.path] = row, reader.line_num
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestProblem(
-            f"{manifest}: not a UTF-8 CSV file ({error}); save it as one"
-        ) from error
+        raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
         raise ManifestProblem(
-            f"{manifest}: cannot be read ({error.strerror}); make it readable"
+            f"{named}: cannot be read ({error.strerror}); make it readable"
         ) from error
     if not rows:
-        raise ManifestProblem(f"{manifest}: has no rows; list at least one crop")
+        raise ManifestProblem(f"{named}: has no rows; list at least one crop")
     return list(rows.values())
 
 
@@ -108,7 +107,7 @@ def _read_row(
     values = {name: (value or "").strip() for name, value in record.items()}
     for name in REQUIRED_COLUMNS:
         if not values[name]:
-            raise ManifestProblem(f"{where}: {name} is empty; give every row a {name}")
+            raise ManifestProblem(f"{where}: {name} is empty; give one in every row")
     path = _find_file(manifest, within, where, values["path"])
     split = values.get("split") or None
     if split is not None and split not in SPLITS:

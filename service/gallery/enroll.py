@@ -235,10 +235,11 @@ def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> Enrollment:
 
 def checked_text(field: str, value: str) -> str:
     """A name as it came; raises `InvalidField` for one that no call could name again."""
-    if len(value) > MAX_TEXT or not value.isprintable():
+    # A query or a form that is not multipart has U+FFFD where it was not UTF-8.
+    if len(value) > MAX_TEXT or not value.isprintable() or "\ufffd" in value:
         raise InvalidField(
-            f"{field}: {value[:40]!r} is longer than {MAX_TEXT} characters or not printable; "
-            "send a shorter, plain name"
+            f"{field}: {value[:40]!r} is longer than {MAX_TEXT} characters, not printable, or was "
+            "not sent as UTF-8; send a shorter, plain name in UTF-8"
         )
     if value in PATH_SEGMENTS:
         raise InvalidField(

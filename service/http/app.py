@@ -107,7 +107,13 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["GMN-Stale", "Location", "Retry-After", "X-Request-ID"],
+            expose_headers=[
+                "GMN-Stale",
+                "Idempotent-Replayed",
+                "Location",
+                "Retry-After",
+                "X-Request-ID",
+            ],
         )
     # The last one added is the outermost.
     app.add_middleware(RequestContext, settings=settings)

@@ -126,7 +126,7 @@ class GallerySettingsFields(Form):
         description="Whether a crop's age counts from its capture (if known), or always from its "
         "enrollment.",
     )
-    calibration: CalibrationMode | Literal["reset"] | None = Field(
+    calibration: Literal[CalibrationMode, "reset"] | None = Field(
         None,
         description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
         "stay fixed (frozen), or are the artefact's (off); reset drops the fit and starts again.",

@@ -18,12 +18,13 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 
 from service.errors import InvalidField, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.forms import ImagesForm, ImportForm
 from service.http.keys import LOCAL_ADMIN
-from service.http.limits import Body
+from service.http.limits import Body, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
@@ -176,6 +177,12 @@ class _FormRequest(Request):
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""
+        if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
+            try:
+                async with contextlib.aclosing(self.stream()) as stream:
+                    self._form = await WholeForm(self.headers, stream, **self._parts).parse()
+            except MultiPartException as error:
+                raise HTTPException(400, error.message) from error
         sent = await super().form(**self._parts)
         if not self.query_params:
             return sent

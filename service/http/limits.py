@@ -1,4 +1,4 @@
-"""Limits of request bodies: size of one, bytes in memory of all, and a minimum rate."""
+"""Limits of request bodies: size of one, bytes in memory of all, a minimum rate, a whole form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -146,3 +148,34 @@ class Body:
         """Its bytes are in memory no more."""
         self._limits.hold(self._caller, -self._held)
         self._held = 0
+
+
+class WholeForm(MultiPartParser):
+    """Parses a multipart form that has arrived whole and is in UTF-8.
+
+    The framework alone drops what was cut off, and reads other text as Latin-1.
+    """
+
+    _ended = False
+
+    def on_end(self) -> None:
+        """The last boundary."""
+        self._ended = True
+
+    def on_part_end(self) -> None:
+        """One part; raises `MultiPartException` for text that is not UTF-8."""
+        part = self._current_part
+        try:
+            if part.file is None:
+                part.data.decode()
+        except UnicodeDecodeError as error:
+            raise MultiPartException(f"{part.field_name[:40]}: is not UTF-8") from error
+        super().on_part_end()
+
+    async def parse(self) -> FormData:
+        """The form; raises `MultiPartException` for one that is damaged or not whole."""
+        form = await super().parse()
+        if not self._ended:
+            await form.close()
+            raise MultiPartException("The last boundary is missing.")
+        return form

@@ -183,7 +183,7 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
     if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
         return None
     if past["digest"] != request.digest:
-        raise RequestConflict(request.key)
+        raise RequestConflict(request.key.removeprefix("client:"))
     landed = tuple(
         EnrolledImage(
             crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings

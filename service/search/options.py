@@ -21,9 +21,9 @@ RERANK_DEPTH = 100
 
 def _split(value: Any) -> Any:
     parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list):
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         return value
-    names = (name.strip() for part in parts for name in str(part).split(","))
+    names = (name.strip() for part in parts for name in part.split(","))
     return [name for name in names if name]
 
 
@@ -110,7 +110,7 @@ class PairOptions(BaseModel):
     """How two images are compared."""
 
     scoring: Scoring | None = Field(None, description=SCORING)
-    operating_point: PairOperatingPoint | OperatingPoint | None = Field(
+    operating_point: Literal[PairOperatingPoint, OperatingPoint] | None = Field(
         None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
     )
     gallery: str | None = Field(

@@ -124,6 +124,15 @@ def test_an_address_of_an_unknown_gallery_is_reported_until_another_is_chosen(
 
 
 @pytest.mark.slow
+def test_an_address_that_cannot_be_read_still_shows_a_panel(tab, address, gallery):
+    tab.goto(f"{address}/#%E0%A4%A/search")
+    tab.get_by_text("There is no gallery “%E0%A4%A”. Choose one above.").wait_for()
+    tab.goto(f"{address}/#{gallery}/nonsense")
+    tab.wait_for_selector("#state .dot.ready")
+    assert tab.locator("main > section:visible").get_attribute("id") == "search"
+
+
+@pytest.mark.slow
 def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").first.click()
@@ -167,6 +176,40 @@ def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_c
     assert "convert the file" in page.locator("#outcomes li").nth(1).inner_text()
     listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
     assert [crop["camera"] for crop in listed] == ["gate"]
+
+
+@pytest.mark.slow
+def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
+    page, http, gallery, drawn_crops
+):
+    page.get_by_role("link", name="Enroll").click()
+    page.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
+    page.fill("#enrollment [name=identity]", "Ann")
+    held: list[Any] = []
+    page.route(re.compile("/crops$"), lambda route: held.append(route))
+    button = page.locator("#enrollment button.main")
+    with page.expect_request(re.compile("/crops$")):
+        button.dblclick()
+    expect(button).to_be_disabled()
+    drop(page, "#enrollment .drop", drawn_crops[1].png)
+    with page.expect_response(re.compile("/crops$")):
+        held[0].continue_()
+    expect(button).to_be_enabled()
+    expect(button).to_have_text("Enroll 1 image")
+    assert len(held) == 1
+    assert len(http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]) == 1
+
+
+@pytest.mark.slow
+def test_a_double_click_begins_one_import(page, drawn_crops):
+    page.get_by_role("link", name="Enroll").click()
+    sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
+    page.set_input_files("#import [name=archive]", sent)
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("button", name="Import").dblclick()
+    page.locator("#jobs li").filter(has_text="✕ failed").wait_for()
+    assert sum(url.endswith("/imports") for url in asked) == 1
 
 
 @pytest.mark.slow

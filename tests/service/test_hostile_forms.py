@@ -183,3 +183,48 @@ def test_a_range_of_an_image_is_a_part_or_the_whole(besieged, drawn_crops, asked
         answer = besieged.http.get(url, headers={"Range": ranges})
         assert answer.status_code in (200, 206, 416)
         assert len(answer.content) <= len(drawn_crops[0].png)
+
+
+def test_a_form_that_was_cut_off_is_400_and_nothing_is_stored(besieged, drawn_crops):
+    image = PART.replace(b"\r\n\r\nx", b"\r\n\r\n" + drawn_crops[0].png)
+    named = NAMED + b'identity"\r\n\r\nAnn\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    before = besieged.http.get("/v1/galleries/default").json()["version"]
+    for body in (image, image + named, image + named[:-4], image + named + END[:-4]):
+        answer = besieged.http.post(CROPS, content=body, headers=form)
+        assert (answer.status_code, answer.json()["title"]) == (400, "Bad request"), answer.text
+        assert "last boundary" in answer.json()["detail"]
+    assert besieged.http.get("/v1/galleries/default").json()["version"] == before
+    assert besieged.http.post(CROPS, content=image + named + END, headers=form).is_success
+
+
+@pytest.mark.parametrize("text", [b"M\xfcller", b"\xff", "Müller".encode()[:2]])
+def test_text_that_is_not_utf_8_is_refused_and_nothing_is_stored(besieged, drawn_crops, text):
+    image = PART.replace(b"\r\n\r\nx", b"\r\n\r\n" + drawn_crops[0].png)
+    body = image + NAMED + b'identity"\r\n\r\n' + text + b"\r\n" + END
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    before = besieged.http.get("/v1/galleries/default").json()["version"]
+    answer = besieged.http.post(CROPS, content=body, headers=form)
+    assert answer.status_code == 400
+    assert "identity: is not UTF-8" in answer.json()["detail"]
+    escaped = "".join(f"%{byte:02x}" for byte in text)
+    answer = besieged.http.post(f"{CROPS}?identity={escaped}", content=image + END, headers=form)
+    assert answer.status_code == 422
+    assert "not sent as UTF-8" in answer.json()["detail"]
+    assert besieged.http.get("/v1/galleries/default").json()["version"] == before
+
+
+@pytest.mark.parametrize("field", ["cameras", "exclude_cameras"])
+def test_a_list_of_cameras_that_is_a_file_is_422(besieged, drawn_crops, field):
+    sent = [*files(drawn_crops[0].png), (field, ("a", b"east"))]
+    answer = besieged.http.post("/v1/galleries/default/queries", files=sent)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"].startswith(field)
+
+
+def test_a_value_that_is_none_of_several_is_named_by_its_field(besieged, drawn_crops):
+    answer = besieged.http.patch("/v1/galleries/default", data={"calibration": "maybe"})
+    assert [one["field"] for one in answer.json()["errors"]] == ["calibration"]
+    sent = files(drawn_crops[0].png, drawn_crops[1].png)
+    answer = besieged.http.post("/v1/pairs", files=sent, data={"operating_point": "maybe"})
+    assert [one["field"] for one in answer.json()["errors"]] == ["operating_point"]

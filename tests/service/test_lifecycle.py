@@ -37,6 +37,7 @@ def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_
         other = served.http.post(url, files=others, data={"identity": "8"}, headers=key)
         assert other.status_code == 422
         assert other.json()["type"] == "urn:gmn:problem:request_conflict"
+        assert other.json()["detail"].startswith("Idempotency-Key 'shift-1' came")
     assert len(_listed(served, gallery)) == 1
 
 

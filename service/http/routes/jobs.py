@@ -37,7 +37,9 @@ async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
     if asked.gallery is not None:
         call.caller.require_gallery(asked.gallery)
-    found = await runner.list_jobs(call.runtime, asked.gallery, asked.limit)
+    # The limit counts jobs that the key may see.
+    wanted = asked.gallery or call.caller.gallery
+    found = await runner.list_jobs(call.runtime, wanted, asked.limit)
     shown = [_as_sent(call.runtime, job) for job in found]
     return Jobs(results=[job for job in shown if call.caller.may_see(job.gallery)])
 

@@ -71,6 +71,20 @@ export function problemOf(error) {
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
+// Submits a form by `send`; its button is disabled until the answer, so that nothing is sent twice.
+export function onSubmit(form, send) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button.main");
+    button.disabled = true;
+    try {
+      await send(form);
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
 // Runs an action; on failure shows the reason at the top of `place`.
 export async function attempt(place, action) {
   place.querySelectorAll(":scope > .problem").forEach((old) => old.remove());

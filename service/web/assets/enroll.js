@@ -1,7 +1,7 @@
 // Enrollment of single images, with the outcome of each.
 
 import { ask, formOf, Problem } from "./api.js";
-import { attempt, count, find, h, nameOf, pictureOf, takeFiles } from "./elements.js";
+import { attempt, count, find, h, nameOf, onSubmit, pictureOf, takeFiles } from "./elements.js";
 import { changed, inGallery } from "./place.js";
 
 // Small enough for any limit on a request, and for showing progress.
@@ -11,7 +11,7 @@ let files = [];
 export function startEnrollment() {
   const form = find("#enrollment");
   takeFiles(form.querySelector(".drop"), (chosen) => { files = [...files, ...chosen]; showChosen(); });
-  form.addEventListener("submit", (event) => { event.preventDefault(); enroll(form); });
+  onSubmit(form, enroll);
 }
 
 function showChosen() {
@@ -31,16 +31,20 @@ async function enroll(form) {
   const path = inGallery("/crops");
   const fields = [...new FormData(form)].map(([name, value]) =>
     [name, value && name === "captured_at" ? new Date(value).toISOString() : value]);
+  // Images dropped from here on belong to the next enrollment, which has fields of its own.
+  let waiting = files;
+  files = [];
   const list = h("ul", { class: "rows" });
   place.replaceChildren(list);
   await attempt(place, async () => {
-    while (files.length > 0) {
-      const now = files.slice(0, AT_ONCE);
+    while (waiting.length > 0) {
+      const now = waiting.slice(0, AT_ONCE);
       const results = await send(path, formOf([...fields, ...now.map((file) => ["images", file])]));
       list.append(...results.map((one, at) => outcome(now[at], one)));
-      files = files.slice(now.length);
+      waiting = waiting.slice(now.length);
     }
   });
+  files = [...waiting, ...files];
   find("#enrollment button.main").textContent = files.length > 0 ? `Enroll ${count(files.length, "image")}` : "Enroll";
   changed();
 }

@@ -73,7 +73,7 @@ async function rename(identity) {
 
 async function forget(identity, crops) {
   const path = inGallery(`/identities/${segment(identity)}`);
-  const text = `${count(crops, "crop")} are deleted with their features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
+  const text = `${count(crops, "crop is", "crops are")} deleted, with features and pictures, from the gallery and from every snapshot. This cannot be undone.`;
   if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
   const answer = await ask(path, { method: "DELETE" });
   report(`Forgotten: ${count(answer.removed, "crop")} removed from the gallery.`,

@@ -1,23 +1,19 @@
 // Imports: sends an archive, then follows its job to the end.
 
 import { ask, blobOf, follow, formOf } from "./api.js";
-import { attempt, count, find, h, moment } from "./elements.js";
+import { attempt, count, find, h, moment, onSubmit } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
 const GOING = ["queued", "running"];
 
 export function startImports() {
-  const form = find("#import");
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    attempt(form, async () => {
-      const job = await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) });
-      form.reset();
-      find("#jobs .hint.none")?.remove();
-      find("#jobs").prepend(rowOf(job));
-    });
-  });
+  onSubmit(find("#import"), (form) => attempt(form, async () => {
+    const job = await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) });
+    form.reset();
+    find("#jobs .hint.none")?.remove();
+    find("#jobs").prepend(rowOf(job));
+  }));
   document.addEventListener("panel-shown", list);
   document.addEventListener("gallery-chosen", list);
 }

@@ -1,8 +1,19 @@
 // The gallery and the panel shown, kept in the address as #gallery/panel across reloads.
 
+const PANELS = ["search", "enroll", "identities"];
+
 function parts() {
   const [gallery = "", panel = ""] = location.hash.slice(1).split("/");
-  return { gallery: decodeURIComponent(gallery), panel: panel || "search" };
+  return { gallery: decoded(gallery), panel: PANELS.includes(panel) ? panel : "search" };
+}
+
+// An address that was cut off, or typed, may not be decodable; no gallery has such a name.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 export const gallery = () => parts().gallery;

@@ -9,6 +9,8 @@ import pytest
 
 from model.crops.manifest import ManifestProblem, read_manifest
 
+MISSING = "path,identity,camera\nnobody.png,1,c1\n"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -142,3 +144,10 @@ def test_what_is_no_utf8_csv_is_refused_with_the_remedy(folder: Path, data: byte
 
 def test_a_manifest_without_rows_is_refused(folder: Path) -> None:
     assert "has no rows" in problem_with(write(folder, "path,identity,camera\n"))
+
+
+@pytest.mark.parametrize("text", ["path,identity\n", "path,identity,camera\n", MISSING, b"\xff"])
+def test_within_a_folder_problems_do_not_name_what_lies_above_it(folder: Path, text) -> None:
+    with pytest.raises(ManifestProblem, match=r"^people\.csv[:,]") as caught:
+        read_manifest(write(folder, text), folder.resolve())
+    assert str(folder) not in str(caught.value)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gmn_client import AsyncClient, Client, Image, RequestRefused
+from gmn_client.uploads import form_fields
 
 
 def enroll_all(client: Client, drawn_crops) -> list[str]:
@@ -160,3 +161,14 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
             assert len([crop async for crop in client.crops()]) == len(drawn_crops)
 
     asyncio.run(talk())
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, dict, iter])
+def test_several_values_of_any_kind_are_a_repeated_field(kind) -> None:
+    cameras = {"east": 1, "west": 2}
+    sent = form_fields({"cameras": cameras.keys() if kind is dict else kind(cameras)})
+    assert sorted(sent["cameras"]) == ["east", "west"]
+    assert form_fields({"camera": "east", "metadata": {"a": 1}}) == {
+        "camera": "east",
+        "metadata": '{"a": 1}',
+    }

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
 from gmn_client import AsyncClient, Client, Image, InvalidInput
+from gmn_client.uploads import image_files
+from model.crops.decode import decode_crop
 
 
 @pytest.fixture
@@ -127,3 +130,17 @@ def test_the_client_loads_neither_torch_nor_pillow() -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert told.stdout.strip() == "[]", told.stderr
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_a_picture_of_16_bit_grey_is_scaled_as_its_file_would_be(mode: str) -> None:
+    grey = np.linspace(0, 65_535, 64 * 32).reshape(64, 32)
+    file = io.BytesIO()
+    PillowImage.fromarray(grey.astype("<u2")).save(file, format="PNG")
+    stored = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    picture = PillowImage.fromarray(grey.astype(stored))
+    assert picture.mode == mode
+    [(_, (_, sent))] = image_files([picture])
+    expected = decode_crop(file.getvalue())
+    assert np.array_equal(decode_crop(sent), expected)
+    assert np.unique(expected).size > 200

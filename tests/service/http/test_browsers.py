@@ -66,6 +66,7 @@ def test_pages_of_a_named_origin_may_ask(guarded):
     answer = guarded.ask("GET", "/v1/model", "query", headers={"Origin": DESK})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == DESK
+    assert "Idempotent-Replayed" in answer.headers["access-control-expose-headers"]
     # Without these a page could not even read why it was refused.
     refused = guarded.ask("GET", "/v1/model", headers={"Origin": DESK})
     assert refused.status_code == 401

@@ -117,6 +117,15 @@ def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert len(guarded.ask("GET", "/v1/galleries", "query").json()["results"]) >= 2
 
 
+def test_a_key_for_one_gallery_sees_its_jobs_among_newer_ones_of_others(guarded):
+    jobs = [
+        guarded.ask("POST", f"/v1/galleries/{gallery}/imports", "enroll", files={"archive": b"x"})
+        for gallery in ("lobby", "default")
+    ]
+    seen = guarded.ask("GET", "/v1/jobs?limit=1", "lobby").json()["results"]
+    assert [one["job_id"] for one in seen] == [jobs[0].json()["job_id"]]
+
+
 def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new_key):
     key = new_key("--scope", "query")
     time.sleep(1.05)
