@@ -129,7 +129,8 @@ class GallerySettingsFields(Form):
     calibration: Literal[CalibrationMode, "reset"] | None = Field(
         None,
         description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
-        "stay fixed (frozen), or are the artefact's (off); reset drops the fit and starts again.",
+        "stay fixed (frozen), or are the artefact's (off); reset and off delete the fit and the "
+        "stored searches.",
     )
     recalibration: bool | None = Field(
         None, description="The same as `calibration`: true for on, false for off."
