@@ -40,7 +40,7 @@ from model.metric_network import (
     cosine_similarities,
     score_pairs,
 )
-from model.openvino_graph import converted, load_openvino
+from model.openvino_graph import compiled, converted, load_openvino
 from model.preprocessing import Preprocessing
 from service.commands.bulk import bounded_map
 from service.engine.batcher import MicroBatcher, WaitingCrop
@@ -267,7 +267,7 @@ def _bare_openvino(artefact: Artefact, crops: NDArray[np.float32]) -> Callable[[
     openvino = load_openvino()
     graph = converted(artefact.embedder, torch.from_numpy(crops[:1]))
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
-    queue = openvino.AsyncInferQueue(openvino.Core().compile_model(graph, "CPU", settings))
+    queue = openvino.AsyncInferQueue(compiled(graph, settings))
 
     def compute() -> None:
         for number in range(len(crops)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +16,7 @@ from model.preprocessing import Preprocessing
 
 
 def load_openvino() -> ModuleType:
-    """The package `openvino`, imported without its telemetry.
-
-    A plain `import openvino` sends an event to its maker over the network, with an id that it keeps
-    in ~/intel, unless the user has opted out. Here it finds the sending package not installed.
+    """The package `openvino`, which by itself would send an event to its maker over the network.
 
     Raises:
         ModuleNotFoundError: where OpenVINO is not installed.
@@ -47,11 +45,7 @@ class _FromPixels(nn.Module):
 
 
 def converted(network: nn.Module, example: torch.Tensor) -> Any:
-    """A network as a graph `openvino.Model` for inputs of the example's shape and type.
-
-    Args:
-        network: in evaluation mode, on the CPU; it is not changed.
-        example: uint8 or float32.
+    """A network, in evaluation mode, as an `openvino.Model` for inputs like the example.
 
     Raises:
         ModuleNotFoundError: where OpenVINO is not installed.
@@ -62,9 +56,16 @@ def converted(network: nn.Module, example: torch.Tensor) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         # The tracer warns of the network's constants, such as those of the preprocessing.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, example, check_trace=False
-        )
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         # OpenVINO reads a frozen network in a third of the time.
         frozen = torch.jit.freeze(traced)
         return openvino.convert_model(frozen, input=(list(example.shape), kind))
+
+
+def compiled(graph: Any, options: dict[str, Any]) -> Any:
+    """A graph compiled for the CPU; raises `RuntimeError` for one that OpenVINO cannot run."""
+    # On a thread that ends: OpenVINO replaces the stack on which that thread handles signals, and
+    # frees it on any thread. The next signal to a thread that goes on would end the process.
+    with ThreadPoolExecutor(1) as thread:
+        task = thread.submit(lambda: load_openvino().Core().compile_model(graph, "CPU", options))
+        return task.result()

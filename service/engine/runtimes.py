@@ -21,7 +21,7 @@ from model.artefact import Artefact
 from model.collapse import drawn_patterns
 from model.embedder import Embedder
 from model.folding import folded
-from model.openvino_graph import load_openvino, openvino_graph
+from model.openvino_graph import compiled, load_openvino, openvino_graph
 from model.precision import choose_device, choose_dtype
 from model.problems import InputProblem
 from service.errors import StorageFailed
@@ -114,13 +114,13 @@ class OpenVinoRuntime:
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
             # As in PyTorch. Without it processes that share a machine share the same cores.
             options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
-        compiled = openvino.Core().compile_model(graph, "CPU", options)
-        if compiled.get_property("INFERENCE_PRECISION_HINT") != precision:
+        network = compiled(graph, options)
+        if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
         # Twice as many as run at once: the next crop is ready when one is done.
-        count = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._requests = [compiled.create_infer_request() for _ in range(count)]
+        count = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [network.create_infer_request() for _ in range(count)]
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.openvino_graph import load_openvino
+from model.openvino_graph import compiled, load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
@@ -42,11 +42,10 @@ class Peer:
                 f"{file}: needs the package openvino; pip install gmn-reid[peers]"
             ) from error
         try:
-            core = openvino.Core()
-            model = core.read_model(str(file))
+            model = openvino.Core().read_model(str(file))
             model.reshape([1, 3, INPUT.height, INPUT.width])
             # OpenVINO takes bfloat16 where the CPU has it; a comparison wants the stored weights.
-            self._network = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self._network = compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise InputProblem(
                 f"{file}: OpenVINO cannot run it on one crop of 256×128 "

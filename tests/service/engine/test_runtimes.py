@@ -21,6 +21,20 @@ from tests.forked import run_forked
 pytest.importorskip("openvino")
 
 
+DROPPED_BY_ANOTHER_THREAD = """
+import signal, sys, threading
+from model.artefact import load_artefact
+from service.engine.runtimes import OpenVinoRuntime
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+held = [OpenVinoRuntime(load_artefact(sys.argv[1]), "float32")]
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
 @pytest.fixture(scope="module", params=["tiny", "bundled"])
 def artefact(request, tiny_artefact):
     return load_artefact(tiny_artefact if request.param == "tiny" else resolve_artefact("bundled"))
@@ -111,3 +125,8 @@ def test_openvino_is_loaded_without_its_telemetry(tmp_path):
     run_forked(load, env=environment).check_returncode()
     # An id by which every import is reported would be kept there.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_is_handled_after_another_thread_has_dropped_a_compiled_network(tiny_artefact):
+    finished = run_forked(DROPPED_BY_ANOTHER_THREAD, str(tiny_artefact))
+    assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr

@@ -159,7 +159,8 @@ def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pa
     read, renamed = crops.read_contents, []
 
     def rename_first(reader, at, side, found, **options):
-        if found and not renamed:
+        # The first process reads what it wrote in the same way, and must not wait for itself.
+        if reader.engine is other.store.engine and found and not renamed:
             renamed.append(found[0].crop_id)
             gallery, write = one.galleries.get(HERE), one.store.crops.change
             change = one.galleries.change("relabel", gallery, write, *renamed, {"identity": "b"})
