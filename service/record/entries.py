@@ -168,7 +168,7 @@ def read_contents(
         elif pinned or is_still(reader, at, side, crop):
             raise reader.engine.damage(wrong or f"the vector of crop {crop.crop_id} is gone")
         elif vector is not None and row_id is not None and from_json(row_id)[0] == crop.row_id:
-            # Relabelled meanwhile, which the change that follows says.
+            # Relabelled meanwhile: the change that follows has the new label.
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), None)
 
 
