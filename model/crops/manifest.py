@@ -12,6 +12,7 @@ from typing import IO
 from model.crops.names import shown
 from model.problems import InputProblem
 
+MANIFEST = "manifest.csv"
 REQUIRED_COLUMNS = ("path", "identity", "camera")
 MAX_LINE = 1_000_000
 SPLITS = ("train", "query", "gallery")

@@ -16,14 +16,13 @@ import httpx
 
 from gmn_client import Client, Image, QueryOptions, RequestRefused
 from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
-from model.crops.manifest import read_manifest
+from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import is_image_name
 from model.problems import InputProblem
 
 CROPS_PER_REQUEST = 32
 BYTES_PER_REQUEST = 8 * 1024 * 1024
 CONCURRENT_REQUESTS = 4
-MANIFEST = "manifest.csv"
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")

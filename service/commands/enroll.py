@@ -19,16 +19,10 @@ from rich.markup import escape
 from typer import Argument, BadParameter, Context, Exit, Option
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
+from model.crops.manifest import MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.commands.bulk import (
-    MANIFEST,
-    Source,
-    SourceCrop,
-    enroll_crops,
-    find_source,
-    read_crop,
-)
+from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
 from service.commands.common import (
     ApiKeyOption,
     GalleryOption,

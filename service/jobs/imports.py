@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
 from model.crops.decode import CropProblem
-from model.crops.manifest import read_manifest
+from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import image_names, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
@@ -47,7 +47,6 @@ FOLDER = "imports"
 CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
-MANIFEST = "manifest.csv"
 COUNTS = ("total", "done", "landed", "duplicates", "refused")
 Batch = tuple[dict[str, int], list[JobProblem]]
 """The numbers that a batch adds to the progress, and its problems."""

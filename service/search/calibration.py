@@ -229,16 +229,14 @@ class Calibrations:
                 # Dropped, with the searches behind it: those that wait here are older too.
                 self._published.pop(gallery.gallery_id, None)
                 self._stored.pop(gallery.gallery_id, None)
-                for place in [one for one in self._waiting if one[0] == gallery.gallery_id]:
-                    del self._waiting[place]
+                self._drop_waiting(gallery.gallery_id)
 
     def forget(self, gallery: Gallery) -> None:
         """Drops what is known of a gallery and of its searches, from memory alone."""
         with self._lock:
             for known in (self._published, self._stored, self._recent):
                 known.pop(gallery.gallery_id, None)
-            for place in [place for place in self._waiting if place[0] == gallery.gallery_id]:
-                del self._waiting[place]
+            self._drop_waiting(gallery.gallery_id)
 
     def note_stored(self, place: Place, searches: int) -> None:
         """Notes how many searches are stored for a subject, to be shown before the first fit."""
@@ -273,6 +271,10 @@ class Calibrations:
             self.ready.clear()
             taken, self._waiting = self._waiting, {}
         return {place: list(rows.items()) for place, rows in taken.items()}
+
+    def _drop_waiting(self, gallery_id: int) -> None:
+        for place in [place for place in self._waiting if place[0] == gallery_id]:
+            del self._waiting[place]
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
         """The key of the nearest of the last queries where that is near enough, else a new one."""
