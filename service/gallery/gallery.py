@@ -18,7 +18,7 @@ from service.record.records import (
 from service.search.index import GalleryIndex
 
 # One committed change of a gallery's crops.
-Change = Enrolment | Removal | Relabelling
+CropsChange = Enrolment | Removal | Relabelling
 
 
 class IndexMismatch(Exception):
@@ -105,7 +105,7 @@ class Gallery:
         """Takes over everything of a gallery that was read again, in one step."""
         self.__dict__.update(read.__dict__)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: CropsChange) -> None:
         """Shows a committed change.
 
         Raises:

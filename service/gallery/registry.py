@@ -7,21 +7,21 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
-from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
-from service.gallery.gallery import Change, Gallery, named
-from service.gallery.replication import REDIS_SECONDS, Confirmation, Replication
+from service.errors import GalleryConflict, RecordUnavailable, VersionNotReached
+from service.gallery.gallery import CropsChange, Gallery, named
+from service.gallery.held import HeldGalleries
+from service.gallery.replication import Confirmation, Replication
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
-from service.record.records import CropLabel, GalleryRecord, GallerySettings, SettingsChanges
-from service.search.compaction import Compactor
+from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
 from service.search.gpu import DeviceVectors
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,125 @@ VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
 Result = TypeVar("Result")
-Changed = TypeVar("Changed", bound=Change | None)
+Changed = TypeVar("Changed", bound=CropsChange | None)
 Version = TypeVar("Version", bound=int | None)
+Show = Callable[[], None]
 
 
-class GalleryRegistry:
+class DirectPublisher:
+    """Publishes the commits of the only process that writes a record.
+
+    Each commit is applied on the device thread, in the order of the commits. What cannot be applied
+    is read again from the record, on the writer thread.
+    """
+
+    # A record in a file answers.
+    answers_within = 0.0
+    health_checks: tuple[HealthCheck, ...] = ()
+    state = RecordState()
+
+    def __init__(
+        self,
+        record: Record,
+        held: HeldGalleries,
+        device: DeviceThread,
+        writer: MonitoredThreadPool,
+    ) -> None:
+        self._record = record
+        self._held = held
+        self._device = device
+        self._writer = writer
+
+    def start(self) -> None:
+        """Reads every gallery into memory; blocks."""
+        for one in self._record.galleries.all():
+            self._reread(one.gallery_id)
+
+    def publish(self, name: str, prepare: Callable[[], Show]) -> Future[Future[None] | None]:
+        """Begins to show a commit of the gallery of a name; on the writer thread.
+
+        Args:
+            prepare: reads what the index needs; its result shows it, on the device thread.
+
+        Returns:
+            Done once searches see it; its result is the future of reading the gallery again, where
+            that is needed.
+        """
+        try:
+            show = prepare()
+        except Exception:
+            self._read_later(self._held.find_by_name(name))
+            raise
+        return self._device.submit(self._show, name, show)
+
+    def caught_up(self) -> Future[None]:
+        """Done once the indexes show the commits of before, those under way included."""
+        done: Future[None] = Future()
+
+        def finish() -> None:
+            if done.set_running_or_notify_cancel():
+                done.set_result(None)
+
+        self._writer.submit(self._device.submit, finish)
+        return done
+
+    def require_record(self) -> None:
+        """A record in a file is always there."""
+
+    async def wait(self, asked: asyncio.Future[Result]) -> Result:
+        """Waits for a call."""
+        return await asked
+
+    async def confirm(self, *_: object) -> Confirmation:
+        """No other process deletes crops."""
+        return Confirmation()
+
+    def close(self) -> None:
+        """Nothing is under way beside the writer's calls."""
+
+    def _show(self, name: str, show: Show) -> Future[None] | None:
+        try:
+            show()
+        except Exception:
+            gallery = self._held.find_by_name(name)
+            if gallery is None:
+                raise
+            gallery.consistent = False
+            log.exception("gallery %s is read again after a failed change", name)
+            return self._writer.submit(self._reread, gallery.gallery_id)
+        return None
+
+    def _reread(self, gallery_id: int) -> None:
+        """Reads a gallery and switches to it; on the writer thread, which waits for that."""
+        try:
+            self._device.submit(self._held.read_gallery(gallery_id)).result()
+        except Exception:
+            self._read_later(self._held.by_id(gallery_id))
+            raise
+
+    def _read_later(self, gallery: Gallery | None) -> None:
+        """Marks a gallery that could not be read, and tries again after a pause."""
+        if gallery is None:
+            return
+        gallery.consistent = False
+        log.exception("gallery %s could not be read again", gallery.name)
+
+        def reread() -> None:
+            # A service that is stopping reads none.
+            with contextlib.suppress(RuntimeError):
+                self._writer.submit(self._reread, gallery.gallery_id)
+
+        timer = threading.Timer(REREAD_PAUSE_SECONDS, reread)
+        timer.daemon = True
+        timer.start()
+
+
+class GalleryRegistry(HeldGalleries):
     """Every gallery in memory, in step with the record.
 
-    Writes run one after another on one thread. On SQLite each commit is then applied to its index
-    on the device thread, in the order of the commits; on Redis `Replication` applies the changes of
-    every process, this one's too. A caller that is cancelled never leaves a commit unapplied.
+    Writes run one after another on one thread. On SQLite `DirectPublisher` then applies each
+    commit to its index; on Redis `Replication` applies the changes of every process, this one's
+    too. A caller that is cancelled never leaves a commit unapplied.
     """
 
     def __init__(
@@ -52,25 +161,16 @@ class GalleryRegistry:
         read_calibration: Callable[[Gallery], None],
         device_vectors: Callable[[int], DeviceVectors] | None = None,
     ) -> None:
-        """Holds no gallery yet.
-
-        Args:
-            embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
-            read_calibration: reads a gallery's published calibration; it blocks.
-            device_vectors: makes vectors of a size on the networks' device; None leaves them in the
-                host's memory.
-        """
-        self._record = record
-        self._device = device
-        self._embedders = embedders
-        self._read_calibration = read_calibration
-        self._compactor = Compactor(device, device_vectors)
-        self._by_name: dict[str, Gallery] = {}
-        self._replication = (
-            Replication(record, record.changes, self, device) if record.changes else None
-        )
+        """Holds no gallery yet; the arguments are those of `HeldGalleries`."""
+        super().__init__(record, device, embedders, read_calibration, device_vectors)
         self._writer = MonitoredThreadPool(1, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
+        self._publisher: DirectPublisher | Replication = (
+            Replication(record, record.changes, self, device)
+            if record.changes
+            else DirectPublisher(record, self, device, self._writer)
+        )
+        self.confirm = self._publisher.confirm
 
     def load(self) -> None:
         """Reads every gallery into memory and creates `default` where it is missing; blocks."""
@@ -78,47 +178,23 @@ class GalleryRegistry:
             # Another process may begin at the same moment.
             with contextlib.suppress(GalleryConflict):
                 self._create(DEFAULT_GALLERY, GallerySettings())
-        if self._replication is not None:
-            self._replication.start()
-            return
-        for one in self._record.galleries.all():
-            self._reread(one.gallery_id)
+        self._publisher.start()
 
     @property
     def record_state(self) -> RecordState:
         """How what is in memory stands to the record."""
-        return self._replication.state if self._replication else RecordState()
+        return self._publisher.state
 
     @property
     def health_checks(self) -> tuple[HealthCheck, ...]:
         """Its threads, for the watchdog."""
-        answers_within = REDIS_SECONDS if self._replication else 0.0
+        answers_within = self._publisher.answers_within
         return (
             HealthCheck("record writer", self._writer.silent_seconds, answers_within),
             HealthCheck("record readers", self._readers.silent_seconds, answers_within),
-            *(self._replication.health_checks if self._replication else ()),
+            *self._publisher.health_checks,
             self._compactor.health_check,
         )
-
-    def get(self, name: str) -> Gallery:
-        """A gallery by its name.
-
-        Raises:
-            UnknownGallery: where there is none.
-        """
-        try:
-            return self._by_name[name]
-        except KeyError as error:
-            raise UnknownGallery(name) from error
-
-    def by_id(self, gallery_id: int) -> Gallery | None:
-        """A gallery by its number; None where it was deleted."""
-        held = (one for one in list(self._by_name.values()) if one.gallery_id == gallery_id)
-        return next(held, None)
-
-    def all(self) -> list[Gallery]:
-        """Every gallery, by name."""
-        return sorted(self._by_name.values(), key=lambda gallery: gallery.name)
 
     async def find(self, name: str) -> Gallery:
         """A gallery by its name, also one that another process has just created.
@@ -126,7 +202,7 @@ class GalleryRegistry:
         Raises:
             UnknownGallery: where there is none.
         """
-        if name not in self._by_name and self._replication is not None:
+        if name not in self._by_name and self._record.changes:
             await self.catch_up()
         return self.get(name)
 
@@ -134,11 +210,7 @@ class GalleryRegistry:
         """Waits a moment for what was committed before, by this process or others."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                if self._replication is not None:
-                    caught_up = await self.read(self._replication.caught_up)
-                else:
-                    # After the writes under way, whose changes are then on the device thread.
-                    caught_up = await self.write(self._device.submit, lambda: None)
+                caught_up = await self.read(self._publisher.caught_up)
                 await asyncio.wrap_future(caught_up)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
@@ -161,7 +233,7 @@ class GalleryRegistry:
             "create-gallery",
             name,
             partial(self._create, name, settings),
-            lambda made: self._device.submit(self.put, Gallery(made, self._embedders)),
+            lambda made: partial(self.put, Gallery(made, self.embedders)),
         )
 
     async def configure(self, gallery: Gallery, changes: SettingsChanges) -> None:
@@ -170,7 +242,7 @@ class GalleryRegistry:
             "change-gallery",
             gallery.name,
             partial(self._record.galleries.change, gallery.gallery_id, changes),
-            lambda settings: self._device.submit(setattr, gallery, "settings", settings),
+            lambda settings: partial(setattr, gallery, "settings", settings),
         )
 
     async def delete(self, gallery: Gallery) -> int:
@@ -181,7 +253,7 @@ class GalleryRegistry:
             "delete-gallery",
             gallery.name,
             partial(self._record.galleries.delete, gallery.gallery_id),
-            lambda _: self._device.submit(self.drop, gallery.gallery_id),
+            lambda _: partial(self.drop, gallery.gallery_id),
         )
 
     async def change(
@@ -204,7 +276,7 @@ class GalleryRegistry:
             steps,
             gallery.name,
             partial(write, gallery.gallery_id, *args),
-            lambda change: self._device.submit(self._apply, gallery, change),
+            lambda change: partial(self._apply, gallery, change),
         )
 
     async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
@@ -224,7 +296,7 @@ class GalleryRegistry:
             gallery.name,
             write,
             # On the writer thread: nothing is written until it is read.
-            lambda _: self._reread(gallery.gallery_id),
+            lambda _: self.read_gallery(gallery.gallery_id),
         )
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
@@ -239,76 +311,12 @@ class GalleryRegistry:
         """Runs a call on a reader thread; raises `RecordUnavailable` as `write` does."""
         return await self._run(self._readers, call, *args)
 
-    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        """Which of the crops that a search found another process has deleted.
-
-        Raises:
-            UnknownGallery: the gallery was deleted.
-        """
-        if self._replication is None:
-            return Confirmation()
-        return await self._replication.confirm(gallery, crops)
-
-    def read_gallery(self, gallery_id: int) -> Callable[[], None]:
-        """Reads a gallery with its calibration into an index of its own; blocks.
-
-        It shows the record's version at least. What is written meanwhile may be in it.
-
-        Returns:
-            What makes it the one that is searched, or drops one that was deleted; to be called on
-            the device thread.
-        """
-        record = self._record.galleries.get(gallery_id)
-        while record is not None:
-            gallery = Gallery(record, self._embedders)
-            if not gallery.needs_reindex:
-                gallery.index.add(self._record.crops.vectors(gallery_id))
-            now = self._record.galleries.get(gallery_id)
-            # Vectors of two embedders must not come together in one index.
-            if now is not None and gallery.can_go_on_as(now):
-                gallery.follow_record(now)
-                self.refresh_calibration(gallery)
-                return partial(self.put, gallery)
-            record = now
-        return partial(self.drop, gallery_id)
-
-    def put(self, gallery: Gallery) -> None:
-        """Makes a gallery that was read the one that is searched; on the device thread."""
-        held = self.by_id(gallery.gallery_id)
-        if held is not None and held.name == gallery.name:
-            held.replace(gallery)
-        else:
-            self.drop(gallery.gallery_id)
-            held = self._by_name[gallery.name] = gallery
-        self.schedule_compaction(held)
-
-    def drop(self, gallery_id: int) -> None:
-        """Forgets a gallery that was deleted; on the device thread."""
-        gallery = self.by_id(gallery_id)
-        if gallery is not None:
-            del self._by_name[gallery.name]
-
-    def schedule_compaction(self, gallery: Gallery) -> None:
-        """Does for an index what its last change calls for; on the device thread, and quick."""
-        if not gallery.needs_reindex:
-            self._compactor.schedule_if_needed(gallery.index)
-
-    def refresh_calibration(self, gallery: Gallery) -> None:
-        """Reads a gallery's published calibration; verdicts go on by the old one on failure."""
-        try:
-            self._read_calibration(gallery)
-        except RecordUnavailable:
-            raise
-        except Exception:
-            log.exception("the calibration of gallery %s cannot be read", gallery.name)
-
     def close(self) -> None:
         """Finishes the writes under way."""
         self._compactor.close()
         self._writer.shutdown()
         self._readers.shutdown()
-        if self._replication is not None:
-            self._replication.close()
+        self._publisher.close()
         self._by_name.clear()
 
     async def _commit(
@@ -316,78 +324,46 @@ class GalleryRegistry:
         steps: str,
         name: str,
         write: Callable[[], Result],
-        publish: Callable[[Result], Future[Any] | None],
+        prepare: Callable[[Result], Show],
     ) -> Result:
         """Commits a change of the gallery of a name, and returns once the indexes show it.
 
         Args:
             steps: where it can be made to fail.
             write: commits it, on the writer thread; None where nothing was changed.
-            publish: begins to apply what was changed, where replication does not, on the writer
-                thread too. The result of its future is None, or the future of reading the gallery
-                again.
+            prepare: what shows it on the device thread, where replication does not; called on the
+                writer thread.
         """
 
-        def commit() -> tuple[Result, Future[Any] | None]:
+        def commit() -> tuple[Result, Future[Any]]:
             failpoint(f"{steps}.before-commit")
             committed = write()
             failpoint(f"{steps}.committed")
-            if self._replication is not None:
-                return committed, self._replication.caught_up()
-            return committed, None if committed is None else publish(committed)
+            if committed is None:
+                return committed, self._publisher.caught_up()
+            return committed, self._publisher.publish(name, partial(prepare, committed))
 
         with named(name):
             committed, published = await self.write(commit)
-        if published is not None:
-            # Shielded: a committed change is applied also where its request is cancelled.
-            showing = asyncio.shield(asyncio.wrap_future(published))
-            rereading = await (self._replication.wait(showing) if self._replication else showing)
-            if rereading is not None:
-                await asyncio.shield(asyncio.wrap_future(rereading))
+        # Shielded: a committed change is applied also where its request is cancelled.
+        showing = asyncio.shield(asyncio.wrap_future(published))
+        rereading = await self._publisher.wait(showing)
+        if rereading is not None:
+            await asyncio.shield(asyncio.wrap_future(rereading))
         failpoint(f"{steps}.shown")
         return committed
-
-    def _apply(self, gallery: Gallery, change: Change) -> Future[None] | None:
-        """Applies a change to an index; one that cannot be changed is read again."""
-        try:
-            gallery.apply(change)
-        except Exception:
-            gallery.consistent = False
-            log.exception("gallery %s is read again after a failed change", gallery.name)
-            return self._writer.submit(self._reread, gallery.gallery_id)
-        self.schedule_compaction(gallery)
-        return None
-
-    def _reread(self, gallery_id: int) -> None:
-        """Reads a gallery and switches to it; on the writer thread, which waits for that."""
-        try:
-            self._device.submit(self.read_gallery(gallery_id)).result()
-        except Exception:
-            gallery = self.by_id(gallery_id)
-            if gallery is not None:
-                gallery.consistent = False
-                log.exception("gallery %s could not be read again", gallery.name)
-                self._reread_later(gallery_id)
-            raise
-
-    def _reread_later(self, gallery_id: int) -> None:
-        def reread() -> None:
-            # A service that is stopping reads none.
-            with contextlib.suppress(RuntimeError):
-                self._writer.submit(self._reread, gallery_id)
-
-        timer = threading.Timer(REREAD_PAUSE_SECONDS, reread)
-        timer.daemon = True
-        timer.start()
 
     async def _run(
         self, pool: MonitoredThreadPool, call: Callable[..., Result], *args: Any
     ) -> Result:
-        loop = asyncio.get_running_loop()
-        if self._replication is None:
-            return await loop.run_in_executor(pool, call, *args)
-        self._replication.require_record()
-        return await self._replication.wait(loop.run_in_executor(pool, call, *args))
+        self._publisher.require_record()
+        running = asyncio.get_running_loop().run_in_executor(pool, call, *args)
+        return await self._publisher.wait(running)
+
+    def _apply(self, gallery: Gallery, change: CropsChange | None) -> None:
+        if change is not None:
+            gallery.apply(change)
+        self.schedule_compaction(gallery)
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        return self._record.galleries.create(name, next(iter(self._embedders)), settings)
+        return self._record.galleries.create(name, next(iter(self.embedders)), settings)

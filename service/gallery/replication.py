@@ -22,6 +22,7 @@ from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery
+from service.gallery.held import HeldGalleries
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
 from service.record.engine import Change, ChangesLost
@@ -29,7 +30,6 @@ from service.record.record import Record
 from service.record.records import CropLabel, IndexedCrop
 
 if TYPE_CHECKING:
-    from service.gallery.registry import GalleryRegistry
     from service.record.redis_engine import RedisEngine
 
 log = logging.getLogger(__name__)
@@ -106,28 +106,30 @@ class SequenceBarrier:
 
 
 class Replication:
-    """Keeps the galleries of a registry in step with a record that several processes share.
+    """Keeps the galleries in memory in step with a record that several processes share.
 
     Its thread outlives every failure: it tries again after a pause, and reads everything again
     where changes may have been missed.
     """
 
+    answers_within = REDIS_SECONDS
+
     def __init__(
         self,
         record: Record,
         stream: RedisEngine,
-        registry: GalleryRegistry,
+        held: HeldGalleries,
         device: DeviceThread,
     ) -> None:
         """Starts nothing yet.
 
         Args:
             stream: the changes of the record.
-            registry: the galleries in memory, which this alone changes.
+            held: the galleries in memory, which this alone changes.
         """
         self._record = record
         self._stream = stream
-        self._registry = registry
+        self._held = held
         self._device = device
         self._barrier = SequenceBarrier()
         self._confirmers = MonitoredThreadPool(CONFIRM_THREADS, "confirmer")
@@ -179,6 +181,10 @@ class Replication:
             RecordUnavailable: it does not answer.
         """
         return self._barrier.wait_for(self._stream.last())
+
+    def publish(self, *_: object) -> Future[None]:
+        """Done once the indexes show the newest change: the stream brings the commit."""
+        return self.caught_up()
 
     def require_record(self, patience_seconds: float = 0.0) -> None:
         """Raises `RecordUnavailable` where the record has not answered for longer than that."""
@@ -339,17 +345,17 @@ class Replication:
         rows: dict[str, list[int]] = defaultdict(list)
         for change in changes:
             rows[change.kind] += change.row_ids
-        gallery = self._registry.by_id(gallery_id)
+        gallery = self._held.by_id(gallery_id)
         if gallery is None or "replaced" in rows:
-            return self._registry.read_gallery(gallery_id)
+            return self._held.read_gallery(gallery_id)
         crops: list[IndexedCrop] = []
         if not gallery.needs_reindex and (wanted := rows["added"] + rows["relabelled"]):
             crops = self._record.crops.indexed(gallery_id, wanted)
         now = self._record.galleries.get(gallery_id)
         if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
-            return self._registry.read_gallery(gallery_id)
+            return self._held.read_gallery(gallery_id)
         if "calibration" in rows:
-            self._registry.refresh_calibration(gallery)
+            self._held.refresh_calibration(gallery)
         version = max(change.version for change in changes)
         added, relabelled = set(rows["added"]), set(rows["relabelled"])
 
@@ -361,7 +367,7 @@ class Replication:
             if rows["removed"] and not gallery.needs_reindex:
                 gallery.remove(rows["removed"], version)
             gallery.follow_record(now)
-            self._registry.schedule_compaction(gallery)
+            self._held.schedule_compaction(gallery)
 
         return apply
 
@@ -379,10 +385,10 @@ class Replication:
         self._mark_reachable(noted)
         failpoint("replica.noted")
         there = [one.gallery_id for one in self._record.galleries.all()]
-        gone = {gallery.gallery_id for gallery in self._registry.all()} - set(there)
+        gone = {gallery.gallery_id for gallery in self._held.all()} - set(there)
         # One after another, so that one at a time is twice in memory.
         for gallery_id in [*there, *gone]:
-            self._device.submit(self._registry.read_gallery(gallery_id)).result()
+            self._device.submit(self._held.read_gallery(gallery_id)).result()
         failpoint("replica.scanned")
         if self._stream.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")

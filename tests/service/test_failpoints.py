@@ -126,8 +126,8 @@ def test_every_write_passes_its_three_steps_around_its_commit():
         'failpoint(f"{steps}.before-commit")',
         "committed = write()",
         'failpoint(f"{steps}.committed")',
-        "publish(committed)",
-        "await (self._replication.wait(showing)",
+        "self._publisher.publish(name, partial(prepare, committed))",
+        "await self._publisher.wait(showing)",
         'failpoint(f"{steps}.shown")',
         "return committed\n",
     ]
