@@ -124,7 +124,7 @@ def measure(
                 for draw in drawn:
                     calibration = artefact_search_calibration(artefact)
                     if kept := some_searches(draw[scoring], mix, searches):
-                        calibration = fit_searches(kept, artefact=artefact, scoring=scoring)
+                        calibration = fit_searches(kept, artefact)
                     tallies.append(tally(calibration, draw[scoring]))
                 cell = {"features": crops.name, "scoring": scoring, "gallery": str(plan)}
                 yield cell | {"mix": mix, "searches": searches} | pooled(tallies)

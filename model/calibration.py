@@ -17,6 +17,8 @@ from model.stored import Stored, is_absent
 Scoring = Literal["cosine", "mnet", "fused"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
 SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
+# ξ where an artefact has none fitted: what most embedders measured have.
+DEFAULT_TAIL_SHAPE = -0.05
 PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
 
 
@@ -57,12 +59,16 @@ class ScoringCalibration(Stored):
         impostor_tail: the upper tail of the scores of different people, rarest last.
         isotonic: the same logarithm as a rising line through points, where that predicted held-out
             people better; None where Platt scaling did.
+        tail_shape: ξ of the tail of a search's best scores of other people, which the thresholds
+            of a gallery without names rest on; None in older artefacts, and where too few people
+            showed it: `DEFAULT_TAIL_SHAPE` then.
     """
 
     slope: float
     intercept: float
     impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
     isotonic: tuple[LikelihoodPoint, ...] | None = Field(None, min_length=2, exclude_if=is_absent)
+    tail_shape: float | None = Field(None, ge=-0.5, le=0.5, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _points_in_order(self) -> ScoringCalibration:

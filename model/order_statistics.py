@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Scoring
 from model.problems import InputProblem
 
 PRIOR_SEARCHES = 20.0
-# The shape of the tail and the share of enrolled searches resemble each other: ξ is held near one
-# value for each scoring, with the weight of this many searches. M-Net's score saturates.
-TAIL_SHAPES: dict[Scoring, float] = {"cosine": -0.05, "mnet": -0.15, "fused": -0.15}
+# The shape of the tail and the share of enrolled searches resemble each other: ξ is held near the
+# artefact's, with the weight of this many searches.
 PRIOR_ON_SHAPE = 300.0
 # The weight of the artefact's γ, in searches with a separated best.
 PRIOR_ON_EXCESS = 5.0
@@ -74,7 +72,7 @@ def fit_mixture(
         scores: the nine best of every search, `(n, 9)`, descending.
         count: r of every search, `(n,)`, 3 to 8.
         prior_base, prior_excess: β and γ that the artefact expects.
-        prior_shape: the ξ that the fit leans on, one of `TAIL_SHAPES`.
+        prior_shape: the ξ that the fit leans on, the artefact's.
 
     Raises:
         InputProblem: for scores without spread.

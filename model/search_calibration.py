@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model.calibration import SEARCH_OPERATING_POINTS, Scoring, ScoringCalibration
+from model.calibration import DEFAULT_TAIL_SHAPE, SEARCH_OPERATING_POINTS, ScoringCalibration
 from model.order_statistics import (
-    TAIL_SHAPES,
     Array,
     Mixture,
     fit_mixture,
@@ -246,15 +245,14 @@ def fit_searches(
     searches: Sequence[SearchScores],
     artefact: ScoringCalibration,
     previous: SearchCalibration | None = None,
-    scoring: Scoring = "cosine",
 ) -> SearchCalibration:
     """Thresholds and probability from unlabelled searches.
 
     Args:
         searches: 20 at least, the latest last; of more than 256 the latest count.
-        artefact: the artefact's calibration of the scoring, with the weight of 20 searches.
+        artefact: the artefact's calibration of the scoring, with the weight of 20 searches; it
+            gives the shape of the tail.
         previous: the one before; a threshold that was fitted to searches moves by at most β/2.
-        scoring: decides the shape of the tail.
 
     Raises:
         InputProblem: for too few searches, searches that cover too few identities, or scores
@@ -274,7 +272,7 @@ def fit_searches(
         np.minimum(RANKS - 1, sizes // IDENTITIES_PER_SPACING).astype(np.int64),
         _pair_scale(artefact, typical),
         _genuine_excess(artefact, typical),
-        TAIL_SHAPES[scoring],
+        DEFAULT_TAIL_SHAPE if artefact.tail_shape is None else artefact.tail_shape,
     )
     base = artefact_search_calibration(artefact)
     table = _table(fitted, scores, sizes, base)

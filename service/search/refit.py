@@ -112,7 +112,7 @@ async def _refit(runtime: Runtime, place: Place) -> float | None:
     artefact = runtime.model_of(gallery).description.calibration.scorings[scoring]
     previous = published.calibration if published else None
     try:
-        fitted = await asyncio.to_thread(fit_searches, searches, artefact, previous, scoring)
+        fitted = await asyncio.to_thread(fit_searches, searches, artefact, previous)
     except InputProblem as problem:
         log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
         return None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.calibration import LikelihoodPoint, ScoringCalibration, TailPoint
+from model.calibration import DEFAULT_TAIL_SHAPE, LikelihoodPoint, ScoringCalibration, TailPoint
 from model.problems import InputProblem
 from model.search_calibration import (
     FEW_IDENTITIES,
@@ -193,3 +193,13 @@ def test_searches_without_spread_and_too_few_are_refused():
         fit_searches(searches(19, 0.5), ARTEFACT)
     with pytest.raises(InputProblem, match="identities"):
         fit_searches(searches(60, 0.5, people=12), ARTEFACT)
+
+
+def test_the_artefact_gives_the_shape_of_the_tail_of_any_scoring():
+    few = searches(40, 0.0)
+    thresholds = [
+        fit_searches(few, ARTEFACT.model_copy(update={"tail_shape": shape})).threshold(1e-3, PEOPLE)
+        for shape in (-0.2, DEFAULT_TAIL_SHAPE, None, 0.05)
+    ]
+
+    assert thresholds[0] < thresholds[1] == thresholds[2] < thresholds[3]
