@@ -1,0 +1,236 @@
+"""Search thresholds from the enrolled gallery: every named crop plays a stranger.
+
+Each named crop searches the crops of all other identities (leave one identity out), so that the
+gallery shows how far a stranger's best score exceeds the level of its search, before any search
+came. Searches, which nobody labels, correct the scale alone. docs/calibration.md has the equations
+and the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from model.search_calibration import (
+    FAR_EXTRAPOLATION,
+    FEW_IDENTITIES,
+    KEPT_SEARCHES,
+    RANKS,
+    SearchScores,
+    few_identities,
+)
+from model.stored import Stored
+from model.stranger_tail import Array, LeftOutSearches, StrangerTail, fit_tail, level, spacing
+
+MOST_CROPS = 1000
+CROPS_PER_IDENTITY = 3
+# Tables for filters: K identities, a third of them, a tenth …
+FEWER = (1, 3, 10, 30, 100)
+# ρ before any search, with the weight of so many searches.
+RATIO_PRIOR, RATIO_WEIGHT = 0.92, 20.0
+# The mean rarity of the right identity's score is 2μ: μ before any search, and its weight.
+GENUINE_PRIOR, GENUINE_WEIGHT, LEAST_GENUINE = 3.0, 5.0, 2.0
+LEAST_SHARE = 0.02
+ROUNDS = 15
+_LARGEST_LOGIT = 30.0
+
+
+class GalleryThresholds(Stored):
+    """Thresholds and probability for the searches of one gallery, in one scoring.
+
+    A search with level ℓ among K identities has the threshold ℓ + ρ·β·y(rate). So a verdict
+    depends on the level, and one raw score can be a match in one search and none in another.
+
+    Attributes:
+        tails: the strangers' heights, the largest number of identities first.
+        ratio: ρ, the scale of real searches over that of the left-out ones.
+        genuine: μ; the rarity of the right identity's score is taken as Gamma(2, μ).
+        searches: how many searches are behind ρ and μ.
+        identities, crops: how many named ones are behind the tails.
+    """
+
+    tails: tuple[StrangerTail, ...] = Field(min_length=1)
+    ratio: float = Field(RATIO_PRIOR, gt=0.0)
+    genuine: float = Field(GENUINE_PRIOR, ge=LEAST_GENUINE)
+    searches: int = Field(0, ge=0)
+    identities: int = Field(ge=FEW_IDENTITIES)
+    crops: int = Field(ge=FEW_IDENTITIES)
+
+    def tail(self, identities: int) -> StrangerTail:
+        """The strangers' heights among K identities, interpolated along ln K."""
+        tails = self.tails[::-1]
+        sizes = np.log([tail.identities for tail in tails])
+        place = math.log(max(1, identities))
+        columns = np.array([(tail.scale, *tail.heights) for tail in tails]).T
+        scale, *heights = (float(np.interp(place, sizes, column)) for column in columns)
+        return StrangerTail(identities=max(1, identities), scale=scale, heights=tuple(heights))
+
+    def threshold(self, far: float, level: float, identities: int) -> float:
+        """The score that the best of `identities` other people reaches in a share `far`.
+
+        Args:
+            far: 0 < far < 1.
+            level: ℓ of the search, the mean of its second to ninth best identity scores.
+            identities: K.
+        """
+        tail = self.tail(identities)
+        return level + self.ratio * tail.scale * tail.height(-math.log(far))
+
+    def probability(self, scores: NDArray[np.floating], level: float, identities: int) -> Array:
+        """Probability at even odds that each score is the right identity's, same shape.
+
+        With t the rarity of the score, −ln of the share of strangers' searches whose best score is
+        as high above its level: Gamma(2, μ) against Exp(1), the logit ln t + t(1 − 1/μ) − 2 ln μ.
+        It rises strictly with the score within an answer. A threshold is a rarity, so that results
+        of one calibration version can be compared across answers: a match at an operating point
+        has a higher probability than any result below that operating point in any search.
+        """
+        tail = self.tail(identities)
+        values = np.asarray(scores, dtype=np.float64)
+        rarity = tail.rarity((values - level) / (self.ratio * tail.scale))
+        logits = _LARGEST_LOGIT * np.tanh(_evidence(rarity, self.genuine) / _LARGEST_LOGIT)
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+    def extrapolated(self, identities: int) -> bool:
+        """Whether K lies beyond ten times the identities that were searched."""
+        return identities > FAR_EXTRAPOLATION * self.tails[0].identities
+
+
+def fit_gallery(
+    left_out: Sequence[LeftOutSearches], searches: Sequence[SearchScores] = ()
+) -> GalleryThresholds:
+    """Thresholds from leave-one-identity-out searches.
+
+    Args:
+        left_out: one for each size of `subgalleries`, the whole gallery first.
+        searches: of the gallery, the latest last.
+
+    Raises:
+        InputProblem: for fewer than 18 named identities, or scores without spread.
+    """
+    tails = sorted((fit_tail(one) for one in left_out), key=lambda tail: -tail.identities)
+    first = left_out[0]
+    fitted = GalleryThresholds(
+        tails=tuple(tails), identities=len(np.unique(first.names)), crops=len(first.names)
+    )
+    return fit_ratio(fitted, searches)
+
+
+def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -> GalleryThresholds:
+    """The same tails with ρ and μ of these searches, by expectation maximisation.
+
+    The searches need no labels: each is weighted by the probability that its best score is the
+    right identity's.
+
+    Args:
+        thresholds: those of the gallery, with any ρ.
+        searches: the latest last; of more than 256 the latest count.
+    """
+    kept = [one for one in searches if not few_identities(one.identities)][-KEPT_SEARCHES:]
+    if not kept:
+        start = {"ratio": RATIO_PRIOR, "genuine": GENUINE_PRIOR, "searches": 0}
+        return thresholds.model_copy(update=start)
+    leaders = np.array([one.scores for one in kept])
+    sizes = np.array([one.identities for one in kept])
+    tails = {size: thresholds.tail(size) for size in np.unique(sizes).tolist()}
+    scales = np.array([tails[size].scale for size in sizes.tolist()])
+    strangers, enrolled = spacing(leaders) / scales, spacing(leaders, genuine=True) / scales
+    heights = (leaders[:, 0] - level(leaders)) / scales
+    ratio, genuine, share = RATIO_PRIOR, GENUINE_PRIOR, 0.5
+    rarity = np.empty(len(kept))
+    for _ in range(ROUNDS):
+        for size, tail in tails.items():
+            here = sizes == size
+            rarity[here] = tail.rarity(heights[here] / ratio)
+        logits = _evidence(rarity, genuine) + math.log(share / (1.0 - share))
+        right = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
+        share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
+        mean = (right @ rarity / 2.0 + GENUINE_WEIGHT * GENUINE_PRIOR) / (
+            right.sum() + GENUINE_WEIGHT
+        )
+        genuine = max(float(mean), LEAST_GENUINE)
+        total = float(((1.0 - right) * strangers + right * enrolled).sum())
+        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(kept))
+    return thresholds.model_copy(
+        update={
+            "ratio": round(ratio, 4),
+            "genuine": round(genuine, 4),
+            "searches": len(kept),
+        }
+    )
+
+
+def _evidence(rarity: Array, genuine: float) -> Array:
+    """ln of Gamma(2, μ)'s density over Exp(1)'s, strictly increasing for μ > 1."""
+    return np.asarray(np.log(rarity) + rarity * (1.0 - 1.0 / genuine) - 2.0 * math.log(genuine))
+
+
+def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Places of the crops that play strangers: at most 3 an identity, and 1,000.
+
+    Args:
+        names: codes of the identities, `(n,)`; -1 for a crop without a name, which plays none.
+    """
+    rows = random.permutation(np.flatnonzero(names >= 0))
+    order = rows[np.argsort(names[rows], kind="stable")]
+    turn = np.arange(len(order)) - np.searchsorted(names[order], names[order])
+    few = order[turn < CROPS_PER_IDENTITY]
+    # Every identity's first crop comes before anybody's second.
+    return np.asarray(few[np.argsort(turn[turn < CROPS_PER_IDENTITY], kind="stable")][:MOST_CROPS])
+
+
+def subgalleries(names: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Random parts of the identities, for the tables by size: all, a third, a tenth … 18 at least.
+
+    Args:
+        names: codes of the named identities, each once or more.
+    """
+    everyone = random.permutation(np.unique(names[names >= 0]))
+    sizes = [len(everyone) // part for part in FEWER]
+    return [everyone[:size] for size in sizes if size >= FEW_IDENTITIES]
+
+
+def hide_known(
+    scores: NDArray[np.float32],
+    asking: tuple[NDArray[np.int64], NDArray[np.int64]],
+    shown: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> NDArray[np.float32]:
+    """Scores `(n, N)` with −∞ where the asking crop does not play a stranger.
+
+    Hidden are its own identity, crops without a name and, where it has 18 identities under other
+    cameras, all crops under its own camera.
+
+    Args:
+        scores: of the asking crops against the shown ones.
+        asking, shown: codes of names and cameras, `(n,)` and `(N,)`; -1 is unknown.
+    """
+    names, cameras = shown
+    hidden = (asking[0][:, None] == names) | (names < 0)
+    for camera in np.unique(asking[1][asking[1] >= 0]):
+        elsewhere = np.unique(names[(names >= 0) & (cameras != camera)])
+        rows = np.flatnonzero(asking[1] == camera)
+        rows = rows[len(elsewhere) - np.isin(asking[0][rows], elsewhere) >= FEW_IDENTITIES]
+        hidden[rows] |= cameras == camera
+    return np.where(hidden, np.float32(-np.inf), scores)
+
+
+def leaders_by_name(scores: NDArray[np.floating], names: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
+
+    Args:
+        scores: of candidates, `(n, c)`; −∞ is no candidate.
+        names: codes of their identities, `(c,)` or `(n, c)`.
+    """
+    codes = np.broadcast_to(names, scores.shape)
+    order = np.lexsort((-scores, codes))
+    codes = np.take_along_axis(codes, order, axis=1)
+    best = np.take_along_axis(scores, order, axis=1).astype(np.float64)
+    best[:, 1:][codes[:, 1:] == codes[:, :-1]] = -np.inf
+    found = np.full((len(scores), RANKS), -np.inf)
+    top = -np.sort(-best, axis=1)[:, :RANKS]
+    found[:, : top.shape[1]] = top
+    return found

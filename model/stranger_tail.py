@@ -1,0 +1,167 @@
+"""How far a stranger's best score exceeds the rest of their search, as a distribution.
+
+M₁ ≥ … ≥ M₉ are a search's nine best identity scores, ℓ = mean(M₂ … M₉) its level, and β the mean
+spacing i·(Mᵢ − Mᵢ₊₁) of ranks 3 to 8. The height y = (M₁ − ℓ)/β of a stranger's search has a
+generalised Pareto tail above its median. docs/calibration.md has the equations and the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from model.problems import InputProblem
+from model.search_calibration import FEW_IDENTITIES, RANKS
+from model.stored import Stored
+
+Array = NDArray[np.float64]
+
+# Spacings of lower ranks do not depend on whether M₁ is genuine, but for a rank of one.
+LOWEST_RANK = 3
+RANK = np.arange(1, RANKS)
+# The tail begins at this share.
+MEDIAN = 0.5
+# σ, in units of the spacing that rank 1 is expected to have, is log-normal; ξ is normal about the
+# slope of the spacings.
+SCALE_PRIOR, SCALE_SPREAD = 1.2, 0.15
+SHAPE_SPREAD = 0.07
+STEEPEST, FLATTEST = -0.12, 0.05
+LEAST_SCALE = 0.3
+# The posterior's grid.
+LOGS = np.linspace(-0.9, 0.9, 37)
+SHAPES = np.linspace(-0.2, 0.5, 29)
+SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
+# Heights are stored where a share e^−t of strangers reaches them.
+RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
+HIGHEST, STEPS = 80.0, 1601
+
+
+def level(leaders: Array) -> Array:
+    """ℓ, the mean of M₂ … M₉, of searches `(…, 9)`."""
+    return np.asarray(leaders[..., 1:RANKS].mean(axis=-1))
+
+
+def spacing(leaders: Array, genuine: bool = False) -> Array:
+    """The mean over ranks 3 to 8 of i·(Mᵢ − Mᵢ₊₁), of searches `(n, 9)`.
+
+    With `genuine` M₁ is of the person searched for, so that the others have one rank less.
+    """
+    gaps = leaders[:, :-1] - leaders[:, 1:]
+    return np.asarray((gaps * (RANK - genuine))[:, LOWEST_RANK - 1 :].mean(axis=1))
+
+
+@dataclass(frozen=True)
+class LeftOutSearches:
+    """Searches of named crops among the other identities: each crop plays a stranger.
+
+    Attributes:
+        leaders: the nine best identity scores of each, `(n, 9)`, descending; a row that is not
+            finite is left out.
+        names: codes of the identities that the crops show, `(n,)`.
+        identities: K, how many identities were searched.
+    """
+
+    leaders: Array
+    names: NDArray[np.int64]
+    identities: int
+
+
+class StrangerTail(Stored):
+    """The distribution of heights among K identities.
+
+    Attributes:
+        identities: K.
+        scale: β, in units of the score.
+        heights: y at each of `RARITIES`, rising.
+    """
+
+    identities: int = Field(ge=1)
+    scale: float = Field(gt=0.0)
+    heights: tuple[float, ...] = Field(min_length=len(RARITIES), max_length=len(RARITIES))
+
+    def height(self, rarity: float) -> float:
+        """y that a share e^−rarity of strangers reaches; rarity > 0."""
+        first, last = float(RARITIES[0]), float(RARITIES[-1])
+        if rarity < first:
+            return self.heights[0] + first / self._slope(0) * math.log(rarity / first)
+        beyond = max(rarity - last, 0.0) / self._slope(-2)
+        return float(np.interp(rarity, RARITIES, self.heights)) + beyond
+
+    def rarity(self, heights: Array) -> Array:
+        """−ln of the share of strangers that reach each height; positive, strictly increasing."""
+        lowest, highest = self.heights[0], self.heights[-1]
+        inside = np.interp(heights, self.heights, RARITIES)
+        beyond = np.maximum(heights - highest, 0.0) * self._slope(-2)
+        below = np.minimum(heights - lowest, 0.0) * self._slope(0) / RARITIES[0]
+        return np.asarray((inside + beyond) * np.exp(below))
+
+    def _slope(self, step: int) -> float:
+        run = self.heights[step + 1] - self.heights[step]
+        return float((RARITIES[step + 1] - RARITIES[step]) / run)
+
+
+def fit_tail(searches: LeftOutSearches) -> StrangerTail:
+    """The tail of the strangers' heights, every identity with a weight of one.
+
+    Raises:
+        InputProblem: for fewer than 18 identities, or scores without spread.
+    """
+    scored = np.isfinite(searches.leaders).all(axis=1)
+    leaders = searches.leaders[scored]
+    _, place, count = np.unique(searches.names[scored], return_inverse=True, return_counts=True)
+    if len(count) < FEW_IDENTITIES:
+        raise InputProblem(
+            f"{len(count)} named identities with a search among the others show no tail; it takes "
+            f"{FEW_IDENTITIES}"
+        )
+    weights = 1.0 / count[place]
+    scale = float(np.average(spacing(leaders), weights=weights))
+    if scale <= 0.0:
+        raise InputProblem("the identities' scores have no spread, they show no tail")
+    heights = (leaders[:, 0] - level(leaders)) / scale
+    order = np.argsort(heights)
+    shares = np.cumsum(weights[order]) / weights.sum()
+    start = float(heights[order][np.searchsorted(shares, 1.0 - MEDIAN)])
+    grid = np.linspace(0.0, HIGHEST, STEPS)
+    survival = _survival(leaders, weights, scale, heights - start, grid)
+    found = start + np.interp(RARITIES, -np.log(np.maximum(survival, 1e-15)), grid)
+    rising = np.maximum.accumulate(found + 1e-3 * np.arange(len(found)))
+    return StrangerTail(
+        identities=searches.identities,
+        scale=float(f"{scale:.6g}"),
+        heights=tuple(np.round(rising, 4).tolist()),
+    )
+
+
+def _survival(leaders: Array, weights: Array, scale: float, excesses: Array, grid: Array) -> Array:
+    """P(height − median > x) at each x of the grid, the mean over the posterior of σ and ξ."""
+    above = excesses > 0.0
+    excess, weight = excesses[above], weights[above]
+    expected, slope = _expected(leaders, weights, scale)
+    sigma, shape = SCALE_PRIOR * expected * np.exp(LOGS)[:, None], SHAPES[None]
+    inside = 1.0 + shape[..., None] * excess / sigma[..., None]
+    density = -(1.0 / shape[..., None] + 1.0) * np.log(np.maximum(inside, 1e-9))
+    density = np.where(inside > 1e-9, density, -1e3)
+    posterior = density @ weight - weight.sum() * np.log(sigma)
+    posterior = posterior - 0.5 * (LOGS[:, None] / SCALE_SPREAD) ** 2
+    posterior = posterior - 0.5 * ((shape - slope) / SHAPE_SPREAD) ** 2
+    posterior = np.exp(posterior - posterior.max())
+    tails = np.maximum(1.0 + shape[..., None] * grid / sigma[..., None], 0.0)
+    tails = tails ** (-1.0 / shape[..., None])
+    return np.asarray(MEDIAN * np.einsum("ij,ijk->k", posterior / posterior.sum(), tails))
+
+
+def _expected(leaders: Array, weights: Array, scale: float) -> tuple[float, float]:
+    """What the spacings show of the tail: the one of rank 1 in units of β, and ξ.
+
+    A straight line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 1 … 8.
+    """
+    gaps = np.average((leaders[:, :-1] - leaders[:, 1:]) * RANK, axis=0, weights=weights) / scale
+    places = np.average(leaders[:, 1:], axis=0, weights=weights) / scale
+    slope = float(np.clip(np.polyfit(places, gaps, 1)[0], STEEPEST, FLATTEST))
+    first = float(gaps.mean() + slope * (places[0] - places.mean()))
+    return max(first, LEAST_SCALE), slope

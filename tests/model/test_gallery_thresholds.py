@@ -1,0 +1,201 @@
+"""Search thresholds from leave-one-identity-out searches, on drawn scores."""
+
+import numpy as np
+import pytest
+
+from model.gallery_thresholds import (
+    GalleryThresholds,
+    fit_gallery,
+    fit_ratio,
+    hide_known,
+    leaders_by_name,
+    sampled_crops,
+    subgalleries,
+)
+from model.problems import InputProblem
+from model.search_calibration import FEW_IDENTITIES, RANKS, RATES, SearchScores
+from model.stranger_tail import LeftOutSearches, level
+
+PEOPLE = 150
+
+
+def strangers(random, count, people=PEOPLE, scale=0.05):
+    """The nine best of `people` scores of strangers' searches, whose levels differ."""
+    rarity = random.exponential(1.0, (count, people))
+    tail = np.expm1(-0.05 * rarity) / -0.05
+    scores = random.normal(0.1, 0.05, (count, 1)) + scale * tail
+    return -np.sort(-scores, axis=1)[:, :RANKS]
+
+
+def enrolled(random, count, people=PEOPLE, scale=0.05):
+    """The same of enrolled people, whose own score is higher on the whole."""
+    leaders = strangers(random, count, people, scale)
+    return -np.sort(-np.c_[leaders[:, 0] + random.normal(0.25, 0.1, count), leaders])[:, :RANKS]
+
+
+def left_out(random, people=PEOPLE, scale=0.05):
+    names = np.repeat(np.arange(people), 2)
+    return LeftOutSearches(strangers(random, 2 * people, people, scale), names, people)
+
+
+def kept(leaders, people=PEOPLE):
+    return [SearchScores(tuple(row), people, 0.0) for row in leaders.tolist()]
+
+
+def fitted(seed=0, sizes=(PEOPLE, 50), searches=()):
+    random = np.random.default_rng(seed)
+    return fit_gallery([left_out(random, size) for size in sizes], searches)
+
+
+def obtained(thresholds, far, people=PEOPLE, scale=0.05):
+    leaders = strangers(np.random.default_rng(99), 4000, people, scale)
+    limits = [thresholds.threshold(far, one, people) for one in level(leaders).tolist()]
+    return float((leaders[:, 0] >= limits).mean())
+
+
+@pytest.mark.parametrize("people", [30, 50, 100, 150])
+def test_the_asked_rate_is_obtained_before_any_search_and_under_a_filter(people):
+    rates = [obtained(fitted(seed), 1e-2, people) for seed in range(4)]
+
+    assert 0.004 <= np.mean(rates) <= 0.02
+
+
+@pytest.mark.parametrize("known", [0, 100, 200])
+def test_the_asked_rate_is_obtained_whoever_searches(known):
+    rates = []
+    for seed in range(4):
+        random = np.random.default_rng(seed + 10)
+        leaders = np.r_[enrolled(random, known), strangers(random, 200 - known)]
+        rates.append(obtained(fitted(seed, searches=kept(leaders)), 1e-2))
+
+    assert 0.004 <= np.mean(rates) <= 0.02
+
+
+def test_searches_correct_the_scale_without_labels():
+    random = np.random.default_rng(3)
+    leaders = np.r_[enrolled(random, 60, scale=0.035), strangers(random, 196, scale=0.035)]
+
+    before = fitted()
+    after = fit_ratio(before, kept(leaders))
+
+    assert obtained(before, 1e-2, scale=0.035) < 0.4 * obtained(after, 1e-2, scale=0.035)
+    assert 0.004 <= obtained(after, 1e-2, scale=0.035) <= 0.02
+    assert after.tails == before.tails
+    assert (before.searches, after.searches) == (0, 256)
+    assert fit_ratio(after, []) == before
+
+
+def test_enrolled_people_are_found():
+    leaders = enrolled(np.random.default_rng(5), 200)
+    thresholds = fitted()
+
+    limits = [thresholds.threshold(1e-2, one, PEOPLE) for one in level(leaders).tolist()]
+
+    assert (leaders[:, 0] >= limits).mean() >= 0.5
+
+
+def test_a_stricter_rate_has_a_higher_threshold():
+    thresholds = fitted()
+
+    for identities in (18, 40, 150, 1000):
+        limits = [thresholds.threshold(rate, 0.3, identities) for rate in (0.9, *RATES, 1e-6)]
+        assert limits == sorted(set(limits))
+
+
+def test_probability_rises_with_the_score_and_agrees_with_the_verdict():
+    thresholds = fitted(searches=kept(enrolled(np.random.default_rng(1), 100)))
+    scores = np.linspace(-1.0, 1.5, 400)
+    at = {rate: [] for rate in RATES}
+    for where, identities in ((0.1, 150), (0.3, 40), (-0.2, 18)):
+        probability = thresholds.probability(scores, where, identities)
+        assert np.all(np.diff(probability) > 0.0)
+        assert 0.0 < probability[0] < 0.05
+        assert 0.95 < probability[-1] < 1.0
+        for rate in RATES:
+            limit = np.array([thresholds.threshold(rate, where, identities)])
+            at[rate] += thresholds.probability(limit, where, identities).tolist()
+    for rate in RATES:
+        # Every search and size of a version has the same probability at an operating point.
+        assert at[rate] == pytest.approx([at[rate][0]] * 3, abs=1e-6)
+
+
+def test_too_few_named_identities_show_no_tail():
+    random = np.random.default_rng(0)
+    with pytest.raises(InputProblem, match="17 named identities"):
+        fit_gallery([left_out(random, FEW_IDENTITIES - 1)])
+    leaders = np.full((40, RANKS), 0.5)
+    with pytest.raises(InputProblem, match="no spread"):
+        fit_gallery([LeftOutSearches(leaders, np.arange(40), 40)])
+
+
+def test_a_search_with_fewer_than_nine_identities_is_left_out():
+    one = left_out(np.random.default_rng(0))
+    leaders = one.leaders.copy()
+    leaders[::2, 5:] = -np.inf
+    half = LeftOutSearches(one.leaders[1::2], one.names[1::2], PEOPLE)
+
+    assert fit_gallery([LeftOutSearches(leaders, one.names, PEOPLE)]).tails == (
+        fit_gallery([half]).tails
+    )
+
+
+def test_thresholds_are_small_and_survive_as_json():
+    thresholds = fitted(
+        sizes=(1000, 333, 100, 33), searches=kept(enrolled(np.random.default_rng(2), 30))
+    )
+
+    text = thresholds.model_dump_json()
+
+    assert len(text) < 1024
+    assert GalleryThresholds.model_validate_json(text) == thresholds
+
+
+def test_the_sample_has_every_identity_once_before_any_twice():
+    random = np.random.default_rng(0)
+    names = np.r_[np.repeat(np.arange(400), 5), [-1] * 50]
+
+    rows = sampled_crops(names, random)
+
+    assert len(rows) == len(set(rows.tolist())) == 1000
+    assert set(np.bincount(names[rows]).tolist()) == {2, 3}
+    assert len(sampled_crops(np.repeat(np.arange(20), 9), random)) == 60
+
+
+def test_parts_of_the_gallery_have_18_identities_at_least():
+    names = np.repeat(np.arange(200), 3)
+
+    parts = subgalleries(np.r_[names, [-1] * 5], np.random.default_rng(0))
+
+    assert [len(part) for part in parts] == [200, 66, 20]
+    assert all(len(set(part.tolist())) == len(part) for part in parts)
+
+
+def test_a_crop_searches_other_identities_and_other_cameras_where_there_are_enough():
+    names = np.repeat(np.arange(20), 2)
+    cameras = np.tile([0, 1], 20)
+    scores = np.ones((3, 40), np.float32)
+
+    seen = np.isfinite(
+        hide_known(scores, (np.array([0, 1, 2]), np.array([0, 1, -1])), (names, cameras))
+    )
+
+    assert (seen[0] == ((names != 0) & (cameras == 1))).all()
+    assert (seen[1] == ((names != 1) & (cameras == 0))).all()
+    assert (seen[2] == (names != 2)).all()
+    few = np.isfinite(
+        hide_known(
+            scores[:, :36], (np.array([0, 1, 2]), np.zeros(3, int)), (names[:36], cameras[:36])
+        )
+    )
+    assert (few[0] == (names[:36] != 0)).all()
+
+
+def test_identities_lead_by_their_best_crop():
+    scores = np.array([[0.9, 0.8, 0.7, -np.inf, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    names = np.array([4, 4, 2, 3, 1])
+
+    leaders = leaders_by_name(scores, names)
+
+    assert leaders.shape == (2, RANKS)
+    assert leaders[0, :4].tolist() == [0.9, 0.7, 0.1, -np.inf]
+    assert leaders[1, :5].tolist() == [0.5, 0.4, 0.3, 0.2, -np.inf]
