@@ -113,6 +113,21 @@ def test_the_first_hour_of_the_guide_runs_as_it_stands(start, drawn_crops, tmp_p
     run(GUIDE, tmp_path, str(start().http.base_url))
 
 
+def test_a_request_that_is_refused_shows_the_reason(served, tmp_path) -> None:
+    (tmp_path / "photo.jpg").write_text("notes")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (query,) = re.findall(r"^curl .*/queries .*$", readme, re.MULTILINE)
+    command = query.replace(ADDRESS, str(served.http.base_url).rstrip("/"))
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode != 0
+    assert "are not a JPEG" in ran.stdout
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        silent = re.findall(r"curl -s[^S ]* .*", page.read_text(encoding="utf-8"))
+        assert silent == [], page.name
+
+
 def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api() -> None:
     schemas = create_app(Settings()).openapi()["components"]["schemas"]
     enrolled, queried = (
