@@ -6,11 +6,8 @@ client's commands work where neither torch nor numpy is installed.
 
 from __future__ import annotations
 
-import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -19,9 +16,9 @@ from rich.console import Console
 
 from bench.command import bench
 from demo.command import demo
+from demo.source_crops import read_spec
 from gmn_client import InvalidInput
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop
 from service.commands.enroll import enroll
 from service.commands.keys import keys
 from service.commands.lifecycle import forget, reindex, snapshot
@@ -41,29 +38,6 @@ from training.commands.train import train
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-
-def read_spec(spec: str) -> Iterator[SourceCrop]:
-    """The crops of a `KIND:PATH`, for the client's commands; drawn ones are encoded as PNG.
-
-    Raises:
-        InputProblem: naming what is wrong with the data set.
-    """
-    from training.datasets.registry import read_dataset
-
-    for record in read_dataset(spec).records:
-        read = record.path.read_bytes if record.path is not None else partial(_png, record.decode)
-        yield SourceCrop(
-            record.source, read, record.identity, record.camera, record.captured_at, record.split
-        )
-
-
-def _png(decode: Callable[[], Any]) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(decode()).save(file, "PNG")
-    return file.getvalue()
 
 
 class Trainer:

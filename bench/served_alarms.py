@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from demo.service import own_service
-from gmn import read_spec
+from demo.source_crops import read_spec
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem

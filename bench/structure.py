@@ -1,9 +1,9 @@
 """How large the code is, and how long the way of one query and one enrolment through it.
 
-`python -m bench.structure` counts files, lines and long functions of each package, and serves a
-gallery in this process while it records which of the project's functions one query and one
-enrolment enter, in how many files and with how many changes of thread. `--list` prints these
-functions in the order in which they are first entered.
+`python -m bench.structure` counts files, lines and long functions of each package, lists circles
+of imports, and serves a gallery in this process while it records which of the project's functions
+one query and one enrolment enter, in how many files and with how many changes of thread. `--list`
+prints these functions in the order in which they are first entered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -30,6 +30,8 @@ from typing import Annotated
 import typer
 
 import gmn
+from bench.circles import import_circles
+from demo.source_crops import read_spec
 from gmn_client import Client, Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,7 @@ SOURCE = f"{ROOT}{os.sep}"
 LONGEST_FUNCTION = 60
 WORDS = re.compile(r"\b(whoever|whatever|somebody|told|tells|said|says)\b", re.IGNORECASE)
 WORDED = (".py", ".md", ".js", ".html")
+READ = (*WORDED, ".lua")
 # A request's last steps, such as the audit log, may come after its answer.
 SETTLE_SECONDS = 0.3
 IDLE_SECONDS = 1.5
@@ -78,7 +81,7 @@ def traced_ways() -> dict[str, list[Entered]]:
     def ask() -> None:
         sys.setprofile(None)
         spec = "synthetic:1,identities=5,domains=1,cameras=1"
-        *enrolled, known, stranger = (crop.read() for crop in gmn.read_spec(spec))
+        *enrolled, known, stranger = (crop.read() for crop in read_spec(spec))
         try:
             with Client(f"http://127.0.0.1:{port}") as client:
                 while not client.ready():
@@ -117,15 +120,12 @@ def summary(entered: Sequence[Entered]) -> dict[str, int]:
     }
 
 
-def sizes() -> dict[str, Counter[str]]:
+def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
     """Files, lines and functions over 60 lines of each package; Lua; words to replace."""
     found: dict[str, Counter[str]] = {}
     outside, words = Counter[str](), 0
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
-    for file in map(Path, filter(None, listed.stdout.decode().split("\0"))):
-        if not (ROOT / file).is_file():
-            continue
-        top, text = file.parts[0], (ROOT / file).read_text(encoding="utf-8", errors="replace")
+    for file, text in texts.items():
+        top = file.parts[0]
         if file.suffix in WORDED and top != "tests":
             words += sum(bool(WORDS.search(line)) for line in text.splitlines())
         if file.suffix not in (".py", ".lua"):
@@ -140,6 +140,21 @@ def sizes() -> dict[str, Counter[str]]:
     return found | {"lines with words to replace": Counter(lines=words)}
 
 
+def circles(texts: Mapping[Path, str]) -> list[tuple[str, ...]]:
+    """The circles of imports, tests included, each as its files' paths in order."""
+    return import_circles(
+        {file.as_posix(): text for file, text in texts.items() if file.suffix == ".py"}
+    )
+
+
+def read_files() -> dict[Path, str]:
+    """What git knows of the project's files, by path, in this working tree."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
+    files = map(Path, filter(None, listed.stdout.decode().split("\0")))
+    kept = (file for file in files if file.suffix in READ and (ROOT / file).is_file())
+    return {file: (ROOT / file).read_text(encoding="utf-8", errors="replace") for file in kept}
+
+
 def _long_functions(text: str) -> int:
     functions = (
         node
@@ -152,10 +167,13 @@ def _long_functions(text: str) -> int:
 def main(
     list_: Annotated[bool, typer.Option("--list", help="The functions of each way.")] = False,
 ) -> None:
-    """Prints sizes and ways."""
-    ways = traced_ways()
-    for name, figures in {**sizes(), **{name: summary(way) for name, way in ways.items()}}.items():
+    """Prints sizes, circles and ways."""
+    ways, texts = traced_ways(), read_files()
+    found = {name: summary(way) for name, way in ways.items()}
+    for name, figures in {**sizes(texts), **found}.items():
         typer.echo(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))
+    for circle in circles(texts):
+        typer.echo(f"circle: {', '.join(circle)}")
     for name, way in ways.items() if list_ else ():
         typer.echo(f"\n{name}")
         for file, function in dict.fromkeys((file, name) for file, name, _ in way):

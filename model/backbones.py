@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from itertools import pairwise
-from typing import Literal
 
 from torch import nn
 
+from model.backbone_kind import BackboneKind, LastStride
 from model.osnet import OSNetForm, build_osnet, osnet_forms
 from model.problems import InputProblem
+from model.timm_backbones import PREFIX, timm_backbone
 
-LastStride = Literal[1, 2]
 ENTRY_POINTS = "gmn.backbones"
-
-
-@dataclass(frozen=True)
-class BackboneKind:
-    """The backbone of one name.
-
-    Attributes:
-        build: makes the network, as `build_backbone` does, from the last stage's stride.
-        stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in the built network; None where the network
-            cannot be divided and is stage 4 as a whole.
-        last_strides: the last stage's possible strides.
-    """
-
-    build: Callable[[LastStride], nn.Sequential]
-    stage_channels: tuple[int, int, int, int]
-    stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
-    last_strides: tuple[LastStride, ...] = (1, 2)
 
 
 BACKBONES: dict[str, BackboneKind] = {}
@@ -60,10 +40,7 @@ def find_backbone(name: str) -> BackboneKind:
     Raises:
         InputProblem: for an unknown name; it lists the known ones.
     """
-    if name.startswith("timm:"):
-        # Imports timm, which is an extra.
-        from model.timm_backbones import timm_backbone
-
+    if name.startswith(PREFIX):
         return timm_backbone(name)
     if name not in BACKBONES:
         for point in entry_points(group=ENTRY_POINTS):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.backbones import BackboneKind, LastStride
+from model.backbone_kind import BackboneKind, LastStride
 from model.problems import InputProblem
 
 PREFIX = "timm:"

@@ -14,8 +14,8 @@ import torch
 from pydantic import ValidationError
 
 from model.problems import InputProblem
-from training.initial_weights import artefact_weights, part_of
 from training.recipe import Recipe
+from training.start import artefact_weights, part_of
 
 FILE_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"

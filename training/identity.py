@@ -11,9 +11,9 @@ from pathlib import Path
 from model.artefact import resolve_artefact
 from training.checkpoint import RunIdentity
 from training.datasets.record import CropRecord
-from training.initial_weights import NO_FILE
 from training.provenance import file_digest
 from training.recipe import Recipe
+from training.start import NO_FILE
 
 
 def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:

@@ -15,8 +15,8 @@ from training.evaluation.embedding import embed_search
 from training.evaluation.intervals import average_intervals
 from training.evaluation.protocols import Search
 from training.evaluation.ranking import rank_queries
-from training.initial_weights import read_start
 from training.recipe import Recipe
+from training.start import read_start
 from training.validation import photographed
 
 FILE_NAME = "start.json"

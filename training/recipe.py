@@ -36,6 +36,7 @@ from training.settings import (
     Section,
     Validation,
 )
+from training.start import sections_of
 
 TrainingPrecision = Precision | Literal["float16"]
 # What may differ between a run and its continuation, since no weight depends on it.
@@ -274,8 +275,6 @@ def _continue_from_start(content: dict[str, Any], own: set[str]) -> None:
         content: of the recipe, changed in place.
         own: the keys of its file; settings of the command line are added to what it starts from.
     """
-    from training.initial_weights import sections_of
-
     weights = content.get("initial_weights")
     sections = sections_of(weights) if isinstance(weights, str) else {}
     for name, section in sections.items():

@@ -17,8 +17,9 @@ from training.averaging import WeightAverage
 from training.checkpoint import Progress, Stateful, load_checkpoint, save_checkpoint
 from training.divergence import DivergenceWatch, WatchedStep
 from training.evaluation.protocols import Search
-from training.hard_sampler import HardSampler, refresh_neighbours
+from training.hard_sampler import HardSampler
 from training.loader import Batch, load_batches, step_seed
+from training.neighbours import refresh_neighbours
 from training.objective import inactive_terms
 from training.run import Run
 from training.run_log import FILE_NAME as LOG_NAME

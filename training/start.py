@@ -1,0 +1,155 @@
+"""What a run starts from where that is more than a backbone: an artefact or a run's checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from model.artefact import load_artefact, resolve_artefact
+from model.embedder import Embedder, EmbedderConfig
+from model.metric_network import MetricNetwork, MetricNetworkConfig
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+
+NO_FILE = ("none", "torchvision", "timm")
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Trained networks that a run starts from.
+
+    Attributes:
+        name: of the file.
+        embedder, preprocessing: how they were built, and what the embedder's input is.
+        metric_network: how M-Net was built; None where there is none.
+        embedder_state, metric_network_state: their tensors, by their own names.
+        left_behind: parts of the file that no other run can use.
+    """
+
+    name: str
+    embedder: EmbedderConfig
+    preprocessing: Preprocessing
+    metric_network: MetricNetworkConfig | None
+    embedder_state: State
+    metric_network_state: State
+    left_behind: tuple[str, ...] = ()
+
+    def networks(self) -> tuple[Embedder, MetricNetwork | None]:
+        """Embedder and M-Net as they are in the file, in evaluation mode."""
+        embedder = Embedder(self.embedder)
+        embedder.load_state_dict(self.embedder_state)
+        if self.metric_network is None:
+            return embedder.eval(), None
+        metric_network = MetricNetwork(self.embedder.dimension, self.metric_network)
+        metric_network.load_state_dict(self.metric_network_state)
+        return embedder.eval(), metric_network.eval()
+
+
+def read_start(initial_weights: str) -> Start | None:
+    """The networks that a recipe's `initial_weights` names.
+
+    Args:
+        initial_weights: an artefact by its name or file, or a run's checkpoint; anything else is
+            of a backbone.
+
+    Returns:
+        The networks, or None for what is of a backbone.
+
+    Raises:
+        InputProblem: for an artefact or a checkpoint that cannot be read.
+    """
+    if initial_weights in NO_FILE:
+        return None
+    path = resolve_artefact(initial_weights)
+    return _from_artefact(path) if path.suffix == ".safetensors" else _from_checkpoint(path)
+
+
+def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe that continues from an artefact or a checkpoint.
+
+    Empty for what is of a backbone, and for a file that is not there: a recipe can be read without
+    the files that its run needs.
+
+    Raises:
+        InputProblem: for an artefact or a checkpoint that cannot be read.
+    """
+    if initial_weights in NO_FILE or not resolve_artefact(initial_weights).exists():
+        return {}
+    start = read_start(initial_weights)
+    if start is None:
+        return {}
+    held: dict[str, BaseModel] = {
+        "embedder": start.embedder,
+        "preprocessing": start.preprocessing,
+    }
+    if start.metric_network:
+        held["metric_network"] = start.metric_network
+    return {name: section.model_dump(mode="json") for name, section in held.items()}
+
+
+def _from_artefact(path: Path) -> Start:
+    artefact = load_artefact(path)
+    description, metric_network = artefact.description, artefact.metric_network
+    return Start(
+        path.name,
+        description.embedder,
+        description.preprocessing,
+        description.metric_network,
+        artefact.embedder.state_dict(),
+        metric_network.state_dict() if metric_network else {},
+    )
+
+
+def _from_checkpoint(path: Path) -> Start | None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+        # The backbone, which then reads the file, reports what is wrong with it.
+        return None
+    if not isinstance(state, dict) or not {"networks", "identity"} <= state.keys():
+        return None
+    recipe = state["identity"]["recipe"]
+    networks = artefact_weights(state)
+    try:
+        return Start(
+            f"{path.parent.name}/{path.name}",
+            EmbedderConfig.model_validate(recipe["embedder"]),
+            Preprocessing.model_validate(recipe["preprocessing"]),
+            MetricNetworkConfig.model_validate(recipe["metric_network"]),
+            part_of(networks, "embedder"),
+            part_of(networks, "metric_network"),
+            tuple(
+                f"{name}, which is of the people or the teachers of that run"
+                for name in ("classifier", "projections")
+                if part_of(networks, name)
+            ),
+        )
+    except ValidationError as error:
+        raise InputProblem(
+            f"{path}: is of another version of this program ({str(error).splitlines()[0]}); start "
+            "from the artefact of that run"
+        ) from error
+
+
+def artefact_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint that an artefact of its run has: averaged ones where it has any.
+
+    Raises:
+        KeyError: where it is no checkpoint.
+    """
+    return {**checkpoint["networks"], **checkpoint.get("average", {})}
+
+
+def part_of(networks: State, name: str) -> dict[str, torch.Tensor]:
+    """One network's tensors, such as those of `embedder`, by its own names."""
+    start = f"{name}."
+    return {
+        key.removeprefix(start): tensor for key, tensor in networks.items() if key.startswith(start)
+    }
