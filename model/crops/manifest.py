@@ -27,12 +27,14 @@ class ManifestRow:
     """One crop of a manifest.
 
     Attributes:
+        line: of the manifest, from 1.
         path: the image file, absolute.
         identity, camera: opaque strings; leading zeros are kept.
         captured_at: with time zone; None where the manifest has none.
         split: `train`, `query` or `gallery`; None where the manifest has none.
     """
 
+    line: int
     path: Path
     identity: str
     camera: str
@@ -46,7 +48,7 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
     Args:
         manifest: the file.
         within: a resolved folder that no path may lead out of; the error does not reveal whether
-            there is a file. None allows any.
+            there is a file, nor the manifest's text. None allows any.
 
     Raises:
         ManifestProblem: naming the first row that is wrong: a missing column or value, a file that
@@ -57,7 +59,6 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
         problem = "is a folder" if manifest.is_dir() else "no such file"
         raise ManifestProblem(f"{named}: {problem}; name a CSV manifest")
     rows: dict[Path, ManifestRow] = {}
-    lines: dict[Path, int] = {}
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(named, file), strict=True)
@@ -69,13 +70,13 @@ def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRo
                 )
             for record in reader:
                 where = f"{named}, line {reader.line_num}"
-                row = _read_row(manifest, within, where, record)
+                row = _read_row(manifest, within, where, reader.line_num, record)
                 if row.path in rows:
                     raise ManifestProblem(
-                        f"{where}: {shown(record['path'])} is listed already on line "
-                        f"{lines[row.path]}; keep one of the two"
+                        f"{where}: {_shown(record['path'], within)} is listed already on line "
+                        f"{rows[row.path].line}; keep one of the two"
                     )
-                rows[row.path], lines[row.path] = row, reader.line_num
+                rows[row.path] = row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
@@ -101,7 +102,7 @@ def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
 
 
 def _read_row(
-    manifest: Path, within: Path | None, where: str, record: dict[str, str | None]
+    manifest: Path, within: Path | None, where: str, line: int, record: dict[str, str | None]
 ) -> ManifestRow:
     if None in record:
         raise ManifestProblem(f"{where}: more values than columns; quote values that hold a comma")
@@ -112,9 +113,11 @@ def _read_row(
     path = _find_file(manifest, within, where, values["path"])
     split = values.get("split") or None
     if split is not None and split not in SPLITS:
-        raise ManifestProblem(f"{where}: split {shown(split)!r} is not one of {', '.join(SPLITS)}")
-    captured_at = _read_time(where, values.get("captured_at") or None)
-    return ManifestRow(path, values["identity"], values["camera"], captured_at, split)
+        raise ManifestProblem(
+            f"{where}: split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}"
+        )
+    captured_at = _read_time(within, where, values.get("captured_at") or None)
+    return ManifestRow(line, path, values["identity"], values["camera"], captured_at, split)
 
 
 def _find_file(manifest: Path, within: Path | None, where: str, name: str) -> Path:
@@ -129,10 +132,10 @@ def _find_file(manifest: Path, within: Path | None, where: str, name: str) -> Pa
     except (OSError, ValueError, RuntimeError) as error:
         # A name too long, with a NUL in it, behind a closed folder, or a loop of links.
         reason = f"cannot be opened ({type(error).__name__})"
-    raise ManifestProblem(f"{where}: {shown(name)}: {reason}; correct the path")
+    raise ManifestProblem(f"{where}: {_shown(name, within)}: {reason}; correct the path")
 
 
-def _read_time(where: str, text: str | None) -> datetime | None:
+def _read_time(within: Path | None, where: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
@@ -144,6 +147,11 @@ def _read_time(where: str, text: str | None) -> datetime | None:
     except (ValueError, OverflowError):
         pass
     raise ManifestProblem(
-        f"{where}: captured_at {shown(text)!r} is not RFC 3339 with a time zone, such as "
+        f"{where}: captured_at {_shown(text, within)!r} is not RFC 3339 with a time zone, such as "
         "2024-05-01T12:00:00Z"
     )
+
+
+def _shown(value: str | None, within: Path | None) -> str:
+    """What a problem shows of a value: nothing where others than the manifest's author read it."""
+    return shown(value or "") if within is None else "…"

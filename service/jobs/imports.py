@@ -13,12 +13,12 @@ import os
 import shutil
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
 from model.crops.decode import CropProblem
@@ -42,6 +42,7 @@ from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
+Value = TypeVar("Value")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FOLDER = "imports"
 CROPS_PER_BATCH = 32
@@ -67,6 +68,7 @@ async def begin_import(
     gallery: Gallery,
     parameters: Mapping[str, str | None],
     archive: BinaryIO | None = None,
+    key_id: str | None = None,
 ) -> Job:
     """Creates the job that enrolls the images of an archive or of a folder.
 
@@ -75,6 +77,7 @@ async def begin_import(
             of a CSV file within the import; `folder` below the import directory, where there is no
             archive.
         archive: a zip or tar file, which is stored first.
+        key_id: of the API key that begins it.
 
     Raises:
         InvalidField: for a folder that does not exist, or not below the import directory.
@@ -98,7 +101,7 @@ async def begin_import(
 
     async def create() -> Job:
         try:
-            return await create_job(runtime, gallery, "import", parameters, job_id)
+            return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
         except (UnknownGallery, StorageFailed):
             # Where the record does not answer it may have the job.
             await _remove_files(spool)
@@ -292,11 +295,19 @@ def _items(folder: Path, parameters: Mapping[str, Any]) -> list[_Item]:
     items = []
     for row in read_manifest(manifest, folder):
         path = str(row.path.relative_to(folder))
-        field = f"manifest: {shown(path)}"
-        identity = checked_text(f"{field}: identity", row.identity)
-        camera = checked_camera(f"{field}: camera", row.camera)
+        identity = _checked(row.line, "identity", row.identity, checked_text)
+        camera = _checked(row.line, "camera", row.camera, checked_camera)
         items.append(_Item(path, identity, camera, row.captured_at))
     return items
+
+
+def _checked(line: int, name: str, value: str, check: Callable[[str, str], Value]) -> Value:
+    """A value of a manifest; an error names its line, as others read what a job failed for."""
+    try:
+        return check(name, value)
+    except InvalidField as error:
+        detail = error.detail.replace(repr(value[:40]), "…")
+        raise InvalidField(f"manifest: line {line}: {detail}") from error
 
 
 def _read(folder: Path, name: str, max_bytes: int) -> bytes | CropProblem:

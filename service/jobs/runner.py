@@ -110,10 +110,13 @@ async def create_job(
     kind: JobKind,
     parameters: Mapping[str, Any],
     job_id: str,
+    key_id: str | None = None,
 ) -> Job:
-    """Stores a job and wakes the runner; raises `UnknownGallery`."""
+    """Stores a job that an API key begins, and wakes the runner; raises `UnknownGallery`."""
     now = datetime.now(UTC)
-    job = Job(job_id, gallery.gallery_id, kind, dict(parameters), created_at=now, updated_at=now)
+    job = Job(
+        job_id, gallery.gallery_id, kind, dict(parameters), now, updated_at=now, key_id=key_id
+    )
     with named(gallery.name):
         await runtime.galleries.write(runtime.record.jobs.create, job)
     failpoint("job.created")
@@ -130,12 +133,14 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
     return job
 
 
-async def list_jobs(runtime: Runtime, gallery: str | None, limit: int) -> list[Job]:
-    """The newest jobs of existing galleries, of one or of all."""
+async def list_jobs(
+    runtime: Runtime, gallery: str | None, limit: int, key_id: str | None = None
+) -> list[Job]:
+    """The newest jobs, of one gallery or all, which one API key or any began."""
     gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
-    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit)
+    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await _load_galleries(runtime, found)
-    return [job for job in found if runtime.galleries.by_id(job.gallery_id) is not None]
+    return found
 
 
 async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:

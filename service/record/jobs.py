@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import field, replace
@@ -14,6 +15,7 @@ from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.record.engine import (
+    ALL,
     Reader,
     RecordPart,
     Scan,
@@ -38,6 +40,7 @@ class Job:
         worker: the process that works on it, or None.
         detail: why it failed, or a remark on its outcome.
         lease_ms: how long the worker's lease is; it ends at `lease_until_ms` of the record's clock.
+        key_id: the API key that began it; None where an older version did.
     """
 
     job_id: str
@@ -54,6 +57,7 @@ class Job:
     detail: str | None = None
     lease_ms: int | None = None
     lease_until_ms: int | None = None
+    key_id: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -74,12 +78,13 @@ class Jobs(RecordPart):
         """One job; None where there is no such one."""
         return _read(self._reader, job_id)
 
-    def page(self, gallery_id: int | None, limit: int) -> list[Job]:
-        """The newest jobs, of one gallery or all."""
+    def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
+        """The newest jobs, of one gallery or all, which one API key or any began."""
         prefix = key("job at") if gallery_id is None else key("job of", gallery_id)
-        found = self._reader.below(prefix, limit, reverse=True)
+        found = self._reader.below(prefix, limit if key_id is None else ALL, reverse=True)
         jobs = (self.get(from_json(body)) for _, body in found)
-        return [job for job in jobs if job]
+        wanted = (job for job in jobs if job and key_id in (None, job.key_id))
+        return list(itertools.islice(wanted, limit))
 
     @transactional
     def claim(self, transaction: Transaction, worker: str, lease_seconds: float) -> Job | None:

@@ -15,6 +15,7 @@ import pytest
 from gmn_client.models import JobProblem
 from service.gallery import registry
 from service.http.app import create_app
+from service.jobs import runner
 from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
@@ -78,6 +79,32 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_not_known_here(asked
     listed, one = asked(calls)
     assert [job["job_id"] for job in listed.json()["results"]] == ["here"]
     assert one.status_code == 404
+
+
+def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_list(
+    asked, monkeypatch
+):
+    list_jobs = runner.list_jobs
+
+    async def calls(http, runtime):
+        await http.post("/v1/galleries", data={"name": "lobby"})
+        here, there = (runtime.galleries.get(name).gallery_id for name in ("default", "lobby"))
+        for job_id, gallery in (("here", here), ("there", there)):
+            job = dataclasses.replace(new_job(job_id, gallery), state="done")
+            await runtime.galleries.write(runtime.record.jobs.create, job)
+
+        async def deleted_meanwhile(*asked):
+            found = await list_jobs(*asked)
+            assert len(found) == 2
+            runtime.galleries.drop(there)
+            return found
+
+        monkeypatch.setattr(runner, "list_jobs", deleted_meanwhile)
+        return await http.get("/v1/jobs")
+
+    listed = asked(calls)
+    assert listed.status_code == 200
+    assert [job["job_id"] for job in listed.json()["results"]] == ["here"]
 
 
 @pytest.mark.slow

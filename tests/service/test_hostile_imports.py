@@ -110,6 +110,24 @@ def test_what_cannot_be_imported_fails_with_what_to_do(ended, data):
     assert job["progress"].get("landed", 0) == 0
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"Bob/1.png,1,c1,",
+        b"good-0.png,Bob\x07,c1,",
+        b"good-0.png,Bob" + b"b" * 300 + b",c1,",
+        b'good-0.png,1,"Bob,c1",',
+        b"good-0.png,1,c1,Bob",
+    ],
+)
+def test_a_manifest_that_fails_is_named_by_its_line_and_not_by_its_text(ended, row):
+    head = b"path,identity,camera,captured_at\n"
+    job, _ = ended(zip_of({"manifest.csv": head + b"good-1.png,1,c1,\n" + row, **GOOD}))
+    assert job["state"] == "failed"
+    assert "line 3: " in job["detail"]
+    assert "Bob" not in job["detail"]
+
+
 def test_an_image_from_the_future_is_a_line_of_the_report(ended):
     first, *others = GOOD
     later = datetime.now(UTC) + timedelta(days=1)

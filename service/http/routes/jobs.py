@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
 from fastapi import Path, Query, Response
@@ -20,11 +20,14 @@ from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.record.jobs import Job as JobRecord
+from service.record.small_records import Scope
 from service.runtime import Runtime
 
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[str, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
+# Reports and details name files and people: other keys see the jobs that they began.
+SEE_ALL: tuple[Scope, ...] = ("query",)
 # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Proxies close a connection on which nothing is sent for a minute or so.
@@ -39,15 +42,16 @@ async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
         call.caller.require_gallery(asked.gallery)
     # The limit counts jobs that the key may see.
     wanted = asked.gallery or call.caller.gallery
-    found = await runner.list_jobs(call.runtime, wanted, asked.limit)
-    shown = [_as_sent(call.runtime, job) for job in found]
-    return Jobs(results=[job for job in shown if call.caller.may_see(job.gallery)])
+    own = None if call.caller.may(SEE_ALL) else call.caller.key_id
+    found = await runner.list_jobs(call.runtime, wanted, asked.limit, own)
+    jobs = [_visible_job(call.runtime, job) for job in found]
+    return Jobs(results=[job for job in jobs if job and call.caller.may_see(job.gallery)])
 
 
 @router.get("/jobs/{job_id}", responses=error_responses(404))
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
-    return await _shown(call, job_id)
+    return await _find(call, job_id, SEE_ALL)
 
 
 @router.get(
@@ -58,13 +62,12 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
-    await _shown(call, job_id)
+    await _find(call, job_id, SEE_ALL)
 
     async def events() -> AsyncIterator[dict[str, str]]:
         try:
             async for job in runner.watch_job(call.runtime, job_id):
-                shown = _as_sent(call.runtime, job)
-                yield {"event": "progress", "data": shown.model_dump_json()}
+                yield {"event": "progress", "data": _job(call.runtime, job).model_dump_json()}
         except UnknownJob as error:
             yield {"event": "gone", "data": error.detail}
 
@@ -83,7 +86,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     What a spreadsheet would run as a formula has an apostrophe before it, and so has what begins
     with an apostrophe.
     """
-    await _shown(call, job_id)
+    await _find(call, job_id, SEE_ALL)
 
     async def lines() -> AsyncIterator[str]:
         yield _line(*REPORT_COLUMNS)
@@ -98,31 +101,38 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
-    Cancelling a reindex needs `admin`.
+    Cancelling a reindex, or an import that another key began, needs `admin`.
     """
-    shown = await _shown(call, job_id)
-    if shown.kind == "reindex":
-        call.caller.require(["admin"])
-    return _as_sent(call.runtime, await runner.cancel_job(call.runtime, job_id))
+    await _find(call, job_id, ["admin"])
+    return _job(call.runtime, await runner.cancel_job(call.runtime, job_id))
 
 
-def _as_sent(runtime: Runtime, job: JobRecord) -> Job:
-    """A job with its gallery's name; raises `UnknownJob` where the gallery was deleted."""
+def _visible_job(runtime: Runtime, job: JobRecord) -> Job | None:
+    """A job with its gallery's name; None where the gallery was deleted."""
     gallery = runtime.galleries.by_id(job.gallery_id)
-    if gallery is None:
+    return Job.model_validate(vars(job) | {"gallery": gallery.name}) if gallery else None
+
+
+def _job(runtime: Runtime, job: JobRecord) -> Job:
+    visible = _visible_job(runtime, job)
+    if visible is None:
         raise UnknownJob(job.job_id)
-    return Job.model_validate(vars(job) | {"gallery": gallery.name})
+    return visible
 
 
-async def _shown(call: Call, job_id: str) -> Job:
-    shown = _as_sent(call.runtime, await runner.find_job(call.runtime, job_id))
-    call.caller.require_gallery(shown.gallery)
-    return shown
+async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
+    """A job of the caller's gallery that its key began, or of any key with one of these scopes."""
+    found = await runner.find_job(call.runtime, job_id)
+    job = _job(call.runtime, found)
+    call.caller.require_gallery(job.gallery)
+    if found.key_id != call.caller.key_id:
+        call.caller.require(any_of)
+    return job
 
 
 def _accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _as_sent(runtime, job)
+    return _job(runtime, job)
 
 
 def _line(*values: str) -> str:
@@ -149,7 +159,7 @@ async def import_crops(
         raise InvalidField("archive: send one as a file, or name a folder in its place")
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
-    job = await begin_import(call.runtime, call.gallery, parameters, archive)
+    job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
     return _accepted(call.runtime, response, job)
 
 

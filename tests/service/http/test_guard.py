@@ -126,6 +126,26 @@ def test_a_key_for_one_gallery_sees_its_jobs_among_newer_ones_of_others(guarded)
     assert [one["job_id"] for one in seen] == [jobs[0].json()["job_id"]]
 
 
+def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
+    def begin(key):
+        url, archive = "/v1/galleries/lobby/imports", {"archive": b"x"}
+        return guarded.ask("POST", url, key, files=archive).json()["job_id"]
+
+    others, own, newest = begin("admin"), begin("enroll"), begin("admin")
+    jobs = guarded.ask("GET", "/v1/jobs?limit=1", "enroll").json()["results"]
+    assert [one["job_id"] for one in jobs] == [own]
+    for path in ("", "/report", "/events"):
+        assert guarded.ask("GET", f"/v1/jobs/{own}{path}", "enroll").status_code == 200
+        for other in (others, newest):
+            assert guarded.ask("GET", f"/v1/jobs/{other}{path}", "enroll").status_code == 403
+            assert guarded.ask("GET", f"/v1/jobs/{other}{path}", "query").status_code == 200
+    assert guarded.ask("DELETE", f"/v1/jobs/{others}", "enroll").status_code == 403
+    assert guarded.ask("DELETE", f"/v1/jobs/{own}", "enroll").status_code == 200
+    assert guarded.ask("DELETE", f"/v1/jobs/{own}", "admin").status_code == 200
+    seen = guarded.ask("GET", "/v1/jobs?limit=3", "query").json()["results"]
+    assert [one["job_id"] for one in seen] == [newest, own, others]
+
+
 def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new_key):
     key = new_key("--scope", "query")
     time.sleep(1.05)
