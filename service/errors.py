@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
 from model.problems import InputProblem
+
+STATUS_OF_IMAGE = {"not_embedded": 500, "file_too_large": 413}
+"""The status of an image's problem where it is not 422."""
 
 
 class ServiceError(InputProblem):
@@ -24,7 +27,7 @@ class ServiceError(InputProblem):
     """
 
     code: ClassVar[str] = "invalid_request"
-    status: ClassVar[int] = 422
+    status: int = 422
     retry_after_s: ClassVar[int | None] = None
     sentence: ClassVar[str] = "{}"
 
@@ -51,16 +54,21 @@ class InvalidField(ServiceError):
     """A field whose value cannot be used.
 
     Args:
-        detail: begins with the field's name and a colon.
-        also: further fields that the problem concerns.
+        detail: begins with the field's name and a colon; several names have commas between.
     """
 
     code = "invalid_field"
 
-    def __init__(self, detail: str, *also: str) -> None:
+    def __init__(self, detail: str) -> None:
         super().__init__(detail)
-        field, _, message = detail.partition(": ")
-        self.more["errors"] = [{"field": one, "message": message} for one in (field, *also)]
+        fields, _, message = detail.partition(": ")
+        self.more["errors"] = [{"field": one, "message": message} for one in fields.split(", ")]
+
+
+class AnswerTooLarge(InvalidField):
+    """A search whose answer would be too large."""
+
+    code = "answer_too_large"
 
 
 class UnusableImages(ServiceError):
@@ -73,9 +81,9 @@ class UnusableImages(ServiceError):
         refused = [(number, one) for number, one in enumerate(outcomes, 1) if one]
         number, first = refused[0]
         super().__init__(len(refused), len(outcomes), number, first.detail)
-        self.more["results"] = [
-            refused_image(one).model_dump(mode="json") if one else {} for one in outcomes
-        ]
+        images = [refused_image(one) if one else None for one in outcomes]
+        self.status = status_of([one.problem for one in images if one])
+        self.more["results"] = [one.model_dump(mode="json") if one else {} for one in images]
 
 
 class UnknownGallery(ServiceError):
@@ -286,5 +294,10 @@ def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:
 
 def refused_image(refused: CropProblem) -> RefusedImage:
     """The entry of one image among several."""
-    status = 500 if refused.code == "not_embedded" else 422
+    status = STATUS_OF_IMAGE.get(refused.code, 422)
     return RefusedImage(problem=problem(refused.code, refused.detail, status))
+
+
+def status_of(refused: Iterable[Problem]) -> int:
+    """The status of an answer whose images were all refused."""
+    return 413 if all(one.status == 413 for one in refused) else 422

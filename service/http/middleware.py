@@ -44,6 +44,8 @@ PAGE = (
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
+# As a GET it would go on until the job has ended, and send nothing.
+EVENTS_PATH = re.compile("/v1/jobs/[^/]+/events")
 
 
 class RequestContext:
@@ -63,7 +65,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":
+        if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
             # Answered as GET is; the server leaves the body out, which it judges by its own scope.
             scope = {**scope, "method": "GET"}
         received = Headers(scope=scope)

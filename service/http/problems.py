@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,7 +15,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers
-from service.errors import InvalidField, ServiceError, Unauthorised, problem
+from service.errors import (
+    AnswerTooLarge,
+    InvalidField,
+    ServiceError,
+    Unauthorised,
+    problem,
+    status_of,
+)
 from service.http.keys import redacted
 
 MEDIA_TYPE = "application/problem+json"
@@ -32,6 +38,7 @@ CODE_OF_STATUS = {
     503: "not_ready",
 }
 JSON = "application/json"
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 
 class ProblemResponse(JSONResponse):
@@ -117,8 +124,9 @@ async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-    fields = [field for one in error.errors() for field in _fields(request, one)]
-    detail = "; ".join(f"{one['field']}: {one['message']}" for one in fields)
+    found = [_invalid_field(request, one) for one in error.errors()]
+    detail = "; ".join(one.detail for one in found)
+    fields = [field for one in found for field in one.more["errors"]]
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
 
 
@@ -148,17 +156,17 @@ def _methods_of(request: Request) -> list[str]:
     )
 
 
-def _fields(request: Request, error: dict[str, Any]) -> list[dict[str, str]]:
+def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidField):
-        return list(cause.more["errors"])
+        return cause
     field = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
     message = str(error["msg"]).removeprefix("Value error, ")
     if "Expected UploadFile" in message:
         message = "is text; send each image as a file part, with a file name"
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
-    return [{"field": field, "message": message}]
+    return InvalidField(f"{field}: {message}")
 
 
 def unknown_name(request: Request, name: str) -> str:
@@ -179,7 +187,10 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
 
 
 def answer_each(
-    request: Request, answer: Enrollment | SeparateAnswers, status: int = 200
+    request: Request,
+    answer: Enrollment | SeparateAnswers,
+    status: int = 200,
+    body: bytes | None = None,
 ) -> Response:
     """The HTTP answer with one result for each image that was sent.
 
@@ -192,24 +203,48 @@ def answer_each(
     if len(refused) == len(answer.results):
         detail = f"none of the {len(refused)} images could be used; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]
-        return answer_problem(request, problem("unusable_images", detail, results=results))
+        document = problem("unusable_images", detail, status_of(refused), results=results)
+        return answer_problem(request, document)
     return Response(
-        answer.model_dump_json(),
+        body or answer.model_dump_json(),
         media_type=JSON,
         status_code=207 if refused else status,
     )
 
 
-async def answer_list(results: Iterable[BaseModel], status: int = 200, **fields: Any) -> Response:
-    """A long list, written in a thread, result by result.
+async def write_list(answer: BaseModel) -> bytes:
+    """The JSON of an answer with many `results`, written in a thread, result by result.
 
     One native call for all of it would hold the interpreter, and with it the event loop.
+
+    Raises:
+        AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
     """
+    return await run_in_threadpool(_joined, _parts(answer))
 
-    def write() -> str:
-        parts = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items()]
-        written = ",".join(result.model_dump_json() for result in results)
-        return "{" + ",".join([*parts, f'"results":[{written}]']) + "}"
 
-    body = await run_in_threadpool(write)
-    return Response(body, media_type=JSON, status_code=status)
+def _joined(parts: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    for part in parts:
+        body += part
+        if len(body) > MAX_ANSWER_BYTES:
+            raise AnswerTooLarge(
+                f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them "
+                "metadata of its results; ask for fewer"
+            )
+    return bytes(body)
+
+
+def _parts(answer: BaseModel) -> Iterator[bytes]:
+    results = getattr(answer, "results", None)
+    if results is None:
+        yield answer.model_dump_json().encode()
+        return
+    fields = answer.model_dump_json(exclude={"results"}).encode()[:-1]
+    start = fields + b"," if len(fields) > 1 else fields
+    yield start + b'"results":['
+    for number, one in enumerate(results):
+        if number:
+            yield b","
+        yield from _parts(one)
+    yield b"]}"

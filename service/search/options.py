@@ -85,9 +85,8 @@ class QueryOptions(BaseModel):
         after, before = self.captured_after, self.captured_before
         if after is not None and before is not None and after > before:
             raise InvalidField(
-                "captured_after: is later than captured_before, so that no crop could pass; "
-                "exchange the two",
-                "captured_before",
+                "captured_after, captured_before: the first is later than the second, so that no "
+                "crop could pass; exchange the two"
             )
         if self.camera_disjoint and self.camera is None and self.crop_id is None:
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")

@@ -50,7 +50,7 @@ def test_a_bad_image_among_good_ones_fails_alone(served, gallery, drawn_crops, n
     assert answer.status_code == 207
     assert first["crop_id"] != last["crop_id"]
     assert bad["problem"]["type"].endswith(code)
-    assert bad["problem"]["status"] == 422
+    assert bad["problem"]["status"] == (413 if code == "file_too_large" else 422)
     assert bad["problem"]["detail"]
     assert served.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 2
 
@@ -184,6 +184,17 @@ def test_an_image_from_the_future_fails_alone(served, gallery, drawn_crops):
     assert first["crop_id"] != last["crop_id"]
     assert refused["problem"]["type"] == "urn:gmn:problem:captured_in_future"
     assert "camera's clock" in refused["problem"]["detail"]
+
+
+@pytest.mark.parametrize("call", ["enroll", "query"])
+def test_a_request_whose_images_are_all_too_large_is_413(served, gallery, call):
+    send, large = getattr(served, call), _encoded("BMP", (300, 300))
+    alone = send(gallery, large)
+    assert alone.status_code == alone.json()["status"] == 413
+    assert alone.json()["type"] == "urn:gmn:problem:unusable_images"
+    (refused,) = alone.json()["results"]
+    assert refused["problem"]["status"] == 413
+    assert send(gallery, large, b"no image").status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])

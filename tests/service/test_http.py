@@ -59,6 +59,12 @@ def test_head_answers_as_get_does_without_the_body(served, path):
     assert head.content == b""
 
 
+def test_head_of_a_stream_that_has_no_end_is_405(served):
+    answer = served.http.head("/v1/jobs/none/events")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET"
+
+
 def test_a_request_keeps_the_id_that_its_client_gave_it(served):
     answer = served.http.get("/livez", headers={"X-Request-ID": "door-7"})
     assert answer.headers["x-request-id"] == "door-7"
@@ -258,6 +264,7 @@ def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
             },
             {"captured_after", "captured_before"},
         ),
+        ("/queries", {"mode": "separate", "top_k": 10_001}, {"top_k"}),
     ],
 )
 def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, fields, named):
@@ -267,6 +274,15 @@ def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, 
     assert problem["type"] == "urn:gmn:problem:invalid_field"
     assert {one["field"] for one in problem["errors"]} == named
     assert all(one["message"] in problem["detail"] for one in problem["errors"])
+
+
+def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
+    times = {"captured_after": "2026-03-02T00:00:00Z", "captured_before": "2026-03-01T00:00:00Z"}
+    problem = served.query(gallery, crop_id="x", **times).json()
+    assert problem["detail"] == (
+        "captured_after, captured_before: the first is later than the second, so that no crop "
+        "could pass; exchange the two"
+    )
 
 
 def test_a_request_without_images_names_the_field(served, gallery):

@@ -139,6 +139,40 @@ def test_separate_images_have_an_answer_each_and_a_bad_one_its_problem(served, f
     assert last["results"][0]["identity"] == drawn_crops[9].identity
 
 
+def test_separate_images_with_too_many_results_are_refused(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops[:3]]
+    assert served.query(gallery, *images, mode="separate", top_k=3_333).status_code == 200
+    problem = served.query(gallery, *images, mode="separate", top_k=3_334).json()
+    assert problem["type"] == "urn:gmn:problem:answer_too_large"
+    assert {one["field"] for one in problem["errors"]} == {"images", "top_k"}
+    assert "3 images with 3,334 results each are more than the 10,000" in problem["detail"]
+
+
+def test_results_with_too_much_metadata_are_refused(served, gallery, drawn_crops):
+    images = [crop.png for crop in drawn_crops]
+    metadata = '{"note": "%s"}' % ("x" * 16_000)
+    for camera in "abcde":
+        for half in (images[:12], images[12:]):
+            served.enroll(gallery, *half, camera=camera, metadata=metadata).raise_for_status()
+    assert served.query(gallery, *images, mode="separate").status_code == 200
+    problem = served.query(gallery, *images, mode="separate", top_k=120).json()
+    assert problem["type"] == "urn:gmn:problem:answer_too_large"
+    assert "metadata" in problem["detail"]
+
+
+def test_a_long_ranking_is_the_shorter_one_with_more_behind_it(served, gallery, drawn_crops):
+    for camera in "abcde":
+        for half in (drawn_crops[:12], drawn_crops[12:]):
+            images = [crop.png for crop in half]
+            served.enroll(gallery, *images, camera=camera).raise_for_status()
+    short, long = (
+        served.query(gallery, drawn_crops[0].png, top_k=top_k).json() for top_k in (20, 120)
+    )
+    assert long.keys() == short.keys()
+    assert len(long["results"]) == 5 * len(drawn_crops)
+    assert long["results"][:20] == short["results"]
+
+
 def test_a_bad_image_of_one_person_is_left_out_and_named(served, filled, drawn_crops):
     images = [drawn_crops[0].png, drawn_crops[2].png]
     good = served.query(filled, *images).json()

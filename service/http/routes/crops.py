@@ -12,7 +12,7 @@ from service.gallery import browse, changes
 from service.gallery.enroll import enroll
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
-from service.http.problems import answer_each, answer_list, error_responses
+from service.http.problems import JSON, answer_each, error_responses, write_list
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -80,7 +80,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         call.runtime.audit.looked(
             "query", gallery=call.gallery.name, count=len(page.results), filters=filters
         )
-    return await answer_list(page.results, next_cursor=page.next_cursor)
+    return Response(await write_list(page), media_type=JSON)
 
 
 @router.get("/crops/{crop_id}", responses=error_responses(404))

@@ -13,7 +13,7 @@ from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
 from service.http.forms import MULTIPART, ImagesForm, ModelQuery, PairForm
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import answer_list, error_responses
+from service.http.problems import JSON, error_responses, write_list
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "model")
@@ -98,15 +98,15 @@ async def embed_images(
         file = io.BytesIO()
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
-    results = (
-        refused_image(one)
-        if isinstance(one, CropProblem)
-        else Embedding(embedding=one.vector.tolist())
-        for one in outcomes
-    )
-    return await answer_list(
-        results,
-        status=207 if any(problems) else 200,
+    answer = Embeddings(
         embedding_fingerprint=runtime.model.description.embedding_fingerprint,
         dimension=runtime.model.networks.dimension,
+        results=[
+            refused_image(one)
+            if isinstance(one, CropProblem)
+            else Embedding.model_construct(embedding=one.vector.tolist())
+            for one in outcomes
+        ],
     )
+    status = 207 if any(problems) else 200
+    return Response(await write_list(answer), media_type=JSON, status_code=status)

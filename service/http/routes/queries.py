@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
-from service.errors import InvalidField
+from service.errors import AnswerTooLarge, InvalidField
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import GalleryCall, Searcher, guarded_router
-from service.http.problems import JSON, answer_each, error_responses
+from service.http.problems import JSON, answer_each, error_responses, write_list
 from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -38,8 +37,10 @@ FILTERS = {
     "camera",
     "camera_disjoint",
 }
-# A longer ranking is written in a thread, as the event loop has to serve others meanwhile.
+# A longer ranking is written result by result in a thread.
 SHORT_RANKING = 100
+# Of one answer, as many as a search of one image may ask for.
+MAX_RESULTS = 10_000
 
 
 @router.post(
@@ -65,19 +66,25 @@ async def query_gallery(
     else:
         images = await form.read_images(runtime.settings.max_images_per_request)
         if form.mode == "separate":
+            if len(images) * form.top_k > MAX_RESULTS:
+                raise AnswerTooLarge(
+                    f"images, top_k: {len(images)} images with {form.top_k:,} results each are "
+                    f"more than the {MAX_RESULTS:,} results of one answer; send fewer images, or "
+                    "a smaller top_k"
+                )
             answers = await query_each(runtime, gallery, images, form, call.caller.learn)
-            for one in answers.results:
-                if isinstance(one, QueryAnswer):
-                    _audit(call, form, one)
-            return await run_in_threadpool(_separate, request, answers)
+            ranked = [one for one in answers.results if isinstance(one, QueryAnswer)]
+            for one in ranked:
+                _audit(call, form, one)
+            response = answer_each(request, answers, body=await write_list(answers))
+            if any(one.stale for one in ranked):
+                response.headers.update(STALE)
+            return response
         answer = await query_by_images(runtime, gallery, images, form, call.caller.learn)
     _audit(call, form, answer)
-    if len(answer.results) <= SHORT_RANKING:
-        body = answer.model_dump_json()
-    else:
-        body = await run_in_threadpool(answer.model_dump_json)
-    headers = STALE if answer.stale else None
-    return Response(body, media_type=JSON, headers=headers)
+    short = len(answer.results) <= SHORT_RANKING
+    body = answer.model_dump_json() if short else await write_list(answer)
+    return Response(body, media_type=JSON, headers=STALE if answer.stale else None)
 
 
 def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
@@ -89,10 +96,3 @@ def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
         filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
         purpose=form.purpose or None,
     )
-
-
-def _separate(request: Request, answers: SeparateAnswers) -> Response:
-    response = answer_each(request, answers)
-    if any(isinstance(one, QueryAnswer) and one.stale for one in answers.results):
-        response.headers.update(STALE)
-    return response
