@@ -23,7 +23,7 @@ from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.durable import DATABASE_NAME, lock_data_directory, require_record
 from service.ops.failpoints import failpoint
-from service.ops.health import HealthCheck, Watchdog
+from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.jobs import Job
 from service.record.record import Record, open_store
@@ -47,6 +47,7 @@ class Runtime:
         keys: who may do what; lives on the event loop.
         audit: the log of deletions, searches and views.
         pictures: where kept images lie outside the record store; None keeps them in it.
+        pools: run what blocks for long.
         sections: run what must not be cut off by a client that disconnects.
         snapshot_lock: the file whose lock is held while a snapshot is written, read or rewritten,
             in every process.
@@ -68,6 +69,7 @@ class Runtime:
     keys: KeyRing
     audit: AuditLog
     pictures: PictureFolder | None
+    pools: BlockingPools
     sections: CriticalSections
     snapshot_lock: Path
     watchdog: Watchdog
@@ -105,8 +107,16 @@ class Runtime:
             )
             held.callback(galleries.close)
             galleries.load()
+            pools = BlockingPools()
+            held.callback(pools.shutdown)
+            pictures = PictureFolder(settings.images_url) if settings.images_url else None
+            if pictures is not None:
+                held.callback(pictures.close)
+                watchdog.checks += [pictures.views.health_check, pictures.changes.health_check]
             watchdog.checks += [
                 HealthCheck("device thread", device.silent_seconds),
+                HealthCheck("audit log", audit.threads.silent_seconds),
+                *pools.health_checks,
                 *_decode_checks(models.values()),
                 *galleries.health_checks,
             ]
@@ -124,7 +134,8 @@ class Runtime:
                 metrics,
                 keys,
                 audit,
-                PictureFolder(settings.images_url) if settings.images_url else None,
+                pictures,
+                pools,
                 CriticalSections(),
                 directory / SNAPSHOT_LOCK,
                 watchdog,

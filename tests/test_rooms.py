@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,13 @@ def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service
         and any(within(name, "service") for name in imported(source))
     }
     assert joining <= IMPORT_BOTH
+
+
+def test_no_call_of_the_service_blocks_on_a_thread_that_others_need() -> None:
+    """asyncio's own threads have no name, no health check, and one bound for all work together."""
+    for source in sources("service"):
+        text = source.read_text(encoding="utf-8")
+        assert not re.search(r"\bto_thread\b|run_in_executor\(\s*None", text), source
 
 
 def test_the_rooms_of_these_rules_are_there() -> None:

@@ -71,11 +71,6 @@ class DeviceThread(MonitoredThreadPool):
                 "the service is shutting down; send the request again later"
             ) from error
 
-    @property
-    def waiting(self) -> int:
-        """Number of calls that have not begun."""
-        return self._work_queue.qsize()
-
     def _guarded(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
         if self._lost is not None:
             raise self._lost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from datetime import UTC, datetime
 
@@ -176,7 +175,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
             result["count"] = removed
             runtime.calibrations.forget(gallery)
             folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
         return removed
 
     return await runtime.sections.run(section, runtime.snapshot_lock)

@@ -24,7 +24,7 @@ from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStoppin
 from service.gallery.gallery import Gallery
 from service.gallery.held import HeldGalleries
 from service.ops.failpoints import failpoint
-from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool, heartbeat, idle
+from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
 from service.record.engine import Change, ChangesLost
 from service.record.record import Record
 from service.record.records import CropLabel, IndexedCrop
@@ -268,7 +268,7 @@ class Replication:
             pause = FIRST_PAUSE_SECONDS
             while not self._closing.is_set():
                 try:
-                    heartbeat()
+                    self._heartbeat.beat()
                     if self._lost:
                         self._read_everything()
                     self._follow()
@@ -334,7 +334,7 @@ class Replication:
         steps = [self._step(gallery_id, own) for gallery_id, own in by_gallery.items()]
         failpoint("follower.changes-read")
         if steps:
-            self._device.submit(lambda: [step() for step in steps]).result()
+            self._on_device(lambda: [step() for step in steps])
 
     def _step(self, gallery_id: int, changes: Sequence[Change]) -> Callable[[], None]:
         """Reads what the changes of one gallery need; answers what applies them together.
@@ -388,7 +388,7 @@ class Replication:
         gone = {gallery.gallery_id for gallery in self._held.all()} - set(there)
         # One after another, so that one at a time is twice in memory.
         for gallery_id in [*there, *gone]:
-            self._device.submit(self._held.read_gallery(gallery_id)).result()
+            self._on_device(self._held.read_gallery(gallery_id))
         failpoint("replica.scanned")
         if self._stream.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")
@@ -398,6 +398,10 @@ class Replication:
         self._epoch, self._server, self._newest = epoch, server, noted
         self._barrier.advance(noted)
         self._lost = self._another_record = False
+
+    def _on_device(self, call: Callable[[], object]) -> None:
+        with self._heartbeat.paused():
+            self._device.submit(call).result()
 
     @property
     def _silent_since(self) -> float | None:
@@ -423,7 +427,7 @@ class Replication:
 
     def _rest(self, seconds: float, longest: float) -> float:
         """Waits before the next try; answers for how long to wait after it."""
-        with idle():
+        with self._heartbeat.paused():
             self._closing.wait(min(seconds, longest))
         return min(2 * seconds, longest)
 

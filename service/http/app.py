@@ -78,7 +78,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         opened = runtime
         if opened is None:
-            opened = await asyncio.to_thread(Runtime.open, settings)
+            # Nothing is served yet, and nothing any more when it is closed.
+            opened = Runtime.open(settings)
         app.state.runtime = opened
         app.state.metrics = opened.metrics
         try:
@@ -86,7 +87,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
                 yield
         finally:
             await opened.sections.ended()
-            await asyncio.to_thread(opened.close)
+            opened.close()
 
     app = FastAPIOffline(
         title="GMN person re-identification",

@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from model.problems import InputProblem
 from service.errors import ServiceError, Unauthorised
+from service.ops.health import MonitoredThreadPool
 from service.record.small_records import ApiKey, Keys, Scope
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
@@ -151,6 +152,7 @@ class KeyRing:
         """
         self._records = records
         self._file = file
+        self.threads = MonitoredThreadPool(1, "keys")
         self._loopback = loopback
         self._deployed, self._wrong = ([], []) if file is None else read_key_file(file)
         if self._wrong:

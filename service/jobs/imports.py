@@ -89,13 +89,14 @@ async def begin_import(
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
     if archive is None:
-        await asyncio.to_thread(_mounted, runtime, str(parameters["folder"]))
+        await runtime.pools.imports.run(_mounted, runtime, str(parameters["folder"]))
     else:
         require_free_disk(runtime.settings)
         try:
-            await runtime.sections.run(lambda: asyncio.to_thread(_keep_archive, spool, archive))
+            keep = partial(runtime.pools.imports.run, _keep_archive, spool, archive)
+            await runtime.sections.run(keep)
         except BaseException:
-            await runtime.sections.run(partial(_remove_files, spool))
+            await runtime.sections.run(partial(_remove_files, runtime, spool))
             raise
         failpoint("import.archive-kept")
 
@@ -104,7 +105,7 @@ async def begin_import(
             return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
         except (UnknownGallery, StorageFailed):
             # Where the record does not answer it may have the job.
-            await _remove_files(spool)
+            await _remove_files(runtime, spool)
             raise
 
     return await runtime.sections.run(create)
@@ -136,7 +137,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), RETRYABLE):
-            await runtime.sections.run(partial(_remove_files, _spool(runtime, job.job_id)))
+            await runtime.sections.run(partial(_remove_files, runtime, _spool(runtime, job.job_id)))
             failpoint("import.files-removed")
 
 
@@ -148,14 +149,14 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: 
     spool, mounted = _spool(runtime, job.job_id), job.parameters.get("folder")
     left_out: list[JobProblem] = []
     if mounted is not None:
-        folder = await asyncio.to_thread(_mounted, runtime, str(mounted))
+        folder = await runtime.pools.imports.run(_mounted, runtime, str(mounted))
     else:
         folder = (spool / "files").resolve()
         if not job.progress:
             left_out = await runtime.sections.run(
-                lambda: asyncio.to_thread(_unpack, runtime, spool, folder)
+                lambda: runtime.pools.imports.run(_unpack, runtime, spool, folder)
             )
-    items = await asyncio.to_thread(_items, folder, job.parameters)
+    items = await runtime.pools.imports.run(_items, folder, job.parameters)
     if not job.progress:
         if not items and not left_out:
             raise InvalidField(
@@ -165,7 +166,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: 
         counts["total"] = len(left_out) + len(items)
         await progress.save(counts, left_out)
         # Before, the archive shows which of its files were left out.
-        await asyncio.to_thread((spool / "archive").unlink, missing_ok=True)
+        await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     # A folder may have other images than it had when this job began.
     offset = 0 if mounted else counts["total"] - len(items)
     counts["total"] = offset + len(items)
@@ -201,7 +202,7 @@ async def _enroll_batch(
     runtime: Runtime, gallery: Gallery, job: Job, folder: Path, batch: Sequence[_Item], first: int
 ) -> Batch:
     max_bytes = runtime.settings.max_image_bytes
-    contents = await asyncio.to_thread(
+    contents = await runtime.pools.imports.run(
         lambda: [_read(folder, item.name, max_bytes) for item in batch]
     )
     failpoint("import.files-read")
@@ -355,5 +356,5 @@ def _spool(runtime: Runtime, job_id: str) -> Path:
     return runtime.settings.data_dir / FOLDER / job_id
 
 
-async def _remove_files(spool: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, spool, ignore_errors=True)
+async def _remove_files(runtime: Runtime, spool: Path) -> None:
+    await runtime.pools.imports.run(shutil.rmtree, spool, ignore_errors=True)

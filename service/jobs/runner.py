@@ -24,7 +24,6 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery, named
 from service.ops.failpoints import failpoint
-from service.ops.health import heartbeat, idle
 from service.record.jobs import Job
 from service.runtime import Runtime
 
@@ -69,7 +68,6 @@ class Progress:
             LeaseLost: another process works on it.
             RecordUnavailable: the record does not answer.
         """
-        heartbeat()
         self._saved = json.dumps(dict(progress))
         if (await self.update("running", problems)).cancelling:
             raise Cancelled
@@ -215,7 +213,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         except Exception:
             log.exception("no job can be claimed")
         if job is None:
-            with idle(), contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
             continue
         try:
@@ -223,8 +221,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         except Exception:
             # The runner goes on with other jobs; this one is resumed once its lease has run out.
             log.exception("job %s was cut off", job.job_id)
-            with idle():
-                await asyncio.sleep(IDLE_SECONDS)
+            await asyncio.sleep(IDLE_SECONDS)
 
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
@@ -286,5 +283,4 @@ async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await call()
         except (QueueFull, DeviceFull):
-            heartbeat()
             await asyncio.sleep(BUSY_SECONDS)

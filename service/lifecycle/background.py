@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from service.lifecycle.pictures import remove_strays as remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
 from service.ops.critical_sections import file_lock
 from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS
-from service.ops.health import STOPPED, HealthCheck, Heartbeat, heartbeat, idle
+from service.ops.health import STOPPED, HealthCheck, Heartbeat
 from service.runtime import Runtime
 from service.search.refit import refit_calibrations
 
@@ -41,8 +41,6 @@ LONGEST_PAUSE_SECONDS = 5.0
 KEYS_PAUSE_SECONDS = 0.8
 # A record that does not answer is given up after less.
 READING_SECONDS = 45.0
-# A step of a job may wait for a long step of another job, or for a slow disk.
-TIMEOUT_FACTOR = 30.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -63,8 +61,7 @@ async def run_maintenance(runtime: Runtime) -> None:
         except Exception:
             # What is not kept today is kept next time; requests do not wait for it.
             log.exception("maintenance failed")
-        with idle():
-            await asyncio.sleep(runtime.settings.housekeeping_seconds)
+        await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
 async def remove_strays(runtime: Runtime) -> None:
@@ -75,17 +72,16 @@ async def remove_strays(runtime: Runtime) -> None:
     """
     try:
         await runtime.sections.run(
-            lambda: asyncio.to_thread(_remove_stray_snapshots, runtime), runtime.snapshot_lock
+            lambda: runtime.pools.files.run(_remove_stray_snapshots, runtime), runtime.snapshot_lock
         )
         shared = runtime.settings.shares_record
-        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=shared)
+        await runtime.pools.files.run(_remove_stray_spools, runtime, receiving=shared)
     except ServiceError as error:
         log.error("maintenance of files that belong to nothing: %s", error.detail)
 
 
 async def _run_once(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
-        heartbeat()
         try:
             await forget_expired(runtime, gallery)
             await runtime.galleries.write(runtime.record.merges.remove_expired, gallery.gallery_id)
@@ -98,9 +94,9 @@ async def _run_once(runtime: Runtime) -> None:
             log.error("maintenance of gallery %s: %s", gallery.name, error.detail)
     try:
         # A process that was killed amid a snapshot left what was deleted since.
-        await asyncio.to_thread(runtime.record.collect_garbage)
+        await runtime.pools.files.run(runtime.record.collect_garbage)
         # Jobs are deleted with their gallery.
-        await asyncio.to_thread(_remove_stray_spools, runtime, receiving=True)
+        await runtime.pools.files.run(_remove_stray_spools, runtime, receiving=True)
         await remove_stray_pictures(runtime)
     except (OSError, ServiceError) as error:
         log.error("maintenance of snapshots, imports and images kept elsewhere: %s", error)
@@ -117,7 +113,7 @@ async def drop_tombstones(runtime: Runtime) -> None:
             moments = [datetime.now(UTC), *(one.created_at for one in snapshots)]
             before = min(moments) - KEPT_TOMBSTONES
             drop = runtime.record.crops.drop_tombstones
-            await asyncio.to_thread(drop, gallery.gallery_id, before)
+            await runtime.pools.files.run(drop, gallery.gallery_id, before)
         except ServiceError as error:
             log.error("ids of deleted crops of gallery %s: %s", gallery.name, error.detail)
 
@@ -158,9 +154,10 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """
     await remove_strays(runtime)
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
+    loop, keys = Heartbeat(time.monotonic()), runtime.keys.threads
     tasks = [
-        _watched(runtime, "event loop", _send_heartbeats(pause), timeout_factor=1.0),
-        _watched(runtime, "key reader", read_keys(runtime), 1.0, READING_SECONDS),
+        _watched(runtime, "event loop", _send_heartbeats(loop, pause), loop.silent_seconds),
+        _watched(runtime, "key reader", read_keys(runtime), keys.silent_seconds, READING_SECONDS),
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
@@ -169,7 +166,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await asyncio.to_thread(runtime.watchdog.stop)
+        runtime.watchdog.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,21 +176,26 @@ def _watched(
     runtime: Runtime,
     name: str,
     work: Coroutine[Any, Any, None],
-    timeout_factor: float = TIMEOUT_FACTOR,
+    silent_seconds: Callable[[], float] = lambda: 0.0,
     min_timeout_s: float = 0.0,
 ) -> asyncio.Task[None]:
-    own = Heartbeat()
+    """Runs work that never ends; its end is logged, and ends the process.
+
+    A task that waits for a thread has no heartbeat: the thread's pool has a health check.
+    """
 
     async def run() -> None:
-        with own.working():
+        try:
             await work
+        except Exception:
+            log.exception("%s has ended", name)
 
     task = asyncio.create_task(run(), name=name)
 
-    def silent_seconds() -> float:
-        return STOPPED if task.done() else own.silent_seconds()
+    def silent() -> float:
+        return STOPPED if task.done() else silent_seconds()
 
-    runtime.watchdog.checks.append(HealthCheck(name, silent_seconds, min_timeout_s, timeout_factor))
+    runtime.watchdog.checks.append(HealthCheck(name, silent, min_timeout_s))
     return task
 
 
@@ -201,11 +203,10 @@ async def read_keys(runtime: Runtime) -> None:
     """Reads the API keys again every second until it is cancelled."""
     while True:
         await asyncio.sleep(KEYS_PAUSE_SECONDS)
-        await asyncio.to_thread(runtime.keys.read)
-        heartbeat()
+        await runtime.keys.threads.run(runtime.keys.read)
 
 
-async def _send_heartbeats(pause: float) -> None:
+async def _send_heartbeats(loop: Heartbeat, pause: float) -> None:
     while True:
-        heartbeat()
+        loop.beat()
         await asyncio.sleep(pause)

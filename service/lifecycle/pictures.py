@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 import numpy as np
@@ -24,6 +26,7 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.ops.durable import make_folder, sync
+from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.engine import new_crop_id
 from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop
 from service.settings import KeepImages
@@ -38,6 +41,14 @@ STRAYS_PER_SWEEP = 500
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
+PICTURE_THREADS, WAITING_CALLS = 4, 64
+# A call that takes longer is answered 503; its thread may hang on.
+ANSWERS_WITHIN_SECONDS = 30.0
+# Where every thread has hung for so long, no further call waits.
+STUCK_SECONDS = 5.0
+REMOVED_PER_CALL = 100
+NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
+Result = TypeVar("Result")
 
 
 async def keep_elsewhere(
@@ -48,7 +59,7 @@ async def keep_elsewhere(
     Each is noted before it is written: what lands in no commit is swept up later.
 
     Raises:
-        StorageFailed: nothing was stored.
+        StorageFailed, RecordUnavailable: nothing was stored.
     """
     folder = runtime.pictures
     if folder is None:
@@ -61,12 +72,8 @@ async def keep_elsewhere(
     crop_ids = [crop_id for crop_id, _ in kept]
     expect, until = runtime.record.crops.expect_pictures, datetime.now(UTC) + SETTLED
     await runtime.galleries.write(expect, target.gallery_id, crop_ids, until)
-
-    def put() -> None:
-        for crop_id, picture in kept:
-            folder.put(target.gallery_id, crop_id, picture.content)
-
-    await asyncio.to_thread(put)
+    for crop_id, picture in kept:
+        await folder.changes.run(folder.put, target.gallery_id, crop_id, picture.content)
     return named
 
 
@@ -77,24 +84,19 @@ async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) ->
         RecordUnavailable: the store of pictures does not answer.
     """
     picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
-    if picture is None:
-        # A slow store of pictures holds up neither reads of the record nor their heartbeat.
-        content = await asyncio.to_thread(_picture_elsewhere, runtime, gallery_id, crop)
-        picture = Picture(content, crop.content_type or "") if content else None
+    folder = runtime.pictures
+    if picture is None and crop.content_type is not None and folder is not None:
+        content = await folder.views.run(folder.get, gallery_id, crop.crop_id)
+        picture = Picture(content, crop.content_type) if content else None
     return picture
 
 
 def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> ArchivedCrop:
     """An archived crop with its picture, also where that is kept elsewhere. Blocks."""
-    if crop.picture is not None:
+    folder = runtime.pictures
+    if crop.picture is not None or crop.record.content_type is None or folder is None:
         return crop
-    return replace(crop, picture=_picture_elsewhere(runtime, gallery_id, crop.record))
-
-
-def _picture_elsewhere(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> bytes | None:
-    if crop.content_type is None or runtime.pictures is None:
-        return None
-    return runtime.pictures.get(gallery_id, crop.crop_id)
+    return replace(crop, picture=folder.views.wait(folder.get, gallery_id, crop.record.crop_id))
 
 
 async def remove_strays(runtime: Runtime) -> None:
@@ -118,11 +120,14 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
     Raises:
         StorageFailed: where the file system does not remove one.
     """
-    if runtime.pictures is None or not crop_ids:
+    folder = runtime.pictures
+    if folder is None or not crop_ids:
         return
     try:
-        await asyncio.to_thread(runtime.pictures.remove, gallery_id, crop_ids)
-    except OSError as error:
+        for start in range(0, len(crop_ids), REMOVED_PER_CALL):
+            some = crop_ids[start : start + REMOVED_PER_CALL]
+            await folder.changes.run(folder.remove, gallery_id, some)
+    except (OSError, RecordUnavailable) as error:
         raise StorageFailed(
             f"the crops are deleted, but an image at GMN_IMAGES_URL could not be removed ({error});"
             " maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
@@ -158,8 +163,44 @@ def kept_picture(image: bytes, pixels: NDArray[np.uint8], keep: KeepImages) -> P
     return smaller if len(smaller.content) < len(image) else original
 
 
+class PictureThreads(MonitoredThreadPool):
+    """Threads that call a store of pictures.
+
+    The store may hang: a call then keeps its thread, but what waits for it goes on without. The
+    process does not end, as another one could not reach the store either.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(PICTURE_THREADS, name)
+        self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
+        if self.waiting >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
+            raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
+        return super().submit(call, *args, **kwargs)
+
+    async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+        """Runs a call; raises `RecordUnavailable` where it does not answer in time."""
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
+                return await super().run(call, *args, **kwargs)
+        except TimeoutError as error:
+            raise RecordUnavailable(NO_ANSWER) from error
+
+    def wait(self, call: Callable[..., Result], /, *args: Any) -> Result:
+        """As `run`; blocks."""
+        try:
+            return self.submit(call, *args).result(ANSWERS_WITHIN_SECONDS)
+        except TimeoutError as error:
+            raise RecordUnavailable(NO_ANSWER) from error
+
+
 class PictureFolder:
     """A picture's file is `GALLERY/CROP` below the folder.
+
+    Attributes:
+        views, changes: run the methods, all of which block.
 
     Raises:
         InputProblem: for a URL whose file system is unknown, not installed or cannot be reached.
@@ -167,6 +208,7 @@ class PictureFolder:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
         try:
             files, root = fsspec.core.url_to_fs(url)
             if isinstance(files, LocalFileSystem):
@@ -180,6 +222,11 @@ class PictureFolder:
             ) from error
         self._files: Any = files
         self._root = root
+
+    def close(self) -> None:
+        """Drops the calls that wait, and leaves those under way to themselves."""
+        for threads in (self.views, self.changes):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def put(self, gallery_id: int, crop_id: str, content: bytes) -> None:
         """Keeps a picture; on a local disk it survives a power cut once this returns.

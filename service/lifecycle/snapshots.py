@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -58,13 +57,13 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     async def section() -> None:
         async with runtime.audit.trail("take_snapshot", gallery=gallery.name) as result:
             with named(gallery.name):
-                snapshot = await asyncio.to_thread(copy)
+                snapshot = await runtime.pools.files.run(copy)
                 result["snapshot_id"] = snapshot_id
                 try:
                     await runtime.galleries.write(store.snapshots.keep, snapshot)
                 except (UnknownGallery, StorageFailed):
                     # Where the record does not answer it may have the snapshot.
-                    await asyncio.to_thread(_remove, path)
+                    await runtime.pools.files.run(_remove, path)
                     raise
             failpoint("snapshot.registered")
             # A person may have been forgotten while the gallery was copied.
@@ -99,7 +98,7 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
             # be listed for ever.
             remove = runtime.record.snapshots.remove
             await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
-            await asyncio.to_thread(_remove, snapshot_path(runtime, gallery, snapshot_id))
+            await runtime.pools.files.run(_remove, snapshot_path(runtime, gallery, snapshot_id))
 
     await runtime.sections.run(section, runtime.snapshot_lock)
 
@@ -175,7 +174,7 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
     """
     for snapshot in await list_snapshots(runtime, gallery):
         path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
-        if await asyncio.to_thread(snapshot_crop_ids, path, identity):
+        if await runtime.pools.files.run(snapshot_crop_ids, path, identity):
             return True
     return False
 
@@ -209,7 +208,7 @@ async def _take_removed_out(
         size = path.stat().st_size
         return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
 
-    removed, rewritten = await asyncio.to_thread(rewrite)
+    removed, rewritten = await runtime.pools.files.run(rewrite)
     if rewritten != snapshot:
         await runtime.galleries.write(runtime.record.snapshots.keep, rewritten)
     return removed

@@ -26,6 +26,7 @@ from service.errors import ServiceError, StorageFailed
 from service.ops.durable import sync
 from service.ops.failpoints import failpoint
 from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file, full_files
+from service.ops.health import MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
@@ -42,7 +43,7 @@ KEY_BYTES = 32
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "new_identity", "external_id")
 OPTIONAL = (*HASHED, "gallery", "crop_ids", "filters", "purpose")
-# Name and request id. Tasks and `asyncio.to_thread` inherit it.
+# Name and request id. Tasks and the calls of thread pools inherit it.
 _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
 
 
@@ -80,6 +81,8 @@ class AuditLog:
             queries: whether searches and views are noted.
         """
         self.queries = queries
+        # One: each line continues the one before.
+        self.threads = MonitoredThreadPool(1, "audit")
         path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
         try:
             self._key = _key(data_dir / KEY_NAME)
@@ -137,7 +140,7 @@ class AuditLog:
         while self._buffer:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
-                await asyncio.to_thread(self.flush)
+                await self.threads.run(self.flush)
             except StorageFailed as error:
                 log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -195,7 +198,7 @@ class AuditLog:
         Raises:
             StorageFailed: where `asked` could not be written; the block does not run.
         """
-        await asyncio.to_thread(self.record, event, "asked", **what)
+        await self.threads.run(self.record, event, "asked", **what)
         result: dict[str, Any] = {}
         phase: Phase = "done"
         try:
@@ -216,7 +219,7 @@ class AuditLog:
         The line is in the file when this returns, but survives a power cut only if `durable`.
         """
         try:
-            await asyncio.to_thread(self.record, event, phase, durable, **what)
+            await self.threads.run(self.record, event, phase, durable, **what)
         except StorageFailed:
             # The operation has happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
@@ -229,6 +232,7 @@ class AuditLog:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.threads.shutdown()
         try:
             self.flush()
         except StorageFailed as error:

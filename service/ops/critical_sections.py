@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 from filelock import AsyncFileLock
 
-from service.ops.health import heartbeat
-
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Section = Callable[[], Coroutine[Any, Any, Result]]
@@ -45,7 +43,7 @@ class CriticalSections:
             task = asyncio.create_task(section())
         else:
             held = file_lock(lock)
-            await held.acquire(cancel_check=_keep_waiting)
+            await held.acquire()
             task = asyncio.create_task(_release_after(section, held))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -86,9 +84,3 @@ def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
     return AsyncFileLock(
         path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
     )
-
-
-def _keep_waiting() -> bool:
-    # Another process may hold the lock for minutes, which is no sign of a stuck stage.
-    heartbeat()
-    return False

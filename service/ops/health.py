@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import faulthandler
 import logging
@@ -10,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ CHECK_EVERY_SECONDS = 5.0
 EXIT_GRACE_SECONDS = 3.0
 # A check that is later than this shows that the whole process was suspended.
 SUSPENDED_SECONDS = 2.0
+# A piece of long work may copy gigabytes to a slow disk, or wait for Redis, without a heartbeat.
+LONG_WORK_FACTOR = 30.0
 STDERR = 2
 
 
@@ -59,7 +62,7 @@ class Heartbeat:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Runs the block as the work of this heartbeat."""
-        token = _current.set((self,))
+        token = _current.set(self)
         self.start()
         try:
             yield
@@ -67,50 +70,63 @@ class Heartbeat:
             self.stop()
             _current.reset(token)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The block waits: for an event that may never come, or for a thread that is checked."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
-# asyncio tasks and `asyncio.to_thread` inherit it.
-_current: ContextVar[tuple[Heartbeat, ...]] = ContextVar("heartbeats", default=())
+
+_current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
 
 
 def heartbeat() -> None:
-    """Reports progress of the current work; to be called between steps of work of minutes."""
-    for one in _current.get():
-        one.beat()
-
-
-@contextlib.contextmanager
-def idle() -> Iterator[None]:
-    """Suspends the current work's heartbeat: the block waits for an event that may never come."""
-    own = _current.get()[:1]
-    for one in own:
-        one.stop()
-    try:
-        yield
-    finally:
-        for one in own:
-            one.start()
+    """Reports progress of this thread's work; to be called between steps of work of minutes."""
+    current = _current.get()
+    if current is not None:
+        current.beat()
 
 
 class MonitoredThreadPool(ThreadPoolExecutor):
-    """A thread pool with a heartbeat for each piece of work under way."""
+    """A bounded thread pool with a heartbeat for each piece of work under way.
+
+    A call has the context variables of the task that submits it.
+    """
 
     def __init__(self, threads: int, name: str) -> None:
         super().__init__(threads, thread_name_prefix=name)
         self._under_way: set[Heartbeat] = set()
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """As in `ThreadPoolExecutor`; a `heartbeat` in the call also counts for the submitter."""
-        return super().submit(self._run, _current.get(), partial(call, *args, **kwargs))
+        """As in `ThreadPoolExecutor`."""
+        return super().submit(copy_context().run, self._run, partial(call, *args, **kwargs))
 
-    def _run(self, waiting: tuple[Heartbeat, ...], call: Callable[[], Result]) -> Result:
-        own = Heartbeat(time.monotonic())
+    async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+        """Runs a blocking call; where this is cancelled, one that has begun goes on."""
+        return await asyncio.wrap_future(self.submit(call, *args, **kwargs))
+
+    def _run(self, call: Callable[[], Result]) -> Result:
+        own = Heartbeat()
         self._under_way.add(own)
-        token = _current.set((own, *waiting))
         try:
-            return call()
+            with own.working():
+                return call()
         finally:
-            _current.reset(token)
             self._under_way.remove(own)
+
+    @property
+    def waiting(self) -> int:
+        """Number of calls that have not begun."""
+        return self._work_queue.qsize()
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether each thread is at a piece of work that has been silent for so long."""
+        under_way = tuple(self._under_way)
+        silent = (one.silent_seconds() > seconds for one in under_way)
+        return len(under_way) == self._max_workers and all(silent)
 
     def silent_seconds(self) -> float:
         """Of the piece of work that is silent for longest; `STOPPED` once a thread has ended."""
@@ -134,6 +150,36 @@ class HealthCheck:
     silent_seconds: Callable[[], float]
     min_timeout_s: float = 0.0
     timeout_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class BlockingPools:
+    """Threads for long work that blocks; one kind of work that hangs delays no other.
+
+    Attributes:
+        files: reads and writes snapshots, cleans up the data directory and the record.
+        imports: keeps, unpacks and reads archives, and reads the import folder.
+        calibration: fits calibrations.
+    """
+
+    files: MonitoredThreadPool = field(default_factory=lambda: MonitoredThreadPool(4, "files"))
+    imports: MonitoredThreadPool = field(default_factory=lambda: MonitoredThreadPool(4, "imports"))
+    calibration: MonitoredThreadPool = field(
+        default_factory=lambda: MonitoredThreadPool(1, "calibration")
+    )
+
+    @property
+    def health_checks(self) -> list[HealthCheck]:
+        """One of each pool."""
+        return [
+            HealthCheck(f"{name} threads", pool.silent_seconds, timeout_factor=LONG_WORK_FACTOR)
+            for name, pool in vars(self).items()
+        ]
+
+    def shutdown(self) -> None:
+        """Finishes the work under way."""
+        for pool in vars(self).values():
+            pool.shutdown()
 
 
 class Watchdog:

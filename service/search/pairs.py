@@ -167,7 +167,8 @@ async def _embed_variants(
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts: list[NDArray[np.float32]] = []
     for number in range(math.ceil(VARIANTS / size)):
-        batch = await asyncio.to_thread(variants, crop, range(number * size, (number + 1) * size))
+        part = range(number * size, (number + 1) * size)
+        batch = await model.pipeline.threads.run(variants, crop, part)
         embed = model.networks.runtime.embed
         embedding = runtime.device.submit(retry_out_of_memory, embed, batch)
         parts.append(await asyncio.wrap_future(embedding))

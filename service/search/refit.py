@@ -20,7 +20,6 @@ from model.search_calibration import (
 )
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
-from service.ops.health import idle
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
 
@@ -36,7 +35,7 @@ async def refit_calibrations(runtime: Runtime) -> None:
     later: dict[Place, float] = {}
     try:
         while True:
-            with idle(), contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STORED_WITHIN_SECONDS):
                     await runtime.calibrations.ready.wait()
             try:
@@ -112,7 +111,7 @@ async def _refit(runtime: Runtime, place: Place) -> float | None:
     artefact = runtime.model_of(gallery).description.calibration.scorings[scoring]
     previous = published.calibration if published else None
     try:
-        fitted = await asyncio.to_thread(fit_searches, searches, artefact, previous)
+        fitted = await runtime.pools.calibration.run(fit_searches, searches, artefact, previous)
     except InputProblem as problem:
         log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
         return None

@@ -83,7 +83,11 @@ PLACES = {
         "progress.save(counts, problems)",
         "except Cancelled",
     ),
-    "import.files-removed": ("jobs/imports.py", "_remove_files, _spool(", "_enroll_items("),
+    "import.files-removed": (
+        "jobs/imports.py",
+        "_remove_files, runtime, _spool(",
+        "_enroll_items(",
+    ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
     "audit.line-written": ("ops/audit.py", "self._file.append(", "def looked("),
 }

@@ -20,10 +20,14 @@ pytestmark = pytest.mark.slow
 BREAK = "from tests.service.broken_service import break_service"
 STALL = 1.5
 STAGES = {
+    "audit log",
     "calibration",
+    "calibration threads",
     "device thread",
     "event loop",
     "decode threads",
+    "files threads",
+    "imports threads",
     "record writer",
     "record readers",
     "key reader",

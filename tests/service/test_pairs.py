@@ -17,6 +17,7 @@ from model.explanation import variants
 from model.preprocessing import Preprocessing
 from service.engine.device import DeviceThread
 from service.errors import UnusableImages
+from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
 from service.search.pairs import explain_pair
 
@@ -118,7 +119,9 @@ class StandIn:
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.settings = SimpleNamespace(max_batch=32, max_queued_images=256)
         self.networks = SimpleNamespace(runtime=SimpleNamespace(embed=self._embed))
-        self.pipeline = SimpleNamespace(resize=self._resize)
+        self.pipeline = SimpleNamespace(
+            resize=self._resize, threads=MonitoredThreadPool(2, "decode")
+        )
         self._value = value
 
     async def _resize(self, images):

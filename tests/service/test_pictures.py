@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
 
 from service.errors import RecordUnavailable
+from service.lifecycle import pictures
 from service.lifecycle.pictures import PictureFolder
 from tests.waiting import eventually
 
@@ -76,6 +85,62 @@ def test_an_image_store_that_does_not_answer_is_503_and_holds_up_no_reads(tmp_pa
     monkeypatch.setattr(folder._files, "rm_file", unreachable)
     with pytest.raises(OSError, match=r"objects\.example"):
         folder.remove(1, ["a crop"])
+
+
+@pytest.mark.slow
+def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), stall_seconds=4)
+    enrolled = served.enroll("default", *(crop.png for crop in drawn_crops[:8])).json()["results"]
+    crops = [f"/v1/galleries/default/crops/{one['crop_id']}" for one in enrolled]
+    for file in folder.glob("*/*"):
+        # To open a FIFO that has no writer takes for ever, as to open a file of a dead mount.
+        file.unlink()
+        os.mkfifo(file)
+
+    def view(crop: str, seconds: float) -> httpx.Response | None:
+        with contextlib.suppress(httpx.TimeoutException):
+            return httpx.get(f"{served.http.base_url}{crop}/image", timeout=seconds)
+        return None
+
+    with ThreadPoolExecutor(8) as clients:
+        assert not any(clients.map(lambda crop: view(crop, 6), crops))
+    began = time.monotonic()
+    refused = view(crops[0], 20)
+    assert refused is not None
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
+    assert "Retry-After" in refused.headers
+    answers = [
+        served.query("default", drawn_crops[0].png),
+        served.enroll("default", drawn_crops[8].png),
+        served.http.delete(crops[1]),
+        served.http.post("/v1/galleries", data={"name": "lobby"}),
+        served.http.get("/livez"),
+    ]
+    assert [one.status_code for one in answers] == [200, 201, 200, 201, 200]
+    assert time.monotonic() - began < 10
+    served.kill()
+
+
+def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
+    monkeypatch.setattr(pictures, "ANSWERS_WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr(pictures, "STUCK_SECONDS", 0.2)
+    threads, gate = pictures.PictureThreads("images"), threading.Event()
+
+    async def ask_all() -> None:
+        hanging = [threads.run(gate.wait, 20) for _ in range(pictures.PICTURE_THREADS)]
+        given_up = await asyncio.gather(*hanging, return_exceptions=True)
+        assert [type(one) for one in given_up] == [RecordUnavailable] * len(given_up)
+        with pytest.raises(RecordUnavailable, match="too many"):
+            await threads.run(int)
+        with pytest.raises(RecordUnavailable, match="too many"):
+            threads.wait(int)
+        gate.set()
+        eventually(lambda: not threads.stuck(0.0))
+        assert await threads.run(int) == threads.wait(int) == 0
+
+    asyncio.run(ask_all())
 
 
 @pytest.mark.slow

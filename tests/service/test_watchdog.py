@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from service.errors import StorageFailed
 from service.http.routes.health import livez, readyz
 from service.lifecycle import background
+from service.ops import health
 from service.ops.health import (
     EXIT_STATUS,
     STOPPED,
@@ -22,7 +23,6 @@ from service.ops.health import (
     MonitoredThreadPool,
     Watchdog,
     heartbeat,
-    idle,
 )
 from service.search.compaction import TIMEOUT_FACTOR as COMPACTORS_FACTOR
 from service.search.compaction import Compactor
@@ -172,14 +172,13 @@ def test_cancelled_work_leaves_nothing(pool):
     eventually(lambda: pool.silent_seconds() == 0.0)
 
 
-def test_a_heartbeat_counts_for_the_work_that_waits(pool):
-    waiting = Heartbeat()
-    with waiting.working():
-        future = pool.submit(lambda: [heartbeat() for _ in range(8) if not time.sleep(0.05)])
-    waiting.start()
-    time.sleep(0.2)
-    assert waiting.silent_seconds() < 0.15
-    future.result(5)
+def test_a_heartbeat_counts_for_its_own_thread_alone(pool):
+    hangs = pool.submit(pool.gate.wait, 5)
+    beats = pool.submit(lambda: [heartbeat() for _ in range(8) if not time.sleep(0.05)])
+    beats.result(5)
+    assert pool.silent_seconds() > 0.3
+    pool.gate.set()
+    hangs.result(5)
 
 
 def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
@@ -228,15 +227,15 @@ def _background(monkeypatch, watchdog, **replaced):
         return None
 
     async def wait(*_):
-        with idle():
-            await asyncio.sleep(60)
+        await asyncio.sleep(60)
 
     work = {"remove_strays": nothing, "work_on_jobs": wait, "run_maintenance": wait}
     work |= {"refit_calibrations": wait, "read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     settings = SimpleNamespace(stall_seconds=STALL)
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings)
+    keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys)
 
     async def serve():
         async with background.background_work(runtime):
@@ -255,23 +254,31 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
 @pytest.mark.parametrize(
     ("name", "stage"), [("work_on_jobs", "job runner"), ("run_maintenance", "maintenance")]
 )
-def test_background_work_that_has_ended_ends_the_process(monkeypatch, watchdog, ended, name, stage):
+def test_background_work_that_has_ended_ends_the_process_and_the_log_has_the_reason(
+    monkeypatch, watchdog, ended, name, stage, caplog
+):
     async def end(*_):
         raise RuntimeError("a bug")
 
     _background(monkeypatch, watchdog, **{name: end})
     assert ended.status == EXIT_STATUS
     assert watchdog.trouble.partition(":")[0] == stage
+    errors = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert [one.getMessage() for one in errors] == [f"{stage} has ended"]
+    assert str(errors[0].exc_info[1]) == "a bug"
 
 
-def test_a_job_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
-    async def hang(*_):
-        await asyncio.to_thread(time.sleep, 1.2)
-
+def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, ended):
     # An hour, else.
-    monkeypatch.setattr(background._watched, "__defaults__", (1.0, 0.0))
+    monkeypatch.setattr(health, "LONG_WORK_FACTOR", 1.0)
+    pools = health.BlockingPools()
+    watchdog.checks += pools.health_checks
+
+    async def hang(*_):
+        await pools.imports.run(time.sleep, 1.2)
+
     _background(monkeypatch, watchdog, work_on_jobs=hang)
-    assert watchdog.trouble.partition(":")[0] == "job runner"
+    assert watchdog.trouble.partition(":")[0] == "imports threads"
 
 
 def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
