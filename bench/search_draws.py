@@ -21,8 +21,8 @@ from model.calibration import Calibration, Scoring
 from model.metric_network import score_pairs
 from model.problems import InputProblem
 from model.search_calibration import JOINING_SHARE, RANKS, UNNAMED, SearchScores, leading_scores
-from training.evaluation.calibrating import SearchScores as SearchRows
 from training.evaluation.calibrating import calibrate_searches
+from training.evaluation.pair_scores import SearchScores as SearchRows
 from training.evaluation.ranking import PairLabels
 from training.evaluation.scoring import cosine_rows, unit_length
 

@@ -22,9 +22,10 @@ from model.provenance import Provenance, TrainingFingerprints
 from training.checkpoint import BEST_NAME, SavedWeights, read_weights
 from training.checkpoint import FILE_NAME as CHECKPOINT_NAME
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibrating import calibrate_searches, open_scores
+from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluating import build_report, evaluate_search
+from training.evaluation.pair_scores import open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport

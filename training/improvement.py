@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.problems import InputProblem
-from training.evaluation.calibrating import SearchScores, computed_scores
 from training.evaluation.embedding import embed_search
 from training.evaluation.intervals import average_intervals
+from training.evaluation.pair_scores import SearchScores, computed_scores
 from training.evaluation.protocols import Search
 from training.evaluation.ranking import rank_queries
 from training.recipe import Recipe

@@ -15,8 +15,8 @@ from training.averaging import WeightAverage
 from training.checkpoint import BEST_NAME, Progress, read_weights, save_best
 from training.datasets.fewer import limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibrating import computed_scores
 from training.evaluation.embedding import embed_search
+from training.evaluation.pair_scores import computed_scores
 from training.evaluation.protocols import Search, across_cameras, camera_name, held_out_people
 from training.evaluation.ranking import rank_queries
 from training.objective import TrainedNetworks

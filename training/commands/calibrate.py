@@ -113,8 +113,9 @@ def _fit(
     import numpy as np
 
     from model.collapse import refuse_collapse
-    from training.evaluation.calibrating import calibrate_searches, open_scores
+    from training.evaluation.calibrating import calibrate_searches
     from training.evaluation.embedding import spaced
+    from training.evaluation.pair_scores import open_scores
 
     some = np.concatenate([spaced(own.gallery) for own in features])
     refuse_collapse(name, some, artefact.metric_network)

@@ -5,7 +5,6 @@ import pytest
 
 from model.problems import InputProblem
 from training.evaluation.calibrating import (
-    SearchScores,
     calibrate_searches,
     impostor_tail,
     ordered_scores,
@@ -15,6 +14,7 @@ from training.evaluation.open_set import (
     operating_point_figures,
     search_extremes,
 )
+from training.evaluation.pair_scores import SearchScores
 from training.evaluation.ranking import PairLabels
 
 

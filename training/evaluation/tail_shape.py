@@ -1,0 +1,98 @@
+"""The shape ξ of the tail of other people's best scores in a search, from labelled searches.
+
+The model is that of `model.order_statistics` where no search has its person in the gallery: the
+spacing between the i-th and the next best score is the least of i exceedances of a generalised
+Pareto tail with σ(m) = b + ξ·(m − L) + c·(L − L̄).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import DEFAULT_TAIL_SHAPE
+from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
+from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
+from training.evaluation.ranking import SCORES_PER_BLOCK, PairLabels, ScoreRows
+
+# Chosen on CUHK01 and CUHK03 (docs/calibration.md): few people show a tail that is too short.
+PEOPLE_OF_DEFAULT = 50
+ROUNDS = 40
+
+
+def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | None:
+    """ξ of one scoring's searches, the highest of several domains'.
+
+    Each domain's is a mean of its fitted one, weighted by its people, and `DEFAULT_TAIL_SHAPE` with
+    the weight of 50 people.
+
+    Args:
+        domains: one for each data set: the scores of its searches, and their labels.
+
+    Returns:
+        None where no domain has enough people, or their scores have no spread.
+    """
+    shapes = []
+    for score_rows, labels in domains:
+        best, identities = other_peoples_best(score_rows, labels)
+        if (fitted := _fit(best, identities)) is not None:
+            weight = (people := identities.max() + 1) / (people + PEOPLE_OF_DEFAULT)
+            shapes.append(float(weight * fitted + (1.0 - weight) * DEFAULT_TAIL_SHAPE))
+    return round(max(shapes), 4) if shapes else None
+
+
+def other_peoples_best(
+    score_rows: ScoreRows, labels: PairLabels, scores_per_block: int = SCORES_PER_BLOCK
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The best scores of other people in every search, in bounded memory.
+
+    Crops under the query's camera are in no gallery.
+
+    Returns:
+        Of the searches that cover 18 other people or more: the best nine scores `(n, 9)`,
+        descending, and the number of people `(n,)`.
+    """
+    order = np.argsort(labels.gallery_identities, kind="stable")
+    people, starts = np.unique(labels.gallery_identities[order], return_index=True)
+    rows = max(1, scores_per_block // max(1, len(order)))
+    best, identities = [np.empty((0, RANKS))], [np.empty(0, np.int64)]
+    queries = 0 if few_identities(len(people)) else len(labels.query_identities)
+    for start in range(0, queries, rows):
+        block = slice(start, min(start + rows, queries))
+        _, other = labels.across_cameras(block)
+        scores = np.where(other, score_rows(block), -np.inf)[:, order]
+        by_person = np.maximum.reduceat(scores, starts, axis=1)
+        counts = np.isfinite(by_person).sum(axis=1)
+        enough = np.array([not few_identities(count) for count in counts.tolist()], dtype=bool)
+        highest = np.partition(-by_person[enough], RANKS - 1, axis=1)[:, :RANKS]
+        best.append(-np.sort(highest, axis=1))
+        identities.append(counts[enough])
+    return np.concatenate(best).astype(np.float64), np.concatenate(identities)
+
+
+def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | None:
+    """Weighted least squares for b, ξ and c, again with the weights that these give."""
+    rank = np.arange(1, RANKS, dtype=np.float64)
+    count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
+    used = rank <= count[:, None]
+    levels, gaps = best[:, 1:], best[:, :-1] - best[:, 1:]
+    if not np.any(gaps[used] > 0.0):
+        return None
+    floors = best[np.arange(len(best)), count]
+    terms = np.stack(
+        np.broadcast_arrays(1.0, levels - floors[:, None], (floors - floors.mean())[:, None])
+    )
+    base = float((rank * gaps)[used].mean())
+    coefficients = np.array([base, 0.0, 0.0])
+    for _ in range(ROUNDS):
+        sigma = np.maximum(np.tensordot(coefficients, terms, 1), LEAST_SCALE * base)
+        weights = used / sigma**2
+        normal = np.einsum("ink,jnk,nk->ij", terms, terms, weights)
+        normal += np.diag(np.diag(normal) * 1e-9 + 1e-12)
+        # A spacing's mean is σ / (i − ξ).
+        values = (rank - np.clip(coefficients[1], STEEPEST, FLATTEST)) * gaps
+        target = np.einsum("ink,nk->i", terms, values * weights)
+        coefficients = np.linalg.solve(normal, target)
+    return float(np.clip(coefficients[1], STEEPEST, FLATTEST))
