@@ -100,9 +100,10 @@ class Settings(BaseSettings):
     """A request body that receives no data for so many seconds is refused with 408."""
     min_body_rate: int = Field(64 * 1024, ge=1)
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
-    # A process may mostly have 1,024 files open, and a proxy sends 500 at once.
+    # Where a process may have no more than 1,024 files open these leave 100 for others.
     max_connections: int = Field(900, ge=1)
-    """Open connections; while there are as many, every request is answered with 503."""
+    """Connections that are served. A request on a further one is answered with 503; beyond four
+    times as many, or 100 less than the files that the process may open, connections are closed."""
     quality: QualityPolicy = "warn"
     """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
     (`refuse`), or not measured (`off`). A query is never refused for quality."""

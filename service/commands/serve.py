@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
 # From malloc.h.
 M_ARENA_MAX = -8
+# Connections accepted in one turn of the event loop, before the first of them is counted.
+ACCEPTED_AT_ONCE = 16
+BACKLOG = 2048
 OPEN = "open"
 """The shipped artefact for products of companies."""
 
@@ -67,6 +70,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     from gmn_client import DEFAULT_URL
     from service.errors import ServiceError
     from service.http.app import create_app
+    from service.http.connections import bounded_connections, raise_file_limit
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
     from service.runtime import Runtime
@@ -74,6 +78,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
     configure_logging(settings.log_level)
     arm_failpoint()
+    raise_file_limit()
     address = _url(settings.host, listening)
     runtime = Runtime.open(settings)
 
@@ -88,6 +93,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            # The server has made the kernel's queue as short as what it accepts at once.
+            listening.listen(BACKLOG)
             if self.started:
                 typer.echo(f"Serving on {address} (docs at {address}/docs)")
                 for line in _about(runtime.model):
@@ -110,7 +117,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
-        limit_concurrency=settings.max_connections,
+        http=bounded_connections(settings.max_connections, settings.body_timeout_s),
+        backlog=ACCEPTED_AT_ONCE,
     )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])
@@ -150,7 +158,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))
-        listening.listen(2048)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         taken = error.errno == errno.EADDRINUSE

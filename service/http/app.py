@@ -20,7 +20,7 @@ from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import crops, galleries, health, identities, jobs, model, queries
 from service.lifecycle.background import background_work
-from service.ops.logs import log_loop_error
+from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_exception_handler(log_loop_error)
+        asyncio.get_running_loop().set_exception_handler(LoopErrorLog())
         opened = runtime
         if opened is None:
             # Nothing is served yet, and nothing any more when it is closed.

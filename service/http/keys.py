@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from model.problems import InputProblem
-from service.errors import ServiceError, Unauthorised
+from service.errors import Unauthorised
 from service.ops.health import MonitoredThreadPool
 from service.record.small_records import ApiKey, Keys, Scope
 
@@ -211,25 +211,28 @@ class KeyRing:
     def read(self) -> None:
         """Reads the file and the record again; blocks.
 
-        While the record cannot be read, the keys that were read last stay in force.
+        While the record or the file cannot be read, the keys that were read last stay in force.
 
-        A wrong line of the file is no key and the others count; a file that is gone has none. So a
-        mistake in the file locks out the keys of its lines, and lets no other in.
+        A wrong line of the file is no key and the others count; a file that is gone, or no text,
+        has none. So a mistake in the file locks out the keys of its lines, and lets no other in.
         """
         if self._file is not None:
             before = self._wrong
             try:
                 self._deployed, self._wrong = read_key_file(self._file)
             except InputProblem as problem:
-                self._deployed, self._wrong = [], [str(problem)]
+                self._wrong = [str(problem)]
+                if isinstance(problem.__cause__, FileNotFoundError | UnicodeDecodeError):
+                    self._deployed = []
             if self._wrong != before:
                 log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
             self._recorded = self._records.all()
             self._current = True
-        except ServiceError as error:
+        except Exception as error:
+            # Of any kind: SQLite raises one of its own where no more files may be opened.
             if self._current:
-                log.error("keys could not be read again: %s", error.detail)
+                log.error("keys could not be read again", exc_info=error)
             self._current = False
         self._count()
 

@@ -41,6 +41,8 @@ PAGE = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+# In the state of a connection beyond those that are served.
+CROWDED = "crowded"
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
@@ -107,12 +109,21 @@ class RequestContext:
             _record(scope, request_id, status, time.perf_counter() - began)
 
     def _refusal(self, request: Request, headers: Headers) -> ASGIApp | None:
-        """The answer to a request that is refused for its headers alone.
+        """The answer to a request that is refused for its connection or its headers.
 
         Browsers name the page's origin, which has to be the service's own. On a loopback address
         the requested host has to be a loopback name too: a foreign name that was made to resolve
         to it would otherwise pass as the service's own origin.
         """
+        if request.scope["state"].get(CROWDED):
+            detail = (
+                "too many connections are open; send it again in 1 s, or raise GMN_MAX_CONNECTIONS"
+            )
+            return answer_problem(
+                request,
+                problem("not_ready", detail, 503),
+                {"Retry-After": "1", "Connection": "close"},
+            )
         if "content-length" in headers and "transfer-encoding" in headers:
             # Request smuggling: a proxy may have chosen the other of the two.
             detail = (

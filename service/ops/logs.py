@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -69,9 +70,22 @@ def configure_logging(level: str) -> None:
         logging.getLogger(room).setLevel(wanted)
 
 
-def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Logs an error that no task awaited; asyncio's own handler would log its message too."""
-    log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
+class LoopErrorLog:
+    """Logs errors that no task awaited, each kind once a second.
+
+    asyncio's own handler would log their messages too. A listening socket for whose connections no
+    file is left raises thousands a second.
+    """
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An event loop's exception handler."""
+        kind, now = context["message"].partition("(")[0], time.monotonic()
+        if now - self._logged.get(kind, -1.0) >= 1.0:
+            self._logged[kind] = now
+            log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _traceback(error: BaseException) -> Iterator[str]:

@@ -6,10 +6,14 @@ import contextlib
 import json
 import socket
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
+from service.http.keys import create_key
+from tests.service.conftest import START
 from tests.service.raw_http import (
     CHUNKED,
     CROPS,
@@ -60,6 +64,49 @@ def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, con
         connection.close()
     eventually(lambda: besieged.http.get("/livez").status_code == 200, 5 * SECONDS)
     assert held_mb(besieged.process) - before < 50
+
+
+@pytest.mark.slow
+def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_path):
+    key, text = create_key(["admin"], None, "")
+    keys = tmp_path / "keys"
+    kept = {"key_id": key.key_id, "secret_sha256": key.secret_sha256, "scopes": ["admin"]}
+    keys.write_text(json.dumps(kept))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); "
+    served = start(program=limit + START, max_connections=100, body_timeout_s=4, api_keys_file=keys)
+    served.http.headers["Authorization"] = f"Bearer {text}"
+    address = urlsplit(str(served.http.base_url))
+
+    def connect() -> socket.socket:
+        return opened.enter_context(
+            socket.create_connection((address.hostname, address.port), timeout=20)
+        )
+
+    def ask() -> int:
+        return served.http.get("/v1/galleries").status_code
+
+    assert ask() == 200
+    with contextlib.ExitStack() as opened:
+        silent = [connect() for _ in range(130)]
+        refused = connect()
+        refused.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = rest_of(refused)
+        assert statuses(answer) == [503]
+        assert b"retry-after: 1\r\n" in answer.lower()
+        problem = json.loads(answer.rpartition(b"\r\n\r\n")[2])
+        assert "GMN_MAX_CONNECTIONS" in problem["detail"]
+        silent += [connect() for _ in range(300)]
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            assert ask() == 200
+            time.sleep(0.2)
+        assert len(list(Path(f"/proc/{served.process.pid}/fd").iterdir())) < 230
+        # A silent connection is closed, also where its client stays.
+        assert all(rest_of(one) == b"" for one in silent)
+    fresh = httpx.get(f"{served.http.base_url}/v1/galleries", headers=served.http.headers)
+    assert fresh.status_code == 200
+    assert served.stop() == 0
+    assert len(served.log.read_text()) < 50_000
 
 
 BROKEN = {

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
-from service.ops.logs import JsonFormatter
+from service.ops.logs import JsonFormatter, LoopErrorLog
 from tests.service.conftest import START
 from tests.waiting import eventually
 
@@ -109,6 +109,18 @@ def test_a_traceback_keeps_messages_that_name_code_and_no_others():
     assert line(OSError(28, "No space left", f"{PERSON}.png")).endswith(
         "[Errno 28] No space left\n"
     )
+
+
+def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_second(caplog):
+    logged = LoopErrorLog()
+    accept = {"message": "socket.accept() out of system resource", "exception": OSError(24, "full")}
+    for _ in range(1000):
+        logged(None, accept)
+    logged(None, {"message": "Task was destroyed but it is pending!"})
+    assert [one.getMessage() for one in caplog.records] == [
+        "event loop: socket.accept() out of system resource",
+        "event loop: Task was destroyed but it is pending!",
+    ]
 
 
 @pytest.mark.slow

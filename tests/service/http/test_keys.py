@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 import gmn
 from model.problems import InputProblem
 from service.errors import Unauthorised
-from service.http.keys import create_key, find_key, read_key_file, redacted
+from service.http.keys import KeyRing, create_key, find_key, read_key_file, redacted
 
 
 def line(key_id: str, secret: str, **more) -> str:
@@ -85,6 +88,37 @@ def test_a_file_that_goes_wrong_while_serving_lets_nobody_new_in(ring_of, tmp_pa
     assert "line 1" in caplog.text
     file.unlink()
     for sent in (None, f"gmn_gate_{secret}"):
+        with pytest.raises(Unauthorised):
+            caller(ring, sent)
+
+
+def test_where_file_or_record_cannot_be_read_the_keys_that_were_read_last_stay(
+    store, tmp_path, monkeypatch, caplog
+):
+    secret = "s" * 32
+    file = tmp_path / "keys.jsonl"
+    file.write_text(line("door", secret))
+    key, text = create_key(["query"], None, "")
+    store.keys.add(key)
+    ring = KeyRing(store.keys, file, loopback=True)
+
+    def too_many_files(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def unable_to_open(*_):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as without_files:
+        without_files.setattr(Path, "read_text", too_many_files)
+        without_files.setattr(store.keys, "all", unable_to_open)
+        for _ in range(2):
+            assert caller(ring, f"gmn_door_{secret}").key_id == "door"
+            assert caller(ring, text).key_id == key.key_id
+    assert "Too many open files" in caplog.text
+    assert caplog.text.count("keys could not be read again") == 1
+    store.keys.revoke(key.key_id)
+    file.unlink()
+    for sent in (text, f"gmn_door_{secret}"):
         with pytest.raises(Unauthorised):
             caller(ring, sent)
 
