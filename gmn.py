@@ -17,7 +17,7 @@ from rich.console import Console
 from bench.command import bench
 from demo.command import demo
 from demo.source_crops import read_spec
-from gmn_client import InvalidInput
+from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 from model.problems import InputProblem
 from service.commands.enroll import enroll
 from service.commands.keys import keys
@@ -125,7 +125,7 @@ def _report(error: Exception) -> int:
             message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"
             console.print(f"gmn: {message} {command} --help")
         return int(getattr(error, "exit_code", BAD_INPUT))
-    if isinstance(error, InputProblem | InvalidInput):
+    if isinstance(error, InputProblem | InvalidInput | RequestRefused | ServiceUnreachable):
         console.print(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):

@@ -79,7 +79,7 @@ def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[Ju
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
     with Client(url, gallery=gallery) as client:
         client.create_gallery(gallery)
-        list(enroll_crops(client, split.gallery))
+        enroll_crops(client, split.gallery)
         before = client.query(split.searches[0].read(), **options).calibration_version
         for crop, answer, _ in query_crops(client, split.searches, options):
             if answer.calibration_version != before:

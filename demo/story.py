@@ -70,12 +70,13 @@ def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceC
         InputProblem: if the service refuses one.
     """
     enrolled: dict[str, SourceCrop] = {}
-    with progress_bar() as progress:
-        sent = enroll_crops(client, crops)
-        for crop, one in progress.track(sent, total=len(crops), description="Enrolling"):
-            if one.problem is not None:
-                raise InputProblem(f"{crop.name}: {one.problem.detail}")
-            enrolled[one.crop_id] = crop
+    with progress_bar() as bar:
+        task = bar.add_task("Enrolling", total=len(crops))
+        sent = enroll_crops(client, crops, lambda done: bar.update(task, completed=done))
+    for crop, one in sent:
+        if one.problem is not None:
+            raise InputProblem(f"{crop.name}: {one.problem.detail}")
+        enrolled[one.crop_id] = crop
     return enrolled
 
 

@@ -11,6 +11,7 @@ Example:
 
 from gmn_client.client import AsyncClient, Client, Retries
 from gmn_client.errors import (
+    GmnError,
     InvalidInput,
     KeyRefused,
     ProblemError,
@@ -25,6 +26,7 @@ __all__ = [
     "DEFAULT_URL",
     "AsyncClient",
     "Client",
+    "GmnError",
     "Image",
     "InvalidInput",
     "KeyRefused",

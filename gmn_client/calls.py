@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TypeVar
 
 import httpx
 from typing_extensions import Unpack
 
 from gmn_client import models
-from gmn_client.errors import RequestRefused, checked, parse, parse_report
+from gmn_client.call import Answered, Call, Listed
+from gmn_client.errors import checked, parse, parse_report
 from gmn_client.uploads import (
     CropFields,
     GalleryOptions,
@@ -30,96 +21,12 @@ from gmn_client.uploads import (
     ImportOptions,
     PairOptions,
     QueryOptions,
-    enrollment_fields,
-    idempotency_header,
-    images_of,
     path_to,
 )
 
-if TYPE_CHECKING:
-    from gmn_client.client import AsyncClient, Client
-
-Asked = ParamSpec("Asked")
-Item = TypeVar("Item")
 Model = TypeVar("Model", bound=models.WireModel)
-Answer_co = TypeVar("Answer_co", covariant=True)
 
 PAGE = 1000
-
-
-@dataclass(frozen=True)
-class Call(Generic[Answer_co]):
-    """One request, and how its answer is read.
-
-    Attributes:
-        read: makes the answer of a response, or raises the exception for its status.
-        params, fields: of the query string and the form; those that are None are left out.
-        images: the form's files, read before the first attempt.
-        archive: the form's one file instead, read as it is sent.
-        repeatable: whether it may be sent again where it may have arrived; GET always may.
-        long: whether the service may take minutes to answer.
-    """
-
-    read: Callable[[httpx.Response], Answer_co]
-    method: str
-    path: str
-    params: Mapping[str, str | int | None] = field(default_factory=dict)
-    fields: Mapping[str, object] = field(default_factory=dict)
-    headers: Mapping[str, str] | None = None
-    images: Sequence[ImageSource] | None = None
-    archive: Path | None = None
-    repeatable: bool = False
-    long: bool = False
-
-    def at(self, cursor: str) -> Call[Answer_co]:
-        """The call for another page of a list."""
-        return replace(self, params={**self.params, "cursor": cursor})
-
-
-class _Method(Generic[Asked, Answer_co]):
-    """A method of both clients, from the function that builds its request."""
-
-    def __init__(self, build: Callable[Concatenate[Any, Asked], Call[Answer_co]]) -> None:
-        self._build = build
-
-    def _bound(self, client: Client | AsyncClient | None, send: str) -> Any:
-        if client is None:
-            return self._build
-        build = MethodType(self._build, client)
-
-        @functools.wraps(build)
-        def method(*args: Any, **options: Any) -> object:
-            return getattr(client, send)(build(*args, **options))
-
-        return method
-
-
-class Answered(_Method[Asked, Answer_co]):
-    """A method that returns the answer, of `AsyncClient` a coroutine of it."""
-
-    @overload
-    def __get__(self, client: Client, owner: Any) -> Callable[Asked, Answer_co]: ...
-
-    @overload
-    def __get__(
-        self, client: AsyncClient, owner: Any
-    ) -> Callable[Asked, Coroutine[Any, Any, Answer_co]]: ...
-
-    def __get__(self, client: Client | AsyncClient, owner: Any) -> Any:
-        return self._bound(client, "_answer")
-
-
-class Listed(_Method[Asked, models.Page[Item]]):
-    """A method that returns an iterator over a list, which is fetched page by page."""
-
-    @overload
-    def __get__(self, client: Client, owner: Any) -> Callable[Asked, Iterator[Item]]: ...
-
-    @overload
-    def __get__(self, client: AsyncClient, owner: Any) -> Callable[Asked, AsyncIterator[Item]]: ...
-
-    def __get__(self, client: Client | AsyncClient, owner: Any) -> Any:
-        return self._bound(client, "_items")
 
 
 def _nothing(response: httpx.Response) -> None:
@@ -130,18 +37,6 @@ def _parsed(model: type[Model]) -> Callable[[httpx.Response], Model]:
     return functools.partial(parse, model)
 
 
-def _enrollment(response: httpx.Response) -> models.Enrollment:
-    """The outcome of each image, also where none of them was usable."""
-    try:
-        enrolled = parse(models.Enrollment, response)
-    except RequestRefused as refusal:
-        if not refusal.problem.results:
-            raise
-        return models.Enrollment(results=refusal.problem.results)
-    replayed = response.headers.get("Idempotent-Replayed") == "true"
-    return enrolled.model_copy(update={"replayed": replayed})
-
-
 class Calls:
     """One method for each call of the service."""
 
@@ -150,42 +45,13 @@ class Calls:
     def _path(self, gallery: str | None, *segments: str) -> str:
         return path_to("galleries", gallery or self.gallery_name, *segments)
 
-    @Answered
-    def enroll(
-        self,
-        images: Iterable[ImageSource],
-        gallery: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-    ) -> Call[models.Enrollment]:
-        """Enrolls images; a refused image is an entry with `problem`, never an exception.
-
-        It happens once, also where the client sends it again because the answer was lost. A
-        program that may be run again names the request itself: the same images under the same
-        `idempotency_key` are then answered as they were, for a day, with `replayed`.
-
-        Raises:
-            RequestRefused: status 422 where the key stood for other images.
-        """
-        given = images_of(images)
-        return Call(
-            _enrollment,
-            "POST",
-            self._path(gallery, "crops"),
-            fields=enrollment_fields(given),
-            headers=idempotency_header(idempotency_key),
-            images=given,
-            repeatable=True,
-        )
-
-    @Answered
-    def query(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
-    ) -> Call[models.QueryAnswer]:
-        """Ranks the gallery by likeness to one person; several images are of the same person."""
+    def _query(
+        self, images: Sequence[ImageSource], gallery: str | None, fields: Mapping[str, object]
+    ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
+        separate = fields.get("mode") == "separate"
+        read = _parsed(models.SeparateAnswers) if separate else _parsed(models.QueryAnswer)
         path = self._path(gallery, "queries")
-        answer = _parsed(models.QueryAnswer)
-        return Call(answer, "POST", path, fields=options, images=images, repeatable=True)
+        return Call(read, "POST", path, fields=fields, images=images, repeatable=True)
 
     @Answered
     def query_like(

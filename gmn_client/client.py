@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import httpx
 from tenacity import (
@@ -18,18 +18,23 @@ from tenacity import (
     stop_after_attempt,
     wait_exponential,
 )
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
-from gmn_client.calls import Call, Calls
-from gmn_client.errors import ServiceFailed, ServiceUnreachable, unreachable
-from gmn_client.models import Job, Page
+from gmn_client.batches import Batches
+from gmn_client.call import Call
+from gmn_client.calls import Calls
+from gmn_client.errors import RequestRefused, ServiceFailed, ServiceUnreachable, unreachable
+from gmn_client.models import Enrollment, Job, Page, QueryAnswer, SeparateAnswers
 from gmn_client.uploads import (
     DEFAULT_GALLERY,
     DEFAULT_URL,
+    ImageSource,
+    QueryOptions,
     form_fields,
     image_files,
     key_header,
     open_archive,
+    with_archive,
 )
 
 Answer = TypeVar("Answer")
@@ -39,6 +44,8 @@ LONG_SECONDS = 600.0
 AWAY_SECONDS = 60.0
 POLL_SECONDS = 0.5
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+# The request may have happened: the record or the device failed before the answer.
+UNCERTAIN = ("record_unavailable", "device_lost")
 # The request may have arrived: its connection broke off before the answer.
 LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 NO_CONNECTION = (httpx.TransportError, httpx.InvalidURL)
@@ -136,7 +143,8 @@ class Connection(Calls):
 
     def _may_repeat(self, error: BaseException, repeatable: bool) -> bool:
         if isinstance(error, ServiceFailed):
-            return error.problem.status in RETRIED
+            uncertain = error.problem.code in UNCERTAIN
+            return error.problem.status in RETRIED and (repeatable or not uncertain)
         lost = isinstance(error.__cause__, LOST)
         # A service that was there and takes no connection now may be starting again.
         gone = self._was_there and isinstance(error.__cause__, httpx.ConnectError)
@@ -144,13 +152,10 @@ class Connection(Calls):
         return gone or (lost and repeatable)
 
     @contextmanager
-    def _attempt(self, call: Call[object], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """One attempt's request, with its archive opened; a broken connection is named."""
-        archive = call.archive
+    def _attempt(self) -> Iterator[None]:
+        """Names a connection that breaks."""
         try:
-            with open_archive(archive) if archive else nullcontext() as file:
-                parts = {"files": [("archive", (archive.name, file))]} if archive else {}
-                yield request | parts
+            yield
             self._was_there = True
         except NO_CONNECTION as error:
             raise unreachable(self.url, error) from error
@@ -210,8 +215,8 @@ class Client(Connection):
         request = self._request(call)
 
         def send() -> Answer:
-            with self._attempt(call, request) as sent:
-                response = self._http.request(**sent)
+            with open_archive(call.archive) as archive, self._attempt():
+                response = self._http.request(**with_archive(request, archive))
             return call.read(response)
 
         return Retrying(**self._retrying(call))(send)
@@ -222,6 +227,61 @@ class Client(Connection):
         while page.next_cursor is not None:
             page = self._answer(call.at(page.next_cursor))
             yield from page.results
+
+    def enroll(
+        self,
+        images: Iterable[ImageSource],
+        gallery: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Enrollment:
+        """Enrolls any number of images, read and sent in batches, and answers each in order.
+
+        A refused image is an entry with `problem`, never an exception. Where a call fails amid its
+        batches, those before are enrolled. A program that names the call can make it again: under
+        the same `idempotency_key` the same images are enrolled once within a day, and `replayed`
+        is true where nothing was left to do.
+
+        Args:
+            images: a list, or an iterator that makes them as they are read.
+            gallery: the client's own unless given.
+            idempotency_key: names this call.
+            progress: called after each batch with the number of images answered so far.
+
+        Raises:
+            RequestRefused: status 422 where the key stood for other images.
+        """
+        batches = Batches(self._path(gallery, "crops"), images, idempotency_key, progress)
+        while (call := batches.next_call()) is not None:
+            try:
+                batches.add(self._answer(call))
+            except RequestRefused as refusal:
+                batches.shrink(refusal)
+        return batches.answer()
+
+    @overload
+    def query(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> QueryAnswer: ...
+
+    @overload
+    def query(
+        self,
+        *images: ImageSource,
+        mode: Literal["separate"],
+        gallery: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> SeparateAnswers: ...
+
+    def query(
+        self, *images: ImageSource, gallery: str | None = None, **options: Any
+    ) -> QueryAnswer | SeparateAnswers:
+        """Ranks the gallery by likeness to one person, of whom several images may be given.
+
+        With `mode="separate"` each image is a query of its own, answered in order.
+        """
+        return self._answer(self._query(images, gallery, options))
 
     def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""
@@ -263,8 +323,23 @@ class Client(Connection):
             time.sleep(watch.pause())
 
 
+class _ReadInThread(httpx.AsyncByteStream):
+    """A request's body of which files are read in a thread, since the event loop serves others."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = iter(self._body)
+        while part := await asyncio.to_thread(next, parts, b""):
+            yield part
+
+
 class AsyncClient(Connection):
-    """As `Client`, with calls to be awaited and lists to be read with `async for`."""
+    """As `Client`, with calls to be awaited and lists to be read with `async for`.
+
+    Files are read and written in threads.
+    """
 
     _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
@@ -280,12 +355,14 @@ class AsyncClient(Connection):
         await self._http.aclose()
 
     async def _answer(self, call: Call[Answer]) -> Answer:
-        request = self._request(call)
+        request = await asyncio.to_thread(self._request, call)
 
         async def send() -> Answer:
-            with self._attempt(call, request) as sent:
-                response = await self._http.request(**sent)
-            return call.read(response)
+            with await asyncio.to_thread(open_archive, call.archive) as archive, self._attempt():
+                sent = self._http.build_request(**with_archive(request, archive))
+                sent.stream = _ReadInThread(sent.stream)
+                response = await self._http.send(sent)
+            return await asyncio.to_thread(call.read, response)
 
         return await AsyncRetrying(**self._retrying(call))(send)
 
@@ -297,6 +374,43 @@ class AsyncClient(Connection):
             page = await self._answer(call.at(page.next_cursor))
             for item in page.results:
                 yield item
+
+    async def enroll(
+        self,
+        images: Iterable[ImageSource],
+        gallery: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Enrollment:
+        """As `Client.enroll`."""
+        batches = Batches(self._path(gallery, "crops"), images, idempotency_key, progress)
+        while (call := await asyncio.to_thread(batches.next_call)) is not None:
+            try:
+                batches.add(await self._answer(call))
+            except RequestRefused as refusal:
+                batches.shrink(refusal)
+        return batches.answer()
+
+    @overload
+    async def query(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> QueryAnswer: ...
+
+    @overload
+    async def query(
+        self,
+        *images: ImageSource,
+        mode: Literal["separate"],
+        gallery: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> SeparateAnswers: ...
+
+    async def query(
+        self, *images: ImageSource, gallery: str | None = None, **options: Any
+    ) -> QueryAnswer | SeparateAnswers:
+        """As `Client.query`."""
+        return await self._answer(self._query(images, gallery, options))
 
     async def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""

@@ -15,11 +15,15 @@ from gmn_client.models import JobProblem, Problem, WireModel
 Answer = TypeVar("Answer", bound=WireModel)
 
 
-class InvalidInput(ValueError):
-    """An argument, address or request that cannot be used; the message names it and the remedy."""
+class GmnError(Exception):
+    """Base of the client's errors: the message names the cause and the remedy."""
 
 
-class ProblemError(Exception):
+class InvalidInput(GmnError, ValueError):
+    """An argument that cannot be used; nothing was sent."""
+
+
+class ProblemError(GmnError):
     """The service answered with a problem document, kept in `problem`."""
 
     def __init__(self, problem: Problem) -> None:
@@ -27,7 +31,7 @@ class ProblemError(Exception):
         self.problem = problem
 
 
-class RequestRefused(ProblemError, InvalidInput):
+class RequestRefused(ProblemError):
     """A 4xx answer: the request has to change before it can succeed."""
 
 
@@ -52,7 +56,7 @@ class ServiceFailed(ProblemError):
         self.retry_after = retry_after
 
 
-class ServiceUnreachable(InvalidInput):
+class ServiceUnreachable(GmnError):
     """No such service answers under the URL."""
 
 

@@ -310,7 +310,8 @@ class JobProgress(WireModel):
     """How far a job is, in items: `total` is 0 until they are counted.
 
     `done` counts those that were dealt with; of an import `landed`, `duplicates` and `refused` are
-    its parts.
+    its parts. `ignored` counts other files, images that the manifest does not name, and columns of
+    it that have no meaning.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -320,6 +321,7 @@ class JobProgress(WireModel):
     landed: int = 0
     duplicates: int = 0
     refused: int = 0
+    ignored: int = 0
 
     @model_serializer(mode="wrap")
     def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
@@ -328,7 +330,7 @@ class JobProgress(WireModel):
 
 
 class Job(WireModel):
-    """An import or reindex, and how far it is; `problems` counts the items that had one.
+    """An import or reindex, and how far it is; `problems` counts the lines of its report.
 
     `detail` is why it failed, or a remark on its outcome.
     """

@@ -6,13 +6,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
-from uuid import uuid4
 
 from gmn_client.errors import InvalidInput
 from gmn_client.models import RetentionFrom, Scoring
@@ -200,14 +200,8 @@ def _text(value: object) -> str:
         raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
 
 
-def idempotency_header(key: str | None) -> dict[str, str]:
-    """The header for a request's own name, a new one for None.
-
-    Raises:
-        InvalidInput: for a key that no header can carry.
-    """
-    if key is None:
-        key = uuid4().hex
+def idempotency_header(key: str) -> dict[str, str]:
+    """The header for a request's own name; raises `InvalidInput` for one that none can carry."""
     if not (PRINTABLE.fullmatch(key) and len(key) <= LONGEST_KEY):
         raise InvalidInput(
             f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
@@ -231,22 +225,21 @@ def key_header(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def images_of(sources: Iterable[ImageSource]) -> list[Image]:
-    """The images of an enrollment.
-
-    Raises:
-        TypeError: for a single image, or for what is no image.
-        InvalidInput: for none.
-    """
+def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
+    """The images of an enrollment; raises `TypeError` for a single one."""
     if isinstance(sources, (str, bytes, os.PathLike, Image)) or not isinstance(sources, Iterable):
         raise TypeError(
             f"images: is one {type(sources).__name__}, and several are expected; give a list, as "
             "in enroll([image])"
         )
-    images = [one if isinstance(one, Image) else Image(one) for one in sources]
-    if not images:
-        raise InvalidInput("enroll: no image was given; give at least one")
-    return images
+    return iter(sources)
+
+
+def read_image(source: ImageSource) -> tuple[Image, int]:
+    """An image with its content and its name, and its size in bytes; raises as `image_files`."""
+    image = source if isinstance(source, Image) else Image(source)
+    name, content = _file(image)
+    return replace(image, data=content, name=name), len(content)
 
 
 def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -261,14 +254,21 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
     return [("images", _file(source)) for source in sources]
 
 
-def open_archive(path: Path) -> IO[bytes]:
-    """Opens a file to send; raises `InvalidInput` where it cannot be read."""
+def open_archive(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    """Opens a file to send, where there is one; raises `InvalidInput` where it cannot be read."""
     try:
-        return path.open("rb")
+        return path.open("rb") if path else nullcontext()
     except OSError as error:
         raise InvalidInput(
             f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
         ) from error
+
+
+def with_archive(request: dict[str, Any], archive: IO[bytes] | None) -> dict[str, Any]:
+    """The arguments of a request, with the file that is read as it is sent."""
+    if archive is None:
+        return request
+    return request | {"files": [("archive", (Path(archive.name).name, archive))]}
 
 
 def _file(source: Any) -> tuple[str, bytes]:

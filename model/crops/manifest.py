@@ -1,19 +1,22 @@
-"""The CSV manifest: `path,identity,camera[,captured_at,split]`, one crop a row."""
+"""The CSV manifest: `path` and labels, one crop a row."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from model.crops.names import shown
+from model.crops.names import Ignored, shown
 from model.problems import InputProblem
 
 MANIFEST = "manifest.csv"
-REQUIRED_COLUMNS = ("path", "identity", "camera")
+COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "split")
+LABELLED = ("path", "identity", "camera")
+"""What training and evaluation need of every crop."""
 MAX_LINE = 1_000_000
 SPLITS = ("train", "query", "gallery")
 
@@ -23,54 +26,71 @@ class ManifestProblem(InputProblem):
 
 
 @dataclass(frozen=True)
-class ManifestRow:
-    """One crop of a manifest.
+class CropFile:
+    """One image file and its labels, which are None where unknown.
 
     Attributes:
+        path: the image file; of a manifest absolute.
+        identity, camera, external_id: opaque strings; leading zeros are kept.
+        captured_at: with time zone.
+        metadata: a JSON object as text.
+        split: `train`, `query` or `gallery`.
         line: of the manifest, from 1.
-        path: the image file, absolute.
-        identity, camera: opaque strings; leading zeros are kept.
-        captured_at: with time zone; None where the manifest has none.
-        split: `train`, `query` or `gallery`; None where the manifest has none.
     """
 
-    line: int
     path: Path
-    identity: str
-    camera: str
+    identity: str | None = None
+    camera: str | None = None
     captured_at: datetime | None = None
+    external_id: str | None = None
+    metadata: str | None = None
     split: str | None = None
+    line: int | None = None
 
 
-def read_manifest(manifest: Path, within: Path | None = None) -> list[ManifestRow]:
+def read_manifest(
+    manifest: Path,
+    within: Path | None = None,
+    required: Collection[str] = LABELLED,
+    ignored: Ignored | None = None,
+) -> list[CropFile]:
     """Reads a manifest; relative paths are relative to the manifest's folder.
 
     Args:
         manifest: the file.
         within: a resolved folder that no path may lead out of; the error does not reveal whether
             there is a file, nor the manifest's text. None allows any.
+        required: the columns that must be there, and have a value in every row.
+        ignored: takes the columns that have no meaning.
 
     Raises:
         ManifestProblem: naming the first row that is wrong: a missing column or value, a file that
-            is not there, a path listed twice, a time that is not RFC 3339, an unknown split.
+            is not there, a path listed twice, a time that is not RFC 3339, metadata that are no
+            JSON object, an unknown split.
     """
     named = manifest.resolve().relative_to(within) if within else manifest
     if not manifest.is_file():
         problem = "is a folder" if manifest.is_dir() else "no such file"
         raise ManifestProblem(f"{named}: {problem}; name a CSV manifest")
-    rows: dict[Path, ManifestRow] = {}
+    rows: dict[Path, CropFile] = {}
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(named, file), strict=True)
             names = reader.fieldnames or ()
-            if missing := [name for name in REQUIRED_COLUMNS if name not in names]:
+            if missing := [name for name in required if name not in names]:
+                others = [name for name in COLUMNS if name not in required]
                 raise ManifestProblem(
                     f"{named}, line 1: the header lacks {', '.join(missing)}; it must be "
-                    f"{','.join(REQUIRED_COLUMNS)}[,captured_at,split]"
+                    f"{','.join(required)}[,{','.join(others)}]"
                 )
+            if ignored is not None:
+                for name in (name for name in names if name not in COLUMNS):
+                    reason = f"the column is unknown; those that are read are {', '.join(COLUMNS)}"
+                    ignored.add(f"{named}: {name}", reason)
             for record in reader:
                 where = f"{named}, line {reader.line_num}"
-                row = _read_row(manifest, within, where, reader.line_num, record)
+                row = _read_row(manifest, within, required, where, record)
+                row = replace(row, line=reader.line_num)
                 if row.path in rows:
                     raise ManifestProblem(
                         f"{where}: {_shown(record['path'], within)} is listed already on line "
@@ -102,22 +122,45 @@ def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
 
 
 def _read_row(
-    manifest: Path, within: Path | None, where: str, line: int, record: dict[str, str | None]
-) -> ManifestRow:
+    manifest: Path,
+    within: Path | None,
+    required: Collection[str],
+    where: str,
+    record: dict[str, str | None],
+) -> CropFile:
     if None in record:
         raise ManifestProblem(f"{where}: more values than columns; quote values that hold a comma")
-    values = {name: (value or "").strip() for name, value in record.items()}
-    for name in REQUIRED_COLUMNS:
+    values = {name: (record.get(name) or "").strip() or None for name in COLUMNS}
+    for name in required:
         if not values[name]:
             raise ManifestProblem(f"{where}: {name} is empty; give one in every row")
-    path = _find_file(manifest, within, where, values["path"])
-    split = values.get("split") or None
+    path = _find_file(manifest, within, where, values["path"] or "")
+    split, metadata = values["split"], values["metadata"]
     if split is not None and split not in SPLITS:
         raise ManifestProblem(
             f"{where}: split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}"
         )
-    captured_at = _read_time(within, where, values.get("captured_at") or None)
-    return ManifestRow(line, path, values["identity"], values["camera"], captured_at, split)
+    if metadata is not None and not _is_object(metadata):
+        raise ManifestProblem(
+            f"{where}: metadata {_shown(metadata[:40], within)!r} is no JSON object; write it like "
+            '"{""shift"": ""night""}"'
+        )
+    return CropFile(
+        path,
+        values["identity"],
+        values["camera"],
+        _read_time(within, where, values["captured_at"]),
+        values["external_id"],
+        metadata,
+        split,
+    )
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _find_file(manifest: Path, within: Path | None, where: str, name: str) -> Path:

@@ -1,26 +1,66 @@
-"""Which files are images by their names; their content is checked when they are decoded."""
+"""Which files are images by their names, and what else a source holds; no file is opened."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model.problems import InputProblem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+BY_PRODUCTS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+
+MAX_NAMED = 1_000
+NO_FILE = "it is a link to a folder, or a device; copy what it leads to into the folder"
+NO_IMAGE = "its name is no image's; name images .jpg, .jpeg, .png, .webp or .bmp"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A part of a source that is not used, by a printable name, and why."""
+
+    name: str
+    reason: str
+
+
+class Ignored:
+    """The files and columns of a source that are no images and no labels, with the reasons."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._named: list[LeftOut] = []
+
+    def add(self, name: str, reason: str) -> None:
+        """Counts one; the first 1,000 are named."""
+        self.count += 1
+        if self.count <= MAX_NAMED:
+            self._named.append(LeftOut(shown(name), reason))
+
+    def lines(self) -> list[LeftOut]:
+        """Those that are named, and the number of the others."""
+        others = self.count - len(self._named)
+        more = [LeftOut("…", f"{others:,} more are not named here")] if others else []
+        return self._named + more
 
 
 def is_image_name(name: str) -> bool:
     """Whether a path names an image that is neither hidden nor a by-product of packing."""
-    path = PurePosixPath(name)
-    names = [part for part in path.parts if part not in (".", "..")]
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in names)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
-def image_names(folder: Path) -> Iterator[str]:
-    """Every image below a folder, by its path from there; links to folders are not followed.
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden, or a by-product of packing; such a file is ignored unnamed."""
+    names = [part for part in PurePosixPath(name).parts if part not in (".", "..")]
+    return any(part.startswith(".") or part in BY_PRODUCTS for part in names)
+
+
+def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
+    """Every file below a folder that is not hidden, by its path from there.
+
+    Links to folders are not followed; these and devices are ignored.
 
     Raises:
         InputProblem: naming a folder that cannot be read.
@@ -32,15 +72,17 @@ def image_names(folder: Path) -> Iterator[str]:
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
+                    if is_hidden(entry.name):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                     elif _may_be_a_file(entry):
-                        name = os.path.relpath(entry.path, folder)
-                        if is_image_name(name):
-                            yield name
+                        yield os.path.relpath(entry.path, folder)
+                    else:
+                        ignored.add(os.path.relpath(entry.path, folder), NO_FILE)
         except OSError as error:
             raise InputProblem(
-                f"folder: {shown(os.path.relpath(place, folder))} cannot be read "
+                f"folder: {shown(os.path.relpath(place, folder.parent))} cannot be read "
                 f"({error.strerror}); make it readable, or move it"
             ) from error
 

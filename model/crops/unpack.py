@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from model.crops.names import is_image_name, shown
+from model.crops.names import NO_IMAGE, Ignored, LeftOut, is_hidden, is_image_name, shown
 from model.crops.tapes import read_tape
 from model.problems import InputProblem
 
@@ -56,14 +56,6 @@ class UnpackLimits:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """An entry that was not unpacked, by a printable name, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class _Entry:
     name: str
     size: int
@@ -80,9 +72,13 @@ class _Unfit(Exception):
 
 
 def unpack_crops(
-    archive: Path, into: Path, limits: UnpackLimits, between: Callable[[], object] = lambda: None
+    archive: Path,
+    into: Path,
+    limits: UnpackLimits,
+    between: Callable[[], object] = lambda: None,
+    ignored: Ignored | None = None,
 ) -> list[LeftOut]:
-    """Unpacks the images and manifests of a zip or tar archive.
+    """Unpacks the images and CSV files of a zip or tar archive.
 
     Every entry stays below `into`: absolute paths and those that climb are left out, and so are
     links, devices, and what is damaged or encrypted in a zip.
@@ -92,6 +88,7 @@ def unpack_crops(
         into: an existing folder.
         limits: the limits.
         between: called between one entry and the next.
+        ignored: takes the files of other kinds.
 
     Returns:
         The images that were left out.
@@ -109,6 +106,8 @@ def unpack_crops(
             if number > limits.max_entries:
                 raise _too_many(limits)
             if entry.is_folder or not _is_wanted(entry.name):
+                if ignored is not None and not (entry.is_folder or is_hidden(entry.name)):
+                    ignored.add(entry.name, NO_IMAGE)
                 continue
             try:
                 # Counted as it is read: a header may announce less.

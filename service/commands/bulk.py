@@ -1,27 +1,25 @@
-"""Sources of images, and sending any number of crops: several requests in flight, in order."""
+"""Sources of images, and queries with any number of them: several requests in flight, in order."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
-
 from gmn_client import Client, Image, QueryOptions, RequestRefused
 from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
+from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
-from model.crops.names import is_image_name
+from model.crops.names import Ignored, LeftOut, is_image_name
 from model.problems import InputProblem
 
-CROPS_PER_REQUEST = 32
-BYTES_PER_REQUEST = 8 * 1024 * 1024
 CONCURRENT_REQUESTS = 4
 
 Question = TypeVar("Question")
@@ -36,8 +34,9 @@ class SourceCrop:
     Attributes:
         name: for messages.
         read: returns the file's bytes; raises `InputProblem` or `OSError` where it cannot.
-        identity, camera, captured_at: its labels; None where the source has none.
+        identity, camera, captured_at, external_id: its labels; None where unknown.
         split: `train`, `query` or `gallery`; None where the source has no splits.
+        metadata: a JSON object as text, or None.
     """
 
     name: str
@@ -46,6 +45,8 @@ class SourceCrop:
     camera: str | None = None
     captured_at: datetime | None = None
     split: str | None = None
+    external_id: str | None = None
+    metadata: str | None = None
 
 
 def read_crop(crop: SourceCrop) -> bytes | str:
@@ -66,12 +67,12 @@ class Source:
         crops: its images, in a stable order.
         labelled: whether it names people and cameras, as a manifest does; images and folders do
             not.
-        passed_by: number of other files, whose names are no image's.
+        ignored: what else is there, and is not sent.
     """
 
     crops: tuple[SourceCrop, ...]
     labelled: bool
-    passed_by: int = 0
+    ignored: Sequence[LeftOut] = ()
 
     def chosen(self, split: str | None, camera: str | None, identity: str | None = None) -> Source:
         """The crops of a split and a camera; a source without labels gets camera and identity.
@@ -85,7 +86,7 @@ class Source:
         elif camera is not None:
             crops = tuple(replace(crop, camera=camera) for crop in crops)
         if identity is not None:
-            if self.labelled or any(crop.identity for crop in crops):
+            if any(crop.identity for crop in crops):
                 raise InputProblem(
                     f"--identity {identity}: the source names the people itself; leave it out, or "
                     "name the folder of one person"
@@ -111,71 +112,66 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     """Finds the images of a SOURCE.
 
     Args:
-        name: an image, a CSV manifest, a folder with a `manifest.csv`, of images, or with a
-            sub-folder of images for each person, or `KIND:PATH`.
+        name: an image, a CSV manifest, a folder, which `read_folder` reads, or `KIND:PATH`.
         read_spec: reads the last.
 
     Raises:
         InputProblem: if it is none of them, cannot be read, or holds no image.
     """
-    path = Path(name)
-    if (path / MANIFEST).is_file():
-        path = path / MANIFEST
+    path, ignored = Path(name), Ignored()
+    manifest = path / MANIFEST if path.is_dir() else path
+    labelled = manifest.is_file()
     if path.is_dir():
-        return _folder(path)
-    if path.is_file() and is_image_name(path.name):
+        files = read_folder(path, ignored, manifest if labelled else None)
+        if not files:
+            raise InputProblem(f"{path}: holds no image; name the folder that holds the images")
+    elif is_image_name(path.name) and labelled:
         return Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
-    if path.is_file() or ":" not in name:
-        rows = (
-            (row.path, (row.identity, row.camera, row.captured_at, row.split))
-            for row in read_manifest(path)
-        )
-        crops = (SourceCrop(str(file), file.read_bytes, *labels) for file, labels in rows)
-        return Source(tuple(crops), labelled=True)
-    return Source(tuple(read_spec(name)), labelled=True)
-
-
-def _folder(folder: Path) -> Source:
-    """The images of a folder, or if it has none, of its sub-folders, each named after a person."""
-    try:
-        inside = sorted(folder.iterdir())
-        files = [path for path in inside if path.is_file()]
-        found = [
-            SourceCrop(path.name, path.read_bytes) for path in files if is_image_name(path.name)
-        ]
-        if not found:
-            people = [one for one in inside if one.is_dir() and one.name[0] != "."]
-            theirs = [path for one in people for path in sorted(one.iterdir()) if path.is_file()]
-            files += theirs
-            found = [
-                SourceCrop(f"{path.parent.name}/{path.name}", path.read_bytes, path.parent.name)
-                for path in theirs
-                if is_image_name(path.name)
-            ]
-    except OSError as error:
-        raise InputProblem(f"{error.filename}: cannot be read ({error.strerror})") from error
-    if not found:
+    elif labelled:
+        files = read_manifest(path, required=("path",), ignored=ignored)
+    elif ":" in name:
+        return Source(tuple(read_spec(name)), labelled=True)
+    else:
         raise InputProblem(
-            f"{folder}: holds no image, neither directly nor in sub-folders named after people; "
-            "name the folder that holds the images"
+            f"{name}: is not there; name an image, a folder of images, a zip or tar archive, a CSV "
+            "manifest, or a data set KIND:PATH"
         )
-    return Source(tuple(found), labelled=False, passed_by=len(files) - len(found))
+    crops = []
+    for file in files:
+        labels = dict(vars(file))
+        place, _ = labels.pop("path"), labels.pop("line")
+        shown = place if labelled else place.relative_to(path)
+        crops.append(SourceCrop(str(shown), place.read_bytes, **labels))
+    return Source(tuple(crops), labelled, ignored.lines())
 
 
-Group = list[tuple[SourceCrop, bytes | str]]
-"""The crops of one request, each with its bytes, or with the reason why it cannot be read."""
-
-
-def enroll_crops(client: Client, crops: Iterable[SourceCrop]) -> Iterator[tuple[SourceCrop, Sent]]:
-    """Enrolls crops and yields each with its outcome, in order.
+def enroll_crops(
+    client: Client, crops: Sequence[SourceCrop], progress: Callable[[int], object] | None = None
+) -> list[tuple[SourceCrop, Sent]]:
+    """Enrolls crops, and returns each with its outcome, in order.
 
     A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
 
     Raises:
-        RequestRefused, ServiceFailed, ServiceUnreachable: the request failed as a whole.
+        GmnError: a request failed as a whole.
     """
-    for outcomes in bounded_map(partial(_enroll_group, client), _groups(crops)):
-        yield from outcomes
+    unreadable: dict[int, RefusedImage] = {}
+
+    def readable() -> Iterator[Image]:
+        for place, crop in enumerate(crops):
+            data = read_crop(crop)
+            if isinstance(data, str):
+                unreadable[place] = RefusedImage(problem=Problem(title="Unreadable", detail=data))
+                continue
+            metadata = json.loads(crop.metadata) if crop.metadata else None
+            labels = (crop.identity, crop.camera, crop.captured_at, crop.external_id, metadata)
+            yield Image(data, crop.name, *labels)
+
+    images = readable()
+    first = list(itertools.islice(images, 1))
+    sent = client.enroll(itertools.chain(first, images), progress=progress).results if first else []
+    answers = iter(sent)
+    return [(crop, unreadable.get(place) or next(answers)) for place, crop in enumerate(crops)]
 
 
 def query_crops(
@@ -222,47 +218,3 @@ def bounded_map(
                 yield waiting.popleft().result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _groups(crops: Iterable[SourceCrop]) -> Iterator[Group]:
-    """Reads crops and groups them for one request each."""
-    group: Group = []
-    size = 0
-    for crop in crops:
-        data = read_crop(crop)
-        if group and (len(group) >= CROPS_PER_REQUEST or size + len(data) > BYTES_PER_REQUEST):
-            yield group
-            group, size = [], 0
-        group.append((crop, data))
-        size += len(data)
-    if group:
-        yield group
-
-
-def _enroll_group(client: Client, group: Group) -> list[tuple[SourceCrop, Sent]]:
-    images = [
-        Image(data, crop.name, crop.identity, crop.camera, crop.captured_at)
-        for crop, data in group
-        if isinstance(data, bytes)
-    ]
-    sent = iter(_enroll(client, images) if images else [])
-    return [
-        (crop, _unreadable(data) if isinstance(data, str) else next(sent)) for crop, data in group
-    ]
-
-
-def _unreadable(reason: str) -> RefusedImage:
-    return RefusedImage(problem=Problem(title="Unreadable", detail=reason))
-
-
-def _enroll(client: Client, images: Sequence[Image]) -> list[Sent]:
-    try:
-        return list(client.enroll(images).results)
-    except RequestRefused as refusal:
-        if refusal.problem.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            raise
-        if len(images) == 1:
-            return [RefusedImage(problem=refusal.problem)]
-        # The service alone knows its limit: the body is halved until it fits.
-        middle = len(images) // 2
-        return _enroll(client, images[:middle]) + _enroll(client, images[middle:])

@@ -22,7 +22,7 @@ from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
 from model.crops.manifest import MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
+from service.commands.bulk import Source, enroll_crops, find_source, read_crop
 from service.commands.common import (
     ApiKeyOption,
     GalleryOption,
@@ -35,7 +35,7 @@ from service.commands.common import (
 )
 
 PROBLEMS_SHOWN = 20
-DUPLICATES_SHOWN = 10
+DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 SOURCE_HELP = (
     "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
     "folder with a manifest.csv, or KIND:PATH."
@@ -47,7 +47,8 @@ CAMERA_HELP = (
 ReportOption = Annotated[
     Path | None, Option(help="With --job: write what is wrong with which to a CSV.")
 ]
-COLUMNS = ("path", "identity", "camera", "captured_at")
+COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata")
+IGNORED = "ignored"
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 # A spreadsheet runs what begins like a formula, some of them after a tab or a line's end.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -71,10 +72,10 @@ def enroll(
 ) -> None:
     """Sends images to a gallery of the service.
 
-    A manifest or data set names people and cameras. A folder without images, but with
-    sub-folders, names people by its sub-folders. For anything else --identity and --camera name
+    A manifest or data set names people and cameras. In a folder or archive without a manifest and
+    without an image directly in it, sub-folders name people. Otherwise --identity and --camera name
     them. An image that is refused is named, and the others are enrolled; the exit status is 1
-    then. Sending the same images again enrolls nothing twice, and names them.
+    then. What is ignored is named. Sending the same images again enrolls nothing twice.
 
     With --job the service does it by itself once all is sent: images are packed into an archive
     first. An archive is always sent so, as it is, with the manifest in it.
@@ -83,7 +84,7 @@ def enroll(
 
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
     """
-    path, started, passed_by = Path(source), time.perf_counter(), 0
+    path, started = Path(source), time.perf_counter()
     archive = path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
     if report is not None and not (job or archive):
         raise BadParameter("--report goes with --job or an archive")
@@ -91,7 +92,6 @@ def enroll(
         require_archive(path, split)
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-        passed_by = found.passed_by
     if report is not None:
         # Before anything is sent: a file that cannot be written is named at once.
         write_report(report, ())
@@ -99,13 +99,13 @@ def enroll(
         if archive:
             counts = send(client, Packed(path, camera, identity), report)
         elif job:
-            with pack(found, camera) as packed:
+            with pack(found) as packed:
                 counts = send(client, packed, report)
         else:
-            counts = _send(client, found.crops)
+            counts = _send(client, found)
     seconds = time.perf_counter() - started
     pace = round(counts["sent"] / max(seconds, 1e-9), 1)
-    summary = {"gallery": gallery, **counts, "passed_by": passed_by}
+    summary = {"gallery": gallery, **counts}
     summary |= {"seconds": round(seconds, 3), "crops_per_second": pace}
     show(summary, as_json, lambda: _show(summary))
     if summary["problems"] or summary.get("state", "done") != "done":
@@ -131,22 +131,24 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
         ) from refusal
 
 
-def _send(client: Client, crops: Sequence[SourceCrop]) -> dict[str, Any]:
-    problems, duplicates = [], []
-    with progress_bar() as progress:
-        sent = enroll_crops(client, crops)
-        for crop, one in progress.track(sent, total=len(crops), description="Enrolling"):
-            if one.problem is not None:
-                problem = one.problem.detail or one.problem.title
-                problems.append({"name": crop.name, "problem": problem})
-            elif one.duplicate:
-                duplicates.append(crop.name)
+def _send(client: Client, source: Source) -> dict[str, Any]:
+    crops = source.crops
+    with progress_bar() as bar:
+        task = bar.add_task("Enrolling", total=len(crops))
+        sent = enroll_crops(client, crops, lambda done: bar.update(task, completed=done))
+    problems = [
+        {"name": crop.name, "problem": one.problem.detail or one.problem.title}
+        for crop, one in sent
+        if one.problem is not None
+    ]
+    duplicates = [crop.name for crop, one in sent if one.duplicate]
     return {
         "sent": len(crops),
         "enrolled": len(crops) - len(problems) - len(duplicates),
         "duplicates": len(duplicates),
         "duplicate_names": duplicates,
         "problems": problems,
+        "ignored": [{"name": one.name, "reason": one.reason} for one in source.ignored],
     }
 
 
@@ -160,8 +162,10 @@ def _show(summary: dict[str, Any]) -> None:
     if summary.get("state", "done") != "done":
         detail = summary["detail"] or "see the service's log"
         console.print(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
-    if summary["passed_by"]:
-        console.print(f"{summary['passed_by']:,} other files are no images and were passed by")
+    for one in (ignored := summary["ignored"])[:IGNORED_SHOWN]:
+        console.print(f"ignored: {escape(one['name'])}: {escape(one['reason'])}")
+    if len(ignored) > IGNORED_SHOWN:
+        console.print(f"and {len(ignored) - IGNORED_SHOWN:,} more ignored; --json names them")
     # A job reports their number alone.
     if names := summary.get("duplicate_names"):
         rest = len(names) - DUPLICATES_SHOWN
@@ -179,16 +183,16 @@ class Packed:
 
     Attributes:
         file: a zip or tar.
-        identity, camera: of every image, where there is no manifest in the archive.
+        identity, camera: of every image, where nothing in the archive names them.
         names: for messages, by the names in the archive.
-        unreadable: the crops that are not in it.
+        left_out: what is not in it: crops that cannot be read, and what was ignored.
     """
 
     file: Path
-    camera: str | None
+    camera: str | None = None
     identity: str | None = None
     names: dict[str, str] = field(default_factory=dict)
-    unreadable: list[Problem] = field(default_factory=list)
+    left_out: list[Problem] = field(default_factory=list)
 
 
 def require_archive(path: Path, split: str | None) -> None:
@@ -207,35 +211,26 @@ def require_archive(path: Path, split: str | None) -> None:
 
 
 @contextmanager
-def pack(source: Source, camera: str | None) -> Iterator[Packed]:
-    """Packs a source into a temporary tar file, with a manifest where the source names people.
-
-    Raises:
-        InputProblem: for a crop with an identity and without a camera, which a manifest needs.
-    """
-    labelled = source.labelled or any(crop.identity for crop in source.crops)
-    for crop in source.crops if labelled else ():
-        if not (crop.identity and crop.camera):
-            raise InputProblem(
-                f"{crop.name}: an import's manifest names identity and camera of every image; give "
-                "the camera with --camera, or enroll these without --job"
-            )
+def pack(source: Source) -> Iterator[Packed]:
+    """Packs a source into a temporary tar file, with a manifest of its labels."""
     manifest = io.StringIO()
     lines = csv.writer(manifest)
     lines.writerow(COLUMNS)
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
-        packed = Packed(Path(file.name), camera)
+        packed = Packed(Path(file.name))
+        packed.left_out.extend(("", one.name, IGNORED, one.reason) for one in source.ignored)
         with tarfile.open(fileobj=file, mode="w") as tar:
             for number, crop in enumerate(bar.track(source.crops, description="Packing")):
                 data, name = read_crop(crop), f"{number:08d}.png"
                 if isinstance(data, str):
-                    packed.unreadable.append(("", crop.name, "unreadable", data))
+                    packed.left_out.append(("", crop.name, "unreadable", data))
                     continue
                 _add(tar, name, data)
                 packed.names[name] = crop.name
                 moment = crop.captured_at.isoformat() if crop.captured_at else ""
-                lines.writerow((name, crop.identity, crop.camera, moment))
-            if labelled:
+                labels = (crop.identity, crop.camera, moment, crop.external_id, crop.metadata)
+                lines.writerow((name, *labels))
+            if packed.names:
                 _add(tar, MANIFEST, manifest.getvalue().encode())
         file.flush()
         yield packed
@@ -253,20 +248,23 @@ def send(client: Client, archive: Packed, report: Path | None) -> dict[str, Any]
         progress.add_task("Sending", total=None)
         job = client.import_archive(archive.file, identity=archive.identity, camera=archive.camera)
     job = follow(client, job, "Enrolling")
-    problems = archive.unreadable + [
+    problems = archive.left_out + [
         (str(one.position), archive.names.get(one.source, one.source), one.code, one.detail)
         for one in (client.job_problems(job.job_id) if job.problems else ())
     ]
     if report is not None:
         write_report(report, problems)
+    refused = [(name, why) for _, name, code, why in problems if code != IGNORED]
+    ignored = [(name, why) for _, name, code, why in problems if code == IGNORED]
     return {
         "job_id": job.job_id,
         "state": job.state,
         "detail": job.detail,
-        "sent": job.progress.total + len(archive.unreadable),
+        "sent": job.progress.total + sum(code == "unreadable" for *_, code, _ in archive.left_out),
         "enrolled": job.progress.landed,
         "duplicates": job.progress.duplicates,
-        "problems": [{"name": name, "problem": detail} for _, name, _, detail in problems],
+        "problems": [{"name": name, "problem": why} for name, why in refused],
+        "ignored": [{"name": name, "reason": why} for name, why in ignored],
     }
 
 

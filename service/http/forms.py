@@ -180,13 +180,17 @@ class ImportForm(Form):
         None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
     )
     manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = Field(
-        None, description="A CSV file in it: path,identity,camera[,captured_at]."
+        None,
+        description="A CSV file in it with the column `path` and any of `identity`, `camera`, "
+        "`captured_at`, `external_id`, `metadata`; `manifest.csv` unless named.",
     )
     identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
-        None, description="Applies to every image if there is no manifest."
+        None,
+        description="Applies to every image; refused where the manifest, or without one the folder "
+        "of each person, names people.",
     )
     camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
-        None, description="Applies to every image if there is no manifest."
+        None, description="Applies to every image; refused where the manifest names cameras."
     )
 
 

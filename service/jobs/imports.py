@@ -9,24 +9,31 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import json
 import os
 import shutil
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
 from model.crops.decode import CropProblem
-from model.crops.manifest import MANIFEST, read_manifest
-from model.crops.names import image_names, shown
+from model.crops.folder import packed_root, read_folder
+from model.crops.manifest import MANIFEST, CropFile
+from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
-from service.gallery.enroll import ImageToEnroll, checked_camera, checked_text, enroll
+from service.gallery.enroll import (
+    ImageToEnroll,
+    checked_camera,
+    checked_metadata,
+    checked_text,
+    enroll,
+)
 from service.gallery.gallery import Gallery
 from service.jobs.runner import (
     RETRYABLE,
@@ -42,25 +49,20 @@ from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-Value = TypeVar("Value")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FOLDER = "imports"
 CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
-COUNTS = ("total", "done", "landed", "duplicates", "refused")
+COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
+CHECKS = {
+    "identity": checked_text,
+    "camera": checked_camera,
+    "external_id": checked_text,
+    "metadata": checked_metadata,
+}
 Batch = tuple[dict[str, int], list[JobProblem]]
 """The numbers that a batch adds to the progress, and its problems."""
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One image: its path below the import's folder, and its labels."""
-
-    name: str
-    identity: str | None
-    camera: str | None
-    captured_at: datetime | None = None
 
 
 async def begin_import(
@@ -73,9 +75,9 @@ async def begin_import(
     """Creates the job that enrolls the images of an archive or of a folder.
 
     Args:
-        parameters: `identity` and `camera` of every image, where there is no `manifest`, the path
-            of a CSV file within the import; `folder` below the import directory, where there is no
-            archive.
+        parameters: `identity` and `camera` of every image, where neither the manifest nor folders
+            name any; `manifest`, the path of a CSV file within the import; `folder` below the
+            import directory, where there is no archive.
         archive: a zip or tar file, which is stored first.
         key_id: of the API key that begins it.
 
@@ -125,15 +127,20 @@ def _keep_archive(spool: Path, archive: BinaryIO) -> None:
         ) from error
 
 
-async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
+async def run_import(
+    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
+) -> str | None:
     """Enrolls the images of an import that are not enrolled yet, and removes its files.
+
+    Returns:
+        A remark on what was ignored.
 
     Raises:
         InputProblem: for an archive or manifest that cannot be used.
         Cancelled: a client cancelled the import.
     """
     try:
-        await _enroll_items(runtime, gallery, job, progress)
+        return await _enroll_items(runtime, gallery, job, progress)
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), RETRYABLE):
@@ -141,22 +148,25 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job, progress: Pro
             failpoint("import.files-removed")
 
 
-async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: Progress) -> None:
+async def _enroll_items(
+    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
+) -> str | None:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     if counts["done"] == counts["total"] > 0:
         # The process ended after it removed the files and before it saved the job's end.
-        return
+        return _remark(counts)
     spool, mounted = _spool(runtime, job.job_id), job.parameters.get("folder")
-    left_out: list[JobProblem] = []
+    left_out: list[LeftOut] = []
+    ignored = Ignored()
     if mounted is not None:
         folder = await runtime.pools.imports.run(_mounted, runtime, str(mounted))
     else:
         folder = (spool / "files").resolve()
         if not job.progress:
             left_out = await runtime.sections.run(
-                lambda: runtime.pools.imports.run(_unpack, runtime, spool, folder)
+                lambda: runtime.pools.imports.run(_unpack, runtime, spool, folder, ignored)
             )
-    items = await runtime.pools.imports.run(_items, folder, job.parameters)
+    items = await runtime.pools.imports.run(_items, folder, job.parameters, ignored)
     if not job.progress:
         if not items and not left_out:
             raise InvalidField(
@@ -164,7 +174,10 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: 
             )
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)
-        await progress.save(counts, left_out)
+        counts["ignored"] = ignored.count
+        problems = _lines("not_unpacked", left_out, 0)
+        problems += _lines("ignored", ignored.lines(), counts["total"])
+        await progress.save(counts, problems)
         # Before, the archive shows which of its files were left out.
         await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     # A folder may have other images than it had when this job began.
@@ -196,20 +209,39 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job, progress: 
         await asyncio.gather(*running, return_exceptions=True)
     if cancelled:
         raise Cancelled
+    return _remark(counts)
+
+
+def _remark(counts: Mapping[str, int]) -> str | None:
+    if not (ignored := counts.get("ignored")):
+        return None
+    return f"{ignored:,} files or columns were ignored; the report names them"
+
+
+def _lines(code: str, found: Sequence[LeftOut], first: int) -> list[JobProblem]:
+    return [
+        JobProblem(position=position, source=one.name, code=code, detail=one.reason)
+        for position, one in enumerate(found, first)
+    ]
 
 
 async def _enroll_batch(
-    runtime: Runtime, gallery: Gallery, job: Job, folder: Path, batch: Sequence[_Item], first: int
+    runtime: Runtime,
+    gallery: Gallery,
+    job: Job,
+    folder: Path,
+    batch: Sequence[CropFile],
+    first: int,
 ) -> Batch:
     max_bytes = runtime.settings.max_image_bytes
     contents = await runtime.pools.imports.run(
-        lambda: [_read(folder, item.name, max_bytes) for item in batch]
+        lambda: [_read(folder, item.path, max_bytes) for item in batch]
     )
     failpoint("import.files-read")
     images = [
-        ImageToEnroll(content, item.identity, item.camera, item.captured_at)
-        for content, item in zip(contents, batch, strict=True)
-        if isinstance(content, bytes)
+        _to_enroll(one, item)
+        for one, item in zip(contents, batch, strict=True)
+        if isinstance(one, bytes)
     ]
     enrolled: Iterator[EnrolledImage | RefusedImage] = iter(())
     if images:
@@ -224,7 +256,7 @@ async def _enroll_batch(
     problems = [
         JobProblem(
             position=position,
-            source=shown(item.name),
+            source=shown(str(item.path.relative_to(folder))),
             code=outcome.problem.code,
             detail=outcome.problem.detail,
         )
@@ -237,8 +269,15 @@ async def _enroll_batch(
     return {"done": len(batch), **added}, problems
 
 
-def _unpack(runtime: Runtime, spool: Path, folder: Path) -> list[JobProblem]:
-    """Unpacks the archive of an import into a folder; returns what was left out."""
+def _to_enroll(content: bytes, item: CropFile) -> ImageToEnroll:
+    metadata = json.loads(item.metadata) if item.metadata else None
+    return ImageToEnroll(
+        content, item.identity, item.camera, item.captured_at, item.external_id, metadata
+    )
+
+
+def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:
+    """Unpacks the archive of an import into a folder; returns the images that were left out."""
     archive, settings = spool / "archive", runtime.settings
     if not archive.is_file():
         if folder.is_dir():
@@ -254,7 +293,7 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path) -> list[JobProblem]:
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
     try:
         part.mkdir()
-        refused = unpack_crops(archive, part, limits, heartbeat)
+        left_out = unpack_crops(archive, part, limits, heartbeat, ignored)
         # Under its final name the folder must be complete, also after a power cut.
         sync_below(part)
     except (DiskFull, OSError) as error:
@@ -269,21 +308,20 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path) -> list[JobProblem]:
             raise
         shutil.rmtree(part, ignore_errors=True)
     sync(spool)
-    return [
-        JobProblem(position=position, source=one.name, code="not_unpacked", detail=one.reason)
-        for position, one in enumerate(refused)
-    ]
+    return left_out
 
 
-def _items(folder: Path, parameters: Mapping[str, Any]) -> list[_Item]:
+def _items(folder: Path, parameters: Mapping[str, Any], ignored: Ignored) -> list[CropFile]:
     """The images to enroll, in the same order every time.
 
     Raises:
         InvalidField: for a manifest that is not there, or lies outside the import: an error message
-            would reveal its content.
+            would reveal its content; for a label that cannot be kept, or that images have already.
     """
+    mounted = parameters.get("folder") is not None
+    root = folder if mounted else packed_root(folder)
     name = parameters.get("manifest")
-    manifest = _resolved(folder, name or MANIFEST)
+    manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")
     if manifest is None or not manifest.is_file():
@@ -291,29 +329,34 @@ def _items(folder: Path, parameters: Mapping[str, Any]) -> list[_Item]:
             raise InvalidField(
                 f"manifest: there is no file {shown(name)!r} in the import; name one"
             )
-        identity, camera = parameters.get("identity"), parameters.get("camera")
-        return [_Item(name, identity, camera) for name in sorted(image_names(folder))]
-    items = []
-    for row in read_manifest(manifest, folder):
-        path = str(row.path.relative_to(folder))
-        identity = _checked(row.line, "identity", row.identity, checked_text)
-        camera = _checked(row.line, "camera", row.camera, checked_camera)
-        items.append(_Item(path, identity, camera, row.captured_at))
+        manifest = None
+    items = read_folder(folder, ignored, manifest, root=root, within=folder)
+    for item in items:
+        _check_labels(item)
+    for label in ("identity", "camera"):
+        if value := parameters.get(label):
+            if any(getattr(item, label) for item in items):
+                raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
+            items = [replace(item, **{label: value}) for item in items]
     return items
 
 
-def _checked(line: int, name: str, value: str, check: Callable[[str, str], Value]) -> Value:
-    """A value of a manifest; an error names its line, as others read what a job failed for."""
-    try:
-        return check(name, value)
-    except InvalidField as error:
-        detail = error.detail.replace(repr(value[:40]), "…")
-        raise InvalidField(f"manifest: line {line}: {detail}") from error
+def _check_labels(item: CropFile) -> None:
+    for label, check in CHECKS.items():
+        if (value := getattr(item, label)) is None:
+            continue
+        try:
+            check(label, value)
+        except InvalidField as error:
+            # The place is named and not its text, as others read what a job failed for.
+            where = f"manifest: line {item.line}" if item.line else "folder: the name of one"
+            detail = error.detail.replace(repr(value[:40]), "…")
+            raise InvalidField(f"{where}: {detail}") from error
 
 
-def _read(folder: Path, name: str, max_bytes: int) -> bytes | CropProblem:
+def _read(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
     try:
-        path = (folder / name).resolve()
+        path = path.resolve()
         if not path.is_relative_to(folder):
             return CropProblem("unreadable", "leads out of the folder; copy the file into it")
         with path.open("rb") as file:

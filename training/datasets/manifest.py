@@ -31,8 +31,9 @@ def read_manifest_dataset(path: str) -> Dataset:
         CropRecord(
             source=str(row.path),
             dataset=name,
-            identity=row.identity,
-            camera=row.camera,
+            # Every row has both: `read_manifest` requires them.
+            identity=str(row.identity),
+            camera=str(row.camera),
             domain=name,
             path=row.path,
             split=row.split,

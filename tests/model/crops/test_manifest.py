@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.crops.manifest import ManifestProblem, read_manifest
+from model.crops.names import Ignored
 
 MISSING = "path,identity,camera\nnobody.png,1,c1\n"
 
@@ -98,7 +99,7 @@ def test_a_missing_column_is_named_with_the_header_to_write(
 ) -> None:
     message = problem_with(write(folder, f"{header}\na.png,1\n"))
     assert f"line 1: the header lacks {missing}" in message
-    assert "path,identity,camera[,captured_at,split]" in message
+    assert "path,identity,camera[,captured_at,external_id,metadata,split]" in message
 
 
 @pytest.mark.parametrize(
@@ -151,3 +152,18 @@ def test_within_a_folder_problems_do_not_name_what_lies_above_it(folder: Path, t
     with pytest.raises(ManifestProblem, match=r"^people\.csv[:,]") as caught:
         read_manifest(write(folder, text), folder.resolve())
     assert str(folder) not in str(caught.value)
+
+
+def test_labels_that_are_not_required_may_be_empty_or_missing(folder: Path) -> None:
+    manifest = write(folder, 'path,metadata,note\na.png,"{""a"": 1}",x\nb.png,,\n')
+    ignored = Ignored()
+    first, second = read_manifest(manifest, required=("path",), ignored=ignored)
+    assert (first.identity, first.camera, first.metadata) == (None, None, '{"a": 1}')
+    assert (second.identity, second.metadata) == (None, None)
+    assert [one.name.rpartition(": ")[2] for one in ignored.lines()] == ["note"]
+
+
+@pytest.mark.parametrize("metadata", ["[1]", "night", "{", "[" * 100_000])
+def test_metadata_that_are_no_json_object_are_named(folder: Path, metadata: str) -> None:
+    message = problem_with(write(folder, f"path,identity,camera,metadata\na.png,1,c1,{metadata}\n"))
+    assert "line 2: metadata" in message

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import tarfile
+import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from gmn_client import AsyncClient, Client, Image, RequestRefused
+from gmn_client.models import RefusedImage
 from gmn_client.uploads import form_fields
 
 
@@ -149,6 +154,33 @@ def test_an_unknown_gallery_is_a_problem_document(service_url: str, drawn_crops)
     assert refusal.value.problem.status == 404
 
 
+def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_crops) -> None:
+    images = [
+        Image(drawn_crops[number % len(drawn_crops)].png, identity=f"p{number:03d}")
+        for number in range(150)
+    ]
+    done: list[int] = []
+    enrolled = client.enroll(iter(images), idempotency_key="night-1", progress=done.append)
+    assert [one.identity for one in enrolled.results] == [one.identity for one in images]
+    assert done == [128, 150]
+    again = client.enroll(images, idempotency_key="night-1")
+    assert again.replayed
+    assert again.results == enrolled.results
+    assert client.gallery().crops == len(images)
+    assert again.gallery_version == client.gallery().version
+
+
+def test_images_are_queries_of_their_own_where_they_are_asked_separately(
+    client: Client, drawn_crops
+) -> None:
+    enroll_all(client, drawn_crops)
+    first, second = drawn_crops[0], drawn_crops[-1]
+    answers = client.query(first.png, b"no image", second.png, mode="separate", top_k=1).results
+    found = [one.results[0].identity for one in (answers[0], answers[2])]
+    assert found == [first.identity, second.identity]
+    assert isinstance(answers[1], RefusedImage)
+
+
 def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, drawn_crops) -> None:
     async def talk() -> None:
         async with AsyncClient(service_url, gallery=gallery) as client:
@@ -159,8 +191,43 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
             found = [ranking.results[0].identity for ranking in rankings]
             assert found == [crop.identity for crop in drawn_crops]
             assert len([crop async for crop in client.crops()]) == len(drawn_crops)
+            separate = await client.query(drawn_crops[0].png, mode="separate", top_k=1)
+            assert separate.results[0].results[0].identity == drawn_crops[0].identity
+            many = await client.enroll([crop.png for crop in drawn_crops] * 6)
+            assert len(many.results) == 6 * len(drawn_crops)
 
     asyncio.run(talk())
+
+
+def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
+    service_url: str, gallery: str, drawn_crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, archive = tmp_path / "a.png", tmp_path / "a.tar"
+    image.write_bytes(drawn_crops[0].png)
+    with tarfile.open(archive, "w") as packed:
+        packed.add(image, "a.png")
+    readers = set()
+
+    class Watched(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            readers.add(threading.current_thread())
+            return super().read(size)
+
+        def readall(self) -> bytes:
+            readers.add(threading.current_thread())
+            return super().readall()
+
+    async def talk() -> None:
+        async with AsyncClient(service_url, gallery=gallery) as client:
+            await client.enroll([image])
+            await client.query(image)
+            job = await client.import_archive(archive)
+            assert (await client.wait_for_job(job.job_id)).progress.duplicates == 1
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Watched(str(path)))
+    asyncio.run(talk())
+    assert readers
+    assert threading.main_thread() not in readers
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, dict, iter])

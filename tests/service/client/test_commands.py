@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,87 @@ def test_an_identity_for_a_source_that_names_people_is_refused(
         refused = run_gmn(service_url, gallery, "enroll", str(source), "--identity", "Ann")
         assert refused.returncode == 2
         assert "names the people itself" in refused.stderr
+    packed = str(pack(people_folder))
+    refused = run_gmn(service_url, gallery, "enroll", packed, "--identity", "Ann", "--json")
+    assert refused.returncode == 1
+    assert "leave it out" in json.loads(refused.stdout)["detail"]
+
+
+WAYS = ("folder", "zip", "packed folder", "job")
+
+
+def pack(folder: Path, prefix: str = "") -> Path:
+    """A folder as a zip, beside it."""
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in sorted(folder.rglob("*")):
+            packed.write(file, prefix + str(file.relative_to(folder)))
+    return path
+
+
+def enroll_by(way: str, folder: Path, service_url: str, gallery: str) -> dict[str, Any]:
+    """Enrolls a folder as it is, as an archive of its content or of itself, or as a job."""
+    prefixes = {"zip": "", "packed folder": f"{folder.name}/"}
+    source = pack(folder, prefixes[way]) if way in prefixes else folder
+    job = ["--job"] if way == "job" else []
+    finished = run_gmn(service_url, gallery, "enroll", str(source), *job, "--json")
+    assert finished.returncode == 0, finished.stderr + finished.stdout
+    summary: dict[str, Any] = json.loads(finished.stdout)
+    return summary
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_folder_for_each_person_names_the_people_however_it_is_sent(
+    way: str, people_folder: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    (people_folder / "notes.txt").write_text("not an image")
+    (people_folder / ".DS_Store").write_text("left by another system")
+    summary = enroll_by(way, people_folder, service_url, gallery)
+    assert summary["enrolled"] == summary["sent"] == len(drawn_crops)
+    assert [Path(one["name"]).name for one in summary["ignored"]] == ["notes.txt"]
+    with Client(service_url, gallery=gallery) as client:
+        found = sorted(crop.identity for crop in client.crops())
+    assert found == sorted(crop.identity for crop in drawn_crops)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_sent(
+    way: str, tmp_path: Path, service_url: str, gallery: str, drawn_crops
+) -> None:
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(drawn_crops[number].png)
+    (folder / "manifest.csv").write_text(
+        "path,identity,camera,captured_at,external_id,metadata,weather\n"
+        '0.png,,gate,2026-03-01T09:30:00Z,cam1/77,"{""shift"": ""night""}",rain\n'
+        "1.png,Ann,,,,,\n"
+    )
+    summary = enroll_by(way, folder, service_url, gallery)
+    assert (summary["enrolled"], summary["problems"]) == (2, [])
+    reasons = {Path(one["name"]).name: one["reason"] for one in summary["ignored"]}
+    assert "does not name it" in reasons["2.png"]
+    assert "column is unknown" in reasons["manifest.csv: weather"]
+    with Client(service_url, gallery=gallery) as client:
+        unknown, ann = sorted(client.crops(), key=lambda crop: crop.identity or "")
+    moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    assert (unknown.identity, unknown.camera, unknown.captured_at) == (None, "gate", moment)
+    assert (unknown.external_id, unknown.metadata) == ("cam1/77", {"shift": "night"})
+    assert (ann.identity, ann.camera, ann.external_id, ann.metadata) == ("Ann", None, None, None)
+
+
+def test_what_is_ignored_is_printed(folder: Path, service_url: str, gallery: str) -> None:
+    shown = run_gmn(service_url, gallery, "enroll", str(folder)).stdout
+    assert "ignored: notes.txt: its name is no image's" in shown
+
+
+def test_a_source_that_is_not_there_names_what_can_be_enrolled(
+    service_url: str, gallery: str
+) -> None:
+    missing = run_gmn(service_url, gallery, "enroll", "nope")
+    assert missing.returncode == 2
+    for kind in ("nope", "image", "folder", "zip", "manifest"):
+        assert kind in missing.stderr
 
 
 @pytest.mark.parametrize("job", [[], ["--job"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import tracemalloc
 import zipfile
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
-from model.problems import InputProblem
 from service.commands.bulk import Source, SourceCrop
 from service.commands.enroll import pack
 
@@ -63,6 +63,64 @@ def test_a_folder_of_the_services_own_machine_is_imported(
         client.import_folder("tuesday")
 
 
+def test_the_report_of_a_mounted_folder_names_what_was_ignored(
+    client: Client, import_dir: Path, drawn_crops
+) -> None:
+    for name, content in (("Ann/1.png", drawn_crops[0].png), ("Bob/far/2.png", drawn_crops[1].png)):
+        file = import_dir / "people" / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    (import_dir / "people" / "notes.txt").write_text("not an image")
+    (import_dir / "people" / "link").symlink_to(import_dir / "people" / "Ann")
+    os.mkfifo(import_dir / "people" / "pipe.png")
+    job = client.wait_for_job(client.import_folder("people", camera="east").job_id)
+    assert (job.state, job.progress.landed, job.progress.ignored) == ("done", 2, 3)
+    assert job.detail == "3 files or columns were ignored; the report names them"
+    report = client.job_problems(job.job_id)
+    assert {one.source: one.code for one in report} == dict.fromkeys(
+        ["notes.txt", "link", "pipe.png"], "ignored"
+    )
+    assert {(crop.identity, crop.camera) for crop in client.crops()} == {
+        ("Ann", "east"),
+        ("Bob", "east"),
+    }
+
+
+def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
+    client: Client, tmp_path: Path, drawn_crops
+) -> None:
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as packed:
+        packed.writestr("1.png", drawn_crops[0].png)
+        for number in range(1_500):
+            packed.writestr(f"{number}.txt", b"")
+    job = client.wait_for_job(client.import_archive(tmp_path / "many.zip").job_id)
+    assert (job.progress.landed, job.progress.ignored) == (1, 1_500)
+    report = client.job_problems(job.job_id)
+    assert (len(report), report[-1].detail) == (1_001, "500 more are not named here")
+
+
+@pytest.mark.parametrize(
+    ("columns", "field", "kept"),
+    [
+        ("path,camera\n1.png,gate\n", {"identity": "Ann"}, ("Ann", "gate")),
+        ("path,identity\n1.png,Ann\n", {"camera": "gate"}, ("Ann", "gate")),
+        ("path,identity\n1.png,Ann\n", {"identity": "Bob"}, None),
+        ("path,camera\n1.png,gate\n", {"camera": "door"}, None),
+    ],
+)
+def test_a_label_of_an_import_is_for_images_of_which_the_manifest_does_not_name_it(
+    client: Client, tmp_path: Path, drawn_crops, columns: str, field, kept
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("1.png", drawn_crops[0].png)
+        packed.writestr("manifest.csv", columns)
+    job = client.wait_for_job(client.import_archive(tmp_path / "a.zip", **field).job_id)
+    found = [(crop.identity, crop.camera) for crop in client.crops()]
+    assert found == ([kept] if kept else [])
+    assert job.state == ("done" if kept else "failed")
+    assert kept or "leave it out" in (job.detail or "")
+
+
 def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
     client: Client, tmp_path: Path
 ) -> None:
@@ -84,22 +142,16 @@ def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> 
         SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
         SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
     ]
-    with pack(Source(tuple(crops), labelled=True), camera=None) as packed:
+    with pack(Source(tuple(crops), labelled=True)) as packed:
         job = client.wait_for_job(client.import_archive(packed.file).job_id)
     assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert [name for _, name, *_ in packed.unreadable] == ["gone.png"]
+    assert [name for _, name, *_ in packed.left_out] == ["gone.png"]
     kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
     assert sorted(kept.values(), key=str) == sorted(
         [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
     )
     (problem,) = client.job_problems(job.job_id)
     assert packed.names[problem.source] == "broken.png"
-
-
-def test_an_import_needs_a_label_for_every_image_that_is_said_to_have_one() -> None:
-    source = Source((SourceCrop("a.png", bytes, "7"),), labelled=True)
-    with pytest.raises(InputProblem, match=r"a\.png"), pack(source, camera=None):
-        pass
 
 
 def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:

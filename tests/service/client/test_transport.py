@@ -17,8 +17,10 @@ import pytest
 from gmn_client import (
     AsyncClient,
     Client,
+    GmnError,
     Image,
     InvalidInput,
+    KeyRefused,
     RequestRefused,
     Retries,
     ServiceFailed,
@@ -70,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_DELETE = do_POST  # noqa: N815
+    do_GET = do_DELETE = do_PATCH = do_POST  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         """Nothing on standard error."""
@@ -140,16 +142,21 @@ def test_a_long_retry_after_is_bounded(server: ScriptedServer, client: Client) -
     assert client.pairs(b"a", b"b").cosine == 0.5
 
 
-def test_a_refusal_carries_the_problem_document_and_counts_as_bad_input(
-    server: ScriptedServer, client: Client
-) -> None:
+def test_a_refusal_carries_the_problem_document(server: ScriptedServer, client: Client) -> None:
     document = {"type": "unknown-gallery", "title": "No such gallery", "detail": "shop: create it"}
     server.script = [(404, {}, document | {"request_id": "r1", "status": 404})]
     with pytest.raises(RequestRefused, match="shop: create it") as refusal:
         client.query(b"a", gallery="shop")
-    assert isinstance(refusal.value, InvalidInput)
     assert refusal.value.problem.type == "unknown-gallery"
     assert refusal.value.problem.request_id == "r1"
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput, KeyRefused, RequestRefused, ServiceFailed, ServiceUnreachable]
+)
+def test_every_error_is_a_gmn_error_and_only_a_bad_argument_is_a_value_error(error) -> None:
+    assert issubclass(error, GmnError)
+    assert issubclass(error, ValueError) == (error is InvalidInput)
 
 
 def test_another_program_on_the_port_is_not_taken_for_the_service(
@@ -204,6 +211,37 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(
     assert outcomes[1].problem.detail == "the body has too many bytes"
 
 
+def test_a_service_that_takes_fewer_images_gets_fewer_at_once(
+    server: ScriptedServer, client: Client
+) -> None:
+    detail = "images: 4 were sent, a request may have 3; send several requests"
+    too_many = (422, {}, {"type": "urn:gmn:problem:invalid_field", "detail": detail})
+    two = (201, {}, {"gallery_version": 1, "results": [LANDED] * 2})
+    server.script = [too_many, two, two]
+    assert len(client.enroll([b"a", b"b", b"c", b"d"]).results) == 4
+    assert len(server.asked) == 3
+
+
+def test_an_enrollment_that_broke_off_is_repeated_under_the_same_names(
+    server: ScriptedServer, client: Client
+) -> None:
+    full = (201, {}, {"gallery_version": 1, "results": [LANDED] * 128})
+    server.script = [full, *[LOST] * 3]
+    images, done = [b"%d" % number for number in range(129)], []
+    with pytest.raises(ServiceUnreachable):
+        client.enroll(images, idempotency_key="night-1", progress=done.append)
+    assert done == [128]
+    replay = {"Idempotent-Replayed": "true"}
+    server.script = [(201, replay, full[2]), ENROLLED]
+    enrolled = client.enroll(iter(images), idempotency_key="night-1", progress=done.append)
+    assert (len(enrolled.results), enrolled.replayed, done) == (129, False, [128, 128, 129])
+    names = [headers["Idempotency-Key"] for _, headers, _ in server.asked]
+    assert names[0] == names[4] == "night-1"
+    assert set(names[1:4]) == {names[5]} != {"night-1"}
+    bodies = [body.count(b"filename=") for _, _, body in server.asked]
+    assert bodies == [128, 1, 1, 1, 128, 1]
+
+
 def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServer) -> None:
     async def talk() -> None:
         async with AsyncClient(server.url, retries=QUICK) as client:
@@ -236,6 +274,22 @@ def test_a_request_that_cannot_be_repeated_is_not(server: ScriptedServer, client
     with pytest.raises(ServiceUnreachable, match="broke off"):
         client.create_gallery("lobby")
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("code", ["record_unavailable", "device_lost"])
+def test_a_write_that_may_have_happened_is_not_sent_again(
+    server: ScriptedServer, client: Client, code: str
+) -> None:
+    failed = (503, {"Retry-After": "0"}, {"type": f"urn:gmn:problem:{code}", "detail": "why"})
+    server.script = [failed]
+    with pytest.raises(ServiceFailed, match="why"):
+        client.rename_identity("Ann", "Anna")
+    assert len(server.asked) == 1
+    stopping = (503, {"Retry-After": "0"}, {"type": "urn:gmn:problem:service_stopping"})
+    server.script = [stopping, (200, {}, {"gallery_version": 1, "removed": 1})]
+    assert client.delete_crop("c").removed == 1
+    server.script = [failed, failed, PAIR]
+    assert client.pairs(b"a", b"b").verdict == "match"
 
 
 def test_a_job_is_asked_for_again_where_an_answer_is_lost_and_each_change_is_reported_once(
