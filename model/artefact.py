@@ -129,13 +129,27 @@ def save_artefact(
     return _write(path, description, tensors)
 
 
-def replace_calibration(source: Path, path: Path, calibration: Calibration) -> Description:
+def replace_calibration(
+    source: Path,
+    path: Path,
+    calibration: Calibration,
+    metric_network: MetricNetwork | None = None,
+) -> Description:
     """Writes an artefact with another calibration, atomically; the two files may be the same.
+
+    Args:
+        source: the artefact.
+        path: what to write.
+        calibration: in place of the artefact's.
+        metric_network: the artefact's M-Net with another zero of its scores; None keeps it.
 
     Raises:
         ArtefactProblem: for a source that is not a usable artefact.
     """
     description, tensors = _read(source)
+    if metric_network is not None:
+        for name, tensor in _tensors("metric_network", metric_network, half=False).items():
+            tensors[name] = tensor.to(tensors[name].dtype)
     return _write(path, description.model_copy(update={"calibration": calibration}), tensors)
 
 

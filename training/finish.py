@@ -25,6 +25,7 @@ from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluating import build_report, evaluate_search
+from training.evaluation.mnet_zero import settle_zero
 from training.evaluation.pair_scores import open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
@@ -135,6 +136,10 @@ def _measure(
 ) -> tuple[Artefact, list[DatasetResult], str]:
     """The calibrated artefact, its results, and how it compares with the run's start."""
     (embedder, metric_network), (provenance, fingerprints) = networks, described
+    fitted = photographed(searches)
+    if metric_network is not None:
+        labelled = [(features[name], searches[name].labels()) for name in fitted]
+        settle_zero(metric_network, labelled)
     with ExitStack() as opened:
         scores = {
             name: opened.enter_context(
@@ -151,7 +156,6 @@ def _measure(
         improvement = ""
         if run.recipe.refuse_worse and not others:
             improvement = improvement_on_start(run.recipe, run.folder, searches, scores)
-        fitted = photographed(searches)
         who = "identities of" if others else "held-out identities of"
         description = Description(
             embedder=run.recipe.embedder,

@@ -14,11 +14,15 @@ from model.artefact import (
     ArtefactProblem,
     Description,
     load_artefact,
+    read_description,
     replace_calibration,
     resolve_artefact,
     save_artefact,
 )
+from model.metric_network import score_pairs
 from model.provenance import TrainingFingerprints
+from training.datasets.registry import read_dataset
+from training.evaluation.embedding import embed_records
 
 
 @pytest.fixture
@@ -169,11 +173,42 @@ def test_the_description_says_what_it_was_trained_on(artefact: Artefact) -> None
     assert artefact.description.provenance.terms
 
 
-def test_the_artefact_of_earlier_versions_keeps_its_fingerprints() -> None:
-    first = load_artefact(resolve_artefact("bundled@1")).description
-    assert first.embedding_fingerprint.startswith("835a38390b14e98e")
-    assert first.artefact_fingerprint.startswith("2e2662a33360a2e8")
+@pytest.mark.parametrize(
+    ("name", "embedding"),
+    [
+        ("bundled@1", "835a38390b14e98e"),
+        ("bundled", "6d9c4b425a5702b2"),
+        ("small", "b9bc8afab173d5b5"),
+        ("open", "6a2cbd2e6a48c320"),
+    ],
+)
+def test_galleries_of_released_versions_stay_valid(name: str, embedding: str) -> None:
+    """A calibration may be made anew; the features of an artefact that shipped stay the same."""
+    description = load_artefact(resolve_artefact(name)).description
+    assert description.embedding_fingerprint.startswith(embedding)
+    shapes = {one.tail_shape for one in description.calibration.scorings.values()}
+    assert None not in shapes
+
+
+def test_the_artefact_of_earlier_versions_offers_what_it_did() -> None:
+    first = read_description(resolve_artefact("bundled@1"))
     assert (first.scorings, first.default_scoring) == (("cosine", "mnet", "fused"), "mnet")
+
+
+@pytest.mark.parametrize("name", ["bundled", "small"])
+def test_mnets_logit_is_positive_for_one_crop_twice_and_negative_for_strangers(name: str) -> None:
+    shipped = load_artefact(resolve_artefact(name))
+    records = read_dataset("synthetic:4,identities=6,domains=1,cameras=2,crops=1").records
+    crops = [record for record in records if record.camera == records[0].camera]
+    features = torch.from_numpy(
+        embed_records(shipped.embedder, shipped.description.preprocessing, crops)
+    )
+    logits = score_pairs(shipped.require_metric_network(), features, features)
+    same = torch.eye(len(crops), dtype=torch.bool)
+    assert (logits[same] > 0).all()
+    assert logits[~same].median() < 0
+    zero = shipped.description.calibration.scorings["mnet"].probability(0.0)
+    assert zero == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_artefact_without_a_metric_network_offers_cosine_alone(

@@ -72,9 +72,8 @@ def calibrate(
     on_device = loaded.on(chosen)
     searches = [(dataset, _unseen(loaded, dataset)) for dataset in read_datasets(data)]
     features = [_embed(on_device, dataset, search) for dataset, search in searches]
-    description = replace_calibration(
-        source, target, _fit(str(source), on_device, searches, features, target.parent)
-    )
+    calibration = _fit(str(source), on_device, searches, features, target.parent)
+    description = replace_calibration(source, target, calibration, on_device.metric_network)
     if as_json:
         typer.echo(description.calibration.model_dump_json(indent=2))
     else:
@@ -115,6 +114,7 @@ def _fit(
     from model.collapse import refuse_collapse
     from training.evaluation.calibrating import calibrate_searches
     from training.evaluation.embedding import spaced
+    from training.evaluation.mnet_zero import settle_zero
     from training.evaluation.pair_scores import open_scores
 
     some = np.concatenate([spaced(own.gallery) for own in features])
@@ -123,6 +123,11 @@ def _fit(
         f"{'held-out ' if search.held_out else ''}identities of {dataset.name}"
         for dataset, search in searches
     )
+    if artefact.metric_network is not None:
+        labelled = [
+            (own, search.labels()) for (_, search), own in zip(searches, features, strict=True)
+        ]
+        settle_zero(artefact.metric_network, labelled)
     with ExitStack() as opened:
         domains = [
             opened.enter_context(

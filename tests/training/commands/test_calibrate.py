@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
-from model.artefact import load_artefact
+from model.artefact import load_artefact, replace_calibration
+from model.metric_network import score_pairs
 from model.problems import InputProblem
 from training.commands.calibrate import calibrate
 
@@ -63,3 +66,38 @@ def test_an_artefact_without_a_metric_network_is_calibrated_for_cosine_alone(
     calibration = load_artefact(out).description.calibration
     assert (list(calibration.scorings), calibration.fusion) == (["cosine"], None)
     assert calibration.genuine_pairs == 48
+
+
+def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probability(
+    app, tiny_artefact, tmp_path
+) -> None:
+    """The logit of a pair is 0 at equal error, wherever training left it."""
+    far = load_artefact(tiny_artefact)
+    far.require_metric_network().move_scores(-450.0)
+    moved = tmp_path / "moved.safetensors"
+    replace_calibration(tiny_artefact, moved, far.description.calibration, far.metric_network)
+    assert run(app, moved, "--data", PEOPLE).exit_code == 0
+    out = tmp_path / "plain.safetensors"
+    assert run(app, tiny_artefact, "--data", PEOPLE, "--out", out).exit_code == 0
+
+    features = torch.randn(40, far.description.embedder.dimension)
+    artefacts = [load_artefact(path) for path in (tiny_artefact, out, moved)]
+    before, plain, again = (
+        score_pairs(one.require_metric_network(), features, features).numpy() for one in artefacts
+    )
+    assert again == pytest.approx(plain, abs=1e-4)
+    # One number is taken from every score.
+    assert before - plain == pytest.approx(np.full(plain.shape, (before - plain).mean()), abs=1e-4)
+    for scoring in ("mnet", "fused"):
+        ours, theirs = (
+            artefact.description.calibration.scorings[scoring] for artefact in artefacts[1:]
+        )
+        for far_rate in (1e-1, 1e-2, 1e-3):
+            asked = far_rate, 20
+            assert ours.search_threshold(*asked) == pytest.approx(
+                theirs.search_threshold(*asked), abs=1e-3
+            )
+        assert ours.probability(0.3) == pytest.approx(theirs.probability(0.3), abs=1e-4)
+    assert artefacts[1].description.calibration.scorings["mnet"].probability(0.0) == pytest.approx(
+        0.5, abs=0.2
+    )
