@@ -174,6 +174,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
             removed = await runtime.galleries.delete(gallery)
             result["count"] = removed
             runtime.calibrations.forget(gallery)
+            # Where this is cut off, maintenance removes what the record has noted as unneeded.
             folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
             await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
         return removed

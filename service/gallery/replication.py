@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gmn_client.models import RecordState
+from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery
@@ -375,11 +376,16 @@ class Replication:
         """Reads every gallery beside the one that is searched, and switches to it."""
         if self._epoch is not None and self._stream.last() == 0:
             raise RecordUnavailable(
-                "it is empty; put its data back, or restart the service to begin with nothing",
+                "it is empty; put its data back, or restart the service",
             )
         # Until it is read, nothing is written to what may be another record with the same numbers.
         self._another_record = self._epoch is not None
-        epoch, server = self._stream.epoch(), self._stream.server()
+        try:
+            epoch, server = self._stream.epoch(), self._stream.server()
+        except InputProblem as refused:
+            if self._epoch is None:
+                raise
+            raise RecordUnavailable(str(refused)) from refused
         self._another_record = self._epoch not in (None, epoch)
         noted, known = self._stream.last(), self._newest
         self._mark_reachable(noted)

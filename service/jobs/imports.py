@@ -7,6 +7,7 @@ twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import json
@@ -43,14 +44,20 @@ from service.jobs.runner import (
     new_job_id,
     wait_while_busy,
 )
-from service.ops.durable import make_folder, require_free_disk, sync, sync_below
+from service.ops.durable import (
+    IMPORTS,
+    hold_folder,
+    make_folder,
+    require_free_disk,
+    sync,
+    sync_below,
+)
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FOLDER = "imports"
 CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
@@ -90,41 +97,59 @@ async def begin_import(
     runtime.model_of(gallery)
     job_id = new_job_id()
     spool = _spool(runtime, job_id)
-    if archive is None:
-        await runtime.pools.imports.run(_mounted, runtime, str(parameters["folder"]))
-    else:
-        require_free_disk(runtime.settings)
-        try:
-            keep = partial(runtime.pools.imports.run, _keep_archive, spool, archive)
-            await runtime.sections.run(keep)
-        except BaseException:
-            await runtime.sections.run(partial(_remove_files, runtime, spool))
-            raise
-        failpoint("import.archive-kept")
+    with contextlib.ExitStack() as held:
 
-    async def create() -> Job:
-        try:
-            return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
-        except (UnknownGallery, StorageFailed):
-            # Where the record does not answer it may have the job.
-            await _remove_files(runtime, spool)
-            raise
+        async def keep(archive: BinaryIO) -> None:
+            # Held before it is noted: what is noted and not held was cut off.
+            await runtime.pools.imports.run(_hold_spool, spool, held)
+            note = runtime.record.unneeded_files.add
+            await runtime.galleries.write(note, [f"{IMPORTS}/{job_id}"])
+            await runtime.pools.imports.run(_keep_archive, spool, archive)
 
-    return await runtime.sections.run(create)
+        async def create() -> Job:
+            try:
+                return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
+            except (UnknownGallery, StorageFailed):
+                # Where the record does not answer it may have the job.
+                await _remove_files(runtime, spool)
+                raise
+
+        if archive is None:
+            await runtime.pools.imports.run(_mounted, runtime, str(parameters["folder"]))
+        else:
+            require_free_disk(runtime.settings)
+            try:
+                await runtime.sections.run(partial(keep, archive))
+            except BaseException:
+                await runtime.sections.run(partial(_remove_files, runtime, spool))
+                raise
+            failpoint("import.archive-kept")
+        return await runtime.sections.run(create)
+
+
+def _hold_spool(spool: Path, held: contextlib.ExitStack) -> None:
+    try:
+        make_folder(spool)
+        held.enter_context(hold_folder(spool))
+    except OSError as error:
+        raise _not_kept(error) from error
 
 
 def _keep_archive(spool: Path, archive: BinaryIO) -> None:
     try:
-        make_folder(spool)
         with (spool / "archive").open("wb") as file:
             shutil.copyfileobj(archive, file, 1024 * 1024)
         # An acknowledged archive is not sent again, so it must survive a power cut.
         sync_below(spool)
     except OSError as error:
-        raise StorageFailed(
-            f"the archive could not be kept ({error.strerror}); nothing was enrolled, free "
-            "space in the data directory and send it again"
-        ) from error
+        raise _not_kept(error) from error
+
+
+def _not_kept(error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space in "
+        "the data directory and send it again"
+    )
 
 
 async def run_import(
@@ -396,7 +421,7 @@ def _resolved(folder: Path, name: str) -> Path | None:
 
 
 def _spool(runtime: Runtime, job_id: str) -> Path:
-    return runtime.settings.data_dir / FOLDER / job_id
+    return runtime.settings.data_dir / IMPORTS / job_id
 
 
 async def _remove_files(runtime: Runtime, spool: Path) -> None:

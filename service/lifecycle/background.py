@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -17,22 +15,20 @@ from filelock import Timeout
 
 from gmn_client.models import JobKind
 from service.errors import ServiceError
-from service.jobs.imports import FOLDER as IMPORTS
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
 from service.lifecycle.forget import forget_expired
-from service.lifecycle.pictures import remove_strays as remove_stray_pictures
+from service.lifecycle.pictures import remove_strays
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
+from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
-from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
 from service.runtime import Runtime
 from service.search.refit import refit_calibrations
 
 log = logging.getLogger(__name__)
 LOCK = "housekeeping.lock"
-RECEIVED_WITHIN_SECONDS = 3600.0
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
@@ -64,22 +60,6 @@ async def run_maintenance(runtime: Runtime) -> None:
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
-async def remove_strays(runtime: Runtime) -> None:
-    """Removes files of which there is no record: cut copies, and what belonged to galleries gone.
-
-    To be called before the first request, since a file comes before its record; other processes
-    hold the lock of snapshots in between.
-    """
-    try:
-        await runtime.sections.run(
-            lambda: runtime.pools.files.run(_remove_stray_snapshots, runtime), runtime.snapshot_lock
-        )
-        shared = runtime.settings.shares_record
-        await runtime.pools.files.run(_remove_stray_spools, runtime, receiving=shared)
-    except ServiceError as error:
-        log.error("maintenance of files that belong to nothing: %s", error.detail)
-
-
 async def _run_once(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
         try:
@@ -95,9 +75,8 @@ async def _run_once(runtime: Runtime) -> None:
     try:
         # A process that was killed amid a snapshot left what was deleted since.
         await runtime.pools.files.run(runtime.record.collect_garbage)
-        # Jobs are deleted with their gallery.
-        await runtime.pools.files.run(_remove_stray_spools, runtime, receiving=True)
-        await remove_stray_pictures(runtime)
+        await remove_unneeded_files(runtime)
+        await remove_strays(runtime)
     except (OSError, ServiceError) as error:
         log.error("maintenance of snapshots, imports and images kept elsewhere: %s", error)
 
@@ -118,41 +97,13 @@ async def drop_tombstones(runtime: Runtime) -> None:
             log.error("ids of deleted crops of gallery %s: %s", gallery.name, error.detail)
 
 
-def _remove_stray_snapshots(runtime: Runtime) -> None:
-    store = runtime.record
-    known = {
-        f"{record.gallery_id}/{snapshot.snapshot_id}{suffix}"
-        for record in store.galleries.all()
-        for snapshot in store.snapshots.all(record.gallery_id)
-        # Where a rewrite was cut off the journal alone makes the file whole again.
-        for suffix in (SNAPSHOT_SUFFIX, f"{SNAPSHOT_SUFFIX}-journal")
-    }
-    folder = runtime.settings.data_dir / SNAPSHOTS
-    for file in folder.glob("*/*"):
-        if str(file.relative_to(folder)) not in known:
-            log.warning("removed %s, a snapshot that belongs to nothing", file.name)
-            file.unlink(missing_ok=True)
-
-
-def _remove_stray_spools(runtime: Runtime, receiving: bool) -> None:
-    store = runtime.record
-    for spool in (runtime.settings.data_dir / IMPORTS).glob("*"):
-        job = store.jobs.get(spool.name)
-        # An archive may be received now, by this process or another, and has no job yet.
-        with contextlib.suppress(FileNotFoundError):
-            young = receiving and time.time() - spool.stat().st_mtime < RECEIVED_WITHIN_SECONDS
-            if not young if job is None else job.finished:
-                log.warning("removed the files of import %s, which has ended", spool.name)
-                shutil.rmtree(spool, ignore_errors=True)
-
-
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """Runs jobs, maintenance, calibration and the watchdog while the block runs.
 
     Work that is cut off goes on at the next start.
     """
-    await remove_strays(runtime)
+    await clear_files(runtime)
     pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
     loop, keys = Heartbeat(time.monotonic()), runtime.keys.threads
     tasks = [

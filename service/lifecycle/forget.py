@@ -9,6 +9,7 @@ from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import is_in_snapshots, take_removed_out_of_snapshots
+from service.ops.durable import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
 from service.runtime import Runtime
@@ -144,6 +145,11 @@ REDIS_REMAINS = (
     "the deleted crops",
     "Redis next rewrites it; redis-cli BGREWRITEAOF does so now",
 )
+STRAYS_REMAIN = (
+    f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
+    "copies and archives that were in no record at a start, and may show this person",
+    "you delete them",
+)
 JOBS_REMAIN = (
     "the list of jobs",
     "the identity that an import was given for all of its images, and names of files that could "
@@ -158,6 +164,8 @@ async def _remaining(runtime: Runtime, gallery: Gallery) -> list[Remainder]:
         remaining.append(ELSEWHERE_REMAINS)
     if runtime.settings.redis_url:
         remaining.append(REDIS_REMAINS)
+    if any((runtime.settings.data_dir / name / STRAY).exists() for name in (SNAPSHOTS, IMPORTS)):
+        remaining.append(STRAYS_REMAIN)
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery.gallery_id, MOST_JOBS)
     imports = [job for job in jobs if job.kind == "import"]
     if imports:

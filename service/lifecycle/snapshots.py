@@ -12,7 +12,7 @@ from gmn_client.models import RestoredSnapshot
 from service.errors import StorageFailed, UnknownGallery, UnknownSnapshot
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
-from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS, require_free_disk, sync
+from service.ops.durable import require_free_disk, snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
@@ -35,7 +35,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     require_free_disk(runtime.settings)
     store = runtime.record
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
-    path = snapshot_path(runtime, gallery, snapshot_id)
+    name = snapshot_name(gallery.gallery_id, snapshot_id)
+    path = runtime.settings.data_dir / name
 
     def copy() -> Snapshot:
         with store.crops.archive(gallery.gallery_id) as archive:
@@ -57,6 +58,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     async def section() -> None:
         async with runtime.audit.trail("take_snapshot", gallery=gallery.name) as result:
             with named(gallery.name):
+                await runtime.galleries.write(store.unneeded_files.add, [name])
                 snapshot = await runtime.pools.files.run(copy)
                 result["snapshot_id"] = snapshot_id
                 try:
@@ -94,8 +96,8 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
         async with runtime.audit.trail(
             "delete_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
         ):
-            # A file without a record is removed at the next start; a record without its file would
-            # be listed for ever.
+            # A file that is unneeded is removed later at the latest; a record without its file
+            # would be listed for ever.
             remove = runtime.record.snapshots.remove
             await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
             await runtime.pools.files.run(_remove, snapshot_path(runtime, gallery, snapshot_id))
@@ -181,8 +183,7 @@ async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     """Where a snapshot's file lies."""
-    folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
-    return folder / f"{snapshot_id}{SNAPSHOT_SUFFIX}"
+    return runtime.settings.data_dir / snapshot_name(gallery.gallery_id, snapshot_id)
 
 
 def _remove(path: Path) -> None:

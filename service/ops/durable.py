@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"
+IMPORTS = "imports"
+# What no record names is moved into a folder of this name beside it.
+STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
 log = logging.getLogger(__name__)
@@ -103,19 +106,42 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Locks a folder of this process's own, such as that of an upload under way.
+
+    Raises:
+        BlockingIOError: where it is locked.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(folder)
+
+
 def require_record(path: Path) -> None:
     """Refuses to begin anew beside the snapshots of a record that is gone.
-
-    Files of an unknown record would be removed as strays.
 
     Raises:
         DamagedRecord: where there are snapshots and no database.
     """
-    snapshots = list(path.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}"))
+    snapshots = snapshot_files(path)
     if snapshots and not (path / DATABASE_NAME).exists():
         raise DamagedRecord(
             path / DATABASE_NAME, f"it is gone, and {len(snapshots)} snapshots are left"
         )
+
+
+def snapshot_name(gallery_id: int, snapshot_id: str) -> str:
+    """The path of a snapshot's file below the data directory."""
+    return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
+
+
+def snapshot_files(path: Path) -> list[Path]:
+    """The snapshots of a data directory, by gallery and oldest first; strays are left out."""
+    return sorted(path.glob(f"{SNAPSHOTS}/[0-9]*/*{SNAPSHOT_SUFFIX}"))
 
 
 def require_free_disk(settings: Settings) -> None:
@@ -141,24 +167,21 @@ class LastCommitMark:
 
     path: Path
 
-    def read(self, record: str = "record") -> int:
-        """The commit that was noted last.
-
-        Args:
-            record: names which record is meant.
+    def read(self) -> tuple[str, int]:
+        """The commit that was noted last, and the record that it is of.
 
         Returns:
-            0 where none was noted of this record, or where a power cut took the note.
+            No name and 0 where none was noted, or where a power cut took the note.
         """
         content = self.path.read_bytes() if self.path.exists() else b""
         if not content.strip(b"\0"):
-            return 0
+            return "", 0
         body, _, checksum = content.rpartition(b" ")
         if checksum != b"%08x\n" % zlib.crc32(body):
             log.warning("%s is not what was written; the next write writes it anew", self.path)
-            return 0
-        named, _, number = body.decode().rpartition(" ")
-        return int(number) if named == record else 0
+            return "", 0
+        record, _, number = body.decode().rpartition(" ")
+        return record, int(number)
 
     def clear(self) -> None:
         """Notes that nothing was acknowledged."""
@@ -167,13 +190,15 @@ class LastCommitMark:
     def note(self, number: int, record: str = "record") -> None:
         """Notes a commit that is on the disk; never raises, as it has happened.
 
-        Of several processes one may come late: a later commit of the same record stays noted.
+        Of several processes one may come late: a later commit stays noted, and so does one of
+        another record.
         """
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if self.read(record) < number:
+                noted, newest = self.read()
+                if noted in ("", record) and newest < number:
                     body = f"{record} {number:020d}".encode()
                     os.pwrite(file, b"%s %08x\n" % (body, zlib.crc32(body)), 0)
             finally:

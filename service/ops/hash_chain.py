@@ -106,7 +106,7 @@ class HashChainLog:
             whole, hole, _ = file.read().partition(b"\0")
             end = start + whole.rfind(b"\n") + 1 if hole else size
             end, self._last = self._end(file, end)
-            noted = self._acknowledged.read()
+            _, noted = self._acknowledged.read()
             if self._last.number < noted:
                 raise CorruptLog(
                     f"it has {self._last.number} lines, and {noted} were acknowledged: its end was "
@@ -258,7 +258,8 @@ def check_chain(path: Path) -> Checked:
         lock = path.with_suffix(LOCK)
         if lock.exists():
             fcntl.flock(held.enter_context(lock.open("rb")), fcntl.LOCK_SH)
-        acknowledged, files = LastCommitMark(path.with_suffix(SUFFIX)).read(), full_files(path)
+        _, acknowledged = LastCommitMark(path.with_suffix(SUFFIX)).read()
+        files = full_files(path)
         if path.exists() or not files:
             files.append(path)
         sizes = [file.stat().st_size for file in files]

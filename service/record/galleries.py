@@ -8,8 +8,19 @@ from datetime import UTC, datetime
 from pydantic_core import from_json
 
 from service.errors import GalleryConflict
-from service.record.engine import RecordPart, Scan, Transaction, below, key, transact, transactional
+from service.ops.durable import snapshot_name
+from service.record.engine import (
+    RecordPart,
+    Scan,
+    Transaction,
+    below,
+    key,
+    last_text,
+    transact,
+    transactional,
+)
 from service.record.entries import ENTRY, put_entry, read_entry, require_entry
+from service.record.files import note_unneeded
 from service.record.garbage import collect_garbage, discard
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
 
@@ -86,5 +97,8 @@ def _delete(transaction: Transaction, gallery_id: int) -> int:
     transaction.removes = True
     discard(transaction, "generation", gallery_id, entry.at, entry.sides)
     discard(transaction, "gallery", gallery_id)
+    prefix = key("snapshot", gallery_id)
+    snapshots = [last_text(own, prefix) for own, _ in transaction.below(prefix)]
+    note_unneeded(transaction, [snapshot_name(gallery_id, one) for one in snapshots])
     transaction.note("gallery_deleted", gallery_id, entry.version)
     return entry.crops

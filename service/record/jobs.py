@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as kept
 from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
+from service.ops.durable import IMPORTS
 from service.record.engine import (
     ALL,
     Reader,
@@ -26,6 +27,7 @@ from service.record.engine import (
     transactional,
 )
 from service.record.entries import require_entry
+from service.record.files import forget_unneeded, note_unneeded
 
 
 @kept(frozen=True)
@@ -73,6 +75,7 @@ class Jobs(RecordPart):
         """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
         put_job(transaction, job)
+        forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
         """One job; None where there is no such one."""
@@ -177,10 +180,12 @@ def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] =
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:
-    """Deletes a job and its problems."""
+    """Deletes a job and its problems; the files of an import are unneeded then."""
     job = _read(transaction, job_id)
     if job is not None:
         transaction.delete(key("job", job_id), *_found_by(job))
+        if job.kind == "import":
+            note_unneeded(transaction, [f"{IMPORTS}/{job_id}"])
     transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
 
 

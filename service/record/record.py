@@ -12,6 +12,7 @@ from service.record.archives import unpin_abandoned
 from service.record.crop_changes import Merges
 from service.record.crops import Crops
 from service.record.engine import Engine
+from service.record.files import UnneededFiles
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
 from service.record.jobs import Jobs
@@ -42,6 +43,7 @@ class Record:
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)
         self.merges = Merges(engine)
+        self.unneeded_files = UnneededFiles(engine)
         self.calibrations = Calibrations(engine)
         self.collect_garbage(alone)
 
@@ -98,7 +100,6 @@ def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -
         check_server(engine)
         migrate_redis(engine)
         engine.epoch()
-        engine.require_acknowledged()
         return Record(engine)
     except RecordUnavailable as error:
         engine.close()

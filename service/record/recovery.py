@@ -12,7 +12,7 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
-from service.ops.durable import SNAPSHOT_SUFFIX, SNAPSHOTS, make_folder, sync
+from service.ops.durable import SNAPSHOTS, make_folder, snapshot_files, sync
 from service.record.engine import Engine, Reader, Scan, below, key, shown
 from service.record.entries import (
     ENTRY,
@@ -110,9 +110,8 @@ def verify_file(database: Path) -> StoreFound:
 
 def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
     """Every snapshot's file of a data directory, oldest first: an id begins with its time."""
-    files = data_dir.glob(f"{SNAPSHOTS}/*/*{SNAPSHOT_SUFFIX}")
     found = []
-    for path in sorted(files, key=lambda path: (path.parent.name, path.name)):
+    for path in snapshot_files(data_dir):
         crops, problem = 0, None
         try:
             for _ in read_snapshot(path):

@@ -149,14 +149,25 @@ class RedisEngine:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def require_acknowledged(self) -> None:
-        """Refuses a record that lacks changes which were acknowledged.
+        """Refuses a record that lacks changes which were acknowledged, and any but their own.
 
         Raises:
             InputProblem: naming what to do.
         """
         if self._mark is None:
             return
-        noted, newest = self._mark.read(self._epoch), self._newest()
+        record, noted = self._mark.read()
+        found = record_name((self.command("GET", "gmn:epoch") or b"").decode())
+        if record not in ("", found):
+            raise InputProblem(
+                f"Redis at {self.place}: holds {'another' if found else 'no'} record, and the data "
+                f"directory {self._mark.path.parent} belongs to the record {record[:8]}: Redis was "
+                "emptied or replaced, or this is another database of it; name the right one in "
+                "GMN_REDIS_URL, or restore the files of Redis. To begin with what this Redis "
+                f"holds, remove {self._mark.path}; snapshots that it does not know are then moved "
+                "aside"
+            )
+        newest = self._newest()
         if newest < noted:
             raise InputProblem(
                 f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
@@ -195,8 +206,10 @@ class RedisEngine:
         Later commits are held against it.
 
         Raises:
-            InputProblem: for a record of another format, and for one without its name.
+            InputProblem: for a record of another format, one without its name, and one that
+                `require_acknowledged` refuses.
         """
+        self.require_acknowledged()
         if self.command("GET", "gmn:epoch") is None and self.command("EXISTS", "gmn:seq"):
             raise InputProblem(
                 f"Redis at {self.place}: holds a record without its name, gmn:epoch; restore it "
@@ -238,7 +251,7 @@ class RedisEngine:
     def _another(self) -> RecordUnavailable:
         return RecordUnavailable(
             f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
-            "put its data back, or restart the service to begin with what is there"
+            "put its data back, or restart the service"
         )
 
     def _newest(self) -> int:
@@ -247,7 +260,7 @@ class RedisEngine:
     def _acknowledge(self, sequence: int) -> None:
         # Where Redis answers before it has synced, what it shows may yet be lost.
         if self._mark is not None and not self.waits_for_disk:
-            self._mark.note(sequence, self._epoch)
+            self._mark.note(sequence, record_name(self._epoch))
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
         epoch, newest, entries = self._run("changes", [sequence, limit])
@@ -289,6 +302,11 @@ class RedisEngine:
                 "write may be lost if it fails now"
             )
         return answer
+
+
+def record_name(epoch: str) -> str:
+    """A record's name through all its migrations, each of which adds a part to the epoch."""
+    return epoch.partition("-")[0]
 
 
 def shown_url(url: str) -> str:

@@ -23,7 +23,7 @@ from service.record.migration import (
 )
 from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
-from service.record.redis_engine import STREAM, RedisEngine
+from service.record.redis_engine import STREAM, RedisEngine, record_name
 
 FORMAT, MIGRATING = b"3", b"3 to 4"
 ROWS_AT_ONCE = 100
@@ -45,7 +45,9 @@ def migrate_redis(engine: RedisEngine) -> None:
     """
     if engine.command("GET", "gmn:format") not in (FORMAT, MIGRATING):
         return
-    engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", secrets.token_hex(16))
+    name = record_name((engine.command("GET", "gmn:epoch") or b"").decode())
+    epoch = f"{name or secrets.token_hex(16)}-{secrets.token_hex(8)}"
+    engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", epoch)
     engine.adopt()
     _remove(engine, *NEW)
     migrate(_old_record(engine), engine)

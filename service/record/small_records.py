@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from gmn_client.models import EnrolledImage
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import Forbidden, RequestConflict
+from service.ops.durable import snapshot_name
 from service.record.engine import (
     Reader,
     RecordPart,
@@ -26,6 +27,7 @@ from service.record.engine import (
     transactional,
 )
 from service.record.entries import read_entry, require_entry
+from service.record.files import forget_unneeded, note_unneeded
 from service.record.records import (
     Enrolment,
     GalleryRecord,
@@ -135,14 +137,16 @@ class Snapshots(RecordPart):
         require_entry(transaction, snapshot.gallery_id)
         own = key("snapshot", snapshot.gallery_id, snapshot.snapshot_id)
         transaction.put_json(own, snapshot)
+        forget_unneeded(transaction, [snapshot_name(snapshot.gallery_id, snapshot.snapshot_id)])
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
-        """Forgets a snapshot; False where there is no such one."""
+        """Forgets a snapshot, whose file is unneeded then; False where there is no such one."""
         own = key("snapshot", gallery_id, snapshot_id)
         there = transaction.json(own) is not None
         if there:
             transaction.delete(own)
+            note_unneeded(transaction, [snapshot_name(gallery_id, snapshot_id)])
         return there
 
 

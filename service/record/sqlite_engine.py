@@ -57,7 +57,7 @@ class SqliteEngine:
         self._opening = threading.Lock()
         self._log_has_deleted = False
         self._acknowledged = LastCommitMark(path.with_suffix(SUFFIX))
-        number = 0 if only_read else self._acknowledged.read()
+        number = 0 if only_read else self._acknowledged.read()[1]
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")
         try:

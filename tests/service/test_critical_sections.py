@@ -27,6 +27,7 @@ from service.lifecycle.snapshots import (
     snapshot_path,
     take_snapshot,
 )
+from service.lifecycle.strays import clear_files
 from service.record import snapshot_file
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import read_snapshot, write_snapshot
@@ -177,7 +178,7 @@ SECTIONS = {
     "change gallery": _change,
     "delete gallery": lambda case: delete_gallery(case.runtime, case.gallery),
     "maintenance": lambda case: background._run_once(case.runtime),
-    "files of nothing": lambda case: background.remove_strays(case.runtime),
+    "files of nothing": lambda case: clear_files(case.runtime),
 }
 
 
@@ -347,9 +348,7 @@ def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_c
     asyncio.run(cancel_three())
 
 
-def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, monkeypatch, drawn_crops):
-    monkeypatch.setattr(background, "RECEIVED_WITHIN_SECONDS", 0.0)
-
+def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, drawn_crops):
     async def delete() -> None:
         case = Prepared(runtime, drawn_crops)
         await case.prepare()

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from service.commands.keys import keys
@@ -116,6 +117,39 @@ def test_a_redis_that_cannot_be_used_keeps_the_service_from_starting(
     assert "maxmemory-policy is 'allkeys-lru' and has to be 'noeviction'" in said
 
 
+@pytest.mark.slow
+def test_a_start_on_another_record_than_the_data_directorys_is_refused_and_keeps_its_snapshots(
+    start, refused_start, tmp_path, drawn_crops
+):
+    data = tmp_path / "data"
+    with redis_server() as server:
+        empty = f"{server.url[:-1]}1"
+        served = start(data_dir=data, redis_url=server.url)
+        served.enroll("default", *(crop.png for crop in drawn_crops[:3]))
+        url = "/v1/galleries/default/snapshots"
+        snapshot_id = served.http.post(url).json()["snapshot_id"]
+        served.stop()
+        (file,) = (data / "snapshots").glob("*/*")
+        held = file.read_bytes()
+
+        said = refused_start(data, redis_url=empty)
+        assert "holds no record, and the data directory" in said
+        assert "redis.acknowledged" in said
+        assert server.ask("DBSIZE") > 0
+        assert file.read_bytes() == held
+        with redis.Redis.from_url(empty) as client:
+            assert client.dbsize() == 0
+
+        again = start(data_dir=data, redis_url=server.url)
+        assert again.http.post(f"{url}/{snapshot_id}/restore").status_code == 200
+        again.stop()
+
+        # To begin with an empty record: its operator removes the mark, and nothing is lost.
+        (data / "redis.acknowledged").unlink()
+        start(data_dir=data, redis_url=empty).stop()
+        assert (data / "snapshots" / "stray" / f"1-{file.name}").read_bytes() == held
+
+
 def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
     monkeypatch.setenv("GMN_REDIS_URL", redis_record.url.replace("redis://", "redis://:pass@"))
     monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
@@ -127,8 +161,6 @@ def test_keys_are_kept_in_redis(redis_record, monkeypatch, tmp_path):
         revoked = CliRunner().invoke(keys, ["revoke", key_id])
     finally:
         monkeypatch.undo()
-        import redis
-
         url = redis_record.url.replace("redis://", "redis://:pass@")
         with redis.Redis.from_url(url) as client:
             client.execute_command("CONFIG", "SET", "requirepass", "")

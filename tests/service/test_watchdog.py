@@ -229,7 +229,7 @@ def _background(monkeypatch, watchdog, **replaced):
     async def wait(*_):
         await asyncio.sleep(60)
 
-    work = {"remove_strays": nothing, "work_on_jobs": wait, "run_maintenance": wait}
+    work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
     work |= {"refit_calibrations": wait, "read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)

@@ -137,11 +137,26 @@ def test_a_late_note_leaves_a_later_commit_noted(tmp_path):
     one, other = (LastCommitMark(tmp_path / "redis.acknowledged") for _ in range(2))
     other.note(1001)
     one.note(1000)
-    assert one.read() == other.read() == 1001
+    one.note(5000, "another")
+    assert one.read() == other.read() == ("record", 1001)
 
 
-def test_another_record_is_not_held_to_what_the_one_before_acknowledged(tmp_path):
+def test_another_record_than_the_acknowledged_one_is_refused_and_untouched(tmp_path):
     mark = LastCommitMark(tmp_path / "redis.acknowledged")
-    mark.note(99, "another")
     with redis_server() as server:
+        mark.note(99, "another")
+        with pytest.raises(InputProblem, match=r"no record.*remove .*redis\.acknowledged"):
+            open_redis(server.url, mark=mark)
+        assert server.ask("DBSIZE") == 0
+        mark.path.unlink()
+        with contextlib.closing(open_redis(server.url, mark=mark)) as store:
+            store.galleries.create("lobby", EMBEDDER, GallerySettings())
+            assert store.changes.last() == 1
+        own, _ = mark.read()
+        mark.path.unlink()
+        mark.note(1, "another")
+        with pytest.raises(InputProblem, match="another record"):
+            open_redis(server.url, mark=mark)
+        mark.path.unlink()
+        mark.note(1, own)
         open_redis(server.url, mark=mark).close()

@@ -1,0 +1,103 @@
+"""Files of the data directory that no record names: those of unknown origin are never deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from service.lifecycle.strays import clear_files, remove_unneeded_files
+from service.ops.critical_sections import CriticalSections
+from service.ops.durable import hold_folder, snapshot_name
+from service.ops.health import BlockingPools
+from service.record.record import open_sqlite
+from service.record.records import GallerySettings, Snapshot
+from tests.service.gallery.new_crops import EMBEDDER, NOON
+from tests.service.gallery.new_jobs import new_job
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    """A record and its data directory, as far as files without a record need them."""
+    pools = BlockingPools()
+    with contextlib.closing(open_sqlite(tmp_path / "galleries.sqlite3")) as record:
+        yield SimpleNamespace(
+            pools=pools,
+            record=record,
+            settings=SimpleNamespace(data_dir=tmp_path),
+            sections=CriticalSections(),
+            snapshot_lock=tmp_path / "snapshots.lock",
+        )
+    pools.shutdown()
+
+
+@pytest.fixture
+def gallery(runtime):
+    return runtime.record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+
+
+def _written(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(path.name.encode())
+    return path
+
+
+def _kept_snapshot(runtime, gallery: int, name: str) -> Path:
+    file = _written(runtime.settings.data_dir / snapshot_name(gallery, name))
+    snapshot = Snapshot(name, gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
+    runtime.record.snapshots.keep(snapshot)
+    return file
+
+
+def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_cut_off(
+    runtime, gallery, tmp_path, caplog
+):
+    kept = _kept_snapshot(runtime, gallery, "kept")
+    journal = _written(kept.with_name("kept.gmn-journal"))
+    unknown = _written(tmp_path / "snapshots" / "7" / "unknown.gmn")
+    part = _written(kept.with_name("copy.1f.part"))
+    upload = _written(tmp_path / "imports" / "anothers" / "archive")
+    runtime.record.jobs.create(new_job("waiting", gallery))
+    waiting = _written(tmp_path / "imports" / "waiting" / "archive")
+    for _ in range(2):
+        asyncio.run(clear_files(runtime))
+        assert all(file.exists() for file in (kept, journal, waiting))
+        assert not any(file.exists() for file in (part, unknown, upload))
+        stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn"
+        assert stray.read_bytes() == b"unknown.gmn"
+        stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
+        assert stray.read_bytes() == b"archive"
+    assert "unknown.gmn is in no record; moved to" in caplog.text
+
+
+def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_ended(
+    runtime, gallery, tmp_path
+):
+    other = runtime.record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
+    snapshots = [_kept_snapshot(runtime, other, name) for name in ("one", "two")]
+    runtime.record.jobs.create(new_job("waiting", other))
+    upload = _written(tmp_path / "imports" / "waiting" / "archive")
+    single = _kept_snapshot(runtime, gallery, "single")
+    # The process is killed after each of the commits, before it removes a file.
+    runtime.record.galleries.delete(other)
+    runtime.record.snapshots.remove(gallery, "single")
+    copy = _written(tmp_path / snapshot_name(gallery, "copied"))
+    runtime.record.unneeded_files.add([snapshot_name(gallery, "copied")])
+    kept = _kept_snapshot(runtime, gallery, "kept")
+    asyncio.run(remove_unneeded_files(runtime))
+    assert not any(file.exists() for file in (*snapshots, single, upload, copy))
+    assert kept.exists()
+    assert runtime.record.unneeded_files.all() == []
+
+
+def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(runtime, tmp_path):
+    upload = _written(tmp_path / "imports" / "one" / "archive")
+    runtime.record.unneeded_files.add(["imports/one"])
+    with hold_folder(upload.parent):
+        asyncio.run(clear_files(runtime))
+        assert upload.exists()
+    asyncio.run(clear_files(runtime))
+    assert not upload.parent.exists()
