@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from service.lifecycle.snapshots import (
     take_snapshot,
 )
 from service.lifecycle.strays import clear_files
+from service.ops.health import MonitoredThreadPool
 from service.record import snapshot_file
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import read_snapshot, write_snapshot
@@ -88,7 +90,13 @@ def threads(monkeypatch):
     def run_in_executor(loop, executor, call, *args):
         return hand_over(loop, executor, threads.watched(call), *args)
 
+    run_blocking = MonitoredThreadPool.run
+
+    def run(pool, call, *args, **kwargs):
+        return run_blocking(pool, threads.watched(partial(call, *args, **kwargs)))
+
     monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", run_in_executor)
+    monkeypatch.setattr(MonitoredThreadPool, "run", run)
     return threads
 
 
