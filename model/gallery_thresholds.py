@@ -32,8 +32,9 @@ CROPS_PER_IDENTITY = 3
 FEWER = (1, 3, 10, 30, 100)
 # ρ before any search, with the weight of so many searches.
 RATIO_PRIOR, RATIO_WEIGHT = 0.92, 20.0
-# The mean rarity of the right identity's score is 2μ: μ before any search, and its weight.
-GENUINE_PRIOR, GENUINE_WEIGHT, LEAST_GENUINE = 3.0, 5.0, 2.0
+# The rarity of the right identity's score is taken as Gamma(2, 3): with a fixed 3, a probability is
+# one function of rarity everywhere. A value fitted to searches is no better calibrated.
+GENUINE = 3.0
 LEAST_SHARE = 0.02
 ROUNDS = 15
 _LARGEST_LOGIT = 30.0
@@ -48,14 +49,12 @@ class GalleryThresholds(Stored):
     Attributes:
         tails: the strangers' heights, the largest number of identities first.
         ratio: ρ, the scale of real searches over that of the left-out ones.
-        genuine: μ; the rarity of the right identity's score is taken as Gamma(2, μ).
-        searches: how many searches are behind ρ and μ.
+        searches: how many searches are behind ρ.
         identities, crops: how many named ones are behind the tails.
     """
 
     tails: tuple[StrangerTail, ...] = Field(min_length=1)
     ratio: float = Field(RATIO_PRIOR, gt=0.0)
-    genuine: float = Field(GENUINE_PRIOR, ge=LEAST_GENUINE)
     searches: int = Field(0, ge=0)
     identities: int = Field(ge=FEW_IDENTITIES)
     crops: int = Field(ge=FEW_IDENTITIES)
@@ -84,15 +83,15 @@ class GalleryThresholds(Stored):
         """Probability at even odds that each score is the right identity's, same shape.
 
         With t the rarity of the score, −ln of the share of strangers' searches whose best score is
-        as high above its level: Gamma(2, μ) against Exp(1), the logit ln t + t(1 − 1/μ) − 2 ln μ.
-        It rises strictly with the score within an answer. A threshold is a rarity, so that results
-        of one calibration version can be compared across answers: a match at an operating point
-        has a higher probability than any result below that operating point in any search.
+        as high above its level: Gamma(2, 3) against Exp(1), the logit ln t + 2t/3 − 2 ln 3. It
+        rises strictly with the score within an answer, and is one function of rarity: 0.54 at the
+        threshold of 1e-1, 0.92 at 1e-2 and 0.99 at 1e-3 in every search, gallery and scoring. So
+        it never contradicts a verdict, and can be compared across answers as raw scores cannot.
         """
         tail = self.tail(identities)
         values = np.asarray(scores, dtype=np.float64)
         rarity = tail.rarity((values - level) / (self.ratio * tail.scale))
-        logits = _LARGEST_LOGIT * np.tanh(_evidence(rarity, self.genuine) / _LARGEST_LOGIT)
+        logits = _LARGEST_LOGIT * np.tanh(_evidence(rarity) / _LARGEST_LOGIT)
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
     def extrapolated(self, identities: int) -> bool:
@@ -121,7 +120,7 @@ def fit_gallery(
 
 
 def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -> GalleryThresholds:
-    """The same tails with ρ and μ of these searches, by expectation maximisation.
+    """The same tails with ρ of these searches, by expectation maximisation.
 
     The searches need no labels: each is weighted by the probability that its best score is the
     right identity's.
@@ -132,41 +131,30 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
     """
     kept = [one for one in searches if not few_identities(one.identities)][-KEPT_SEARCHES:]
     if not kept:
-        start = {"ratio": RATIO_PRIOR, "genuine": GENUINE_PRIOR, "searches": 0}
-        return thresholds.model_copy(update=start)
+        return thresholds.model_copy(update={"ratio": RATIO_PRIOR, "searches": 0})
     leaders = np.array([one.scores for one in kept])
     sizes = np.array([one.identities for one in kept])
     tails = {size: thresholds.tail(size) for size in np.unique(sizes).tolist()}
     scales = np.array([tails[size].scale for size in sizes.tolist()])
     strangers, enrolled = spacing(leaders) / scales, spacing(leaders, genuine=True) / scales
     heights = (leaders[:, 0] - level(leaders)) / scales
-    ratio, genuine, share = RATIO_PRIOR, GENUINE_PRIOR, 0.5
+    ratio, share = RATIO_PRIOR, 0.5
     rarity = np.empty(len(kept))
     for _ in range(ROUNDS):
         for size, tail in tails.items():
             here = sizes == size
             rarity[here] = tail.rarity(heights[here] / ratio)
-        logits = _evidence(rarity, genuine) + math.log(share / (1.0 - share))
+        logits = _evidence(rarity) + math.log(share / (1.0 - share))
         right = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
         share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
-        mean = (right @ rarity / 2.0 + GENUINE_WEIGHT * GENUINE_PRIOR) / (
-            right.sum() + GENUINE_WEIGHT
-        )
-        genuine = max(float(mean), LEAST_GENUINE)
         total = float(((1.0 - right) * strangers + right * enrolled).sum())
         ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(kept))
-    return thresholds.model_copy(
-        update={
-            "ratio": round(ratio, 4),
-            "genuine": round(genuine, 4),
-            "searches": len(kept),
-        }
-    )
+    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(kept)})
 
 
-def _evidence(rarity: Array, genuine: float) -> Array:
-    """ln of Gamma(2, μ)'s density over Exp(1)'s, strictly increasing for μ > 1."""
-    return np.asarray(np.log(rarity) + rarity * (1.0 - 1.0 / genuine) - 2.0 * math.log(genuine))
+def _evidence(rarity: Array) -> Array:
+    """ln of Gamma(2, 3)'s density over Exp(1)'s, strictly increasing."""
+    return np.asarray(np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE) - 2.0 * math.log(GENUINE))
 
 
 def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:

