@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     model_serializer,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -29,6 +30,21 @@ JobKind = Literal["import", "reindex"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
+# Of problems, of refused images, and of the lines of a job's report.
+PROBLEM_CODES = (
+    *("answer_too_large", "bad_request", "blurred", "body_too_large", "body_too_slow"),
+    *("captured_in_future", "crop_conflict", "cross_origin", "damaged_record", "damaged_snapshot"),
+    *("dark", "device_full", "device_lost", "empty", "file_too_large", "forbidden"),
+    *("gallery_conflict", "ignored", "internal_error", "invalid_field", "low_resolution"),
+    *("method_not_allowed", "needs_reindex", "not_an_image", "not_embedded", "not_found"),
+    *("not_person_shaped", "not_ready", "not_unpacked", "overexposed", "queue_full"),
+    *("record_unavailable", "request_conflict", "service_stopping", "storage_failed"),
+    *("too_many_parts", "too_many_pixels", "too_small", "truncated", "unauthorised"),
+    *("unknown_crop", "unknown_gallery", "unknown_identity", "unknown_job", "unknown_merge"),
+    *("unknown_picture", "unknown_snapshot", "unreadable", "unsupported_media_type"),
+    *("unusable_images", "version_not_reached"),
+)
+PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
 
@@ -59,17 +75,34 @@ class Page(WireModel, Generic[Item]):
     next_cursor: str | None = None
 
 
+class FieldProblem(WireModel):
+    """What is wrong with one field of a request, which `detail` contains too."""
+
+    field: str
+    message: str
+
+
 class Problem(WireModel):
-    """An RFC 9457 problem document: `detail` names the input, the reason and the remedy."""
+    """An RFC 9457 problem document: `detail` names the input, the reason and the remedy.
 
-    model_config = ConfigDict(extra="allow")
+    `type` is one of those that are listed; a newer service may have others. `errors` names the
+    fields that cannot be used, and `results` has an entry for each image where none could be.
+    """
 
-    type: str = "about:blank"
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_serialization_defaults_required=False,
+        json_schema_extra={"required": ["type", "title", "status", "detail"]},
+    )
+
+    type: Annotated[str, WithJsonSchema({"anyOf": [PROBLEM_TYPE, {"type": "string"}]})] = (
+        "about:blank"
+    )
     title: str = ""
     status: int = 0
     detail: str = ""
     request_id: str | None = Field(default=None, exclude_if=_absent)
-    # One entry per image where none could be used.
+    errors: list[FieldProblem] | None = Field(default=None, exclude_if=_absent)
     results: list[dict[str, Any]] | None = Field(default=None, exclude_if=_absent)
 
     @property

@@ -26,7 +26,7 @@ class ServiceError(InputProblem):
         why: the last part that was filled in.
     """
 
-    code: ClassVar[str] = "invalid_request"
+    code: ClassVar[str]
     status: int = 422
     retry_after_s: ClassVar[int | None] = None
     sentence: ClassVar[str] = "{}"

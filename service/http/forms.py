@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import fastapi
 from fastapi import UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 from gmn_client.models import RetentionFrom
 from service.errors import InvalidField
@@ -29,13 +38,14 @@ def _without_empty(value: Any) -> Any:
     return value
 
 
+# `/docs` takes for a file what has this format.
+FILE: dict[str, Any] = {"type": "string", "format": "binary"}
 Images = Annotated[
     list[UploadFile],
     BeforeValidator(_without_empty),
+    WithJsonSchema({"type": "array", "items": FILE, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
-
-
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 
@@ -52,6 +62,25 @@ class Form(BaseModel):
     """Base of every form: a field that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The form's schema: without null, and with fields that begin empty in `/docs`.
+
+        `/docs` starts a field with its first example or its default, else with made-up text.
+        """
+        schema = handler(core)
+        for field in handler.resolve_ref_schema(schema)["properties"].values():
+            field |= field.pop("anyOf", [{}])[0]
+            items = field.get("items")
+            if items and items != FILE:
+                field["examples"] = [[], *field.get("examples", [])]
+                field["items"] = {**items, "examples": [""]}
+            elif not items and field.get("format") != "binary" and field.get("default") is None:
+                field["examples"] = ["", *field.get("examples", [])]
+        return schema
 
 
 class ImagesForm(Form):
@@ -103,7 +132,13 @@ class EnrollFields(Form):
         return cast("CropFields", changes)
 
 
-class EnrollForm(EnrollFields, ImagesForm):
+class SomeImagesForm(ImagesForm):
+    """One or many images, and no other way to ask."""
+
+    images: Images = Field(json_schema_extra={"minItems": 1})
+
+
+class EnrollForm(EnrollFields, SomeImagesForm):
     """One or many images to enroll."""
 
 
@@ -113,6 +148,8 @@ class QueryForm(QueryOptions, ImagesForm):
 
 class PairForm(PairOptions, ImagesForm):
     """Exactly two images."""
+
+    images: Images = Field(json_schema_extra={"minItems": 2, "maxItems": 2, "examples": [["", ""]]})
 
 
 class GallerySettingsFields(Form):
@@ -175,7 +212,9 @@ class IdentityFields(Form):
 class ImportForm(Form):
     """An archive to import, or a folder that the service can read."""
 
-    archive: UploadFile | None = Field(None, description="A zip or tar file of images.")
+    archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = Field(
+        None, description="A zip or tar file of images."
+    )
     folder: str | None = Field(
         None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
     )

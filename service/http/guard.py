@@ -22,6 +22,7 @@ from starlette.formparsers import MultiPartException
 
 from service.errors import InvalidField, Unauthorised
 from service.gallery.gallery import Gallery
+from service.http.documented import problems
 from service.http.forms import ImagesForm, ImportForm
 from service.http.keys import LOCAL_ADMIN
 from service.http.limits import Body, WholeForm
@@ -44,6 +45,26 @@ BEARER = HTTPBearer(
     description="A key of `gmn keys create`. Without any key the service asks for none, and "
     "answers on this machine only.",
 )
+# The guard reads this parameter, and not a route's function.
+GALLERY = {
+    "name": "gallery",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "title": "Gallery"},
+    "description": "A gallery's name.",
+    "example": "default",
+}
+# The problems that any call answers, and those that follow from what a route declares.
+OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
+OF_GUARDED = (
+    *("unauthorised", "forbidden", "damaged_record", "record_unavailable", "service_stopping"),
+)
+OF_FORM = (
+    *("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full"),
+)
+OF_IMAGES = ("unusable_images", "device_full", "device_lost")
+# Ends a docstring's first statement, which is a call's summary.
+SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 
@@ -132,7 +153,22 @@ class GuardedRoute(APIRoute):
     """A route that is open to the callers whom it declares; without a declaration it needs admin.
 
     The body of a form is received within its limits, and its client's departure cancels the work.
+    The OpenAPI document has the summary and the problems that follow from the declaration.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        first = " ".join((endpoint.__doc__ or "").partition("\n\n")[0].split())
+        options["summary"] = SENTENCE_PART.split(first)[0]
+        super().__init__(path, endpoint, **options)
+        codes: list[str] = []
+        if "{gallery}" in path:
+            codes.append("unknown_gallery")
+            self.openapi_extra = {"parameters": [GALLERY]}
+        if self.body_field:
+            form: Any = self.body_field.field_info.annotation
+            codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, ImagesForm) else ())]
+        codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_GUARDED)
+        self.responses = problems(*codes, among=self.responses)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What answers a request of this route."""

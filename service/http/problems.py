@@ -23,9 +23,9 @@ from service.errors import (
     problem,
     status_of,
 )
+from service.http.documented import MEDIA_TYPE
 from service.http.keys import redacted
 
-MEDIA_TYPE = "application/problem+json"
 CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -49,39 +49,6 @@ class ProblemResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         return redacted(super().render(content).decode()).encode()
-
-
-def error_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The errors of a call, for the OpenAPI document.
-
-    Every call may answer 403, 422, 500 and 503; one that is not open to all 401, and one whose body
-    can be too large 408.
-    """
-    meaning = {
-        401: "No key was sent, or one that is unknown or revoked.",
-        403: "The key may not do this, or a web page of another site asked.",
-        408: "Nothing more of the body arrived for GMN_BODY_TIMEOUT_S.",
-        404: "No such gallery, crop or path.",
-        409: "The gallery is there already, or was filled by another embedder.",
-        400: "The body is no whole multipart form.",
-        413: "The body is over GMN_MAX_BODY_BYTES.",
-        415: "The body is no form.",
-        422: "A field or an image cannot be used.",
-        429: "More than GMN_MAX_QUEUED_IMAGES or GMN_MAX_QUEUED_BYTES would be waiting; "
-        "Retry-After is when to return.",
-        500: "The service failed.",
-        503: "The service is stopping or not ready, or its record does not answer.",
-        507: "The record store could not write; nothing was stored.",
-    }
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    answered = {*statuses, 403, 422, 500, 503}
-    if not open_to_all:
-        answered.add(401)
-    if 413 in answered:
-        answered |= {408, 429}
-    return {
-        status: {"description": meaning[status], "content": content} for status in sorted(answered)
-    }
 
 
 def answer_problem(
@@ -164,6 +131,8 @@ def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
     message = str(error["msg"]).removeprefix("Value error, ")
     if "Expected UploadFile" in message:
         message = "is text; send each image as a file part, with a file name"
+    elif error["type"] == "missing":
+        message = "is missing; send it"
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
     return InvalidField(f"{field}: {message}")

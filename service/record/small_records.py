@@ -69,13 +69,9 @@ class ApiKey:
     learn: bool = True
     expires_at: datetime | None = None
 
-    def may(self, any_of: Collection[Scope]) -> bool:
-        """Whether it has one of these scopes, or `admin`."""
-        return bool({"admin", *any_of} & set(self.scopes))
-
     def require(self, any_of: Collection[Scope]) -> None:
         """Raises `Forbidden` unless it has one of these scopes, or `admin`."""
-        if not self.may(any_of):
+        if not {"admin", *any_of} & set(self.scopes):
             raise Forbidden(
                 f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and this call "
                 f"needs {' or '.join(any_of)}; send a key that has it"

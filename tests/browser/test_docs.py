@@ -95,6 +95,22 @@ def test_a_chosen_file_is_enrolled_with_what_was_typed_and_nothing_else(docs, ht
     )
 
 
+def test_the_first_execute_of_a_call_asks_about_the_gallery_default(docs):
+    assert execute(open_call(docs, "read_gallery")).json()["name"] == "default"
+    assert (
+        "Reads the description of one gallery"
+        in docs.locator("#operations-tag-galleries").locator("..").inner_text()
+    )
+
+
+def test_opening_a_call_that_takes_files_writes_no_warning(docs):
+    warnings = []
+    docs.on("console", lambda one: warnings.append(one.text) if one.type != "log" else None)
+    for operation in ("enroll_crops", "query_gallery", "compare_pair"):
+        assert open_call(docs, operation).locator("input[type=file]").count() > 0
+    assert warnings == []
+
+
 def test_two_chosen_files_are_compared(docs, drawn_crops):
     call = open_call(docs, "compare_pair")
     choose(call, "images", drawn_crops[0].png, drawn_crops[1].png)

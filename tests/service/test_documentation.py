@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from bench import reference
-from service.errors import ServiceError
+from gmn_client.models import PROBLEM_CODES
+from service.errors import DamagedRedisRecord, ServiceError
 from service.http.app import create_app
+from service.http.documented import EXAMPLES
 from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS
+from service.record.engine import ChangesLost
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +56,46 @@ def test_every_setting_is_described() -> None:
 
 def test_every_kind_of_problem_has_its_remedy() -> None:
     errors = REFERENCE.split("## Errors")[1].split("\n## ")[0]
-    for code in {
-        *(one.code for one in ServiceError.__subclasses__()),
-        *CODE_OF_STATUS.values(),
-        "cross_origin",
-    }:
-        assert f"`{code}`" in errors, code
+    rows = re.findall(r"^\| \d[^|]*\| ([^|]*)\|", errors, re.MULTILINE)
+    shown = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
+    assert len(shown) == len(set(shown))
+    assert set(shown) == set(PROBLEM_CODES) == _codes_in_the_code()
+    assert list(PROBLEM_CODES) == sorted(PROBLEM_CODES)
+
+
+def test_the_examples_of_problems_are_sentences_of_the_service() -> None:
+    examples = EXAMPLES["problems"]
+    for kind in _kinds(ServiceError):
+        sentence = re.sub(r"\\{.*?\\}", ".+", re.escape(kind.sentence))
+        example = examples[kind.code]
+        # Of two stores' errors with one code the first has the example; one kind is never sent.
+        if kind not in (DamagedRedisRecord, ChangesLost):
+            assert re.fullmatch(sentence, example["detail"]), kind.code
+            assert example["status"] == kind.status
+    for status, code in CODE_OF_STATUS.items():
+        assert examples[code]["status"] == status
+
+
+def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _kinds(one)
+
+
+def _codes_in_the_code() -> set[str]:
+    """Those of the errors, and those that are written where an image or file is refused."""
+    codes = {*(one.code for one in _kinds(ServiceError)), *CODE_OF_STATUS.values()}
+    refusals = {"CropProblem", "QualityFault", "JobProblem", "_lines", "problem"}
+    for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("model/crops/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in refusals:
+                named = [one.value for one in node.keywords if one.arg == "code"]
+                codes |= {one.value for one in (*node.args[:1], *named) if _is_text(one)}
+    return codes
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:

@@ -194,6 +194,30 @@ def test_the_openapi_document_describes_every_call_with_its_errors(served):
     assert "Problem" in document["components"]["schemas"]
 
 
+def test_every_error_of_every_call_has_examples_of_its_own(served):
+    document = served.http.get("/openapi.json").json()
+    for path, calls in document["paths"].items():
+        for method, call in calls.items():
+            for status, answer in call["responses"].items():
+                if int(status) >= 400:
+                    (content,) = answer["content"].values()
+                    assert content["examples"], (method, path, status)
+                    for code, example in content["examples"].items():
+                        assert example["value"]["status"] == int(status)
+                        assert example["value"]["type"] == f"urn:gmn:problem:{code}"
+                        assert example["value"]["detail"]
+
+
+def test_the_document_lists_the_errors_of_fields_and_the_types_of_problems(served, gallery):
+    schemas = served.http.get("/openapi.json").json()["components"]["schemas"]
+    problem = served.http.post(f"/v1/galleries/{gallery}/queries", data={"top_k": "x"}).json()
+    known, _ = schemas["Problem"]["properties"]["type"]["anyOf"]
+    assert problem["type"] in known["enum"]
+    assert set(problem) <= set(schemas["Problem"]["properties"])
+    assert set(problem["errors"][0]) == set(schemas["FieldProblem"]["properties"])
+    assert schemas["Problem"]["required"] == ["type", "title", "status", "detail"]
+
+
 def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
     document = served.http.get("/openapi.json").json()
     schemathesis.openapi.from_dict(document).validate()
@@ -209,12 +233,12 @@ def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
             assert not parameters & document["components"]["schemas"][name]["properties"].keys()
 
 
-def test_a_choice_that_is_left_empty_is_documented_and_counts_as_not_sent(
+def test_a_choice_that_is_left_empty_counts_as_not_sent_and_is_no_choice_of_the_document(
     served, filled, drawn_crops
 ):
     schemas = served.http.get("/openapi.json").json()["components"]["schemas"]
     for form, field in (("PairForm", "scoring"), ("QueryForm", "operating_point")):
-        assert schemas[form]["properties"][field]["enum"].count("") == 1
+        assert "" not in schemas[form]["properties"][field]["enum"]
     answer = served.query(filled, drawn_crops[0].png, operating_point="", scoring="")
     assert answer.status_code == 200
 

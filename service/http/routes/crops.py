@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
 
@@ -10,9 +10,10 @@ from gmn_client.models import ChangedCrop, Crop, Crops, EnrolledImage, Enrollmen
 from service.errors import InvalidField
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
+from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
-from service.http.problems import JSON, answer_each, error_responses, write_list
+from service.http.problems import JSON, answer_each, write_list
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -28,19 +29,18 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
-SOME_LANDED: dict[int | str, dict[str, Any]] = {
-    207: {"model": Enrollment, "description": "Some images landed, some did not."}
+ENROLLED: Responses = {
+    201: example("Enrollment"),
+    207: {"model": Enrollment, "description": "Some images landed, some did not."},
 }
-PICTURE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/*": {}}, "description": "The file."}
-}
+PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "The file."}}
 
 
 @router.post(
     "/crops",
     status_code=201,
     response_model=Enrollment,
-    responses=SOME_LANDED | error_responses(400, 404, 409, 413, 415, 429, 507),
+    responses=ENROLLED | problems("needs_reindex", "request_conflict", "storage_failed"),
 )
 async def enroll_crops(
     request: Request,
@@ -66,7 +66,7 @@ async def enroll_crops(
     return response
 
 
-@router.get("/crops", response_model=Crops, responses=error_responses(404))
+@router.get("/crops", response_model=Crops)
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
     """Lists crops in the order of their enrollment."""
     cursor = asked.cursor
@@ -83,13 +83,15 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     return Response(await write_list(page), media_type=JSON)
 
 
-@router.get("/crops/{crop_id}", responses=error_responses(404))
+@router.get("/crops/{crop_id}", responses=problems("unknown_crop"))
 async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
     """Reads the labels and metadata of one crop."""
     return await browse.read_crop(call.runtime, call.gallery, crop_id)
 
 
-@router.patch("/crops/{crop_id}", responses=error_responses(400, 404, 409, 413, 415, 507))
+@router.patch(
+    "/crops/{crop_id}", responses=problems("unknown_crop", "crop_conflict", "storage_failed")
+)
 async def change_crop(
     call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
 ) -> ChangedCrop:
@@ -97,14 +99,16 @@ async def change_crop(
     return await changes.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
 
 
-@router.delete("/crops/{crop_id}", responses=error_responses(404, 507))
+@router.delete("/crops/{crop_id}", responses=problems("unknown_crop", "storage_failed"))
 async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
     return await forget_crop(call.runtime, call.gallery, crop_id)
 
 
 @router.get(
-    "/crops/{crop_id}/image", response_class=Response, responses=error_responses(404) | PICTURE
+    "/crops/{crop_id}/image",
+    response_class=Response,
+    responses=problems("unknown_crop", "unknown_picture") | PICTURE,
 )
 async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""

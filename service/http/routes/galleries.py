@@ -15,18 +15,19 @@ from gmn_client.models import (
     Snapshots,
 )
 from service.gallery import browse, changes
+from service.http.documented import problems
 from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
 from service.http.guard import Admin, Call, GalleryCall, guarded_router, needs
-from service.http.problems import error_responses
 from service.lifecycle import snapshots
 from service.record.records import GallerySettings
 
 router = guarded_router("/v1/galleries", "galleries")
 snapshot_router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
+UNCHANGED = GallerySettingsFields()
 SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
 
 
-@router.post("", status_code=201, responses=error_responses(400, 409, 413, 415, 507))
+@router.post("", status_code=201, responses=problems("gallery_conflict", "storage_failed"))
 async def create_gallery(
     call: Annotated[Call, needs("admin")],
     response: Response,
@@ -40,7 +41,7 @@ async def create_gallery(
     return created
 
 
-@router.get("", responses=error_responses())
+@router.get("")
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
@@ -50,26 +51,28 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Gal
     )
 
 
-@router.get("/{gallery}", responses=error_responses(404))
+@router.get("/{gallery}")
 async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> Gallery:
     """Reads the description of one gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
 
 
-@router.patch("/{gallery}", responses=error_responses(400, 404, 413, 415, 507))
-async def change_gallery(call: Admin, form: Annotated[GallerySettingsFields, MULTIPART]) -> Gallery:
+@router.patch("/{gallery}", responses=problems("storage_failed"))
+async def change_gallery(
+    call: Admin, form: Annotated[GallerySettingsFields, MULTIPART] = UNCHANGED
+) -> Gallery:
     """Changes the settings of a gallery; fields that are not sent stay."""
     reset = form.calibration == "reset"
     return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
-@router.delete("/{gallery}", responses=error_responses(404, 409, 507))
+@router.delete("/{gallery}", responses=problems("gallery_conflict", "storage_failed"))
 async def delete_gallery(call: Admin) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
     return GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
 
 
-@snapshot_router.post("", status_code=201, responses=error_responses(404, 507))
+@snapshot_router.post("", status_code=201, responses=problems("storage_failed"))
 async def take_snapshot(call: Admin, response: Response) -> Snapshot:
     """Takes a snapshot of the gallery while reads and writes continue."""
     taken = await snapshots.take_snapshot(call.runtime, call.gallery)
@@ -79,27 +82,32 @@ async def take_snapshot(call: Admin, response: Response) -> Snapshot:
     return Snapshot.model_validate(taken)
 
 
-@snapshot_router.get("", responses=error_responses(404))
+@snapshot_router.get("")
 async def list_snapshots(call: Admin) -> Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
     found = await snapshots.list_snapshots(call.runtime, call.gallery)
     return Snapshots(results=[Snapshot.model_validate(one) for one in found])
 
 
-@snapshot_router.get("/{snapshot_id}", responses=error_responses(404))
+@snapshot_router.get("/{snapshot_id}", responses=problems("unknown_snapshot"))
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
     """Reads one snapshot."""
     found = await snapshots.find_snapshot(call.runtime, call.gallery, snapshot_id)
     return Snapshot.model_validate(found)
 
 
-@snapshot_router.delete("/{snapshot_id}", status_code=204, responses=error_responses(404, 507))
+@snapshot_router.delete(
+    "/{snapshot_id}", status_code=204, responses=problems("unknown_snapshot", "storage_failed")
+)
 async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
     """Removes a snapshot."""
     await snapshots.delete_snapshot(call.runtime, call.gallery, snapshot_id)
 
 
-@snapshot_router.post("/{snapshot_id}/restore", responses=error_responses(404, 409, 507))
+@snapshot_router.post(
+    "/{snapshot_id}/restore",
+    responses=problems("unknown_snapshot", "damaged_snapshot", "storage_failed"),
+)
 async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
     """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 

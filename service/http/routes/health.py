@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, Ready
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import error_responses
 from service.runtime import Runtime
 
 RETRY_AFTER_SECONDS = "10"
@@ -25,16 +24,16 @@ async def _runtime(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 
 
-@router.get("/livez", responses=error_responses(open_to_all=True))
+@router.get("/livez")
 async def livez(runtime: RuntimeDep) -> Alive:
-    """200 while the process works; a process that does not work ends itself within seconds."""
+    """Answers 200 while the process works; one that does not ends itself within seconds."""
     _refuse_in_trouble(runtime)
     return Alive()
 
 
-@router.get("/readyz", responses=error_responses(open_to_all=True))
+@router.get("/readyz")
 async def readyz(runtime: RuntimeDep) -> Ready:
-    """200 while searches can be answered, also while the record does not answer."""
+    """Answers 200 while searches can be answered, also while the record does not answer."""
     _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
     broken = [gallery.name for gallery in galleries if not gallery.consistent]
@@ -51,7 +50,7 @@ async def readyz(runtime: RuntimeDep) -> Ready:
     )
 
 
-@router.get("/metrics", response_class=Response, responses=error_responses())
+@router.get("/metrics", response_class=Response)
 async def metrics(
     call: Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)],
 ) -> Response:

@@ -8,16 +8,16 @@ from fastapi import Path, Query
 
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
 from service.gallery import browse, changes
+from service.http.documented import problems
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
 from service.http.guard import Admin, Searcher, guarded_router
-from service.http.problems import error_responses
 from service.lifecycle import forget
 
 router = guarded_router("/v1/galleries/{gallery}", "identities")
 Identity = Annotated[str, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
-@router.get("/identities", responses=error_responses(404))
+@router.get("/identities")
 async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
     """Lists identities by name; crops without an identity are not counted."""
     page = await browse.list_identities(
@@ -31,7 +31,7 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
     return page
 
 
-@router.get("/identities/{identity:path}", responses=error_responses(404))
+@router.get("/identities/{identity:path}", responses=problems("unknown_identity"))
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the number of crops and the cameras of one identity."""
     found = await browse.read_identity(call.runtime, call.gallery, identity)
@@ -41,7 +41,9 @@ async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     return found
 
 
-@router.patch("/identities/{identity:path}", responses=error_responses(400, 404, 413, 415, 507))
+@router.patch(
+    "/identities/{identity:path}", responses=problems("unknown_identity", "storage_failed")
+)
 async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
 ) -> RenamedIdentity:
@@ -49,7 +51,10 @@ async def rename_identity(
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
-@router.delete("/identities/{identity:path}", responses=error_responses(404, 409, 507))
+@router.delete(
+    "/identities/{identity:path}",
+    responses=problems("unknown_identity", "damaged_snapshot", "storage_failed"),
+)
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
@@ -58,13 +63,13 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     return await forget.forget_identity(call.runtime, call.gallery, identity)
 
 
-@router.get("/merges", responses=error_responses(404))
+@router.get("/merges")
 async def list_merges(call: Searcher) -> Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
     return await changes.list_merges(call.runtime, call.gallery)
 
 
-@router.post("/merges/{merge_id}/undo", responses=error_responses(404, 507))
+@router.post("/merges/{merge_id}/undo", responses=problems("unknown_merge", "storage_failed"))
 async def undo_merge(
     call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as its answer has it.")]
 ) -> RenamedIdentity:

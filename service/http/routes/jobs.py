@@ -13,9 +13,9 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import Job, Jobs
 from service.errors import InvalidField, UnknownJob
+from service.http.documented import problems
 from service.http.forms import MULTIPART, ImportForm, JobsQuery
 from service.http.guard import Admin, Call, Enroller, guarded_router, needs
-from service.http.problems import error_responses
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
@@ -35,20 +35,20 @@ KEEP_ALIVE_SECONDS = 15.0
 REPORT_COLUMNS = ("position", "source", "code", "detail")
 
 
-@router.get("/jobs", responses=error_responses(404))
+@router.get("/jobs", responses=problems("unknown_gallery"))
 async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
     if asked.gallery is not None:
         call.caller.require_gallery(asked.gallery)
     # The limit counts jobs that the key may see.
     wanted = asked.gallery or call.caller.gallery
-    own = None if call.caller.may(SEE_ALL) else call.caller.key_id
+    own = None if {"admin", *SEE_ALL} & set(call.caller.scopes) else call.caller.key_id
     found = await runner.list_jobs(call.runtime, wanted, asked.limit, own)
     jobs = [_visible_job(call.runtime, job) for job in found]
     return Jobs(results=[job for job in jobs if job and call.caller.may_see(job.gallery)])
 
 
-@router.get("/jobs/{job_id}", responses=error_responses(404))
+@router.get("/jobs/{job_id}", responses=problems("unknown_job"))
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
     return await _find(call, job_id, SEE_ALL)
@@ -57,7 +57,7 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
-    responses=error_responses(404)
+    responses=problems("unknown_job")
     | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
@@ -77,7 +77,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
 @router.get(
     "/jobs/{job_id}/report",
     response_class=StreamingResponse,
-    responses=error_responses(404)
+    responses=problems("unknown_job")
     | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
@@ -97,7 +97,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
 
 
-@router.delete("/jobs/{job_id}", responses=error_responses(404, 507))
+@router.delete("/jobs/{job_id}", responses=problems("unknown_job", "storage_failed"))
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
@@ -145,7 +145,7 @@ def _line(*values: str) -> str:
 @router.post(
     "/galleries/{gallery}/imports",
     status_code=202,
-    responses=error_responses(400, 404, 409, 413, 415, 429, 507),
+    responses=problems("needs_reindex", "storage_failed"),
 )
 async def import_crops(
     call: Enroller, response: Response, form: Annotated[ImportForm, MULTIPART]
@@ -164,7 +164,9 @@ async def import_crops(
 
 
 @router.post(
-    "/galleries/{gallery}/reindex", status_code=202, responses=error_responses(404, 409, 507)
+    "/galleries/{gallery}/reindex",
+    status_code=202,
+    responses=problems("gallery_conflict", "storage_failed"),
 )
 async def reindex_gallery(call: Admin, response: Response) -> Job:
     """Embeds the gallery's stored images with the loaded model, then switches to the new vectors.

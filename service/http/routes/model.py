@@ -11,22 +11,24 @@ from fastapi import Query, Request, Response
 from gmn_client.models import Embedding, Embeddings, ModelInfo, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
-from service.http.forms import MULTIPART, ImagesForm, ModelQuery, PairForm
+from service.http.documented import Responses, example, problems
+from service.http.forms import MULTIPART, ModelQuery, PairForm, SomeImagesForm
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import JSON, error_responses, write_list
+from service.http.problems import JSON, write_list
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 Querier = Annotated[Call, needs("query")]
 NPY = "application/x-npy"
-AS_ASKED: dict[int | str, dict[str, Any]] = {
+PAIR: Responses = {200: example("PairScore")}
+AS_ASKED: Responses = {
     200: {"content": {NPY: {}}, "description": "Asked for with Accept, an array (n, d)."},
     207: {"model": Embeddings, "description": "Some images were refused."},
 }
 
 
-@router.get("/model", responses=error_responses())
+@router.get("/model")
 async def read_model(call: Querier, asked: Annotated[ModelQuery, Query()]) -> ModelInfo:
     """The artefact's name and description, and the runtime that computes it.
 
@@ -59,7 +61,7 @@ async def read_model(call: Querier, asked: Annotated[ModelQuery, Query()]) -> Mo
 
 @comparison_router.post(
     "/pairs",
-    responses=error_responses(400, 404, 409, 413, 415, 429),
+    responses=PAIR | problems("unknown_gallery", "needs_reindex"),
     response_model_exclude_none=True,
 )
 async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> PairScore:
@@ -78,12 +80,12 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
 @comparison_router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=AS_ASKED | error_responses(400, 413, 415, 429),
+    responses=AS_ASKED,
 )
 async def embed_images(
-    request: Request, call: Querier, form: Annotated[ImagesForm, MULTIPART]
+    request: Request, call: Querier, form: Annotated[SomeImagesForm, MULTIPART]
 ) -> Response:
-    """Computes features: as JSON, or as a NumPy file with `Accept: application/x-npy`."""
+    """Computes the features of images: JSON, or a NumPy file with `Accept: application/x-npy`."""
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
     with runtime.admission.image_slots(len(images)):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import AnswerTooLarge, InvalidField
+from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import GalleryCall, Searcher, guarded_router
-from service.http.problems import JSON, answer_each, error_responses, write_list
+from service.http.problems import JSON, answer_each, write_list
 from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -21,8 +22,12 @@ STALE_HEADER = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
-ANSWERED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A ranking, or one for each image.", "headers": STALE_HEADER},
+ANSWERED: Responses = {
+    200: {
+        "description": "A ranking, or one for each image.",
+        "headers": STALE_HEADER,
+        **example("QueryAnswer"),
+    },
     207: {
         "model": SeparateAnswers,
         "description": "With mode=separate: some images were refused.",
@@ -46,12 +51,13 @@ MAX_RESULTS = 10_000
 @router.post(
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
-    responses=ANSWERED | error_responses(400, 404, 409, 413, 415, 429),
+    responses=ANSWERED
+    | problems("unknown_crop", "needs_reindex", "answer_too_large", "version_not_reached"),
 )
 async def query_gallery(
     request: Request, call: Searcher, form: Annotated[QueryForm, MULTIPART]
 ) -> Response:
-    """Ranks the gallery by likeness to one person, with a calibrated verdict.
+    """Searches a gallery by images: ranks its crops by likeness to one person, with a verdict.
 
     Several images are one multi-shot query whose scores are means over the images; an image that
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
