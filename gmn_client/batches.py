@@ -52,7 +52,7 @@ class Batches:
         # Images without an answer, with their sizes; the first `_count` are in the last request.
         self._waiting: list[tuple[Image, int]] = []
         self._count = self._done = 0
-        self._max_images, self._max_bytes = IMAGES_PER_REQUEST, BYTES_PER_REQUEST
+        self._max_images = IMAGES_PER_REQUEST
         self._answers: list[Enrollment] = []
 
     def next_call(self) -> Call[Enrollment] | None:
@@ -69,7 +69,7 @@ class Batches:
                 raise InvalidInput("enroll: no image was given; give at least one")
             return None
         totals = accumulate(size for _, size in self._waiting[: self._max_images])
-        self._count = max(1, sum(total <= self._max_bytes for total in totals))
+        self._count = max(1, sum(total <= BYTES_PER_REQUEST for total in totals))
         images = [image for image, _ in self._waiting[: self._count]]
         # A name of its own for each request, the same where the enrollment is repeated.
         derived = hashlib.sha256(f"{self._key} {self._done}".encode()).hexdigest()
@@ -97,22 +97,20 @@ class Batches:
         Raises:
             RequestRefused: it was refused for another reason.
         """
-        problem = refusal.problem
-        if problem.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            if self._count == 1:
-                self.add(Enrollment(results=[RefusedImage(problem=problem)]))
-            else:
-                self._max_bytes = sum(size for _, size in self._waiting[: self._count]) // 2
-        elif self._count > 1 and problem.detail.startswith("images: "):
-            self._max_images = self._count // 2
+        problem, count = refusal.problem, self._count
+        too_large = problem.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        if count > 1 and (too_large or problem.detail.startswith("images: ")):
+            self._max_images = count // 2
+        elif too_large:
+            self.add(Enrollment(results=[RefusedImage(problem=problem)]))
         else:
             raise refusal
 
     def answer(self) -> Enrollment:
         """The outcome of every image, in order."""
-        versions = [one.gallery_version for one in self._answers]
+        versions = [one.gallery_version for one in self._answers if one.gallery_version is not None]
         return Enrollment(
-            gallery_version=max((one for one in versions if one is not None), default=None),
+            gallery_version=max(versions, default=None),
             results=[result for one in self._answers for result in one.results],
             replayed=all(one.replayed for one in self._answers),
         )

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from gmn_client import Client, Image, QueryOptions, RequestRefused
 from gmn_client.models import EnrolledImage, Problem, QueryAnswer, RefusedImage
@@ -22,8 +20,6 @@ from model.problems import InputProblem
 
 CONCURRENT_REQUESTS = 4
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
 Sent = EnrolledImage | RefusedImage
 
 
@@ -194,27 +190,5 @@ def query_crops(
             raise InputProblem(f"{crop.name}: {refusal}") from refusal
         return crop, answer, (time.perf_counter() - started) * 1e3
 
-    return bounded_map(query, crops)
-
-
-def bounded_map(
-    ask: Callable[[Question], Answer],
-    questions: Iterable[Question],
-    limit: int = CONCURRENT_REQUESTS,
-) -> Iterator[Answer]:
-    """Calls `ask` in at most `limit` threads and yields the answers in order.
-
-    Raises:
-        Exception: the first error of `ask`; questions that wait are dropped.
-    """
-    waiting: deque[Future[Answer]] = deque()
-    with ThreadPoolExecutor(limit) as threads:
-        try:
-            for question in questions:
-                if len(waiting) >= limit:
-                    yield waiting.popleft().result()
-                waiting.append(threads.submit(ask, question))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
+        yield from threads.map(query, crops)

@@ -70,9 +70,9 @@ PLACES = {
     ),
     "job.created": ("jobs/runner.py", "record.jobs.create,", "jobs_wanted.set()"),
     "job.ended": ("jobs/runner.py", "await progress.update(", "audit.done("),
-    "import.archive-kept": ("jobs/imports.py", "_keep_archive, spool", "create_job("),
-    "import.unpacked": ("jobs/imports.py", "sync_below(part)", "part.rename(folder)"),
-    "import.files-read": ("jobs/imports.py", "_read(folder, item", "wait_while_busy("),
+    "import.archive-kept": ("jobs/imports.py", "keep_archive, spool", "sections.run(create)"),
+    "import.unpacked": ("jobs/import_files.py", "sync_below(part)", "part.rename(folder)"),
+    "import.files-read": ("jobs/imports.py", "read_file(folder, item", "wait_while_busy("),
     "import.batch-landed": (
         "jobs/imports.py",
         "await wait_while_busy(",
@@ -85,7 +85,7 @@ PLACES = {
     ),
     "import.files-removed": (
         "jobs/imports.py",
-        "_remove_files, runtime, _spool(",
+        "remove_files, runtime, spool_folder(",
         "_enroll_items(",
     ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),

@@ -26,7 +26,7 @@ from gmn_client import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.commands.bulk import SourceCrop, bounded_map, enroll_crops
+from service.commands.bulk import SourceCrop, enroll_crops
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
@@ -325,21 +325,3 @@ def test_waiting_for_a_job_ends_when_it_was_said_to(server: ScriptedServer, clie
 def test_a_service_that_never_answered_is_not_waited_for() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachable):
         client.wait_for_job("j")
-
-
-def test_answers_come_in_the_order_of_the_questions_with_few_in_flight() -> None:
-    at_once, most = 0, 0
-    lock = threading.Lock()
-
-    def ask(number: int) -> int:
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        threading.Event().wait(0.001 * (number % 3))
-        with lock:
-            at_once -= 1
-        return number
-
-    assert list(bounded_map(ask, range(40), 4)) == list(range(40))
-    assert 1 < most <= 4
