@@ -234,6 +234,17 @@ class DamagedSnapshot(ServiceError):
     )
 
 
+class SnapshotsNotRewritten(ServiceError):
+    """Snapshots that may still hold what was deleted from their gallery and from the others."""
+
+    code, status = "damaged_snapshot", 409
+    sentence = (
+        "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
+        "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
+        "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again"
+    )
+
+
 class DamagedRecord(ServiceError):
     """A record store of which something is not what was written."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model
@@ -33,6 +33,7 @@ from service.settings import Settings, is_loopback
 from service.upgrade import shipped_fillers
 
 SNAPSHOT_LOCK = "snapshots.lock"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,30 @@ class Runtime:
             NeedsReindex: where it is not loaded.
         """
         return self.models[gallery.embedder]
+
+    async def audited(
+        self,
+        event: str,
+        work: Callable[[dict[str, Any]], Awaitable[Result]],
+        lock: Path | None = None,
+        **what: Any,
+    ) -> Result:
+        """Runs a critical section between the two lines of its audit trail.
+
+        Args:
+            event: as in `AuditLog.record`, like `what`.
+            work: gets the dictionary whose fields go into the second line.
+            lock: as in `CriticalSections.run`.
+
+        Raises:
+            StorageFailed: the first line could not be written, and nothing was done.
+        """
+
+        async def section() -> Result:
+            async with self.audit.audited(event, **what) as result:
+                return await work(result)
+
+        return await self.sections.run(section, lock)
 
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -254,14 +255,22 @@ def _recover_redis(data_dir: Path) -> None:
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:
-    """Ids of the crops that were deleted one by one, by the audit log."""
+    """Ids of the crops that were asked to be deleted one by one, by the audit log.
+
+    Those that were not there are left out; any other error may have come after the deletion.
+    """
+    from service.errors import UnknownCrop
     from service.ops.audit import audit_files
 
-    removed: list[str] = []
+    removed: Counter[str] = Counter()
     for path in audit_files(data_dir):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                if entry.get("event") == "delete_crop" and entry.get("phase") == "done":
-                    removed += entry.get("crop_ids", [])
-    return removed
+                if entry.get("event") != "delete_crop":
+                    continue
+                if entry.get("phase") in ("asked", "done"):
+                    removed.update(entry.get("crop_ids", []))
+                elif entry.get("problem") == UnknownCrop.code:
+                    removed.subtract(entry.get("crop_ids", []))
+    return [crop_id for crop_id, times in removed.items() if times > 0]

@@ -3,17 +3,65 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
 
 from gmn_client import models
 from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
-from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownMerge
+from service.errors import (
+    InvalidField,
+    ServiceError,
+    UnknownCrop,
+    UnknownIdentity,
+    UnknownMerge,
+)
 from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
 from service.ops.durable import SNAPSHOTS
-from service.record.records import CropFields, GallerySettings, Relabelling, SettingsChanges
+from service.record.records import (
+    CropFields,
+    GallerySettings,
+    Relabelling,
+    Removal,
+    SettingsChanges,
+)
 from service.runtime import Runtime
+
+Changed = TypeVar("Changed", Relabelling, Removal)
+
+
+async def change_crops(
+    runtime: Runtime,
+    gallery: Gallery,
+    steps: str,
+    rule: Callable[[int], Changed | None],
+    unknown: ServiceError,
+    event: str,
+    **what: Any,
+) -> Changed:
+    """Commits a change of a gallery's crops with its audit trail, and shows it.
+
+    Args:
+        steps, rule: as in `GalleryRegistry.change`.
+        unknown: is raised where there is nothing to change.
+        event, what: as in `AuditLog.record`.
+
+    Raises:
+        UnknownGallery: the gallery was deleted.
+        StorageFailed: nothing was changed.
+    """
+
+    async def commit(result: dict[str, Any]) -> Changed:
+        change = await runtime.galleries.change(steps, gallery, rule)
+        if change is None:
+            raise unknown
+        result["count"] = change.count
+        return change
+
+    return await runtime.audited(event, commit, gallery=gallery.name, **what)
 
 
 async def relabel_identity(
@@ -29,23 +77,20 @@ async def relabel_identity(
     if new_identity == identity:
         raise InvalidField("new_identity: is the name it has; send another one")
 
-    async def section() -> Relabelling:
-        async with runtime.audit.trail(
-            "relabel_identity", gallery=gallery.name, identity=identity, new_identity=new_identity
-        ) as result:
-            change = await runtime.galleries.change(
-                "relabel", gallery, runtime.record.crops.relabel, identity, new_identity
-            )
-            if change is None:
-                raise UnknownIdentity(gallery.name, identity)
-            result["count"] = len(change.labels)
-        return change
-
-    change = await runtime.sections.run(section)
+    change = await change_crops(
+        runtime,
+        gallery,
+        "relabel",
+        partial(runtime.record.crops.relabel, identity=identity, new=new_identity),
+        UnknownIdentity(gallery.name, identity),
+        "relabel_identity",
+        identity=identity,
+        new_identity=new_identity,
+    )
     return RenamedIdentity(
         gallery_version=change.version,
         identity=new_identity,
-        changed=len(change.labels),
+        changed=change.count,
         merged=change.merge_id is not None,
         merge_id=change.merge_id,
     )
@@ -64,24 +109,19 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         UnknownGallery, UnknownMerge: there is nothing to undo.
         StorageFailed: nothing was changed.
     """
-
-    async def section() -> Relabelling:
-        async with runtime.audit.trail(
-            "undo_merge", gallery=gallery.name, merge_id=merge_id
-        ) as result:
-            change = await runtime.galleries.change(
-                "relabel", gallery, runtime.record.merges.undo, merge_id
-            )
-            if change is None:
-                raise UnknownMerge(gallery.name, merge_id)
-            result["count"] = len(change.labels)
-        return change
-
-    change = await runtime.sections.run(section)
+    change = await change_crops(
+        runtime,
+        gallery,
+        "relabel",
+        partial(runtime.record.merges.undo, merge_id=merge_id),
+        UnknownMerge(gallery.name, merge_id),
+        "undo_merge",
+        merge_id=merge_id,
+    )
     return RenamedIdentity(
         gallery_version=change.version,
         identity=change.restored_identity,
-        changed=len(change.labels),
+        changed=change.count,
         merged=False,
     )
 
@@ -108,24 +148,18 @@ async def change_crop(
             f"captured_at: {captured.isoformat()} is more than an hour in the future; send the "
             "right time"
         )
-
-    async def section() -> Relabelling:
-        async with runtime.audit.trail(
-            "change_crop",
-            gallery=gallery.name,
-            crop_ids=[crop_id],
-            identity=fields.get("identity"),
-            external_id=fields.get("external_id"),
-            fields=",".join(sorted(fields)),
-        ):
-            change = await runtime.galleries.change(
-                "relabel", gallery, runtime.record.crops.change, crop_id, fields
-            )
-            if change is None:
-                raise UnknownCrop(gallery.name, crop_id)
-            return change
-
-    change = await runtime.sections.run(section)
+    change = await change_crops(
+        runtime,
+        gallery,
+        "relabel",
+        partial(runtime.record.crops.change, crop_id=crop_id, fields=fields),
+        UnknownCrop(gallery.name, crop_id),
+        "change_crop",
+        crop_ids=[crop_id],
+        identity=fields.get("identity"),
+        external_id=fields.get("external_id"),
+        fields=",".join(sorted(fields)),
+    )
     crop = await read_crop(runtime, gallery, crop_id)
     return ChangedCrop(gallery_version=change.version, crop=crop)
 
@@ -149,16 +183,17 @@ async def change_gallery(
     A calibration that is reset or switched off is dropped with the searches behind it; a shorter
     retention deletes at the next maintenance.
     """
-    details = {**changes, "calibration": "reset"} if reset_calibration else {**changes}
+    details: dict[str, Any] = {**changes}
+    if reset_calibration:
+        details["calibration"] = "reset"
 
-    async def section() -> None:
-        async with runtime.audit.trail("change_gallery", gallery=gallery.name, **details):
-            await runtime.galleries.configure(gallery, changes)
-            if reset_calibration or changes.get("calibration") == "off":
-                await runtime.galleries.write(runtime.record.calibrations.drop, gallery.gallery_id)
-                runtime.calibrations.forget(gallery)
+    async def change(_: dict[str, Any]) -> None:
+        await runtime.galleries.configure(gallery, changes)
+        if reset_calibration or changes.get("calibration") == "off":
+            await runtime.galleries.write(runtime.record.calibrations.drop, gallery.gallery_id)
+            runtime.calibrations.forget(gallery)
 
-    await runtime.sections.run(section)
+    await runtime.audited("change_gallery", change, gallery=gallery.name, **details)
     return await describe_gallery(runtime, gallery)
 
 
@@ -169,14 +204,14 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         UnknownGallery, GalleryConflict: nothing was deleted.
     """
 
-    async def section() -> int:
-        async with runtime.audit.trail("delete_gallery", gallery=gallery.name) as result:
-            removed = await runtime.galleries.delete(gallery)
-            result["count"] = removed
-            runtime.calibrations.forget(gallery)
-            # Where this is cut off, maintenance removes what the record has noted as unneeded.
-            folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
-            await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
+    async def delete(result: dict[str, Any]) -> int:
+        removed = result["count"] = await runtime.galleries.delete(gallery)
+        runtime.calibrations.forget(gallery)
+        # Where this is cut off, maintenance removes what the record has noted as unneeded.
+        folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)
+        await runtime.pools.files.run(shutil.rmtree, folder, ignore_errors=True)
         return removed
 
-    return await runtime.sections.run(section, runtime.snapshot_lock)
+    return await runtime.audited(
+        "delete_gallery", delete, runtime.snapshot_lock, gallery=gallery.name
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,10 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
 
-    async def section() -> Job:
-        async with runtime.audit.trail("begin_reindex", gallery=gallery.name):
-            return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
+    async def create(_: dict[str, Any]) -> Job:
+        return await create_job(runtime, gallery, "reindex", parameters, new_job_id())
 
-    return await runtime.sections.run(section)
+    return await runtime.audited("begin_reindex", create, gallery=gallery.name)
 
 
 async def run_reindex(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,11 +15,12 @@ from filelock import Timeout
 
 from gmn_client.models import JobKind
 from service.errors import ServiceError
+from service.gallery.gallery import Gallery
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
 from service.lifecycle.forget import forget_expired
-from service.lifecycle.pictures import remove_strays
+from service.lifecycle.pictures import remove_stray_pictures
 from service.lifecycle.snapshots import list_snapshots, take_removed_out_of_snapshots
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
@@ -48,9 +49,9 @@ async def run_maintenance(runtime: Runtime) -> None:
     while True:
         try:
             async with file_lock(runtime.settings.data_dir / LOCK, blocking=False):
-                await _run_once(runtime)
-                if time.monotonic() >= drop_tombstones_at:
-                    await drop_tombstones(runtime)
+                drop_tombstones = time.monotonic() >= drop_tombstones_at
+                await _run_once(runtime, drop_tombstones)
+                if drop_tombstones:
                     drop_tombstones_at = time.monotonic() + KEPT_TOMBSTONES.total_seconds()
         except Timeout:
             log.debug("another process runs the maintenance")
@@ -60,41 +61,43 @@ async def run_maintenance(runtime: Runtime) -> None:
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
-async def _run_once(runtime: Runtime) -> None:
-    for gallery in runtime.galleries.all():
-        try:
-            await forget_expired(runtime, gallery)
-            await runtime.galleries.write(runtime.record.merges.remove_expired, gallery.gallery_id)
-            # Deleted crops are removed from snapshots too, also where a process was killed between
-            # the two steps.
-            await runtime.sections.run(
-                partial(take_removed_out_of_snapshots, runtime, gallery), runtime.snapshot_lock
-            )
-        except ServiceError as error:
-            log.error("maintenance of gallery %s: %s", gallery.name, error.detail)
+async def _run_once(runtime: Runtime, drop_tombstones: bool = False) -> None:
+    for one in runtime.galleries.all():
+        expired = partial(runtime.record.merges.remove_expired, one.gallery_id)
+        clean = partial(_clean_snapshots, runtime, one, drop_tombstones)
+        await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
+        await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
+        await _attempt(
+            f"snapshots of gallery {one.name}", runtime.sections.run(clean, runtime.snapshot_lock)
+        )
+    # A process that was killed left what was deleted since.
+    await _attempt("removed keys", runtime.pools.files.run(runtime.record.collect_garbage))
+    await _attempt("unneeded files", remove_unneeded_files(runtime))
+    await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
+
+
+async def _attempt(what: str, work: Awaitable[object]) -> None:
+    """One piece of maintenance; its failure is logged and ends no other."""
     try:
-        # A process that was killed amid a snapshot left what was deleted since.
-        await runtime.pools.files.run(runtime.record.collect_garbage)
-        await remove_unneeded_files(runtime)
-        await remove_strays(runtime)
-    except (OSError, ServiceError) as error:
-        log.error("maintenance of snapshots, imports and images kept elsewhere: %s", error)
+        await work
+    except ServiceError as error:
+        log.error("maintenance of %s: %s", what, error.detail)
+    except Exception:
+        log.exception("maintenance of %s", what)
 
 
-async def drop_tombstones(runtime: Runtime) -> None:
-    """Forgets the ids of deleted crops that no snapshot of their gallery can hold any more.
+async def _clean_snapshots(runtime: Runtime, gallery: Gallery, drop_tombstones: bool) -> None:
+    """Takes deleted crops out of a gallery's snapshots, where a process was killed before.
 
-    Those of the last day stay: other processes may still search the crops, or copy the gallery.
+    Then forgets the ids of those that no snapshot can hold any more, but for the last day's: other
+    processes may still search the crops, or copy the gallery.
     """
-    for gallery in runtime.galleries.all():
-        try:
-            snapshots = await list_snapshots(runtime, gallery)
-            moments = [datetime.now(UTC), *(one.created_at for one in snapshots)]
-            before = min(moments) - KEPT_TOMBSTONES
-            drop = runtime.record.crops.drop_tombstones
-            await runtime.pools.files.run(drop, gallery.gallery_id, before)
-        except ServiceError as error:
-            log.error("ids of deleted crops of gallery %s: %s", gallery.name, error.detail)
+    (await take_removed_out_of_snapshots(runtime, gallery)).require_all(gallery)
+    if drop_tombstones:
+        snapshots = await list_snapshots(runtime, gallery)
+        moments = [datetime.now(UTC), *(one.created_at for one in snapshots)]
+        drop, before = runtime.record.crops.drop_tombstones, min(moments) - KEPT_TOMBSTONES
+        await runtime.pools.files.run(drop, gallery.gallery_id, before)
 
 
 @asynccontextmanager

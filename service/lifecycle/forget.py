@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal
 from service.errors import UnknownCrop, UnknownIdentity
+from service.gallery.changes import change_crops
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
-from service.lifecycle.snapshots import is_in_snapshots, take_removed_out_of_snapshots
+from service.lifecycle.snapshots import take_removed_out_of_snapshots
 from service.ops.durable import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
@@ -27,14 +30,18 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
     """
 
     async def section() -> Removal:
-        async with runtime.audit.trail("delete_crop", gallery=gallery.name, crop_ids=[crop_id]):
-            removal = await runtime.galleries.change(
-                "delete-crop", gallery, runtime.record.crops.remove, [crop_id]
-            )
-            if removal is None:
-                raise UnknownCrop(gallery.name, crop_id)
-            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        return Removal(gallery_version=removal.version, removed=len(removal.row_ids))
+        removal = await change_crops(
+            runtime,
+            gallery,
+            "delete-crop",
+            partial(runtime.record.crops.remove, crop_ids=[crop_id]),
+            UnknownCrop(gallery.name, crop_id),
+            "delete_crop",
+            crop_ids=[crop_id],
+        )
+        # After the audit trail: the crop is deleted, also where a picture elsewhere stays for now.
+        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+        return Removal(gallery_version=removal.version, removed=removal.count)
 
     return await runtime.sections.run(section)
 
@@ -47,29 +54,33 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.
-        StorageFailed: nothing was deleted.
-        DamagedSnapshot: the person is gone from the gallery, and a snapshot cannot be rewritten.
+        StorageFailed: nothing was deleted, or a picture elsewhere could not be.
+        SnapshotsNotRewritten: the person is gone from the gallery and from every other snapshot.
     """
 
     async def section() -> ForgottenIdentity:
-        async with runtime.audit.trail(
+        async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
-            version, removed = gallery.version, 0
-            removal = await runtime.galleries.change(
+            found = await runtime.galleries.change(
                 "forget-identity", gallery, runtime.record.crops.remove_identity, identity
             )
-            if removal is not None:
-                version, removed = removal.version, len(removal.row_ids)
-                await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-            elif not await is_in_snapshots(runtime, gallery, identity):
-                raise UnknownIdentity(gallery.name, identity)
-            result["count"] = removed
+            removal = found or records.Removal(gallery.version, ())
+            result["count"] = removal.count
             failpoint("forget-identity.before-snapshots")
-            taken = await take_removed_out_of_snapshots(runtime, gallery, identity)
-        remaining = await _remaining(runtime, gallery)
+            rewriting = await take_removed_out_of_snapshots(runtime, gallery, identity)
+            if not (found or rewriting.of_identity or rewriting.failed):
+                raise UnknownIdentity(gallery.name, identity)
+            result["snapshots_not_rewritten"] = list(rewriting.failed)
+        try:
+            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+        finally:
+            rewriting.require_all(gallery, removal.count)
         return ForgottenIdentity(
-            gallery_version=version, removed=removed, snapshots=taken, remaining=remaining
+            gallery_version=removal.version,
+            removed=removal.count,
+            snapshots=rewriting.taken,
+            remaining=await _remaining(runtime, gallery),
         )
 
     # The lock is held from before the deletion, so that no restore comes in between.
@@ -83,20 +94,18 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:
         return 0
     oldest = datetime.now(UTC) - timedelta(days=days)
 
-    def remove(gallery_id: int) -> records.Removal | None:
-        since = gallery.settings.retention_from
-        return runtime.record.crops.remove_older(gallery_id, oldest, CROPS_PER_SWEEP, since)
+    crops, since = runtime.record.crops, gallery.settings.retention_from
 
-    async def section() -> int:
-        removal = await runtime.galleries.change("delete-expired", gallery, remove)
-        removed = len(removal.row_ids) if removal else 0
-        if removed:
-            await runtime.audit.done("delete_expired", gallery=gallery.name, count=removed)
+    async def sweep(result: dict[str, Any]) -> int:
+        removal = await runtime.galleries.change(
+            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, since
+        )
+        removed = result["count"] = removal.count if removal else 0
         return removed
 
     total = 0
-    while removed := await runtime.sections.run(section):
-        total += removed
+    while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, since):
+        total += await runtime.audited("delete_expired", sweep, gallery=gallery.name)
     return total
 
 

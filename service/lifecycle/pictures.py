@@ -99,7 +99,7 @@ def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> Archi
     return replace(crop, picture=folder.views.wait(folder.get, gallery_id, crop.record.crop_id))
 
 
-async def remove_strays(runtime: Runtime) -> None:
+async def remove_stray_pictures(runtime: Runtime) -> None:
     """Removes pictures elsewhere whose crops are deleted, or never landed.
 
     Raises:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from gmn_client.models import RestoredSnapshot
-from service.errors import StorageFailed, UnknownGallery, UnknownSnapshot
+from service.errors import (
+    ServiceError,
+    SnapshotsNotRewritten,
+    StorageFailed,
+    UnknownGallery,
+    UnknownSnapshot,
+)
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
 from service.ops.durable import require_free_disk, snapshot_name, sync
@@ -23,6 +30,31 @@ from service.record.snapshot_file import (
     write_snapshot,
 )
 from service.runtime import Runtime
+
+
+@dataclass
+class Rewriting:
+    """What became of a gallery's snapshots that had to be rewritten.
+
+    Attributes:
+        taken: by snapshot id, how many crops were taken out of it.
+        of_identity: how many of them bore the identity that is forgotten.
+        failed: by id, why a snapshot could not be rewritten.
+    """
+
+    taken: dict[str, int] = field(default_factory=dict)
+    of_identity: int = 0
+    failed: dict[str, ServiceError] = field(default_factory=dict)
+
+    def require_all(self, gallery: Gallery, removed: int = 0) -> None:
+        """Raises `SnapshotsNotRewritten` where any failed.
+
+        Args:
+            removed: how many crops were deleted from the gallery before.
+        """
+        if self.failed:
+            whys = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
+            raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), whys)
 
 
 async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
@@ -55,23 +87,22 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
             created_at=datetime.now(UTC),
         )
 
-    async def section() -> None:
-        async with runtime.audit.trail("take_snapshot", gallery=gallery.name) as result:
-            with named(gallery.name):
-                await runtime.galleries.write(store.unneeded_files.add, [name])
-                snapshot = await runtime.pools.files.run(copy)
-                result["snapshot_id"] = snapshot_id
-                try:
-                    await runtime.galleries.write(store.snapshots.keep, snapshot)
-                except (UnknownGallery, StorageFailed):
-                    # Where the record does not answer it may have the snapshot.
-                    await runtime.pools.files.run(_remove, path)
-                    raise
-            failpoint("snapshot.registered")
-            # A person may have been forgotten while the gallery was copied.
-            await _take_removed_out(runtime, gallery, snapshot)
+    async def take(result: dict[str, Any]) -> None:
+        with named(gallery.name):
+            await runtime.galleries.write(store.unneeded_files.add, [name])
+            snapshot = await runtime.pools.files.run(copy)
+            result["snapshot_id"] = snapshot_id
+            try:
+                await runtime.galleries.write(store.snapshots.keep, snapshot)
+            except (UnknownGallery, StorageFailed):
+                # Where the record does not answer it may have the snapshot.
+                await runtime.pools.files.run(_remove, path)
+                raise
+        failpoint("snapshot.registered")
+        # A person may have been forgotten while the gallery was copied.
+        await _take_removed_out(runtime, gallery, snapshot)
 
-    await runtime.sections.run(section, runtime.snapshot_lock)
+    await runtime.audited("take_snapshot", take, runtime.snapshot_lock, gallery=gallery.name)
     return await find_snapshot(runtime, gallery, snapshot_id)
 
 
@@ -92,17 +123,20 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
     """Removes a snapshot and its file; raises `UnknownSnapshot`."""
     await find_snapshot(runtime, gallery, snapshot_id)
 
-    async def section() -> None:
-        async with runtime.audit.trail(
-            "delete_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
-        ):
-            # A file that is unneeded is removed later at the latest; a record without its file
-            # would be listed for ever.
-            remove = runtime.record.snapshots.remove
-            await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
-            await runtime.pools.files.run(_remove, snapshot_path(runtime, gallery, snapshot_id))
+    async def delete(_: dict[str, Any]) -> None:
+        # A file that is unneeded is removed later at the latest; a record without its file would be
+        # listed for ever.
+        remove = runtime.record.snapshots.remove
+        await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
+        await runtime.pools.files.run(_remove, snapshot_path(runtime, gallery, snapshot_id))
 
-    await runtime.sections.run(section, runtime.snapshot_lock)
+    await runtime.audited(
+        "delete_snapshot",
+        delete,
+        runtime.snapshot_lock,
+        gallery=gallery.name,
+        snapshot_id=snapshot_id,
+    )
 
 
 async def restore_snapshot(
@@ -130,55 +164,43 @@ async def restore_snapshot(
     def write() -> int:
         return store.crops.replace(gallery.gallery_id, fingerprint, crops())
 
-    async def section() -> int:
-        async with runtime.audit.trail(
-            "restore_snapshot", gallery=gallery.name, snapshot_id=snapshot_id
-        ) as result:
-            version = await runtime.galleries.replace("restore", gallery, write)
-            result["gallery_version"] = version
+    async def restore(result: dict[str, Any]) -> int:
+        version = await runtime.galleries.replace("restore", gallery, write)
+        result["gallery_version"] = version
         return version
 
-    version = await runtime.sections.run(section, runtime.snapshot_lock)
+    version = await runtime.audited(
+        "restore_snapshot",
+        restore,
+        runtime.snapshot_lock,
+        gallery=gallery.name,
+        snapshot_id=snapshot_id,
+    )
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
 async def take_removed_out_of_snapshots(
     runtime: Runtime, gallery: Gallery, identity: str | None = None
-) -> dict[str, int]:
+) -> Rewriting:
     """Rewrites every snapshot of a gallery that still holds deleted crops.
 
-    To be called in a section that holds `runtime.snapshot_lock`.
+    One that cannot be rewritten keeps none of the others from it. To be called in a section that
+    holds `runtime.snapshot_lock`.
 
     Args:
         identity: whose crops are removed too, also where the gallery has none of them any more.
-
-    Returns:
-        By snapshot id, how many crops were taken out of it.
-
-    Raises:
-        DamagedSnapshot: for a file that cannot be read.
     """
-    taken: dict[str, int] = {}
+    done = Rewriting()
     for snapshot in await list_snapshots(runtime, gallery):
-        removed = await _take_removed_out(runtime, gallery, snapshot, identity)
+        try:
+            removed, theirs = await _take_removed_out(runtime, gallery, snapshot, identity)
+        except ServiceError as error:
+            done.failed[snapshot.snapshot_id] = error
+            continue
+        done.of_identity += theirs
         if removed:
-            taken[snapshot.snapshot_id] = removed
-    return taken
-
-
-async def is_in_snapshots(runtime: Runtime, gallery: Gallery, identity: str) -> bool:
-    """Whether any snapshot of a gallery holds a crop of an identity.
-
-    To be called in a section that holds `runtime.snapshot_lock`.
-
-    Raises:
-        DamagedSnapshot: for a file that cannot be read.
-    """
-    for snapshot in await list_snapshots(runtime, gallery):
-        path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
-        if await runtime.pools.files.run(snapshot_crop_ids, path, identity):
-            return True
-    return False
+            done.taken[snapshot.snapshot_id] = removed
+    return done
 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
@@ -194,22 +216,24 @@ def _remove(path: Path) -> None:
 
 async def _take_removed_out(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
-) -> int:
+) -> tuple[int, int]:
+    """Answers how many crops were removed, and how many of them were an identity's."""
     path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 
-    def rewrite() -> tuple[int, Snapshot]:
+    def rewrite() -> tuple[int, int, Snapshot]:
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
-        if identity is not None:
-            gone.update(snapshot_crop_ids(path, identity))
+        theirs = [] if identity is None else snapshot_crop_ids(path, identity)
+        gone.update(theirs)
         removed, content = remove_from_snapshot(path, sorted(gone))
         if removed:
             failpoint("snapshot-rewrite.written")
         # Kept also where a process was killed after it had rewritten the file.
         size = path.stat().st_size
-        return removed, replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
+        kept = replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
+        return removed, len(theirs), kept
 
-    removed, rewritten = await runtime.pools.files.run(rewrite)
-    if rewritten != snapshot:
-        await runtime.galleries.write(runtime.record.snapshots.keep, rewritten)
-    return removed
+    removed, theirs, kept = await runtime.pools.files.run(rewrite)
+    if kept != snapshot:
+        await runtime.galleries.write(runtime.record.snapshots.keep, kept)
+    return removed, theirs

@@ -42,7 +42,7 @@ KEY_BYTES = 32
 
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "new_identity", "external_id")
-OPTIONAL = (*HASHED, "gallery", "crop_ids", "filters", "purpose")
+OPTIONAL = (*HASHED, "gallery", "crop_ids", "filters", "purpose", "snapshots_not_rewritten")
 # Name and request id. Tasks and the calls of thread pools inherit it.
 _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
 
@@ -120,7 +120,7 @@ class AuditLog:
         self._file.append([line], durable)
         failpoint("audit.line-written")
 
-    def looked(self, event: str, **what: Any) -> None:
+    def note_view(self, event: str, **what: Any) -> None:
         """Notes a search or a view, which has changed nothing; never raises, never waits.
 
         The line is in the file within a second. Where the file cannot be written lines wait in
@@ -183,7 +183,7 @@ class AuditLog:
         return shown
 
     @contextlib.asynccontextmanager
-    async def trail(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
+    async def audited(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
         """Surrounds what destroys something: `asked` is on the disk before the block runs.
 
         What the block puts into the yielded dictionary is written with the line after it: `done`,
@@ -191,7 +191,7 @@ class AuditLog:
         disconnects does not cut off.
 
         Example:
-            async with audit.trail("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
+            async with audit.audited("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
                 removal = await galleries.change("delete-crop", lobby, crops.remove, [crop_id])
                 result["count"] = len(removal.row_ids)
 

@@ -170,8 +170,13 @@ class Crops(RecordPart):
     ) -> Removal | None:
         """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
         change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        older = Scan(change.at.key(since), change.at.key(since, as_text(than)), limit)
+        older = _older(change.at, than, since, limit)
         return _remove(change, [last_number(own) for own, _ in transaction.scan(older)[0]])
+
+    def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
+        """Whether `remove_older` would remove any."""
+        at = self._searched(gallery_id)
+        return at is not None and bool(self._reader.scan(_older(at, than, since, 1))[0])
 
     @transactional
     def relabel(
@@ -372,6 +377,10 @@ class Crops(RecordPart):
     def _crop(self, at: Generation | None, crop_id: str) -> StoredCrop | None:
         rows = rows_of_ids(self._reader, at, [crop_id]) if at else []
         return read_crops(self._reader, at, rows).get(rows[0]) if at and rows else None
+
+
+def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:
+    return Scan(at.key(since), at.key(since, as_text(than)), limit)
 
 
 def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:

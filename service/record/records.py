@@ -183,6 +183,11 @@ class Removal:
     row_ids: tuple[int, ...]
     crop_ids: tuple[str, ...] = ()
 
+    @property
+    def count(self) -> int:
+        """How many crops were removed."""
+        return len(self.row_ids)
+
 
 @dataclass(frozen=True)
 class Relabelling:
@@ -198,6 +203,11 @@ class Relabelling:
     labels: tuple[CropLabel, ...]
     merge_id: str | None = None
     restored_identity: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many crops were changed."""
+        return len(self.labels)
 
 
 class CropFields(TypedDict, total=False):

@@ -127,11 +127,11 @@ def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
 
 def test_what_destroys_is_asked_before_and_told_after(audit, tmp_path):
     async def destroy():
-        async with audit.trail("delete_crop", gallery="lobby", crop_ids=["c1"]) as result:
+        async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]) as result:
             assert [one["phase"] for one in lines(tmp_path)] == ["asked"]
             result["count"] = 1
         with pytest.raises(UnknownCrop):
-            async with audit.trail("delete_crop", gallery="lobby", crop_ids=["c1"]):
+            async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]):
                 raise UnknownCrop("lobby", "c1")
 
     asyncio.run(destroy())
@@ -148,7 +148,7 @@ def test_nothing_is_destroyed_without_a_trace(audit, tmp_path):
     destroyed = []
 
     async def destroy():
-        async with audit.trail("delete_gallery", gallery="lobby"):
+        async with audit.audited("delete_gallery", gallery="lobby"):
             destroyed.append("lobby")
 
     with pytest.raises(StorageFailed, match="audit log"):
@@ -340,7 +340,7 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
             whole = file.read_bytes()
             file.write_bytes(whole + b"somebody else was here\n")
             for number in range(5):
-                audit.looked("query", gallery="lobby", count=number)
+                audit.note_view("query", gallery="lobby", count=number)
             with pytest.raises(StorageFailed):
                 audit.flush()
             file.write_bytes(whole)
@@ -374,6 +374,23 @@ def test_a_served_deletion_that_cannot_be_logged_is_refused(watched, drawn_crops
     assert watched.http.get(f"/v1/galleries/default/crops/{crop_id}").status_code == 200
     # What destroys nothing goes on.
     assert watched.enroll("default", drawn_crops[2].png).status_code == 201
+
+
+def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path, housekeeping_seconds=0.2)
+    url = f"/v1/galleries/{served.create('lobby')}"
+    served.enroll("lobby", drawn_crops[0].png, captured_at="2020-01-01T00:00:00Z")
+    served.http.patch(url, data={"retention_days": "1"})
+    eventually(lambda: served.http.get(url).json()["crops"] == 0)
+    told = [one for one in lines(tmp_path) if one["event"] == "delete_expired"]
+    assert [(one["phase"], one.get("count")) for one in told] == [("asked", None), ("done", 1)]
+    served.http.patch(url, data={"retention_days": "0"})
+    served.enroll("lobby", drawn_crops[1].png, captured_at="2020-01-01T00:00:00Z")
+    served.http.patch(url, data={"retention_days": "1"})
+    with (tmp_path / "audit.jsonl").open("a") as file:
+        file.write("somebody else was here\n")
+    eventually(lambda: "retention of gallery lobby: the audit log" in served.log.read_text())
+    assert served.http.get(url).json()["crops"] == 1
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])

@@ -148,6 +148,44 @@ def test_a_damaged_snapshot_is_named_and_changes_nothing(start, tmp_path, drawn_
     assert served.http.get(f"/v1/galleries/{gallery}").json() == before
 
 
+def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path, drawn_crops):
+    served = start(data_dir=tmp_path / "data")
+    gallery = served.create("lobby")
+    url = f"/v1/galleries/{gallery}"
+
+    def take() -> str:
+        return served.http.post(f"{url}/snapshots").json()["snapshot_id"]
+
+    before = take()
+    served.enroll(gallery, *(crop.png for crop in drawn_crops[:2]), identity="Ann")
+    damaged, whole = take(), take()
+    (file,) = (tmp_path / "data" / "snapshots").glob(f"*/{damaged}.gmn")
+    file.write_bytes(bytes(64) + file.read_bytes()[64:])
+    answer = served.http.delete(f"{url}/identities/Ann")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:gmn:problem:damaged_snapshot")
+    detail = answer.json()["detail"]
+    assert "2 crops were deleted from gallery 'lobby' and 1 of its snapshots" in detail
+    assert damaged in detail
+    assert whole not in detail
+    assert f"DELETE {url}/snapshots/" in detail
+    assert not _listed(served, gallery)
+    told = [
+        json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
+    ]
+    forgotten = [one for one in told if one["event"] == "forget_identity"]
+    assert [one["phase"] for one in forgotten] == ["asked", "done"]
+    assert (forgotten[1]["count"], forgotten[1]["snapshots_not_rewritten"]) == (2, [damaged])
+    assert served.http.post(f"{url}/snapshots/{whole}/restore").json()["crops"] == 0
+    # Whom only snapshots have is forgotten in those that can be rewritten too.
+    served.enroll(gallery, drawn_crops[2].png, identity="Bob")
+    later = take()
+    served.http.post(f"{url}/snapshots/{before}/restore").raise_for_status()
+    assert served.http.delete(f"{url}/identities/Bob").status_code == 409
+    assert served.http.post(f"{url}/snapshots/{later}/restore").json()["crops"] == 0
+    assert served.http.delete(f"{url}/snapshots/{damaged}").status_code == 204
+    assert served.http.delete(f"{url}/identities/Bob").status_code == 404
+
+
 def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, gallery, drawn_crops):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import threading
 import time
@@ -43,6 +44,26 @@ def test_images_lie_where_the_url_says_and_go_with_their_crops(start, tmp_path, 
     served.http.delete(f"{url}/identities/a")
     assert ids[3] in _files(folder)
     assert not {ids[0], ids[1], ids[2]} & set(_files(folder))
+
+
+def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(
+    start, tmp_path, drawn_crops
+):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    enrolled = served.enroll("default", drawn_crops[0].png).json()["results"]
+    (file,) = folder.glob(f"*/{enrolled[0]['crop_id']}")
+    file.unlink()
+    # A folder is not removed as a file is.
+    (file / "in the way").mkdir(parents=True)
+    answer = served.http.delete(f"/v1/galleries/default/crops/{file.name}")
+    assert (answer.status_code, answer.json()["type"]) == (507, "urn:gmn:problem:storage_failed")
+    assert "the crops are deleted" in answer.json()["detail"]
+    told = [
+        json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
+    ]
+    deleted = [one for one in told if one["event"] == "delete_crop"]
+    assert [one["phase"] for one in deleted] == ["asked", "done"]
 
 
 def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, drawn_crops):

@@ -77,7 +77,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     named = {"identity": asked.identity, "external_id": asked.external_id}
     if filters := {name: value for name, value in named.items() if value is not None}:
         # A listing of one identity's crops is a search, by name.
-        call.runtime.audit.looked(
+        call.runtime.audit.note_view(
             "query", gallery=call.gallery.name, count=len(page.results), filters=filters
         )
     return Response(await write_list(page), media_type=JSON)
@@ -113,7 +113,7 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
 async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""
     picture = await browse.read_picture(call.runtime, call.gallery, crop_id)
-    call.runtime.audit.looked("view", gallery=call.gallery.name, crop_ids=[crop_id])
+    call.runtime.audit.note_view("view", gallery=call.gallery.name, crop_ids=[crop_id])
     return Response(picture.content, media_type=picture.content_type)
 
 

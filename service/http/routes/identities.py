@@ -25,7 +25,7 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
     )
     if asked.query:
         searched = {"identity": asked.query}
-        call.runtime.audit.looked(
+        call.runtime.audit.note_view(
             "query", gallery=call.gallery.name, count=len(page.results), filters=searched
         )
     return page
@@ -35,7 +35,7 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the number of crops and the cameras of one identity."""
     found = await browse.read_identity(call.runtime, call.gallery, identity)
-    call.runtime.audit.looked(
+    call.runtime.audit.note_view(
         "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
     )
     return found

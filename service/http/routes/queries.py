@@ -94,7 +94,7 @@ async def query_gallery(
 
 
 def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
-    call.runtime.audit.looked(
+    call.runtime.audit.note_view(
         "query",
         gallery=call.gallery.name,
         crop_ids=[form.crop_id] if form.crop_id else [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import random
 import shutil
 from pathlib import Path
@@ -184,8 +185,20 @@ def test_a_database_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_p
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
     with pytest.raises(DamagedRecord, match="gmn store recover"):
         open_sqlite(path)
-    log = '{"event": "delete_crop", "phase": "done", "crop_ids": ["%s"]}\n'
-    (data_dir / "audit.jsonl").write_text(log % _deleted(data_dir, lobby))
+    deleted, kept = _deleted(data_dir, lobby), next(iter(lobby["lobby"]))
+    log = [
+        {"phase": "asked", "crop_ids": [deleted]},
+        # Its picture elsewhere could not be removed.
+        {"phase": "failed", "crop_ids": [deleted], "problem": "storage_failed"},
+        {"phase": "asked", "crop_ids": [deleted]},
+        {"phase": "failed", "crop_ids": [deleted], "problem": "unknown_crop"},
+        # Asked of another gallery.
+        {"phase": "asked", "crop_ids": [kept]},
+        {"phase": "failed", "crop_ids": [kept], "problem": "unknown_crop"},
+    ]
+    (data_dir / "audit.jsonl").write_text(
+        "".join(json.dumps({"event": "delete_crop", **line}) + "\n" for line in log)
+    )
     _, said = _run("recover", "--data-dir", data_dir, "--into", new)
     assert f"lobby: 0 crops from the record, {LOBBY} from snapshots" in said
     assert "tombstones" in said
