@@ -26,7 +26,7 @@ from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.jobs import Job
-from service.record.record import Record, open_store
+from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import Calibrations
 from service.search.gpu import device_vectors
 from service.settings import Settings, is_loopback
@@ -190,12 +190,13 @@ class Runtime:
 
 def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
     shared, directory = settings.shares_record, settings.data_dir
+    place = (settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file)
+    # Before the lock that others may share is held.
+    upgrade_store(*place)
     held.enter_context(lock_data_directory(directory, shared))
     if not shared:
         require_record(directory)
-    record = open_store(
-        settings.redis_url, directory / DATABASE_NAME, settings.redis_password_file, alone=True
-    )
+    record = open_store(*place, alone=True)
     held.callback(record.close)
     failpoint("start.record-opened")
     return record

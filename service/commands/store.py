@@ -52,12 +52,16 @@ def open_record(data_dir: Path) -> Record:
     Raises:
         InputProblem: where it cannot be used.
     """
-    from service.ops.durable import DATABASE_NAME
     from service.record.record import open_store
 
+    return open_store(*_record_place(data_dir))
+
+
+def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
+    from service.ops.durable import DATABASE_NAME
+
     password = os.environ.get(REDIS_PASSWORD_FILE)
-    database = data_dir / DATABASE_NAME
-    return open_store(os.environ.get(REDIS_URL), database, Path(password) if password else None)
+    return os.environ.get(REDIS_URL), data_dir / DATABASE_NAME, Path(password) if password else None
 
 
 @audit.command("verify")
@@ -115,6 +119,23 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
     show({"whole": found.whole, **asdict(found)}, as_json, "\n".join(lines))
     if not found.whole:
         raise typer.Exit(1)
+
+
+@store.command("upgrade")
+def upgrade(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Brings a record that the program version before wrote up to the format of this one.
+
+    Every service on it must be stopped; gmn serve does the same at its start. Back up first: the
+    version before cannot read the new format. Searches that a calibration learns from, vectors of
+    an unfinished reindex, and answers kept for an Idempotency-Key are left out.
+
+    Example: gmn store upgrade --data-dir ./gmn-data
+    """
+    from service.record.record import upgrade_store
+
+    _require_directory(data_dir)
+    upgraded = upgrade_store(*_record_place(data_dir))
+    typer.echo("The record is upgraded." if upgraded else "The record needs no upgrade.")
 
 
 @store.command("recover")

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from gmn_client.models import RecordState
 from model.problems import InputProblem
@@ -26,12 +26,9 @@ from service.gallery.gallery import Gallery
 from service.gallery.held import HeldGalleries
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
-from service.record.engine import Change, ChangesLost
+from service.record.engine import Change, ChangesLost, ChangeStream
 from service.record.record import Record
 from service.record.records import CropLabel, IndexedCrop
-
-if TYPE_CHECKING:
-    from service.record.redis_engine import RedisEngine
 
 log = logging.getLogger(__name__)
 CHANGES_PER_READ = 256
@@ -118,7 +115,7 @@ class Replication:
     def __init__(
         self,
         record: Record,
-        stream: RedisEngine,
+        stream: ChangeStream,
         held: HeldGalleries,
         device: DeviceThread,
     ) -> None:

@@ -13,14 +13,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from pydantic_core import from_json, to_json
 
+from model.problems import InputProblem
 from service.errors import ServiceError
-
-if TYPE_CHECKING:
-    from service.record.redis_engine import RedisEngine
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -111,6 +109,17 @@ def new_crop_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
+def another_format(place: str, found: int, read: int) -> InputProblem:
+    """The error for a record of another format than the one that is read."""
+    if found == read - 1:
+        remedy = "stop every service on it and run gmn store upgrade, or start gmn serve"
+    elif found < read:
+        remedy = "serve it once with the program version between"
+    else:
+        remedy = "serve it with the program version that wrote it"
+    return InputProblem(f"{place}: has format version {found}, this program reads {read}; {remedy}")
+
+
 INDEX_KEYS = tuple(key(kind) for kind in INDEXES)
 
 
@@ -155,11 +164,37 @@ class Scan:
     reverse: bool = False
 
 
+class ChangeStream(Protocol):
+    """The changes of a record that several processes share."""
+
+    def last(self) -> int:
+        """The newest change's number; 0 where nothing has happened."""
+
+    def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
+        """Up to `limit` changes after one, waiting for the first; none where none came.
+
+        Raises:
+            ChangesLost: where some of them are kept no more, or where the record is another one
+                than when `epoch` was asked last.
+            RecordUnavailable: the record does not answer.
+        """
+
+    def epoch(self) -> str:
+        """The record's name, against which later commits are held.
+
+        Raises:
+            InputProblem: for a record that cannot be used.
+        """
+
+    def server(self) -> str:
+        """Names the server's process: another one may hold an older copy of the same record."""
+
+
 class Engine(Protocol):
     """An ordered map of bytes; it is read from any thread, and written from one at a time."""
 
     @property
-    def changes(self) -> RedisEngine | None:
+    def changes(self) -> ChangeStream | None:
         """Its change stream; None where one process alone writes it."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:

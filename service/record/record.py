@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.durable import SUFFIX, LastCommitMark
+from service.ops.durable import SUFFIX, LastCommitMark, lock_data_directory
 from service.record.archives import unpin_abandoned
 from service.record.crop_changes import Merges
 from service.record.crops import Crops
@@ -16,8 +19,13 @@ from service.record.files import UnneededFiles
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
 from service.record.jobs import Jobs
+from service.record.redis_engine import RedisEngine
+from service.record.redis_migration import is_older_redis, migrate_redis
+from service.record.redis_server import check_server
 from service.record.replacing import StagedVectors
 from service.record.small_records import Calibrations, Keys, Runtimes, Snapshots
+from service.record.sqlite_engine import SqliteEngine
+from service.record.sqlite_migration import is_older_file, migrate_file
 
 
 class Record:
@@ -68,13 +76,9 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
         alone: no other process reads an archive of it; the service is, a command beside it is not.
 
     Raises:
-        InputProblem: where the file is not a record that this program can use.
+        InputProblem: where the file is not a record of this program's format.
         DamagedRecord: where something that was acknowledged is not in it any more.
     """
-    from service.record.sqlite_engine import SqliteEngine
-    from service.record.sqlite_migration import migrate_file
-
-    migrate_file(path)
     engine = SqliteEngine(path)
     try:
         if alone:
@@ -91,24 +95,9 @@ def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -
     Raises:
         InputProblem: where the server does not answer, or it or the record in it cannot be used.
     """
-    from service.record.redis_engine import RedisEngine
-    from service.record.redis_migration import migrate_redis
-    from service.record.redis_server import check_server
-
-    engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
-    try:
-        check_server(engine)
-        migrate_redis(engine)
+    with _connected(url, mark, **options) as engine:
         engine.epoch()
         return Record(engine)
-    except RecordUnavailable as error:
-        engine.close()
-        raise InputProblem(
-            f"{error.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
-        ) from error
-    except BaseException:
-        engine.close()
-        raise
 
 
 def open_store(
@@ -128,9 +117,60 @@ def open_store(
         InputProblem: where it cannot be used.
     """
     if redis_url:
-        mark = LastCommitMark(database.with_name(f"redis{SUFFIX}"))
-        return open_redis(_with_password(redis_url, redis_password_file), mark=mark)
+        return open_redis(_with_password(redis_url, redis_password_file), _redis_mark(database))
     return open_sqlite(database, alone)
+
+
+def upgrade_store(
+    redis_url: str | None, database: Path, redis_password_file: Path | None = None
+) -> bool:
+    """Brings a record of the format before this one up to it, alone in its data directory.
+
+    Args:
+        database, redis_url, redis_password_file: as in `open_store`.
+
+    Returns:
+        False, and nothing was changed, where the record is not of the format before.
+
+    Raises:
+        InputProblem: where the record is in use, or lacks what was acknowledged.
+    """
+    if not redis_url:
+        return is_older_file(database) and _alone(database, partial(migrate_file, database))
+    url = _with_password(redis_url, redis_password_file)
+    with _connected(url, _redis_mark(database)) as engine, contextlib.closing(engine):
+        return is_older_redis(engine) and _alone(database, partial(migrate_redis, engine))
+
+
+def _alone(database: Path, migrate: Callable[[], None]) -> bool:
+    with lock_data_directory(database.parent):
+        migrate()
+    return True
+
+
+def _redis_mark(database: Path) -> LastCommitMark:
+    return LastCommitMark(database.with_name(f"redis{SUFFIX}"))
+
+
+@contextlib.contextmanager
+def _connected(url: str, mark: LastCommitMark | None, **options: float) -> Iterator[RedisEngine]:
+    """A server that may hold a record; it is closed where the block fails.
+
+    Raises:
+        InputProblem: where it does not answer, or cannot be used.
+    """
+    engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
+    try:
+        check_server(engine)
+        yield engine
+    except RecordUnavailable as error:
+        engine.close()
+        raise InputProblem(
+            f"{error.why}; see to it that it runs, or name another one in GMN_REDIS_URL"
+        ) from error
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _with_password(url: str, file: Path | None) -> str:

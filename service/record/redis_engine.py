@@ -19,13 +19,21 @@ from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
 from service.ops.durable import LastCommitMark
 from service.ops.health import heartbeat
-from service.record.engine import Change, ChangeKind, ChangesLost, Conflict, Scan, Transaction
+from service.record.engine import (
+    Change,
+    ChangeKind,
+    ChangesLost,
+    Conflict,
+    Scan,
+    Transaction,
+    another_format,
+)
 
 Argument = str | bytes | int | float
 # Every commit may be sent again, as it carries an id that Redis remembers; so may every read.
 RETRIES = 2
 CLIENT_NAME = "gmn"
-FORMAT = b"4"
+FORMAT = 4
 KEPT_CHANGES = 100_000
 TIMEOUT_SECONDS = 5.0
 VALUES, STREAM = b"gmn:v:", "gmn:changes"
@@ -183,13 +191,7 @@ class RedisEngine:
         return newest
 
     def after(self, sequence: int, limit: int, wait_seconds: float) -> list[Change]:
-        """Up to `limit` changes after one, waiting for the first; none where none came.
-
-        Raises:
-            ChangesLost: where some of them are kept no more, or where the record is another one
-                than when `epoch` was asked last.
-            RecordUnavailable: Redis does not answer.
-        """
+        """Up to `limit` changes after one, waiting for the first; none where none came."""
         until = time.monotonic() + wait_seconds
         while True:
             found = self._changes_after(sequence, limit)
@@ -221,12 +223,10 @@ class RedisEngine:
             if self.command("GET", name) is None:
                 self.command("SET", name, value, "NX")
         found = self.command("GET", "gmn:format")
-        if found != FORMAT:
-            raise InputProblem(
-                f"Redis at {self.place}: its record has format version "
-                f"{found.decode(errors='replace')}, this program reads {FORMAT.decode()}; serve it "
-                "with the program version that wrote it"
-            )
+        if found != b"%d" % FORMAT:
+            written = found.split()[0]
+            version = int(written) if written.isdigit() else 0
+            raise another_format(f"Redis at {self.place}", version, FORMAT)
         return self.adopt()
 
     def adopt(self) -> str:

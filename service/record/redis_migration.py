@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
+from model.problems import InputProblem
 from service.record.engine import as_text
 from service.record.jobs import Job
 from service.record.migration import (
@@ -36,15 +37,28 @@ OLD = (
 )
 
 
+def is_older_redis(engine: RedisEngine) -> bool:
+    """Whether Redis holds a record of the format before."""
+    return engine.command("GET", "gmn:format") in (FORMAT, MIGRATING)
+
+
 def migrate_redis(engine: RedisEngine) -> None:
     """Writes a record of format 3 anew beside itself, and then removes the old one.
 
-    The record gets another name first: processes of the program version before are refused from
-    then on. Where this ends early the old record is whole, and the next start begins again.
-    Redis holds both meanwhile.
+    The epoch of the record changes first: processes that connect later and hold the one before are
+    refused. Where this ends early the old record is whole, and the next upgrade begins again. Redis
+    holds both meanwhile.
+
+    Raises:
+        InputProblem: where another process is connected, or what was acknowledged is missing.
     """
-    if engine.command("GET", "gmn:format") not in (FORMAT, MIGRATING):
-        return
+    engine.require_acknowledged()
+    if engine.others_connected():
+        raise InputProblem(
+            f"Redis at {engine.place}: its record is of an older format, and other processes of "
+            "this program are connected to it; stop every service, then run gmn store upgrade or "
+            "start one"
+        )
     name = record_name((engine.command("GET", "gmn:epoch") or b"").decode())
     epoch = f"{name or secrets.token_hex(16)}-{secrets.token_hex(8)}"
     engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", epoch)

@@ -14,7 +14,7 @@ from service.errors import DamagedRecord, StorageFailed
 from service.ops.durable import SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
-from service.record.engine import Conflict, Scan, Transaction
+from service.record.engine import Conflict, Scan, Transaction, another_format
 
 # FULL: a commit is on the disk, not in a cache, before it is acknowledged.
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
@@ -196,10 +196,7 @@ class SqliteEngine:
                 for statement in (*TABLES, f"PRAGMA user_version = {self.FORMAT}"):
                     connection.execute(statement)
             elif version != self.FORMAT:
-                raise InputProblem(
-                    f"{self.path}: has format version {version}, this program reads {self.FORMAT}; "
-                    "serve it with the program version that wrote it"
-                )
+                raise another_format(str(self.path), version, self.FORMAT)
             return int(connection.execute("SELECT number FROM commits").fetchone()[0])
 
     @contextlib.contextmanager

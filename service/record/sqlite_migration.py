@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gmn_client.models import JobProblem
-from model.problems import InputProblem
 from service.ops.durable import SUFFIX, sync
 from service.record.jobs import Job
 from service.record.migration import (
@@ -27,41 +26,34 @@ from service.record.sqlite_engine import SqliteEngine
 FORMAT = 6
 
 
-def migrate_file(path: Path) -> None:
-    """Writes a file of format 6 anew beside itself, and puts the new one in its place.
-
-    A file of the present format, and one that is not there, stay as they are. Where this ends
-    early the old file is whole, and the next start begins again.
-
-    Raises:
-        InputProblem: for a file of another format.
-    """
+def is_older_file(path: Path) -> bool:
+    """Whether a file is of the format before."""
     if not path.is_file() or not path.stat().st_size:
-        return
+        return False
+    # The engine names what is wrong with a file that is none of a record.
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),
+        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as old,
+    ):
+        return bool(old.execute("PRAGMA user_version").fetchone() == (FORMAT,))
+    return False
+
+
+def migrate_file(path: Path) -> None:
+    """Writes a file of the format before anew beside itself, and puts the new one in its place.
+
+    To be called by one process alone: others would go on writing the old file. Where this ends
+    early the old file is whole, and the next upgrade begins again.
+    """
+    written = path.with_name(f"{path.name}.migrating")
+    mark = written.with_suffix(SUFFIX)
+    for leftover in (written, mark, *_beside(written)):
+        leftover.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        try:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        except sqlite3.DatabaseError:
-            # The engine names what is wrong with it.
-            return
-        if version in (0, SqliteEngine.FORMAT):
-            return
-        if version != FORMAT:
-            raise InputProblem(
-                f"{path}: has format version {version}, this program reads {SqliteEngine.FORMAT} "
-                f"and brings {FORMAT} up to it; serve it once with the program version between"
-            )
-        written = path.with_name(f"{path.name}.migrating")
-        mark = written.with_suffix(SUFFIX)
-        for leftover in (written, mark, *_beside(written)):
-            leftover.unlink(missing_ok=True)
-        engine = SqliteEngine(written)
-        try:
+        with contextlib.closing(SqliteEngine(written)) as engine:
             migrate(_old_record(connection), engine)
             (commits,) = connection.execute("SELECT number FROM commits").fetchone()
             engine.count_from(commits)
-        finally:
-            engine.close()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for leftover in _beside(path):
         leftover.unlink(missing_ok=True)

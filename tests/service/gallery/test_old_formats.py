@@ -15,10 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
+from typer.testing import CliRunner
 
 from model.problems import InputProblem
+from service.commands.keys import keys as keys_command
+from service.commands.store import store as store_command
+from service.ops.durable import LastCommitMark, lock_data_directory
 from service.record import sqlite_migration
-from service.record.record import Record, open_redis, open_sqlite
+from service.record.record import Record, open_redis, open_sqlite, upgrade_store
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
 from tests.service.gallery.new_crops import new_crop
@@ -90,6 +95,11 @@ def test_a_file_of_the_newest_format_is_read_and_written_on(tmp_path):
     path = _unpacked(BEFORE, tmp_path)
     with contextlib.closing(sqlite3.connect(path)) as old:
         removed = [crop_id for (crop_id,) in old.execute("SELECT crop_id FROM tombstones")]
+    with pytest.raises(InputProblem, match="run gmn store upgrade"):
+        open_sqlite(path)
+    assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
+    assert upgrade_store(None, path)
+    assert not upgrade_store(None, path)
     with contextlib.closing(open_sqlite(path)) as record:
         gallery = _check_crops(record)
         assert record.crops.removed_among(gallery, removed) == removed != []
@@ -102,6 +112,12 @@ def test_a_file_of_the_newest_format_is_read_and_written_on(tmp_path):
 
 def test_a_redis_record_of_the_newest_format_is_read_and_written_on(tmp_path):
     with _old_record("redis_format_3.tar.gz") as server:
+        keys = server.ask("DBSIZE")
+        with pytest.raises(InputProblem, match="run gmn store upgrade"):
+            open_redis(server.url)
+        assert (_format_of(server), server.ask("DBSIZE")) == (3, keys)
+        assert upgrade_store(server.url, tmp_path / "galleries.sqlite3")
+        assert not upgrade_store(server.url, tmp_path / "galleries.sqlite3")
         with contextlib.closing(open_redis(server.url)) as record:
             gallery = _check_crops(record)
             _check_keys(record)
@@ -122,9 +138,10 @@ def test_a_migration_that_was_killed_begins_again(tmp_path, monkeypatch):
     migrate = sqlite_migration.migrate
     monkeypatch.setattr(sqlite_migration, "migrate", killed)
     with pytest.raises(KeyboardInterrupt):
-        open_sqlite(path)
+        upgrade_store(None, path)
     assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
     monkeypatch.undo()
+    upgrade_store(None, path)
     with contextlib.closing(open_sqlite(path)) as record:
         _check_crops(record)
 
@@ -133,6 +150,50 @@ def test_a_file_of_an_older_format_is_refused_with_the_remedy(tmp_path):
     path = _unpacked(OLD / "version_4" / "galleries.sqlite3.gz", tmp_path)
     with pytest.raises(InputProblem, match="serve it once with the program version between"):
         open_sqlite(path)
+
+
+def test_a_command_beside_a_running_service_leaves_a_record_of_the_format_before(tmp_path):
+    path = _unpacked(BEFORE, tmp_path)
+    for arguments in (["list"], ["create", "--scope", "query"], ["revoke", "door"]):
+        refused = CliRunner().invoke(keys_command, [*arguments, "--data-dir", str(tmp_path)])
+        assert "run gmn store upgrade" in str(refused.exception)
+        assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_record_in_use_is_not_upgraded(tmp_path, shared):
+    path = _unpacked(BEFORE, tmp_path)
+    upgrade = ["upgrade", "--data-dir", str(tmp_path)]
+    with lock_data_directory(tmp_path, shared):
+        refused = CliRunner().invoke(store_command, upgrade)
+    assert "another process is serving it" in str(refused.exception)
+    assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
+    done = CliRunner().invoke(store_command, upgrade)
+    assert done.output == "The record is upgraded.\n"
+    assert CliRunner().invoke(store_command, upgrade).output == "The record needs no upgrade.\n"
+
+
+def test_a_redis_record_that_another_process_holds_is_not_upgraded(tmp_path):
+    database = tmp_path / "galleries.sqlite3"
+    with _old_record("redis_format_3.tar.gz") as server:
+        keys = server.ask("DBSIZE")
+        # As a replica of the version before, on a data directory of its own.
+        with redis.Redis.from_url(server.url, client_name="gmn") as replica:
+            replica.ping()
+            with pytest.raises(InputProblem, match="stop every service"):
+                upgrade_store(server.url, database)
+        assert (_format_of(server), server.ask("DBSIZE")) == (3, keys)
+        assert upgrade_store(server.url, database)
+
+
+def test_a_redis_record_keeps_its_name_through_an_upgrade(tmp_path):
+    """So that a data directory that belongs to it still does."""
+    database = tmp_path / "galleries.sqlite3"
+    with _old_record("redis_format_3.tar.gz") as server:
+        mark = LastCommitMark(tmp_path / "redis.acknowledged")
+        mark.note(1, server.ask("GET", "gmn:epoch").decode())
+        assert upgrade_store(server.url, database)
+        open_redis(server.url, mark=mark).close()
 
 
 @contextlib.contextmanager
