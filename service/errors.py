@@ -237,7 +237,7 @@ class DamagedSnapshot(ServiceError):
 class SnapshotsNotRewritten(ServiceError):
     """Snapshots that may still hold what was deleted from their gallery and from the others."""
 
-    code, status = "damaged_snapshot", 409
+    code, status = "snapshots_not_rewritten", 409
     sentence = (
         "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
         "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "

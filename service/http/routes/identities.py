@@ -53,7 +53,7 @@ async def rename_identity(
 
 @router.delete(
     "/identities/{identity:path}",
-    responses=problems("unknown_identity", "damaged_snapshot", "storage_failed"),
+    responses=problems("unknown_identity", "snapshots_not_rewritten", "storage_failed"),
 )
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
