@@ -24,7 +24,9 @@ from pydantic.json_schema import SkipJsonSchema
 Item = TypeVar("Item")
 Scoring = Literal["cosine", "mnet", "fused"]
 CalibrationSource = Literal["artefact", "own", "frozen", "off"]
-CalibrationReason = Literal["few_searches", "few_identities", "extrapolated", "shallow_search"]
+CalibrationReason = Literal[
+    "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
+]
 RetentionFrom = Literal["captured", "enrolled"]
 JobKind = Literal["import", "reindex"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -58,6 +60,11 @@ Milliseconds = Annotated[float, AfterValidator(lambda value: round(value, 2))]
 
 def _absent(value: object) -> bool:
     return value is None
+
+
+def image_url(gallery: str, crop_id: str) -> str:
+    """Where a crop's picture is, below the service's address."""
+    return f"/v1/galleries/{gallery}/crops/{crop_id}/image"
 
 
 class WireModel(BaseModel):
@@ -183,13 +190,15 @@ class CalibrationState(WireModel):
     """The calibration behind verdicts and probabilities.
 
     `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
-    gallery's own unlabelled searches; `frozen`, as they were when searches stopped changing them;
-    `off`, the artefact's, and no search is kept. `reason` is why they are the artefact's:
-    `few_searches`, `few_identities`, `shallow_search` (a `rerank_depth` below the default); or that
-    they are `extrapolated` to more than ten times as many or as few identities as the searches
-    covered. `searches` counts those that they are fitted to, or that are kept before the first fit.
-    Equal `version`s give equal verdicts; null where no loaded model answers. `date` is that of the
-    fit.
+    gallery; `frozen`, fitted, and no longer changed; `off`, the artefact's, and no search is kept.
+    `basis` is one sentence for people: what the thresholds rest on. `reason` is why they are the
+    artefact's: `not_fitted` (the first fit comes a few seconds after the 18th named identity),
+    `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer than nine
+    identities), `shallow_search` (a `rerank_depth` below the default); or that they are
+    `extrapolated` to more than ten times as many identities as the fit covered. `identities` and
+    `crops` are those that the gallery held at the fit to its named crops, 0 without such a fit;
+    `searches` those that the fit uses, or that are kept before the first fit. Equal `version`s give
+    equal verdicts; null where no loaded model answers. `date` is that of the fit.
     """
 
     # A pair's answer leaves out what is null.
@@ -197,6 +206,9 @@ class CalibrationState(WireModel):
 
     state: CalibrationSource
     reason: CalibrationReason | None = None
+    basis: str = ""
+    identities: int = 0
+    crops: int = 0
     searches: int = 0
     version: str | None = None
     date: Moment | None = None
@@ -400,10 +412,10 @@ class JobProblem(WireModel):
 class RankedCrop(WireModel):
     """One result.
 
-    `probability` is that of the same person at even odds: it rises with the score alone, and
-    `verdict` is an interval of it, the same for all results of a search. Both are null where the
-    asked scoring did not reach the crop, which is beyond `rerank_depth`; `pair_logit` is null there
-    and with `scoring=cosine`.
+    `probability` is that of the same person at even odds: it rises with the score within an answer,
+    and `verdict` is an interval of it. Between answers of one `calibration_version` probabilities
+    can be compared, scores cannot. Both are null where the scoring did not reach the crop, which is
+    beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`.
     """
 
     rank: int

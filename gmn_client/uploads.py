@@ -142,16 +142,14 @@ class GalleryOptions(TypedDict, total=False):
         retention_days: older crops are deleted; 0 keeps all.
         retention_from: whether a crop's age counts from its capture (or else its enrollment), or
             always from its enrollment.
-        calibration: whether thresholds are fitted to the gallery's own unlabelled searches (`on`),
-            stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops what was
-            learnt and begins anew.
-        recalibration: an older name of `calibration`: True for `on`, False for `off`.
+        calibration: whether thresholds are fitted to the gallery's named crops and its searches
+            (`on`), stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the
+            fit and the searches and fits again.
     """
 
     retention_days: int
     retention_from: RetentionFrom
     calibration: Literal["on", "frozen", "off", "reset"]
-    recalibration: bool
 
 
 def path_to(*segments: str) -> str:

@@ -27,7 +27,7 @@ from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.jobs import Job
 from service.record.record import Record, open_store, upgrade_store
-from service.search.calibration import Calibrations
+from service.search.calibration import GalleryCalibrations
 from service.search.gpu import device_vectors
 from service.settings import Settings, is_loopback
 from service.upgrade import shipped_fillers
@@ -65,7 +65,7 @@ class Runtime:
     admission: Admission
     body_limits: BodyLimits
     galleries: GalleryRegistry
-    calibrations: Calibrations
+    calibrations: GalleryCalibrations
     metrics: Metrics
     keys: KeyRing
     audit: AuditLog
@@ -98,12 +98,12 @@ class Runtime:
             device = DeviceThread(partial(watchdog.give_up, "device thread"))
             held.callback(device.shutdown)
             models = _load_models(settings, device, metrics, record, held)
-            calibrations = Calibrations(record, models)
+            calibrations = GalleryCalibrations(record, models)
             galleries = GalleryRegistry(
                 record,
                 device,
                 {embedder: one.networks.dimension for embedder, one in models.items()},
-                calibrations.follow,
+                calibrations.reload,
                 device_vectors(next(iter(models.values())).networks.device),
             )
             held.callback(galleries.close)

@@ -192,9 +192,7 @@ def _show_answer(title: str, answer: QueryAnswer) -> None:
     console.print(table)
     total, calibration = answer.timing_ms.total, answer.calibration
     console.print(f"{answer.candidates_scored:,} candidates scored, {total:.1f} ms")
-    why = f" ({calibration.reason})" if calibration.reason else ""
-    fitted = f", {calibration.searches:,} searches" if calibration.searches else ""
-    console.print(f"thresholds: {calibration.state}{why}{fitted}\n")
+    console.print(f"{calibration.basis}\n")
 
 
 def _styled(verdict: str) -> str:

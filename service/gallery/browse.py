@@ -83,14 +83,9 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
     return picture
 
 
-def image_url(gallery: str, crop_id: str) -> str:
-    """Where a crop's picture is, below the service's address."""
-    return f"/v1/galleries/{gallery}/crops/{crop_id}/image"
-
-
 def described_crop(gallery: str, crop: StoredCrop) -> models.Crop:
     """A crop as the API shows it."""
-    url = image_url(gallery, crop.crop_id) if crop.content_type else None
+    url = models.image_url(gallery, crop.crop_id) if crop.content_type else None
     return models.Crop.model_validate(vars(crop) | {"image_url": url})
 
 
@@ -135,7 +130,7 @@ def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibratio
     else:
         identities = gallery.index.table.identities
         states = {
-            scoring: runtime.calibrations.current(gallery, scoring).shown(identities)
+            scoring: runtime.calibrations.current(gallery, scoring).as_state(identities)
             for scoring in offered
         }
     return models.GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

@@ -188,9 +188,8 @@ async def change_gallery(
         details["calibration"] = "reset"
 
     async def change(_: dict[str, Any]) -> None:
-        await runtime.galleries.configure(gallery, changes)
+        await runtime.galleries.configure(gallery, changes, reset_calibration)
         if reset_calibration or changes.get("calibration") == "off":
-            await runtime.galleries.write(runtime.record.calibrations.drop, gallery.gallery_id)
             runtime.calibrations.forget(gallery)
 
     await runtime.audited("change_gallery", change, gallery=gallery.name, **details)

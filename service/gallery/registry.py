@@ -236,12 +236,14 @@ class GalleryRegistry(HeldGalleries):
             lambda made: partial(self.put, Gallery(made, self.embedders)),
         )
 
-    async def configure(self, gallery: Gallery, changes: SettingsChanges) -> None:
+    async def configure(
+        self, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
+    ) -> None:
         """Changes the given settings of a gallery."""
         await self._commit(
             "change-gallery",
             gallery.name,
-            partial(self._record.galleries.change, gallery.gallery_id, changes),
+            partial(self._record.galleries.change, gallery.gallery_id, changes, reset_calibration),
             lambda settings: partial(setattr, gallery, "settings", settings),
         )
 

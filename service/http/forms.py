@@ -165,29 +165,20 @@ class GallerySettingsFields(Form):
     )
     calibration: Literal[CalibrationMode, "reset"] | None = Field(
         None,
-        description="Whether thresholds are fitted to this gallery's own unlabelled searches (on), "
-        "stay fixed (frozen), or are the artefact's (off); reset and off delete the fit and the "
-        "stored searches.",
-    )
-    recalibration: bool | None = Field(
-        None, description="The same as `calibration`: true for on, false for off."
+        description="Whether thresholds are fitted to this gallery's named crops and its searches "
+        "(on), stay fixed (frozen), or are the artefact's (off); reset and off delete the fit and "
+        "the stored searches, and reset fits again.",
     )
 
     def changes(self) -> SettingsChanges:
-        """The settings that were sent; raises `InvalidField` for two that contradict."""
+        """The settings that were sent."""
         changes: SettingsChanges = {}
         if self.retention_days is not None:
             changes["retention_days"] = self.retention_days or None
         if self.retention_from is not None:
             changes["retention_from"] = self.retention_from
         if self.calibration is not None:
-            if self.recalibration is not None:
-                raise InvalidField(
-                    "recalibration: is the older name of calibration; send one of the two"
-                )
             changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
-        elif self.recalibration is not None:
-            changes["calibration"] = "on" if self.recalibration else "off"
         return changes
 
 

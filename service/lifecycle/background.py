@@ -26,7 +26,7 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
 from service.runtime import Runtime
-from service.search.refit import refit_calibrations
+from service.search.refit import fit_galleries, refit_calibrations
 
 log = logging.getLogger(__name__)
 LOCK = "housekeeping.lock"
@@ -115,6 +115,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
+        _watched(runtime, "gallery fits", fit_galleries(runtime)),
     ]
     runtime.watchdog.start()
     try:

@@ -23,6 +23,7 @@ from service.record.entries import ENTRY, put_entry, read_entry, require_entry
 from service.record.files import note_unneeded
 from service.record.garbage import collect_garbage, discard
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
+from service.record.small_records import drop_calibrations
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")
@@ -66,9 +67,15 @@ class Galleries(RecordPart):
 
     @transactional
     def change(
-        self, transaction: Transaction, gallery_id: int, changes: SettingsChanges
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        changes: SettingsChanges,
+        reset_calibration: bool = False,
     ) -> GallerySettings:
         """Changes the given settings at once, and answers all of them.
+
+        A calibration that is reset or switched off is dropped with the searches behind it.
 
         Raises:
             UnknownGallery: the gallery was deleted.
@@ -78,6 +85,9 @@ class Galleries(RecordPart):
             entry.settings = replace(entry.settings, **changes)
             put_entry(transaction, entry)
             transaction.note("gallery_changed", gallery_id, entry.version)
+        if reset_calibration or changes.get("calibration") == "off":
+            drop_calibrations(transaction, gallery_id)
+            transaction.note("calibration", gallery_id, entry.version)
         return entry.settings
 
     def delete(self, gallery_id: int) -> int:

@@ -23,7 +23,7 @@ from service.record.redis_engine import RedisEngine
 from service.record.redis_migration import is_older_redis, migrate_redis
 from service.record.redis_server import check_server
 from service.record.replacing import StagedVectors
-from service.record.small_records import Calibrations, Keys, Runtimes, Snapshots
+from service.record.small_records import Keys, Runtimes, Snapshots, StoredCalibrations
 from service.record.sqlite_engine import SqliteEngine
 from service.record.sqlite_migration import is_older_file, migrate_file
 
@@ -52,7 +52,7 @@ class Record:
         self.snapshots = Snapshots(engine)
         self.merges = Merges(engine)
         self.unneeded_files = UnneededFiles(engine)
-        self.calibrations = Calibrations(engine)
+        self.calibrations = StoredCalibrations(engine)
         self.collect_garbage(alone)
 
     def collect_garbage(self, alone: bool = False) -> None:

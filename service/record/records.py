@@ -229,8 +229,8 @@ class GallerySettings:
 
     Attributes:
         retention_days: crops older than this are deleted; None keeps them.
-        calibration: whether verdicts follow this gallery's own unlabelled searches (`on`), stay
-            where those have moved them (`frozen`), or follow the artefact alone (`off`).
+        calibration: whether verdicts follow this gallery's named crops and searches (`on`), stay
+            where these have moved them (`frozen`), or follow the artefact alone (`off`).
         retention_from: whether a crop's age counts from its capture (or, where that is unknown, its
             enrolment), or always from its enrolment.
     """

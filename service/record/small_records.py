@@ -234,7 +234,7 @@ def keep_request(
     transaction.put(key("request age", moment, gallery_id, request.key), own)
 
 
-class Calibrations(RecordPart):
+class StoredCalibrations(RecordPart):
     """What galleries learn from their searches; a gallery's deletion removes its own.
 
     Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
@@ -285,6 +285,10 @@ class Calibrations(RecordPart):
         found = self._reader.every(below(key("search", gallery_id, subject)))
         return [_of_search(body, gallery_id, subject)[1] for _, body in found]
 
+    def counted(self, gallery_id: int, subject: str) -> int:
+        """How many searches were added since the last drop, also those that are not kept."""
+        return _counted(self._reader, gallery_id, subject)
+
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         """What every replica answers by, by subject."""
         prefix = key("published", gallery_id)
@@ -301,24 +305,37 @@ class Calibrations(RecordPart):
         subject: str,
         body: str,
         after_version: int,
+        counted: int = 0,
+        vectors: tuple[int, int] | None = None,
     ) -> bool:
-        """Publishes a calibration as the next version; False where another one is published."""
+        """Publishes a calibration as the next version.
+
+        Args:
+            after_version: of the one that is published, 0 for none.
+            counted: how many searches were counted at the fit.
+            vectors: the generation and the side of the vectors behind it; None for any.
+
+        Returns:
+            False where another one is published, the searches or the vectors were dropped since,
+            or the gallery's calibration was frozen or switched off.
+        """
         entry = read_entry(transaction, gallery_id)
         own = key("published", gallery_id, subject)
         before = transaction.json(own)
         if entry is None or (before["version"] if before else 0) != after_version:
             return False
+        if entry.settings.calibration != "on" or vectors not in (None, (entry.at, entry.side)):
+            return False
+        if _counted(transaction, gallery_id, subject) < counted:
+            return False
         transaction.put_json(own, PublishedCalibration(after_version + 1, body))
         transaction.note("calibration", gallery_id, entry.version)
         return True
 
-    @transactional
-    def drop(self, transaction: Transaction, gallery_id: int) -> None:
-        """Removes a gallery's searches and published calibrations, and announces that."""
-        entry = read_entry(transaction, gallery_id)
-        if entry is not None:
-            drop_calibrations(transaction, gallery_id)
-            transaction.note("calibration", gallery_id, entry.version)
+
+def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
+    counts = reader.json(key("searches", gallery_id, subject))
+    return counts["next"] if counts else 0
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:

@@ -7,20 +7,24 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gmn_client.models import CalibrationReason, CalibrationSource, CalibrationState, Verdict
+from gmn_client.models import CalibrationReason, CalibrationState, Verdict
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
+from model.gallery_thresholds import GalleryThresholds
 from model.search_calibration import (
+    FEW_IDENTITIES,
     JOINING_SHARE,
     KEPT_SEARCHES,
+    RANKS,
     REFIT_AFTER_SEARCHES,
     SearchCalibration,
     SearchScores,
@@ -30,6 +34,7 @@ from model.search_calibration import (
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
 from service.record.record import Record
+from service.record.records import CalibrationMode
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
@@ -41,20 +46,34 @@ RECENT_GALLERIES = 64
 KEY_BYTES = 16
 # A gallery's number and a subject: a scoring and the artefact whose scores they are.
 Place = tuple[int, str]
+WHY: Mapping[CalibrationReason | None, str] = {
+    None: ": this gallery's calibration is off",
+    "not_fitted": f", until {FEW_IDENTITIES} people are named in this gallery",
+    "few_identities": f": the search covers fewer than {FEW_IDENTITIES} people",
+    "few_scored": f": fewer than {RANKS} people were scored",
+    "shallow_search": ": a search with this rerank_depth is too shallow for the gallery's",
+}
 
 
 class Publication(BaseModel):
     """A calibration as it is stored for every process on the record.
 
     Attributes:
-        fitted_at: seconds since 1970.
-        calibration: fitted to the searches that were stored by then.
+        fitted_at: seconds since 1970, for people: nothing is decided by it.
+        calibration: fitted to the gallery's named crops, or without enough of these to searches.
+        counted: how many searches had been stored in all at the fit.
+        identities, crops: those that the gallery held at the fit to its named crops.
+        level: the mean level of strangers among them, for a pair, which has none of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fitted_at: float
-    calibration: SearchCalibration
+    calibration: GalleryThresholds | SearchCalibration
+    counted: int = 0
+    identities: int = 0
+    crops: int = 0
+    level: float = 0.0
 
     @classmethod
     def read(cls, body: str) -> Publication | None:
@@ -66,6 +85,26 @@ class Publication(BaseModel):
 
 
 @dataclass(frozen=True)
+class Judge:
+    """What gives the results of one search their verdicts and probabilities.
+
+    Attributes:
+        match, uncertain: the scores from which on a result is one.
+        probability: of scores, same shape, strictly increasing.
+        state: what the answer shows of the calibration.
+    """
+
+    match: float
+    uncertain: float
+    probability: Callable[[NDArray[np.floating]], NDArray[np.float64]]
+    state: CalibrationState
+
+    def verdict(self, score: float) -> Verdict:
+        """The verdict on a score."""
+        return verdict(score, self.match, self.uncertain)
+
+
+@dataclass(frozen=True)
 class CurrentCalibration:
     """What verdicts on one gallery's searches by one scoring are made by, at one moment.
 
@@ -73,65 +112,121 @@ class CurrentCalibration:
         model: what makes the features that are compared.
         scoring: what orders the results.
         subject: its scores are stored under this name.
-        calibration: gives thresholds and probabilities.
-        artefact: the artefact's own.
+        artefact: the artefact's own calibration.
         joins_at: the cosine from which a crop without a name is taken for the same person.
-        version: equal versions are equal calibrations.
-        state, searches, date: as in `CalibrationState`.
-        shallow: the artefact judges, because of the search's small depth.
+        setting: of the gallery.
+        stored: how many of its searches are stored.
+        version: of what is published.
+        published: None where the artefact judges.
     """
 
     model: LoadedModel
     scoring: Scoring
     subject: str
-    calibration: SearchCalibration
     artefact: SearchCalibration
     joins_at: float
-    version: str
-    state: CalibrationSource
-    searches: int
-    date: datetime | None = None
-    shallow: bool = False
+    setting: CalibrationMode
+    stored: int = 0
+    version: str = ""
+    published: Publication | None = None
 
-    def thresholds(self, operating_point: str, identities: int) -> tuple[float, float]:
-        """The scores of `match` and `uncertain` in a search that covers K identities."""
-        far = SEARCH_OPERATING_POINTS[operating_point]
-        match = self.calibration.threshold(far, identities)
-        permissive = max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
-        return match, min(match, self.calibration.threshold(permissive, identities))
-
-    def for_shallow_search(self) -> CurrentCalibration:
-        """The artefact's, for a search whose few best scores are not the gallery's."""
-        version = self.version.partition("+")[0]
-        return replace(
-            self,
-            calibration=self.artefact,
-            version=version,
-            state="artefact",
-            searches=0,
-            date=None,
-            shallow=True,
+    @property
+    def by_level(self) -> bool:
+        """Whether a search is judged by the level of its own scores."""
+        return self.published is not None and isinstance(
+            self.published.calibration, GalleryThresholds
         )
 
-    def shown(self, identities: int) -> CalibrationState:
-        """What an answer shows of it after a search that covered K identities."""
+    def judge(
+        self,
+        operating_point: str,
+        identities: int,
+        leading: Sequence[float] = (),
+        shallow: bool = False,
+    ) -> Judge:
+        """Judges a search that covers K identities.
+
+        Args:
+            leading: its nine best scores of different people, fewer where it scored fewer.
+            shallow: these are not the best of the gallery.
+        """
+        level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
+        return self._judge(operating_point, identities, level, shallow)
+
+    def judge_pair(self, operating_point: str, identities: int) -> Judge:
+        """Judges a pair as a result of a search of the gallery, at the mean level of strangers."""
+        level = self.published.level if self.published else None
+        return self._judge(operating_point, identities, level)
+
+    def _judge(
+        self, operating_point: str, identities: int, level: float | None, shallow: bool = False
+    ) -> Judge:
+        state = self.as_state(identities, level, shallow)
+        fitted = self.published.calibration if self.published and state.date else self.artefact
+        far = SEARCH_OPERATING_POINTS[operating_point]
+        rates = far, max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
+        if isinstance(fitted, GalleryThresholds) and level is not None:
+            match, uncertain = (fitted.threshold(rate, level, identities) for rate in rates)
+            probability = partial(fitted.probability, level=level, identities=identities)
+            return Judge(match, min(match, uncertain), probability, state)
+        by_size = fitted if isinstance(fitted, SearchCalibration) else self.artefact
+        match, uncertain = (by_size.threshold(rate, identities) for rate in rates)
+        return Judge(match, min(match, uncertain), by_size.probability, state)
+
+    def as_state(
+        self, identities: int, level: float | None = 0.0, shallow: bool = False
+    ) -> CalibrationState:
+        """What an answer shows of it after a search that covered K identities.
+
+        Args:
+            level: of the search's scores; None where it scored fewer than nine identities.
+            shallow: as in `judge`.
+        """
         reason: CalibrationReason | None = None
-        if self.shallow:
+        if self.setting == "off":
+            pass
+        elif shallow:
             reason = "shallow_search"
         elif few_identities(identities):
             reason = "few_identities"
-        elif self.date is None and self.state != "off":
-            reason = "few_searches"
-        elif self.calibration.extrapolated(identities):
+        elif self.published is None:
+            reason = "not_fitted"
+        elif self.by_level and level is None:
+            reason = "few_scored"
+        elif self.published.calibration.extrapolated(identities):
             reason = "extrapolated"
-        own_unused = self.state == "own" and reason == "few_identities"
+        own_version = self.model.calibration_version
+        if self.published is None or self.setting == "off" or reason not in (None, "extrapolated"):
+            return CalibrationState(
+                state="artefact" if self.setting == "on" else self.setting,
+                reason=reason,
+                basis=f"The model's own thresholds{WHY[reason]}.",
+                searches=self.stored,
+                version=own_version,
+            )
+        fitted = self.published
         return CalibrationState(
-            state="artefact" if own_unused else self.state,
+            state="own" if self.setting == "on" else "frozen",
             reason=reason,
-            searches=self.searches,
-            version=self.version,
-            date=self.date,
+            basis=_basis(fitted, identities if reason else None, self.setting == "frozen"),
+            identities=fitted.identities,
+            crops=fitted.crops,
+            searches=fitted.calibration.searches,
+            version=f"{own_version}+{self.version}",
+            date=datetime.fromtimestamp(fitted.fitted_at, UTC),
         )
+
+
+def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
+    """The sentence for a fit; `beyond` is K where the search covers many more identities."""
+    parts = []
+    if fitted.identities:
+        parts.append(f"{fitted.identities:,} named people in this gallery")
+    if fitted.calibration.searches:
+        one = fitted.calibration.searches == 1
+        parts.append(f"{fitted.calibration.searches:,} {'search' if one else 'searches'}")
+    wider = f", for a search of {beyond:,} people" if beyond else ""
+    return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
 
 
 def verdict(score: float, match: float, uncertain: float) -> Verdict:
@@ -141,7 +236,7 @@ def verdict(score: float, match: float, uncertain: float) -> Verdict:
     return "uncertain" if score >= uncertain else "no_match"
 
 
-class Calibrations:
+class GalleryCalibrations:
     """The calibration of every gallery, and the scores of searches that are not stored yet.
 
     May be used from any thread; `ready` lives on the event loop. A gallery without searches takes
@@ -174,44 +269,33 @@ class Calibrations:
         self._recent: dict[int, dict[str, NDArray[np.float32]]] = {}
         self._secret = secrets.token_bytes(KEY_BYTES)
 
-    def current(self, gallery: Gallery, asked: Scoring | None) -> CurrentCalibration:
+    def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """What one search of a gallery is judged by from its beginning to its end.
 
-        Where no scoring is asked for, it is the default of the artefact that answers.
+        Without a scoring it is the default of the artefact that answers.
 
         Raises:
             NeedsReindex: no loaded model answers for it.
             InvalidField: the artefact does not offer the scoring.
         """
-        embedder = gallery.embedder
+        embedder, number = gallery.embedder, gallery.gallery_id
         model = self._models[embedder]
-        scoring = model.chosen_scoring(asked)
+        scoring = model.chosen_scoring(scoring)
         subject = f"{scoring}:{model.description.artefact_fingerprint}"
-        setting, artefact = gallery.settings.calibration, self._artefacts[embedder][scoring]
-        version, found = self._published.get(gallery.gallery_id, {}).get(subject, ("", None))
-        current = CurrentCalibration(
+        version, published = self._published.get(number, {}).get(subject, ("", None))
+        return CurrentCalibration(
             model,
             scoring,
             subject,
-            artefact,
-            artefact,
+            self._artefacts[embedder][scoring],
             self._joins_at[embedder],
-            model.calibration_version,
-            "artefact" if setting == "on" else setting,
-            self._stored.get(gallery.gallery_id, {}).get(subject, 0),
-        )
-        if found is None or setting == "off":
-            return current
-        return replace(
-            current,
-            calibration=found.calibration,
-            version=f"{current.version}+{version}",
-            state="own" if setting == "on" else "frozen",
-            searches=found.calibration.searches,
-            date=datetime.fromtimestamp(found.fitted_at, UTC),
+            gallery.settings.calibration,
+            self._stored.get(number, {}).get(subject, 0),
+            version,
+            published,
         )
 
-    def follow(self, gallery: Gallery) -> None:
+    def reload(self, gallery: Gallery) -> None:
         """Takes what is published for a gallery now, by this process or another; blocks."""
         read: dict[str, tuple[str, Publication]] = {}
         published = self._record.calibrations.published(gallery.gallery_id)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,6 @@ from service.ops.health import HealthCheck, Heartbeat
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
 from service.search.table import RowTable
-
-if TYPE_CHECKING:
-    from service.search.index import GalleryIndex
 
 log = logging.getLogger(__name__)
 # After a failure: trying again with every write would cost more than a compaction gains.
@@ -84,6 +81,25 @@ class Compaction:
         return self
 
 
+class CompactedIndex(Protocol):
+    """An index whose table can be rewritten; it lives on the device thread."""
+
+    dimension: int
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a copy of its vectors is on the device."""
+
+    def move_to_device(self, device: DeviceVectors) -> None:
+        """Copies its vectors to a device; raises `DeviceFull`."""
+
+    def compaction(self) -> Compaction | None:
+        """What to rewrite; None for nothing."""
+
+    def replace(self, built: Compaction) -> bool:
+        """Adopts what was built; False where it cannot."""
+
+
 class Compactor:
     """Runs one compaction at a time; a failure leaves an index as it is, masked and right."""
 
@@ -93,7 +109,7 @@ class Compactor:
         """Compacts indexes of a device thread; `device_vectors` copies theirs to a GPU."""
         self._device = device
         self._device_vectors = device_vectors
-        self._waiting: dict[GalleryIndex, None] = {}
+        self._waiting: dict[CompactedIndex, None] = {}
         self._building: threading.Thread | None = None
         self._resting_until = 0.0
         self._closing = threading.Event()
@@ -105,7 +121,7 @@ class Compactor:
         silent = self._heartbeat.silent_seconds
         return HealthCheck("compactor", silent, timeout_factor=TIMEOUT_FACTOR)
 
-    def schedule_if_needed(self, index: GalleryIndex) -> None:
+    def schedule_if_needed(self, index: CompactedIndex) -> None:
         """Does for an index what its last change calls for; on the device thread, and quick."""
         if self._closing.is_set() or time.monotonic() < self._resting_until:
             return
@@ -145,7 +161,7 @@ class Compactor:
                 self._heartbeat.start()
                 self._building.start()
 
-    def _build(self, index: GalleryIndex, plan: Compaction) -> None:
+    def _build(self, index: CompactedIndex, plan: Compaction) -> None:
         built: Compaction | None = None
         try:
             built = plan.build(self._between)
@@ -164,7 +180,7 @@ class Compactor:
         if self._closing.is_set():
             raise CompactionStopped
 
-    def _finish(self, index: GalleryIndex, built: Compaction | None) -> None:
+    def _finish(self, index: CompactedIndex, built: Compaction | None) -> None:
         self._building = None
         self._heartbeat.stop()
         if self._closing.is_set():

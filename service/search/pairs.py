@@ -60,10 +60,11 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
                 lambda one, others: _scores(model, one, others)[scoring],
             )
     score = float(scores[scoring][0])
+    calibration = None
     if target and current:
-        identities = target.index.table.identities
-        match, uncertain = current.thresholds(point, identities)
-        probability = float(current.calibration.probability(np.array(score)))
+        judge = current.judge_pair(point, target.index.table.identities)
+        match, uncertain, calibration = judge.match, judge.uncertain, judge.state
+        probability = float(judge.probability(np.array(score)))
     else:
         pairs = model.description.calibration.scorings[scoring]
         match = pairs.pair_threshold(PAIR_OPERATING_POINTS[point])
@@ -74,10 +75,10 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         logit=float(scores["mnet"][0]) if "mnet" in scores else None,
         probability=probability,
         verdict=verdict(score, match, uncertain),
-        judged_as="search" if current else "pair",
-        calibration_version=current.version if current else model.calibration_version,
+        judged_as="search" if calibration else "pair",
+        calibration_version=str(calibration.version) if calibration else model.calibration_version,
         model=model.description.artefact_fingerprint,
-        calibration=current.shown(identities) if current else None,
+        calibration=calibration,
         explanation=explanation,
     )
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from gmn_client.models import QueryAnswer, SeparateAnswers, Timing
 from model.crops.decode import CropProblem
-from model.problems import InputProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import UnknownCrop, UnusableImages, refused_image
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
-from service.search.calibration import CurrentCalibration
 from service.search.options import QueryOptions
-from service.search.ranking import Ranking, rank
+from service.search.ranking import Ranking, Search
 from service.settings import QualityPolicy
 
-# Where many crops were deleted that memory still shows, each search asks for more of them.
+# Where many crops were deleted that memory still shows, each search looks at more of them.
 ROUNDS = 6
 DEEPER = 4
+# What one query by images comes to: None where the gallery went over to another embedder meanwhile,
+# so that the images are embedded again.
+Outcome = QueryAnswer | list[CropProblem] | None
 
 
 async def query_by_images(
@@ -44,7 +43,12 @@ async def query_by_images(
         UnusableImages: every image is.
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    (answer,) = await _query(runtime, gallery, [images], options, sample and len(images) == 1)
+    began = time.perf_counter()
+    answer: Outcome = None
+    with runtime.admission.image_slots(len(images)):
+        while answer is None:
+            search = _begin(runtime, gallery, options, sample and len(images) == 1)
+            answer = await _query(runtime, search, images, began)
     if isinstance(answer, list):
         raise UnusableImages(answer)
     return answer
@@ -59,12 +63,27 @@ async def query_each(
 ) -> SeparateAnswers:
     """One answer per image, in order, by one calibration; a bad image is its own problem.
 
+    Where one fails for another reason the others are cancelled.
+
     Raises:
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    answers = await _query(runtime, gallery, [[image] for image in images], options, sample)
+    began = time.perf_counter()
+    answers: list[Outcome] = [None]
+    with runtime.admission.image_slots(len(images)):
+        while None in answers:
+            search = _begin(runtime, gallery, options, sample)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    queries = [
+                        group.create_task(_query(runtime, search, [image], began))
+                        for image in images
+                    ]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+            answers = [query.result() for query in queries]
     return SeparateAnswers(
-        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
+        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers if one]
     )
 
 
@@ -77,143 +96,97 @@ async def query_by_crop(
         UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was
             searched.
     """
-    began = time.perf_counter()
-
-    def search(deeper: QueryOptions, without: frozenset[int]) -> Ranking:
-        table = gallery.index.table
-        row = table.row_of(crop_id)
-        if row is None:
-            raise UnknownCrop(gallery.name, crop_id)
-        label = table.label(row)
-        ranking = rank(
-            gallery,
-            runtime.calibrations.current(gallery, options.scoring),
-            table.vectors[np.array([row])],
-            deeper,
-            deeper.filter(label.camera, without | {label.row_id}),
-        )
-        return replace(ranking, asked=label)
-
+    began = submitted = time.perf_counter()
+    ranking: Ranking | None = None
     with runtime.admission.image_slots(1):
-        asked = time.perf_counter()
-        ranking = await drop_deleted_results(runtime, gallery, options, search)
-    return _answer(ranking, began, asked)
+        while ranking is None:
+            search = replace(_begin(runtime, gallery, options, sample=False), crop_id=crop_id)
+            submitted = time.perf_counter()
+            ranking = await run_search(runtime, search)
+    return _answer(ranking, began, submitted)
 
 
-async def drop_deleted_results(
-    runtime: Runtime,
-    gallery: Gallery,
-    options: QueryOptions,
-    search: Callable[[QueryOptions, frozenset[int]], Ranking],
-) -> Ranking:
+async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
     """Searches on the device thread until no result is a crop that another process deleted.
 
     Each further search leaves out what was deleted: a deleted crop neither takes a place nor lets a
     farther one miss its own. Where the record does not answer, the ranking is of memory and stale.
 
+    Returns:
+        None where the gallery went over to another embedder since the search began.
+
     Raises:
         UnknownGallery: the gallery was deleted.
-        UnknownCrop: the crop that was asked about was.
+        UnknownCrop: the crop of the query was.
     """
     gone: frozenset[int] = frozenset()
-    places = options.top_k
-    for _ in range(ROUNDS):
-        deeper = options.model_copy(update={"top_k": places})
-        ranking = await asyncio.wrap_future(runtime.device.submit(search, deeper, gone))
-        asked = [ranking.asked] if ranking.asked else []
-        found = await runtime.galleries.confirm(gallery, [*ranking.labels, *asked])
-        if ranking.asked and ranking.asked.row_id in found.gone:
-            raise UnknownCrop(gallery.name, ranking.asked.crop_id)
+    top_k = places = search.options.top_k
+    rounds = 0
+    while True:
+        ranking = await runtime.device.run(search.run, places, gone)
+        if ranking is None:
+            return None
+        crop = ranking.query_crop
+        labels = [*ranking.labels, crop] if crop else ranking.labels
+        found = await runtime.galleries.confirm(search.gallery, labels)
+        if crop and crop.row_id in found.gone:
+            raise UnknownCrop(search.gallery.name, crop.crop_id)
         gone |= found.gone
-        if not found.gone:
+        rounds += 1
+        if not found.gone or rounds == ROUNDS:
             break
         places *= DEEPER
     if gone:
         shown = zip(ranking.results, ranking.labels, strict=True)
-        kept = [one for one, label in shown if label.row_id not in gone][: options.top_k]
+        kept = [one for one, label in shown if label.row_id not in gone][:top_k]
         results = [one.model_copy(update={"rank": rank}) for rank, one in enumerate(kept, 1)]
         ranking = replace(ranking, results=results)
-    return replace(ranking, stale=found.stale)
+    return replace(ranking, stale=True) if found.stale else ranking
 
 
-class _Switched(InputProblem):
-    """The gallery went over to another embedder between the embedding and the search.
-
-    Nothing failed: the device thread logs no `InputProblem`, and the query is embedded again.
-    """
+def _begin(runtime: Runtime, gallery: Gallery, options: QueryOptions, sample: bool) -> Search:
+    """A search by the model and the calibration of this moment."""
+    current = runtime.calibrations.current(gallery, options.scoring)
+    sample = sample and gallery.settings.calibration == "on"
+    return Search(gallery, current, options, sample=sample)
 
 
 async def _query(
-    runtime: Runtime,
-    gallery: Gallery,
-    queries: Sequence[Sequence[bytes]],
-    options: QueryOptions,
-    sample: bool,
-) -> list[QueryAnswer | list[CropProblem]]:
-    """Answers queries of one or several images each, by one model and one calibration.
-
-    A query without a usable image is answered by the problems of its images.
-    """
-    began = time.perf_counter()
-    sample = sample and gallery.settings.calibration == "on"
-    with runtime.admission.image_slots(sum(map(len, queries))):
-        while True:
-            current = runtime.calibrations.current(gallery, options.scoring)
-            ask = partial(_query_once, runtime, gallery, current, options, sample, began)
-            with contextlib.suppress(_Switched):
-                return await asyncio.gather(*map(ask, queries))
-
-
-async def _query_once(
-    runtime: Runtime,
-    gallery: Gallery,
-    current: CurrentCalibration,
-    options: QueryOptions,
-    sample: bool,
-    began: float,
-    images: Sequence[bytes],
-) -> QueryAnswer | list[CropProblem]:
+    runtime: Runtime, search: Search, images: Sequence[bytes], began: float
+) -> Outcome:
+    """Answers one query by images; where none is usable, their problems are the answer."""
     # A query is answered also where its images are poor.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
-    outcomes = await current.model.pipeline.embed(images, quality)
+    outcomes = await search.current.model.pipeline.embed(images, quality)
     usable = [one for one in outcomes if isinstance(one, EmbeddedImage)]
     problems = [one for one in outcomes if isinstance(one, CropProblem)]
     if not usable:
         return problems
-    asked = time.perf_counter()
-
-    def search(deeper: QueryOptions, without: frozenset[int]) -> Ranking:
-        if gallery.embedder != current.model.embedder:
-            raise _Switched
-        vectors = np.stack([image.vector for image in usable])
-        wanted = deeper.filter(deeper.camera, without)
-        return rank(gallery, current, vectors, deeper, wanted, sample)
-
-    ranking = await drop_deleted_results(runtime, gallery, options, search)
+    submitted = time.perf_counter()
+    queries = np.stack([image.vector for image in usable])
+    ranking = await run_search(runtime, replace(search, queries=queries))
+    if ranking is None:
+        return None
     for problem in problems:
         runtime.metrics.problems.labels(problem.code).inc()
     if ranking.sample is not None:
-        place = gallery.gallery_id, current.subject
+        place = search.gallery.gallery_id, search.current.subject
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
-    return _answer(ranking, began, asked, usable, _warnings(outcomes))
+    return _answer(ranking, began, submitted, usable, _warnings(outcomes))
 
 
 def _answer(
     ranking: Ranking,
     began: float,
-    asked: float,
+    submitted: float,
     images: Sequence[EmbeddedImage] = (),
     warnings: Sequence[str] = (),
 ) -> QueryAnswer:
-    """The answer of a ranking that was asked for at `asked`, by the times of the slowest image."""
-    seconds = {
-        "decode": max((image.decode for image in images), default=0.0),
-        "queue": max((image.queue for image in images), default=0.0) + ranking.began - asked,
-        "embed": max((image.embed for image in images), default=0.0),
-        "search": ranking.search_seconds,
-        "rerank": ranking.rerank_seconds,
-        "total": time.perf_counter() - began,
-    }
+    """The answer of a ranking that was submitted then, by the times of the slowest image."""
+    decode = queue = embed = 0.0
+    for image in images:
+        decode, queue = max(decode, image.decode), max(queue, image.queue)
+        embed = max(embed, image.embed)
     return QueryAnswer(
         gallery_version=ranking.gallery_version,
         calibration_version=str(ranking.calibration.version),
@@ -224,7 +197,14 @@ def _answer(
         warnings=list(warnings),
         results=list(ranking.results),
         candidates_scored=ranking.candidates_scored,
-        timing_ms=Timing(**{stage: value * 1e3 for stage, value in seconds.items()}),
+        timing_ms=Timing(
+            decode=decode * 1e3,
+            queue=(queue + ranking.began - submitted) * 1e3,
+            embed=embed * 1e3,
+            search=ranking.search_seconds * 1e3,
+            rerank=ranking.rerank_seconds * 1e3,
+            total=(time.perf_counter() - began) * 1e3,
+        ),
         stale=ranking.stale,
     )
 
@@ -237,5 +217,6 @@ def _warnings(images: Sequence[EmbeddedImage | CropProblem]) -> list[str]:
         if isinstance(one, CropProblem):
             warnings.append(f"{image}left out of the search: {one.detail}")
         else:
-            warnings += [f"{image}{fault.detail}" for fault in one.faults]
+            for fault in one.faults:
+                warnings.append(f"{image}{fault.detail}")
     return warnings

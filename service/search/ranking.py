@@ -1,7 +1,8 @@
-"""From features to a ranking on the device thread: search, score pairs, order, group, judge."""
+"""One search, on the device thread: find candidates, score pairs, order, group, judge."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict
+from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict, image_url
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
-from service.gallery.browse import image_url
+from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
-from service.search.calibration import CurrentCalibration, verdict
+from service.search.calibration import CurrentCalibration, Judge
 from service.search.index import Candidates, GalleryIndex
 from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.table import Filter
 
-# So many pairs at most are scored for the sake of the calibration alone.
+# So many pairs at most are scored for the level of a search alone.
 MORE_PAIRS = 64
 # Where the candidates show too few people, so many crops by cosine are searched for others.
 DEEPEST = 1600
@@ -31,17 +32,17 @@ class Ranking:
 
     Attributes:
         gallery_version: what the index showed.
-        current: what was asked for, and ordered the results.
+        current: the model and the scoring that ordered the results.
         calibration: what their verdicts and probabilities are made by.
         results: best first.
         labels: of the results.
-        candidates_scored: the number of crops that the asked scoring scored.
+        candidates_scored: the number of crops that the scoring scored.
         began: when its turn came, as `time.perf_counter` has it.
         search_seconds, rerank_seconds: of the index and of M-Net.
         sample: the nine best scores of different people; None where the search does not serve the
             calibration.
-        asked: the crop that was asked about; None where that was an image.
-        stale: memory was behind the record, or the record could not be asked.
+        query_crop: the crop of a search by `crop_id`; None for a search by images.
+        stale: memory was behind the record, or the record did not answer.
     """
 
     gallery_version: int
@@ -54,7 +55,7 @@ class Ranking:
     search_seconds: float
     rerank_seconds: float
     sample: SearchScores | None = None
-    asked: CropLabel | None = None
+    query_crop: CropLabel | None = None
     stale: bool = False
 
     @property
@@ -63,61 +64,122 @@ class Ranking:
         return (self.results[0].verdict or "no_match") if self.results else "nothing_searched"
 
 
-def rank(
-    gallery: Gallery,
-    current: CurrentCalibration,
-    queries: NDArray[np.float32],
-    options: QueryOptions,
-    wanted: Filter,
-    sample: bool = False,
-) -> Ranking:
-    """Ranks the wanted crops of a gallery against the features `(m, d)` of one person.
+@dataclass(frozen=True)
+class Search:
+    """One search of a gallery, by the features of one person or by a crop of the gallery.
 
-    With `sample` it also scores nine people for the calibration, where the search is deep enough.
+    Attributes:
+        current: the model and the calibration, from the embedding of the images to the answer.
+        queries: features `(m, d)` of the images; None for a search by `crop_id`.
+        crop_id: of the crop, which is itself left out.
+        sample: whether the scores of nine people are stored for the calibration, where the search
+            is deep enough.
     """
-    began = time.perf_counter()
-    index = gallery.index
-    by_cosine = current.scoring == "cosine"
-    depth = 0 if by_cosine else options.rerank_depth
-    found = index.search(queries, max(options.top_k, depth or RERANK_DEPTH), wanted)
-    identities = index.identities(wanted)
-    shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
-    people, scored = None, found if by_cosine else found[:depth]
-    if sample and not shallow and not few_identities(identities):
-        people = _nine_people(index, queries, wanted, scored, current.joins_at)
-    pairs = found.rows[:0] if by_cosine else (people or scored).rows
-    searched = time.perf_counter()
-    logits = current.model.networks.pair_scores(queries, index.table.vectors[pairs])
-    reranked = time.perf_counter()
-    # Pairs that were scored for the calibration alone are no results.
-    head = logits[: len(found.rows[:depth])]
-    best = _best(index, found, head, current, options)
-    if len(best.found.rows) < options.top_k and len(found.rows) < found.searched:
-        # The candidates belong to too few identities. They keep their scores and stay the head.
-        leaders = index.search_groups(queries, options.top_k, wanted)
-        found = found[:depth].extended(leaders)
-        best = _best(index, found, head, current, options)
-    deeper = time.perf_counter() - reranked
-    judge = current.for_shallow_search() if shallow else current
-    labels = [index.table.label(row) for row in best.found.rows.tolist()]
-    kept = None
-    if people is not None:
-        scores = _scores(current, people.cosines, logits)
-        leading = _leading_scores(index, people, scores, current.joins_at)
-        if len(leading) == RANKS:
-            kept = SearchScores(leading, identities, time.time())
-    return Ranking(
-        gallery_version=gallery.version,
-        current=current,
-        calibration=judge.shown(identities),
-        results=_results(gallery.name, labels, best, judge, identities, options),
-        labels=labels,
-        candidates_scored=found.searched if by_cosine else len(head),
-        began=began,
-        search_seconds=searched - began + deeper,
-        rerank_seconds=reranked - searched,
-        sample=kept,
-    )
+
+    gallery: Gallery
+    current: CurrentCalibration
+    options: QueryOptions
+    queries: NDArray[np.float32] | None = None
+    crop_id: str | None = None
+    sample: bool = False
+
+    def run(self, top_k: int, without: frozenset[int] = frozenset()) -> Ranking | None:
+        """Ranks the crops that pass the filter; on the device thread.
+
+        Args:
+            top_k: the number of results, in place of the option.
+            without: `row_id`s of crops to leave out.
+
+        Returns:
+            None where the gallery went over to another embedder since `current` was read.
+
+        Raises:
+            UnknownCrop: the gallery does not hold the crop.
+        """
+        gallery, options = self.gallery, self.options
+        if gallery.embedder != self.current.model.embedder:
+            return None
+        if self.queries is not None:
+            return self._rank(self.queries, top_k, options.filter(options.camera, without))
+        table = gallery.index.table
+        row = table.row_of(self.crop_id or "")
+        if row is None:
+            raise UnknownCrop(gallery.name, self.crop_id or "")
+        crop = table.label(row)
+        wanted = options.filter(crop.camera, without | {crop.row_id})
+        return self._rank(table.vectors[np.array([row])], top_k, wanted, crop)
+
+    def _rank(
+        self,
+        queries: NDArray[np.float32],
+        top_k: int,
+        wanted: Filter,
+        query_crop: CropLabel | None = None,
+    ) -> Ranking:
+        began = time.perf_counter()
+        current, options, index = self.current, self.options, self.gallery.index
+        by_cosine = current.scoring == "cosine"
+        depth = 0 if by_cosine else options.rerank_depth
+        found = index.search(queries, max(top_k, depth or RERANK_DEPTH), wanted)
+        identities = index.identities(wanted)
+        shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
+        people, scored = None, found if by_cosine else found[:depth]
+        if (current.by_level or self.sample) and not shallow and not few_identities(identities):
+            people = _nine_people(index, queries, wanted, scored, current.joins_at)
+        pairs = found.rows[:0] if by_cosine else (people or scored).rows
+        searched = time.perf_counter()
+        logits = current.model.networks.pair_scores(queries, index.table.vectors[pairs])
+        reranked = time.perf_counter()
+        # Pairs that were scored for the level alone are no results.
+        head = logits[: len(found.rows[:depth])]
+        best = self._best(found, head, top_k)
+        if len(best.found.rows) < top_k and len(found.rows) < found.searched:
+            # The candidates belong to too few identities. They keep their scores and stay the head.
+            found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
+            best = self._best(found, head, top_k)
+        deeper = time.perf_counter() - reranked
+        leading: tuple[float, ...] = ()
+        if people is not None:
+            scores = _scores(current, people.cosines, logits)
+            leading = _leading_scores(index, people, scores, current.joins_at)
+        judge = current.judge(options.operating_point, identities, leading, shallow)
+        labels = [index.table.label(row) for row in best.found.rows.tolist()]
+        sample = None
+        if self.sample and len(leading) == RANKS:
+            sample = SearchScores(leading, identities, time.time())
+        return Ranking(
+            gallery_version=self.gallery.version,
+            current=current,
+            calibration=judge.state,
+            results=_results(self.gallery.name, labels, best, judge),
+            labels=labels,
+            candidates_scored=found.searched if by_cosine else len(head),
+            began=began,
+            search_seconds=searched - began + deeper,
+            rerank_seconds=reranked - searched,
+            sample=sample,
+            query_crop=query_crop,
+        )
+
+    def _best(self, found: Candidates, head: NDArray[np.float32], top_k: int) -> _Best:
+        """The candidates that become results; `head` has the logits of the first ones.
+
+        Scored ones come first: a pair's logit and a bare cosine cannot be compared.
+        """
+        table = self.gallery.index.table
+        logits = np.full(len(found.rows), np.nan, np.float32)
+        logits[: len(head)] = head
+        scores = _scores(self.current, found.cosines, logits)
+        order = np.arange(len(found.rows))
+        if self.current.scoring != "cosine":
+            # M-Net may saturate on near copies: of equals the nearer comes first, then the older.
+            first = slice(0, len(head))
+            ages = table.row_ids[found.rows[first]]
+            order[first] = np.lexsort((ages, -found.cosines[first], -scores[first]))
+        if self.options.group_by == "identity":
+            order = order[table.first_of_groups(found.rows[order])]
+        order = order[:top_k]
+        return _Best(found[order], logits[order], scores[order])
 
 
 @dataclass(frozen=True)
@@ -127,32 +189,6 @@ class _Best:
     found: Candidates
     logits: NDArray[np.float32]
     scores: NDArray[np.float32]
-
-
-def _best(
-    index: GalleryIndex,
-    found: Candidates,
-    head: NDArray[np.float32],
-    current: CurrentCalibration,
-    options: QueryOptions,
-) -> _Best:
-    """The candidates that become results; `head` has the logits of the first ones.
-
-    Scored ones come first: a pair's logit and a bare cosine cannot be compared.
-    """
-    logits = np.full(len(found.rows), np.nan, np.float32)
-    logits[: len(head)] = head
-    scores = _scores(current, found.cosines, logits)
-    order = np.arange(len(found.rows))
-    if current.scoring != "cosine":
-        # M-Net may saturate on near copies: among equals the nearer comes first, then the older.
-        first = slice(0, len(head))
-        ages = index.table.row_ids[found.rows[first]]
-        order[first] = np.lexsort((ages, -found.cosines[first], -scores[first]))
-    if options.group_by == "identity":
-        order = order[index.table.first_of_groups(found.rows[order])]
-    order = order[: options.top_k]
-    return _Best(found[order], logits[order], scores[order])
 
 
 def _scores(
@@ -166,18 +202,13 @@ def _scores(
 
 
 def _results(
-    gallery: str,
-    labels: Sequence[CropLabel],
-    best: _Best,
-    judge: CurrentCalibration,
-    identities: int,
-    options: QueryOptions,
+    gallery: str, labels: Sequence[CropLabel], best: _Best, judge: Judge
 ) -> list[RankedCrop]:
-    match, uncertain = judge.thresholds(options.operating_point, identities)
-    probabilities = judge.calibration.probability(best.scores)
+    probabilities = judge.probability(best.scores)
     results = []
     for place, label in enumerate(labels):
-        logit, score = best.logits[place], best.scores[place]
+        logit, score = float(best.logits[place]), float(best.scores[place])
+        scored = not math.isnan(score)
         results.append(
             RankedCrop(
                 rank=place + 1,
@@ -188,9 +219,9 @@ def _results(
                 external_id=label.external_id,
                 metadata=label.metadata,
                 cosine=float(best.found.cosines[place]),
-                pair_logit=None if np.isnan(logit) else float(logit),
-                probability=None if np.isnan(score) else float(probabilities[place]),
-                verdict=None if np.isnan(score) else verdict(float(score), match, uncertain),
+                pair_logit=None if math.isnan(logit) else logit,
+                probability=float(probabilities[place]) if scored else None,
+                verdict=judge.verdict(score) if scored else None,
                 image_url=image_url(gallery, label.crop_id),
             )
         )

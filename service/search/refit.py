@@ -1,45 +1,60 @@
-"""Refit: stores the scores of searches, and fits a gallery's calibration to those stored."""
+"""Refit: stores the scores of searches, and fits calibrations to galleries and to searches."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
-from model.calibration import Scoring
+import numpy as np
+
+from model.calibration import Scoring, ScoringCalibration
+from model.gallery_thresholds import GalleryThresholds, fit_gallery, fit_ratio
 from model.problems import InputProblem
 from model.search_calibration import (
+    FEW_IDENTITIES,
     LEAST_SEARCHES,
     REFIT_AFTER_SEARCHES,
     REFIT_AFTER_SECONDS,
+    SearchCalibration,
     SearchScores,
     fit_searches,
 )
+from model.stranger_tail import LeftOutSearches, level
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
+from service.record.records import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
+from service.search.leave_one_out import NamedCrops, search_left_out
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
+# A gallery is fitted anew where its identities or its crops are so many times as many, or as few.
+GROWTH = 1.5
+LOOK_EVERY_SECONDS = 2.0
+# After a fit that failed.
+REST_SECONDS = 60.0
 
 
 async def refit_calibrations(runtime: Runtime) -> None:
-    """Stores searches and fits calibrations, again and again, until it is cancelled.
+    """Stores searches and fits calibrations to them, again and again, until it is cancelled.
 
     No answer waits for it. The searches that wait when it is cancelled are stored too.
     """
-    later: dict[Place, float] = {}
+    due: dict[Place, float] = {}
     try:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STORED_WITHIN_SECONDS):
                     await runtime.calibrations.ready.wait()
             try:
-                await store_and_refit(runtime, later)
+                await store_and_refit(runtime, due)
             except ServiceError as error:
                 log.warning("searches were not kept for the calibration: %s", error.detail)
             except Exception:
@@ -50,24 +65,198 @@ async def refit_calibrations(runtime: Runtime) -> None:
             await runtime.galleries.write(_store, runtime, waiting)
 
 
-async def store_and_refit(runtime: Runtime, later: dict[Place, float]) -> None:
+async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
     """Stores the searches that wait, then fits calibrations with enough new searches.
 
     Args:
-        later: places with enough new searches, and the time from which each may be fitted again.
+        due: places to look at, and from when on by `time.monotonic`: a minute after a fit.
 
     Raises:
         ServiceError: the record cannot be written; the searches that waited are lost.
     """
+    now = time.monotonic()
     recorded = runtime.calibrations.take_recorded()
     if recorded:
         await runtime.galleries.write(_store, runtime, recorded)
-    due = {place for place, at in later.items() if at <= time.time()}
-    for place in recorded.keys() | due:
-        later.pop(place, None)
-        again_at = await _refit(runtime, place)
-        if again_at is not None:
-            later[place] = again_at
+        for place in recorded:
+            due.setdefault(place, now)
+    for place, at in list(due.items()):
+        if at <= now:
+            del due[place]
+            if await _refit(runtime, place):
+                due[place] = now + REFIT_AFTER_SECONDS
+
+
+async def fit_galleries(runtime: Runtime) -> None:
+    """Fits calibrations to the named crops of galleries as they grow, until it is cancelled."""
+    # By gallery, what was looked at, and when to look at the same again.
+    seen: dict[int, tuple[object, float]] = {}
+    while True:
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        for gallery in runtime.galleries.all():
+            state, again = seen.get(gallery.gallery_id, (None, 0.0))
+            now = _state_of(runtime, gallery)
+            if now is None or (now == state and time.monotonic() < again):
+                continue
+            again = time.monotonic() + REST_SECONDS
+            try:
+                await fit_if_due(runtime, gallery)
+                again = math.inf
+            except (ServiceError, InputProblem) as error:
+                log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
+            except Exception:
+                log.exception("the calibration of gallery %s was not fitted", gallery.name)
+            seen[gallery.gallery_id] = now, again
+
+
+def _state_of(runtime: Runtime, gallery: Gallery) -> object:
+    """What decides over a fit, as memory has it; None where none may be made."""
+    if gallery.needs_reindex or gallery.settings.calibration != "on":
+        return None
+    scorings = runtime.model_of(gallery).description.scorings
+    versions = [runtime.calibrations.current(gallery, one).version for one in scorings]
+    return gallery.version, gallery.embedder, versions
+
+
+async def fit_if_due(runtime: Runtime, gallery: Gallery) -> None:
+    """Fits a gallery's calibrations to its named crops, where it has none or has outgrown them.
+
+    Raises:
+        ServiceError: the record or the device does not answer; what was published before is kept.
+        InputProblem: the crops' scores show no tail.
+    """
+    model = runtime.model_of(gallery)
+    places: dict[Scoring, Place] = {
+        scoring: (gallery.gallery_id, runtime.calibrations.current(gallery, scoring).subject)
+        for scoring in model.description.scorings
+    }
+    entry = await runtime.galleries.read(_outgrown, runtime, list(places.values()))
+    if entry is None:
+        return
+    await runtime.galleries.wait_for_version(gallery, entry.version)
+    crops = await runtime.device.run(NamedCrops.of, gallery.index.table)
+    threads = runtime.pools.calibration
+    left_out = await search_left_out(crops, model, runtime.device, threads)
+    for scoring, searches in left_out.items():
+        place = places[scoring]
+        stored = await runtime.galleries.read(_Stored.read, runtime, place)
+        fitted = await threads.run(_fit_gallery, searches, stored, entry)
+        vectors = entry.at, entry.side
+        await runtime.galleries.write(_publish, runtime, gallery, place, fitted, stored, vectors)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the record has for one calibration.
+
+    Attributes:
+        searches: those that are kept, oldest first.
+        counted: how many were added in all.
+        version: of what is published, 0 for nothing.
+        published: None also where another program version wrote it.
+        identities: named ones that the gallery holds.
+    """
+
+    searches: list[SearchScores]
+    counted: int
+    version: int
+    published: Publication | None
+    identities: int
+
+    @classmethod
+    def read(cls, runtime: Runtime, place: Place) -> _Stored:
+        records = runtime.record.calibrations
+        # Counted first: a search that is added meanwhile counts for the next fit.
+        counted, searches = records.counted(*place), []
+        for row in records.searches(*place):
+            # One that another program version wrote makes room for new ones.
+            with contextlib.suppress(InputProblem):
+                searches.append(SearchScores.from_bytes(row))
+        entry = runtime.record.galleries.get(place[0])
+        identities = entry.identities if entry else 0
+        found = records.published(place[0]).get(place[1])
+        if found is None:
+            return cls(searches, counted, 0, None, identities)
+        return cls(searches, counted, found.version, Publication.read(found.body), identities)
+
+    @property
+    def new_searches(self) -> int:
+        """How many were added since the fit, or since a migration, which begins to count anew."""
+        before = self.published.counted if self.published else 0
+        return self.counted - before if self.counted >= before else self.counted
+
+
+def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None:
+    """A gallery of 18 named identities at least that has outgrown a calibration of it, or none."""
+    entry = runtime.record.galleries.get(places[0][0])
+    if entry is None or entry.identities < FEW_IDENTITIES:
+        return None
+    now = entry.identities, entry.crops
+    for place in places:
+        published = _Stored.read(runtime, place).published
+        before = (published.identities, published.crops) if published else (0, 0)
+        for one, other in zip(before, now, strict=True):
+            if not one / GROWTH < other < max(one, 1) * GROWTH:
+                return entry
+    return None
+
+
+def _fit_gallery(
+    left_out: Sequence[LeftOutSearches], stored: _Stored, entry: GalleryRecord
+) -> Publication:
+    leaders = left_out[0].leaders
+    strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
+    return Publication(
+        fitted_at=time.time(),
+        calibration=fit_gallery(left_out, stored.searches),
+        counted=stored.counted,
+        identities=entry.identities,
+        crops=entry.crops,
+        level=round(float(strangers.mean()), 6),
+    )
+
+
+async def _refit(runtime: Runtime, place: Place) -> bool:
+    """Fits a calibration to its searches where there are enough new ones; whether it did."""
+    gallery = _gallery_at(runtime, place)
+    if gallery is None:
+        return False
+    stored = await runtime.galleries.read(_Stored.read, runtime, place)
+    runtime.calibrations.note_stored(place, len(stored.searches))
+    artefact = runtime.model_of(gallery).description.calibration.scorings[_scoring(place)]
+    try:
+        fitted = await runtime.pools.calibration.run(_fit_searches, stored, artefact)
+    except InputProblem as problem:
+        log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
+        return False
+    if fitted is None:
+        return False
+    await runtime.galleries.write(_publish, runtime, gallery, place, fitted, stored)
+    return True
+
+
+def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication | None:
+    """A calibration fitted to searches; None without enough new ones.
+
+    A fit to the gallery's named crops keeps its tails. Without enough of these the searches alone
+    decide.
+    """
+    published, searches = stored.published, stored.searches
+    if published and stored.new_searches < REFIT_AFTER_SEARCHES:
+        return None
+    before = published.calibration if published else None
+    fitted: GalleryThresholds | SearchCalibration
+    if isinstance(before, GalleryThresholds):
+        fitted = fit_ratio(before, searches)
+    elif stored.identities >= FEW_IDENTITIES or len(searches) < LEAST_SEARCHES:
+        return None
+    else:
+        fitted = fit_searches(searches, artefact, before)
+    now, counted = time.time(), stored.counted
+    if published is None:
+        return Publication(fitted_at=now, calibration=fitted, counted=counted)
+    changes = {"fitted_at": now, "calibration": fitted, "counted": counted}
+    return published.model_copy(update=changes)
 
 
 def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]]]) -> None:
@@ -89,55 +278,15 @@ def _scoring(place: Place) -> Scoring:
     return cast(Scoring, place[1].partition(":")[0])
 
 
-def _fit_at(searches: Sequence[SearchScores], published: Publication | None) -> float | None:
-    """When a calibration may be fitted, in Unix seconds; None without enough searches."""
-    if published is None:
-        return 0.0 if len(searches) >= LEAST_SEARCHES else None
-    since = published.fitted_at
-    new = sum(one.at > since for one in searches)
-    return since + REFIT_AFTER_SECONDS if new >= REFIT_AFTER_SEARCHES else None
-
-
-async def _refit(runtime: Runtime, place: Place) -> float | None:
-    """Fits a calibration and publishes it; returns when to look again, in Unix seconds."""
-    gallery = _gallery_at(runtime, place)
-    if gallery is None:
-        return None
-    searches, version, published = await runtime.galleries.read(_read, runtime, place)
-    runtime.calibrations.note_stored(place, len(searches))
-    at, now, scoring = _fit_at(searches, published), time.time(), _scoring(place)
-    if at is None or at > now:
-        return at
-    artefact = runtime.model_of(gallery).description.calibration.scorings[scoring]
-    previous = published.calibration if published else None
-    try:
-        fitted = await runtime.pools.calibration.run(fit_searches, searches, artefact, previous)
-    except InputProblem as problem:
-        log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
-        return None
-    body = Publication(fitted_at=now, calibration=fitted).model_dump_json()
-    await runtime.galleries.write(_publish, runtime, gallery, place, body, version)
-    return None
-
-
-def _read(runtime: Runtime, place: Place) -> tuple[list[SearchScores], int, Publication | None]:
-    """The stored searches, and what is published: version 0 and None where nothing is."""
-    records = runtime.record.calibrations
-    searches = []
-    for row in records.searches(*place):
-        # One that another program version wrote makes room for new ones.
-        with contextlib.suppress(InputProblem):
-            searches.append(SearchScores.from_bytes(row))
-    found = records.published(place[0]).get(place[1])
-    if found is None:
-        return searches, 0, None
-    return searches, found.version, Publication.read(found.body)
-
-
-def _publish(runtime: Runtime, gallery: Gallery, place: Place, body: str, after: int) -> None:
-    # On the writer thread, after a reset or a switch of the calibration that came meanwhile.
-    records = runtime.record.calibrations
-    if gallery.settings.calibration != "on" or not records.searches(*place):
-        return
-    if records.publish(*place, body, after):
-        runtime.calibrations.follow(gallery)
+def _publish(
+    runtime: Runtime,
+    gallery: Gallery,
+    place: Place,
+    fitted: Publication,
+    stored: _Stored,
+    vectors: tuple[int, int] | None = None,
+) -> None:
+    body = fitted.model_dump_json()
+    publish = runtime.record.calibrations.publish
+    if publish(*place, body, stored.version, stored.counted, vectors):
+        runtime.calibrations.reload(gallery)

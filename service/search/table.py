@@ -18,7 +18,7 @@ FIRST_CAPACITY = 256
 # Above this share of a block, multiplying all of it is faster than copying the wanted rows first.
 WHOLE_BLOCK_SHARE = 0.25
 UNKNOWN = -1
-COLUMNS = ("norms", "row_ids", "valid", "groups", "_cameras", "_captured")
+COLUMNS = ("norms", "row_ids", "valid", "groups", "cameras", "_captured")
 
 
 class VectorBlocks:
@@ -125,6 +125,7 @@ class RowTable:
         valid_count: the number of valid rows.
         groups: `(capacity,)` int64, equal for the crops of one identity and not negative; a crop
             without an identity has a negative value of its own.
+        cameras: `(capacity,)` int32, a code for each camera; -1 where it is unknown.
     """
 
     def __init__(self, dimension: int, block_rows: int) -> None:
@@ -135,7 +136,7 @@ class RowTable:
         self.row_ids = np.empty(0, np.int64)
         self.valid = np.zeros(0, np.bool_)
         self.groups = np.empty(0, np.int64)
-        self._cameras = np.empty(0, np.int32)
+        self.cameras = np.empty(0, np.int32)
         self._captured = np.empty(0, np.float64)
         self._camera_codes: dict[str, int] = {}
         self._labels: list[CropLabel | None] = []
@@ -229,7 +230,7 @@ class RowTable:
     def select(self, wanted: Filter) -> NDArray[np.int64]:
         """The valid rows that pass a filter, ascending."""
         passing = self.valid[: self.size].copy()
-        cameras = self._cameras[: self.size]
+        cameras = self.cameras[: self.size]
         captured = self._captured[: self.size]
         if wanted.cameras:
             passing &= np.isin(cameras, self._codes(wanted.cameras))
@@ -292,7 +293,7 @@ class RowTable:
     def _set_label(self, row: int, label: CropLabel) -> None:
         self._labels[row] = label
         self.groups[row] = _group(label)
-        self._cameras[row] = self._code(label.camera)
+        self.cameras[row] = self._code(label.camera)
         self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
         self._changes += 1
 

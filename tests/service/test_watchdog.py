@@ -230,7 +230,7 @@ def _background(monkeypatch, watchdog, **replaced):
         await asyncio.sleep(60)
 
     work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
-    work |= {"refit_calibrations": wait, "read_keys": wait, **replaced}
+    work |= {"refit_calibrations": wait, "fit_galleries": wait, "read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     settings = SimpleNamespace(stall_seconds=STALL)
@@ -248,7 +248,10 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
     names = [one.name for one in watchdog.checks]
-    assert names == ["event loop", "key reader", "job runner", "maintenance", "calibration"]
+    assert names == [
+        *("event loop", "key reader", "job runner", "maintenance"),
+        *("calibration", "gallery fits"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def check(world: World) -> None:
     """
     caller = world.caller("driver")
     # Whatever was under way when its answer was given up is over before this is answered.
-    world.running().http.patch("/v1/galleries/default", data={"recalibration": "true"})
+    world.running().http.patch("/v1/galleries/default", data={"calibration": "on"})
     _wait_for_jobs(world, caller)
     _wait_for_housekeeping(world)
     world.ledger.finish_all()

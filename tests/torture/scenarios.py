@@ -105,7 +105,7 @@ def _delete_gallery(world: World, caller: Caller) -> None:
 
 
 def _change_gallery(world: World, caller: Caller) -> None:
-    caller.change_gallery("lobby", recalibration="false")
+    caller.change_gallery("lobby", calibration="off")
 
 
 def _gallery_to_expire(world: World, caller: Caller) -> None:

@@ -43,26 +43,6 @@ export function verdictSign(verdict) {
   return h("i", { "aria-hidden": "true" }, VERDICTS[verdict]?.[0] ?? "–");
 }
 
-const WHY = {
-  few_searches: (searches) => `, until this gallery has enough searches (${searches.toLocaleString()} so far)`,
-  few_identities: () => ", because the gallery has too few identities for thresholds of its own",
-  shallow_search: () => ", because fewer candidates were scored than by default",
-  extrapolated: () => ", which covered a very different number of identities",
-};
-
-// Describes the thresholds behind the verdicts of an answer or a gallery; continues a sentence.
-export function thresholdsOf({ state, reason, searches }) {
-  const own = searches > 0 && reason !== "few_searches" ? `thresholds fitted to ${count(searches, "search", "searches")} of this gallery` : null;
-  const base = {
-    own,
-    frozen: own ? `${own}, frozen` : "the model’s own thresholds, frozen",
-    off: "the model’s own thresholds",
-    artefact: "the model’s own thresholds",
-  }[state];
-  const explained = reason && (state === "artefact" || reason !== "few_searches");
-  return base + (explained ? WHY[reason](searches) : "");
-}
-
 export function problemOf(error) {
   const lines = (error.results ?? []).map((one, at) =>
     one.problem ? h("li", {}, `Image ${at + 1}: ${one.problem.detail}`) : null);

@@ -1,7 +1,7 @@
 // Starts the page: galleries, panels, and the key where the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
-import { attempt, count, find, h, thresholdsOf } from "./elements.js";
+import { attempt, count, find, h } from "./elements.js";
 import { startEnrollment } from "./enroll.js";
 import { startIdentities } from "./identities.js";
 import { startImports } from "./imports.js";
@@ -61,7 +61,7 @@ function stateOf(chosen) {
     h("span", { class: `dot ${chosen.state}` }, chosen.state === "ready" ? "ready" : READY[chosen.state]),
     h("span", {}, count(chosen.crops, "crop")),
     h("span", {}, count(chosen.identities, "identity", "identities")),
-    h("span", {}, `verdicts by ${thresholdsOf(chosen.calibration)}`),
+    h("span", {}, chosen.calibration.basis),
     chosen.retention_days && h("span", {}, `kept for ${count(chosen.retention_days, "day")}`),
   ].filter(Boolean);
 }

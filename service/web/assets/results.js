@@ -2,7 +2,7 @@
 
 import { openCrop } from "./crop.js";
 import {
-  count, decimal, h, moment, nameOf, percent, picture, pictureOf, problemOf, thresholdsOf, verdictChip, verdictSign,
+  count, decimal, h, moment, nameOf, percent, picture, pictureOf, problemOf, verdictChip, verdictSign,
 } from "./elements.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
@@ -43,7 +43,7 @@ function banner(answer, shots, point) {
     h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, summary),
       answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
       answer.stale && h("p", { class: "stale" }, STALE),
-      best && h("p", { class: "hint" }, `Of searches for people who are not enrolled, ${STRANGERS[point]} may be answered “match”, by ${thresholdsOf(answer.calibration)} · `,
+      best && h("p", { class: "hint" }, `About ${STRANGERS[point]} searches for people who are not enrolled is answered “match”. ${answer.calibration.basis} `,
         `${count(answer.candidates_scored, "crop")} scored · ${answer.timing_ms.total.toFixed(0)} ms`)));
 }
 

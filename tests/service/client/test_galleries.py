@@ -69,14 +69,14 @@ def test_what_else_is_known_of_an_image_is_kept_and_found_by_its_own_id(
 
 
 def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
-    made = client.create_gallery("lobby", retention_days=30, recalibration=False)
+    made = client.create_gallery("lobby", retention_days=30, calibration="off")
     assert (made.retention_days, made.state, made.crops) == (30, "ready", 0)
     assert made.calibration is not None
     assert made.calibration.state == "off"
     changed = client.change_gallery("lobby", retention_days=0)
     assert changed.retention_days is None
     assert changed.calibration == made.calibration
-    own = client.change_gallery("lobby", recalibration=True).calibration
+    own = client.change_gallery("lobby", calibration="on").calibration
     assert own is not None
     assert own.state == "artefact"
     assert client.delete_gallery("lobby").removed == 0

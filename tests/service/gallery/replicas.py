@@ -16,7 +16,7 @@ from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
 from service.record.records import Enrolment, NewCrop, Removal
 from service.search.options import QueryOptions
-from service.search.query import drop_deleted_results
+from service.search.query import run_search
 from service.search.ranking import Ranking
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
@@ -78,12 +78,12 @@ class Replica:
         """Searches as the service does; answers the ids of what was found, and whether stale."""
         runtime: Any = SimpleNamespace(galleries=self.galleries, device=self.device)
         await self.galleries.wait_for_version(self.galleries.get(gallery), min_version)
-        held = self.galleries.get(gallery)
+        held, options = self.galleries.get(gallery), QueryOptions(top_k=1000)
 
-        def search(options: QueryOptions, without: frozenset[int]) -> Ranking:
+        def run(top_k: int, without: frozenset[int]) -> Ranking:
             index = held.index
             query = np.ones((1, 4), np.float32)
-            found = index.search(query, options.top_k, options.filter(None, without))
+            found = index.search(query, top_k, options.filter(None, without))
             labels = [index.table.label(row) for row in found.rows.tolist()]
             results = [
                 RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
@@ -101,8 +101,9 @@ class Replica:
                 0.0,
             )
 
-        options = QueryOptions(top_k=1000)
-        ranking = await drop_deleted_results(runtime, held, options, search)
+        search: Any = SimpleNamespace(gallery=held, options=options, run=run)
+        ranking = await run_search(runtime, search)
+        assert ranking is not None
         return {one.crop_id for one in ranking.results}, ranking.stale
 
     def version(self, gallery: str) -> int:

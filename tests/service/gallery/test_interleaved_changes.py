@@ -81,7 +81,7 @@ def test_a_search_that_is_added_while_a_calibration_is_dropped_is_dropped_too(
     store.calibrations.add_searches(gallery, "cosine", [("one", b"1")])
     add = store.calibrations.add_searches
     before_next_commit(store, lambda: add(gallery, "cosine", [("two", b"2")]))
-    store.calibrations.drop(gallery)
+    store.galleries.change(gallery, {}, reset_calibration=True)
     assert store.calibrations.searches(gallery, "cosine") == []
 
 

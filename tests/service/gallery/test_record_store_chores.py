@@ -109,7 +109,7 @@ def test_the_newest_searches_are_kept_oldest_first(reopen, store, gallery):
 def test_searches_leave_the_version_of_their_gallery(store, gallery):
     store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
     store.calibrations.publish(gallery, "mnet", "{}", 0)
-    store.calibrations.drop(gallery)
+    store.galleries.change(gallery, {}, reset_calibration=True)
     assert store.galleries.get(gallery).version == 0
 
 
@@ -134,15 +134,13 @@ def test_what_a_gallery_learned_is_dropped_alone_and_goes_with_it(store, gallery
     for number in (gallery, other):
         kept.add_searches(number, "mnet", [("a", b"1")])
         kept.publish(number, "mnet", "{}", 0)
-    kept.drop(gallery)
+    store.galleries.change(gallery, {}, reset_calibration=True)
     assert (kept.searches(gallery, "mnet"), kept.published(gallery)) == ([], {})
     assert (kept.searches(other, "mnet"), len(kept.published(other))) == ([b"1"], 1)
     store.galleries.delete(other)
     assert (kept.searches(other, "mnet"), kept.published(other)) == ([], {})
     kept.add_searches(other, "mnet", [("a", b"1")])
     assert not kept.publish(other, "mnet", "{}", 0)
-    kept.drop(other)
-    assert (kept.searches(other, "mnet"), kept.published(other)) == ([], {})
 
 
 def test_a_restore_drops_what_a_gallery_learned(store, gallery):

@@ -39,7 +39,7 @@ def test_every_kind_of_change_is_told_in_order(store, gallery):
     store.galleries.change(gallery, {"retention_days": 3})
     store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
     store.calibrations.publish(gallery, "mnet", "{}", 0)
-    store.calibrations.drop(gallery)
+    store.galleries.change(gallery, {}, reset_calibration=True)
     store.crops.replace(gallery, EMBEDDER, [])
     store.keys.add(ApiKey("k1", "0" * 64, ("query",), None, "", NOON))
     store.galleries.delete(gallery)

@@ -1,0 +1,138 @@
+"""Leave-one-identity-out searches: each named crop of a gallery searches the other identities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import Scoring
+from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
+from model.search_calibration import RANKS
+from model.stranger_tail import Array, LeftOutSearches
+from service.engine.device import DeviceThread
+from service.engine.networks import LoadedModel
+from service.ops.health import MonitoredThreadPool
+from service.search.options import RERANK_DEPTH
+from service.search.table import RowTable
+
+# Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
+MOST_COMPARISONS = 10**8
+FEWEST_CROPS = 200
+# So many crops search a part of the gallery.
+CROPS_OF_A_PART = 300
+# One step holds about four arrays of so many scores.
+SCORES_PER_STEP = 2**22
+ROWS_PER_STEP = 4096
+
+
+@dataclass(frozen=True)
+class NamedCrops:
+    """The named crops of a gallery at one moment, ordered by identity.
+
+    Attributes:
+        table: holds their vectors; other threads may read it.
+        rows: in the table, `(n,)`.
+        names, cameras: codes, `(n,)`; the camera is -1 where it is unknown.
+    """
+
+    table: RowTable
+    rows: NDArray[np.int64]
+    names: NDArray[np.int64]
+    cameras: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: RowTable) -> NamedCrops:
+        """Those of a table; on the device thread."""
+        rows = np.flatnonzero(table.valid[: table.size] & (table.groups[: table.size] >= 0))
+        rows = rows[np.argsort(table.groups[rows], kind="stable")]
+        return cls(table, rows, table.groups[rows], table.cameras[rows].astype(np.int64))
+
+    def among(self, identities: NDArray[np.int64]) -> NamedCrops:
+        """The crops of some identities."""
+        some = np.isin(self.names, identities)
+        return NamedCrops(self.table, self.rows[some], self.names[some], self.cameras[some])
+
+    def at(self, places: NDArray[np.int64]) -> NamedCrops:
+        """The crops at some places, in their order."""
+        return NamedCrops(self.table, self.rows[places], self.names[places], self.cameras[places])
+
+
+async def search_left_out(
+    crops: NamedCrops, model: LoadedModel, device: DeviceThread, threads: MonitoredThreadPool
+) -> dict[Scoring, list[LeftOutSearches]]:
+    """Searches of a sample of the crops, by every scoring, in the gallery and in parts of it.
+
+    Cosines are compared on `threads`. The device thread scores the pairs of one crop at a time, so
+    that a query waits for no more than that.
+    """
+    random = np.random.default_rng(len(crops.rows))
+    sample = sampled_crops(crops.names, random)
+    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // len(crops.rows))]
+    found: dict[Scoring, list[LeftOutSearches]] = {}
+    for number, identities in enumerate(subgalleries(crops.names, random)):
+        shown = crops.among(identities) if number else crops
+        asking = crops.at(sample[:CROPS_OF_A_PART] if number else sample)
+        leaders = await _leaders(asking, shown, model, device, threads)
+        for scoring, one in leaders.items():
+            left_out = LeftOutSearches(one, asking.names, len(identities))
+            found.setdefault(scoring, []).append(left_out)
+    return found
+
+
+async def _leaders(
+    asking: NamedCrops,
+    shown: NamedCrops,
+    model: LoadedModel,
+    device: DeviceThread,
+    threads: MonitoredThreadPool,
+) -> dict[Scoring, Array]:
+    """The nine best identity scores `(n, 9)` of each asking crop, by every scoring."""
+    fusion = model.description.calibration.fusion
+    parts: dict[Scoring, list[Array]] = {}
+    step = max(1, min(64, SCORES_PER_STEP // len(shown.rows)))
+    for start in range(0, len(asking.rows), step):
+        some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
+        places, cosines = await threads.run(_nearest, some, shown)
+        scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
+        if fusion is not None:
+            vectors = shown.table.vectors
+            logits = np.empty_like(cosines)
+            for row in range(len(places)):
+                query, others = vectors[some.rows[[row]]], vectors[shown.rows[places[row]]]
+                logits[row] = await device.run(model.networks.pair_scores, query, others)
+            scores |= {"mnet": logits, "fused": fusion.fuse(cosines, logits)}
+        for name, one in scores.items():
+            hidden = ~(np.isfinite(cosines) & np.isfinite(one))
+            one = np.where(hidden, np.float32(-np.inf), one)
+            parts.setdefault(name, []).append(leaders_by_name(one, shown.names[places]))
+    return {name: np.concatenate(some) for name, some in parts.items()}
+
+
+def _nearest(
+    asking: NamedCrops, shown: NamedCrops
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The candidates of each asking crop, as a search chooses them, and their cosines: `(n, c)`.
+
+    They are the nearest crops of other identities, and the nearest crop of each of the nine nearest
+    identities; some come twice. A cosine of −∞ is no candidate.
+    """
+    units = asking.table.units(asking.rows)
+    cosines = np.empty((len(units), len(shown.rows)), np.float32)
+    for start in range(0, len(shown.rows), ROWS_PER_STEP):
+        part = slice(start, start + ROWS_PER_STEP)
+        cosines[:, part] = units @ shown.table.units(shown.rows[part]).T
+    cosines = hide_known(cosines, (asking.names, asking.cameras), (shown.names, shown.cameras))
+    starts = np.flatnonzero(np.diff(shown.names, prepend=-1))
+    best = np.maximum.reduceat(cosines, starts, axis=1)
+    lengths = np.diff(np.append(starts, len(shown.rows)))
+    first = np.where(cosines == np.repeat(best, lengths, axis=1), cosines, -np.inf)
+    places = np.concatenate([_largest(cosines, RERANK_DEPTH), _largest(first, RANKS)], axis=1)
+    return places, np.take_along_axis(cosines, places, axis=1)
+
+
+def _largest(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """The places of the largest of each row, in any order."""
+    count = min(count, scores.shape[1])
+    return np.asarray(np.argpartition(scores, -count, axis=1)[:, -count:], np.int64)
