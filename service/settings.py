@@ -16,12 +16,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem
-from service.ops.failpoints import ENVIRONMENT as FAILPOINT
-from service.ops.hash_chain import MAX_BYTES as MAX_AUDIT_BYTES
 
 PREFIX = "GMN_"
 # Names that other commands and the crash tests use; everything else with the prefix is a typo.
-FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", FAILPOINT})
+FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
 
 REPLICA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -137,7 +135,7 @@ class Settings(BaseSettings):
     507 and deletions go on."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
-    audit_max_bytes: int = Field(MAX_AUDIT_BYTES, ge=4096)
+    audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
     """Bytes of one audit log file; then the next file begins."""
     housekeeping_seconds: float = Field(3600.0, gt=0.0)
     """How often expired crops are deleted, and deleted crops are removed from snapshots."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.http.middleware import CROWDED
 
@@ -21,7 +22,8 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     Args:
         limit: connections that are answered. A request on a further one is 503, and still further
             ones are closed at once.
-        silent_seconds: a connection without a request is closed after so long.
+        silent_seconds: a connection without a request is closed after so long, and one whose
+            request was answered while its body still comes.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
@@ -29,18 +31,27 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._silent = self.loop.call_later(silent_seconds, self._close_if_silent)
+            self._await_request()
             if len(self.connections) > most_open:
                 transport.abort()
             elif len(self.connections) > limit:
                 self.app_state = {**self.app_state, CROWDED: True}
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._silent.cancel()
+            self._closing.cancel()
             super().connection_lost(error)
 
-        def _close_if_silent(self) -> None:
-            if self.cycle is None:
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY:
+                # The client reads its refusal once it has sent the rest, which is thrown away.
+                self._await_request()
+
+        def _await_request(self) -> None:
+            self._closing = self.loop.call_later(silent_seconds, self._close_after, self.cycle)
+
+        def _close_after(self, last: RequestResponseCycle | None) -> None:
+            if self.cycle is last:
                 self.transport.close()
 
     return BoundedConnection

@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from tempfile import gettempdir
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, Security
@@ -20,12 +21,12 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from service.errors import InvalidField, Unauthorised
+from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.documented import problems
 from service.http.forms import ImagesForm, ImportForm
 from service.http.keys import LOCAL_ADMIN
-from service.http.limits import Body, WholeForm
+from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
@@ -207,19 +208,24 @@ def is_local(request: Request) -> bool:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
-    def __init__(self, request: Request, body: Body, parts: dict[str, int]) -> None:
+    def __init__(self, request: Request, body: Body, rule: Rule) -> None:
         super().__init__(request.scope, body.receive)
-        self._parts = parts
+        self._rule = rule
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""
         if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
-                    self._form = await WholeForm(self.headers, stream, **self._parts).parse()
+                    self._form = await WholeForm(self.headers, stream, self._rule).parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
-        sent = await super().form(**self._parts)
+            except OSError as error:
+                raise StorageFailed(
+                    f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
+                    "was stored, free space there, or set TMPDIR, and send it again"
+                ) from error
+        sent = await super().form(**self._rule.parts)
         if not self.query_params:
             return sent
         query = (one for one in self.query_params.multi_items() if one[0] not in sent)
@@ -247,7 +253,7 @@ async def _answer_form(
     with call.runtime.admission.request_slot() if uses_device else contextlib.nullcontext():
         body = Body(request, limits, rule, call.caller.key_id)
         try:
-            sent = _FormRequest(request, body, rule.parts)
+            sent = _FormRequest(request, body, rule)
             return await _unless_disconnected(answer(sent), body)
         finally:
             body.release()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 
+from service.ops.durable import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
 RETRY_AFTER = {"Retry-After": "1"}
 ARCHIVE_FIELDS = 8
 ARCHIVE_FIELD_BYTES = 16 * 1024
-# Of a form, the framework keeps text and a file's first MiB in memory, and the rest on the disk.
-ARCHIVE_MEMORY_BYTES = 1024 * 1024 + ARCHIVE_FIELDS * ARCHIVE_FIELD_BYTES
+ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_FIELDS * ARCHIVE_FIELD_BYTES
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Rule:
         max_memory_bytes: as many of its bytes are in memory at most.
         detail: of the problem that answers a larger body.
         parts: limits of its form's parts, as `Request.form` takes them.
+        on_disk: whether a file's bytes but the first MiB go to the disk as they arrive.
     """
 
     max_bytes: int
     max_memory_bytes: int
     detail: str
     parts: dict[str, int] = field(default_factory=dict)
+    on_disk: bool = False
 
 
 class BodyLimits:
@@ -50,6 +53,7 @@ class BodyLimits:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.timeout_s = settings.body_timeout_s
         self.min_rate = settings.min_body_rate
         size, archive = settings.max_body_bytes, settings.max_import_bytes
@@ -68,6 +72,7 @@ class BodyLimits:
             f"the archive is over the limit of {archive:,} bytes; send several, or raise "
             "GMN_MAX_IMPORT_BYTES",
             {"max_files": 1, "max_fields": ARCHIVE_FIELDS, "max_part_size": ARCHIVE_FIELD_BYTES},
+            on_disk=True,
         )
 
     def require_room(self, caller: str, more: int) -> None:
@@ -115,7 +120,7 @@ class Body:
         limits.require_room(caller, min(announced, rule.max_memory_bytes))
 
     async def receive(self) -> Message:
-        """The next piece; 413, 429 and 408 are raised where the body is awaited."""
+        """The next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
         if self.whole.is_set():
             return await self._receive()
         # Only waiting counts, not the time in which the service works on what has arrived.
@@ -136,9 +141,12 @@ class Body:
         self._waited += loop.time() - began
         if not message.get("more_body", False):
             self.whole.set()
-        self._received += len(message.get("body", b""))
+        before, self._received = self._received, self._received + len(message.get("body", b""))
         if self._received > self._rule.max_bytes:
             raise HTTPException(413, self._rule.detail)
+        if self._rule.on_disk and before // MEBIBYTE < self._received // MEBIBYTE:
+            # The folder for uploads may be on the disk whose rest is kept for deletions.
+            require_free_disk(self._limits.settings)
         more = min(self._received, self._rule.max_memory_bytes) - self._held
         self._limits.hold(self._caller, more)
         self._held += more
@@ -153,10 +161,15 @@ class Body:
 class WholeForm(MultiPartParser):
     """Parses a multipart form that has arrived whole and is in UTF-8.
 
-    The framework alone drops what was cut off, and reads other text as Latin-1.
+    The framework alone drops what was cut off, reads other text as Latin-1, and writes to the disk
+    what counts as memory.
     """
 
     _ended = False
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], rule: Rule) -> None:
+        super().__init__(headers, stream, **rule.parts)
+        self.spool_max_size = MEBIBYTE if rule.on_disk else rule.max_bytes
 
     def on_end(self) -> None:
         """The last boundary."""

@@ -98,6 +98,9 @@ async def _invalid_request(request: Request, error: RequestValidationError) -> J
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, ServiceError):
+        # The framework takes any error amid a body for a damaged one.
+        return await _service_error(request, error.__cause__)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
     if error.status_code == 404:

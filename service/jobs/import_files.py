@@ -18,10 +18,19 @@ from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.errors import InvalidField, StorageFailed
 from service.gallery.enroll import checked_camera, checked_metadata, checked_text
-from service.ops.durable import IMPORTS, hold_folder, make_folder, sync, sync_below
+from service.ops.durable import (
+    IMPORTS,
+    MEBIBYTE,
+    hold_folder,
+    make_folder,
+    require_free_disk,
+    sync,
+    sync_below,
+)
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.runtime import Runtime
+from service.settings import Settings
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CHECKS = {
@@ -41,11 +50,13 @@ def hold_spool(spool: Path, held: contextlib.ExitStack) -> None:
         raise _not_kept(error) from error
 
 
-def keep_archive(spool: Path, archive: BinaryIO) -> None:
+def keep_archive(settings: Settings, spool: Path, archive: BinaryIO) -> None:
     """Keeps the archive of an import, durably; raises `StorageFailed`."""
     try:
         with (spool / "archive").open("wb") as file:
-            shutil.copyfileobj(archive, file, 1024 * 1024)
+            while part := archive.read(MEBIBYTE):
+                require_free_disk(settings)
+                file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.
         sync_below(spool)
     except OSError as error:
@@ -74,9 +85,17 @@ def unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> lis
     part = spool / f"part-{runtime.worker}"
     shutil.rmtree(part, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
+
+    def between() -> None:
+        heartbeat()
+        try:
+            require_free_disk(settings)
+        except StorageFailed as error:
+            raise DiskFull(error.detail) from error
+
     try:
         part.mkdir()
-        left_out = unpack_crops(archive, part, limits, heartbeat, ignored)
+        left_out = unpack_crops(archive, part, limits, between, ignored)
         # Under its final name the folder must be complete, also after a power cut.
         sync_below(part)
     except (DiskFull, OSError) as error:

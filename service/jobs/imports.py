@@ -87,7 +87,7 @@ async def begin_import(
             await runtime.pools.imports.run(hold_spool, spool, held)
             note = runtime.record.unneeded_files.add
             await runtime.galleries.write(note, [f"{IMPORTS}/{job_id}"])
-            await runtime.pools.imports.run(keep_archive, spool, archive)
+            await runtime.pools.imports.run(keep_archive, runtime.settings, spool, archive)
 
         async def create() -> Job:
             try:

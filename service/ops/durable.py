@@ -15,13 +15,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
-
-if TYPE_CHECKING:
-    from service.settings import Settings
+from service.settings import Settings
 
 PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"

@@ -91,6 +91,61 @@ def test_on_a_full_disk_a_deletion_makes_room(start, tmp_path, drawn_crops):
 
 
 @pytest.mark.slow
+def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
+    start, tmp_path, drawn_crops, monkeypatch
+):
+    with small_disk(tmp_path / "disk", 20) as disk:
+        folder = disk.path / "data"
+        folder.mkdir()
+        # Uploads are received on the disk of the data directory, as in the image of Docker.
+        monkeypatch.setenv("TMPDIR", str(folder))
+        served = start(data_dir=folder, reserved_disk_bytes=RESERVED)
+        crop_ids = _crop_ids(
+            served.enroll("default", *(crop.png for crop in drawn_crops[:4]), identity=["ann"] * 4)
+        )
+        free: list[int] = []
+
+        def archive():
+            yield b'--b\r\nContent-Disposition: form-data; name="archive"; filename="a"\r\n\r\n'
+            for _ in range(400):
+                yield bytes(65_536)
+                free.append(shutil.disk_usage(disk.path).free)
+
+        answer = served.http.post(
+            "/v1/galleries/default/imports",
+            content=archive(),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        assert answer.status_code == 507, answer.text
+        assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+        assert min(free) > RESERVED - 3 * 1024 * 1024
+        url = "/v1/galleries/default"
+        assert served.http.delete(f"{url}/crops/{crop_ids[0]}").status_code == 200
+        assert served.http.delete(f"{url}/identities/ann").status_code == 200
+        served.kill()
+
+
+@pytest.mark.slow
+def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
+    start, tmp_path, drawn_crops, monkeypatch
+):
+    large = drawn_crops[0].png + secrets.token_bytes(2_000_000)
+    with small_disk(tmp_path / "disk", 4) as disk:
+        monkeypatch.setenv("TMPDIR", str(disk.path))
+        served = start()
+        disk.fill()
+        answer = served.http.post(
+            "/v1/galleries/default/imports", files={"archive": ("a.zip", large)}
+        )
+        assert answer.status_code == 507, answer.text
+        assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+        assert "TMPDIR" in answer.json()["detail"]
+        assert served.enroll("default", large).status_code == 201
+        assert served.query("default", large).status_code == 200
+        served.kill()
+
+
+@pytest.mark.slow
 def test_where_the_disk_of_redis_is_full_nothing_is_lost_and_room_is_all_it_takes(
     start, tmp_path, drawn_crops
 ):

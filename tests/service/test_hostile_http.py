@@ -109,6 +109,19 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
     assert len(served.log.read_text()) < 50_000
 
 
+def test_a_body_that_comes_without_end_after_its_refusal_is_cut_off(connect):
+    connection = connect()
+    sent = request(b"POST", CROPS.encode(), FORM[:-2], CHUNKED)
+    connection.sendall(sent.replace(b"Connection: close\r\n", b""))
+    piece = b"%x\r\n%s\r\n" % (65_536, bytes(65_536))
+    began = time.monotonic()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while time.monotonic() - began < 8 * SECONDS:
+            connection.sendall(piece)
+            time.sleep(0.01)
+    assert time.monotonic() - began < 8 * SECONDS
+
+
 BROKEN = {
     "an answer": b"HTTP/1.1 200 OK\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
