@@ -99,7 +99,7 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
         folder.mkdir()
         # Uploads are received on the disk of the data directory, as in the image of Docker.
         monkeypatch.setenv("TMPDIR", str(folder))
-        served = start(data_dir=folder, reserved_disk_bytes=RESERVED)
+        served = start(data_dir=folder, reserved_disk_bytes=RESERVED, forked=False)
         crop_ids = _crop_ids(
             served.enroll("default", *(crop.png for crop in drawn_crops[:4]), identity=["ann"] * 4)
         )
@@ -132,7 +132,7 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
     large = drawn_crops[0].png + secrets.token_bytes(2_000_000)
     with small_disk(tmp_path / "disk", 4) as disk:
         monkeypatch.setenv("TMPDIR", str(disk.path))
-        served = start()
+        served = start(forked=False)
         disk.fill()
         answer = served.http.post(
             "/v1/galleries/default/imports", files={"archive": ("a.zip", large)}
