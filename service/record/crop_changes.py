@@ -1,32 +1,26 @@
-"""Changes of a gallery's crops, the counts that follow from them, and merges, kept to be undone."""
+"""Changes of a gallery's crops, and the counts that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from gmn_client.models import Merge
 from service.record import archives
 from service.record.engine import (
     ChangeKind,
-    Reader,
-    RecordPart,
     Scan,
     Transaction,
-    as_text,
     below,
     key,
     last_number,
-    last_text,
     new_crop_id,
     now,
-    transactional,
 )
 from service.record.entries import (
     Generation,
@@ -34,14 +28,16 @@ from service.record.entries import (
     live_pins,
     put_entry,
     read_crops,
-    read_entry,
-    rows_of_ids,
 )
 from service.record.garbage import note_strays_elsewhere
-from service.record.records import ArchivedCrop, GalleryRecord, NewCrop, Relabelling, StoredCrop
-
-MERGES_KEPT_FOR = timedelta(days=30)
-MERGE = "merge"
+from service.record.records import (
+    ArchivedCrop,
+    GalleryRecord,
+    NewCrop,
+    Relabelling,
+    Removal,
+    StoredCrop,
+)
 
 
 class CropChanges:
@@ -115,6 +111,20 @@ class CropChanges:
                 self.entry.staged_crops -= 1
             self._count(crop, -1)
         return crops
+
+    def remove_for_good(self, rows: Sequence[int]) -> Removal | None:
+        """Removes crops and leaves tombstones; None where none of them is there."""
+        self.transaction.removes = True
+        removed = self.remove(rows)
+        if not removed:
+            return None
+        moment = now()
+        for crop in removed.values():
+            # Without these a restore would bring back what was asked to be gone.
+            self.transaction.put_json(tombstone(self.entry.gallery_id, crop.crop_id), moment)
+        rows = sorted(removed)
+        version = self.finish("removed", rows)
+        return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
     def update(self, crops: Iterable[StoredCrop], **fields: Any) -> list[StoredCrop]:
         """Changes fields of crops; answers these as they are then."""
@@ -209,104 +219,3 @@ class CropChanges:
 def tombstone(gallery_id: int, crop_id: str) -> bytes:
     """The key under which it is kept that a crop was removed for good."""
     return key("tombstone", gallery_id, crop_id)
-
-
-class Merges(RecordPart):
-    """The merges of each gallery's identities that can be undone."""
-
-    def all(self, gallery_id: int) -> list[Merge]:
-        """A gallery's merges of the last 30 days, newest first."""
-        merges = []
-        for merge_id, entry in _entries(self._reader, gallery_id):
-            merged_at = datetime.fromisoformat(entry["merged_at"])
-            merge = Merge(
-                merge_id=merge_id,
-                identity=entry["identity"],
-                into=entry["into"],
-                crops=len(entry["crop_ids"]),
-                merged_at=merged_at,
-                undo_until=merged_at + MERGES_KEPT_FOR,
-            )
-            merges.append(merge)
-        return [one for one in reversed(merges) if one.undo_until > datetime.now(UTC)]
-
-    @transactional
-    def undo(self, transaction: Transaction, gallery_id: int, merge_id: str) -> Relabelling | None:
-        """Gives the crops of a merge their former identity again.
-
-        Crops that were deleted, or got yet another identity, stay as they are. A rename of the
-        identity that they were merged into does not count as such.
-
-        Returns:
-            What was changed; None where there is no such merge any more.
-        """
-        entry = read_entry(transaction, gallery_id)
-        merge = transaction.json(key(MERGE, gallery_id, merge_id))
-        if entry is None or merge is None or merge["merged_at"] < _oldest():
-            return None
-        change = CropChanges(transaction, entry)
-        rows = sorted(rows_of_ids(transaction, change.at, merge["crop_ids"]))
-        crops = read_crops(transaction, change.at, rows).values()
-        own = [crop for crop in crops if crop.identity == merge["into"]]
-        changed = change.update(own, identity=merge["identity"])
-        transaction.delete(key(MERGE, gallery_id, merge_id))
-        # What had been merged into this identity before is found under it again.
-        undone = set(merge["crop_ids"])
-        for other_id, other in _entries(transaction, gallery_id):
-            if other_id < merge_id and undone.intersection(other["crop_ids"]):
-                _rename_target(transaction, gallery_id, other_id, merge["identity"])
-        return replace(change.finish_relabelling(changed), restored_identity=merge["identity"])
-
-    @transactional
-    def remove_expired(self, transaction: Transaction, gallery_id: int) -> None:
-        """Removes merges that are older than 30 days."""
-        for merge_id, entry in _entries(transaction, gallery_id):
-            if entry["merged_at"] < _oldest():
-                transaction.removes = True
-                transaction.delete(key(MERGE, gallery_id, merge_id))
-
-
-def keep_merge(
-    transaction: Transaction, gallery_id: int, identity: str, into: str, crop_ids: Sequence[str]
-) -> str:
-    """Keeps a merge, and answers its id; ids sort by time."""
-    merge_id = new_crop_id()
-    entry = {"identity": identity, "into": into, "merged_at": now(), "crop_ids": list(crop_ids)}
-    transaction.put_json(key(MERGE, gallery_id, merge_id), entry)
-    return merge_id
-
-
-def follow_rename(transaction: Transaction, gallery_id: int, identity: str, new: str) -> None:
-    """Notes the new name of an identity that others were merged into."""
-    for merge_id, entry in _entries(transaction, gallery_id):
-        if entry["into"] == identity:
-            _rename_target(transaction, gallery_id, merge_id, new)
-
-
-def _rename_target(transaction: Transaction, gallery_id: int, merge_id: str, into: str) -> None:
-    own = key(MERGE, gallery_id, merge_id)
-    # Read by key: forgetting removes a merge without a change of the gallery's entry.
-    if (entry := transaction.json(own)) is not None:
-        transaction.put_json(own, {**entry, "into": into})
-
-
-def forget_merges(transaction: Transaction, gallery_id: int, identity: str) -> bool:
-    """Removes every merge that names an identity; False where there is none."""
-    found = [
-        key(MERGE, gallery_id, merge_id)
-        for merge_id, entry in _entries(transaction, gallery_id)
-        if identity in (entry["identity"], entry["into"])
-    ]
-    transaction.delete(*found)
-    return bool(found)
-
-
-def _entries(reader: Reader, gallery_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every merge that is kept, oldest first, by id."""
-    prefix = key(MERGE, gallery_id)
-    for own, body in reader.below(prefix):
-        yield last_text(own, prefix), from_json(body)
-
-
-def _oldest() -> str:
-    return as_text(datetime.now(UTC) - MERGES_KEPT_FOR)

@@ -13,13 +13,7 @@ from service.errors import CropConflict, NeedsReindex
 from service.ops.failpoints import failpoint
 from service.record import archives, garbage
 from service.record.archives import Archive
-from service.record.crop_changes import (
-    CropChanges,
-    follow_rename,
-    forget_merges,
-    keep_merge,
-    tombstone,
-)
+from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
     RecordPart,
     Scan,
@@ -30,7 +24,6 @@ from service.record.engine import (
     key,
     last_number,
     last_text,
-    now,
     transact,
     transactional,
 )
@@ -46,6 +39,7 @@ from service.record.entries import (
     rows_of_ids,
     scan_crops,
 )
+from service.record.identity_changes import finish_change, forget_identity, rename_identity
 from service.record.records import (
     ArchivedCrop,
     CropFields,
@@ -146,18 +140,11 @@ class Crops(RecordPart):
     ) -> Removal | None:
         """Removes crops with vectors and pictures for good; None where none of them is there."""
         change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        return _remove(change, rows_of_ids(transaction, change.at, crop_ids))
+        return change.remove_for_good(rows_of_ids(transaction, change.at, crop_ids))
 
-    @transactional
-    def remove_identity(
-        self, transaction: Transaction, gallery_id: int, identity: str
-    ) -> Removal | None:
+    def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
         """Removes an identity's crops and the merges that name it; None where there is none."""
-        change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        removal = _remove(change, rows_by(transaction, change.at, "identity", identity))
-        if forget_merges(transaction, gallery_id, identity) and removal is None:
-            return Removal(change.entry.version, ())
-        return removal
+        return forget_identity(self._engine, gallery_id, identity)
 
     @transactional
     def remove_older(
@@ -171,32 +158,16 @@ class Crops(RecordPart):
         """Removes up to `limit` crops captured, or else enrolled, before; None where none is."""
         change = CropChanges(transaction, require_entry(transaction, gallery_id))
         older = _older(change.at, than, since, limit)
-        return _remove(change, [last_number(own) for own, _ in transaction.scan(older)[0]])
+        return change.remove_for_good([last_number(own) for own, _ in transaction.scan(older)[0]])
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
         """Whether `remove_older` would remove any."""
         at = self._searched(gallery_id)
         return at is not None and bool(self._reader.scan(_older(at, than, since, 1))[0])
 
-    @transactional
-    def relabel(
-        self, transaction: Transaction, gallery_id: int, identity: str, new: str
-    ) -> Relabelling | None:
+    def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
         """Gives every crop of an identity another one; None where there is no such crop."""
-        change = CropChanges(transaction, require_entry(transaction, gallery_id))
-        crops = read_crops(
-            transaction, change.at, rows_by(transaction, change.at, "identity", identity)
-        )
-        if not crops:
-            return None
-        merged = rows_by(transaction, change.at, "identity", new, limit=1)
-        changed = change.update(crops.values(), identity=new)
-        follow_rename(transaction, gallery_id, identity, new)
-        merge_id = None
-        if merged:
-            ids = [crop.crop_id for crop in changed]
-            merge_id = keep_merge(transaction, gallery_id, identity, new, ids)
-        return change.finish_relabelling(changed, merge_id)
+        return rename_identity(self._engine, gallery_id, identity, new)
 
     @transactional
     def change(
@@ -368,6 +339,8 @@ class Crops(RecordPart):
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
+        # A person whose forgetting was cut off would come back with those crops.
+        finish_change(self._engine, gallery_id)
         return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
 
     def _searched(self, gallery_id: int) -> Generation | None:
@@ -381,22 +354,6 @@ class Crops(RecordPart):
 
 def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:
     return Scan(at.key(since), at.key(since, as_text(than)), limit)
-
-
-def _remove(change: CropChanges, rows: Sequence[int]) -> Removal | None:
-    """Removes crops and leaves tombstones; None where none of them is there."""
-    transaction, gallery_id = change.transaction, change.entry.gallery_id
-    transaction.removes = True
-    removed = change.remove(rows)
-    if not removed:
-        return None
-    moment = now()
-    for crop in removed.values():
-        # Without these a restore would bring back what was asked to be gone.
-        transaction.put_json(tombstone(gallery_id, crop.crop_id), moment)
-    rows = sorted(removed)
-    version = change.finish("removed", rows)
-    return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))
 
 
 def _kept_warnings(crop: NewCrop, stored: StoredCrop) -> list[str]:

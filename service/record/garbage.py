@@ -31,7 +31,10 @@ Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000
 CROPS_AT_ONCE = 200
 OF_GENERATION = (*INDEXES, "identity", "staged")
-OF_GALLERY = ("tombstone", "request", "job of", "snapshot", "merge", *OF_CALIBRATIONS)
+OF_GALLERY = (
+    *("tombstone", "request", "job of", "snapshot", "merge", "merged crops"),
+    *("pending identity change", *OF_CALIBRATIONS),
+)
 
 
 def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms: int = 0) -> None:

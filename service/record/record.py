@@ -12,12 +12,12 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.durable import SUFFIX, LastCommitMark, lock_data_directory
 from service.record.archives import unpin_abandoned
-from service.record.crop_changes import Merges
 from service.record.crops import Crops
 from service.record.engine import Engine
 from service.record.files import UnneededFiles
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
+from service.record.identity_changes import Merges, finish_identity_changes
 from service.record.jobs import Jobs
 from service.record.redis_engine import RedisEngine
 from service.record.redis_migration import is_older_redis, migrate_redis
@@ -56,12 +56,13 @@ class Record:
         self.collect_garbage(alone)
 
     def collect_garbage(self, alone: bool = False) -> None:
-        """Removes what nothing shows any more, and what was kept for archives that were given up.
+        """Finishes changes that were cut off, and removes what nothing shows any more.
 
         Args:
             alone: no other process reads an archive of it.
         """
         unpin_abandoned(self.engine, alone)
+        finish_identity_changes(self.engine)
         collect_garbage(self.engine)
 
     def close(self) -> None:

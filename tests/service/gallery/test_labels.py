@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
 
 from service.errors import CropConflict
-from service.record import crop_changes
+from service.record import engine, identity_changes
 from service.record.records import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
@@ -103,6 +104,21 @@ def test_merges_are_undone_in_any_order(store, gallery):
     assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
 
 
+def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
+    store, gallery, monkeypatch
+):
+    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
+    first = store.crops.relabel(gallery, "a", "b").merge_id
+    ahead = time.time_ns
+    monkeypatch.setattr(engine.time, "time_ns", lambda: ahead() - 2_000_000_000)
+    second = store.crops.relabel(gallery, "b", "c").merge_id
+    monkeypatch.undo()
+    assert [one.merge_id for one in store.merges.all(gallery)] == [second, first]
+    store.merges.undo(gallery, second)
+    store.merges.undo(gallery, first)
+    assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
+
+
 def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     one, two, _ = _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "a"), new_crop(3, "b"))
     merge = store.crops.relabel(gallery, "a", "b").merge_id
@@ -131,7 +147,7 @@ def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
     assert kept.undo_until - kept.merged_at == timedelta(days=30)
     store.merges.remove_expired(gallery)
     assert len(store.merges.all(gallery)) == 1
-    monkeypatch.setattr(crop_changes, "MERGES_KEPT_FOR", timedelta(0))
+    monkeypatch.setattr(identity_changes, "MERGES_KEPT_FOR", timedelta(0))
     assert store.merges.all(gallery) == []
     assert store.merges.undo(gallery, merge) is None
     store.merges.remove_expired(gallery)

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from service.errors import GalleryConflict, RecordUnavailable
-from service.record import archives, galleries, replacing
+from service.record import archives, galleries, identity_changes, replacing
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
@@ -305,6 +306,105 @@ def test_a_large_identity_is_renamed_and_removed_at_once(store, gallery):
     rest = store.crops.remove_identity(gallery, "many")
     assert (len(set(rest.crop_ids)), rest.version) == (230, 6)
     assert list(rest.row_ids) == sorted(rest.row_ids)
+
+
+PARTS = {
+    "rename": (lambda store, gallery: store.crops.relabel(gallery, "crowd", "new"), {"new": 250}),
+    "merge": (
+        lambda store, gallery: store.crops.relabel(gallery, "crowd", "other"),
+        {"other": 251},
+    ),
+    "forget": (lambda store, gallery: store.crops.remove_identity(gallery, "crowd"), {}),
+    "undo": (
+        lambda store, gallery: store.merges.undo(
+            gallery, store.crops.relabel(gallery, "crowd", "other").merge_id
+        ),
+        {"crowd": 250},
+    ),
+}
+
+
+@pytest.fixture
+def crowd(store, gallery, monkeypatch):
+    """A gallery with an identity of 250 crops, where a commit changes 100."""
+    monkeypatch.setattr(identity_changes, "CROPS_AT_ONCE", 100)
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(one, "crowd") for one in range(250)])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(999, "other")])
+    return gallery
+
+
+def _counts(store, gallery: int) -> dict[str, int]:
+    counts = Counter(_identities(store, gallery).values())
+    assert counts == {one.identity: one.crops for one in store.crops.identities(gallery, "", 9)}
+    return counts
+
+
+@pytest.mark.parametrize("change", PARTS)
+def test_a_large_identity_is_changed_in_commits_of_a_bounded_size(
+    store, crowd, monkeypatch, change
+):
+    act, expected = PARTS[change]
+    sizes, commit = [], store.engine.commit
+
+    def measured(transaction):
+        sizes.append(len(transaction.puts))
+        commit(transaction)
+
+    monkeypatch.setattr(store.engine, "commit", measured)
+    assert act(store, crowd).count == 250
+    # A crop takes up to 12 keys: its record, its id, and what it is found by before and after.
+    assert len(sizes) >= 3
+    assert max(sizes) < 12 * 100
+    assert _counts(store, crowd) == {"other": 1, **expected}
+
+
+@pytest.mark.parametrize("change", PARTS)
+@pytest.mark.parametrize("by", ["another process", "another change"])
+def test_a_change_of_an_identity_that_was_cut_off_is_finished(
+    opened, store, crowd, monkeypatch, change, by
+):
+    act, expected = PARTS[change]
+    go_on = identity_changes._go_on
+    steps = itertools.count()
+
+    def killed(transaction, *args):
+        part = go_on(transaction, *args)
+        if part is not None and next(steps) == (2 if change == "undo" else 0):
+            raise KeyboardInterrupt
+        return part
+
+    monkeypatch.setattr(identity_changes, "_go_on", killed)
+    with pytest.raises(KeyboardInterrupt):
+        act(store, crowd)
+    monkeypatch.setattr(identity_changes, "_go_on", go_on)
+    assert 0 < _counts(store, crowd).get("crowd", 0) < 250
+    # Enrolled since, under a name that is being changed: it is not concerned.
+    store.crops.enroll(crowd, EMBEDDER, [new_crop(1000, "crowd" if change != "undo" else "other")])
+    late = {"other": 2} if change == "undo" else {"crowd": 1}
+    if by == "another process":
+        opened().close()
+    else:
+        store.crops.relabel(crowd, "nobody", "somebody")
+    assert _counts(store, crowd) == {"other": 1, **expected, **late}
+    # A merge that was undone is not listed any more.
+    assert len(store.merges.all(crowd)) == (change == "merge")
+
+
+def test_a_restore_brings_nobody_back_whose_forgetting_was_cut_off(store, crowd, monkeypatch):
+    with store.crops.archive(crowd) as archive:
+        copy = list(archive.crops)
+    go_on = identity_changes._go_on
+
+    def killed(transaction, *args):
+        if go_on(transaction, *args) is not None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(identity_changes, "_go_on", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.crops.remove_identity(crowd, "crowd")
+    monkeypatch.setattr(identity_changes, "_go_on", go_on)
+    store.crops.replace(crowd, EMBEDDER, copy)
+    assert _counts(store, crowd) == {"other": 1}
 
 
 def test_a_job_is_claimed_by_one_process(opened, store, gallery):
