@@ -13,12 +13,11 @@ from secrets import token_hex
 from typing import Any, Self, TypeVar
 
 from service.engine.device import Admission, DeviceThread
-from service.engine.networks import LoadedModel, load_model
+from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.http.keys import KeyRing
 from service.http.limits import BodyLimits
-from service.lifecycle.pictures import PictureFolder
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.durable import DATABASE_NAME, lock_data_directory, require_record
@@ -26,13 +25,13 @@ from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.record.jobs import Job
+from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
 from service.search.gpu import device_vectors
 from service.settings import Settings, is_loopback
-from service.upgrade import shipped_fillers
 
-SNAPSHOT_LOCK = "snapshots.lock"
+LOCKS = "locks"
 Result = TypeVar("Result")
 
 
@@ -50,8 +49,6 @@ class Runtime:
         pictures: where kept images lie outside the record store; None keeps them in it.
         pools: run what blocks for long.
         sections: run what must not be cut off by a client that disconnects.
-        snapshot_lock: the file whose lock is held while a snapshot is written, read or rewritten,
-            in every process.
         watchdog: looks at every part of this once the service runs.
         worker: what this process is called where it works on a job.
         watched_jobs: by job, its next reading, which all who watch it wait for.
@@ -72,7 +69,6 @@ class Runtime:
     pictures: PictureFolder | None
     pools: BlockingPools
     sections: CriticalSections
-    snapshot_lock: Path
     watchdog: Watchdog
     worker: str
     watched_jobs: dict[str, asyncio.Task[Job]]
@@ -138,7 +134,6 @@ class Runtime:
                 pictures,
                 pools,
                 CriticalSections(),
-                directory / SNAPSHOT_LOCK,
                 watchdog,
                 _worker(replica),
                 {},
@@ -158,6 +153,10 @@ class Runtime:
             NeedsReindex: where it is not loaded.
         """
         return self.models[gallery.embedder]
+
+    def snapshot_lock(self, gallery_id: int) -> Path:
+        """The file whose lock is held, in every process, while a gallery's snapshots are used."""
+        return self.settings.data_dir / LOCKS / f"snapshots-{gallery_id}"
 
     async def audited(
         self,
@@ -219,7 +218,8 @@ def _load_models(
     load(settings.artefact)
     if settings.previous:
         load(settings.previous)
-    for name in shipped_fillers(record.galleries.all(), models):
+    fillers = {one.embedding_fingerprint for one in record.galleries.all() if one.crops}
+    for name in shipped_fillers(fillers - set(models)):
         load(name)
     return models
 

@@ -24,7 +24,6 @@ PRELOADED = (
     "service.commands.bulk",
     "service.http.app",
     "service.runtime",
-    "service.upgrade",
     "training.commands.train",
     "training.run",
     "training.trainer",

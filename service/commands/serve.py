@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,12 +19,15 @@ import typer
 
 if TYPE_CHECKING:
     from service.engine.networks import LoadedModel
+    from service.gallery.gallery import Gallery
+    from service.runtime import Runtime
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
 # From malloc.h.
 M_ARENA_MAX = -8
+CROPS_PER_PAGE = 1000
 # Connections accepted in one turn of the event loop, before the first of them is counted.
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
@@ -74,7 +79,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
     from service.runtime import Runtime
-    from service.upgrade import upgrade_advice
 
     configure_logging(settings.log_level)
     arm_failpoint()
@@ -85,7 +89,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     async def advise() -> None:
         try:
             options = "" if address == DEFAULT_URL else f"--url {address}"
-            for line in await upgrade_advice(runtime, options):
+            for line in await _upgrade_advice(runtime, options):
                 typer.echo(line)
         except ServiceError as error:
             log.warning("galleries of another artefact were not looked for: %s", error.detail)
@@ -146,6 +150,68 @@ def _about(model: LoadedModel) -> list[str]:
     if "research only" in terms.lower() and OPEN in shipped_artefacts():
         lines.append(f"An artefact with other terms is there too: gmn serve --artefact {OPEN}")
     return lines
+
+
+async def _upgrade_advice(runtime: Runtime, options: str) -> list[str]:
+    """Sentences about the galleries that another artefact than the served one filled.
+
+    Args:
+        options: of the command line that reaches the service, such as `--url URL`.
+
+    Raises:
+        RecordUnavailable: the record does not answer.
+    """
+    outdated = [gallery for gallery in runtime.galleries.all() if gallery.outdated]
+    if not outdated:
+        return []
+    lines = [
+        f"Filled by {name}, which answers until they are reindexed: {galleries}"
+        if name
+        else "Filled by an artefact that is not loaded, so that they are not searched until they "
+        f"are reindexed, or until --previous names it: {galleries}"
+        for name, galleries in _by_artefact(runtime, outdated)
+    ]
+    without = [gallery for gallery in outdated if await _lacks_pictures(runtime, gallery)]
+    if len(without) < len(outdated):
+        command = f"gmn reindex --all --wait {options}".strip()
+        lines.append(f"To go over to {runtime.model.name}: {command}")
+    lines += [
+        "Not every picture was kept, so that only "
+        + (
+            f"{name} can answer; enroll anew, or stay with gmn serve --artefact {name}: {galleries}"
+            if name
+            else "the artefact that filled them can answer; enroll anew, or serve that artefact: "
+            f"{galleries}"
+        )
+        for name, galleries in _by_artefact(runtime, without)
+    ]
+    return lines
+
+
+def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> list[tuple[str, str]]:
+    """Artefacts and the names of the galleries they answer for; the last may be "", for none."""
+    answered: dict[str, list[str]] = {}
+    for gallery in galleries:
+        name = "" if gallery.needs_reindex else runtime.model_of(gallery).name
+        answered.setdefault(name, []).append(gallery.name)
+    ordered = sorted(answered.items(), key=lambda one: not one[0])
+    return [(name, ", ".join(own)) for name, own in ordered]
+
+
+async def _lacks_pictures(runtime: Runtime, gallery: Gallery) -> bool:
+    """Whether the picture of any crop was not kept."""
+    from service.record.records import CropFilter
+
+    crops, after = runtime.record.crops, 0
+    while True:
+        page = await runtime.galleries.read(
+            partial(crops.page, gallery.gallery_id, CropFilter(), after, CROPS_PER_PAGE)
+        )
+        if not page:
+            return False
+        if any(crop.content_type is None for crop in page):
+            return True
+        after = page[-1].row_id
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,9 @@ from model.artefact import (
     Description,
     artefact_name,
     load_artefact,
+    read_description,
     resolve_artefact,
+    shipped_artefacts,
 )
 from model.calibration import Scoring
 from model.collapse import probe_collapse
@@ -155,6 +157,17 @@ class LoadedModel:
                 f"{', '.join(self.description.scorings)}"
             )
         return chosen
+
+
+def shipped_fillers(embedders: Collection[str]) -> list[str]:
+    """Names of the shipped artefacts that have one of these embedders, by fingerprint."""
+    if not embedders:
+        return []
+    fillers = {
+        read_description(file).embedding_fingerprint: artefact_name(file)
+        for file in shipped_artefacts().values()
+    }
+    return [name for embedder, name in fillers.items() if embedder in embedders]
 
 
 def load_model(

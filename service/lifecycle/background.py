@@ -67,9 +67,8 @@ async def _run_once(runtime: Runtime, drop_tombstones: bool = False) -> None:
         clean = partial(_clean_snapshots, runtime, one, drop_tombstones)
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
-        await _attempt(
-            f"snapshots of gallery {one.name}", runtime.sections.run(clean, runtime.snapshot_lock)
-        )
+        cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))
+        await _attempt(f"snapshots of gallery {one.name}", cleaning)
     # A process that was killed left what was deleted since.
     await _attempt("removed keys", runtime.pools.files.run(runtime.record.collect_garbage))
     await _attempt("unneeded files", remove_unneeded_files(runtime))

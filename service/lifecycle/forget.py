@@ -84,7 +84,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         )
 
     # The lock is held from before the deletion, so that no restore comes in between.
-    return await runtime.sections.run(section, runtime.snapshot_lock)
+    return await runtime.sections.run(section, runtime.snapshot_lock(gallery.gallery_id))
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> int:

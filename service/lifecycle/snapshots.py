@@ -102,7 +102,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         # A person may have been forgotten while the gallery was copied.
         await _take_removed_out(runtime, gallery, snapshot)
 
-    await runtime.audited("take_snapshot", take, runtime.snapshot_lock, gallery=gallery.name)
+    lock = runtime.snapshot_lock(gallery.gallery_id)
+    await runtime.audited("take_snapshot", take, lock, gallery=gallery.name)
     return await find_snapshot(runtime, gallery, snapshot_id)
 
 
@@ -133,7 +134,7 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
     await runtime.audited(
         "delete_snapshot",
         delete,
-        runtime.snapshot_lock,
+        runtime.snapshot_lock(gallery.gallery_id),
         gallery=gallery.name,
         snapshot_id=snapshot_id,
     )
@@ -172,7 +173,7 @@ async def restore_snapshot(
     version = await runtime.audited(
         "restore_snapshot",
         restore,
-        runtime.snapshot_lock,
+        runtime.snapshot_lock(gallery.gallery_id),
         gallery=gallery.name,
         snapshot_id=snapshot_id,
     )
@@ -185,7 +186,7 @@ async def take_removed_out_of_snapshots(
     """Rewrites every snapshot of a gallery that still holds deleted crops.
 
     One that cannot be rewritten keeps none of the others from it. To be called in a section that
-    holds `runtime.snapshot_lock`.
+    holds the gallery's `runtime.snapshot_lock`.
 
     Args:
         identity: whose crops are removed too, also where the gallery has none of them any more.

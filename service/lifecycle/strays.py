@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -33,9 +34,10 @@ async def clear_files(runtime: Runtime) -> None:
     """
     try:
         await remove_unneeded_files(runtime)
-        await runtime.sections.run(
-            lambda: runtime.pools.files.run(_move_stray_snapshots, runtime), runtime.snapshot_lock
-        )
+        for folder in (runtime.settings.data_dir / SNAPSHOTS).glob("*"):
+            if folder.name.isdecimal():
+                move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
+                await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         await runtime.pools.files.run(_move_stray_imports, runtime)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
@@ -44,18 +46,18 @@ async def clear_files(runtime: Runtime) -> None:
 async def remove_unneeded_files(runtime: Runtime) -> None:
     """Removes files that the record knows to be unneeded, and those of imports that have ended.
 
-    A snapshot that is being written is one of them, and its writer holds the lock of snapshots.
+    A snapshot that is being written is one of them, and its writer holds its gallery's lock.
     """
     files, data_dir = runtime.record.unneeded_files, runtime.settings.data_dir
 
-    def remove() -> None:
-        files.forget(_removed(data_dir, files.all()))
+    def remove(below: str) -> None:
+        unneeded = [name for name in files.all() if Path(name).parent == Path(below)]
+        files.forget(_removed(data_dir, unneeded))
 
-    async def section() -> None:
-        await runtime.pools.files.run(remove)
-
-    if await runtime.pools.files.run(files.all):
-        await runtime.sections.run(section, runtime.snapshot_lock)
+    for folder in {str(Path(name).parent) for name in await runtime.pools.files.run(files.all)}:
+        gallery = Path(folder).name
+        lock = runtime.snapshot_lock(int(gallery)) if gallery.isdecimal() else None
+        await runtime.sections.run(partial(runtime.pools.files.run, remove, folder), lock)
     await runtime.pools.files.run(_remove_ended_imports, runtime)
 
 
@@ -99,14 +101,11 @@ def _move_stray_imports(runtime: Runtime) -> None:
             _move_aside(spool, folder / STRAY, spool.name)
 
 
-def _move_stray_snapshots(runtime: Runtime) -> None:
-    store, data_dir = runtime.record, runtime.settings.data_dir
-    known = {
-        snapshot_name(record.gallery_id, snapshot.snapshot_id)
-        for record in store.galleries.all()
-        for snapshot in store.snapshots.all(record.gallery_id)
-    }
-    for file in (data_dir / SNAPSHOTS).glob("[0-9]*/*"):
+def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
+    data_dir, gallery_id = runtime.settings.data_dir, int(folder.name)
+    found = runtime.record.snapshots.all(gallery_id)
+    known = {snapshot_name(gallery_id, one.snapshot_id) for one in found}
+    for file in folder.glob("*"):
         if file.suffix == ".part":
             log.warning("removed %s, a copy that was cut off", file.name)
             file.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from service.lifecycle.snapshots import (
 )
 from service.lifecycle.strays import clear_files
 from service.ops.health import MonitoredThreadPool
-from service.record import snapshot_file
+from service.record import crops, snapshot_file
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import read_snapshot, write_snapshot
 from service.runtime import Runtime
@@ -217,13 +217,13 @@ async def _cancelled_at(call, act, threads, runtime, crops) -> bool:
         threads.hold(None)
         await case.remove()
         return False
-    held = await is_held(runtime.snapshot_lock)
+    held = await is_held(runtime.snapshot_lock(case.gallery.gallery_id))
     request.cancel()
     for _ in range(TURNS):
         await asyncio.sleep(0)
-    assert await is_held(runtime.snapshot_lock) == held
+    assert await is_held(runtime.snapshot_lock(case.gallery.gallery_id)) == held
     await threads.release(request)
-    assert not await is_held(runtime.snapshot_lock)
+    assert not await is_held(runtime.snapshot_lock(case.gallery.gallery_id))
     _assert_nothing_is_left_by_halves(runtime)
     if runtime.galleries.by_id(case.gallery.gallery_id):
         _assert_only_known_people_are_in_snapshots(case)
@@ -334,6 +334,41 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
         assert (shown.crops, shown.bytes) == (1, path.stat().st_size)
 
     asyncio.run(forget())
+
+
+def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
+    runtime, monkeypatch, drawn_crops
+):
+    long_ago = (datetime.now(UTC) - timedelta(days=9)).isoformat()
+
+    async def maintain() -> None:
+        damaged, case = Prepared(runtime, drawn_crops), Prepared(runtime, drawn_crops)
+        await damaged.prepare()
+        await case.prepare()
+        for one in (damaged, case):
+            with monkeypatch.context() as patched:
+                # The clock was behind.
+                patched.setattr(crops, "now", lambda: long_ago)
+                await forget_crop(runtime, one.gallery, one.crop_id)
+        path = snapshots.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
+        whole = path.read_bytes()
+        path.write_bytes(b"damaged")
+        await background._run_once(runtime, True)
+        left = [
+            runtime.record.crops.removed_among(one.gallery.gallery_id, [one.crop_id])
+            for one in (damaged, case)
+        ]
+        assert left == [[damaged.crop_id], []]
+        (described,) = await snapshots.list_snapshots(runtime, case.gallery)
+        assert described.crops == 1
+        path.write_bytes(whole)
+        await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
+        restored = runtime.record.crops.page(damaged.gallery.gallery_id, CropFilter(), 0, 9)
+        assert damaged.crop_id not in {one.crop_id for one in restored}
+        await damaged.remove()
+        await case.remove()
+
+    asyncio.run(maintain())
 
 
 def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_crops):

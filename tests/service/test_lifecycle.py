@@ -8,6 +8,7 @@ import sqlite3
 import tarfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -185,6 +186,19 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     assert served.http.post(f"{url}/snapshots/{later}/restore").json()["crops"] == 0
     assert served.http.delete(f"{url}/snapshots/{damaged}").status_code == 204
     assert served.http.delete(f"{url}/identities/Bob").status_code == 404
+
+
+def test_forgetting_in_one_gallery_does_not_wait_for_the_copy_of_another(start, drawn_crops):
+    served = start(failpoint="snapshot.written=delay:8")
+    gallery = served.create("lobby")
+    served.enroll(gallery, drawn_crops[0].png, identity="Ann")
+    with ThreadPoolExecutor(1) as other:
+        copying = other.submit(served.http.post, "/v1/galleries/default/snapshots")
+        eventually(lambda: "failpoint snapshot.written" in served.log.read_text())
+        answer = served.http.delete(f"/v1/galleries/{gallery}/identities/Ann")
+        assert answer.json()["removed"] == 1
+        assert not copying.done()
+        assert copying.result().status_code == 201
 
 
 def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, gallery, drawn_crops):

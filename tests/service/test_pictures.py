@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from service.errors import RecordUnavailable
-from service.lifecycle import pictures
-from service.lifecycle.pictures import PictureFolder
+from service.record import picture_folder
+from service.record.picture_folder import PictureFolder
 from tests.waiting import eventually
 
 
@@ -82,6 +82,28 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
     assert found == [crop.png for crop in drawn_crops[:2]]
 
 
+def test_an_image_that_cannot_be_removed_keeps_no_other(start, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
+
+    def enroll(**fields: str) -> list[str]:
+        images = (crop.png for crop in drawn_crops[:3])
+        landed = served.enroll("default", *images, identity="Ann", **fields).json()["results"]
+        for file in (file for one in landed[:2] for file in folder.glob(f"*/{one['crop_id']}")):
+            file.unlink()
+            (file / "in the way").mkdir(parents=True)
+        return [one["crop_id"] for one in landed]
+
+    last = enroll()[2]
+    answer = served.http.delete("/v1/galleries/default/identities/Ann")
+    assert answer.status_code == 507
+    assert "2 images" in answer.json()["detail"]
+    assert last not in _files(folder)
+    enroll(captured_at="2020-01-01T00:00:00Z")
+    served.http.patch("/v1/galleries/default", data={"retention_days": "1"})
+    eventually(lambda: not _files(folder))
+
+
 def test_what_retention_deletes_is_swept_up(start, tmp_path, drawn_crops):
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.1)
@@ -145,12 +167,12 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
 
 
 def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
-    monkeypatch.setattr(pictures, "ANSWERS_WITHIN_SECONDS", 0.3)
-    monkeypatch.setattr(pictures, "STUCK_SECONDS", 0.2)
-    threads, gate = pictures.PictureThreads("images"), threading.Event()
+    monkeypatch.setattr(picture_folder, "ANSWERS_WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr(picture_folder, "STUCK_SECONDS", 0.2)
+    threads, gate = picture_folder.PictureThreads("images"), threading.Event()
 
     async def ask_all() -> None:
-        hanging = [threads.run(gate.wait, 20) for _ in range(pictures.PICTURE_THREADS)]
+        hanging = [threads.run(gate.wait, 20) for _ in range(picture_folder.PICTURE_THREADS)]
         given_up = await asyncio.gather(*hanging, return_exceptions=True)
         assert [type(one) for one in given_up] == [RecordUnavailable] * len(given_up)
         with pytest.raises(RecordUnavailable, match="too many"):

@@ -29,7 +29,7 @@ def runtime(tmp_path):
             record=record,
             settings=SimpleNamespace(data_dir=tmp_path),
             sections=CriticalSections(),
-            snapshot_lock=tmp_path / "snapshots.lock",
+            snapshot_lock=lambda _: tmp_path / "snapshots.lock",
         )
     pools.shutdown()
 

@@ -1,0 +1,206 @@
+"""Pictures that are kept of images, and a folder of them outside the record."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.problems import InputProblem
+from service.errors import RecordUnavailable, StorageFailed
+from service.ops.durable import make_folder, sync
+from service.ops.health import HealthCheck, MonitoredThreadPool
+from service.record.records import Picture
+from service.settings import KeepImages
+
+# decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
+SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
+THUMBNAIL_HEIGHT = 256
+THUMBNAIL_QUALITY = 90
+PICTURE_THREADS, WAITING_CALLS = 4, 64
+# A call that takes longer is answered 503; its thread may hang on.
+ANSWERS_WITHIN_SECONDS = 30.0
+# Where every thread has hung for so long, no further call waits.
+STUCK_SECONDS = 5.0
+NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
+Result = TypeVar("Result")
+
+
+class PicturesNotRemoved(OSError):
+    """Pictures that could not be removed; `crop_ids` names them, all others are gone."""
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        super().__init__(str(next(iter(errors.values()))))
+        self.crop_ids = list(errors)
+
+
+def kept_picture(image: bytes, pixels: NDArray[np.uint8], keep: KeepImages) -> Picture | None:
+    """The original, a smaller copy of it, or nothing.
+
+    Args:
+        image: the file.
+        pixels: what it shows, `(height, width, 3)` RGB.
+        keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
+            height, without metadata, and the original where that is smaller; `none` nothing.
+    """
+    if keep == "none":
+        return None
+    content_type = "image/bmp"
+    for signature, known in SIGNATURES:
+        if image.startswith(signature):
+            content_type = known
+    original = Picture(image, content_type)
+    if keep == "original":
+        return original
+    picture = Image.fromarray(pixels)
+    if picture.height > THUMBNAIL_HEIGHT:
+        width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
+        picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
+    smaller = Picture(file.getvalue(), "image/jpeg")
+    return smaller if len(smaller.content) < len(image) else original
+
+
+class PictureThreads(MonitoredThreadPool):
+    """Threads that call a store of pictures.
+
+    The store may hang: a call then keeps its thread, but what waits for it goes on without. The
+    process does not end, as another one could not reach the store either.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(PICTURE_THREADS, name)
+        self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
+        if self.waiting >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
+            raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
+        return super().submit(call, *args, **kwargs)
+
+    async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+        """Runs a call; raises `RecordUnavailable` where it does not answer in time."""
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
+                return await super().run(call, *args, **kwargs)
+        except TimeoutError as error:
+            raise RecordUnavailable(NO_ANSWER) from error
+
+    def wait(self, call: Callable[..., Result], /, *args: Any) -> Result:
+        """As `run`; blocks."""
+        try:
+            return self.submit(call, *args).result(ANSWERS_WITHIN_SECONDS)
+        except TimeoutError as error:
+            raise RecordUnavailable(NO_ANSWER) from error
+
+
+class PictureFolder:
+    """A picture's file is `GALLERY/CROP` below the folder.
+
+    Attributes:
+        views, changes: run the methods, all of which block.
+
+    Raises:
+        InputProblem: for a URL whose file system is unknown, not installed or cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
+        try:
+            files, root = fsspec.core.url_to_fs(url)
+            if isinstance(files, LocalFileSystem):
+                make_folder(Path(root))
+            else:
+                files.makedirs(root, exist_ok=True)
+        except (ImportError, ValueError, OSError) as error:
+            raise InputProblem(
+                f"GMN_IMAGES_URL={url}: cannot be used ({error}); name a folder such as "
+                "file:///srv/crops, or install the package of its file system"
+            ) from error
+        self._files: Any = files
+        self._root = root
+
+    def close(self) -> None:
+        """Drops the calls that wait, and leaves those under way to themselves."""
+        for threads in (self.views, self.changes):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def put(self, gallery_id: int, crop_id: str, content: bytes) -> None:
+        """Keeps a picture; on a local disk it survives a power cut once this returns.
+
+        Raises:
+            StorageFailed: where it cannot be kept.
+        """
+        path = self._path(gallery_id, crop_id)
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                _put_locally(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
+        # Clients of object stores raise errors of their own.
+        except Exception as error:
+            raise StorageFailed(
+                f"an image could not be kept at {self._url} ({error}); nothing was stored, mend "
+                "that and send the request again"
+            ) from error
+
+    def get(self, gallery_id: int, crop_id: str) -> bytes | None:
+        """A picture; None where there is none.
+
+        Raises:
+            RecordUnavailable: where the file system does not answer.
+        """
+        try:
+            content: bytes = self._files.cat_file(self._path(gallery_id, crop_id))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise RecordUnavailable(
+                f"{self._url}, where images are kept, does not answer ({error})"
+            ) from error
+        return content
+
+    def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> None:
+        """Removes pictures, on a local disk for good; one that is not there is no error.
+
+        Raises:
+            PicturesNotRemoved: some that are there cannot be removed.
+        """
+        failed: dict[str, Exception] = {}
+        for crop_id in crop_ids:
+            try:
+                self._files.rm_file(self._path(gallery_id, crop_id))
+            except FileNotFoundError:
+                continue
+            except Exception as error:
+                failed[crop_id] = error
+        folder = Path(self._root) / str(gallery_id)
+        if isinstance(self._files, LocalFileSystem) and folder.is_dir():
+            sync(folder)
+        if failed:
+            raise PicturesNotRemoved(failed)
+
+    def _path(self, gallery_id: int, crop_id: str) -> str:
+        return f"{self._root}/{gallery_id}/{crop_id}"
+
+
+def _put_locally(path: Path, content: bytes) -> None:
+    make_folder(path.parent)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    sync(path.parent)
