@@ -7,7 +7,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -46,6 +46,7 @@ RECENT_GALLERIES = 64
 KEY_BYTES = 16
 # A gallery's number and a subject: a scoring and the artefact whose scores they are.
 Place = tuple[int, str]
+Probability = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 WHY: Mapping[CalibrationReason | None, str] = {
     None: ": this gallery's calibration is off",
     "not_fitted": f", until {FEW_IDENTITIES} people are named in this gallery",
@@ -96,12 +97,14 @@ class Judge:
 
     match: float
     uncertain: float
-    probability: Callable[[NDArray[np.floating]], NDArray[np.float64]]
+    probability: Probability
     state: CalibrationState
 
     def verdict(self, score: float) -> Verdict:
         """The verdict on a score."""
-        return verdict(score, self.match, self.uncertain)
+        if score >= self.match:
+            return "match"
+        return "uncertain" if score >= self.uncertain else "no_match"
 
 
 @dataclass(frozen=True)
@@ -138,40 +141,30 @@ class CurrentCalibration:
         )
 
     def judge(
-        self,
-        operating_point: str,
-        identities: int,
-        leading: Sequence[float] = (),
-        shallow: bool = False,
+        self, operating_point: str, identities: int, level: float | None, shallow: bool = False
     ) -> Judge:
         """Judges a search that covers K identities.
 
         Args:
-            leading: its nine best scores of different people, fewer where it scored fewer.
+            level: the mean of its second to ninth best score of different people; None where it
+                scored fewer than nine.
             shallow: these are not the best of the gallery.
         """
-        level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
-        return self._judge(operating_point, identities, level, shallow)
-
-    def judge_pair(self, operating_point: str, identities: int) -> Judge:
-        """Judges a pair as a result of a search of the gallery, at the mean level of strangers."""
-        level = self.published.level if self.published else None
-        return self._judge(operating_point, identities, level)
-
-    def _judge(
-        self, operating_point: str, identities: int, level: float | None, shallow: bool = False
-    ) -> Judge:
         state = self.as_state(identities, level, shallow)
         fitted = self.published.calibration if self.published and state.date else self.artefact
         far = SEARCH_OPERATING_POINTS[operating_point]
-        rates = far, max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
-        if isinstance(fitted, GalleryThresholds) and level is not None:
-            match, uncertain = (fitted.threshold(rate, level, identities) for rate in rates)
+        threshold: Callable[[float], float]
+        probability: Probability
+        if isinstance(fitted, GalleryThresholds):
+            level = level or 0.0
+            threshold = partial(fitted.threshold, level=level, identities=identities)
             probability = partial(fitted.probability, level=level, identities=identities)
-            return Judge(match, min(match, uncertain), probability, state)
-        by_size = fitted if isinstance(fitted, SearchCalibration) else self.artefact
-        match, uncertain = (by_size.threshold(rate, identities) for rate in rates)
-        return Judge(match, min(match, uncertain), by_size.probability, state)
+        else:
+            threshold = partial(fitted.threshold, identities=identities)
+            probability = fitted.probability
+        match = threshold(far)
+        uncertain = threshold(max(far, SEARCH_OPERATING_POINTS["far_1e-1"]))
+        return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False
@@ -179,8 +172,7 @@ class CurrentCalibration:
         """What an answer shows of it after a search that covered K identities.
 
         Args:
-            level: of the search's scores; None where it scored fewer than nine identities.
-            shallow: as in `judge`.
+            level, shallow: as in `judge`.
         """
         reason: CalibrationReason | None = None
         if self.setting == "off":
@@ -227,13 +219,6 @@ def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
         parts.append(f"{fitted.calibration.searches:,} {'search' if one else 'searches'}")
     wider = f", for a search of {beyond:,} people" if beyond else ""
     return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
-
-
-def verdict(score: float, match: float, uncertain: float) -> Verdict:
-    """The verdict on a score by the thresholds of `match` and `uncertain`."""
-    if score >= match:
-        return "match"
-    return "uncertain" if score >= uncertain else "no_match"
 
 
 class GalleryCalibrations:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import Explanation, PairScore
+from gmn_client.models import CalibrationState, Explanation, PairScore
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
@@ -18,7 +18,7 @@ from service.engine.device import retry_out_of_memory
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
-from service.search.calibration import verdict
+from service.search.calibration import Judge
 from service.search.options import PairOptions
 
 VARIANTS = 1 + CELLS
@@ -60,25 +60,24 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
                 lambda one, others: _scores(model, one, others)[scoring],
             )
     score = float(scores[scoring][0])
-    calibration = None
     if target and current:
-        judge = current.judge_pair(point, target.index.table.identities)
-        match, uncertain, calibration = judge.match, judge.uncertain, judge.state
-        probability = float(judge.probability(np.array(score)))
+        level = current.published.level if current.published else None
+        judge = current.judge(point, target.index.table.identities, level)
     else:
         pairs = model.description.calibration.scorings[scoring]
-        match = pairs.pair_threshold(PAIR_OPERATING_POINTS[point])
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
-        probability = pairs.probability(score)
+        match = pairs.pair_threshold(PAIR_OPERATING_POINTS[point])
+        state = CalibrationState(state="artefact", version=model.calibration_version)
+        judge = Judge(match, uncertain, np.vectorize(pairs.probability), state)
     return PairScore(
         cosine=float(scores["cosine"][0]),
         logit=float(scores["mnet"][0]) if "mnet" in scores else None,
-        probability=probability,
-        verdict=verdict(score, match, uncertain),
-        judged_as="search" if calibration else "pair",
-        calibration_version=str(calibration.version) if calibration else model.calibration_version,
+        probability=float(judge.probability(np.array(score))),
+        verdict=judge.verdict(score),
+        judged_as="search" if target else "pair",
+        calibration_version=str(judge.state.version),
         model=model.description.artefact_fingerprint,
-        calibration=calibration,
+        calibration=judge.state if target else None,
         explanation=explanation,
     )
 

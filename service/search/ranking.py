@@ -126,9 +126,10 @@ class Search:
         people, scored = None, found if by_cosine else found[:depth]
         if (current.by_level or self.sample) and not shallow and not few_identities(identities):
             people = _nine_people(index, queries, wanted, scored, current.joins_at)
-        pairs = found.rows[:0] if by_cosine else (people or scored).rows
-        searched = time.perf_counter()
-        logits = current.model.networks.pair_scores(queries, index.table.vectors[pairs])
+        searched, logits = time.perf_counter(), np.empty(0, np.float32)
+        if not by_cosine:
+            candidates = index.table.vectors[(people or scored).rows]
+            logits = current.model.networks.pair_scores(queries, candidates)
         reranked = time.perf_counter()
         # Pairs that were scored for the level alone are no results.
         head = logits[: len(found.rows[:depth])]
@@ -138,15 +139,16 @@ class Search:
             found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
             best = self._best(found, head, top_k)
         deeper = time.perf_counter() - reranked
-        leading: tuple[float, ...] = ()
+        leading: Sequence[float] = ()
         if people is not None:
             scores = _scores(current, people.cosines, logits)
             leading = _leading_scores(index, people, scores, current.joins_at)
-        judge = current.judge(options.operating_point, identities, leading, shallow)
-        labels = [index.table.label(row) for row in best.found.rows.tolist()]
+        level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
+        judge = current.judge(options.operating_point, identities, level, shallow)
+        labels = list(map(index.table.label, best.found.rows.tolist()))
         sample = None
         if self.sample and len(leading) == RANKS:
-            sample = SearchScores(leading, identities, time.time())
+            sample = SearchScores(tuple(leading), identities, time.time())
         return Ranking(
             gallery_version=self.gallery.version,
             current=current,
