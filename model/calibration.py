@@ -78,6 +78,23 @@ class ScoringCalibration(Stored):
             raise ValueError("isotonic must rise from low scores to high ones")
         return self
 
+    def rescaled(self, scale: float, offset: float) -> ScoringCalibration:
+        """The same calibration of scores scale·s + offset in place of s, with a scale above 0."""
+        tail, isotonic = (
+            tuple(
+                point.model_copy(update={"score": scale * point.score + offset}) for point in line
+            )
+            for line in (self.impostor_tail, self.isotonic or ())
+        )
+        return self.model_copy(
+            update={
+                "slope": self.slope / scale,
+                "intercept": self.intercept - self.slope * offset / scale,
+                "impostor_tail": tail,
+                "isotonic": isotonic or None,
+            }
+        )
+
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """The log of genuine over impostor likelihood of each score, same shape."""
         if self.isotonic is None:

@@ -98,9 +98,8 @@ class MetricNetwork(nn.Module):
     @torch.no_grad()
     def move_scores(self, by: float) -> None:
         """Adds `by` to the score of every pair, in the bias of the last layer."""
-        bias = self.classifier[-1].bias
-        assert isinstance(bias, nn.Parameter)
-        bias += bias.new_tensor([-by / 2.0, by / 2.0])
+        bias = self.get_parameter(f"classifier.{len(self.classifier) - 1}.bias")
+        bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, round_as_stored, save_artefact
+from model.calibration import Calibration
 from model.collapse import refuse_collapse
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
@@ -26,7 +27,7 @@ from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_search, spaced
 from training.evaluation.evaluating import build_report, evaluate_search
 from training.evaluation.mnet_zero import settle_zero
-from training.evaluation.pair_scores import open_scores
+from training.evaluation.pair_scores import SearchScores, open_scores
 from training.evaluation.protocols import Search, camera_name, held_out_people
 from training.evaluation.report_page import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
@@ -136,10 +137,11 @@ def _measure(
 ) -> tuple[Artefact, list[DatasetResult], str]:
     """The calibrated artefact, its results, and how it compares with the run's start."""
     (embedder, metric_network), (provenance, fingerprints) = networks, described
-    fitted = photographed(searches)
     if metric_network is not None:
-        labelled = [(features[name], searches[name].labels()) for name in fitted]
-        settle_zero(metric_network, labelled)
+        settle_zero(
+            metric_network,
+            [(features[name], searches[name].labels()) for name in photographed(searches)],
+        )
     with ExitStack() as opened:
         scores = {
             name: opened.enter_context(
@@ -153,17 +155,12 @@ def _measure(
             )
             for name, search in searches.items()
         }
-        improvement = ""
-        if run.recipe.refuse_worse and not others:
-            improvement = improvement_on_start(run.recipe, run.folder, searches, scores)
-        who = "identities of" if others else "held-out identities of"
+        calibration, improvement = _calibrate(run, others, searches, scores)
         description = Description(
             embedder=run.recipe.embedder,
             metric_network=run.recipe.metric_network if metric_network else None,
             preprocessing=run.recipe.preprocessing,
-            calibration=calibrate_searches(
-                [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
-            ),
+            calibration=calibration,
             provenance=provenance,
         )
         artefact = Artefact(description, embedder, metric_network, fingerprints)
@@ -181,6 +178,23 @@ def _measure(
             for dataset in others or run.datasets
         ]
     return artefact, results, improvement
+
+
+def _calibrate(
+    run: FinishedRun,
+    others: Sequence[Dataset],
+    searches: dict[str, Search],
+    scores: dict[str, SearchScores],
+) -> tuple[Calibration, str]:
+    """The calibration, and how the weights compare with the run's start."""
+    fitted = photographed(searches)
+    who = "identities of" if others else "held-out identities of"
+    calibration = calibrate_searches(
+        [scores[name] for name in fitted], f"{who} {', '.join(fitted)}"
+    )
+    if others or not run.recipe.refuse_worse:
+        return calibration, ""
+    return improvement_on_start(run.recipe, run.folder, searches, scores, calibration)
 
 
 def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:

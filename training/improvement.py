@@ -1,51 +1,37 @@
-"""Whether a run's artefact is better than what it started from, on the people held out."""
+"""Whether a run's artefact is better than what it started from, on the people held out.
+
+Both rank the same queries, and both answer them by the thresholds of their artefacts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from model.calibration import SEARCH_OPERATING_POINTS, Calibration
 from model.problems import InputProblem
+from training.evaluation.blending import PEOPLE_OF_START, blended, impostor_moments
 from training.evaluation.embedding import embed_search
-from training.evaluation.intervals import average_intervals
+from training.evaluation.intervals import Interval, average_intervals
 from training.evaluation.pair_scores import SearchScores, computed_scores
 from training.evaluation.protocols import Search
-from training.evaluation.ranking import rank_queries
+from training.quality import OPERATING_POINT, Quality, measure
 from training.recipe import Recipe
-from training.start import read_start
+from training.start import Start, read_start
 from training.validation import photographed
 
 FILE_NAME = "start.json"
-
-
-class Quality(BaseModel):
-    """Average precision of the held-out people's queries.
-
-    Attributes:
-        name: whose networks these are.
-        precisions: by scoring and data set, a value per query, 0 to 1.
-        people: by data set, whose query each is, numbered.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    precisions: dict[str, dict[str, tuple[float, ...]]]
-    people: dict[str, tuple[int, ...]]
-
-    @property
-    def best(self) -> tuple[str, float]:
-        """The scoring with the highest mean mAP over the data sets, and that mean."""
-        means = {
-            scoring: float(np.mean([np.mean(values) for values in sets.values()]))
-            for scoring, sets in self.precisions.items()
-        }
-        scoring = max(means, key=lambda name: means[name])
-        return scoring, means[scoring]
+REMEDY = (
+    "Train anew with a lower optimisation.learning_rate, fewer optimisation.epochs, a higher "
+    "losses.anchor or more people. gmn finish tries another checkpoint of this run; --resume --set "
+    "refuse_worse=false writes the artefact in any case"
+)
+Values = tuple[float, ...]
 
 
 def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) -> Quality:
@@ -64,13 +50,7 @@ def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) 
     kept = _read(folder / FILE_NAME)
     if kept is not None and kept.people.keys() == searches.keys():
         return kept
-    start = read_start(recipe.initial_weights)
-    if start is None:
-        raise InputProblem(
-            f"refuse_worse compares with initial_weights, and {recipe.initial_weights} gives no "
-            "embedder; set initial_weights to an artefact or to a run's checkpoint, or "
-            "refuse_worse=false"
-        )
+    start = _start_of(recipe)
     embedder, metric_network = start.networks()
     scores = {
         name: computed_scores(
@@ -80,7 +60,7 @@ def measure_start(recipe: Recipe, searches: Mapping[str, Search], folder: Path) 
         )
         for name, search in searches.items()
     }
-    quality = measure(start.name, scores)
+    quality = measure(start.name, scores, start.calibration)
     (folder / FILE_NAME).write_text(quality.model_dump_json(), encoding="utf-8")
     return quality
 
@@ -90,83 +70,133 @@ def improvement_on_start(
     folder: Path,
     searches: Mapping[str, Search],
     scores: Mapping[str, SearchScores],
-) -> str:
-    """How much better a run's networks are than those that it started from, in a sentence.
+    calibration: Calibration,
+) -> tuple[Calibration, str]:
+    """The calibration that the artefact gets, and how it compares with its start in sentences.
 
     Args:
         recipe: of the run, which has set `refuse_worse`.
         folder: of the run.
         searches: by data set, the held-out people.
         scores: of the trained networks, by data set.
+        calibration: fitted to these scores alone.
 
     Raises:
         InputProblem: where the trained networks are worse.
     """
     start = measure_start(recipe, searches, folder)
-    trained = measure(str(folder), {name: scores[name] for name in start.people})
-    if start.people != trained.people:
+    own = {name: scores[name] for name in start.people}
+    if start.people != measure(str(folder), own, None).people:
         # The data have changed since the run began.
         (folder / FILE_NAME).unlink()
         start = measure_start(recipe, searches, folder)
-    return refuse_if_worse(start, trained)
-
-
-def measure(name: str, scores: Mapping[str, SearchScores]) -> Quality:
-    """Average precisions by cosine and, where there is an M-Net, by its scores.
-
-    Args:
-        name: whose networks these are.
-        scores: by data set, of its search.
-    """
-    precisions: dict[str, dict[str, tuple[float, ...]]] = {}
-    people: dict[str, tuple[int, ...]] = {}
-    for dataset, own in scores.items():
-        for scoring, rows in own.by_scoring.items():
-            found = rank_queries(rows, own.labels)
-            precisions.setdefault(scoring, {})[dataset] = tuple(found.average_precision.tolist())
-            people[dataset] = tuple(own.labels.query_identities[found.queries].tolist())
-    return Quality(name=name, precisions=precisions, people=people)
+    theirs = _start_of(recipe).calibration
+    if theirs is None:
+        return calibration, refuse_if_worse(start, measure(str(folder), own, calibration))
+    people = sum(len(set(one)) for one in start.people.values())
+    after = impostor_moments(own.values(), calibration)
+    calibration = blended(calibration, after, theirs, start.impostors, people)
+    sentence = refuse_if_worse(start, measure(str(folder), own, calibration))
+    few = ""
+    if people < PEOPLE_OF_START:
+        few = (
+            f" Only {people} people were held out: the thresholds rest mostly on those of "
+            f"{start.name}, and may find fewer people than the weights could; for thresholds of "
+            f"the site's own hold out {PEOPLE_OF_START} people or more."
+        )
+    return calibration, sentence + few
 
 
 def refuse_if_worse(start: Quality, trained: Quality) -> str:
-    """Compares the best scoring of both by mAP, each data set weighing the same.
+    """Compares the best scoring of both, each data set weighing the same.
+
+    Worse is a lower mAP; and, where both have thresholds, more false alarms than asked for or
+    fewer people found, when the 95% interval of the difference over people excludes none.
 
     Args:
         start: of what a run started from.
         trained: of its weights, measured on the same people, by the name of its folder.
 
     Returns:
-        How much better the trained networks are, with its 95% interval over people, in a sentence.
+        How the trained networks compare, with 95% intervals over people, in sentences.
 
     Raises:
         InputProblem: where the trained networks are worse.
     """
+    return f"{_ranking(start, trained)}{_answering(start, trained)}"
+
+
+def _ranking(start: Quality, trained: Quality) -> str:
     before, after = start.best, trained.best
-    sets: list[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]] = [
-        (
-            {
-                "": np.array(trained.precisions[after[0]][name])
-                - np.array(start.precisions[before[0]][name])
-            },
-            np.array(people),
-        )
-        for name, people in start.people.items()
-    ]
-    found = average_intervals(sets)[""]
-    change, low, high = (100 * value for value in (found.mean, found.low, found.high))
+    change = _difference(trained.precisions[after[0]], start.precisions[before[0]], start.people)
     figures = (
         f"{100 * after[1]:.1f}% by {after[0]}; {start.name} has {100 * before[1]:.1f}% by "
-        f"{before[0]}: {change:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        f"{before[0]}: {_shown(change)}"
     )
-    if change < 0:
-        raise InputProblem(
-            f"{trained.name}: no artefact is written: on the held-out people the new weights have "
-            f"mAP {figures}. Train anew with a lower optimisation.learning_rate, fewer "
-            "optimisation.epochs, a higher losses.anchor or more people. gmn finish tries another "
-            "checkpoint of this run; --resume --set refuse_worse=false writes the artefact in any "
-            "case"
-        )
+    if change.mean < 0:
+        _refuse(trained, f"mAP {figures}")
     return f"On the held-out people mAP is {figures}."
+
+
+def _answering(start: Quality, trained: Quality) -> str:
+    """The same of false alarms and of people found; empty where either has no thresholds."""
+    if not (start.answers and trained.answers):
+        return ""
+    ours, theirs = trained.answers[trained.best[0]], start.answers[start.best[0]]
+    rise = _difference(
+        {name: one.alarms for name, one in ours.items()},
+        {name: one.alarms for name, one in theirs.items()},
+        {name: one.people for name, one in ours.items()},
+    )
+    gain = _difference(
+        {name: one.found for name, one in ours.items()},
+        {name: one.found for name, one in theirs.items()},
+        {name: one.people_found for name, one in ours.items()},
+    )
+    alarms = 100 * float(np.mean([np.mean(one.alarms) for one in ours.values()]))
+    found = 100 * float(np.mean([np.mean(one.found) for one in ours.values()]))
+    figures = (
+        f"{alarms:.1f}% false alarms at {OPERATING_POINT} ({_shown(rise)}) and find "
+        f"{found:.1f}% of the people ({_shown(gain)})"
+    )
+    asked = 100 * SEARCH_OPERATING_POINTS[OPERATING_POINT]
+    if (alarms > asked and rise.low > 0) or gain.high < 0:
+        _refuse(trained, figures)
+    return f" By the artefact's own thresholds they have {figures}."
+
+
+def _difference(
+    ours: Mapping[str, Values], theirs: Mapping[str, Values], people: Mapping[str, tuple[int, ...]]
+) -> Interval:
+    """The mean difference per query, with its interval over people."""
+    sets: list[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]] = [
+        ({"": np.array(ours[name]) - np.array(theirs[name])}, np.array(whose))
+        for name, whose in people.items()
+    ]
+    return average_intervals(sets)[""]
+
+
+def _shown(change: Interval) -> str:
+    mean, low, high = (100 * value for value in (change.mean, change.low, change.high))
+    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _refuse(trained: Quality, figures: str) -> NoReturn:
+    raise InputProblem(
+        f"{trained.name}: no artefact is written: on the held-out people the new weights have "
+        f"{figures}. {REMEDY}"
+    )
+
+
+def _start_of(recipe: Recipe) -> Start:
+    start = read_start(recipe.initial_weights)
+    if start is None:
+        raise InputProblem(
+            f"refuse_worse compares with initial_weights, and {recipe.initial_weights} gives no "
+            "embedder; set initial_weights to an artefact or to a run's checkpoint, or "
+            "refuse_worse=false"
+        )
+    return start
 
 
 def _read(path: Path) -> Quality | None:

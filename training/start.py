@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from model.artefact import load_artefact, resolve_artefact
+from model.calibration import Calibration
 from model.embedder import Embedder, EmbedderConfig
 from model.metric_network import MetricNetwork, MetricNetworkConfig
 from model.preprocessing import Preprocessing
@@ -31,6 +32,7 @@ class Start:
         metric_network: how M-Net was built; None where there is none.
         embedder_state, metric_network_state: their tensors, by their own names.
         left_behind: parts of the file that no other run can use.
+        calibration: of its scores; None of a checkpoint.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Start:
     embedder_state: State
     metric_network_state: State
     left_behind: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     def networks(self) -> tuple[Embedder, MetricNetwork | None]:
         """Embedder and M-Net as they are in the file, in evaluation mode."""
@@ -104,6 +107,7 @@ def _from_artefact(path: Path) -> Start:
         description.metric_network,
         artefact.embedder.state_dict(),
         metric_network.state_dict() if metric_network else {},
+        calibration=description.calibration,
     )
 
 

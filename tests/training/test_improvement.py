@@ -12,16 +12,12 @@ from model.artefact import Artefact, load_artefact, save_artefact
 from model.problems import InputProblem
 from training.datasets.registry import read_datasets
 from training.datasets.synthetic import draw_people
+from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.embedding import embed_search
 from training.evaluation.pair_scores import SearchScores, computed_scores
 from training.evaluation.protocols import Search, across_cameras
-from training.improvement import (
-    Quality,
-    improvement_on_start,
-    measure,
-    measure_start,
-    refuse_if_worse,
-)
+from training.improvement import improvement_on_start, measure_start, refuse_if_worse
+from training.quality import Answers, Quality, measure
 from training.recipe import Recipe, read_recipe
 from training.whole_run import train_artefact
 
@@ -37,7 +33,17 @@ def quality(name: str, **precisions: list[float]) -> Quality:
         name=name,
         precisions={scoring: {"shop": tuple(own)} for scoring, own in precisions.items()},
         people={"shop": tuple(people)},
+        answers={},
+        impostors={},
     )
+
+
+def answering(name: str, alarms: list[int], found: list[int]) -> Quality:
+    """Of the same queries: what they are answered, by cosine."""
+    people = tuple(range(len(alarms)))
+    own = Answers(alarms=tuple(alarms), found=tuple(found), people=people, people_found=people)
+    base = quality(name, cosine=[0.8] * len(alarms))
+    return base.model_copy(update={"answers": {"cosine": {"shop": own}}})
 
 
 def scores_of(artefact: Artefact) -> dict[str, SearchScores]:
@@ -55,7 +61,9 @@ def test_the_start_is_measured_by_cosine_and_by_m_net(
     adapt: Recipe, tiny_artefact: Path, tmp_path: Path
 ) -> None:
     found = measure_start(adapt, SEARCHES, tmp_path)
-    assert found == measure("tiny.safetensors", scores_of(load_artefact(tiny_artefact)))
+    tiny = load_artefact(tiny_artefact)
+    calibration = tiny.description.calibration
+    assert found == measure("tiny.safetensors", scores_of(tiny), calibration)
     assert set(found.precisions) == {"cosine", "mnet"}
     assert len(found.precisions["cosine"]["shop"]) == 16
 
@@ -74,8 +82,11 @@ def test_figures_of_other_queries_are_measured_anew(
     fewer = {"shop": across_cameras("shop", DATA.records[:-4])}
     measure_start(adapt, fewer, tmp_path)
     scores = scores_of(load_artefact(tiny_artefact))
-    sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores)
+    fitted = calibrate_searches(list(scores.values()), "shop")
+    calibration, sentence = improvement_on_start(adapt, tmp_path, SEARCHES, scores, fitted)
     assert "+0.0 points" in sentence
+    assert "Only 8 people were held out" in sentence
+    assert calibration.scorings != fitted.scorings
 
 
 def test_a_start_that_is_no_embedder_cannot_be_compared_with(tmp_path: Path) -> None:
@@ -108,6 +119,35 @@ def test_the_best_scoring_of_each_is_what_counts() -> None:
     assert (
         "mAP is 65.0% by mnet; bundled.safetensors has 60.0% by cosine: +5.0 points [" in sentence
     )
+
+
+def test_weights_that_raise_more_false_alarms_than_asked_are_refused() -> None:
+    start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
+    alarming = answering("runs/site", alarms=[1] * 10 + [0] * 30, found=[1] * 40)
+    with pytest.raises(InputProblem) as refused:
+        refuse_if_worse(start, alarming)
+    for part in (
+        "no artefact is written",
+        "25.0% false alarms at far_1e-2 (+25.0 points [",
+        "find 100.0% of the people (+25.0 points [",
+        "--set refuse_worse=false",
+    ):
+        assert part in str(refused.value)
+
+
+def test_weights_that_find_fewer_people_are_refused_though_they_rank_as_well() -> None:
+    start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
+    blind = answering("runs/site", alarms=[0] * 40, found=[1] * 10 + [0] * 30)
+    with pytest.raises(InputProblem, match=r"find 25\.0% of the people \(-50\.0 points \["):
+        refuse_if_worse(start, blind)
+
+
+def test_one_alarm_or_one_miss_more_is_no_proof() -> None:
+    start = answering("bundled.safetensors", alarms=[0] * 40, found=[1] * 30 + [0] * 10)
+    near = answering("runs/site", alarms=[1] + [0] * 39, found=[1] * 29 + [0] * 11)
+    sentence = refuse_if_worse(start, near)
+    assert "they have 2.5% false alarms at far_1e-2 (+2.5 points [" in sentence
+    assert "find 72.5% of the people (-2.5 points [" in sentence
 
 
 DRAWN = "synthetic:5,identities=24,domains=1,cameras=2,crops=2"
@@ -146,6 +186,8 @@ def test_adapting_an_artefact_to_own_people_writes_a_better_one(
     assert made.preprocessing == known.preprocessing
     report = json.loads((folder / "report.json").read_text())
     assert "On the held-out people mAP is" in report["checkpoint"]
+    assert "people were held out: the thresholds rest mostly on those of" in report["checkpoint"]
+    assert f"else the start's: {known.calibration.data}" in made.calibration.data
 
 
 def test_adapting_that_makes_it_worse_ends_with_an_error_and_no_artefact(

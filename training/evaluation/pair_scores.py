@@ -39,9 +39,9 @@ class SearchScores:
     labels: PairLabels
 
     @property
-    def by_scoring(self) -> dict[str, ScoreRows]:
+    def by_scoring(self) -> dict[Scoring, ScoreRows]:
         """`cosine` and, for an artefact with M-Net, `mnet`."""
-        known = {"cosine": self.cosine, "mnet": self.mnet}
+        known: dict[Scoring, ScoreRows | None] = {"cosine": self.cosine, "mnet": self.mnet}
         return {scoring: rows for scoring, rows in known.items() if rows is not None}
 
     def rows(self, fusion: Fusion | None, scoring: Scoring) -> ScoreRows:
@@ -51,13 +51,6 @@ class SearchScores:
         if scoring == "mnet" or fusion is None:
             return self.mnet
         return fused_rows(fusion, self.cosine, self.mnet)
-
-    def with_mnet_zero_at(self, zero: float) -> SearchScores:
-        """The same searches where M-Net's scores are lower by `zero`."""
-        if self.mnet is None:
-            return self
-        mnet = self.mnet
-        return replace(self, mnet=lambda rows: mnet(rows) - np.float32(zero))
 
     def blocks(self) -> Iterator[Block]:
         """Every cross-camera pair once, in the order of queries and gallery.
