@@ -169,8 +169,10 @@ def poor_artefact(tiny_artefact: Path, tmp_path: Path) -> Path:
     """The tiny artefact with a neck that passes one number of a feature on."""
     artefact = load_artefact(tiny_artefact)
     artefact.embedder.neck.weight.data[1:] = 0.0
+    fitted = calibrate_searches(list(scores_of(artefact).values()), "drawn people")
+    description = artefact.description.model_copy(update={"calibration": fitted})
     path = tmp_path / "poor.safetensors"
-    save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
+    save_artefact(path, description, artefact.embedder, artefact.metric_network)
     return path
 
 
