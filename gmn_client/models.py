@@ -587,8 +587,11 @@ class RecordState(WireModel):
 
 
 class Ready(WireModel):
-    """The model answered a probe and every gallery is loaded, or known to need a reindex."""
+    """The model answered a probe and every gallery is loaded, or known to need a reindex.
+
+    `galleries` is how many are in each state; callers without a key see no names.
+    """
 
     status: Literal["ready"] = "ready"
-    galleries: dict[str, Literal["ready", "needs_reindex"]]
+    galleries: dict[Literal["ready", "needs_reindex"], int]
     record: RecordState

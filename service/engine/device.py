@@ -97,24 +97,12 @@ class Admission:
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
         self._images = 0
-        self._receiving = 0
         self._gauge = metrics.queued_images
 
-    @contextlib.contextmanager
-    def request_slot(self) -> Iterator[None]:
-        """Holds a slot while a request with images is received: it will need one image slot.
-
-        Raises:
-            QueueFull: before the body is read, as there is no slot left for it.
-        """
-        taken = max(self._images, self._receiving)
-        if taken >= self._limit:
-            raise QueueFull(taken, 1, self._limit)
-        self._receiving += 1
-        try:
-            yield
-        finally:
-            self._receiving -= 1
+    def require_slot(self) -> None:
+        """Raises `QueueFull` where there is no slot left, before a body with images is read."""
+        if self._images >= self._limit:
+            raise QueueFull(self._images, 1, self._limit)
 
     @contextlib.contextmanager
     def image_slots(self, images: int) -> Iterator[None]:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from service.ops.health import MonitoredThreadPool
 from service.settings import QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 Prepare = Callable[[bytes, NDArray[np.uint8]], Any]
 
 
@@ -72,7 +73,7 @@ class Pipeline:
 
         for image, future in zip(images, futures, strict=True):
             self.threads.submit(decode_and_queue, image, future)
-        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return await _results(futures)
 
     async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """The embedder's input for each image, `(height, width, 3)` uint8, in order.
@@ -81,8 +82,7 @@ class Pipeline:
             CropProblem: for an image that cannot be decoded.
         """
         decoding = [self.threads.submit(self._decode, image) for image in images]
-        decoded = await asyncio.gather(*map(asyncio.wrap_future, decoding))
-        return [pixels for pixels, _, _ in decoded]
+        return [pixels for pixels, _, _ in await _results(decoding)]
 
     def _decode(
         self, image: bytes, quality: QualityPolicy = "off", prepare: Prepare | None = None
@@ -104,3 +104,12 @@ class Pipeline:
             raise CropProblem(
                 "not_an_image", "the image data is damaged; send the file again or convert it"
             ) from error
+
+
+async def _results(futures: Sequence[Future[Result]]) -> list[Result]:
+    """The results in order; where one raises, work on the others that has not begun is skipped."""
+    try:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+    finally:
+        for future in futures:
+            future.cancel()

@@ -271,7 +271,7 @@ def _fastest(
         try:
             runtimes[f"{name} {dtype}"] = _agreeing(artefact, name, dtype, probes)
         except RuntimeUnusable as error:
-            log.warning("%s %s cannot compute the features: %s", name, dtype, error)
+            log.info("the choice of a runtime leaves out %s %s: %s", name, dtype, error)
             reasons.append(str(error))
     if not runtimes:
         raise InputProblem(
@@ -280,7 +280,8 @@ def _fastest(
         )
     speeds = probes.crops_per_second(runtimes) if len(runtimes) > 1 else {}
     fastest = max(runtimes, key=lambda name: speeds.get(name, 0.0))
-    log.info("features are computed by %s; crops a second: %s", fastest, speeds or "not measured")
+    measured = ", ".join(f"{name} {speed:g}" for name, speed in speeds.items()) or "not measured"
+    log.info("the runtime chosen for the features is %s; crops a second: %s", fastest, measured)
     chosen = runtimes[fastest]
     return chosen, RuntimeChoice(runtime=chosen.name, dtype=chosen.dtype, crops_per_second=speeds)
 

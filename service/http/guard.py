@@ -34,7 +34,7 @@ from service.record.small_records import ApiKey, Scope
 from service.runtime import Runtime
 from service.settings import is_loopback
 
-# What shows nothing of a gallery, and has to be seen without a key.
+# What names no gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # Behind a proxy on this machine every request comes from loopback. A proxy adds one of these, or
@@ -249,14 +249,14 @@ async def _answer_form(
         )
     limits = call.runtime.body_limits
     rule = limits.archive if issubclass(form, ImportForm) else limits.form
-    uses_device = issubclass(form, ImagesForm)
-    with call.runtime.admission.request_slot() if uses_device else contextlib.nullcontext():
-        body = Body(request, limits, rule, call.caller.key_id)
-        try:
-            sent = _FormRequest(request, body, rule)
-            return await _unless_disconnected(answer(sent), body)
-        finally:
-            body.release()
+    if issubclass(form, ImagesForm):
+        call.runtime.admission.require_slot()
+    body = Body(request, limits, rule, call.caller.key_id)
+    try:
+        sent = _FormRequest(request, body, rule)
+        return await _unless_disconnected(answer(sent), body)
+    finally:
+        body.release()
 
 
 async def _unless_disconnected(answering: Awaitable[Response], body: Body) -> Response:

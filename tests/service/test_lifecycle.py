@@ -390,6 +390,19 @@ def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, fill
     assert answer.json()["type"] == "urn:gmn:problem:version_not_reached"
 
 
+@pytest.mark.slow
+def test_queries_that_wait_for_a_version_take_no_places_from_others(start, drawn_crops):
+    served = start(max_queued_images=4, max_images_per_request=4)
+    image = drawn_crops[0].png
+    with ThreadPoolExecutor(8) as clients:
+        waiting = [
+            clients.submit(served.query, "default", image, min_version=1000) for _ in range(8)
+        ]
+        time.sleep(0.5)
+        assert served.query("default", image).status_code == 200
+        assert {one.result().status_code for one in waiting} == {503}
+
+
 def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, filled, drawn_crops):
     crop = drawn_crops[0]
     asked = served.query(filled, crop.png, camera_disjoint="true", camera=crop.camera, top_k=100)

@@ -53,7 +53,7 @@ def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
 
 def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_crops):
     image = drawn_crops[0].png
-    assert served.http.get("/readyz").json()["galleries"] == {"default": "needs_reindex"}
+    assert served.http.get("/readyz").json()["galleries"] == {"ready": 0, "needs_reindex": 1}
     for refused in (served.query("default", image), served.enroll("default", image)):
         assert refused.status_code == 409
         assert refused.json()["type"] == "urn:gmn:problem:needs_reindex"

@@ -36,16 +36,16 @@ async def readyz(runtime: RuntimeDep) -> Ready:
     """Answers 200 while searches can be answered, also while the record does not answer."""
     _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
-    broken = [gallery.name for gallery in galleries if not gallery.consistent]
-    if broken:
+    behind = sum(not gallery.consistent for gallery in galleries)
+    if behind:
         raise HTTPException(
-            503, f"the index of {', '.join(broken)} is behind the record and is being read again"
+            503,
+            f"the indexes of {behind} galleries are behind the record and are being read again; "
+            "the log names them",
         )
+    needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
-        galleries={
-            gallery.name: "needs_reindex" if gallery.needs_reindex else "ready"
-            for gallery in galleries
-        },
+        galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
         record=runtime.galleries.record_state,
     )
 

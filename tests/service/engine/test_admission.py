@@ -11,7 +11,6 @@ import pytest
 from fastapi import FastAPI
 
 from service.engine.device import Admission
-from service.errors import QueueFull
 from service.http.forms import MULTIPART, GallerySettingsFields, ImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
@@ -62,8 +61,8 @@ def ask(admission):
     return ask_one
 
 
-def test_as_many_as_there_are_places_for_are_received(admission, ask):
-    with admission.request_slot(), admission.request_slot():
+def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(admission, ask):
+    with admission.image_slots(2):
         refused = ask("/v1/pairs")
         assert refused.status_code == 429
         assert refused.json()["type"] == "urn:gmn:problem:queue_full"
@@ -72,11 +71,3 @@ def test_as_many_as_there_are_places_for_are_received(admission, ask):
         assert ask("/v1/galleries").json() == "7"
     # Nothing is held for a request that was refused.
     assert [ask("/v1/pairs").status_code for _ in range(3)] == [200, 200, 200]
-
-
-def test_images_that_take_every_place_close_the_door(admission, ask):
-    with admission.image_slots(2):
-        assert ask("/v1/pairs").status_code == 429
-        with pytest.raises(QueueFull), admission.request_slot():
-            pass
-    assert ask("/v1/pairs").status_code == 200

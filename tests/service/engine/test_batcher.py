@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,10 @@ import pytest
 from model.crops.decode import CropProblem
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
+from service.engine.images import Pipeline
+from service.errors import DeviceFull
 from service.ops.metrics import Metrics
+from service.settings import Settings
 
 POISON = 13
 
@@ -94,3 +100,28 @@ def test_an_idle_device_waits_for_announced_images_but_not_for_ever(device):
     assert first.result(5)
     assert second.result(5)
     assert model.batches == [2]
+
+
+def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
+    class Batcher:
+        def submit(self, crop):
+            crop.future.set_running_or_notify_cancel()
+            crop.future.set_exception(DeviceFull("a single image"))
+
+        def announce(self, images): ...
+
+        def withdraw(self): ...
+
+    whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
+    pipeline = Pipeline(whole, Batcher(), Settings(decode_threads=1))
+    gate, prepared = threading.Event(), []
+
+    def prepare(image, pixels):
+        prepared.append(image)
+        gate.wait(5 if len(prepared) > 1 else 0)
+
+    with pytest.raises(DeviceFull):
+        asyncio.run(pipeline.embed([drawn_crops[0].png] * 20, prepare=prepare))
+    gate.set()
+    pipeline.threads.shutdown()
+    assert len(prepared) <= 3, "images that no request waits for are decoded"

@@ -97,8 +97,9 @@ def test_of_two_that_choose_at_once_the_first_one_counts_for_both(artefact, reco
 
 
 def test_one_that_gives_other_features_is_not_chosen_however_fast(
-    artefact, records, built, monkeypatch
+    artefact, records, built, monkeypatch, caplog
 ):
+    caplog.set_level("INFO")
     real = runtimes.build_runtime
 
     def build(artefact, name, dtype):
@@ -109,6 +110,9 @@ def test_one_that_gives_other_features_is_not_chosen_however_fast(
 
     monkeypatch.setattr(runtimes, "build_runtime", build)
     assert _choose(artefact, records)[0].name == "torch"
+    # As a choice, and not as a fault.
+    assert {one.levelname for one in caplog.records} == {"INFO"}
+    assert "the choice of a runtime leaves out openvino float32" in caplog.text
 
 
 def test_without_openvino_it_is_torch(artefact, records, monkeypatch):

@@ -114,7 +114,11 @@ def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert guarded.ask("GET", "/v1/model", "lobby").status_code == 200
     seen = guarded.ask("GET", "/v1/galleries", "lobby").json()["results"]
     assert [one["name"] for one in seen] == ["lobby"]
-    assert len(guarded.ask("GET", "/v1/galleries", "query").json()["results"]) >= 2
+    names = [one["name"] for one in guarded.ask("GET", "/v1/galleries", "query").json()["results"]]
+    assert len(names) >= 2
+    ready = guarded.ask("GET", "/readyz")
+    assert ready.json()["galleries"] == {"ready": len(names), "needs_reindex": 0}
+    assert not [name for name in names if name in ready.text]
 
 
 def test_a_key_for_one_gallery_sees_its_jobs_among_newer_ones_of_others(guarded):
