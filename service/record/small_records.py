@@ -187,7 +187,7 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
     if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
         return None
     if past["digest"] != request.digest:
-        raise RequestConflict(request.key.removeprefix("client:"))
+        raise RequestConflict(request.key.split(":", 2)[-1])
     landed = tuple(
         EnrolledImage(
             crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
@@ -214,11 +214,11 @@ def keep_request(
     """Keeps what a request did, and removes some that are older than a day."""
     oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
     ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
-    old = transaction.scan(ages)[0]
-    for (age, own), past in zip(old, transaction.get([own for _, own in old]), strict=True):
+    for age, own in transaction.scan(ages)[0]:
         transaction.delete(age)
-        # The key may stand for a newer request.
-        if past is not None and from_json(past)["happened_at"] < oldest:
+        # Read by key: another process may put a newer request under it meanwhile.
+        past = transaction.json(own)
+        if past is not None and past["happened_at"] < oldest:
             transaction.delete(own)
     moment, own = now(), key("request", gallery_id, request.key)
     transaction.put_json(

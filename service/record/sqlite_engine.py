@@ -23,6 +23,7 @@ TABLES = (
     "CREATE TABLE commits (number INTEGER NOT NULL)",
     "INSERT INTO commits VALUES (0)",
 )
+PRIVATE_FILE = 0o600
 # Of SQLite's machine: some tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 BUSY_SECONDS = 30.0
@@ -60,6 +61,11 @@ class SqliteEngine:
         number = 0 if only_read else self._acknowledged.read()[1]
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")
+        if not only_read:
+            # SQLite gives the files beside it the same rights. What is wrong is named below.
+            with contextlib.suppress(OSError):
+                path.touch(mode=PRIVATE_FILE)
+                path.chmod(PRIVATE_FILE)
         try:
             held = self._create()
             if held < number:

@@ -115,7 +115,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
             f"Artefact bundled: {new.provenance.terms}",
             "Filled by bundled@1, which answers until they are reindexed: bare, lobby, yard",
             f"To go over to bundled: gmn reindex --all --wait --url {url}",
-            "Not every picture was kept, so that only bundled@1 can answer; enroll anew, or stay "
+            "No picture was kept, so that only bundled@1 can answer; enroll anew, or stay "
             "with gmn serve --artefact bundled@1: bare",
         ]
         assert states(served) == dict.fromkeys(GALLERIES, "previous_model")

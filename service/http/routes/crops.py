@@ -50,13 +50,14 @@ async def enroll_crops(
 ) -> Response:
     """Enrolls images; what has landed survives a power cut and is found from now on.
 
-    Under one `Idempotency-Key` the same request happens once within a day; a repeated one
-    gets the first answer, with `Idempotent-Replayed: true`.
+    Under one `Idempotency-Key` the same request of an API key happens once within a day; a
+    repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
     runtime, gallery = call.runtime, call.gallery
     images = await form.read_images(runtime.settings.max_images_per_request)
     failpoint("enroll.body-read")
-    name = None if idempotency_key is None else f"client:{idempotency_key}"
+    # Clients with keys of their own may choose the same name.
+    name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
     answer = await enroll(runtime, gallery, form.for_images(images), name)
     response = answer_each(request, answer, 201)
     if response.status_code == 201:

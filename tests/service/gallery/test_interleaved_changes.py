@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from service.record import engine, small_records
 from service.record.archives import HELD_MS
-from service.record.engine import Reader
-from service.record.records import RequestKey
+from service.record.engine import Reader, as_text
+from service.record.records import GallerySettings, RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 
@@ -122,3 +123,18 @@ def test_after_a_merge_of_equal_pictures_the_other_fields_of_each_can_be_changed
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": 1}
         assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": True}}).labels
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": True}
+
+
+def test_a_request_that_is_renewed_while_another_removes_old_ones_happens_once(
+    store, gallery, before_next_commit, monkeypatch
+):
+    yard = store.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
+    request = RequestKey("evening", "digest")
+    long_ago = as_text(datetime.now(UTC) - timedelta(days=2))
+    monkeypatch.setattr(small_records, "now", lambda: long_ago)
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
+    monkeypatch.undo()
+    renew = partial(store.crops.enroll, gallery, EMBEDDER, [new_crop(1)], request)
+    before_next_commit(store, renew)
+    store.crops.enroll(yard, EMBEDDER, [new_crop(2)], RequestKey("morning", "digest"))
+    assert renew().replayed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import stat
 import time
 from pathlib import Path
 
@@ -86,3 +87,12 @@ def test_what_was_deleted_before_a_kill_is_off_the_disk_after_the_next_start(
     assert _on_disk(left / "record")
     with contextlib.closing(open_sqlite(left / "record")):
         assert not _on_disk(left / "record")
+
+
+def test_the_file_is_its_owners_alone_also_one_of_an_older_program(file, store, gallery):
+    beside = [file, file.with_name(f"{file.name}-wal")]
+    assert [stat.S_IMODE(one.stat().st_mode) for one in beside] == [0o600, 0o600]
+    store.close()
+    file.chmod(0o644)
+    open_sqlite(file).close()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

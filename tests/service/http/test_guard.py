@@ -150,6 +150,23 @@ def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
     assert [one["job_id"] for one in seen] == [newest, own, others]
 
 
+def test_two_keys_may_use_one_idempotency_key_for_requests_of_their_own(guarded, drawn_crops):
+    again = {"Idempotency-Key": "night-1"}
+
+    def enroll(key, crop):
+        return guarded.ask("POST", CROPS, key, files={"images": crop.png}, headers=again)
+
+    first = enroll("enroll", drawn_crops[0])
+    assert first.status_code == 201
+    other = enroll("admin", drawn_crops[1])
+    assert other.status_code == 201, other.text
+    assert "Idempotent-Replayed" not in other.headers
+    assert enroll("enroll", drawn_crops[0]).headers["Idempotent-Replayed"] == "true"
+    refused = enroll("enroll", drawn_crops[1])
+    assert refused.status_code == 422
+    assert "Idempotency-Key 'night-1'" in refused.json()["detail"]
+
+
 def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new_key):
     key = new_key("--scope", "query")
     time.sleep(1.05)
