@@ -38,6 +38,7 @@ class Call(Generic[Answer_co]):
         archive: the form's one file instead, read as it is sent.
         repeatable: whether it may be sent again where it may have arrived; GET always may.
         long: whether the service may take minutes to answer.
+        patient: whether it is sent again for a minute, such as through a restart.
     """
 
     read: Callable[[httpx.Response], Answer_co]
@@ -50,6 +51,7 @@ class Call(Generic[Answer_co]):
     archive: Path | None = None
     repeatable: bool = False
     long: bool = False
+    patient: bool = False
 
     def at(self, cursor: str) -> Call[Answer_co]:
         """The call for another page of a list."""

@@ -264,7 +264,10 @@ class Calls:
     @Answered
     def job(self, job_id: str) -> Call[models.Job]:
         """How far a job is."""
-        return Call(_parsed(models.Job), "GET", path_to("jobs", job_id))
+        return self._job(job_id, patient=False)
+
+    def _job(self, job_id: str, patient: bool = True) -> Call[models.Job]:
+        return Call(_parsed(models.Job), "GET", path_to("jobs", job_id), patient=patient)
 
     @Answered
     def cancel_job(self, job_id: str) -> Call[models.Job]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import httpx
@@ -16,8 +17,10 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     stop_after_attempt,
+    stop_after_delay,
     wait_exponential,
 )
+from tenacity.stop import stop_base
 from typing_extensions import Self, Unpack
 
 from gmn_client.batches import Batches
@@ -133,15 +136,16 @@ class Connection(Calls):
         }
 
     def _retrying(self, call: Call[object]) -> dict[str, Any]:
-        repeatable = call.repeatable or call.method == "GET"
-        return {
-            "stop": stop_after_attempt(self._retries.attempts),
-            "wait": self._retries.seconds,
-            "retry": retry_if_exception(lambda error: self._may_repeat(error, repeatable)),
-            "reraise": True,
-        }
+        stop: stop_base = stop_after_attempt(self._retries.attempts)
+        if call.patient:
+            stop = stop_after_delay(AWAY_SECONDS)
+        retry = retry_if_exception(partial(self._may_repeat, call))
+        return {"stop": stop, "wait": self._retries.seconds, "retry": retry, "reraise": True}
 
-    def _may_repeat(self, error: BaseException, repeatable: bool) -> bool:
+    def _may_repeat(self, call: Call[object], error: BaseException) -> bool:
+        repeatable = call.repeatable or call.method == "GET"
+        if call.patient and self._was_there:
+            return isinstance(error, (ServiceFailed, ServiceUnreachable))
         if isinstance(error, ServiceFailed):
             uncertain = error.problem.code in UNCERTAIN
             return error.problem.status in RETRIED and (repeatable or not uncertain)
@@ -151,6 +155,16 @@ class Connection(Calls):
         self._was_there = self._was_there or lost
         return gone or (lost and repeatable)
 
+    def _pause(self, job: Job, began: float, timeout: float | None) -> float:
+        """Seconds until the job is asked for again; raises `TimeoutError` after `timeout`."""
+        left = POLL_SECONDS if timeout is None else began + timeout - time.monotonic()
+        if left <= 0.0:
+            raise TimeoutError(
+                f"job {job.job_id} is still {job.state} after {timeout:g} s; it goes on, wait for "
+                "it longer or cancel it"
+            )
+        return min(POLL_SECONDS, left)
+
     @contextmanager
     def _attempt(self) -> Iterator[None]:
         """Names a connection that breaks."""
@@ -159,40 +173,6 @@ class Connection(Calls):
             self._was_there = True
         except NO_CONNECTION as error:
             raise unreachable(self.url, error) from error
-
-
-class _JobWatch:
-    """What is known of a job that is waited for, and how long the wait may take."""
-
-    def __init__(self, job_id: str, timeout: float | None) -> None:
-        self._job_id = job_id
-        self._timeout = timeout
-        self._began = self._answered = time.monotonic()
-        self._last: Job | None = None
-
-    def changed(self, job: Job) -> bool:
-        """Notes the job as it is now; whether that differs from what was known."""
-        self._answered = time.monotonic()
-        before, self._last = self._last, job
-        return job != before
-
-    def tolerate(self, error: ServiceUnreachable | ServiceFailed) -> None:
-        """Raises the error unless the service answered before, and within the last minute."""
-        if self._last is None or time.monotonic() - self._answered > AWAY_SECONDS:
-            raise error
-
-    def pause(self) -> float:
-        """Seconds until the job is asked for again; raises `TimeoutError` after `timeout`."""
-        if self._timeout is None:
-            return POLL_SECONDS
-        left = self._began + self._timeout - time.monotonic()
-        if left <= 0.0:
-            state = self._last.state if self._last else "unknown"
-            raise TimeoutError(
-                f"job {self._job_id} is still {state} after {self._timeout:g} s; it goes on, wait "
-                "for it longer or cancel it"
-            )
-        return min(POLL_SECONDS, left)
 
 
 class Client(Connection):
@@ -309,18 +289,15 @@ class Client(Connection):
         Raises:
             TimeoutError: if it has not ended after `timeout` seconds; it goes on.
         """
-        watch = _JobWatch(job_id, timeout)
+        began, last = time.monotonic(), None
         while True:
-            try:
-                job = self.job(job_id)
-            except (ServiceUnreachable, ServiceFailed) as error:
-                watch.tolerate(error)
-            else:
-                if watch.changed(job):
-                    yield job
-                if job.finished:
-                    return
-            time.sleep(watch.pause())
+            job = self._answer(self._job(job_id))
+            if job != last:
+                yield job
+            if job.finished:
+                return
+            last = job
+            time.sleep(self._pause(job, began, timeout))
 
 
 class _ReadInThread(httpx.AsyncByteStream):
@@ -427,15 +404,12 @@ class AsyncClient(Connection):
 
     async def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
         """As `Client.watch_job`."""
-        watch = _JobWatch(job_id, timeout)
+        began, last = time.monotonic(), None
         while True:
-            try:
-                job = await self.job(job_id)
-            except (ServiceUnreachable, ServiceFailed) as error:
-                watch.tolerate(error)
-            else:
-                if watch.changed(job):
-                    yield job
-                if job.finished:
-                    return
-            await asyncio.sleep(watch.pause())
+            job = await self._answer(self._job(job_id))
+            if job != last:
+                yield job
+            if job.finished:
+                return
+            last = job
+            await asyncio.sleep(self._pause(job, began, timeout))

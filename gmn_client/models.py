@@ -456,6 +456,8 @@ class QueryAnswer(WireModel):
     ranking is of what this process knew before, and deletions since may be missing from it.
     """
 
+    problem: ClassVar[None] = None
+
     gallery_version: int
     calibration_version: str
     calibration: CalibrationState

@@ -302,6 +302,7 @@ def test_a_job_is_asked_for_again_where_an_answer_is_lost_and_each_change_is_rep
         (200, {}, running),
         (200, {}, running),
         *[(503, {}, {"detail": "stopping"})] * 3,
+        (502, {}, "<html>Bad gateway</html>"),
         LOST,
         (200, {}, further),
         *[LOST] * 3,
