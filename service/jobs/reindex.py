@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
-from service.errors import GalleryConflict
+from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
 from service.lifecycle.pictures import stored_picture
@@ -124,7 +124,13 @@ async def _embed(
     found: list[tuple[StoredCrop, bytes]] = []
     refused: list[tuple[StoredCrop, str, str]] = []
     for crop in crops:
-        picture = await stored_picture(runtime, gallery.gallery_id, crop)
+        try:
+            picture = await stored_picture(runtime, gallery.gallery_id, crop)
+        except RETRYABLE:
+            raise
+        except ServiceError as error:
+            refused.append((crop, error.code, "its picture is damaged"))
+            continue
         by_row, rows = runtime.record.crops.by_row, [crop.row_id]
         if picture is not None:
             found.append((crop, picture.content))

@@ -202,12 +202,12 @@ async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProbl
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
     """Works on one job after another until it is cancelled."""
-    jobs = runtime.record.jobs
+    jobs, cut_off = runtime.record.jobs, set[str]()
     while True:
         runtime.jobs_wanted.clear()
         job = None
         try:
-            job = await runtime.galleries.write(jobs.claim, runtime.worker, LEASE_SECONDS)
+            job = await runtime.galleries.write(jobs.claim, runtime.worker, LEASE_SECONDS, cut_off)
         except ServiceError as error:
             log.warning("no job can be claimed: %s", error.detail)
         except Exception:
@@ -216,20 +216,25 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
             continue
+        if job.job_id in cut_off:
+            cut_off.clear()
+        # Where this one does not end others come first.
+        cut_off.add(job.job_id)
         try:
-            await _work_on(runtime, job, kinds)
+            if await _work_on(runtime, job, kinds):
+                cut_off.remove(job.job_id)
         except Exception:
-            # The runner goes on with other jobs; this one is resumed once its lease has run out.
             log.exception("job %s was cut off", job.job_id)
             await asyncio.sleep(IDLE_SECONDS)
 
 
-async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
+async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> bool:
+    """Works on a job; answers whether it has ended."""
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         # Created by another process and not loaded here yet, or just deleted.
         await asyncio.sleep(POLL_SECONDS)
-        return
+        return False
     progress = Progress(runtime, job)
     state: JobState = "done"
     detail: str | None = None
@@ -255,6 +260,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
             await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
         await runtime.sections.run(end)
+        return True
     except (LeaseLost, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as error:
         # Without the message, which may name a file of the import.
         why = error.code if isinstance(error, ServiceError) else type(error).__name__
@@ -262,6 +268,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         if isinstance(error, StorageFailed | DeviceLost):
             # Disk space, or another process, takes a while.
             await asyncio.sleep(IDLE_SECONDS)
+        return False
 
 
 async def run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:

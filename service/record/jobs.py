@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -90,12 +90,22 @@ class Jobs(RecordPart):
         return list(itertools.islice(wanted, limit))
 
     @transactional
-    def claim(self, transaction: Transaction, worker: str, lease_seconds: float) -> Job | None:
+    def claim(
+        self,
+        transaction: Transaction,
+        worker: str,
+        lease_seconds: float,
+        later: Collection[str] = (),
+    ) -> Job | None:
         """Takes the oldest job without a worker, or whose worker's lease has run out.
 
         Leases go by the record's clock, since those of its processes may differ.
+
+        Args:
+            later: ids of jobs that are taken only where there is no other.
         """
         waiting = transaction.below(key("open job"))
+        waiting.sort(key=lambda one: from_json(one[1]) in later)
         now_ms = self._engine.now_ms() if waiting else 0
         for _, body in waiting:
             job = _read(transaction, from_json(body))

@@ -17,8 +17,10 @@ from uuid import uuid4
 
 import pytest
 
+from service.errors import StorageFailed
 from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
 from service.gallery.enroll import ImageToEnroll, enroll
+from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.lifecycle import background, snapshots
 from service.lifecycle.forget import forget_crop, forget_expired, forget_identity
@@ -369,6 +371,33 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         await case.remove()
 
     asyncio.run(maintain())
+
+
+def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
+    runtime, monkeypatch, drawn_crops
+):
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.01)
+
+    async def work_on_three() -> None:
+        case = Prepared(runtime, drawn_crops)
+        await case.prepare()
+        cut_off, other_cut_off, last = [(await _import(case)).job_id for _ in range(3)]
+
+        async def work(_runtime, _gallery, job, _progress) -> None:
+            if job.job_id != last:
+                raise StorageFailed("the disk is full")
+
+        working = asyncio.create_task(runner.work_on_jobs(runtime, {"import": work}))
+        async with asyncio.timeout(ANSWERED_SECONDS * 20):
+            while runtime.record.jobs.get(last).state != "done":
+                await asyncio.sleep(PAUSE_SECONDS)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        states = [runtime.record.jobs.get(one).state for one in (cut_off, other_cut_off)]
+        assert states == ["running", "running"]
+        await case.remove()
+
+    asyncio.run(work_on_three())
 
 
 def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_crops):

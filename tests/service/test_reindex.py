@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 import time
 
@@ -180,6 +182,26 @@ def test_a_reindex_ends_and_names_a_crop_whose_picture_is_missing(
     assert (job["state"], job["problems"]) == ("failed", 1)
     report = again.http.get(f"/v1/jobs/{job['job_id']}/report").text
     assert f"{crop_id},unknown_picture,its picture is missing" in report
+
+
+@pytest.mark.slow
+def test_a_reindex_names_a_crop_whose_picture_is_damaged(
+    start, tmp_path, drawn_crops, other_artefact
+):
+    served = start(data_dir=tmp_path)
+    gallery = _fill(served, drawn_crops[:3])
+    crop_id = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]["crop_id"]
+    assert served.stop() == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "galleries.sqlite3")) as database:
+        pictures = "hex(key) LIKE hex('!picture') || '%'"
+        first = f"SELECT min(key) FROM entries WHERE {pictures}"
+        database.execute(f"UPDATE entries SET value = zeroblob(9) WHERE key = ({first})")
+        database.commit()
+    again = start(data_dir=tmp_path, artefact=other_artefact)
+    job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json())
+    assert (job["state"], job["problems"]) == ("failed", 1)
+    report = again.http.get(f"/v1/jobs/{job['job_id']}/report").text
+    assert f"{crop_id},damaged_record,its picture is damaged" in report
 
 
 @pytest.mark.slow
