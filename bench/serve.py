@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,6 @@ from model.metric_network import (
 )
 from model.openvino_graph import compiled, converted, load_openvino
 from model.preprocessing import Preprocessing
-from service.commands.bulk import bounded_map
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.runtimes import choose_runtime
@@ -109,7 +109,8 @@ def _measure(name: str, artefact: str) -> BenchResult:
                 phases.append(answer.timing_ms.model_dump())
 
         def ask_all() -> None:
-            list(bounded_map(ask, requests, load.in_flight))
+            with ThreadPoolExecutor(load.in_flight) as threads:
+                list(threads.map(ask, requests))
 
         enrolled = enroll_all(client, cast.gallery)
         device = client.model().device

@@ -14,12 +14,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.result import alternate, ratio_of
-from service.commands.bulk import bounded_map
 from tests.load.clients import GALLERY, Pictures
 from tests.service.conftest import START, Served
 from tests.service.redis_server import redis_server
@@ -57,7 +57,8 @@ def ask(served: Served, load: Load, pictures: Pictures) -> None:
         [pictures.next() for _ in range(load.images_in_one)]
         for _ in range(load.images // load.images_in_one)
     ]
-    list(bounded_map(send, requests, load.in_flight))
+    with ThreadPoolExecutor(load.in_flight) as threads:
+        list(threads.map(send, requests))
 
 
 def main() -> None:
