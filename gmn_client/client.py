@@ -308,7 +308,7 @@ class _ReadInThread(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         parts = iter(self._body)
-        while part := await asyncio.to_thread(next, parts, b""):
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
             yield part
 
 
@@ -337,7 +337,8 @@ class AsyncClient(Connection):
         async def send() -> Answer:
             with await asyncio.to_thread(open_archive, call.archive) as archive, self._attempt():
                 sent = self._http.build_request(**with_archive(request, archive))
-                sent.stream = _ReadInThread(sent.stream)
+                if archive is not None:
+                    sent.stream = _ReadInThread(sent.stream)
                 response = await self._http.send(sent)
             return await asyncio.to_thread(call.read, response)
 

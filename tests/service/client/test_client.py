@@ -192,8 +192,9 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
             assert len([crop async for crop in client.crops()]) == len(drawn_crops)
             separate = await client.query(drawn_crops[0].png, mode="separate", top_k=1)
             assert separate.results[0].results[0].identity == drawn_crops[0].identity
-            many = await client.enroll([crop.png for crop in drawn_crops] * 6)
-            assert len(many.results) == 6 * len(drawn_crops)
+            many = await client.enroll([b"", *(crop.png for crop in drawn_crops)] * 6)
+            assert len(many.results) == 6 * (1 + len(drawn_crops))
+            assert sum(one.problem is not None for one in many.results) == 6
 
     asyncio.run(talk())
 
