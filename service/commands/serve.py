@@ -124,6 +124,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     )
     server = AnnouncingServer(config)
     server.run(sockets=[listening])
+    if runtime.pictures is not None and runtime.pictures.hangs:
+        # Python would wait for the threads; everything else is closed.
+        log.warning("the store of images does not answer; what it was asked is left undone")
+        os._exit(130 if server.force_exit else 0)
     if server.force_exit:
         raise KeyboardInterrupt
 

@@ -84,6 +84,11 @@ class PictureThreads(MonitoredThreadPool):
         super().__init__(PICTURE_THREADS, name)
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._under_way)
+
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
         if self.waiting >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
@@ -132,6 +137,11 @@ class PictureFolder:
             ) from error
         self._files: Any = files
         self._root = root
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call has not ended."""
+        return self.views.busy or self.changes.busy
 
     def close(self) -> None:
         """Drops the calls that wait, and leaves those under way to themselves."""
