@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from gmn_client.models import JobProblem
+from service.errors import UnknownGallery
 from service.gallery import registry
 from service.http.app import create_app
 from service.jobs import runner
@@ -157,3 +158,28 @@ def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
         return await http.get("/v1/jobs/one/report")
 
     assert f"'{begins}cmd" in asked(calls).text.partition("\n")[2]
+
+
+def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(asked, drawn_crops):
+    begun, cancelled = [], []
+
+    async def calls(http, runtime):
+        async def confirm(gallery, crops):
+            begun.append(gallery)
+            if len(begun) == 1:
+                raise UnknownGallery(gallery.name)
+            try:
+                await asyncio.sleep(30.0)
+            except asyncio.CancelledError:
+                cancelled.append(gallery)
+                raise
+
+        runtime.galleries.confirm = confirm
+        images = [("images", (f"{at}.png", drawn_crops[at].png)) for at in range(4)]
+        separate = {"mode": "separate"}
+        answer = await http.post("/v1/galleries/default/queries", files=images, data=separate)
+        await asyncio.sleep(1.0)
+        return answer
+
+    assert asked(calls).status_code == 404
+    assert len(cancelled) == len(begun) - 1

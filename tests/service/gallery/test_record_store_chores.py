@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+import pytest
+
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
 from service.record.records import GallerySettings, PublishedCalibration, Snapshot
@@ -141,6 +143,37 @@ def test_what_a_gallery_learned_is_dropped_alone_and_goes_with_it(store, gallery
     assert (kept.searches(other, "mnet"), kept.published(other)) == ([], {})
     kept.add_searches(other, "mnet", [("a", b"1")])
     assert not kept.publish(other, "mnet", "{}", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reset", "left"),
+    [({"calibration": "off"}, False, 0), ({}, True, 0), ({"calibration": "frozen"}, False, 1)],
+    ids=["off", "reset", "frozen"],
+)
+def test_one_commit_changes_a_calibration_and_drops_what_goes_with_it(
+    reopen, store, gallery, changes, reset, left
+):
+    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
+    store.calibrations.publish(gallery, "mnet", "{}", 0)
+    store.galleries.change(gallery, changes, reset)
+    again = reopen()
+    assert len(again.calibrations.searches(gallery, "mnet")) == left
+    assert len(again.calibrations.published(gallery)) == left
+    assert again.galleries.get(gallery).settings.calibration == changes.get("calibration", "on")
+
+
+def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(store, gallery):
+    kept, entry = store.calibrations, store.galleries.get(gallery)
+    kept.add_searches(gallery, "mnet", [("a", b"1"), ("b", b"2")])
+    fitted = (kept.counted(gallery, "mnet"), (entry.at, entry.side))
+    store.galleries.change(gallery, {}, reset_calibration=True)
+    assert not kept.publish(gallery, "mnet", "{}", 0, *fitted)
+    store.crops.replace(gallery, EMBEDDER, [])
+    assert not kept.publish(gallery, "mnet", "{}", 0, 0, fitted[1])
+    store.galleries.change(gallery, {"calibration": "frozen"})
+    assert not kept.publish(gallery, "mnet", "{}", 0)
+    store.galleries.change(gallery, {"calibration": "on"})
+    assert kept.publish(gallery, "mnet", "{}", 0)
 
 
 def test_a_restore_drops_what_a_gallery_learned(store, gallery):
