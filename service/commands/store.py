@@ -253,10 +253,11 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
 
 
 def _recover_redis(data_dir: Path) -> None:
+    from service.ops.durable import lock_data_directory
     from service.record.recovery import recover_in_place
     from service.record.redis_engine import RedisEngine
 
-    with contextlib.closing(open_record(data_dir)) as record:
+    with lock_data_directory(data_dir), contextlib.closing(open_record(data_dir)) as record:
         engine = record.engine
         if isinstance(engine, RedisEngine) and engine.others_connected():
             raise InputProblem(

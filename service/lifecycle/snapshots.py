@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -162,8 +163,11 @@ async def restore_snapshot(
         yield from read_snapshot(path)
         failpoint("restore.file-read")
 
+    folder = runtime.pictures
+    keep_picture = partial(folder.changes.wait, folder.put) if folder else None
+
     def write() -> int:
-        return store.crops.replace(gallery.gallery_id, fingerprint, crops())
+        return store.crops.replace(gallery.gallery_id, fingerprint, crops(), keep_picture)
 
     async def restore(result: dict[str, Any]) -> int:
         version = await runtime.galleries.replace("restore", gallery, write)

@@ -54,7 +54,7 @@ from service.record.records import (
     StoredCrop,
     StrayPicture,
 )
-from service.record.replacing import replace_crops
+from service.record.replacing import KeepPicture, replace_crops
 from service.record.small_records import find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
@@ -336,12 +336,16 @@ class Crops(RecordPart):
         return archives.archive(self._engine, gallery_id)
 
     def replace(
-        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+        self,
+        gallery_id: int,
+        embedding_fingerprint: str,
+        crops: Iterable[ArchivedCrop],
+        keep_picture: KeepPicture | None = None,
     ) -> int:
         """Puts an archive's crops in the place of a gallery's own, at once; answers its version."""
         # A person whose forgetting was cut off would come back with those crops.
         finish_change(self._engine, gallery_id)
-        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops)
+        return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops, keep_picture)
 
     def _searched(self, gallery_id: int) -> Generation | None:
         entry = read_entry(self._reader, gallery_id)

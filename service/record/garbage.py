@@ -22,7 +22,15 @@ from service.record.engine import (
     now,
     transact,
 )
-from service.record.entries import Generation, as_crop, live_pins, scan_crops
+from service.record.entries import (
+    Generation,
+    as_crop,
+    live_pins,
+    read_crops,
+    read_entry,
+    rows_of_ids,
+    scan_crops,
+)
 from service.record.jobs import drop_job
 from service.record.records import StoredCrop, StrayPicture
 from service.record.small_records import KINDS as OF_CALIBRATIONS
@@ -94,13 +102,27 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     for own, value in found:
         with contextlib.suppress(ServiceError):
             crops.append(as_crop(transaction.body(own, value) or b""))
-    note_strays_elsewhere(transaction, at.gallery_id, crops, now())
+    note_strays_elsewhere(transaction, at.gallery_id, _not_shown(transaction, at, crops), now())
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:
         row = last_number(own)
         transaction.delete(own, at.lookup("picture", row))
         transaction.delete(*(at.lookup("vector", side, row) for side in range(sides)))
     return bool(found)
+
+
+def _not_shown(
+    transaction: Transaction, at: Generation, crops: Sequence[StoredCrop]
+) -> list[StoredCrop]:
+    """Those whose pictures elsewhere belong to no crop of the generation that is searched."""
+    entry = read_entry(transaction, at.gallery_id)
+    if entry is None:
+        return list(crops)
+    searched = Generation.searched(entry)
+    rows = rows_of_ids(transaction, searched, [crop.crop_id for crop in crops])
+    shown = read_crops(transaction, searched, rows).values()
+    outside = {crop.crop_id for crop in shown if not crop.inside}
+    return [crop for crop in crops if crop.crop_id not in outside]
 
 
 def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:

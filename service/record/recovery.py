@@ -338,6 +338,7 @@ class Recovery:
                 yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
         own = [path for path in self._files if path.parent.name == str(entry.gallery_id)]
+        own.sort(key=lambda path: snapshot_header(path)[1].version)
         for path in reversed(own) if lost else ():
             _, origin = snapshot_header(path)
             if origin.embedding_fingerprint in ("", entry.embedding_fingerprint):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +34,8 @@ from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, IndexedCrop, StoredCrop
 from service.record.small_records import drop_calibrations
 
+KeepPicture = Callable[[int, str, bytes], None]
+"""Keeps a picture of a gallery and a crop id."""
 CROPS_AT_ONCE = 500
 # For how long an unfinished generation is kept between two parts of it.
 KEPT_MS = 600_000
@@ -150,12 +152,19 @@ def _switch_side(transaction: Transaction, gallery_id: int) -> int | None:
 
 
 def replace_crops(
-    engine: Engine, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
+    engine: Engine,
+    gallery_id: int,
+    embedding_fingerprint: str,
+    crops: Iterable[ArchivedCrop],
+    keep_picture: KeepPicture | None = None,
 ) -> int:
     """Puts an archive's crops in the place of a gallery's own, at once; answers its version.
 
     Crops keep their ids and get new rows; what was removed since the archive was made stays
     removed.
+
+    Args:
+        keep_picture: keeps a picture outside the record; None for inside.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -164,7 +173,11 @@ def replace_crops(
     filled = transact(engine, _begin, gallery_id)
     try:
         for part in _parts(crops):
-            filled = transact(engine, _put, filled, part)
+            filled, landed = transact(engine, _put, filled, part, keep_picture is None)
+            # After their crops, with which they are removed where this ends early.
+            for crop in landed:
+                if keep_picture is not None and crop.picture is not None:
+                    keep_picture(gallery_id, crop.record.crop_id, crop.picture)
         failpoint("restore.generation-filled")
         version = None
         while version is None:
@@ -201,9 +214,13 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
 
 
 def _put(
-    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop]
-) -> GalleryRecord:
-    """Adds crops to the generation; answers the entry with them counted."""
+    transaction: Transaction, filled: GalleryRecord, crops: Sequence[ArchivedCrop], inside: bool
+) -> tuple[GalleryRecord, list[ArchivedCrop]]:
+    """Adds crops, with their pictures inside or without.
+
+    Returns:
+        The entry with them counted, and those that were not removed since.
+    """
     entry = require_entry(transaction, filled.gallery_id)
     _hold(transaction, filled)
     # Rows are the gallery's: none is given out twice, in whichever generation.
@@ -217,10 +234,11 @@ def _put(
             size = len(crop.picture or b"")
             record = replace(crop.record, content_type=content_type, image_bytes=size)
             left.append(replace(crop, record=record))
-    CropChanges(transaction, after).put_all(left)
+    stored = left if inside else [replace(crop, picture=None) for crop in left]
+    CropChanges(transaction, after).put_all(stored)
     entry.rows = after.rows
     put_entry(transaction, entry)
-    return after
+    return after, left
 
 
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:

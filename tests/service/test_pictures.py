@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(
 
 def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, drawn_crops):
     folder = tmp_path / "crops"
-    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
     gallery = served.create("lobby")
     served.enroll(gallery, *(crop.png for crop in drawn_crops[:2]))
     url = f"/v1/galleries/{gallery}"
@@ -80,6 +81,20 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
     crops = served.http.get(f"{url}/crops").json()["results"]
     found = [served.http.get(crop["image_url"]).content for crop in crops]
     assert found == [crop.png for crop in drawn_crops[:2]]
+    # They are kept elsewhere again, and stay there while the gallery has their crops.
+    time.sleep(1.0)
+    assert set(_files(folder)) == {crop["crop_id"] for crop in crops}
+    assert served.http.post(f"{url}/snapshots/{snapshot}/restore").status_code == 200
+    time.sleep(1.0)
+    assert set(_files(folder)) == {crop["crop_id"] for crop in crops}
+    record = tmp_path / "data" / "galleries.sqlite3"
+    with contextlib.closing(sqlite3.connect(record)) as file:
+        (inside,) = file.execute(
+            "SELECT count(*) FROM entries WHERE instr(key, 'picture')"
+        ).fetchone()
+    assert inside == 0
+    served.http.delete(f"{url}/crops/{crops[0]['crop_id']}")
+    assert set(_files(folder)) == {crops[1]["crop_id"]}
 
 
 def test_an_image_that_cannot_be_removed_keeps_no_other(start, tmp_path, drawn_crops):
