@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -36,6 +37,17 @@ from gmn_client import Client, Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
+# What the tests hold the code to. A number that rises is a commit of its own, with its reason.
+BOUNDS = {
+    "lines of service and gmn_client": 21_500,
+    "files of service and gmn_client": 112,
+    "functions of a query": 134,
+    "files of a query": 33,
+    "functions of an enrolment": 205,
+    "files of an enrolment": 40,
+    "lines of a function": 64,
+    "circles": 0,
+}
 LONGEST_FUNCTION = 60
 WORDS = re.compile(r"\b(whoever|whatever|somebody|told|tells|said|says)\b", re.IGNORECASE)
 WORDED = (".py", ".md", ".js", ".html")
@@ -50,7 +62,8 @@ Entered = tuple[str, str, int]
 def traced_ways() -> dict[str, list[Entered]]:
     """What one query and one enrolment enter, after some of each: file, function, thread.
 
-    Serves an empty data directory in this thread, and sends requests from another one.
+    Serves an empty data directory in this thread, and sends requests from another one. Of several
+    requests of a kind the shortest way counts: beside others the service did work of its own.
 
     Raises:
         RuntimeError: with what the service logged, where no request was answered.
@@ -80,19 +93,11 @@ def traced_ways() -> dict[str, list[Entered]]:
 
     def ask() -> None:
         sys.setprofile(None)
-        spec = "synthetic:1,identities=5,domains=1,cameras=1"
-        *enrolled, known, stranger = (crop.read() for crop in read_spec(spec))
         try:
             with Client(f"http://127.0.0.1:{port}") as client:
                 while not client.ready():
                     time.sleep(0.2)
-                for crop in enrolled:
-                    client.enroll([Image(crop, identity="p", camera="a")])
-                for crop in enrolled[:3]:
-                    client.query(crop, top_k=5)
-                found["query"] = during(lambda: client.query(known, top_k=5))
-                image = Image(stranger, identity="q", camera="a")
-                found["enrolment"] = during(lambda: client.enroll([image]))
+                found.update(_shortest_ways(client, during))
         finally:
             signal.raise_signal(signal.SIGINT)
 
@@ -107,6 +112,33 @@ def traced_ways() -> dict[str, list[Entered]]:
     if not found:
         raise RuntimeError(f"no request was answered; the service logged:\n{log.getvalue()}")
     return found
+
+
+def _shortest_ways(
+    client: Client, during: Callable[[Callable[[], object]], list[Entered]]
+) -> dict[str, list[Entered]]:
+    """The ways of a query and of an enrolment, each the one with the fewest functions of three.
+
+    Args:
+        client: of an empty gallery.
+        during: calls, and returns what was entered meanwhile.
+    """
+    spec = "synthetic:1,identities=8,domains=1,cameras=1"
+    crops = [crop.read() for crop in read_spec(spec)]
+    enrolled, asked, others = crops[:-6], crops[-6:-3], crops[-3:]
+    for crop in enrolled:
+        client.enroll([Image(crop, identity="p", camera="a")])
+    for crop in enrolled[:3]:
+        client.query(crop, top_k=5)
+    images = [Image(crop, identity=f"q{number}", camera="a") for number, crop in enumerate(others)]
+    calls: dict[str, list[Callable[[], object]]] = {
+        "query": [partial(client.query, crop, top_k=5) for crop in asked],
+        "enrolment": [partial(client.enroll, [image]) for image in images],
+    }
+    return {
+        name: min(map(during, each), key=lambda way: summary(way)["functions"])
+        for name, each in calls.items()
+    }
 
 
 def summary(entered: Sequence[Entered]) -> dict[str, int]:
@@ -132,12 +164,34 @@ def sizes(texts: Mapping[Path, str]) -> dict[str, Counter[str]]:
             continue
         is_python = file.suffix == ".py"
         one = Counter(files=1, lines=len(text.splitlines()))
-        one["long functions"] = _long_functions(text) if is_python else 0
+        one["long functions"] = sum(
+            length > LONGEST_FUNCTION for length in (_function_lengths(text) if is_python else ())
+        )
         found.setdefault(top if is_python else f"{top} (Lua)", Counter()).update(one)
         if is_python and top not in ("tests", "model", "training"):
             outside.update(one)
     found["outside tests, model and training"] = outside
     return found | {"lines with words to replace": Counter(lines=words)}
+
+
+def measured(
+    texts: Mapping[Path, str], ways: Mapping[str, Sequence[Entered]] | None = None
+) -> dict[str, int]:
+    """What `BOUNDS` bound, under the same names; of the ways only where they were traced."""
+    own = {file: text for file, text in texts.items() if file.suffix == ".py"}
+    bound = [text for file, text in own.items() if file.parts[0] in ("service", "gmn_client")]
+    longest = [max(_function_lengths(text), default=0) for text in own.values()]
+    found = {
+        "lines of service and gmn_client": sum(len(text.splitlines()) for text in bound),
+        "files of service and gmn_client": len(bound),
+        "lines of a function": max(longest),
+        "circles": len(circles(texts)),
+    }
+    for way, entered in (ways or {}).items():
+        for what, count in summary(entered).items():
+            if (name := f"{what} of {'a' if way == 'query' else 'an'} {way}") in BOUNDS:
+                found[name] = count
+    return found
 
 
 def circles(texts: Mapping[Path, str]) -> list[tuple[str, ...]]:
@@ -155,23 +209,24 @@ def read_files() -> dict[Path, str]:
     return {file: (ROOT / file).read_text(encoding="utf-8", errors="replace") for file in kept}
 
 
-def _long_functions(text: str) -> int:
-    functions = (
-        node
+def _function_lengths(text: str) -> list[int]:
+    return [
+        (node.end_lineno or 0) - node.lineno + 1
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-    return sum((one.end_lineno or 0) - one.lineno >= LONGEST_FUNCTION for one in functions)
+    ]
 
 
 def main(
     list_: Annotated[bool, typer.Option("--list", help="The functions of each way.")] = False,
 ) -> None:
-    """Prints sizes, circles and ways."""
+    """Prints sizes, bounds, circles and ways."""
     ways, texts = traced_ways(), read_files()
     found = {name: summary(way) for name, way in ways.items()}
     for name, figures in {**sizes(texts), **found}.items():
         typer.echo(f"{name}: " + ", ".join(f"{v} {k}" for k, v in figures.items()))
+    for name, count in measured(texts, ways).items():
+        typer.echo(f"{name}: {count}, at most {BOUNDS[name]}")
     for circle in circles(texts):
         typer.echo(f"circle: {', '.join(circle)}")
     for name, way in ways.items() if list_ else ():

@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.circles import import_circles
-from bench.structure import circles, read_files, summary
+from bench.structure import BOUNDS, circles, measured, read_files, summary
 
-# To be dissolved; no other may be made.
-KNOWN_CIRCLES = (
-    ("gmn_client/calls.py", "gmn_client/client.py"),
-    ("service/ops/durable.py", "service/ops/hash_chain.py", "service/settings.py"),
-    ("service/record/engine.py", "service/record/redis_engine.py"),
-    ("service/search/compaction.py", "service/search/index.py"),
-)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,9 +34,15 @@ def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() 
 
 
 def test_no_files_import_each_other() -> None:
-    for circle in circles(read_files()):
-        known = any(set(circle) <= set(one) for one in KNOWN_CIRCLES)
-        assert known, f"{', '.join(circle)} import each other: move what both need below them"
+    """What two files need of each other belongs in a third one below both."""
+    assert circles(read_files()) == []
+
+
+def test_the_code_is_within_its_bounds() -> None:
+    """`BOUNDS` holds the numbers; the ways are measured below, where a service runs."""
+    found = measured(read_files())
+    assert len(found) == 4
+    assert {name: count for name, count in found.items() if count > BOUNDS[name]} == {}
 
 
 @pytest.mark.slow
@@ -63,5 +62,7 @@ def test_the_command_counts_the_packages_and_traces_a_query_and_an_enrolment() -
         for name, text in shown.items()
     }
     assert figures["service"]["lines"] > figures["service"]["files"] > 0
-    for way in (figures["query"], figures["enrolment"]):
+    for name, way in (("a query", figures["query"]), ("an enrolment", figures["enrolment"])):
         assert way["functions"] > way["files"] > 1
+        assert way["functions"] <= BOUNDS[f"functions of {name}"]
+        assert way["files"] <= BOUNDS[f"files of {name}"]
