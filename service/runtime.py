@@ -20,7 +20,7 @@ from service.http.keys import KeyRing
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.durable import DATABASE_NAME, lock_data_directory, require_record
+from service.ops.data_directory import DATABASE_NAME, lock_data_directory, require_record
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics

@@ -26,8 +26,8 @@ from service.commands.store import REDIS_URL, open_record
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
+    from service.record.api_keys import ApiKey, Scope
     from service.record.record import Record
-    from service.record.small_records import ApiKey, Scope
 
 keys = command_group(
     """Makes, lists and revokes API keys.
@@ -154,7 +154,7 @@ def revoke(
 
 
 def _scopes(given: list[str]) -> list[Scope]:
-    from service.record.small_records import SCOPES
+    from service.record.api_keys import SCOPES
 
     wanted = {one.strip() for text in given for one in text.split(",")} - {""}
     unknown = sorted(wanted - set(SCOPES))
@@ -188,7 +188,7 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
     """Opens record and audit log, also beside a running service: both allow several processes."""
     # Imported here: help is shown without these packages.
     from service.ops.audit import AuditLog, act_as
-    from service.ops.durable import DATABASE_NAME, make_folder
+    from service.ops.data_directory import DATABASE_NAME, make_folder
 
     if not (create or os.environ.get(REDIS_URL) or (data_dir / DATABASE_NAME).is_file()):
         raise InputProblem(

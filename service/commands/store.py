@@ -58,7 +58,7 @@ def open_record(data_dir: Path) -> Record:
 
 
 def _record_place(data_dir: Path) -> tuple[str | None, Path, Path | None]:
-    from service.ops.durable import DATABASE_NAME
+    from service.ops.data_directory import DATABASE_NAME
 
     password = os.environ.get(REDIS_PASSWORD_FILE)
     return os.environ.get(REDIS_URL), data_dir / DATABASE_NAME, Path(password) if password else None
@@ -160,7 +160,7 @@ def recover(
         return
     if into is None:
         raise typer.BadParameter("name a new directory", param_hint="--into")
-    from service.ops.durable import DATABASE_NAME, lock_data_directory
+    from service.ops.data_directory import DATABASE_NAME, lock_data_directory
     from service.record.recovery import recover_file
 
     if into.exists() and any(into.iterdir()):
@@ -199,7 +199,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store forget-runtime --data-dir ./gmn-data
     """
-    from service.ops.durable import lock_data_directory
+    from service.ops.data_directory import lock_data_directory
 
     _require_directory(data_dir)
     # The lock keeps services away: those of a record in Redis share the directory.
@@ -217,7 +217,7 @@ def _require_directory(data_dir: Path) -> None:
 
 def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
     """The record's name, what is found of it, and the command that recovers it."""
-    from service.ops.durable import DATABASE_NAME
+    from service.ops.data_directory import DATABASE_NAME
     from service.record.recovery import (
         StoreFound,
         verify_file,
@@ -253,7 +253,7 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
 
 
 def _recover_redis(data_dir: Path) -> None:
-    from service.ops.durable import lock_data_directory
+    from service.ops.data_directory import lock_data_directory
     from service.record.recovery import recover_in_place
     from service.record.redis_engine import RedisEngine
 

@@ -20,7 +20,7 @@ from service.errors import (
 from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
-from service.ops.durable import SNAPSHOTS
+from service.ops.data_directory import SNAPSHOTS
 from service.record.records import (
     CropFields,
     GallerySettings,

@@ -20,7 +20,7 @@ from service.engine.images import Pipeline
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
-from service.ops.durable import require_free_disk
+from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.picture_folder import kept_picture
 from service.record.records import Enrolment, GallerySettings, NewCrop, Picture, RequestKey

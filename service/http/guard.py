@@ -30,7 +30,7 @@ from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
-from service.record.small_records import ApiKey, Scope
+from service.record.api_keys import ApiKey, Scope
 from service.runtime import Runtime
 from service.settings import is_loopback
 

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from model.problems import InputProblem
 from service.errors import Unauthorised
 from service.ops.health import MonitoredThreadPool
-from service.record.small_records import ApiKey, Keys, Scope
+from service.record.api_keys import ApiKey, Keys, Scope
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)

@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.ops.durable import MEBIBYTE, require_free_disk
+from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
 RETRY_AFTER = {"Retry-After": "1"}

@@ -18,7 +18,7 @@ from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
 from service.errors import InvalidField, StorageFailed
 from service.gallery.enroll import checked_camera, checked_metadata, checked_text
-from service.ops.durable import (
+from service.ops.data_directory import (
     IMPORTS,
     MEBIBYTE,
     hold_folder,

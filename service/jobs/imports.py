@@ -42,7 +42,7 @@ from service.jobs.runner import (
     new_job_id,
     wait_while_busy,
 )
-from service.ops.durable import IMPORTS, require_free_disk
+from service.ops.data_directory import IMPORTS, require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime

@@ -12,7 +12,7 @@ from service.gallery.changes import change_crops
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import remove_pictures
 from service.lifecycle.snapshots import take_removed_out_of_snapshots
-from service.ops.durable import IMPORTS, SNAPSHOTS, STRAY
+from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
 from service.record import records
 from service.runtime import Runtime

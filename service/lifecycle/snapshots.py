@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery, named
 from service.lifecycle.pictures import with_picture
-from service.ops.durable import require_free_disk, snapshot_name, sync
+from service.ops.data_directory import require_free_disk, snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (

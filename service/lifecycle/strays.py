@@ -10,7 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from service.errors import ServiceError
-from service.ops.durable import (
+from service.ops.data_directory import (
     IMPORTS,
     SNAPSHOTS,
     STRAY,

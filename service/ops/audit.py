@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
-from service.ops.durable import sync
+from service.ops.data_directory import sync
 from service.ops.failpoints import failpoint
 from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file, full_files
 from service.ops.health import MonitoredThreadPool

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from service.errors import StorageFailed
-from service.ops.durable import SUFFIX, LastCommitMark, sync
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
+from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
 TAIL_BYTES = 65_536
@@ -95,7 +96,7 @@ class HashChainLog:
         """
         self._path = path
         self._max_bytes = max_bytes
-        self._acknowledged = LastCommitMark(path.with_suffix(SUFFIX))
+        self._acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX))
         self._last = _Link()
         if not path.exists():
             # A log that was taken away is begun anew.
@@ -258,7 +259,7 @@ def check_chain(path: Path) -> Checked:
         lock = path.with_suffix(LOCK)
         if lock.exists():
             fcntl.flock(held.enter_context(lock.open("rb")), fcntl.LOCK_SH)
-        _, acknowledged = LastCommitMark(path.with_suffix(SUFFIX)).read()
+        _, acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX)).read()
         files = full_files(path)
         if path.exists() or not files:
             files.append(path)

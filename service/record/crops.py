@@ -55,7 +55,7 @@ from service.record.records import (
     StrayPicture,
 )
 from service.record.replacing import KeepPicture, replace_crops
-from service.record.small_records import find_request, keep_request
+from service.record.requests import find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pydantic_core import from_json
 
 from service.errors import GalleryConflict
-from service.ops.durable import snapshot_name
+from service.ops.data_directory import snapshot_name
+from service.record.calibrations import drop_calibrations
 from service.record.engine import (
     RecordPart,
     Scan,
@@ -23,7 +24,6 @@ from service.record.entries import ENTRY, put_entry, read_entry, require_entry
 from service.record.files import note_unneeded
 from service.record.garbage import collect_garbage, discard
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
-from service.record.small_records import drop_calibrations
 
 NEXT_GALLERY = key("next gallery")
 NAMES = key("gallery name")

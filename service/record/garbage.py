@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic_core import from_json
 
 from service.errors import ServiceError
+from service.record.calibrations import CALIBRATION_KEYS
 from service.record.engine import (
     INDEXES,
     LOOKUP,
@@ -33,7 +34,6 @@ from service.record.entries import (
 )
 from service.record.jobs import drop_job
 from service.record.records import StoredCrop, StrayPicture
-from service.record.small_records import KINDS as OF_CALIBRATIONS
 
 Kind = Literal["generation", "side", "gallery", "archive"]
 KEYS_AT_ONCE = 1000
@@ -41,7 +41,7 @@ CROPS_AT_ONCE = 200
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "job of", "snapshot", "merge", "merged crops"),
-    *("pending identity change", *OF_CALIBRATIONS),
+    *("pending identity change", *CALIBRATION_KEYS),
 )
 
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as kept
+from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
-from service.ops.durable import IMPORTS
+from service.ops.data_directory import IMPORTS
 from service.record.engine import (
     ALL,
     Reader,
@@ -30,7 +30,7 @@ from service.record.entries import require_entry
 from service.record.files import forget_unneeded, note_unneeded
 
 
-@kept(frozen=True)
+@stored_dataclass(frozen=True)
 class Job:
     """A piece of long work.
 

@@ -11,9 +11,11 @@ import numpy as np
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
+from service.record.api_keys import API_KEY, SCOPES, ApiKey, Keys
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import Engine, Transaction, key, now, transact
 from service.record.entries import ENTRY, put_entry, require_entry
+from service.record.files import Snapshots
 from service.record.galleries import NAMES, NEXT_GALLERY
 from service.record.garbage import note_strays
 from service.record.jobs import JOB, Job, put_job
@@ -24,7 +26,6 @@ from service.record.records import (
     Snapshot,
     StoredCrop,
 )
-from service.record.small_records import API_KEY, SCOPES, ApiKey, Keys, Snapshots
 
 CROPS_AT_ONCE = 200
 NAMES_AT_ONCE = 1000

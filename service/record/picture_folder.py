@@ -19,7 +19,7 @@ from PIL import Image
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
-from service.ops.durable import make_folder, sync
+from service.ops.data_directory import make_folder, sync
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.records import Picture
 from service.settings import KeepImages

@@ -10,11 +10,14 @@ from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.durable import SUFFIX, LastCommitMark, lock_data_directory
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
+from service.ops.data_directory import lock_data_directory
+from service.record.api_keys import Keys
 from service.record.archives import unpin_abandoned
+from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.engine import Engine
-from service.record.files import UnneededFiles
+from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries
 from service.record.garbage import collect_garbage
 from service.record.identity_changes import Merges, finish_identity_changes
@@ -23,7 +26,7 @@ from service.record.redis_engine import RedisEngine
 from service.record.redis_migration import is_older_redis, migrate_redis
 from service.record.redis_server import check_server
 from service.record.replacing import StagedVectors
-from service.record.small_records import Keys, Runtimes, Snapshots, StoredCalibrations
+from service.record.runtimes import Runtimes
 from service.record.sqlite_engine import SqliteEngine
 from service.record.sqlite_migration import is_older_file, migrate_file
 
@@ -150,7 +153,7 @@ def _alone(database: Path, migrate: Callable[[], None]) -> bool:
 
 
 def _redis_mark(database: Path) -> LastCommitMark:
-    return LastCommitMark(database.with_name(f"redis{SUFFIX}"))
+    return LastCommitMark(database.with_name(f"redis{ACKNOWLEDGED_SUFFIX}"))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic.dataclasses import dataclass as kept
+from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import EnrolledImage, RetentionFrom
 
@@ -59,7 +59,7 @@ class NewCrop:
     picture_elsewhere: bool = False
 
 
-@kept(frozen=True)
+@stored_dataclass(frozen=True)
 class StoredCrop:
     """A crop's record without its picture and vector; `row_id` is never given out twice.
 
@@ -261,7 +261,7 @@ class PublishedCalibration:
     body: str
 
 
-@kept
+@stored_dataclass
 class GalleryRecord:
     """A gallery as stored: every change of its crops changes this too, which guards them.
 
@@ -304,7 +304,7 @@ class CropFilter:
     external_id: str | None = None
 
 
-@kept(frozen=True)
+@stored_dataclass(frozen=True)
 class Snapshot:
     """A copy of a gallery in a file of its own.
 

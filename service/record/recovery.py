@@ -12,7 +12,8 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
-from service.ops.durable import SNAPSHOTS, make_folder, snapshot_files, sync
+from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_files, sync
+from service.record.api_keys import API_KEY
 from service.record.engine import Engine, Reader, Scan, below, key, shown
 from service.record.entries import (
     ENTRY,
@@ -22,11 +23,11 @@ from service.record.entries import (
     read_contents,
     require_entry,
 )
+from service.record.files import Snapshots
 from service.record.galleries import Galleries
 from service.record.migration import OldGallery, OldRecord, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, Snapshot, StoredCrop
 from service.record.replacing import replace_crops
-from service.record.small_records import API_KEY, Snapshots
 from service.record.snapshot_file import read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from model.problems import InputProblem
 from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
-from service.ops.durable import LastCommitMark
+from service.ops.commit_mark import LastCommitMark
 from service.ops.health import heartbeat
 from service.record.engine import (
     Change,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
+from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
     Engine,
@@ -32,7 +33,6 @@ from service.record.entries import (
 )
 from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, IndexedCrop, StoredCrop
-from service.record.small_records import drop_calibrations
 
 KeepPicture = Callable[[int, str, bytes], None]
 """Keeps a picture of a gallery and a crop id."""

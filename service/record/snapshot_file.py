@@ -20,7 +20,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, StorageFailed
-from service.ops.durable import make_folder, sync
+from service.ops.data_directory import make_folder, sync
 from service.ops.failpoints import failpoint
 from service.record.entries import as_crop
 from service.record.records import ArchivedCrop

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
-from service.ops.durable import SUFFIX, LastCommitMark
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.engine import Conflict, Scan, Transaction, another_format
@@ -57,7 +57,7 @@ class SqliteEngine:
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
         self._log_has_deleted = False
-        self._acknowledged = LastCommitMark(path.with_suffix(SUFFIX))
+        self._acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX))
         number = 0 if only_read else self._acknowledged.read()[1]
         if number and not (path.is_file() and path.stat().st_size):
             raise DamagedRecord(path, f"it is gone, and {number} commits were acknowledged")

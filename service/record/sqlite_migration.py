@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gmn_client.models import JobProblem
-from service.ops.durable import SUFFIX, sync
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
+from service.ops.data_directory import sync
 from service.record.jobs import Job
 from service.record.migration import (
     CROP,
@@ -46,7 +47,7 @@ def migrate_file(path: Path) -> None:
     early the old file is whole, and the next upgrade begins again.
     """
     written = path.with_name(f"{path.name}.migrating")
-    mark = written.with_suffix(SUFFIX)
+    mark = written.with_suffix(ACKNOWLEDGED_SUFFIX)
     for leftover in (written, mark, *_beside(written)):
         leftover.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:

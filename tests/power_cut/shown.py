@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
+from service.record.api_keys import Keys
 from service.record.engine import Reader, below
 from service.record.entries import Generation, as_crop
 from service.record.garbage import strays_until
 from service.record.records import GalleryRecord
 from service.record.recovery import entries
-from service.record.small_records import Keys
 from service.record.snapshot_file import read_snapshot
 from service.record.sqlite_engine import SqliteEngine
 from tests.power_cut.acts import Shown

@@ -41,8 +41,8 @@ os._exit(0)
 """
 PRAGMAS = 'sqlite_engine.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite_engine.PRAGMAS)'
 NO_FOLDER = (
-    "from service.ops import durable\n"
-    "really = durable.sync\n"
+    "from service.ops import data_directory\n"
+    "really = data_directory.sync\n"
     "snapshot_file.sync = lambda path: really(path) if path.is_file() else None"
 )
 NO_NEW_FOLDER = "snapshot_file.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"

@@ -24,7 +24,7 @@ from model.search_calibration import (
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.lifecycle.forget import forget_identity
-from service.ops.durable import DATABASE_NAME
+from service.ops.data_directory import DATABASE_NAME
 from service.record.records import GallerySettings
 from service.runtime import Runtime
 from service.search import refit

@@ -11,7 +11,7 @@ import pytest
 
 from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
-from service.ops.durable import hold_folder, snapshot_name
+from service.ops.data_directory import hold_folder, snapshot_name
 from service.ops.health import BlockingPools
 from service.record.record import open_sqlite
 from service.record.records import GallerySettings, Snapshot

@@ -19,8 +19,8 @@ from service.http.guard import Admin, Call, Enroller, guarded_router, needs
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
+from service.record.api_keys import Scope
 from service.record.jobs import Job as JobRecord
-from service.record.small_records import Scope
 from service.runtime import Runtime
 
 router = guarded_router("/v1", "jobs")

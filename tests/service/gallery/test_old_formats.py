@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.keys import keys as keys_command
 from service.commands.store import store as store_command
-from service.ops.durable import LastCommitMark, lock_data_directory
+from service.ops.commit_mark import LastCommitMark
+from service.ops.data_directory import lock_data_directory
 from service.record import sqlite_migration
 from service.record.record import Record, open_redis, open_sqlite, upgrade_store
 from service.record.records import CropFilter, GallerySettings

@@ -10,11 +10,11 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
-from service.ops.durable import LastCommitMark
+from service.ops.commit_mark import LastCommitMark
+from service.record.api_keys import ApiKey
 from service.record.engine import Change, ChangesLost
 from service.record.record import open_redis
 from service.record.records import GallerySettings
-from service.record.small_records import ApiKey
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.redis_server import redis_server
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.errors import DamagedRedisRecord
-from service.ops.durable import LastCommitMark
+from service.ops.commit_mark import LastCommitMark
 from service.record.engine import key, seal
 from service.record.entries import Generation
 from service.record.galleries import NAMES

@@ -55,8 +55,8 @@ def _make_first(path: Path) -> None:
 
 
 def _fill(store: Any) -> int:
+    from service.record.api_keys import ApiKey
     from service.record.records import GallerySettings
-    from service.record.small_records import ApiKey
 
     settings = GallerySettings(retention_days=36_500)
     with_dtype = "search_dtype" in inspect.signature(store.galleries.create).parameters

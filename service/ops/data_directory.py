@@ -1,4 +1,4 @@
-"""The data directory: its lock, what is still there after a power cut, and the last commit's mark.
+"""The data directory: its lock, its files, and what of it is still there after a power cut.
 
 A file that was synced can be lost all the same: its name is kept by the folder, and a folder has to
 be synced too, when a file is made, renamed or removed in it, and when it is made itself.
@@ -11,9 +11,7 @@ import fcntl
 import logging
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -29,7 +27,6 @@ STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
 log = logging.getLogger(__name__)
-SUFFIX = ".acknowledged"
 
 
 def sync(path: Path) -> None:
@@ -150,55 +147,3 @@ def require_free_disk(settings: Settings) -> None:
             "deletions; nothing was stored, free space there, delete crops, or lower "
             "GMN_RESERVED_DISK_BYTES"
         )
-
-
-@dataclass(frozen=True)
-class LastCommitMark:
-    """A file that every process writes that writes the record, or the log, that it belongs to.
-
-    SQLite treats a damaged or cut end of its log as the rest of a power cut, and opens without it;
-    so does Redis with its append-only file. The mark distinguishes the two: it is written after the
-    commit is on the disk, and is not synced, so that it costs nothing and never exceeds what a
-    power cut left.
-    """
-
-    path: Path
-
-    def read(self) -> tuple[str, int]:
-        """The commit that was noted last, and the record that it is of.
-
-        Returns:
-            No name and 0 where none was noted, or where a power cut took the note.
-        """
-        content = self.path.read_bytes() if self.path.exists() else b""
-        if not content.strip(b"\0"):
-            return "", 0
-        body, _, checksum = content.rpartition(b" ")
-        if checksum != b"%08x\n" % zlib.crc32(body):
-            log.warning("%s is not what was written; the next write writes it anew", self.path)
-            return "", 0
-        record, _, number = body.decode().rpartition(" ")
-        return record, int(number)
-
-    def clear(self) -> None:
-        """Notes that nothing was acknowledged."""
-        self.path.unlink(missing_ok=True)
-
-    def note(self, number: int, record: str = "record") -> None:
-        """Notes a commit that is on the disk; never raises, as it has happened.
-
-        Of several processes one may come late: a later commit stays noted, and so does one of
-        another record.
-        """
-        try:
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                noted, newest = self.read()
-                if noted in ("", record) and newest < number:
-                    body = f"{record} {number:020d}".encode()
-                    os.pwrite(file, b"%s %08x\n" % (body, zlib.crc32(body)), 0)
-            finally:
-                os.close(file)
-        except OSError as error:
-            log.warning("%s could not be written: %s", self.path, error)

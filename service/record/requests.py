@@ -1,0 +1,86 @@
+"""Requests that were answered, by the name that their client gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from gmn_client.models import EnrolledImage
+from service.errors import RequestConflict
+from service.record.engine import (
+    Reader,
+    Scan,
+    Transaction,
+    as_text,
+    key,
+    now,
+)
+from service.record.records import (
+    Enrolment,
+    GalleryRecord,
+    RequestKey,
+)
+
+REQUESTS_KEPT_FOR = timedelta(days=1)
+# Each request that is kept removes up to so many that are older.
+REQUESTS_REMOVED_AT_ONCE = 3
+
+
+def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
+    """What a request did that happened already; None where it is new.
+
+    Identities and cameras are not kept here, where forgetting would not find them: the same
+    request names them again.
+
+    Raises:
+        RequestConflict: for a key that stood for another request.
+    """
+    past = reader.json(key("request", entry.gallery_id, request.key))
+    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
+        return None
+    if past["digest"] != request.digest:
+        raise RequestConflict(request.key.split(":", 2)[-1])
+    landed = tuple(
+        EnrolledImage(
+            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+        )
+        for crop_id, duplicate, warnings in past["landed"]
+    )
+    return Enrolment(
+        past["version"],
+        entry.embedding_fingerprint,
+        landed,
+        (),
+        replayed=True,
+        problems=past["problems"],
+    )
+
+
+def keep_request(
+    transaction: Transaction,
+    gallery_id: int,
+    request: RequestKey,
+    version: int,
+    landed: Sequence[EnrolledImage],
+) -> None:
+    """Keeps what a request did, and removes some that are older than a day."""
+    oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
+    ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
+    for age, own in transaction.scan(ages)[0]:
+        transaction.delete(age)
+        # Read by key: another process may put a newer request under it meanwhile.
+        past = transaction.json(own)
+        if past is not None and past["happened_at"] < oldest:
+            transaction.delete(own)
+    moment, own = now(), key("request", gallery_id, request.key)
+    transaction.put_json(
+        own,
+        {
+            "digest": request.digest,
+            "version": version,
+            "landed": [[one.crop_id, one.duplicate, one.warnings] for one in landed],
+            "problems": request.problems,
+            "happened_at": moment,
+        },
+    )
+    transaction.put(key("request age", moment, gallery_id, request.key), own)
