@@ -291,21 +291,21 @@ class GalleryCalibrations:
             else:
                 digest = hashlib.sha256(one.body.encode()).hexdigest()
                 read[subject] = digest[:VERSION_DIGITS], publication
+        if not read:
+            # Dropped, with the searches behind it: those that wait here are older too.
+            self.forget(gallery)
+            return
         with self._lock:
-            if read:
-                self._published[gallery.gallery_id] = read
-            else:
-                # Dropped, with the searches behind it: those that wait here are older too.
-                self._published.pop(gallery.gallery_id, None)
-                self._stored.pop(gallery.gallery_id, None)
-                self._drop_waiting(gallery.gallery_id)
+            self._published[gallery.gallery_id] = read
 
     def forget(self, gallery: Gallery) -> None:
         """Drops what is known of a gallery and of its searches, from memory alone."""
+        number = gallery.gallery_id
         with self._lock:
             for known in (self._published, self._stored, self._recent):
-                known.pop(gallery.gallery_id, None)
-            self._drop_waiting(gallery.gallery_id)
+                known.pop(number, None)
+            for place in [place for place in self._waiting if place[0] == number]:
+                del self._waiting[place]
 
     def note_stored(self, place: Place, searches: int) -> None:
         """Notes how many searches are stored for a subject, to be shown before the first fit."""
@@ -340,10 +340,6 @@ class GalleryCalibrations:
             self.ready.clear()
             taken, self._waiting = self._waiting, {}
         return {place: list(rows.items()) for place, rows in taken.items()}
-
-    def _drop_waiting(self, gallery_id: int) -> None:
-        for place in [place for place in self._waiting if place[0] == gallery_id]:
-            del self._waiting[place]
 
     def _key_of(self, gallery_id: int, query: NDArray[np.float32]) -> str:
         """The key of the nearest of the last queries where that is near enough, else a new one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Scoring
+from model.calibration import Fusion, Scoring
 from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
 from model.search_calibration import RANKS
 from model.stranger_tail import Array, LeftOutSearches
@@ -24,12 +24,12 @@ FEWEST_CROPS = 200
 CROPS_OF_A_PART = 300
 # One step holds about four arrays of so many scores.
 SCORES_PER_STEP = 2**22
-ROWS_PER_STEP = 4096
+ROWS_PER_STEP, CROPS_PER_STEP = 4096, 64
 
 
 @dataclass(frozen=True)
 class NamedCrops:
-    """The named crops of a gallery at one moment, ordered by identity.
+    """Named crops of a gallery at one moment.
 
     Attributes:
         table: holds their vectors; other threads may read it.
@@ -44,15 +44,9 @@ class NamedCrops:
 
     @classmethod
     def of(cls, table: RowTable) -> NamedCrops:
-        """Those of a table; on the device thread."""
+        """Those of a table, in the order of its rows; quick, on the device thread."""
         rows = np.flatnonzero(table.valid[: table.size] & (table.groups[: table.size] >= 0))
-        rows = rows[np.argsort(table.groups[rows], kind="stable")]
         return cls(table, rows, table.groups[rows], table.cameras[rows].astype(np.int64))
-
-    def among(self, identities: NDArray[np.int64]) -> NamedCrops:
-        """The crops of some identities."""
-        some = np.isin(self.names, identities)
-        return NamedCrops(self.table, self.rows[some], self.names[some], self.cameras[some])
 
     def at(self, places: NDArray[np.int64]) -> NamedCrops:
         """The crops at some places, in their order."""
@@ -67,47 +61,57 @@ async def search_left_out(
     Cosines are compared on `threads`. The device thread scores the pairs of one crop at a time, so
     that a query waits for no more than that.
     """
-    random = np.random.default_rng(len(crops.rows))
-    sample = sampled_crops(crops.names, random)
-    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // len(crops.rows))]
+    networks, fusion = model.networks, model.description.calibration.fusion
     found: dict[Scoring, list[LeftOutSearches]] = {}
-    for number, identities in enumerate(subgalleries(crops.names, random)):
-        shown = crops.among(identities) if number else crops
-        asking = crops.at(sample[:CROPS_OF_A_PART] if number else sample)
-        leaders = await _leaders(asking, shown, model, device, threads)
-        for scoring, one in leaders.items():
-            left_out = LeftOutSearches(one, asking.names, len(identities))
+    for asking, shown, identities in await threads.run(_galleries, crops):
+        vectors, parts = shown.table.vectors, dict[Scoring, list[Array]]()
+        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.rows)))
+        for start in range(0, len(asking.rows), step):
+            some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
+            places, cosines = await threads.run(_nearest, some, shown)
+            logits = np.empty_like(cosines)
+            for row in range(len(places) if fusion else 0):
+                query, others = vectors[some.rows[[row]]], vectors[shown.rows[places[row]]]
+                logits[row] = await device.run(networks.pair_scores, query, others)
+            names = shown.names[places]
+            leaders = await threads.run(_leaders, names, cosines, logits, fusion)
+            for scoring, one in leaders.items():
+                parts.setdefault(scoring, []).append(one)
+        for scoring, some_leaders in parts.items():
+            left_out = LeftOutSearches(np.concatenate(some_leaders), asking.names, identities)
             found.setdefault(scoring, []).append(left_out)
     return found
 
 
-async def _leaders(
-    asking: NamedCrops,
-    shown: NamedCrops,
-    model: LoadedModel,
-    device: DeviceThread,
-    threads: MonitoredThreadPool,
+def _galleries(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops, int]]:
+    """The gallery and parts of it: the crops that search, those that they search, K."""
+    crops = crops.at(np.argsort(crops.names, kind="stable"))
+    random = np.random.default_rng(len(crops.rows))
+    sample = sampled_crops(crops.names, random)
+    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.rows)))]
+    found: list[tuple[NamedCrops, NamedCrops, int]] = []
+    for identities in subgalleries(crops.names, random):
+        shown = crops.at(np.flatnonzero(np.isin(crops.names, identities))) if found else crops
+        asking = crops.at(sample[:CROPS_OF_A_PART] if found else sample)
+        found.append((asking, shown, len(identities)))
+    return found
+
+
+def _leaders(
+    names: NDArray[np.int64],
+    cosines: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    fusion: Fusion | None,
 ) -> dict[Scoring, Array]:
-    """The nine best identity scores `(n, 9)` of each asking crop, by every scoring."""
-    fusion = model.description.calibration.fusion
-    parts: dict[Scoring, list[Array]] = {}
-    step = max(1, min(64, SCORES_PER_STEP // len(shown.rows)))
-    for start in range(0, len(asking.rows), step):
-        some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
-        places, cosines = await threads.run(_nearest, some, shown)
-        scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
-        if fusion is not None:
-            vectors = shown.table.vectors
-            logits = np.empty_like(cosines)
-            for row in range(len(places)):
-                query, others = vectors[some.rows[[row]]], vectors[shown.rows[places[row]]]
-                logits[row] = await device.run(model.networks.pair_scores, query, others)
-            scores |= {"mnet": logits, "fused": fusion.fuse(cosines, logits)}
-        for name, one in scores.items():
-            hidden = ~(np.isfinite(cosines) & np.isfinite(one))
-            one = np.where(hidden, np.float32(-np.inf), one)
-            parts.setdefault(name, []).append(leaders_by_name(one, shown.names[places]))
-    return {name: np.concatenate(some) for name, some in parts.items()}
+    """The nine best identity scores of candidates `(n, c)`, by every scoring: `(n, 9)`."""
+    scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
+    if fusion is not None:
+        scores |= {"mnet": logits, "fused": fusion.fuse(cosines, logits)}
+    usable = {name: np.isfinite(cosines) & np.isfinite(one) for name, one in scores.items()}
+    return {
+        name: leaders_by_name(np.where(usable[name], one, np.float32(-np.inf)), names)
+        for name, one in scores.items()
+    }
 
 
 def _nearest(
@@ -117,6 +121,10 @@ def _nearest(
 
     They are the nearest crops of other identities, and the nearest crop of each of the nine nearest
     identities; some come twice. A cosine of −∞ is no candidate.
+
+    Args:
+        asking: the crops that search.
+        shown: ordered by name.
     """
     units = asking.table.units(asking.rows)
     cosines = np.empty((len(units), len(shown.rows)), np.float32)

@@ -108,3 +108,9 @@ def test_the_nearest_groups_of_a_trained_segment_are_as_many_as_asked(clustered)
         assert len(set(people.tolist())) == 4
         assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
         assert found.searched == len(vectors)
+
+
+def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
+    index, vectors = clustered
+    gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
+    assert Search(gallery, CURRENT, QueryOptions(), vectors[:1]).run(10) is None
