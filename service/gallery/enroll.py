@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -67,24 +68,15 @@ async def enroll(
             model = runtime.model_of(gallery)
             embedded = await _embed(model.pipeline, images, runtime.settings)
             failpoint("enroll.embedded")
-            # Of each image its problem, or the answer's warnings.
-            outcomes = [
-                one if isinstance(one, CropProblem) else _warnings(gallery.settings, image, one)
-                for image, one in zip(images, embedded, strict=True)
-            ]
+            outcomes, new = _outcomes(gallery.settings, images, embedded)
             request = None
             if request_name is not None:
                 digest = _digest(images, embedded)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
-            if all(isinstance(one, CropProblem) for one in outcomes):
+            if not new:
                 find = partial(runtime.record.crops.happened, gallery.gallery_id)
                 past = await runtime.galleries.read(find, request) if request else None
                 return _replay(images, past) if past else _answer(gallery.version, (), outcomes)
-            new = [
-                _new_crop(image, one)
-                for image, one in zip(images, embedded, strict=True)
-                if isinstance(one, EmbeddedImage)
-            ]
             section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)
@@ -101,30 +93,60 @@ async def enroll(
 
 async def _embed(
     pipeline: Pipeline, images: Sequence[ImageToEnroll], settings: Settings
-) -> list[EmbeddedImage | CropProblem]:
+) -> list[Embedded]:
     """One outcome per image, in order; an image from the future is not embedded."""
     latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
-    timely = [one.image for one in images if one.captured_at is None or one.captured_at <= latest]
+    timely: list[bytes] = []
+    late: list[tuple[int, CropProblem]] = []
+    for number, image in enumerate(images):
+        if image.captured_at is None or image.captured_at <= latest:
+            timely.append(image.image)
+        else:
+            # Retention would keep it for too long.
+            detail = (
+                f"captured_at: {image.captured_at.isoformat()} is more than an hour in the future; "
+                "set the camera's clock right, or leave the field out"
+            )
+            late.append((number, CropProblem("captured_in_future", detail)))
     prepare = partial(_prepare, settings.keep_images)
-    embedded = iter(await pipeline.embed(timely, settings.quality, prepare))
-    return [
-        next(embedded)
-        if image.captured_at is None or image.captured_at <= latest
-        # Retention would keep it for too long.
-        else CropProblem(
-            "captured_in_future",
-            f"captured_at: {image.captured_at.isoformat()} is more than an hour in the future; set "
-            "the camera's clock right, or leave the field out",
+    outcomes = await pipeline.embed(timely, settings.quality, prepare)
+    for number, problem in late:
+        outcomes.insert(number, problem)
+    return outcomes
+
+
+def _outcomes(
+    settings: GallerySettings, images: Sequence[ImageToEnroll], embedded: Sequence[Embedded]
+) -> tuple[list[CropProblem | tuple[str, ...]], list[NewCrop]]:
+    """Of each image its problem, or the answer's warnings; and the crops of the usable ones."""
+    outcomes: list[CropProblem | tuple[str, ...]] = []
+    new: list[NewCrop] = []
+    for image, one in zip(images, embedded, strict=True):
+        if isinstance(one, CropProblem):
+            outcomes.append(one)
+            continue
+        outcomes.append(_warnings(settings, image, one))
+        sha256, picture = one.prepared
+        new.append(
+            NewCrop(
+                picture=picture,
+                sha256=sha256,
+                vector=one.vector,
+                identity=image.identity,
+                camera=image.camera,
+                captured_at=image.captured_at,
+                external_id=image.external_id,
+                metadata=image.metadata,
+            )
         )
-        for image in images
-    ]
+    return outcomes, new
 
 
 def _warnings(
     settings: GallerySettings, image: ImageToEnroll, embedded: EmbeddedImage
 ) -> tuple[str, ...]:
     """The warnings about a usable image: its faults, and that it will be deleted soon."""
-    warnings = tuple(fault.detail for fault in embedded.faults)
+    warnings = tuple(map(attrgetter("detail"), embedded.faults))
     days, captured = settings.retention_days, image.captured_at
     if days is None or captured is None or settings.retention_from == "enrolled":
         return warnings
@@ -143,20 +165,6 @@ def _prepare(
 ) -> tuple[str, Picture | None]:
     """A file's SHA-256, and the picture that is kept of it."""
     return hashlib.sha256(image).hexdigest(), kept_picture(image, pixels, keep)
-
-
-def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage) -> NewCrop:
-    sha256, picture = embedded.prepared
-    return NewCrop(
-        picture=picture,
-        sha256=sha256,
-        vector=embedded.vector,
-        identity=image.identity,
-        camera=image.camera,
-        captured_at=image.captured_at,
-        external_id=image.external_id,
-        metadata=image.metadata,
-    )
 
 
 def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:
@@ -192,7 +200,7 @@ async def _store(
             "enroll",
             gallery=gallery.name,
             count=len(enrolment.landed),
-            duplicates=sum(one.duplicate for one in enrolment.landed),
+            duplicates=sum(map(attrgetter("duplicate"), enrolment.landed)),
         )
     return enrolment
 

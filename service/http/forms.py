@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from operator import methodcaller
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import fastapi
@@ -97,7 +99,7 @@ class ImagesForm(Form):
                 f"images: {len(self.images)} were sent, a request may have {limit}; send several "
                 "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
             )
-        return [await image.read() for image in self.images]
+        return await asyncio.gather(*map(methodcaller("read"), self.images))
 
 
 class EnrollFields(Form):
@@ -115,10 +117,16 @@ class EnrollFields(Form):
 
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
         """The images with the fields of each; raises `InvalidField`."""
-        columns = [
-            _per_image(name, getattr(self, name), len(images), read)
-            for name, read in LABELS.items()
-        ]
+        columns: list[Sequence[Any]] = []
+        for name, read in LABELS.items():
+            values = getattr(self, name)
+            if len(values) not in (0, 1, len(images)):
+                raise InvalidField(
+                    f"{name}: given {len(values)} times for {len(images)} images; give it once for "
+                    "all of them, or once for each in their order, empty where unknown"
+                )
+            values = list(map(partial(_label, name, read), values)) or [None]
+            columns.append(values * len(images) if len(values) == 1 else values)
         return list(map(ImageToEnroll, images, *columns))
 
     def for_crop(self) -> CropFields:
@@ -128,7 +136,7 @@ class EnrollFields(Form):
             values = getattr(self, name)
             if len(values) != 1:
                 raise InvalidField(f"{name}: was sent {len(values)} times; send it once")
-            changes[name] = LABELS[name](name, values[0]) if values[0] else None
+            changes[name] = _label(name, LABELS[name], values[0])
         return cast("CropFields", changes)
 
 
@@ -269,16 +277,8 @@ class ModelQuery(Form):
     )
 
 
-def _per_image(
-    name: str, values: list[str], count: int, read: Callable[[str, str], Value]
-) -> list[Value | None]:
-    if len(values) not in (0, 1, count):
-        raise InvalidField(
-            f"{name}: given {len(values)} times for {count} images; give it once for all of them, "
-            "or once for each in their order, empty where unknown"
-        )
-    read_values = [read(name, value) if value else None for value in values] or [None]
-    return read_values * count if len(read_values) == 1 else read_values
+def _label(name: str, read: Callable[[str, str], Value], value: str) -> Value | None:
+    return read(name, value) if value else None
 
 
 def _captured(name: str, value: str) -> datetime:

@@ -169,9 +169,11 @@ def answer_each(
     Its status is `status` where no image was refused, 207 where some were; a problem answers where
     all were.
     """
-    refused = [one.problem for one in answer.results if isinstance(one, RefusedImage)]
-    for one in refused:
-        count(request, one)
+    refused = []
+    for one in answer.results:
+        if isinstance(one, RefusedImage):
+            count(request, one.problem)
+            refused.append(one.problem)
     if len(refused) == len(answer.results):
         detail = f"none of the {len(refused)} images could be used; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]

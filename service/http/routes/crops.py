@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
 
-from gmn_client.models import ChangedCrop, Crop, Crops, EnrolledImage, Enrollment, Removal
+from gmn_client.models import ChangedCrop, Crop, Crops, Enrollment, Removal
 from service.errors import InvalidField
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
@@ -61,7 +61,9 @@ async def enroll_crops(
     answer = await enroll(runtime, gallery, form.for_images(images), name)
     response = answer_each(request, answer, 201)
     if response.status_code == 201:
-        response.headers["Location"] = _location(gallery.name, answer)
+        # A single crop is there, and several are in the list.
+        crop = f"/{answer.results[0].crop_id}" if len(answer.results) == 1 else ""
+        response.headers["Location"] = f"/v1/galleries/{gallery.name}/crops{crop}"
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -116,10 +118,3 @@ async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     picture = await browse.read_picture(call.runtime, call.gallery, crop_id)
     call.runtime.audit.note_view("view", gallery=call.gallery.name, crop_ids=[crop_id])
     return Response(picture.content, media_type=picture.content_type)
-
-
-def _location(gallery: str, answer: Enrollment) -> str:
-    """Where a single crop is, or else the list that the crops are in."""
-    crops = [one for one in answer.results if isinstance(one, EnrolledImage)]
-    url = f"/v1/galleries/{gallery}/crops"
-    return f"{url}/{crops[0].crop_id}" if len(crops) == 1 else url
