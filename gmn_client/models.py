@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import partial
+from operator import not_
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -55,7 +57,7 @@ def _rfc3339(moment: datetime) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
-Milliseconds = Annotated[float, AfterValidator(lambda value: round(value, 2))]
+Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
 
 
 def _absent(value: object) -> bool:
@@ -127,6 +129,7 @@ class RefusedImage(WireModel):
     duplicate: ClassVar[bool] = False
     warnings: ClassVar[tuple[str, ...]] = ()
     embedding: ClassVar[None] = None
+    stale: ClassVar[bool] = False
 
     problem: Problem
 
@@ -468,7 +471,7 @@ class QueryAnswer(WireModel):
     results: list[RankedCrop]
     candidates_scored: int
     timing_ms: Timing
-    stale: bool = Field(default=False, exclude_if=lambda stale: not stale)
+    stale: bool = Field(default=False, exclude_if=not_)
 
 
 class SeparateAnswers(WireModel):
@@ -575,7 +578,7 @@ class RecordState(WireModel):
 
     state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
     lag: int = 0
-    lag_seconds: Annotated[float, AfterValidator(lambda value: round(value, 3))] = 0.0
+    lag_seconds: Annotated[float, AfterValidator(partial(round, ndigits=3))] = 0.0
 
     @property
     def up(self) -> bool:

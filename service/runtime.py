@@ -16,7 +16,7 @@ from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.http.keys import KeyRing
+from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
@@ -29,7 +29,7 @@ from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
 from service.search.gpu import device_vectors
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 
 LOCKS = "locks"
 Result = TypeVar("Result")

@@ -190,7 +190,8 @@ async def _store(
     new: Sequence[NewCrop],
     request: RequestKey | None,
 ) -> Enrolment:
-    crops = await keep_elsewhere(runtime, gallery, new)
+    folder = runtime.pictures
+    crops = new if folder is None else await keep_elsewhere(runtime, folder, gallery, new)
     failpoint("enroll.pictures-kept")
     enrolment = await runtime.galleries.change(
         "enroll", gallery, runtime.record.crops.enroll, embedder, crops, request

@@ -99,7 +99,8 @@ class ImagesForm(Form):
                 f"images: {len(self.images)} were sent, a request may have {limit}; send several "
                 "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
             )
-        return await asyncio.gather(*map(methodcaller("read"), self.images))
+        images: list[bytes] = await asyncio.gather(*map(methodcaller("read"), self.images))
+        return images
 
 
 class EnrollFields(Form):

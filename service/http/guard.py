@@ -25,14 +25,13 @@ from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
 from service.http.documented import problems
 from service.http.forms import ImagesForm, ImportForm
-from service.http.keys import LOCAL_ADMIN
+from service.http.keys import LOCAL_ADMIN, is_loopback
 from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
 from service.http.problems import names_of, unknown_name
 from service.ops.audit import act_as
 from service.record.api_keys import ApiKey, Scope
 from service.runtime import Runtime
-from service.settings import is_loopback
 
 # What names no gallery, and has to be seen without a key.
 OPEN = frozenset({"/livez", "/readyz"})

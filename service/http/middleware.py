@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
-from service.http.keys import KEY_TEXT
+from service.http.keys import KEY_TEXT, is_loopback
 from service.http.problems import answer_problem
-from service.settings import Settings, is_loopback
+from service.settings import Settings
 
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -12,7 +12,7 @@ from operator import attrgetter
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.engine import new_crop_id
-from service.record.picture_folder import PicturesNotRemoved
+from service.record.picture_folder import PictureFolder, PicturesNotRemoved
 from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
@@ -23,18 +23,15 @@ REMOVED_PER_CALL = 100
 
 
 async def keep_elsewhere(
-    runtime: Runtime, target: Gallery, crops: Sequence[NewCrop]
+    runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[NewCrop]
 ) -> list[NewCrop]:
-    """Keeps pictures of crops that are about to be stored, where they are not for the record store.
+    """Keeps pictures of crops that are about to be stored in a folder, not in the record store.
 
     Each is noted before it is written: what lands in no commit is swept up later.
 
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
-    folder = runtime.pictures
-    if folder is None:
-        return list(crops)
     named = [
         replace(crop, crop_id=new_crop_id(), picture_elsewhere=True) if crop.picture else crop
         for crop in crops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -10,12 +11,12 @@ from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import AnswerTooLarge, InvalidField
 from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, QueryForm
-from service.http.guard import GalleryCall, Searcher, guarded_router
+from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, answer_each, write_list
 from service.search.query import query_by_crop, query_by_images, query_each
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
-STALE = {"GMN-Stale": "true"}
+STALE_ANSWER = attrgetter("stale")
 STALE_HEADER = {
     "GMN-Stale": {
         "description": "There where an answer is `stale`.",
@@ -65,40 +66,40 @@ async def query_gallery(
     """
     runtime, gallery = call.runtime, call.gallery
     await runtime.galleries.wait_for_version(gallery, form.min_version)
+    answer: QueryAnswer | SeparateAnswers
     if form.crop_id is not None:
         if form.images:
             raise InvalidField("crop_id: was sent with images; send one or the other")
         answer = await query_by_crop(runtime, gallery, form.crop_id, form)
     else:
         images = await form.read_images(runtime.settings.max_images_per_request)
-        if form.mode == "separate":
-            if len(images) * form.top_k > MAX_RESULTS:
-                raise AnswerTooLarge(
-                    f"images, top_k: {len(images)} images with {form.top_k:,} results each are "
-                    f"more than the {MAX_RESULTS:,} results of one answer; send fewer images, or "
-                    "a smaller top_k"
-                )
-            answers = await query_each(runtime, gallery, images, form, call.caller.learn)
-            ranked = [one for one in answers.results if isinstance(one, QueryAnswer)]
-            for one in ranked:
-                _audit(call, form, one)
-            response = answer_each(request, answers, body=await write_list(answers))
-            if any(one.stale for one in ranked):
-                response.headers.update(STALE)
-            return response
-        answer = await query_by_images(runtime, gallery, images, form, call.caller.learn)
-    _audit(call, form, answer)
-    short = len(answer.results) <= SHORT_RANKING
-    body = answer.model_dump_json() if short else await write_list(answer)
-    return Response(body, media_type=JSON, headers=STALE if answer.stale else None)
-
-
-def _audit(call: GalleryCall, form: QueryForm, answer: QueryAnswer) -> None:
-    call.runtime.audit.note_view(
-        "query",
-        gallery=call.gallery.name,
-        crop_ids=[form.crop_id] if form.crop_id else [],
-        count=len(answer.results),
-        filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
-        purpose=form.purpose or None,
-    )
+        if form.mode == "multi_shot":
+            answer = await query_by_images(runtime, gallery, images, form, call.caller.learn)
+        elif len(images) * form.top_k > MAX_RESULTS:
+            raise AnswerTooLarge(
+                f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
+                f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
+                "top_k"
+            )
+        else:
+            answer = await query_each(runtime, gallery, images, form, call.caller.learn)
+    each = [answer] if isinstance(answer, QueryAnswer) else answer.results
+    for one in each:
+        if isinstance(one, QueryAnswer):
+            runtime.audit.note_view(
+                "query",
+                gallery=gallery.name,
+                crop_ids=[form.crop_id] if form.crop_id else [],
+                count=len(one.results),
+                filters=form.model_dump(mode="json", include=FILTERS, exclude_defaults=True),
+                purpose=form.purpose or None,
+            )
+    if isinstance(answer, SeparateAnswers):
+        response = answer_each(request, answer, body=await write_list(answer))
+    elif len(answer.results) > SHORT_RANKING:
+        response = Response(await write_list(answer), media_type=JSON)
+    else:
+        response = Response(answer.model_dump_json(), media_type=JSON)
+    if any(map(STALE_ANSWER, each)):
+        response.headers["GMN-Stale"] = "true"
+    return response
