@@ -47,7 +47,9 @@ FAR_EXTRAPOLATION = 10.0
 REFERENCE_IDENTITIES = 100
 
 RATES = tuple(sorted(SEARCH_OPERATING_POINTS.values(), reverse=True))
+RARITIES = tuple(-math.log(rate) for rate in RATES)
 SIZES = tuple(float(size) for size in np.geomspace(1.0, 1e6, 25))
+LOG_SIZES = np.log(SIZES)
 # A level part of an isotonic ratio rises by this share of Platt's slope.
 LEAST_SLOPE = 0.1
 _FORMAT = 1
@@ -166,13 +168,13 @@ class SearchCalibration(Stored):
         Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
         """
         table = self.own if self.own and not few_identities(identities) else self.artefact
-        place = math.log(max(1, identities))
-        scores = [float(np.interp(place, np.log(SIZES), row)) for row in table]
-        rarity = [-math.log(rate) for rate in RATES]
-        asked = -math.log(far)
-        step = 0 if asked < rarity[1] else len(rarity) - 2
-        run = (asked - rarity[step]) / (rarity[step + 1] - rarity[step])
-        return scores[step] + run * (scores[step + 1] - scores[step])
+        place, asked = math.log(max(1, identities)), -math.log(far)
+        step = 0 if asked < RARITIES[1] else len(RARITIES) - 2
+        common = float(np.interp(place, LOG_SIZES, table[step]))
+        rare = float(np.interp(place, LOG_SIZES, table[step + 1]))
+        return common + (asked - RARITIES[step]) / (RARITIES[step + 1] - RARITIES[step]) * (
+            rare - common
+        )
 
     def extrapolated(self, identities: int) -> bool:
         """Whether K lies beyond a factor of 10 of all that its searches covered."""

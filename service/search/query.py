@@ -158,8 +158,18 @@ async def _query(
     # A query is answered also where its images are poor.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     outcomes = await search.current.model.pipeline.embed(images, quality)
-    usable = [one for one in outcomes if isinstance(one, EmbeddedImage)]
-    problems = [one for one in outcomes if isinstance(one, CropProblem)]
+    usable: list[EmbeddedImage] = []
+    problems: list[CropProblem] = []
+    warnings: list[str] = []
+    for number, one in enumerate(outcomes, 1):
+        name = f"image {number}: " if len(images) > 1 else ""
+        if isinstance(one, CropProblem):
+            problems.append(one)
+            warnings.append(f"{name}left out of the search: {one.detail}")
+        else:
+            usable.append(one)
+            for fault in one.faults:
+                warnings.append(f"{name}{fault.detail}")
     if not usable:
         return problems
     submitted = time.perf_counter()
@@ -172,7 +182,7 @@ async def _query(
     if ranking.sample is not None:
         place = search.gallery.gallery_id, search.current.subject
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
-    return _answer(ranking, began, submitted, usable, _warnings(outcomes))
+    return _answer(ranking, began, submitted, usable, warnings)
 
 
 def _answer(
@@ -183,6 +193,7 @@ def _answer(
     warnings: Sequence[str] = (),
 ) -> QueryAnswer:
     """The answer of a ranking that was submitted then, by the times of the slowest image."""
+    best = ranking.results[0] if ranking.results else None
     decode = queue = embed = 0.0
     for image in images:
         decode, queue = max(decode, image.decode), max(queue, image.queue)
@@ -193,7 +204,7 @@ def _answer(
         calibration=ranking.calibration,
         model=ranking.current.model.description.artefact_fingerprint,
         scoring=ranking.current.scoring,
-        verdict=ranking.verdict,
+        verdict=(best.verdict or "no_match") if best else "nothing_searched",
         warnings=list(warnings),
         results=list(ranking.results),
         candidates_scored=ranking.candidates_scored,
@@ -207,16 +218,3 @@ def _answer(
         ),
         stale=ranking.stale,
     )
-
-
-def _warnings(images: Sequence[EmbeddedImage | CropProblem]) -> list[str]:
-    """The faults of images, and which cannot be used; of several each is named by its place."""
-    warnings: list[str] = []
-    for number, one in enumerate(images, 1):
-        image = f"image {number}: " if len(images) > 1 else ""
-        if isinstance(one, CropProblem):
-            warnings.append(f"{image}left out of the search: {one.detail}")
-        else:
-            for fault in one.faults:
-                warnings.append(f"{image}{fault.detail}")
-    return warnings

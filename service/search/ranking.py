@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import CalibrationState, RankedCrop, SearchVerdict, image_url
+from gmn_client.models import CalibrationState, RankedCrop, image_url
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
@@ -57,11 +57,6 @@ class Ranking:
     sample: SearchScores | None = None
     query_crop: CropLabel | None = None
     stale: bool = False
-
-    @property
-    def verdict(self) -> SearchVerdict:
-        """That of the best result; `nothing_searched` where no crop passed the filter."""
-        return (self.results[0].verdict or "no_match") if self.results else "nothing_searched"
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class Search:
         identities = index.identities(wanted)
         shallow = not by_cosine and depth < min(RERANK_DEPTH, found.searched)
         people, scored = None, found if by_cosine else found[:depth]
-        if (current.by_level or self.sample) and not shallow and not few_identities(identities):
+        if (self.sample or current.by_level) and not shallow and not few_identities(identities):
             people = _nine_people(index, queries, wanted, scored, current.joins_at)
         searched, logits = time.perf_counter(), np.empty(0, np.float32)
         if not by_cosine:
