@@ -170,7 +170,7 @@ class Gallery:
 
 
 @contextlib.contextmanager
-def named(gallery: str) -> Iterator[None]:
+def naming_unknown_gallery(gallery: str) -> Iterator[None]:
     """Raises `UnknownGallery` by the gallery's name; the record knows it by its number."""
     try:
         yield

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, VersionNotReached
-from service.gallery.gallery import CropsChange, Gallery, named
+from service.gallery.gallery import CropsChange, Gallery, naming_unknown_gallery
 from service.gallery.held import HeldGalleries
 from service.gallery.replication import Confirmation, Replication
 from service.ops.failpoints import failpoint
@@ -345,7 +345,7 @@ class GalleryRegistry(HeldGalleries):
                 return committed, self._publisher.caught_up()
             return committed, self._publisher.publish(name, partial(prepare, committed))
 
-        with named(name):
+        with naming_unknown_gallery(name):
             committed, published = await self.write(commit)
         # Shielded: a committed change is applied also where its request is cancelled.
         showing = asyncio.shield(asyncio.wrap_future(published))

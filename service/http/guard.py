@@ -207,16 +207,14 @@ def is_local(request: Request) -> bool:
 class _FormRequest(Request):
     """A request whose form also has the query parameters that the body does not name."""
 
-    def __init__(self, request: Request, body: Body, rule: Rule) -> None:
-        super().__init__(request.scope, body.receive)
-        self._rule = rule
+    rule: Rule
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """The fields that were sent, in the body or as query parameters."""
         if self.headers.get("content-type", "").lower().startswith(FORMS[0]):
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
-                    self._form = await WholeForm(self.headers, stream, self._rule).parse()
+                    self._form = await WholeForm(self.headers, stream, self.rule).parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
@@ -224,7 +222,7 @@ class _FormRequest(Request):
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
-        sent = await super().form(**self._rule.parts)
+        sent = await super().form(**self.rule.parts)
         if not self.query_params:
             return sent
         query = (one for one in self.query_params.multi_items() if one[0] not in sent)
@@ -252,7 +250,8 @@ async def _answer_form(
         call.runtime.admission.require_slot()
     body = Body(request, limits, rule, call.caller.key_id)
     try:
-        sent = _FormRequest(request, body, rule)
+        sent = _FormRequest(request.scope, body.receive)
+        sent.rule = rule
         return await _unless_disconnected(answer(sent), body)
     finally:
         body.release()

@@ -22,7 +22,7 @@ from service.errors import (
     StorageFailed,
     UnknownJob,
 )
-from service.gallery.gallery import Gallery, named
+from service.gallery.gallery import Gallery, naming_unknown_gallery
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -115,7 +115,7 @@ async def create_job(
     job = Job(
         job_id, gallery.gallery_id, kind, dict(parameters), now, updated_at=now, key_id=key_id
     )
-    with named(gallery.name):
+    with naming_unknown_gallery(gallery.name):
         await runtime.galleries.write(runtime.record.jobs.create, job)
     failpoint("job.created")
     runtime.jobs_wanted.set()

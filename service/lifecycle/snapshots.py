@@ -18,7 +18,7 @@ from service.errors import (
     UnknownGallery,
     UnknownSnapshot,
 )
-from service.gallery.gallery import Gallery, named
+from service.gallery.gallery import Gallery, naming_unknown_gallery
 from service.lifecycle.pictures import with_picture
 from service.ops.data_directory import require_free_disk, snapshot_name, sync
 from service.ops.failpoints import failpoint
@@ -89,7 +89,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         )
 
     async def take(result: dict[str, Any]) -> None:
-        with named(gallery.name):
+        with naming_unknown_gallery(gallery.name):
             await runtime.galleries.write(store.unneeded_files.add, [name])
             snapshot = await runtime.pools.files.run(copy)
             result["snapshot_id"] = snapshot_id
