@@ -191,12 +191,13 @@ def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None
     entry = runtime.record.galleries.get(places[0][0])
     if entry is None or entry.identities < FEW_IDENTITIES:
         return None
-    now = entry.identities, entry.crops
-    for place in places:
-        published = _Stored.read(runtime, place).published
-        before = (published.identities, published.crops) if published else (0, 0)
-        for one, other in zip(before, now, strict=True):
-            if not one / GROWTH < other < max(one, 1) * GROWTH:
+    published = runtime.record.calibrations.published(places[0][0])
+    for _, subject in places:
+        found = published.get(subject)
+        fitted = Publication.read(found.body) if found else None
+        before = (fitted.identities, fitted.crops) if fitted else (0, 0)
+        for one, now in zip(before, (entry.identities, entry.crops), strict=True):
+            if not one / GROWTH < now < one * GROWTH:
                 return entry
     return None
 

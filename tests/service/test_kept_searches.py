@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gmn_client.models import RankedCrop
 from model.search_calibration import (
     LEAST_SEARCHES,
     REFIT_AFTER_SEARCHES,
@@ -160,6 +161,29 @@ def test_a_fit_while_the_clock_was_ahead_does_not_stop_the_next(runtime, monkeyp
     ahead = asyncio.run(search(range(300, 320)))
     monkeypatch.setattr(refit.time, "time", real)
     assert asyncio.run(search(range(320, 340))) != ahead
+
+
+def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(runtime):
+    gallery = runtime.galleries.get("default")
+
+    async def search() -> list[RankedCrop]:
+        await fill(runtime, range(60))
+        for person in range(60, 80):
+            image = ImageToEnroll(draw(person, 0), str(person), "west", None, None, None)
+            await enroll(runtime, gallery, [image])
+        await fit(runtime)
+        options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
+        answer = await query_by_images(runtime, gallery, [draw(65, 7)], options)
+        return answer.results
+
+    results = asyncio.run(search())
+    scores = np.array([one.cosine for one in results])
+    fitted = runtime.calibrations.current(gallery, "cosine").published.calibration
+    among_20, among_80 = (
+        fitted.probability(scores, float(scores[1:9].mean()), identities) for identities in (20, 80)
+    )
+    assert [one.probability for one in results] == pytest.approx(among_20.tolist(), abs=1e-5)
+    assert abs(among_20 - among_80).max() > 1e-3
 
 
 def test_a_gallery_that_has_changed_in_size_is_fitted_again(runtime):
