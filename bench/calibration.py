@@ -1,7 +1,7 @@
-"""Asked against obtained false alarms of the label-free thresholds, on stored features.
+"""Asked against obtained false alarms of a gallery's thresholds, on stored features.
 
 docs/calibration.md shows what it found. Every cell is one kind of gallery, scoring, mix of searches
-and number of searches, measured over 12 draws of people and cameras (bench.search_draws).
+and number of searches, measured over 8 draws of people and cameras (bench.search_draws).
 
 Example: python -m bench.calibration --out docs/figures/open_set/calibration.json \\
     --of market.npz=bundled --of osnet-market.npz=osnet-cuhk01.npz
@@ -21,17 +21,15 @@ from numpy.typing import NDArray
 
 from bench.search_draws import Crops, Draw, Plan, draws, read_crops
 from bench.tables import table
-from model.search_calibration import (
-    SearchCalibration,
-    SearchScores,
-    artefact_search_calibration,
-    fit_searches,
-)
+from model.calibration import ScoringCalibration
+from model.gallery_thresholds import GalleryThresholds, fit_gallery, fit_ratio
+from model.search_calibration import SearchCalibration, SearchScores, fit_searches
+from model.stranger_tail import Array, level
 from training.evaluation.intervals import mean_interval
 
-ASKED = 1e-2
-DRAWS = 12
-NUMBERS = (20, 40, 100, 256)
+ASKED, RARE = 1e-2, 1e-3
+DRAWS = 8
+NUMBERS = (20, 100, 256)
 CHANGED_NUMBER = 100
 # A cell holds where its mean, or its interval over people, reaches into this range.
 LOWEST, HIGHEST = 0.004, 0.025
@@ -40,19 +38,23 @@ WORTH_FINDING = 0.2
 BINS = 10
 SUMMARY = (
     *("crops, scoring", "cells", "median", "range", "in 0.4-2.5%", "or touching it"),
-    *("found within a fifth", "calibration error, before → after"),
+    *("found within a fifth", "one gallery's spread", "at 0.1%", "calibration error"),
 )
 
 MIXES = ("known", "strangers", "half")
 PLANS = (
-    *(Plan(size, size) for size in (30, 100, 300, 1000)),
-    Plan(30, 300),
-    Plan(100, 1000),
+    *(Plan(size, size) for size in (30, 100, 300)),
+    Plan(100, 100, crops=1),
     Plan(300, 30),
-    Plan(1000, 100),
+    Plan(100, 300),
+    Plan(100, 100, doubled=0.05),
     Plan(100, 100, 0.5),
     Plan(100, 100, 1.0),
 )
+
+
+Judge = GalleryThresholds | SearchCalibration
+"""A gallery's own, or that of its searches where no crop has a name."""
 
 
 class Tally(NamedTuple):
@@ -60,16 +62,18 @@ class Tally(NamedTuple):
 
     Attributes:
         alarms: whether each stranger's search reached the threshold, `(n,)`.
+        rare: the same at 0.1%.
         people: who the strangers were, `(n,)`.
         wrong: the probabilities under a match that were wrong.
         found: the share of enrolled people's searches answered first, and with a match.
-        best: the same by the threshold that would have obtained the asked rate.
+        best: the same by the threshold on raw scores that would have obtained the asked rate.
         error: of the probabilities.
     """
 
-    alarms: NDArray[np.float64]
+    alarms: Array
+    rare: Array
     people: NDArray[np.int64]
-    wrong: NDArray[np.float64]
+    wrong: Array
     found: float
     best: float
     error: float
@@ -81,20 +85,38 @@ def some_searches(draw: Draw, mix: str, number: int) -> list[SearchScores]:
     return draw.history_members.first(ours) + draw.history_strangers.first(number - ours)
 
 
-def tally(calibration: SearchCalibration, draw: Draw) -> Tally:
+def limits(judge: Judge, best: Array, far: float, identities: int) -> Array:
+    """The thresholds of searches with these best scores `(n, 9)`, `(n,)`."""
+    if isinstance(judge, GalleryThresholds):
+        return level(best) + judge.threshold(far, 0.0, identities)
+    return np.full(len(best), judge.threshold(far, identities))
+
+
+def probabilities(judge: Judge, best: Array, identities: int) -> Array:
+    """The probability of each search's best score, `(n,)`."""
+    if isinstance(judge, GalleryThresholds):
+        return judge.probability(best[:, 0] - level(best), 0.0, identities)
+    return judge.probability(best[:, 0])
+
+
+def tally(judge: Judge, draw: Draw) -> Tally:
     """Judges the searches of one draw."""
     strangers, members = draw.strangers, draw.members
-    threshold = calibration.threshold(ASKED, strangers.identities)
     top, ours = strangers.best[:, 0], members.best[:, 0]
+    alarms = top >= limits(judge, strangers.best, ASKED, strangers.identities)
+    rare = top >= limits(judge, strangers.best, RARE, strangers.identities)
+    found = ours >= limits(judge, members.best, ASKED, members.identities)
     ideal = float(np.quantile(top, 1.0 - ASKED))
-    probability = calibration.probability(top)
+    probability = probabilities(judge, strangers.best, strangers.identities)
+    right = probabilities(judge, members.best[members.right], members.identities)
     return Tally(
-        (top >= threshold).astype(np.float64),
+        alarms.astype(np.float64),
+        rare.astype(np.float64),
         strangers.people,
-        probability[top >= threshold],
-        float(((ours >= threshold) & members.right).mean()),
+        probability[alarms],
+        float((found & members.right).mean()),
         float(((ours > ideal) & members.right).mean()),
-        calibration_error(calibration.probability(ours[members.right]), probability),
+        calibration_error(right, probability),
     )
 
 
@@ -116,28 +138,40 @@ def measure(
     """One row for every cell."""
     for plan in plans:
         drawn = list(draws(crops, plan, number))
-        sizes = NUMBERS if plan.fitted == plan.used and not plan.unnamed else (CHANGED_NUMBER,)
+        plain = plan == Plan(plan.fitted, plan.fitted)
         for scoring in crops.scorings if drawn else ():
-            artefact = crops.calibration.scorings[scoring]
-            for mix, searches in (("none", 0), *itertools.product(MIXES, sizes)):
-                tallies = []
-                for draw in drawn:
-                    calibration = artefact_search_calibration(artefact)
-                    if kept := some_searches(draw[scoring], mix, searches):
-                        calibration = fit_searches(kept, artefact)
-                    tallies.append(tally(calibration, draw[scoring]))
+            some = [one[scoring] for one in drawn]
+            fitted = [fit_gallery(one.left_out) if one.left_out else None for one in some]
+            cells = itertools.product(MIXES, NUMBERS if plain else (CHANGED_NUMBER,))
+            for mix, searches in (("none", 0), *cells):
+                if not searches and fitted[0] is None:
+                    # Without names there are no thresholds of its own before the searches.
+                    continue
+                artefact = crops.calibration.scorings[scoring]
+                tallies = [
+                    tally(_judge(own, some_searches(one, mix, searches), artefact), one)
+                    for own, one in zip(fitted, some, strict=True)
+                ]
                 cell = {"features": crops.name, "scoring": scoring, "gallery": str(plan)}
                 yield cell | {"mix": mix, "searches": searches} | pooled(tallies)
 
 
+def _judge(
+    own: GalleryThresholds | None, searches: Sequence[SearchScores], artefact: ScoringCalibration
+) -> Judge:
+    return fit_searches(searches, artefact) if own is None else fit_ratio(own, searches)
+
+
 def pooled(tallies: Sequence[Tally]) -> dict[str, Any]:
     """What a calibration obtained over all draws, with the 95% interval over people."""
-    alarms, people, wrong, *shares = zip(*tallies, strict=True)
+    alarms, rare, people, wrong, *shares = zip(*tallies, strict=True)
     rate = mean_interval(np.concatenate(alarms), np.concatenate(people))
     found, best, error = (round(float(np.mean(share)), 4) for share in shares)
     under_match = np.concatenate(wrong)
     return {
         "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
+        "spread": round(float(np.std([one.mean() for one in alarms])), 5),
+        "rare": round(float(np.concatenate(rare).mean()), 5),
         "found": found,
         "best": best,
         "calibration_error": error,
@@ -146,12 +180,11 @@ def pooled(tallies: Sequence[Tally]) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many cells hold, over rows with searches."""
-    fitted = [row for row in rows if row["searches"]]
-    means, lows, highs = zip(*(row["obtained"] for row in fitted), strict=True)
-    worth = [row for row in fitted if row["best"] >= WORTH_FINDING]
+    """How many cells hold."""
+    means, lows, highs = zip(*(row["obtained"] for row in rows), strict=True)
+    worth = [row for row in rows if row["best"] >= WORTH_FINDING]
     return {
-        "cells": len(fitted),
+        "cells": len(rows),
         "median": float(np.median(means)),
         "lowest": min(means),
         "highest": max(means),
@@ -168,7 +201,7 @@ def markdown(rows: Sequence[dict[str, Any]], scoring: str) -> str:
     """A table of one scoring, in per cent: obtained, then found beside the best threshold's."""
     rows = [row for row in rows if row["scoring"] == scoring]
     columns = list(dict.fromkeys((row["mix"], row["searches"]) for row in rows))
-    titles = [f"{mix} {number}" if number else "artefact's own" for mix, number in columns]
+    titles = [f"{mix} {number}" if number else "none" for mix, number in columns]
     found: dict[str, dict[tuple[str, int], str]] = {}
     for row in rows:
         cells = found.setdefault(f"{row['features']}, {row['gallery']}", {})
@@ -180,14 +213,14 @@ def markdown(rows: Sequence[dict[str, Any]], scoring: str) -> str:
 
 
 def summaries(rows: Sequence[dict[str, Any]]) -> str:
-    """The summary of every feature file and scoring, and of the mixes, as a table."""
+    """The summary of every feature file and scoring, as a table."""
     lines = []
     for name, scoring in dict.fromkeys((row["features"], row["scoring"]) for row in rows):
         own = [row for row in rows if (row["features"], row["scoring"]) == (name, scoring)]
         one = summary(own)
-        before, after = (
-            np.mean([row["calibration_error"] for row in own if (row["searches"] > 0) == fitted])
-            for fitted in (False, True)
+        spread, rare, error = (
+            float(np.mean([row[key] for row in own]))
+            for key in ("spread", "rare", "calibration_error")
         )
         lines.append(
             [
@@ -198,7 +231,9 @@ def summaries(rows: Sequence[dict[str, Any]]) -> str:
                 one["within"],
                 one["touching"],
                 f"{one['found_within_a_fifth']} of {one['worth_finding']}",
-                f"{before:.2f} → {after:.2f}",
+                f"±{100 * spread:.1f}",
+                f"{100 * rare:.2f}",
+                f"{error:.2f}",
             ]
         )
     return table(SUMMARY, lines)

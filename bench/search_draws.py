@@ -2,7 +2,8 @@
 
 Every draw splits the cameras into those that enroll and those that ask, and the people into
 enrolled ones and strangers. Of either half search first, without labels; the searches of the others
-are judged. So no person of the judged strangers' searches took part in the fit.
+are judged. So no person of the judged strangers' searches took part in the fit. The enrolled crops
+search the other identities, as a service has them do.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.calibration import Calibration, Scoring
+from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
 from model.metric_network import score_pairs
 from model.problems import InputProblem
 from model.search_calibration import JOINING_SHARE, RANKS, UNNAMED, SearchScores, leading_scores
+from model.stranger_tail import LeftOutSearches
 from training.evaluation.calibrating import calibrate_searches
 from training.evaluation.pair_scores import SearchScores as SearchRows
 from training.evaluation.ranking import PairLabels
@@ -63,19 +66,25 @@ class Plan:
     """One kind of gallery.
 
     Attributes:
-        fitted, used: how many people were enrolled when the searches were kept, and are when the
-            judged ones come; fewer is a filter.
+        fitted, used: how many people were enrolled when the gallery was fitted, and are when the
+            judged searches come; fewer is a filter.
         unnamed: the share of crops without a name.
+        crops: of a person, at most.
+        doubled: the share of people enrolled under two names.
     """
 
     fitted: int
     used: int
     unnamed: float = 0.0
+    crops: int = CROPS_PER_PERSON
+    doubled: float = 0.0
 
     def __str__(self) -> str:
         change = "" if self.fitted == self.used else f" → {self.used:,}"
         names = {0.0: "", 1.0: ", unnamed"}.get(self.unnamed, ", half-named")
-        return f"{self.fitted:,}{change}{names}"
+        one = ", one crop a person" if self.crops == 1 else ""
+        two = f", {self.doubled:.0%} under two names" if self.doubled else ""
+        return f"{self.fitted:,}{change}{names}{one}{two}"
 
 
 @dataclass(frozen=True)
@@ -101,12 +110,16 @@ class Searches:
 
 
 class Draw(NamedTuple):
-    """Searches of one draw by one scoring: the unlabelled ones of either half, then the judged."""
+    """Searches of one draw by one scoring: the unlabelled ones of either half, then the judged.
+
+    `left_out` are those of the enrolled crops, for each size of a gallery; none without names.
+    """
 
     history_strangers: Searches
     history_members: Searches
     strangers: Searches
     members: Searches
+    left_out: tuple[LeftOutSearches, ...]
 
 
 def read_crops(features: Path, calibrated_by: str) -> Crops:
@@ -159,9 +172,9 @@ def draws(crops: Crops, plan: Plan, number: int) -> Iterator[dict[Scoring, Draw]
         both, half = order[: min(plan.fitted, plan.used)], len(strangers) // 2
         kept = (both[: len(both) // 2], both[len(both) // 2 :])
         before, after = kept if plan.fitted <= plan.used else (first, both)
-        nameless = random.random(len(crops.people)) < plan.unnamed
+        names = _names(random, crops, plan)
         fitted, used = (
-            _limited(random, crops, np.isin(crops.people, people) & ~asking)
+            _limited(random, crops, np.isin(crops.people, people) & ~asking, plan.crops)
             for people in (first, then)
         )
         asks = [
@@ -174,36 +187,54 @@ def draws(crops: Crops, plan: Plan, number: int) -> Iterator[dict[Scoring, Draw]
             )
         ]
         found = [
-            _search(crops, rows, gallery, nameless)
+            _search(crops, rows, gallery, names)
             for rows, gallery in zip(asks, (fitted, fitted, used, used), strict=True)
         ]
-        yield {name: Draw(*(one[name] for one in found)) for name in crops.scorings}
+        left_out = _left_out(random, crops, fitted, names)
+        yield {
+            name: Draw(
+                found[0][name],
+                found[1][name],
+                found[2][name],
+                found[3][name],
+                tuple(left_out.get(name, ())),
+            )
+            for name in crops.scorings
+        }
+
+
+def _names(random: np.random.Generator, crops: Crops, plan: Plan) -> NDArray[np.int64]:
+    """What every crop would be enrolled as, `(n,)`; -1 without a name."""
+    people = crops.people
+    everyone = np.unique(people)
+    two = random.permutation(everyone)[: round(plan.doubled * len(everyone))]
+    second = np.isin(people, two) & (random.random(len(people)) < 0.5)
+    names = np.where(second, people + len(people), people)
+    return np.where(random.random(len(people)) < plan.unnamed, UNNAMED, names)
 
 
 def _limited(
-    random: np.random.Generator, crops: Crops, chosen: NDArray[np.bool_]
+    random: np.random.Generator, crops: Crops, chosen: NDArray[np.bool_], most: int
 ) -> NDArray[np.int64]:
-    """At most three crops of every chosen person."""
+    """At most so many crops of every chosen person."""
     rows = random.permutation(np.flatnonzero(chosen))
     order = rows[np.argsort(crops.people[rows], kind="stable")]
     people = crops.people[order]
     starts = np.searchsorted(people, people)
-    return np.asarray(order[np.arange(len(order)) - starts < CROPS_PER_PERSON], dtype=np.int64)
+    return np.asarray(order[np.arange(len(order)) - starts < most], dtype=np.int64)
 
 
-def _search(
+def _scored(
     crops: Crops,
     queries: NDArray[np.int64],
     gallery: NDArray[np.int64],
-    nameless: NDArray[np.bool_],
-) -> dict[Scoring, Searches]:
-    """Searches by every scoring, of the nearest crops by cosine."""
-    people = crops.people[gallery]
-    names = np.where(nameless[gallery], UNNAMED, people)
-    identities = len(np.unique(names[names >= 0])) + int((names < 0).sum())
-    cosine = crops.units[queries] @ crops.units[gallery].T
-    depth = min(RERANKED, len(gallery))
-    near = np.argsort(-cosine, axis=1)[:, :depth]
+    cosine: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], dict[Scoring, NDArray[np.float32]]]:
+    """The nearest crops of the gallery, `(n, 50)`, and their scores by every scoring.
+
+    A cosine of −∞ is of no candidate, and scores −∞.
+    """
+    near = np.argsort(-cosine, axis=1)[:, : min(RERANKED, len(gallery))]
     cosines = np.take_along_axis(cosine, near, axis=1)
     scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
     fusion = crops.calibration.fusion
@@ -217,8 +248,23 @@ def _search(
             score_pairs(network, one[None], second[torch.from_numpy(rows)])
             for one, rows in zip(first, near, strict=True)
         ]
-        scores["mnet"] = torch.cat(learnt).cpu().numpy()
-        scores["fused"] = fusion.fuse(cosines, scores["mnet"])
+        mnet = torch.cat(learnt).cpu().numpy().reshape(near.shape)
+        scores["mnet"] = np.where(np.isfinite(cosines), mnet, -np.inf).astype(np.float32)
+        scores["fused"] = fusion.fuse(cosines, mnet)
+    return near, scores
+
+
+def _search(
+    crops: Crops,
+    queries: NDArray[np.int64],
+    gallery: NDArray[np.int64],
+    names: NDArray[np.int64],
+) -> dict[Scoring, Searches]:
+    """Searches by every scoring, of the nearest crops by cosine."""
+    people, names = crops.people[gallery], names[gallery]
+    identities = len(np.unique(names[names >= 0])) + int((names < 0).sum())
+    cosine = crops.units[queries] @ crops.units[gallery].T
+    near, scores = _scored(crops, queries, gallery, cosine)
     joins_at = crops.calibration.scorings["cosine"].pair_threshold(JOINING_SHARE)
     found: dict[Scoring, Searches] = {}
     for name, values in scores.items():
@@ -232,4 +278,24 @@ def _search(
         found[name] = Searches(
             np.array(best, dtype=np.float64), crops.people[queries], np.array(right), identities
         )
+    return found
+
+
+def _left_out(
+    random: np.random.Generator,
+    crops: Crops,
+    gallery: NDArray[np.int64],
+    names: NDArray[np.int64],
+) -> dict[Scoring, list[LeftOutSearches]]:
+    """Searches of the gallery's named crops among the other identities, in parts of each size."""
+    asking = gallery[sampled_crops(names[gallery], random)]
+    found: dict[Scoring, list[LeftOutSearches]] = {}
+    for part in subgalleries(names[gallery], random):
+        shown = gallery[np.isin(names[gallery], part)]
+        labels = ((names[rows], crops.cameras[rows]) for rows in (asking, shown))
+        cosine = hide_known(crops.units[asking] @ crops.units[shown].T, *labels)
+        near, scores = _scored(crops, asking, shown, cosine)
+        for name, values in scores.items():
+            leaders = leaders_by_name(values, names[shown][near])
+            found.setdefault(name, []).append(LeftOutSearches(leaders, names[asking], len(part)))
     return found

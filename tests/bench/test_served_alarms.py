@@ -41,14 +41,15 @@ def test_data_of_one_camera_is_refused():
 
 def test_alarms_are_of_strangers_and_detections_of_the_known_who_are_found():
     judged = [
-        Judged("s1", False, True, False),
-        *(Judged(f"s{number}", False, False, False) for number in range(2, 5)),
-        Judged("k1", True, True, True),
-        Judged("k2", True, True, False),
+        Judged("g", "s1", False, True, False, 0.9),
+        *(Judged("g", f"s{number}", False, False, False, 0.1) for number in range(2, 5)),
+        Judged("g", "k1", True, True, True, 0.95),
+        Judged("g", "k2", True, True, False, 0.99),
     ]
     found = figures(judged)
     assert (found["searches"], found["people"], found["detected"]) == (4, 4, 0.5)
     assert found["obtained"][0] == 0.25
+    assert found["best"] == 0.5
 
 
 @pytest.mark.slow
