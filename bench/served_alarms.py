@@ -31,7 +31,7 @@ SCORINGS: tuple[Scoring, ...] = ("mnet", "cosine")
 SPLITS = 8
 SEED = 0
 # Of one split, at most; the figures rest on people more than on searches.
-SEARCHES = 400
+SEARCHES = 240
 FIRST_FIT_SECONDS, POLL_SECONDS = 120.0, 0.5
 
 
