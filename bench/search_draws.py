@@ -57,8 +57,11 @@ class Crops:
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:
-        """What it can be searched by."""
-        return self.artefact.description.scorings if self.artefact else ("cosine",)
+        """Those it is measured by; a fusion without M-Net has the verdicts of the cosine."""
+        if self.artefact is None or self.calibration.fusion is None:
+            return ("cosine",)
+        fused = self.calibration.fusion.mnet_weight != 0.0
+        return ("cosine", "mnet", "fused") if fused else ("cosine", "mnet")
 
 
 @dataclass(frozen=True)
