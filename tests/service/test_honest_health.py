@@ -23,6 +23,7 @@ STAGES = {
     "audit log",
     "calibration",
     "calibration threads",
+    "gallery fits",
     "device thread",
     "event loop",
     "decode threads",
