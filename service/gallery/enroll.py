@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
@@ -23,7 +25,6 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
-from service.record.picture_folder import kept_picture
 from service.record.records import Enrolment, GallerySettings, NewCrop, Picture, RequestKey
 from service.runtime import Runtime
 from service.settings import KeepImages, Settings
@@ -32,6 +33,10 @@ CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_TEXT = 256
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
+# decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
+SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
+THUMBNAIL_HEIGHT = 256
+THUMBNAIL_QUALITY = 90
 PATH_SEGMENTS = (".", "..")
 
 
@@ -163,8 +168,32 @@ def _warnings(
 def _prepare(
     keep: KeepImages, image: bytes, pixels: NDArray[np.uint8]
 ) -> tuple[str, Picture | None]:
-    """A file's SHA-256, and the picture that is kept of it."""
-    return hashlib.sha256(image).hexdigest(), kept_picture(image, pixels, keep)
+    """A file's SHA-256, and the picture that is kept of it.
+
+    Args:
+        keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
+            height, without metadata, and the original where that is smaller; `none` nothing.
+        image: the file.
+        pixels: what it shows, `(height, width, 3)` RGB.
+    """
+    sha256 = hashlib.sha256(image).hexdigest()
+    if keep == "none":
+        return sha256, None
+    content_type = "image/bmp"
+    for signature, known in SIGNATURES:
+        if image.startswith(signature):
+            content_type = known
+    original = Picture(image, content_type)
+    if keep == "original":
+        return sha256, original
+    picture = Image.fromarray(pixels)
+    if picture.height > THUMBNAIL_HEIGHT:
+        width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
+        picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
+    smaller = Picture(file.getvalue(), "image/jpeg")
+    return sha256, smaller if len(smaller.content) < len(image) else original
 
 
 def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:

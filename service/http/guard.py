@@ -105,7 +105,12 @@ class Needs:
             UnknownGallery: there is none of the name in the path.
         """
         runtime: Runtime = request.app.state.runtime
-        local = is_local(request)
+        # From this machine itself, and through no proxy.
+        local = (
+            request.scope["http_version"] != "1.0"
+            and not any(map(FORWARDED.fullmatch, request.headers))
+            and is_loopback(request.client.host if request.client else "")
+        )
         if self.loopback_may and local:
             caller = LOCAL_ADMIN
         else:
@@ -195,13 +200,6 @@ class GuardedRoute(APIRoute):
 def guarded_router(prefix: str, tag: str) -> APIRouter:
     """A router of guarded routes."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
-
-
-def is_local(request: Request) -> bool:
-    """Whether a request comes from this machine itself and through no proxy."""
-    if request.scope["http_version"] == "1.0" or any(map(FORWARDED.fullmatch, request.headers)):
-        return False
-    return is_loopback(request.client.host if request.client else "")
 
 
 class _FormRequest(Request):

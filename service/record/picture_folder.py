@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,22 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
-import numpy as np
 from fsspec.implementations.local import LocalFileSystem
-from numpy.typing import NDArray
-from PIL import Image
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
 from service.ops.health import HealthCheck, MonitoredThreadPool
-from service.record.records import Picture
-from service.settings import KeepImages
 
-# decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
-SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
-THUMBNAIL_HEIGHT = 256
-THUMBNAIL_QUALITY = 90
 PICTURE_THREADS, WAITING_CALLS = 4, 64
 # A call that takes longer is answered 503; its thread may hang on.
 ANSWERS_WITHIN_SECONDS = 30.0
@@ -43,34 +33,6 @@ class PicturesNotRemoved(OSError):
     def __init__(self, errors: Mapping[str, Exception]) -> None:
         super().__init__(str(next(iter(errors.values()))))
         self.crop_ids = list(errors)
-
-
-def kept_picture(image: bytes, pixels: NDArray[np.uint8], keep: KeepImages) -> Picture | None:
-    """The original, a smaller copy of it, or nothing.
-
-    Args:
-        image: the file.
-        pixels: what it shows, `(height, width, 3)` RGB.
-        keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
-            height, without metadata, and the original where that is smaller; `none` nothing.
-    """
-    if keep == "none":
-        return None
-    content_type = "image/bmp"
-    for signature, known in SIGNATURES:
-        if image.startswith(signature):
-            content_type = known
-    original = Picture(image, content_type)
-    if keep == "original":
-        return original
-    picture = Image.fromarray(pixels)
-    if picture.height > THUMBNAIL_HEIGHT:
-        width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
-        picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
-    smaller = Picture(file.getvalue(), "image/jpeg")
-    return smaller if len(smaller.content) < len(image) else original
 
 
 class PictureThreads(MonitoredThreadPool):
