@@ -106,7 +106,7 @@ def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
     found = runtime.record.snapshots.all(gallery_id)
     known = {snapshot_name(gallery_id, one.snapshot_id) for one in found}
     for file in folder.glob("*"):
-        if file.suffix == ".part":
+        if file.name.removesuffix(JOURNAL).endswith(".part"):
             log.warning("removed %s, a copy that was cut off", file.name)
             file.unlink(missing_ok=True)
         elif str(file.relative_to(data_dir)).removesuffix(JOURNAL) not in known:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from service.record import archives
 from service.record.engine import (
     ChangeKind,
     Scan,
@@ -25,7 +24,6 @@ from service.record.engine import (
 from service.record.entries import (
     Generation,
     Sightings,
-    live_pins,
     put_entry,
     read_crops,
 )
@@ -94,18 +92,14 @@ class CropChanges:
         at, transaction = self.at, self.transaction
         crops = read_crops(transaction, at, rows)
         self.read_sightings(crops.values())
-        pins = live_pins(transaction, at)
         note_strays_elsewhere(transaction, self.entry.gallery_id, crops.values(), now())
         staged = [at.key("staged", self.entry.staged_side or 0, row) for row in crops]
         there = transaction.get(staged)
         for place, (row, crop) in enumerate(crops.items()):
-            read = archives.keep_for(transaction, at, pins, crop)
             transaction.delete(at.key("crop", row), at.lookup("crop id", crop.crop_id))
-            transaction.delete(*at.found_by(crop))
-            sides = (side for side in range(self.entry.sides) if side not in read)
+            transaction.delete(at.lookup("picture", row), *at.found_by(crop))
+            sides = range(self.entry.sides)
             transaction.delete(*(at.lookup("vector", side, row) for side in sides))
-            if not read:
-                transaction.delete(at.lookup("picture", row))
             if there[place] is not None:
                 transaction.delete(staged[place])
                 self.entry.staged_crops -= 1
@@ -131,9 +125,7 @@ class CropChanges:
         crops = list(crops)
         changed = [replace(crop, **fields, changes=crop.changes + 1) for crop in crops]
         self.read_sightings([*crops, *changed])
-        pins = live_pins(self.transaction, self.at)
         for crop, new in zip(crops, changed, strict=True):
-            archives.keep_for(self.transaction, self.at, pins, crop)
             self._count(crop, -1)
             self.transaction.delete(*self.at.found_by(crop))
             self._put_record(new)

@@ -11,6 +11,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
@@ -220,6 +221,9 @@ class Engine(Protocol):
 
     def now_ms(self) -> int:
         """The store's clock, which all processes share, in milliseconds."""
+
+    def moment(self) -> AbstractContextManager[Engine]:
+        """What to read it by for long, in one thread: as it is now, if only this process writes."""
 
     def close(self) -> None:
         """Closes every connection."""

@@ -39,8 +39,8 @@ class Sightings(TypedDict):
 class Generation:
     """Where a generation of a gallery's crops lies.
 
-    Scans find `crop` by row, `identity` by name, the keys of `found_by`, and what is staged or
-    pinned. Looked up are `vector` by side and row, `picture` by row, and the row by `crop id`.
+    Scans find `crop` by row, `identity` by name, the keys of `found_by`, and what is staged. Looked
+    up are `vector` by side and row, `picture` by row, and the row by `crop id`.
     """
 
     gallery_id: int
@@ -66,31 +66,6 @@ class Generation:
                 yield self.key("by", name, value, crop.row_id)
         yield self.key("captured", as_text(crop.captured_at or crop.created_at), crop.row_id)
         yield self.key("enrolled", as_text(crop.created_at), crop.row_id)
-
-
-@dataclass(frozen=True)
-class Pin:
-    """An archive that is being read.
-
-    Attributes:
-        newest: the newest row when it began.
-        side: which vectors it reads.
-        until_ms: when it is given up, on the store's clock.
-    """
-
-    name: str
-    newest: int
-    side: int
-    until_ms: int
-
-
-def live_pins(reader: Reader, at: Generation) -> list[Pin]:
-    """The archives of a generation that are being read."""
-    found = reader.below(at.key("pin"))
-    now_ms = reader.engine.now_ms() if found else 0
-    # Read by key too: what is kept for an archive that ends meanwhile would stay for ever.
-    pins = [Pin(**one) for own, _ in found if (one := reader.json(own)) is not None]
-    return [pin for pin in pins if pin.until_ms >= now_ms]
 
 
 def as_crop(body: bytes | str) -> StoredCrop:
@@ -133,18 +108,17 @@ def read_contents(
     at: Generation,
     side: int,
     crops: Sequence[StoredCrop],
-    pinned: bool = False,
+    pictures: bool = False,
 ) -> Iterator[ArchivedCrop]:
-    """Crops with their contents, without those that are changed or removed meanwhile.
+    """Crops with their contents, without those that are removed meanwhile.
 
     Args:
-        pinned: an archive keeps them as they were, also where they are changed or removed; only
-            then their pictures are read too.
+        pictures: also reads these, and does not ask whether a crop is found by its crop_id.
 
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
     """
-    kinds = ("crop_id", "vector", "picture")[: 3 if pinned else 2]
+    kinds = ("crop_id", "vector", "picture")[: 3 if pictures else 2]
     keys: list[bytes] = []
     for crop in crops:
         own = (
@@ -158,18 +132,19 @@ def read_contents(
     for place, crop in enumerate(crops):
         row_id, vector, *picture = bodies[place * len(kinds) :][: len(kinds)]
         content = picture[0] if picture else None
-        wrong = None
-        if not pinned and (row_id is None or from_json(row_id) != [crop.row_id, crop.changes]):
-            wrong = f"crop {crop.crop_id} is not found by its crop_id"
-        elif pinned and crop.inside and content is None:
-            wrong = f"the picture of crop {crop.crop_id} is gone"
-        if vector is not None and wrong is None:
+        gone = pictures and crop.inside and content is None
+        place_of = None if row_id is None else from_json(row_id)
+        same = pictures or place_of == [crop.row_id, crop.changes]
+        if vector is not None and not gone and same:
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
-        elif pinned or is_still(reader, at, side, crop):
-            raise reader.engine.damage(wrong or f"the vector of crop {crop.crop_id} is gone")
-        elif vector is not None and row_id is not None and from_json(row_id)[0] == crop.row_id:
+        elif is_still(reader, at, side, crop):
+            if not same:
+                raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
+            part = "picture" if gone else "vector"
+            raise reader.engine.damage(f"the {part} of crop {crop.crop_id} is gone")
+        elif vector is not None and not gone and place_of and place_of[0] == crop.row_id:
             # Relabelled meanwhile: the change that follows has the new label.
-            yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), None)
+            yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
 
 
 def is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:

@@ -26,7 +26,6 @@ from service.record.engine import (
 from service.record.entries import (
     Generation,
     as_crop,
-    live_pins,
     read_crops,
     read_entry,
     rows_of_ids,
@@ -50,8 +49,8 @@ def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms:
 
     Args:
         of: for a generation its gallery, number and how many sides there may be; for a side its
-            gallery, generation and number; for a gallery its number; for an archive its gallery,
-            generation, name and side.
+            gallery, generation and number; for a gallery its number. An archive, of programs
+            before, has its gallery, generation, name and side.
         not_before_ms: on the store's clock; they are still written until then.
     """
     transaction.put_json(key("garbage", kind, *of), [kind, list(of), not_before_ms])
@@ -76,8 +75,6 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
         return False
     kind, (gallery_id, *of), _ = found
     at = Generation(gallery_id, of[0] if of else 0)
-    if kind in ("generation", "side") and live_pins(transaction, at):
-        return False
     if kind == "generation":
         prefixes = [at.key(name) for name in OF_GENERATION]
         left = _crops(transaction, at, *of[1:]) or _ranges(transaction, prefixes)
@@ -141,20 +138,26 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
 
 
 def _archived(transaction: Transaction, at: Generation, name: str, side: int) -> bool:
-    """Deletes what was kept for an archive, and contents that no crop and no other archive has."""
+    """Deletes what a program before kept for an archive, and contents that no crop has."""
     found = transaction.below(at.key("pinned", name), CROPS_AT_ONCE)
     rows = [last_number(one) for one, _ in found]
-    others = live_pins(transaction, at)
     crops = transaction.get([at.key("crop", row) for row in rows])
     for (own, _), row, crop in zip(found, rows, crops, strict=True):
-        kept = transaction.get([at.key("pinned", other.name, row) for other in others])
-        readers = [pin for pin, body in zip(others, kept, strict=True) if body is not None]
-        if crop is None and not readers:
-            transaction.delete(at.lookup("picture", row))
-        if crop is None and all(pin.side != side for pin in readers):
-            transaction.delete(at.lookup("vector", side, row))
+        if crop is None:
+            transaction.delete(at.lookup("picture", row), at.lookup("vector", side, row))
         transaction.delete(own)
     return bool(found)
+
+
+def discard_pins(engine: Engine, alone: bool) -> None:
+    """Discards what programs before kept for archives: all of it, or that whose time is over."""
+    now_ms = engine.now_ms()
+    for own, body in list(Reader(engine).every(below(key("pin")))):
+        pin = from_json(body)
+        if alone or pin["until_ms"] < now_ms:
+            gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
+            transact(engine, discard, "archive", gallery_id, generation, pin["name"], pin["side"])
+            transact(engine, Transaction.delete, own)
 
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:

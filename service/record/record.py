@@ -13,13 +13,12 @@ from service.errors import RecordUnavailable
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import lock_data_directory
 from service.record.api_keys import Keys
-from service.record.archives import unpin_abandoned
 from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.engine import Engine
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries
-from service.record.garbage import collect_garbage
+from service.record.garbage import collect_garbage, discard_pins
 from service.record.identity_changes import Merges, finish_identity_changes
 from service.record.jobs import Jobs
 from service.record.redis_engine import RedisEngine
@@ -64,7 +63,7 @@ class Record:
         Args:
             alone: no other process reads an archive of it.
         """
-        unpin_abandoned(self.engine, alone)
+        discard_pins(self.engine, alone)
         finish_identity_changes(self.engine)
         collect_garbage(self.engine)
 

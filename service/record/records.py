@@ -272,7 +272,6 @@ class GalleryRecord:
         side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
         generations, sides, rows: how many numbers were given out of each.
         staged_crops: how many crops have a staged vector.
-        archives: how many were begun, so that beginning one changes the record.
     """
 
     gallery_id: int
@@ -292,7 +291,6 @@ class GalleryRecord:
     generations: int = 1
     sides: int = 1
     rows: int = 0
-    archives: int = 0
 
 
 @dataclass(frozen=True)
@@ -309,7 +307,7 @@ class Snapshot:
     """A copy of a gallery in a file of its own.
 
     Attributes:
-        version: of the gallery when it was taken.
+        version: of the gallery when its copy began.
         crops: how many the file holds now: forgotten people are taken out of it too.
         bytes, sha256: of the file.
     """

@@ -188,7 +188,9 @@ def _checked_crop(
 ) -> Iterator[ArchivedCrop | ServiceError]:
     """What is wrong with one crop, and the crop if its contents are whole."""
     try:
-        (whole,) = read_contents(reader, at, side, [crop], pinned=True)
+        contents = list(read_contents(reader, at, side, [crop], pictures=True))
+        if not contents:
+            return
         if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
             yield reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
         found_by = list(at.found_by(crop))
@@ -199,7 +201,7 @@ def _checked_crop(
     for own, found in zip(found_by, there, strict=True):
         if not found:
             yield reader.engine.damage(f"crop {crop.crop_id} is not found by {shown(own)}")
-    yield whole
+    yield from contents
 
 
 def readable(

@@ -283,7 +283,6 @@ def _switch(
         generations=entry.generations,
         sides=entry.sides,
         rows=entry.rows,
-        archives=entry.archives,
         version=entry.version + 1,
     )
     put_entry(transaction, filled)

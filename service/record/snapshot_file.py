@@ -69,7 +69,7 @@ def write_snapshot(
 
     Args:
         path: its folder is made.
-        crops: read once, in order.
+        crops: read once, in order; one that comes again takes the place of the one before.
         origin: what they were copied from.
 
     Raises:
@@ -86,10 +86,10 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
         with _opened(beside) as file:
             file.executescript(TABLES)
             file.execute("BEGIN")
+            file.executemany("INSERT OR REPLACE INTO crops VALUES (?, ?, ?, ?, ?, ?)", rows)
             whole, crops = hashlib.sha256(), 0
-            for row in rows:
-                file.execute("INSERT INTO crops VALUES (?, ?, ?, ?, ?, ?)", row)
-                whole.update(row[-1].encode())
+            for (checksum,) in file.execute("SELECT checksum FROM crops ORDER BY place"):
+                whole.update(checksum.encode())
                 crops += 1
             content = SnapshotContent(crops, whole.hexdigest())
             header = {"format": FORMAT, **vars(content), **vars(origin)}

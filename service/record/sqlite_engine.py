@@ -57,6 +57,7 @@ class SqliteEngine:
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
         self._log_has_deleted = False
+        self._moments = 0
         self._acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX))
         number = 0 if only_read else self._acknowledged.read()[1]
         if number and not (path.is_file() and path.stat().st_size):
@@ -164,6 +165,22 @@ class SqliteEngine:
         """This machine's clock, in milliseconds."""
         return time.time_ns() // 1_000_000
 
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[SqliteEngine]:
+        """The record as it is now; what is deleted meanwhile leaves the log once this has ended."""
+        held = SqliteEngine(self.path, only_read=True)
+        with self._opening:
+            self._moments += 1
+        try:
+            with held._transaction("BEGIN"):
+                yield held
+        finally:
+            held.close()
+            with self._opening:
+                self._moments -= 1
+            if self._log_has_deleted:
+                self._truncate_log()
+
     def close(self) -> None:
         """Closes every connection."""
         with self._opening:
@@ -214,6 +231,10 @@ class SqliteEngine:
         """
         try:
             connection = self._connection
+            if connection.in_transaction:
+                # Of a moment.
+                yield connection
+                return
             try:
                 connection.execute(begin)
                 yield connection
@@ -233,6 +254,8 @@ class SqliteEngine:
         Another process that reads an earlier moment prevents it; the next commit tries again.
         """
         self._log_has_deleted = True
+        if self._moments:
+            return
         with contextlib.suppress(sqlite3.OperationalError):
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._log_has_deleted = bool(busy)

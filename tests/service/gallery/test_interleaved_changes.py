@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from service.record import engine, requests
-from service.record.archives import HELD_MS
-from service.record.engine import Reader, as_text
-from service.record.records import GallerySettings, RequestKey
+from service.record.engine import Reader, as_text, transact
+from service.record.entries import Generation
+from service.record.records import CropFilter, GallerySettings, RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 
@@ -37,32 +37,36 @@ def contents(store) -> bytes:
     return b"\n".join(own + b"=" + value for own, value in every)
 
 
-def test_what_is_removed_while_an_archive_ends_is_not_kept_for_it(
-    store, gallery, before_next_commit
-):
+def test_what_is_removed_while_a_gallery_is_copied_is_kept_nowhere(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
-    archive = store.crops.archive(gallery)
-    list(archive.__enter__().crops)
-    before_next_commit(store, lambda: archive.__exit__(None, None, None))
-    assert len(store.crops.remove_identity(gallery, "Ann").row_ids) == 1
-    store.collect_garbage()
-    assert b"Ann" not in contents(store)
+    with store.crops.archive(gallery) as archive:
+        next(archive.crops)
+        assert len(store.crops.remove_identity(gallery, "Ann").row_ids) == 1
+        assert b"Ann" not in contents(store)
+        list(archive.crops)
     assert b"Bob" in contents(store)
 
 
-def test_what_was_kept_for_a_killed_archive_is_removed_once_its_time_is_over(
-    store, gallery, monkeypatch
-):
+def test_what_an_earlier_program_kept_for_a_copy_is_removed(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
-    killed = store.crops.archive(gallery)
-    list(killed.__enter__().crops)
+    at = Generation(gallery, 0)
+    (ann,) = store.crops.page(gallery, CropFilter(identity="Ann"), 0, 9)
     store.crops.remove_identity(gallery, "Ann")
-    store.collect_garbage()
+
+    def keep(transaction):
+        until_ms = store.engine.now_ms() - 1
+        pin = {"name": "copy", "newest": 2, "side": 0, "until_ms": until_ms}
+        transaction.put_json(at.key("pin", "copy"), pin)
+        transaction.put_json(at.key("pinned", "copy", ann.row_id), ann)
+        transaction.put(at.lookup("picture", ann.row_id), b"of Ann")
+        transaction.put(at.lookup("vector", 0, ann.row_id), b"hers")
+
+    transact(store.engine, keep)
     assert b"Ann" in contents(store)
-    later = store.engine.now_ms() + HELD_MS + 1
-    monkeypatch.setattr(store.engine, "now_ms", lambda: later)
     store.collect_garbage()
     assert b"Ann" not in contents(store)
+    kept = [at.lookup("picture", ann.row_id), at.lookup("vector", 0, ann.row_id)]
+    assert store.engine.get(kept) == [None, None]
 
 
 def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(

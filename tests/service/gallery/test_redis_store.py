@@ -14,10 +14,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from service.errors import GalleryConflict, RecordUnavailable
+from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery
 from service.record import archives, galleries, identity_changes, replacing
+from service.record.engine import Change
 from service.record.record import Record, open_redis
-from service.record.records import CropFilter, GallerySettings
+from service.record.records import ArchivedCrop, CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 from tests.service.redis_server import LosingProxy, redis_server
@@ -176,66 +177,66 @@ def test_a_redis_that_is_gone_is_unavailable_and_one_that_is_back_is_not():
         assert store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).version == 1
 
 
-def test_an_archive_is_of_its_moment_whatever_is_written_between_its_pages(
-    monkeypatch, redis_record, store, gallery
-):
+def test_a_copy_has_every_change_that_was_made_until_it_was_read(monkeypatch, store, gallery):
     monkeypatch.setattr(archives, "CROPS_PER_READ", 7)
     random = np.random.default_rng(5)
     for first in range(0, 60, 20):
         crops = [new_crop(first + one, str(one % 5)) for one in range(20)]
         store.crops.enroll(gallery, EMBEDDER, crops)
     fresh = itertools.count(1000)
-
-    def disturb() -> None:
-        live = list(_identities(store, gallery))
-        store.crops.remove(gallery, [str(one) for one in random.choice(live, 2)])
-        old, new = (str(one) for one in random.integers(0, 6, 2))
-        store.crops.relabel(gallery, old, new)
-        embedder = store.galleries.get(gallery).embedding_fingerprint
-        store.crops.enroll(gallery, embedder, [new_crop(next(fresh), new)])
-
-    def reindex() -> None:
-        store.staged.begin(gallery, OTHER_EMBEDDER)
-        rows = [one.row_id for one in store.staged.missing(gallery, 0, 999)]
-        store.staged.add(gallery, [(row, np.zeros(4, np.float32)) for row in rows])
-        assert store.staged.switch(gallery) is not None
-
-    def restore() -> None:
-        with store.crops.archive(gallery) as now:
-            store.crops.replace(gallery, OTHER_EMBEDDER, list(now.crops)[:20])
-
-    read = []
-    for change in (disturb, reindex, disturb, restore, disturb):
-        moment, held = _identities(store, gallery), store.crops.archive(gallery)
-        read.append((moment, held, held.__enter__(), []))
-        for _, _, archive, found in read:
-            found.extend(itertools.islice(archive.crops, 9))
-        change()
-    store.galleries.delete(gallery)
-    for moment, held, archive, found in read:
-        found.extend(archive.crops)
-        held.__exit__(None, None, None)
-        assert {one.record.crop_id: one.record.identity for one in found} == moment
-        for one in found:
-            number = one.record.metadata["number"]
-            assert one.picture == b"image %d" % number
-            before = archive.embedding_fingerprint == EMBEDDER
-            assert not before or one.vector.tolist() == [number + 0.25] * 4
-    assert _crop_keys(redis_record) == []
-
-
-def test_a_copy_that_stood_still_is_given_up_and_what_it_held_goes(
-    monkeypatch, redis_record, opened, store, gallery
-):
-    crop_id = _enroll_one(store, gallery, 1)
-    monkeypatch.setattr(archives, "HELD_MS", 50)
+    found: dict[str, ArchivedCrop] = {}
     with store.crops.archive(gallery) as archive:
-        store.crops.remove(gallery, [crop_id])
-        time.sleep(0.1)
-        opened()
-        with pytest.raises(RecordUnavailable, match="take it again"):
+        for number, one in enumerate(archive.crops):
+            found[one.record.crop_id] = one
+            if number % 5 == 0 and number < 100:
+                live = list(_identities(store, gallery))
+                store.crops.remove(gallery, [str(one) for one in random.choice(live, 2)])
+                old, new = (str(one) for one in random.integers(0, 6, 2))
+                store.crops.relabel(gallery, old, new)
+                store.crops.enroll(gallery, EMBEDDER, [new_crop(next(fresh), new)])
+    removed = store.crops.removed_among(gallery, list(found))
+    there = {name: one.record.identity for name, one in found.items() if name not in removed}
+    assert there == _identities(store, gallery)
+    for one in found.values():
+        number = one.record.metadata["number"]
+        assert one.picture == b"image %d" % number
+        assert one.vector.tolist() == [number + 0.25] * 4
+
+
+def test_a_copy_of_a_gallery_that_is_written_without_a_pause_ends(
+    monkeypatch, redis_record, store, gallery
+):
+    monkeypatch.setattr(archives, "FOLLOWED_FOR_SECONDS", 0.5)
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(number, "Ann") for number in range(5)])
+    names = itertools.cycle(["Eve", "Ann"])
+
+    def rename_once(*_) -> list[Change]:
+        old = next(iter(_identities(store, gallery).values()))
+        store.crops.relabel(gallery, old, next(names) if old == "Ann" else "Ann")
+        return after(*_)
+
+    after = store.engine.after
+    monkeypatch.setattr(store.engine, "after", rename_once)
+    with store.crops.archive(gallery) as archive:
+        assert len({one.record.crop_id for one in archive.crops}) == 5
+
+
+@pytest.mark.parametrize("replaced", ["reindexed", "restored", "deleted"])
+def test_a_copy_of_a_gallery_that_is_replaced_is_given_up(store, gallery, replaced):
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
+    with store.crops.archive(gallery) as archive:
+        if replaced == "reindexed":
+            store.staged.begin(gallery, OTHER_EMBEDDER)
+            (row,) = (one.row_id for one in store.staged.missing(gallery, 0, 9))
+            store.staged.add(gallery, [(row, np.zeros(4, np.float32))])
+            assert store.staged.switch(gallery) is not None
+        elif replaced == "restored":
+            store.crops.replace(gallery, OTHER_EMBEDDER, [])
+        else:
+            store.galleries.delete(gallery)
+        expected = UnknownGallery if replaced == "deleted" else RecordUnavailable
+        with pytest.raises(expected):
             list(archive.crops)
-    assert _crop_keys(redis_record) == []
 
 
 def test_what_is_removed_while_a_gallery_is_restored_stays_removed(

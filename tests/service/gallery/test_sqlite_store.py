@@ -57,6 +57,24 @@ def test_a_deletion_does_not_wait_for_a_copy_and_is_off_the_disk_once_that_ends(
     assert not _on_disk(file)
 
 
+def test_a_copy_is_of_one_moment(store, gallery):
+    crops = [new_crop(number, "Ann") for number in range(3)]
+    landed = store.crops.enroll(gallery, EMBEDDER, crops).landed
+    with store.crops.archive(gallery) as archive:
+        found = [next(archive.crops)]
+        store.crops.remove(gallery, [landed[1].crop_id])
+        store.crops.relabel(gallery, "Ann", "Eve")
+        store.staged.begin(gallery, "c" * 64)
+        store.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
+        store.crops.replace(gallery, EMBEDDER, [])
+        store.galleries.delete(gallery)
+        found += archive.crops
+    assert archive.version == 1
+    assert [one.record.crop_id for one in found] == [one.crop_id for one in landed]
+    assert {one.record.identity for one in found} == {"Ann"}
+    assert [one.picture for one in found] == [one.picture.content for one in crops]
+
+
 def test_a_deletion_under_another_process_that_reads_is_off_the_disk_with_the_next_commit(
     store, gallery, file, monkeypatch
 ):
