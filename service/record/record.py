@@ -100,6 +100,7 @@ def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -
     """
     with _connected(url, mark, **options) as engine:
         engine.epoch()
+        engine.require_order()
         return Record(engine)
 
 

@@ -229,6 +229,15 @@ class RedisEngine:
             raise another_format(f"Redis at {self.place}", version, FORMAT)
         return self.adopt()
 
+    def require_order(self) -> None:
+        """Raises `InputProblem` where damage moved a key, so that others are not found."""
+        ranges = (("-inf", "(0"), ("(0", "+inf"))
+        if any(self.command("ZCOUNT", "gmn:order", *one) for one in ranges):
+            raise InputProblem(
+                f"Redis at {self.place}: the record's keys are not in order, its file is damaged; "
+                "restore it from a whole copy"
+            )
+
     def adopt(self) -> str:
         """Holds later commits against the record that is there; answers its name."""
         self._epoch = self.command("GET", "gmn:epoch").decode()
