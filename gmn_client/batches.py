@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx
 
-from gmn_client.call import Call
+from gmn_client.calls import Call
 from gmn_client.errors import InvalidInput, RequestRefused, parse
 from gmn_client.models import Enrollment, RefusedImage
 from gmn_client.uploads import (

@@ -24,8 +24,7 @@ from tenacity.stop import stop_base
 from typing_extensions import Self, Unpack
 
 from gmn_client.batches import Batches
-from gmn_client.call import Call
-from gmn_client.calls import Calls
+from gmn_client.calls import Call, Calls
 from gmn_client.errors import RequestRefused, ServiceFailed, ServiceUnreachable, unreachable
 from gmn_client.models import Enrollment, Job, Page, QueryAnswer, SeparateAnswers
 from gmn_client.uploads import (
