@@ -132,6 +132,6 @@ def test_after_a_power_cut_redis_has_everything_acknowledged(tmp_path):
 
 def test_a_redis_that_does_not_sync_is_found_out(tmp_path, monkeypatch):
     """The harness can fail: everything since the start is lost."""
-    monkeypatch.setattr("service.record.redis_server.check_server", lambda _: None)
+    monkeypatch.setattr("service.record.record.check_server", lambda _: None)
     monkeypatch.delenv("CUTS", raising=False)
     assert _wrong(tmp_path, 0, "--appendfsync", "no")
