@@ -32,7 +32,7 @@ from service.lifecycle.snapshots import (
 )
 from service.lifecycle.strays import clear_files
 from service.ops.health import MonitoredThreadPool
-from service.record import crops, snapshot_file
+from service.record import crop_changes, snapshot_file
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import read_snapshot, write_snapshot
 from service.runtime import Runtime
@@ -350,7 +350,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         for one in (damaged, case):
             with monkeypatch.context() as patched:
                 # The clock was behind.
-                patched.setattr(crops, "now", lambda: long_ago)
+                patched.setattr(crop_changes, "now", lambda: long_ago)
                 await forget_crop(runtime, one.gallery, one.crop_id)
         path = snapshots.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
         whole = path.read_bytes()
