@@ -106,10 +106,6 @@ class Runtime:
             galleries.load()
             pools = BlockingPools()
             held.callback(pools.shutdown)
-            pictures = PictureFolder(settings.images_url) if settings.images_url else None
-            if pictures is not None:
-                held.callback(pictures.close)
-                watchdog.checks += [pictures.views.health_check, pictures.changes.health_check]
             watchdog.checks += [
                 HealthCheck("device thread", device.silent_seconds),
                 HealthCheck("audit log", audit.threads.silent_seconds),
@@ -131,7 +127,7 @@ class Runtime:
                 metrics,
                 keys,
                 audit,
-                pictures,
+                _open_pictures(settings, watchdog, held),
                 pools,
                 CriticalSections(),
                 watchdog,
@@ -222,6 +218,17 @@ def _load_models(
     for name in shipped_fillers(fillers - set(models)):
         load(name)
     return models
+
+
+def _open_pictures(
+    settings: Settings, watchdog: Watchdog, held: contextlib.ExitStack
+) -> PictureFolder | None:
+    if settings.images_url is None:
+        return None
+    pictures = PictureFolder(settings.images_url)
+    held.callback(pictures.close)
+    watchdog.checks += [pictures.views.health_check, pictures.changes.health_check]
+    return pictures
 
 
 def _decode_checks(models: Iterable[LoadedModel]) -> list[HealthCheck]:

@@ -70,8 +70,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     # Here and not above: the client's commands load neither torch nor FastAPI.
     import uvicorn
 
-    from gmn_client import DEFAULT_URL
-    from service.errors import ServiceError
     from service.http.app import create_app
     from service.http.connections import bounded_connections, raise_file_limit
     from service.ops.failpoints import arm_failpoint
@@ -84,14 +82,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     address = _url(settings.host, listening)
     runtime = Runtime.open(settings)
 
-    async def advise() -> None:
-        try:
-            options = "" if address == DEFAULT_URL else f"--url {address}"
-            for line in await _upgrade_advice(runtime, options):
-                typer.echo(line)
-        except ServiceError as error:
-            log.warning("galleries of another artefact were not looked for: %s", error.detail)
-
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -101,7 +91,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
                 typer.echo(f"Serving on {address} (docs at {address}/docs)")
                 for line in _about(runtime.model):
                     typer.echo(line)
-                self.advising = asyncio.create_task(advise())
+                self.advising = asyncio.create_task(_advise(runtime, address))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             self.advising.cancel()
@@ -130,6 +120,19 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         os._exit(130 if server.force_exit else 0)
     if server.force_exit:
         raise KeyboardInterrupt
+
+
+async def _advise(runtime: Runtime, address: str) -> None:
+    """Prints how to upgrade galleries of another artefact."""
+    from gmn_client import DEFAULT_URL
+    from service.errors import ServiceError
+
+    try:
+        options = "" if address == DEFAULT_URL else f"--url {address}"
+        for line in await _upgrade_advice(runtime, options):
+            typer.echo(line)
+    except ServiceError as error:
+        log.warning("galleries of another artefact were not looked for: %s", error.detail)
 
 
 def bound_arenas() -> None:
