@@ -46,7 +46,7 @@ PLACES = {
     "snapshot-rewrite.written": (
         "lifecycle/snapshots.py",
         "remove_from_snapshot(path",
-        "snapshots.keep, rewritten)",
+        "snapshots.keep, kept)",
     ),
     "snapshot.written": ("record/snapshot_file.py", "sync(beside)", "beside.replace(path)"),
     "snapshot.in-place": ("lifecycle/snapshots.py", "write_snapshot(path", "snapshots.keep, sna"),
@@ -89,7 +89,7 @@ PLACES = {
         "_enroll_items(",
     ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
-    "audit.line-written": ("ops/audit.py", "self._file.append(", "def looked("),
+    "audit.line-written": ("ops/audit.py", "self._file.append(", "def note_view("),
 }
 
 
@@ -111,7 +111,9 @@ def test_every_failpoint_stands_in_one_place_and_is_passed_nowhere_else():
     assert placed == dict.fromkeys(PLACES, 1)
     assert {name for name in FAILPOINTS if not _is_of_a_commit(name)} == set(PLACES)
     written = "".join(SOURCES.values())
-    named = re.compile(r'(?:change|replace|_commit)\(\s*"([a-z-]+)"')
+    named = re.compile(
+        r'(?:change|change_crops|replace|_commit)\(\s*(?:runtime,\s*gallery,\s*)?"([a-z-]+)"'
+    )
     assert set(WRITES) <= set(named.findall(written))
 
 

@@ -217,13 +217,14 @@ def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, galle
     assert answer.status_code == 202
     assert answer.headers["Location"] == f"/v1/jobs/{answer.json()['job_id']}"
     job = served.ended_job(answer.json())
-    assert (job["state"], job["problems"]) == ("done", 2)
-    expected = {"total": 9, "done": 9, "landed": 6, "duplicates": 1, "refused": 2}
+    assert (job["state"], job["problems"]) == ("done", 3)
+    expected = {"total": 9, "done": 9, "landed": 6, "duplicates": 1, "refused": 2, "ignored": 1}
     assert job["progress"] == expected
     report = served.http.get(f"/v1/jobs/{job['job_id']}/report")
     assert report.headers["content-type"].startswith("text/csv")
     assert "../7.png,not_unpacked" in report.text
     assert "people/6.png,not_an_image" in report.text
+    assert "read me.txt,ignored" in report.text
     crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
     assert {crop["camera"] for crop in crops} == {"east"}
 
