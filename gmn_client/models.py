@@ -64,11 +64,6 @@ def _absent(value: object) -> bool:
     return value is None
 
 
-def image_url(gallery: str, crop_id: str) -> str:
-    """Where a crop's picture is, below the service's address."""
-    return f"/v1/galleries/{gallery}/crops/{crop_id}/image"
-
-
 class WireModel(BaseModel):
     """Base of every answer."""
 

@@ -44,7 +44,7 @@ async def list_crops(
     def read() -> models.Crops:
         crops = runtime.record.crops.page(gallery.gallery_id, wanted, int(after or 0), limit + 1)
         more = str(crops[limit - 1].row_id) if len(crops) > limit else None
-        results = [described_crop(gallery.name, crop) for crop in crops[:limit]]
+        results = [described_crop(gallery, crop) for crop in crops[:limit]]
         return models.Crops(results=results, next_cursor=more)
 
     return await runtime.galleries.read(read)
@@ -71,7 +71,7 @@ async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> mo
 
 async def read_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> models.Crop:
     """One crop; raises `UnknownCrop`."""
-    return described_crop(gallery.name, await _stored(runtime, gallery, crop_id))
+    return described_crop(gallery, await _stored(runtime, gallery, crop_id))
 
 
 async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
@@ -83,9 +83,9 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
     return picture
 
 
-def described_crop(gallery: str, crop: StoredCrop) -> models.Crop:
+def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:
     """A crop as the API shows it."""
-    url = models.image_url(gallery, crop.crop_id) if crop.content_type else None
+    url = gallery.image_url(crop.crop_id) if crop.content_type else None
     return models.Crop.model_validate(vars(crop) | {"image_url": url})
 
 

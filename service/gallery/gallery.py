@@ -86,6 +86,10 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return self._index
 
+    def image_url(self, crop_id: str) -> str:
+        """Where a crop's picture is, below the service's address."""
+        return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
+
     def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
         """Whether the index can hold what the record has; otherwise another one is needed.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from service.engine.device import DeviceThread
-from service.errors import RecordUnavailable, UnknownGallery
+from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.search.compaction import Compactor
@@ -43,17 +43,6 @@ class HeldGalleries:
         self._read_calibration = read_calibration
         self._compactor = Compactor(device, device_vectors)
         self._by_name: dict[str, Gallery] = {}
-
-    def get(self, name: str) -> Gallery:
-        """A gallery by its name.
-
-        Raises:
-            UnknownGallery: where there is none.
-        """
-        try:
-            return self._by_name[name]
-        except KeyError as error:
-            raise UnknownGallery(name) from error
 
     def by_id(self, gallery_id: int) -> Gallery | None:
         """A gallery by its number; None where it was deleted."""

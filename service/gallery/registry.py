@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
-from service.errors import GalleryConflict, RecordUnavailable, VersionNotReached
+from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
 from service.gallery.gallery import CropsChange, Gallery, naming_unknown_gallery
 from service.gallery.held import HeldGalleries
 from service.gallery.replication import Confirmation, Replication
@@ -205,6 +205,13 @@ class GalleryRegistry(HeldGalleries):
         if name not in self._by_name and self._record.changes:
             await self.catch_up()
         return self.get(name)
+
+    def get(self, name: str) -> Gallery:
+        """A gallery by its name; raises `UnknownGallery` where there is none."""
+        try:
+            return self._by_name[name]
+        except KeyError as error:
+            raise UnknownGallery(name) from error
 
     async def catch_up(self) -> None:
         """Waits a moment for what was committed before, by this process or others."""

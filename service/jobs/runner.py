@@ -135,7 +135,7 @@ async def list_jobs(
     runtime: Runtime, gallery: str | None, limit: int, key_id: str | None = None
 ) -> list[Job]:
     """The newest jobs, of one gallery or all, which one API key or any began."""
-    gallery_id = runtime.galleries.get(gallery).gallery_id if gallery else None
+    gallery_id = (await runtime.galleries.find(gallery)).gallery_id if gallery else None
     found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await _load_galleries(runtime, found)
     return found

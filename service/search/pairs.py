@@ -36,7 +36,8 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         UnknownGallery, NeedsReindex: the gallery cannot judge.
         QueueFull: nothing was compared.
     """
-    target = None if options.gallery is None else runtime.galleries.get(options.gallery)
+    name = options.gallery
+    target = None if name is None else await runtime.galleries.find(name)
     model = runtime.model if target is None else runtime.model_of(target)
     scoring = model.chosen_scoring(options.scoring)
     point = _operating_point(options)

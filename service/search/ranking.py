@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import CalibrationState, RankedCrop, image_url
+from gmn_client.models import CalibrationState, RankedCrop
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
@@ -148,7 +148,7 @@ class Search:
             gallery_version=self.gallery.version,
             current=current,
             calibration=judge.state,
-            results=_results(self.gallery.name, labels, best, judge),
+            results=_results(self.gallery, labels, best, judge),
             labels=labels,
             candidates_scored=found.searched if by_cosine else len(head),
             began=began,
@@ -199,7 +199,7 @@ def _scores(
 
 
 def _results(
-    gallery: str, labels: Sequence[CropLabel], best: _Best, judge: Judge
+    gallery: Gallery, labels: Sequence[CropLabel], best: _Best, judge: Judge
 ) -> list[RankedCrop]:
     probabilities = judge.probability(best.scores)
     results = []
@@ -219,7 +219,7 @@ def _results(
                 pair_logit=None if math.isnan(logit) else logit,
                 probability=float(probabilities[place]) if scored else None,
                 verdict=judge.verdict(score) if scored else None,
-                image_url=image_url(gallery, label.crop_id),
+                image_url=gallery.image_url(label.crop_id),
             )
         )
     return results

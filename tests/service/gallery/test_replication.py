@@ -8,6 +8,7 @@ import itertools
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import replication
 from service.gallery.registry import DEFAULT_GALLERY
+from service.jobs.runner import list_jobs
 from service.ops.health import STOPPED
 from service.record import crops
 from service.record.records import CropLabel, GallerySettings
@@ -74,6 +76,14 @@ def test_what_a_process_has_acknowledged_it_shows_itself(opened):
         replica.remove(HERE, crop_id)
         assert crop_id not in replica.shown(HERE)
         assert replica.version(HERE) == 2 * (number + 1)
+
+
+def test_jobs_are_listed_of_a_gallery_that_was_just_created_elsewhere(pair):
+    one, other = pair
+    runtime = SimpleNamespace(galleries=other.galleries, record=other.store)
+    for name in ("lobby", "yard", "gate", "stairs", "lift"):
+        asyncio.run(one.galleries.create(name, GallerySettings()))
+        assert asyncio.run(list_jobs(runtime, name, 10)) == []
 
 
 def test_galleries_come_change_and_go_elsewhere(pair):
