@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -52,7 +52,7 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
 
     def remove(below: str) -> None:
         unneeded = [name for name in files.all() if Path(name).parent == Path(below)]
-        files.forget(_removed(data_dir, unneeded))
+        files.forget(_removed(data_dir, unneeded, lambda name: name in files.all()))
 
     for folder in {str(Path(name).parent) for name in await runtime.pools.files.run(files.all)}:
         gallery = Path(folder).name
@@ -61,14 +61,22 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
     await runtime.pools.files.run(_remove_ended_imports, runtime)
 
 
-def _removed(data_dir: Path, paths: Sequence[str]) -> list[str]:
-    """Removes files and folders, and answers which of them are gone."""
+def _removed(
+    data_dir: Path, paths: Sequence[str], unneeded: Callable[[str], bool] = bool
+) -> list[str]:
+    """Removes files and folders, and answers which of them are gone.
+
+    Args:
+        unneeded: whether a folder still is, once it is held: that of an upload may have its job.
+    """
     gone = []
     for name in paths:
         path = data_dir / name
         try:
             if path.is_dir():
                 with hold_folder(path):
+                    if not unneeded(name):
+                        continue
                     shutil.rmtree(path)
             path.unlink(missing_ok=True)
             if path.parent.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,3 +102,21 @@ def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(r
         assert upload.exists()
     asyncio.run(clear_files(runtime))
     assert not upload.parent.exists()
+
+
+def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
+    runtime, gallery, tmp_path, monkeypatch
+):
+    uploads = [_written(tmp_path / "imports" / name / "archive") for name in ("cut-off", "kept")]
+    runtime.record.unneeded_files.add(["imports/cut-off", "imports/kept"])
+    remove = shutil.rmtree
+
+    def slow_removal(folder):
+        # Removing one takes long enough for the other to become a job.
+        runtime.record.jobs.create(new_job("kept", gallery))
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", slow_removal)
+    asyncio.run(remove_unneeded_files(runtime))
+    assert [upload.exists() for upload in uploads] == [False, True]
+    assert runtime.record.unneeded_files.all() == []
