@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.http.middleware import CROWDED
@@ -22,8 +21,8 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     Args:
         limit: connections that are answered. A request on a further one is 503, and still further
             ones are closed at once.
-        silent_seconds: a connection without a request is closed after so long, and one whose
-            request was answered while its body still comes.
+        silent_seconds: a connection without a whole request is closed after so long: a new one,
+            and one whose last request was answered, while the rest of a body comes or the next.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
@@ -42,10 +41,10 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
             super().connection_lost(error)
 
         def on_response_complete(self) -> None:
+            self._closing.cancel()
+            # First: what follows may begin the next request.
+            self._await_request()
             super().on_response_complete()
-            if self.conn.their_state is h11.SEND_BODY:
-                # The client reads its refusal once it has sent the rest, which is thrown away.
-                self._await_request()
 
         def _await_request(self) -> None:
             self._closing = self.loop.call_later(silent_seconds, self._close_after, self.cycle)

@@ -122,6 +122,16 @@ def test_a_body_that_comes_without_end_after_its_refusal_is_cut_off(connect):
     assert time.monotonic() - began < 8 * SECONDS
 
 
+def test_a_connection_that_falls_silent_amid_its_second_request_is_closed(connect):
+    connection = connect()
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert statuses(connection.recv(65_536)) == [200]
+    connection.sendall(b"G")
+    began = time.monotonic()
+    assert b"HTTP/1.1" not in rest_of(connection)
+    assert time.monotonic() - began < 5 * SECONDS
+
+
 BROKEN = {
     "an answer": b"HTTP/1.1 200 OK\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
