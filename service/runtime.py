@@ -89,6 +89,7 @@ class Runtime:
                 AuditLog(directory, replica, settings.audit_max_bytes, settings.audit_queries)
             )
             keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
+            held.callback(keys.threads.shutdown)
             metrics = Metrics()
             watchdog = Watchdog(settings.stall_seconds)
             device = DeviceThread(partial(watchdog.give_up, "device thread"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import sqlite3
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +19,8 @@ import gmn
 from model.problems import InputProblem
 from service.errors import Unauthorised
 from service.http.keys import KeyRing, create_key, find_key, read_key_file, redacted
+from service.runtime import Runtime
+from service.settings import Settings
 
 
 def line(key_id: str, secret: str, **more) -> str:
@@ -250,3 +255,23 @@ def test_keys_are_listed_without_their_secrets_and_revoked(
     ]
     assert {one["actor"] for one in log} == {f"uid:{os.getuid()}"}
     assert (data_dir.stat().st_mode & 0o777) == 0o700
+
+
+def test_a_service_that_stops_reads_its_keys_to_the_end_before_the_record_is_closed(
+    tiny_artefact, tmp_path
+):
+    settings = Settings(
+        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
+    )
+    begun = threading.Event()
+    with contextlib.closing(Runtime.open(settings)) as runtime:
+
+        def read_slowly():
+            begun.set()
+            time.sleep(0.5)
+            return runtime.record.keys.all()
+
+        reading = runtime.keys.threads.submit(read_slowly)
+        assert begun.wait(10)
+    assert reading.done()
+    assert reading.result() == []
