@@ -83,7 +83,7 @@ def train(
 ) -> None:
     """Trains an artefact from labelled crops.
 
-    Example: gmn train quick --data synthetic:7,identities=60,domains=1,crops=4 --out runs/first
+    Example: gmn train quick --data synthetic:7,identities=60,domains=1,crops=6 --out runs/first
 
     On several GPUs: torchrun --nproc-per-node=4 -m gmn train gmn-r50 --data … --out …
     """
