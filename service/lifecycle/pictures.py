@@ -83,8 +83,9 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         if one.crop_id not in left
     ]:
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
-            remove = partial(_remove, runtime, gallery_id, [one.crop_id for one in some])
-            left.update(await runtime.sections.run(remove))
+            remove = partial(_remove_strays, runtime, gallery_id, [one.crop_id for one in some])
+            # No restore brings crops back meanwhile.
+            left.update(await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id)))
     if left:
         raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
 
@@ -100,6 +101,20 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
             f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
         )
+
+
+async def _remove_strays(
+    runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]
+) -> dict[str, Exception]:
+    """Removes stray pictures; those of crops that a later restore brought back are none."""
+    crops = runtime.record.crops
+
+    def find_shown() -> list[str]:
+        return [one for one in crop_ids if crops.get(gallery_id, one) is not None]
+
+    shown = await runtime.galleries.read(find_shown)
+    await runtime.galleries.write(crops.forget_strays, shown)
+    return await _remove(runtime, gallery_id, [one for one in crop_ids if one not in shown])
 
 
 async def _remove(

@@ -97,6 +97,25 @@ def test_a_snapshot_holds_the_images_that_are_kept_elsewhere(start, tmp_path, dr
     assert set(_files(folder)) == {crops[1]["crop_id"]}
 
 
+def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
+    start, tmp_path, drawn_crops
+):
+    folder, url = tmp_path / "crops", "/v1/galleries/default"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    snapshots = []
+    for crop in drawn_crops[:2]:
+        served.enroll("default", crop.png)
+        snapshots.append(served.http.post(f"{url}/snapshots").json()["snapshot_id"])
+    for snapshot in snapshots:
+        assert served.http.post(f"{url}/snapshots/{snapshot}/restore").status_code == 200
+    served.stop()
+    again = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
+    time.sleep(1.0)
+    crops = again.http.get(f"{url}/crops").json()["results"]
+    assert len(crops) == 2
+    assert [again.http.get(crop["image_url"]).status_code for crop in crops] == [200, 200]
+
+
 def test_an_image_that_cannot_be_removed_keeps_no_other(start, tmp_path, drawn_crops):
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
