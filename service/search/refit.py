@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -26,7 +27,7 @@ from model.search_calibration import (
     fit_searches,
 )
 from model.stranger_tail import LeftOutSearches, level
-from service.errors import ServiceError
+from service.errors import NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
 from service.record.records import GalleryRecord
 from service.runtime import Runtime
@@ -95,14 +96,22 @@ async def fit_galleries(runtime: Runtime) -> None:
         await asyncio.sleep(LOOK_EVERY_SECONDS)
         for gallery in runtime.galleries.all():
             state, again = seen.get(gallery.gallery_id, (None, 0.0))
-            now = _state_of(runtime, gallery)
+            try:
+                now = _state_of(runtime, gallery)
+            except NeedsReindex:
+                # It went over to another embedder at this moment.
+                continue
             if now is None or (now == state and time.monotonic() < again):
                 continue
             again = time.monotonic() + REST_SECONDS
             try:
-                await fit_if_due(runtime, gallery)
+                if await fit_if_due(runtime, gallery):
+                    again = math.inf
+            except ServiceError as error:
+                log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
+            except InputProblem as error:
+                # Its crops show no tail, and the same crops never will.
                 again = math.inf
-            except (ServiceError, InputProblem) as error:
                 log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
             except Exception:
                 log.exception("the calibration of gallery %s was not fitted", gallery.name)
@@ -118,8 +127,11 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
     return gallery.version, gallery.embedder, versions
 
 
-async def fit_if_due(runtime: Runtime, gallery: Gallery) -> None:
+async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     """Fits a gallery's calibrations to its named crops, where it has none or has outgrown them.
+
+    Returns:
+        False where a fit was not published: the calibration was changed or dropped meanwhile.
 
     Raises:
         ServiceError: the record or the device does not answer; what was published before is kept.
@@ -132,17 +144,20 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> None:
     }
     entry = await runtime.galleries.read(_outgrown, runtime, list(places.values()))
     if entry is None:
-        return
+        return True
     await runtime.galleries.wait_for_version(gallery, entry.version)
     crops = await runtime.device.run(NamedCrops.of, gallery.index.table)
     threads = runtime.pools.calibration
     left_out = await search_left_out(crops, model, runtime.device, threads)
+    published = True
     for scoring, searches in left_out.items():
         place = places[scoring]
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
         fitted = await threads.run(_fit_gallery, searches, stored, entry)
         vectors = entry.at, entry.side
-        await runtime.galleries.write(_publish, runtime, gallery, place, fitted, stored, vectors)
+        write = partial(_publish, runtime, gallery, place, fitted, stored, vectors)
+        published &= await runtime.galleries.write(write)
+    return published
 
 
 @dataclass(frozen=True)
@@ -286,8 +301,10 @@ def _publish(
     fitted: Publication,
     stored: _Stored,
     vectors: tuple[int, int] | None = None,
-) -> None:
+) -> bool:
     body = fitted.model_dump_json()
     publish = runtime.record.calibrations.publish
-    if publish(*place, body, stored.version, stored.counted, vectors):
+    published = publish(*place, body, stored.version, stored.counted, vectors)
+    if published:
         runtime.calibrations.reload(gallery)
+    return published

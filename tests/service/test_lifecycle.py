@@ -328,6 +328,7 @@ def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, d
         "landed": 400,
         "duplicates": 0,
         "refused": 0,
+        "ignored": 0,
     }
     assert again.http.get("/v1/galleries/default").json()["crops"] == 400
     assert not list((tmp_path / "data" / "imports").iterdir())

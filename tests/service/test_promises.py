@@ -127,7 +127,7 @@ def test_a_deleted_picture_leaves_the_disk_and_a_second_process_is_kept_off_it(
     fragment = image[600:660]
 
     def on_disk():
-        return any(fragment in path.read_bytes() for path in tmp_path.iterdir())
+        return any(fragment in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
     assert on_disk()
     served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
