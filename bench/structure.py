@@ -39,11 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 21_500,
-    "files of service and gmn_client": 116,
-    "functions of a query": 134,
-    "files of a query": 33,
-    "functions of an enrolment": 205,
+    "lines of service and gmn_client": 21_250,
+    "files of service and gmn_client": 113,
+    "functions of a query": 130,
+    "files of a query": 32,
+    "functions of an enrolment": 196,
     "files of an enrolment": 40,
     "lines of a function": 60,
     "circles": 0,
