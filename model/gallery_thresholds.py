@@ -2,7 +2,7 @@
 
 Each named crop searches the crops of all other identities (leave one identity out), so that the
 gallery shows how far a stranger's best score exceeds the level of its search, before any search
-came. Searches, which nobody labels, correct the scale alone. docs/calibration.md has the equations
+came. Unlabelled searches correct the scale alone. docs/calibration.md has the equations
 and the measurements.
 """
 
