@@ -56,7 +56,9 @@ def clustered():
 
 
 def _rank(index, query, **options):
-    gallery = SimpleNamespace(index=index, name="default", version=1, embedder="e")
+    gallery = SimpleNamespace(
+        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
+    )
     search = Search(gallery, CURRENT, QueryOptions(**options), query)
     return search.run(search.options.top_k)
 
