@@ -33,7 +33,7 @@ CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_TEXT = 256
 MAX_METADATA_BYTES = 16 * 1024
 MAX_METADATA_DEPTH = 32
-# decode_crop has read the whole file by then: the first bytes only have to tell formats apart.
+# decode_crop has read the whole file by then: its first bytes distinguish the formats.
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90

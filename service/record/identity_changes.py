@@ -155,7 +155,7 @@ def _run(
 
 
 def _limit(engine: Engine) -> int:
-    # A store of one process alone keeps nobody waiting but that process's writer.
+    # Only the writer of its one process waits for a store in a file.
     return CROPS_AT_ONCE if engine.changes else ALL
 
 
