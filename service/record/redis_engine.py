@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -63,8 +63,6 @@ class RedisEngine:
         """
         self.place = shown_url(url)
         self.timeout_seconds = timeout_seconds
-        # Whether a commit has to ask for the disk, because Redis answers before it.
-        self.waits_for_disk = False
         self._epoch = ""
         self._kept_changes = kept_changes
         self._mark = mark
@@ -99,10 +97,7 @@ class RedisEngine:
 
     def command(self, *command: Argument) -> Any:
         """Answers one command that reads, or that changes nothing when it is sent twice."""
-        with _translated(self.place):
-            answer = self._client.execute_command(*command)
-        heartbeat()
-        return answer
+        return self._answer(self._client.execute_command, *command)
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys, of one moment."""
@@ -114,7 +109,7 @@ class RedisEngine:
         arguments: list[Argument] = []
         for one in scans:
             arguments += (one.start, one.end, one.limit, int(one.reverse))
-        found = self._run("scan", arguments)
+        found = self._answer(self._scripts["scan"], (), arguments)
         return [list(zip(one[::2], one[1::2], strict=True)) for one in found]
 
     def commit(self, transaction: Transaction) -> None:
@@ -136,7 +131,7 @@ class RedisEngine:
         for one in transaction.notes:
             rows = ",".join(map(str, one.row_ids))
             arguments += (one.kind, one.gallery_id, one.version, rows)
-        answer = self._run("commit", arguments, durable=True)
+        answer = self._answer(self._scripts["commit"], (), arguments)
         if answer == b"conflict":
             raise Conflict
         if answer != b"done":
@@ -175,7 +170,7 @@ class RedisEngine:
                 f"holds, remove {self._mark.path}; snapshots that it does not know are then moved "
                 "aside"
             )
-        newest = self._newest()
+        newest = int(self.command("GET", "gmn:seq") or 0)
         if newest < noted:
             raise InputProblem(
                 f"Redis at {self.place}: holds changes up to {newest}, and {noted} were "
@@ -186,7 +181,7 @@ class RedisEngine:
 
     def last(self) -> int:
         """The newest change's number; 0 where nothing has happened."""
-        newest = self._newest()
+        newest = int(self.command("GET", "gmn:seq") or 0)
         self._acknowledge(newest)
         return newest
 
@@ -267,16 +262,12 @@ class RedisEngine:
             "put its data back, or restart the service"
         )
 
-    def _newest(self) -> int:
-        return int(self.command("GET", "gmn:seq") or 0)
-
     def _acknowledge(self, sequence: int) -> None:
-        # Where Redis answers before it has synced, what it shows may yet be lost.
-        if self._mark is not None and not self.waits_for_disk:
+        if self._mark is not None:
             self._mark.note(sequence, record_name(self._epoch))
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
-        epoch, newest, entries = self._run("changes", [sequence, limit])
+        epoch, newest, entries = self._answer(self._scripts["changes"], (), [sequence, limit])
         if epoch is None or epoch.decode() != self._epoch:
             raise ChangesLost("the record was emptied or replaced; everything has to be read again")
         if int(newest) < sequence:
@@ -294,27 +285,26 @@ class RedisEngine:
             self._acknowledge(found[-1].sequence)
         return found
 
-    def _run(self, name: str, arguments: Sequence[Argument], durable: bool = False) -> Any:
-        script = self._scripts[name]
+    def _answer(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """What Redis answers; its errors are raised as errors of the service."""
         heartbeat()
-        with _translated(self.place):
-            if not (durable and self.waits_for_disk):
-                return script(args=arguments)
-            # On one connection: WAITAOF waits for what was written on its own.
-            timeout_ms = int(self.timeout_seconds * 500)
-            with self._client.pipeline(transaction=False) as pipeline:
-                script(args=arguments, client=pipeline)
-                pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
-                answer, waited = pipeline.execute(raise_on_error=False)
-            for one in (answer, waited):
-                if isinstance(one, Exception):
-                    raise one
-        if int(waited[0]) < 1:
-            raise RecordUnavailable(
-                f"Redis at {self.place} did not write to its disk within {timeout_ms} ms; the "
-                "write may be lost if it fails now"
-            )
-        return answer
+        try:
+            return ask(*arguments)
+        except (exceptions.RedisError, OSError) as error:
+            text = str(error)
+            full = isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text
+            if full or "MISCONF " in text:
+                raise StorageFailed(
+                    f"Redis at {self.place} could not take it ({error}); nothing was stored, raise "
+                    "its maxmemory or free space on its disk, and send the request again"
+                ) from error
+            refused = isinstance(error, exceptions.ReadOnlyError | exceptions.NoPermissionError)
+            if isinstance(error, exceptions.ResponseError) and not (
+                refused or text.startswith("BUSY")
+            ):
+                raise
+            why = "does not allow it" if refused else "does not answer"
+            raise RecordUnavailable(f"Redis at {self.place} {why} ({error})") from error
 
 
 def record_name(epoch: str) -> str:
@@ -327,33 +317,6 @@ def shown_url(url: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{place}{parts.path}"
-
-
-@contextlib.contextmanager
-def _translated(place: str) -> Iterator[None]:
-    """Raises errors of Redis as errors of the service."""
-    try:
-        yield
-    except (exceptions.RedisError, OSError) as error:
-        text = str(error)
-        if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text or "MISCONF " in text:
-            raise StorageFailed(
-                f"Redis at {place} could not take it ({error}); nothing was stored, raise its "
-                "maxmemory or free space on its disk, and send the request again"
-            ) from error
-        if isinstance(error, exceptions.ReadOnlyError):
-            why = "is a replica, which takes no writes"
-        elif isinstance(error, exceptions.AuthenticationError):
-            why = f"does not let this user in ({error})"
-        elif isinstance(error, exceptions.NoPermissionError):
-            why = f"does not allow this user what is needed ({error})"
-        elif text.startswith("BUSY"):
-            why = "is busy with a script"
-        elif isinstance(error, exceptions.ResponseError):
-            raise
-        else:
-            why = f"does not answer ({error})"
-        raise RecordUnavailable(f"Redis at {place} {why}") from error
 
 
 def _change(entry_id: bytes, fields: Sequence[Any]) -> Change:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import redis.exceptions
+from redis.exceptions import ResponseError
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.record.redis_engine import RedisEngine
 
 OLDEST = (6, 2)
-WITH_WAITAOF = (7, 2)
 WANTED = {
     "appendonly": ("yes", "without it a restart loses the record"),
+    "appendfsync": ("always", "otherwise a write is acknowledged before it is on the disk"),
     "no-appendfsync-on-rewrite": (
         "no",
         "otherwise what is written while the file is rewritten is not on the disk",
@@ -26,7 +26,7 @@ WANTED = {
 
 
 def check_server(server: RedisEngine) -> None:
-    """Reads a server's state and configuration, and sets how commits become durable.
+    """Reads a server's state and configuration.
 
     Raises:
         InputProblem: names every setting that cannot be used and what to set instead.
@@ -51,42 +51,25 @@ def check_server(server: RedisEngine) -> None:
             f"Redis at {place}: is a replica of {info.get('master_host')}; name the server that "
             "takes writes in GMN_REDIS_URL"
         )
-    found = _configuration(server)
+    try:
+        found = server.command("CONFIG GET", "*")
+    except (ResponseError, RecordUnavailable) as error:
+        # A user without the right is refused, and where the command was renamed it is unknown.
+        denied = error if isinstance(error, ResponseError) else error.__cause__
+        if not isinstance(denied, ResponseError):
+            raise
+        raise InputProblem(
+            f"Redis at {place}: does not show its configuration ({denied}), so that whether it "
+            "could lose the record is unknown; allow this user +config|get (in Redis 6: +config)"
+        ) from error
     wrong = [
         f"{name} is {found.get(name)!r} and has to be {value!r}, {why}"
         for name, (value, why) in WANTED.items()
         if found.get(name) != value
     ]
-    fsync = found.get("appendfsync")
-    if fsync == "everysec" and version < WITH_WAITAOF:
-        wrong.append(
-            "appendfsync is 'everysec' and has to be 'always', as this version cannot say when a "
-            "write is on the disk (7.2 and newer can)"
-        )
-    elif fsync not in ("always", "everysec"):
-        wrong.append(f"appendfsync is {fsync!r} and has to be 'always'")
     if wrong:
         raise InputProblem(
             f"Redis at {place} could lose what is kept in it: {'; '.join(wrong)}; set it in "
             "redis.conf and restart Redis (docker/redis.conf is a whole one; turn appendonly on by "
             "CONFIG SET first where there are data already)"
         )
-    server.waits_for_disk = fsync != "always"
-
-
-def _configuration(server: RedisEngine) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in (*WANTED, "appendfsync"):
-        try:
-            found |= server.command("CONFIG GET", name)
-        except (redis.exceptions.ResponseError, RecordUnavailable) as error:
-            # A user without the right is refused, and where the command was renamed it is unknown.
-            denied = error if isinstance(error, redis.exceptions.ResponseError) else error.__cause__
-            if not isinstance(denied, redis.exceptions.ResponseError):
-                raise
-            raise InputProblem(
-                f"Redis at {server.place}: does not tell its configuration ({denied}), so that "
-                "whether it could lose the record is unknown; allow this user +config|get (in "
-                "Redis 6: +config)"
-            ) from error
-    return found

@@ -37,6 +37,7 @@ def test_the_shipped_configuration_is_accepted(redis_record):
     [
         ("appendonly", "no", "appendonly is 'no' and has to be 'yes'"),
         ("appendfsync", "no", "appendfsync is 'no' and has to be 'always'"),
+        ("appendfsync", "everysec", "appendfsync is 'everysec' and has to be 'always'"),
         ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite is 'yes'"),
         ("aof-load-truncated", "yes", "aof-load-truncated is 'yes' and has to be 'no'"),
         ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is 'allkeys-lru'"),
@@ -48,19 +49,6 @@ def test_a_setting_that_could_lose_the_record_is_named(
     configure(name, value)
     with pytest.raises(InputProblem, match=wanted):
         open_redis(redis_record.url)
-
-
-def test_a_disk_that_is_written_every_second_is_refused_where_nobody_can_wait_for_it(
-    redis_record, configure
-):
-    configure("appendfsync", "everysec")
-    if tuple(int(part) for part in redis_record.ask("INFO")["redis_version"].split(".")) < (7, 2):
-        with pytest.raises(InputProblem, match="appendfsync is 'everysec'"):
-            open_redis(redis_record.url)
-    else:
-        store = open_redis(redis_record.url)
-        assert store.galleries.create("waited for", "a" * 64, GallerySettings()).version == 0
-        store.close()
 
 
 def test_a_replica_is_refused(redis_record):
