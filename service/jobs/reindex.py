@@ -88,13 +88,13 @@ async def run_reindex(
                 return None
             # A crop was enrolled that has no new vector yet.
         # A restore brought crops of the loaded model, or all were deleted.
-        await runtime.galleries.write(store.staged.drop, gallery.gallery_id)
+        await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
         return UP_TO_DATE
     except RETRYABLE:
         # The process that resumes the job uses the vectors that are stored already.
         raise
     except BaseException:
-        await runtime.galleries.write(store.staged.drop, gallery.gallery_id)
+        await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
         raise
 
 
@@ -113,7 +113,8 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
         failpoint("reindex.batch-embedded")
         await runtime.galleries.write(staged.add, number, vectors)
         failpoint("reindex.batch-kept")
-        done = await runtime.galleries.read(staged.count, number)
+        entry = await runtime.galleries.read(runtime.record.galleries.get, number)
+        done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await progress.save(counts, problems)
 

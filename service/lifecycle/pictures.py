@@ -38,7 +38,7 @@ async def keep_elsewhere(
     ]
     kept = [(crop.crop_id, crop.picture) for crop in named if crop.crop_id and crop.picture]
     crop_ids = [crop_id for crop_id, _ in kept]
-    expect, until = runtime.record.crops.expect_pictures, datetime.now(UTC) + SETTLED
+    expect, until = runtime.record.stray_pictures.expect, datetime.now(UTC) + SETTLED
     await runtime.galleries.write(expect, target.gallery_id, crop_ids, until)
     for crop_id, picture in kept:
         await folder.changes.run(folder.put, target.gallery_id, crop_id, picture.content)
@@ -75,7 +75,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     """
     if runtime.pictures is None:
         return
-    stray, now = runtime.record.crops.stray_pictures, datetime.now(UTC)
+    stray, now = runtime.record.stray_pictures.all, datetime.now(UTC)
     left: set[str] = set()
     while strays := [
         one
@@ -113,7 +113,7 @@ async def _remove_strays(
         return [one for one in crop_ids if crops.get(gallery_id, one) is not None]
 
     shown = await runtime.galleries.read(find_shown)
-    await runtime.galleries.write(crops.forget_strays, shown)
+    await runtime.galleries.write(runtime.record.stray_pictures.forget, shown)
     return await _remove(runtime, gallery_id, [one for one in crop_ids if one not in shown])
 
 
@@ -134,5 +134,5 @@ async def _remove(
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
     gone = [one for one in crop_ids if one not in left]
-    await runtime.galleries.write(runtime.record.crops.forget_strays, gone)
+    await runtime.galleries.write(runtime.record.stray_pictures.forget, gone)
     return left

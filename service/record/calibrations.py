@@ -18,9 +18,7 @@ from service.record.engine import (
     transactional,
 )
 from service.record.entries import read_entry
-from service.record.records import (
-    PublishedCalibration,
-)
+from service.record.records import PublishedCalibration
 
 SEARCH_BY_HASH = "search of"
 CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
@@ -47,30 +45,21 @@ class StoredCalibrations(RecordPart):
         """
         if read_entry(transaction, gallery_id) is None:
             return
-        counted = key("searches", gallery_id, subject)
-        counts = transaction.json(counted) or {"next": 0, "kept": 0}
-        newest: dict[bytes, bytes] = {}
+        counted, prefix = (key(kind, gallery_id, subject) for kind in ("searches", "search"))
+        added = _counted(transaction, gallery_id, subject)
+        known = transaction.below(prefix)
+        kept = {_of_search(body, gallery_id, subject)[0]: own for own, body in known}
         for name, body in rows:
-            own = key(SEARCH_BY_HASH, gallery_id, subject, name)
-            newest.pop(own, None)
-            newest[own] = body
-        new = list(newest.items())[-KEPT_SEARCHES:]
-        before = transaction.get([own for own, _ in new])
-        replaced = [key("search", gallery_id, subject, from_json(one)) for one in before if one]
-        transaction.delete(*replaced)
-        too_many = counts["kept"] + len(new) - len(replaced) - KEPT_SEARCHES
-        if too_many > 0:
-            searches = below(key("search", gallery_id, subject))
-            oldest = transaction.scan(Scan(*searches, too_many + len(replaced)))[0]
-            left = [(own, body) for own, body in oldest if own not in replaced]
-            for own, body in left[:too_many]:
-                transaction.delete(own, _of_search(body, gallery_id, subject)[0])
-        for own, body in new:
-            transaction.put(key("search", gallery_id, subject, counts["next"]), own + body)
-            transaction.put_json(own, counts["next"])
-            counts["next"] += 1
-        counts["kept"] += len(new) - len(replaced) - max(0, too_many)
-        transaction.put_json(counted, counts)
+            by_name = key(SEARCH_BY_HASH, gallery_id, subject, name)
+            if by_name in kept:
+                transaction.delete(kept.pop(by_name))
+            kept[by_name] = prefix + key(added)
+            transaction.put(kept[by_name], by_name + body)
+            added += 1
+        for by_name in list(kept)[:-KEPT_SEARCHES]:
+            # Programs before looked a search up by its name.
+            transaction.delete(kept[by_name], by_name)
+        transaction.put_json(counted, {"next": added, "kept": min(len(kept), KEPT_SEARCHES)})
 
     def searches(self, gallery_id: int, subject: str) -> list[bytes]:
         """The rows that are kept, oldest first."""

@@ -116,6 +116,7 @@ class CropChanges:
         for crop in removed.values():
             # Without these a restore would bring back what was asked to be gone.
             self.transaction.put_json(tombstone(self.entry.gallery_id, crop.crop_id), moment)
+        self.entry.removals += 1
         rows = sorted(removed)
         version = self.finish("removed", rows)
         return Removal(version, tuple(rows), tuple(removed[row].crop_id for row in rows))

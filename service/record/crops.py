@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict, NeedsReindex
 from service.ops.failpoints import failpoint
-from service.record import archives, garbage
+from service.record import archives
 from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
@@ -39,6 +39,7 @@ from service.record.entries import (
     rows_of_ids,
     scan_crops,
 )
+from service.record.garbage import forget_strays
 from service.record.identity_changes import finish_change, forget_identity, rename_identity
 from service.record.records import (
     ArchivedCrop,
@@ -52,7 +53,6 @@ from service.record.records import (
     Removal,
     RequestKey,
     StoredCrop,
-    StrayPicture,
 )
 from service.record.replacing import KeepPicture, replace_crops
 from service.record.requests import find_request, keep_request
@@ -122,7 +122,7 @@ class Crops(RecordPart):
         if given:
             if rows_of_ids(transaction, change.at, given):
                 raise ValueError(f"there is a crop of these ids already: {', '.join(given)}")
-            garbage.forget_strays(transaction, given)
+            forget_strays(transaction, given)
         if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
@@ -318,18 +318,6 @@ class Crops(RecordPart):
         old = [own for own, body in found if "" < from_json(body) < as_text(before)]
         for first in range(0, len(old), KEYS_AT_ONCE):
             transact(self._engine, Transaction.delete, *old[first : first + KEYS_AT_ONCE])
-
-    def expect_pictures(self, gallery_id: int, crop_ids: Sequence[str], until: datetime) -> None:
-        """Notes pictures that are about to be kept elsewhere: strays if no crop lands by then."""
-        transact(self._engine, garbage.note_strays, gallery_id, crop_ids, as_text(until))
-
-    def stray_pictures(self, now: datetime, limit: int) -> list[StrayPicture]:
-        """Up to `limit` pictures elsewhere that belong to no crop, and to none that may land."""
-        return garbage.strays_until(self._reader, as_text(now), limit)
-
-    def forget_strays(self, crop_ids: Sequence[str]) -> None:
-        """Notes that these pictures are gone."""
-        transact(self._engine, garbage.forget_strays, crop_ids)
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, also while it is written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Literal
 
 from pydantic_core import from_json
@@ -15,26 +16,22 @@ from service.record.engine import (
     LOOKUP,
     Engine,
     Reader,
+    RecordPart,
     Scan,
     Transaction,
+    as_text,
     below,
     key,
     last_number,
     now,
     transact,
+    transactional,
 )
-from service.record.entries import (
-    Generation,
-    as_crop,
-    read_crops,
-    read_entry,
-    rows_of_ids,
-    scan_crops,
-)
+from service.record.entries import Generation, as_crop, read_crops, read_entry, scan_crops
 from service.record.jobs import drop_job
 from service.record.records import StoredCrop, StrayPicture
 
-Kind = Literal["generation", "side", "gallery", "archive"]
+Kind = Literal["generation", "side", "gallery"]
 KEYS_AT_ONCE = 1000
 CROPS_AT_ONCE = 200
 OF_GENERATION = (*INDEXES, "identity", "staged")
@@ -49,8 +46,7 @@ def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms:
 
     Args:
         of: for a generation its gallery, number and how many sides there may be; for a side its
-            gallery, generation and number; for a gallery its number. An archive, of programs
-            before, has its gallery, generation, name and side.
+            gallery, generation and number; for a gallery its number.
         not_before_ms: on the store's clock; they are still written until then.
     """
     transaction.put_json(key("garbage", kind, *of), [kind, list(of), not_before_ms])
@@ -80,11 +76,12 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
         left = _crops(transaction, at, *of[1:]) or _ranges(transaction, prefixes)
     elif kind == "side":
         left = _vectors(transaction, at, *of[1:])
-    elif kind == "archive":
-        left = _archived(transaction, at, *of[1:])
-    else:
+    elif kind == "gallery":
         prefixes = [key(name, gallery_id) for name in OF_GALLERY]
         left = _jobs(transaction, gallery_id) or _ranges(transaction, prefixes)
+    else:
+        # An archive's, of a program before: see `remove_pins`.
+        left = False
     if left:
         transaction.put_json(noted, [kind, [gallery_id, *of], 0])
     else:
@@ -99,27 +96,13 @@ def _crops(transaction: Transaction, at: Generation, sides: int) -> bool:
     for own, value in found:
         with contextlib.suppress(ServiceError):
             crops.append(as_crop(transaction.body(own, value) or b""))
-    note_strays_elsewhere(transaction, at.gallery_id, _not_shown(transaction, at, crops), now())
+    note_strays_elsewhere(transaction, at.gallery_id, crops, now())
     transaction.delete(*(at.lookup("crop id", crop.crop_id) for crop in crops))
     for own, _ in found:
         row = last_number(own)
         transaction.delete(own, at.lookup("picture", row))
         transaction.delete(*(at.lookup("vector", side, row) for side in range(sides)))
     return bool(found)
-
-
-def _not_shown(
-    transaction: Transaction, at: Generation, crops: Sequence[StoredCrop]
-) -> list[StoredCrop]:
-    """Those whose pictures elsewhere belong to no crop of the generation that is searched."""
-    entry = read_entry(transaction, at.gallery_id)
-    if entry is None:
-        return list(crops)
-    searched = Generation.searched(entry)
-    rows = rows_of_ids(transaction, searched, [crop.crop_id for crop in crops])
-    shown = read_crops(transaction, searched, rows).values()
-    outside = {crop.crop_id for crop in shown if not crop.inside}
-    return [crop for crop in crops if crop.crop_id not in outside]
 
 
 def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
@@ -137,27 +120,18 @@ def _vectors(transaction: Transaction, at: Generation, side: int) -> bool:
     return bool(crops)
 
 
-def _archived(transaction: Transaction, at: Generation, name: str, side: int) -> bool:
-    """Deletes what a program before kept for an archive, and contents that no crop has."""
-    found = transaction.below(at.key("pinned", name), CROPS_AT_ONCE)
-    rows = [last_number(one) for one, _ in found]
-    crops = transaction.get([at.key("crop", row) for row in rows])
-    for (own, _), row, crop in zip(found, rows, crops, strict=True):
-        if crop is None:
-            transaction.delete(at.lookup("picture", row), at.lookup("vector", side, row))
-        transaction.delete(own)
-    return bool(found)
-
-
-def discard_pins(engine: Engine, alone: bool) -> None:
-    """Discards what programs before kept for archives: all of it, or that whose time is over."""
-    now_ms = engine.now_ms()
-    for own, body in list(Reader(engine).every(below(key("pin")))):
-        pin = from_json(body)
-        if alone or pin["until_ms"] < now_ms:
-            gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
-            transact(engine, discard, "archive", gallery_id, generation, pin["name"], pin["side"])
-            transact(engine, Transaction.delete, own)
+def remove_pins(transaction: Transaction) -> None:
+    """Removes what programs before kept for archives, and contents that no crop has any more."""
+    transaction.removes = True
+    pinned = transaction.below(key("pinned"))
+    for own, _ in pinned:
+        gallery_id, generation = (int(part, 16) for part in own.split(b"\0")[1:3])
+        at, row = Generation(gallery_id, generation), last_number(own)
+        entry = read_entry(transaction, gallery_id)
+        if entry and not read_crops(transaction, at, [row]):
+            sides = (at.lookup("vector", side, row) for side in range(entry.sides))
+            transaction.delete(at.lookup("picture", row), *sides)
+    transaction.delete(*(own for own, _ in [*transaction.below(key("pin")), *pinned]))
 
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:
@@ -175,6 +149,34 @@ def _ranges(transaction: Transaction, prefixes: list[bytes]) -> bool:
             transaction.delete(*(one for one, _ in found))
             return True
     return False
+
+
+class StrayPictures(RecordPart):
+    """Pictures outside the record that belong to no crop any more, or to none yet."""
+
+    @transactional
+    def expect(
+        self, transaction: Transaction, gallery_id: int, crop_ids: Sequence[str], until: datetime
+    ) -> None:
+        """Notes pictures that are about to be kept: strays if no crop lands by then."""
+        note_strays(transaction, gallery_id, crop_ids, as_text(until))
+
+    def all(self, now: datetime, limit: int) -> list[StrayPicture]:
+        """Up to `limit` that belong to no crop, and to none that may land, the first ones first.
+
+        A restore may have brought the crop of one back.
+        """
+        prefix = key("stray")
+        found = self._reader.scan(Scan(prefix, key("stray", as_text(now)) + b"\xff", limit))[0]
+        return [
+            StrayPicture(from_json(body), own[len(prefix) :].split(b"\0")[1].decode())
+            for own, body in found
+        ]
+
+    @transactional
+    def forget(self, transaction: Transaction, crop_ids: Sequence[str]) -> None:
+        """Notes that these are gone, or belong to a crop."""
+        forget_strays(transaction, crop_ids)
 
 
 def note_strays(
@@ -201,13 +203,3 @@ def forget_strays(transaction: Transaction, crop_ids: Sequence[str]) -> None:
     for own, crop_id, moment in zip(keys, crop_ids, transaction.get(keys), strict=True):
         if moment is not None:
             transaction.delete(own, key("stray", from_json(moment), crop_id))
-
-
-def strays_until(reader: Reader, moment: str, limit: int) -> list[StrayPicture]:
-    """Up to `limit` pictures that can be removed by a moment, the first ones first."""
-    ranged = Scan(key("stray"), key("stray", moment) + b"\xff", limit)
-    prefix = len(key("stray"))
-    return [
-        StrayPicture(from_json(body), found[prefix:].split(b"\0")[1].decode())
-        for found, body in reader.scan(ranged)[0]
-    ]

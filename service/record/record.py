@@ -15,10 +15,10 @@ from service.ops.data_directory import lock_data_directory
 from service.record.api_keys import Keys
 from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
-from service.record.engine import Engine
+from service.record.engine import Engine, transact
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries
-from service.record.garbage import collect_garbage, discard_pins
+from service.record.garbage import StrayPictures, collect_garbage, remove_pins
 from service.record.identity_changes import Merges, finish_identity_changes
 from service.record.jobs import Jobs
 from service.record.redis_engine import RedisEngine
@@ -37,16 +37,13 @@ class Record:
     in the same commit. Reads may be called from any thread.
     """
 
-    def __init__(self, engine: Engine, alone: bool = False) -> None:
-        """Finishes what an earlier process began to remove.
-
-        Args:
-            alone: no other process reads an archive of it.
-        """
+    def __init__(self, engine: Engine) -> None:
+        """Finishes what an earlier process began to remove."""
         self.engine = engine
         self.changes = engine.changes
         self.galleries = Galleries(engine)
         self.crops = Crops(engine)
+        self.stray_pictures = StrayPictures(engine)
         self.staged = StagedVectors(engine)
         self.jobs = Jobs(engine)
         self.keys = Keys(engine)
@@ -55,15 +52,11 @@ class Record:
         self.merges = Merges(engine)
         self.unneeded_files = UnneededFiles(engine)
         self.calibrations = StoredCalibrations(engine)
-        self.collect_garbage(alone)
+        self.collect_garbage()
 
-    def collect_garbage(self, alone: bool = False) -> None:
-        """Finishes changes that were cut off, and removes what nothing shows any more.
-
-        Args:
-            alone: no other process reads an archive of it.
-        """
-        discard_pins(self.engine, alone)
+    def collect_garbage(self) -> None:
+        """Finishes changes that were cut off, and removes what nothing shows any more."""
+        transact(self.engine, remove_pins)
         finish_identity_changes(self.engine)
         collect_garbage(self.engine)
 
@@ -76,7 +69,7 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
     """The record in a file.
 
     Args:
-        alone: no other process reads an archive of it; the service is, a command beside it is not.
+        alone: no other process uses it; the service is, a command beside it is not.
 
     Raises:
         InputProblem: where the file is not a record of this program's format.
@@ -86,7 +79,7 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
     try:
         if alone:
             engine.require_order()
-        return Record(engine, alone)
+        return Record(engine)
     except BaseException:
         engine.close()
         raise

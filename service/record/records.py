@@ -271,6 +271,7 @@ class GalleryRecord:
         at: which generation of crops is searched; a restore fills another one and switches to it.
         side: which vectors are searched; a reindex fills others, `staged_side`, and switches.
         generations, sides, rows: how many numbers were given out of each.
+        removals: how many commits removed crops for good.
         staged_crops: how many crops have a staged vector.
     """
 
@@ -291,6 +292,7 @@ class GalleryRecord:
     generations: int = 1
     sides: int = 1
     rows: int = 0
+    removals: int = 0
 
 
 @dataclass(frozen=True)

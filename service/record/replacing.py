@@ -25,14 +25,13 @@ from service.record.engine import (
 from service.record.entries import (
     Generation,
     put_entry,
-    read_contents,
     read_crops,
     read_entry,
     require_entry,
     scan_crops,
 )
 from service.record.garbage import collect_garbage, discard
-from service.record.records import ArchivedCrop, GalleryRecord, IndexedCrop, StoredCrop
+from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
 KeepPicture = Callable[[int, str, bytes], None]
 """Keeps a picture of a gallery and a crop id."""
@@ -46,29 +45,25 @@ BYTES_PER_PART = 16 * 1024**2
 class StagedVectors(RecordPart):
     """Vectors that a reindex prepares."""
 
-    def begin(self, gallery_id: int, embedding_fingerprint: str) -> None:
-        """Prepares for an embedder; what was prepared for another one is dropped."""
+    def begin(self, gallery_id: int, embedding_fingerprint: str | None) -> None:
+        """Prepares for an embedder, or none; what was prepared for another one is dropped."""
         transact(self._engine, _prepare_for, gallery_id, embedding_fingerprint)
-        collect_garbage(self._engine)
-
-    def drop(self, gallery_id: int) -> None:
-        """Removes what was prepared."""
-        transact(self._engine, _prepare_for, gallery_id, None)
         collect_garbage(self._engine)
 
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops that have no vector yet, with a `row_id` above `after`."""
-        missing: list[StoredCrop] = []
-        for _, _, crops, staged in self._batches(gallery_id, after):
-            missing += [crop for crop, one in zip(crops, staged, strict=True) if one is None]
-            if len(missing) >= limit:
-                break
-        return missing[:limit]
-
-    def count(self, gallery_id: int) -> int:
-        """How many crops have one."""
         entry = read_entry(self._reader, gallery_id)
-        return entry.staged_crops if entry else 0
+        missing: list[StoredCrop] = []
+        if entry is None or entry.staged_side is None:
+            return missing
+        at, side = Generation.searched(entry), entry.staged_side
+        while len(missing) < limit and (
+            crops := scan_crops(self._reader, at, after, CROPS_AT_ONCE)
+        ):
+            staged = self._reader.get([at.key("staged", side, crop.row_id) for crop in crops])
+            missing += [crop for crop, one in zip(crops, staged, strict=True) if one is None]
+            after = crops[-1].row_id
+        return missing[:limit]
 
     @transactional
     def add(
@@ -92,25 +87,6 @@ class StagedVectors(RecordPart):
             if row in there:
                 transaction.put(at.lookup("vector", side, row), np.asarray(vector, "<f4").tobytes())
         put_entry(transaction, entry)
-
-    def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
-        """Every crop that has one, with it, by `row_id`."""
-        for at, side, crops, staged in self._batches(gallery_id, 0):
-            there = [crop for crop, one in zip(crops, staged, strict=True) if one is not None]
-            yield from (one.indexed for one in read_contents(self._reader, at, side, there))
-
-    def _batches(
-        self, gallery_id: int, after: int
-    ) -> Iterator[tuple[Generation, int, list[StoredCrop], list[bytes | None]]]:
-        """Crops with whether they have a vector, and where it lies."""
-        entry = read_entry(self._reader, gallery_id)
-        if entry is None or entry.staged_side is None:
-            return
-        at, side = Generation.searched(entry), entry.staged_side
-        while crops := scan_crops(self._reader, at, after, CROPS_AT_ONCE):
-            staged = self._reader.get([at.key("staged", side, crop.row_id) for crop in crops])
-            yield at, side, crops, staged
-            after = crops[-1].row_id
 
     def switch(self, gallery_id: int) -> int | None:
         """Makes them the gallery's own in one step; None, and no change, where any is missing."""
@@ -244,13 +220,13 @@ def _put(
 def _take_out_removed(engine: Engine, filled: GalleryRecord) -> GalleryRecord:
     """Takes out what was removed from the gallery while the generation was filled."""
     reader, at, row = Reader(engine), Generation.searched(filled), 0
-    version = require_entry(reader, filled.gallery_id).version
-    if version == filled.version:
+    removals = require_entry(reader, filled.gallery_id).removals
+    if removals == filled.removals:
         return filled
     while crops := scan_crops(reader, at, row, CROPS_PER_PART):
         filled = transact(engine, _remove, filled, crops)
         row = crops[-1].row_id
-    return replace(filled, version=version)
+    return replace(filled, removals=removals)
 
 
 def _remove(
@@ -268,9 +244,9 @@ def _remove(
 def _switch(
     transaction: Transaction, filled: GalleryRecord, embedding_fingerprint: str
 ) -> int | None:
-    """Searches go to the generation; None, and no change, where something was changed meanwhile."""
+    """Searches go to the generation; None, and no change, where a crop was removed meanwhile."""
     entry = require_entry(transaction, filled.gallery_id)
-    if entry.version != filled.version:
+    if entry.removals != filled.removals:
         return None
     _hold(transaction, filled)
     transaction.delete(key("garbage", "generation", *_named(filled)))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 from service.record.api_keys import Keys
 from service.record.engine import Reader, below
 from service.record.entries import Generation, as_crop
-from service.record.garbage import strays_until
+from service.record.garbage import StrayPictures
 from service.record.records import GalleryRecord
 from service.record.recovery import entries
 from service.record.snapshot_file import read_snapshot
@@ -22,6 +23,7 @@ from service.record.sqlite_engine import SqliteEngine
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"
+ALL_TIME = datetime.max.replace(tzinfo=UTC)
 JOBS_END_WITHIN_SECONDS = 20.0
 
 
@@ -66,7 +68,7 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     """Pictures in the folder without a crop that no maintenance will ever remove."""
     with _reading(data_dir) as engine:
         reader = Reader(engine)
-        known = {one.crop_id for one in strays_until(reader, "9999", 1_000_000)}
+        known = {one.crop_id for one in StrayPictures(engine).all(ALL_TIME, 1_000_000)}
         for entry in entries(engine):
             assert isinstance(entry, GalleryRecord)
             crops = reader.every(below(Generation.searched(entry).key("crop")))

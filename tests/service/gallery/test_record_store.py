@@ -363,14 +363,14 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
     store.staged.begin(gallery, OTHER_EMBEDDER)
     first, second = store.staged.missing(gallery, 0, 9)
     store.staged.add(gallery, [(first.row_id, np.full(3, 7, np.float32)), (999, np.ones(3))])
-    assert store.staged.count(gallery) == 1
+    assert store.galleries.get(gallery).staged_crops == 1
     assert store.staged.switch(gallery) is None
     assert store.galleries.get(gallery).staged_fingerprint == OTHER_EMBEDDER
     again = reopen()
     again.staged.begin(gallery, OTHER_EMBEDDER)
     assert [one.row_id for one in again.staged.missing(gallery, 0, 9)] == [second.row_id]
     again.staged.add(gallery, [(second.row_id, np.full(3, 8, np.float32))])
-    prepared = [one.vector.tolist() for one in again.staged.vectors(gallery)]
+    prepared = [[7.0] * 3, [8.0] * 3]
     assert again.staged.switch(gallery) == 2
     assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == prepared
     record = again.galleries.get(gallery)
@@ -378,7 +378,7 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
     assert again.calibrations.searches(gallery, "mnet") == []
     assert again.calibrations.published(gallery) == {}
     again.staged.begin(gallery, EMBEDDER)
-    assert again.staged.count(gallery) == 0
+    assert again.galleries.get(gallery).staged_crops == 0
 
 
 def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, gallery):
@@ -387,15 +387,15 @@ def test_what_was_prepared_for_one_embedder_is_dropped_for_another(store, galler
     store.staged.begin(gallery, OTHER_EMBEDDER)
     store.staged.add(gallery, [(row, np.ones(3, np.float32))])
     store.staged.begin(gallery, "c" * 64)
-    assert store.staged.count(gallery) == 0
-    store.staged.drop(gallery)
+    assert store.galleries.get(gallery).staged_crops == 0
+    store.staged.begin(gallery, None)
     assert store.galleries.get(gallery).staged_fingerprint is None
 
 
 def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gone(store, gallery):
     later = NOON + timedelta(hours=1)
-    store.crops.expect_pictures(gallery, ["c1", "c2", "c3"], later)
-    assert store.crops.stray_pictures(NOON, 9) == []
+    store.stray_pictures.expect(gallery, ["c1", "c2", "c3"], later)
+    assert store.stray_pictures.all(NOON, 9) == []
     landing = [
         dataclasses.replace(new_crop(number), crop_id=f"c{number}", picture_elsewhere=True)
         for number in (1, 2)
@@ -403,14 +403,14 @@ def test_a_picture_elsewhere_is_a_stray_until_its_crop_lands_and_after_it_is_gon
     store.crops.enroll(gallery, EMBEDDER, [*landing, new_crop(4)])
     assert store.crops.picture(gallery, "c1") is None
     assert store.crops.get(gallery, "c1").image_bytes == len(b"image 1")
-    assert [one.crop_id for one in store.crops.stray_pictures(later, 9)] == ["c3"]
-    store.crops.forget_strays(["c3"])
+    assert [one.crop_id for one in store.stray_pictures.all(later, 9)] == ["c3"]
+    store.stray_pictures.forget(["c3"])
     store.crops.remove(gallery, ["c1"])
     now = datetime.now(UTC) + timedelta(seconds=1)
-    assert [one.crop_id for one in store.crops.stray_pictures(now, 9)] == ["c1"]
+    assert [one.crop_id for one in store.stray_pictures.all(now, 9)] == ["c1"]
     store.galleries.delete(gallery)
-    assert {one.crop_id for one in store.crops.stray_pictures(now, 9)} == {"c1", "c2"}
-    assert {one.gallery_id for one in store.crops.stray_pictures(now, 9)} == {gallery}
+    assert {one.crop_id for one in store.stray_pictures.all(now, 9)} == {"c1", "c2"}
+    assert {one.gallery_id for one in store.stray_pictures.all(now, 9)} == {gallery}
 
 
 def test_a_request_that_fails_amid_its_crops_leaves_nothing_of_itself(store, gallery):
