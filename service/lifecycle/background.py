@@ -45,14 +45,10 @@ async def run_maintenance(runtime: Runtime) -> None:
 
     Of several processes on one data directory one does it at a time.
     """
-    drop_tombstones_at = 0.0
     while True:
         try:
             async with file_lock(runtime.settings.data_dir / LOCK, blocking=False):
-                drop_tombstones = time.monotonic() >= drop_tombstones_at
-                await _run_once(runtime, drop_tombstones)
-                if drop_tombstones:
-                    drop_tombstones_at = time.monotonic() + KEPT_TOMBSTONES.total_seconds()
+                await _run_once(runtime)
         except Timeout:
             log.debug("another process runs the maintenance")
         except Exception:
@@ -61,10 +57,10 @@ async def run_maintenance(runtime: Runtime) -> None:
         await asyncio.sleep(runtime.settings.housekeeping_seconds)
 
 
-async def _run_once(runtime: Runtime, drop_tombstones: bool = False) -> None:
+async def _run_once(runtime: Runtime) -> None:
     for one in runtime.galleries.all():
         expired = partial(runtime.record.merges.remove_expired, one.gallery_id)
-        clean = partial(_clean_snapshots, runtime, one, drop_tombstones)
+        clean = partial(_clean_snapshots, runtime, one)
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))
         cleaning = runtime.sections.run(clean, runtime.snapshot_lock(one.gallery_id))
@@ -85,18 +81,17 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
         log.exception("maintenance of %s", what)
 
 
-async def _clean_snapshots(runtime: Runtime, gallery: Gallery, drop_tombstones: bool) -> None:
+async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
     """Takes deleted crops out of a gallery's snapshots, where a process was killed before.
 
     Then forgets the ids of those that no snapshot can hold any more, but for the last day's: other
     processes may still search the crops, or copy the gallery.
     """
     (await take_removed_out_of_snapshots(runtime, gallery)).require_all(gallery)
-    if drop_tombstones:
-        snapshots = await list_snapshots(runtime, gallery)
-        moments = [datetime.now(UTC), *(one.created_at for one in snapshots)]
-        drop, before = runtime.record.crops.drop_tombstones, min(moments) - KEPT_TOMBSTONES
-        await runtime.pools.files.run(drop, gallery.gallery_id, before)
+    snapshots = await list_snapshots(runtime, gallery)
+    before = min([datetime.now(UTC), *(one.created_at for one in snapshots)]) - KEPT_TOMBSTONES
+    drop = runtime.record.crops.drop_tombstones
+    await runtime.pools.files.run(drop, gallery.gallery_id, before)
 
 
 @asynccontextmanager

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 import logging
 import os
 import secrets
-import threading
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -25,21 +23,19 @@ from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import sync
 from service.ops.failpoints import failpoint
-from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file, full_files
+from service.ops.hash_chain import MAX_BYTES, CorruptLog, HashChainLog, current_file
 from service.ops.health import MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
-REPLICAS = "audit-*.jsonl"
+FILES = "audit[.-]*jsonl"
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
 # More of them than searches are answered in minutes; what comes beyond is counted.
 MOST_BUFFERED = 50_000
 KEY_NAME = "audit.key"
 KEY_BYTES = 32
-
-
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "new_identity", "external_id")
 OPTIONAL = (*HASHED, "gallery", "crop_ids", "filters", "purpose", "snapshots_not_rewritten")
@@ -83,7 +79,7 @@ class AuditLog:
         self.queries = queries
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
-        path = data_dir / (LOG_NAME if replica is None else REPLICAS.replace("*", replica))
+        path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
         try:
             self._key = _key(data_dir / KEY_NAME)
             self._file = HashChainLog(path, max_bytes)
@@ -96,7 +92,6 @@ class AuditLog:
             raise InputProblem(
                 f"{path}: {error}; move the file away and keep it, and a new one is begun"
             ) from error
-        self._flushing = threading.Lock()
         self._buffer: list[dict[str, Any]] = []
         self._dropped = 0
         self._flusher: asyncio.Task[None] | None = None
@@ -151,19 +146,18 @@ class AuditLog:
         Raises:
             StorageFailed: where they could not be written; they stay in the buffer.
         """
-        with self._flushing:
-            waiting, dropped = len(self._buffer), self._dropped
-            lines = self._buffer[:waiting]
-            if dropped:
-                lines.append(self._line("dropped_lines", "done", {"count": dropped}))
-            if lines:
-                self._file.append(lines, durable=False)
-            self._dropped -= dropped
-            del self._buffer[:waiting]
+        waiting, dropped = len(self._buffer), self._dropped
+        lines = self._buffer[:waiting]
+        if dropped:
+            lines.append(self._line("dropped_lines", "done", {"count": dropped}))
+        if lines:
+            self._file.append(lines, durable=False)
+        self._dropped -= dropped
+        del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: Mapping[str, Any]) -> dict[str, Any]:
         name, request_id = _actor.get()
-        line = {
+        return {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "phase": phase,
@@ -171,15 +165,13 @@ class AuditLog:
             "request_id": request_id,
             **self._without_names(what),
         }
-        if "filters" in line:
-            line["filters"] = self._without_names(what["filters"])
-        return line
 
     def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         for name, value in fields.items():
             if value or name not in OPTIONAL:
-                shown[name] = self.hashed(value) if name in HASHED else value
+                hashed = self.hashed(value) if name in HASHED else value
+                shown[name] = self._without_names(value) if name == "filters" else hashed
         return shown
 
     @contextlib.asynccontextmanager
@@ -200,11 +192,11 @@ class AuditLog:
         """
         await self.threads.run(self.record, event, "asked", **what)
         result: dict[str, Any] = {}
-        phase: Phase = "done"
+        phase: Phase = "failed"
         try:
             yield result
+            phase = "done"
         except BaseException as error:
-            phase = "failed"
             code = error.code if isinstance(error, ServiceError) else type(error).__name__
             result["problem"] = code
             raise
@@ -226,7 +218,7 @@ class AuditLog:
 
     def hashed(self, name: str) -> str:
         """HMAC-SHA256 of an identity or external id, hexadecimal."""
-        return hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, name.encode(), "sha256").hex()
 
     def __enter__(self) -> Self:
         return self
@@ -241,14 +233,12 @@ class AuditLog:
 
 def audit_logs(data_dir: Path) -> list[Path]:
     """The file that is written, or would be, of every log of a data directory, by name."""
-    found = [data_dir / LOG_NAME, *data_dir.glob("audit.*.jsonl"), *data_dir.glob(REPLICAS)]
-    return sorted({current_file(path) for path in found if path.exists()})
+    return sorted({current_file(path) for path in audit_files(data_dir)})
 
 
 def audit_files(data_dir: Path) -> list[Path]:
     """Every file of every log of a data directory, each log's in the order of its lines."""
-    logs = [[*full_files(path), path] for path in audit_logs(data_dir)]
-    return [path for files in logs for path in files if path.exists()]
+    return sorted(data_dir.glob(FILES))
 
 
 def _key(path: Path) -> bytes:

@@ -7,6 +7,7 @@ a client that disconnects would release its lock, and leave its files, while its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -39,12 +40,15 @@ class CriticalSections:
         Raises:
             asyncio.CancelledError: after the section has ended, if the caller was cancelled.
         """
-        if lock is None:
-            task = asyncio.create_task(section())
-        else:
-            held = file_lock(lock)
-            await held.acquire()
-            task = asyncio.create_task(_release_after(section, held))
+        held = contextlib.AsyncExitStack()
+        if lock is not None:
+            await held.enter_async_context(file_lock(lock))
+
+        async def run() -> Result:
+            async with held:
+                return await section()
+
+        task = asyncio.create_task(run())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         cancelled: asyncio.CancelledError | None = None
@@ -64,13 +68,6 @@ class CriticalSections:
         """Returns once no section is under way; the service is stopping and begins none."""
         while self._running:
             await asyncio.wait(self._running)
-
-
-async def _release_after(section: Section[Result], held: AsyncFileLock) -> Result:
-    try:
-        return await section()
-    finally:
-        await held.release()
 
 
 def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:

@@ -83,11 +83,7 @@ def arm_failpoint() -> None:
     _armed = parse(text) if text else None
     if _armed is not None:
         log.critical(
-            "%s=%s: THIS PROCESS IS TO FAIL ON PURPOSE at passage %d of %s; unset it to serve",
-            ENVIRONMENT,
-            text,
-            _armed.passage,
-            _armed.name,
+            "%s=%s: THIS PROCESS IS TO FAIL ON PURPOSE; unset it to serve", ENVIRONMENT, text
         )
 
 

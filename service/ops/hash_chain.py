@@ -61,8 +61,7 @@ class Checked:
     Attributes:
         first: number of its first line; above 1 where older files were taken away.
         lines: how many lines are as they were written, from the first on.
-        last_sha256: of the last of them. Kept elsewhere it also shows when the chain's end is cut
-            off, which no chain can show by itself.
+        last_sha256: of the last of them; a copy elsewhere shows later that the end was cut off.
         problem: what is wrong with the line after them; None where there is none.
         file, line: where that line is.
     """
@@ -81,7 +80,7 @@ class HashChainLog:
     Where the file was moved away a new one is begun, which goes on with the chain.
     """
 
-    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, path: Path, max_bytes: int) -> None:
         """Opens a file, or begins it, and removes lines that a power cut left incomplete.
 
         These were not acknowledged, and contain zeros where a piece did not reach the disk.
@@ -105,8 +104,7 @@ class HashChainLog:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TORN_BYTES))
             whole, hole, _ = file.read().partition(b"\0")
-            end = start + whole.rfind(b"\n") + 1 if hole else size
-            end, self._last = self._end(file, end)
+            end, self._last = self._end(file, start + whole.rfind(b"\n") + 1 if hole else size)
             _, noted = self._acknowledged.read()
             if self._last.number < noted:
                 raise CorruptLog(
@@ -130,21 +128,21 @@ class HashChainLog:
         try:
             with self._alone() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
-                is_full = end > self._max_bytes
-                if is_full:
-                    os.fsync(file)
-                    self._path.rename(self._path.with_stem(f"{self._path.stem}.{last.number:012d}"))
-                    # Before another file bears the name, which must not take this one's place.
-                    sync(self._path.parent)
-                else:
+                # Behind it may be a line amid which a process was killed.
+                file.truncate(end)
+                if end <= self._max_bytes:
                     self._write(file, end, last, lines, durable)
+                    return
+                os.fsync(file)
+                self._path.rename(self._path.with_stem(f"{self._path.stem}.{last.number:012d}"))
+                # Before another file bears the name, which must not take this one's place.
+                sync(self._path.parent)
         except (OSError, CorruptLog) as error:
             raise StorageFailed(
                 f"the audit log could not be written ({error}), and nothing is done without a "
                 "trace; free space in the data directory, or run gmn audit verify"
             ) from error
-        if is_full:
-            self.append(lines, durable)
+        self.append(lines, durable)
 
     def _write(
         self,
@@ -154,20 +152,17 @@ class HashChainLog:
         lines: Sequence[Mapping[str, Any]],
         durable: bool,
     ) -> None:
-        written: list[bytes] = []
+        content = bytearray()
         for fields in lines:
             chained: dict[str, Any] = {"sequence": last.number + 1, "previous": last.sha256}
-            if last.number and not end and not written:
+            if last.number and not end and not content:
                 chained["begins_file"] = True
             line = json.dumps({**chained, **fields}).encode()
             last = _Link(last.number + 1, hashlib.sha256(line).hexdigest())
-            written.append(line + b"\n")
-        content = b"".join(written)
-        # Behind it may be a line amid which a process was killed.
-        file.truncate(end)
+            content += line + b"\n"
         try:
             while content:
-                content = content[file.write(content) :]
+                del content[: file.write(content)]
             if durable:
                 os.fsync(file)
         except OSError:
@@ -210,9 +205,7 @@ def _last_line(file: FileIO, size: int, reach: int = TAIL_BYTES) -> tuple[int, _
     begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
     if start and not begin:
         return _last_line(file, size, 2 * reach)
-    if not end:
-        return start, None
-    return start + end, _link(tail[begin:end])
+    return start + end, _link(tail[begin:end]) if end else None
 
 
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:

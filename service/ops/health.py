@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,14 +41,9 @@ class Heartbeat:
 
     last: float | None = None
 
-    def start(self) -> None:
-        """The work begins."""
-        self.last = time.monotonic()
-
     def beat(self) -> None:
-        """The work makes progress; without effect while there is none."""
-        if self.last is not None:
-            self.last = time.monotonic()
+        """The work begins, or makes progress."""
+        self.last = time.monotonic()
 
     def stop(self) -> None:
         """There is no work, for any time."""
@@ -62,13 +57,12 @@ class Heartbeat:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Runs the block as the work of this heartbeat."""
-        token = _current.set(self)
-        self.start()
+        _current.set(self)
+        self.beat()
         try:
             yield
         finally:
             self.stop()
-            _current.reset(token)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,7 +71,7 @@ class Heartbeat:
         try:
             yield
         finally:
-            self.start()
+            self.beat()
 
 
 _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
@@ -152,7 +146,6 @@ class HealthCheck:
     timeout_factor: float = 1.0
 
 
-@dataclass(frozen=True)
 class BlockingPools:
     """Threads for long work that blocks; one kind of work that hangs delays no other.
 
@@ -162,11 +155,10 @@ class BlockingPools:
         calibration: fits calibrations.
     """
 
-    files: MonitoredThreadPool = field(default_factory=lambda: MonitoredThreadPool(4, "files"))
-    imports: MonitoredThreadPool = field(default_factory=lambda: MonitoredThreadPool(4, "imports"))
-    calibration: MonitoredThreadPool = field(
-        default_factory=lambda: MonitoredThreadPool(1, "calibration")
-    )
+    def __init__(self) -> None:
+        self.files = MonitoredThreadPool(4, "files")
+        self.imports = MonitoredThreadPool(4, "imports")
+        self.calibration = MonitoredThreadPool(1, "calibration")
 
     @property
     def health_checks(self) -> list[HealthCheck]:
@@ -191,6 +183,11 @@ class Watchdog:
 
     After a suspension of the whole process every check has its full time again. A process whose
     interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
+
+    Args:
+        stall_seconds: allowed silence.
+        grace_seconds: between the discovery of a failure and the end.
+        end: ends the process at once, with a status.
     """
 
     def __init__(
@@ -199,13 +196,6 @@ class Watchdog:
         grace_seconds: float = EXIT_GRACE_SECONDS,
         end: Callable[[int], object] = os._exit,
     ) -> None:
-        """Starts nothing.
-
-        Args:
-            stall_seconds: allowed silence.
-            grace_seconds: between the discovery of a failure and the end.
-            end: ends the process at once, with a status.
-        """
         self.checks: list[HealthCheck] = []
         self.trouble: str | None = None
         self._stall_seconds = stall_seconds

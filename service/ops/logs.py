@@ -18,12 +18,7 @@ from service.http.keys import redacted
 log = logging.getLogger(__name__)
 # What every record has; the rest was given as `extra` and belongs into the line.
 # Uvicorn's `color_message` is the message over again, for terminals.
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
-    "message",
-    "asctime",
-    "taskName",
-    "color_message",
-}
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
 # Their messages name code, tables or sizes. Any other's may repeat what a client sent.
 IMPERSONAL = (
     AttributeError,

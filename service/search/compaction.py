@@ -158,7 +158,7 @@ class Compactor:
                 self._building = threading.Thread(
                     target=self._build, args=(index, plan), name="compactor", daemon=True
                 )
-                self._heartbeat.start()
+                self._heartbeat.beat()
                 self._building.start()
 
     def _build(self, index: CompactedIndex, plan: Compaction) -> None:

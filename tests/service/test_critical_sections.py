@@ -355,7 +355,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         path = snapshots.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
         whole = path.read_bytes()
         path.write_bytes(b"damaged")
-        await background._run_once(runtime, True)
+        await background._run_once(runtime)
         left = [
             runtime.record.crops.removed_among(one.gallery.gallery_id, [one.crop_id])
             for one in (damaged, case)

@@ -76,7 +76,7 @@ def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, caplo
     ]
     watchdog.start()
     assert not ended.within(0.6)
-    writer.start()
+    writer.beat()
     assert ended.within(3)
     assert ended.status == EXIT_STATUS
     assert watchdog.trouble.partition(":")[0] == "record writer"
