@@ -24,7 +24,6 @@ from service.ops.data_directory import DATABASE_NAME, lock_data_directory, requi
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
-from service.record.jobs import Job
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
@@ -51,7 +50,6 @@ class Runtime:
         sections: run what must not be cut off by a client that disconnects.
         watchdog: looks at every part of this once the service runs.
         worker: what this process is called where it works on a job.
-        watched_jobs: by job, its next reading, which all who watch it wait for.
         jobs_wanted: set when there may be work for the job runner.
     """
 
@@ -71,7 +69,6 @@ class Runtime:
     sections: CriticalSections
     watchdog: Watchdog
     worker: str
-    watched_jobs: dict[str, asyncio.Task[Job]]
     jobs_wanted: asyncio.Event
     _held: contextlib.ExitStack
 
@@ -132,7 +129,6 @@ class Runtime:
                 CriticalSections(),
                 watchdog,
                 _worker(replica),
-                {},
                 asyncio.Event(),
                 held.pop_all(),
             )

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from secrets import token_hex
 from typing import Any, NoReturn, TypeVar
 
@@ -157,46 +158,25 @@ async def cancel_job(runtime: Runtime, job_id: str) -> Job:
 
 async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
     """The job now and at every change, until it has ended; raises `UnknownJob`."""
-    job, seen = await find_job(runtime, job_id), None
+    seen = None
     while True:
+        job = await find_job(runtime, job_id)
         if job != seen:
             yield job
-            seen = job
         if job.finished:
             return
-        job = await _next_reading(runtime, job_id)
-
-
-async def _next_reading(runtime: Runtime, job_id: str) -> Job:
-    """The job a moment later, by one read of the record for all who watch it."""
-    reading = runtime.watched_jobs.get(job_id)
-    if reading is None:
-
-        async def read() -> Job:
-            await asyncio.sleep(POLL_SECONDS)
-            return await find_job(runtime, job_id)
-
-        def forget(done: asyncio.Task[Job]) -> None:
-            del runtime.watched_jobs[job_id]
-            # All watchers may have left: an error that is not retrieved would be logged.
-            if not done.cancelled():
-                done.exception()
-
-        reading = runtime.watched_jobs[job_id] = asyncio.create_task(read())
-        reading.add_done_callback(forget)
-    return await asyncio.shield(reading)
+        seen = job
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def read_problems(runtime: Runtime, job_id: str) -> AsyncIterator[JobProblem]:
     """Every problem of a job, in the order of its items; raises `UnknownJob`."""
     await find_job(runtime, job_id)
-    jobs, after = runtime.record.jobs, -1
-    while True:
-        page = await runtime.galleries.read(jobs.problems, job_id, after, PROBLEMS_PER_PAGE)
+    read = partial(runtime.galleries.read, runtime.record.jobs.problems, job_id)
+    after = -1
+    while page := await read(after, PROBLEMS_PER_PAGE):
         for problem in page:
             yield problem
-        if len(page) < PROBLEMS_PER_PAGE:
-            return
         after = page[-1].position
 
 
@@ -205,73 +185,62 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
     jobs, cut_off = runtime.record.jobs, set[str]()
     while True:
         runtime.jobs_wanted.clear()
-        job = None
+        what = "the search for a job"
         try:
             job = await runtime.galleries.write(jobs.claim, runtime.worker, LEASE_SECONDS, cut_off)
-        except ServiceError as error:
-            log.warning("no job can be claimed: %s", error.detail)
-        except Exception:
-            log.exception("no job can be claimed")
-        if job is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
-            continue
-        if job.job_id in cut_off:
-            cut_off.clear()
-        # Where this one does not end others come first.
-        cut_off.add(job.job_id)
-        try:
-            if await _work_on(runtime, job, kinds):
+            if job is not None:
+                what = f"job {job.job_id}"
+                if job.job_id in cut_off:
+                    cut_off.clear()
+                # Where this one does not end others come first.
+                cut_off.add(job.job_id)
+                await _work_on(runtime, job, kinds)
                 cut_off.remove(job.job_id)
+                continue
+        except (ServiceError, LeaseLost, Cancelled) as error:
+            # Without the message, which may name a file of the import.
+            why = error.code if isinstance(error, ServiceError) else type(error).__name__
+            log.warning("%s was cut off: %s", what, why)
         except Exception:
-            log.exception("job %s was cut off", job.job_id)
-            await asyncio.sleep(IDLE_SECONDS)
+            log.exception("%s was cut off", what)
+        # Disk space, another process or the record takes a while.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
 
 
-async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> bool:
-    """Works on a job; answers whether it has ended."""
+async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
+    """Works on a job to its end; raises what cuts it off."""
+    await _load_galleries(runtime, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
-        # Created by another process and not loaded here yet, or just deleted.
-        await asyncio.sleep(POLL_SECONDS)
-        return False
+        raise Cancelled
     progress = Progress(runtime, job)
     state: JobState = "done"
     detail: str | None = None
     try:
-        try:
-            if job.cancelling:
-                raise Cancelled
-            work = kinds[job.kind](runtime, gallery, job, progress)
-            detail = await run_under_lease(progress, work)
-        except RETRYABLE:
-            raise
-        except Cancelled:
-            state = "cancelled"
-        except InputProblem as problem:
-            state, detail = "failed", str(problem)
-        except Exception:
-            log.exception("job %s failed", job.job_id)
-            state, detail = "failed", "the service failed at this job; see its log"
+        if job.cancelling:
+            raise Cancelled
+        work = kinds[job.kind](runtime, gallery, job, progress)
+        detail = await _run_under_lease(progress, work)
+    except RETRYABLE:
+        raise
+    except Cancelled:
+        state = "cancelled"
+    except InputProblem as problem:
+        state, detail = "failed", str(problem)
+    except Exception:
+        log.exception("job %s failed", job.job_id)
+        state, detail = "failed", "the service failed at this job; see its log"
 
-        async def end() -> None:
-            await progress.update(state, (), detail)
-            failpoint("job.ended")
-            await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
+    async def end() -> None:
+        await progress.update(state, (), detail)
+        failpoint("job.ended")
+        await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
-        await runtime.sections.run(end)
-        return True
-    except (LeaseLost, RecordUnavailable, StorageFailed, DeviceLost, Cancelled) as error:
-        # Without the message, which may name a file of the import.
-        why = error.code if isinstance(error, ServiceError) else type(error).__name__
-        log.warning("job %s was cut off: %s", job.job_id, why)
-        if isinstance(error, StorageFailed | DeviceLost):
-            # Disk space, or another process, takes a while.
-            await asyncio.sleep(IDLE_SECONDS)
-        return False
+    await runtime.sections.run(end)
 
 
-async def run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:
+async def _run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:
     """Awaits `work` while its lease is renewed; raises what either raises first."""
     working = asyncio.ensure_future(work)
     renewing = asyncio.create_task(progress.renew_lease())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -21,7 +20,6 @@ from service.http.forms import ImagesForm
 from service.http.guard import Call, GalleryCall
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes import crops, jobs, model
-from service.jobs import runner
 from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
 from service.runtime import Runtime
@@ -168,29 +166,3 @@ def test_a_stream_of_events_is_kept_alive_while_nothing_happens(runtime, monkeyp
 
     sent = asyncio.run(watch())
     assert sent.startswith(b"event: progress\ndata: {")
-
-
-def test_a_job_is_read_once_for_all_who_watch_it(runtime, monkeypatch):
-    monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
-    watchers, reads, find_job = 10, 0, runner.find_job
-
-    async def counted(*asked):
-        nonlocal reads
-        reads += 1
-        job = await find_job(*asked)
-        return replace(job, state="done") if reads >= watchers + 3 else job
-
-    async def watch(job_id: str) -> str:
-        states = [job.state async for job in runner.watch_job(runtime, job_id)]
-        return states[-1]
-
-    async def watch_together() -> list[str]:
-        gallery = runtime.galleries.get("default")
-        job = await create_job(runtime, gallery, "import", {}, new_job_id())
-        monkeypatch.setattr(runner, "find_job", counted)
-        return await asyncio.gather(*(watch(job.job_id) for _ in range(watchers)))
-
-    assert set(asyncio.run(watch_together())) == {"done"}
-    # The first of each watcher, and then one at a time.
-    assert reads <= watchers + 5
-    assert not runtime.watched_jobs
