@@ -24,7 +24,8 @@ from service.ops.data_directory import require_free_disk, snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
-    SnapshotOrigin,
+    SnapshotHeader,
+    describe_snapshot,
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
@@ -66,30 +67,25 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         StorageFailed: the disk did not take it; nothing is left of it.
     """
     require_free_disk(runtime.settings)
-    store = runtime.record
+    store, gallery_id = runtime.record, gallery.gallery_id
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
-    name = snapshot_name(gallery.gallery_id, snapshot_id)
-    path = runtime.settings.data_dir / name
+    path = snapshot_path(runtime, gallery, snapshot_id)
 
     def copy() -> Snapshot:
-        with store.crops.archive(gallery.gallery_id) as archive:
-            crops = (with_picture(runtime, gallery.gallery_id, crop) for crop in archive.crops)
-            origin = SnapshotOrigin(gallery.name, archive.embedding_fingerprint, archive.version)
-            content = write_snapshot(path, crops, origin)
+        with store.crops.archive(gallery_id) as archive:
+            crops = (with_picture(runtime, gallery_id, crop) for crop in archive.crops)
+            origin = SnapshotHeader(
+                gallery=gallery.name,
+                embedding_fingerprint=archive.embedding_fingerprint,
+                version=archive.version,
+            )
+            write_snapshot(path, crops, origin)
         failpoint("snapshot.in-place")
-        return Snapshot(
-            snapshot_id=snapshot_id,
-            gallery_id=gallery.gallery_id,
-            version=archive.version,
-            embedding_fingerprint=archive.embedding_fingerprint,
-            crops=content.crops,
-            bytes=path.stat().st_size,
-            sha256=content.sha256,
-            created_at=datetime.now(UTC),
-        )
+        return describe_snapshot(path, datetime.now(UTC))
 
-    async def take(result: dict[str, Any]) -> None:
+    async def take(result: dict[str, Any]) -> Snapshot:
         with naming_unknown_gallery(gallery.name):
+            name = snapshot_name(gallery_id, snapshot_id)
             await runtime.galleries.write(store.unneeded_files.add, [name])
             snapshot = await runtime.pools.files.run(copy)
             result["snapshot_id"] = snapshot_id
@@ -101,11 +97,10 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 raise
         failpoint("snapshot.registered")
         # A person may have been forgotten while the gallery was copied.
-        await _take_removed_out(runtime, gallery, snapshot)
+        return (await _take_removed_out(runtime, gallery, snapshot))[0]
 
-    lock = runtime.snapshot_lock(gallery.gallery_id)
-    await runtime.audited("take_snapshot", take, lock, gallery=gallery.name)
-    return await find_snapshot(runtime, gallery, snapshot_id)
+    lock = runtime.snapshot_lock(gallery_id)
+    return await runtime.audited("take_snapshot", take, lock, gallery=gallery.name)
 
 
 async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
@@ -115,10 +110,10 @@ async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
 
 async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Snapshot:
     """One snapshot; raises `UnknownSnapshot`."""
-    for snapshot in await list_snapshots(runtime, gallery):
-        if snapshot.snapshot_id == snapshot_id:
-            return snapshot
-    raise UnknownSnapshot(gallery.name, snapshot_id)
+    found = {one.snapshot_id: one for one in await list_snapshots(runtime, gallery)}
+    if snapshot_id not in found:
+        raise UnknownSnapshot(gallery.name, snapshot_id)
+    return found[snapshot_id]
 
 
 async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
@@ -155,19 +150,19 @@ async def restore_snapshot(
     """
     snapshot = await find_snapshot(runtime, gallery, snapshot_id)
     require_free_disk(runtime.settings)
-    store = runtime.record
-    path = snapshot_path(runtime, gallery, snapshot_id)
-    fingerprint = snapshot.embedding_fingerprint
+    path, folder = snapshot_path(runtime, gallery, snapshot_id), runtime.pictures
 
     def crops() -> Iterator[ArchivedCrop]:
         yield from read_snapshot(path)
         failpoint("restore.file-read")
 
-    folder = runtime.pictures
-    keep_picture = partial(folder.changes.wait, folder.put) if folder else None
-
-    def write() -> int:
-        return store.crops.replace(gallery.gallery_id, fingerprint, crops(), keep_picture)
+    write = partial(
+        runtime.record.crops.replace,
+        gallery.gallery_id,
+        snapshot.embedding_fingerprint,
+        crops(),
+        partial(folder.changes.wait, folder.put) if folder else None,
+    )
 
     async def restore(result: dict[str, Any]) -> int:
         version = await runtime.galleries.replace("restore", gallery, write)
@@ -198,7 +193,7 @@ async def take_removed_out_of_snapshots(
     done = Rewriting()
     for snapshot in await list_snapshots(runtime, gallery):
         try:
-            removed, theirs = await _take_removed_out(runtime, gallery, snapshot, identity)
+            _, removed, theirs = await _take_removed_out(runtime, gallery, snapshot, identity)
         except ServiceError as error:
             done.failed[snapshot.snapshot_id] = error
             continue
@@ -221,24 +216,23 @@ def _remove(path: Path) -> None:
 
 async def _take_removed_out(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
-) -> tuple[int, int]:
-    """Answers how many crops were removed, and how many of them were an identity's."""
-    path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
-    store = runtime.record
+) -> tuple[Snapshot, int, int]:
+    """The snapshot as it is then, how many crops it has lost, and how many were an identity's."""
+    path, store = snapshot_path(runtime, gallery, snapshot.snapshot_id), runtime.record
 
-    def rewrite() -> tuple[int, int, Snapshot]:
+    def rewrite() -> tuple[Snapshot, int, int]:
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
         theirs = [] if identity is None else snapshot_crop_ids(path, identity)
         gone.update(theirs)
-        removed, content = remove_from_snapshot(path, sorted(gone))
+        removed, header = remove_from_snapshot(path, sorted(gone))
         if removed:
             failpoint("snapshot-rewrite.written")
-        # Kept also where a process was killed after it had rewritten the file.
         size = path.stat().st_size
-        kept = replace(snapshot, crops=content.crops, sha256=content.sha256, bytes=size)
-        return removed, len(theirs), kept
+        kept = replace(snapshot, crops=header.crops, sha256=header.sha256, bytes=size)
+        return kept, removed, len(theirs)
 
-    removed, theirs, kept = await runtime.pools.files.run(rewrite)
+    kept, removed, theirs = await runtime.pools.files.run(rewrite)
+    # Also where a process was killed after it had rewritten the file.
     if kept != snapshot:
-        await runtime.galleries.write(runtime.record.snapshots.keep, kept)
-    return removed, theirs
+        await runtime.galleries.write(store.snapshots.keep, kept)
+    return kept, removed, theirs

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from service.record.entries import (
 from service.record.files import Snapshots
 from service.record.galleries import Galleries
 from service.record.migration import OldGallery, OldRecord, migrate
-from service.record.records import ArchivedCrop, GalleryRecord, Snapshot, StoredCrop
+from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.replacing import replace_crops
-from service.record.snapshot_file import read_snapshot, snapshot_header
+from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header
 from service.record.sqlite_engine import SqliteEngine
 
 KEYS_AT_ONCE = 200
@@ -296,7 +296,7 @@ class Recovery:
         for path in self._files:
             number = int(path.parent.name)
             if number not in found:
-                _, origin = snapshot_header(path)
+                origin = snapshot_header(path)
                 taken = {entry.name for entry in found.values()}
                 free = origin.gallery and origin.gallery not in taken
                 name = origin.gallery if free else f"recovered-{number}"
@@ -341,9 +341,9 @@ class Recovery:
                 yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
         own = [path for path in self._files if path.parent.name == str(entry.gallery_id)]
-        own.sort(key=lambda path: snapshot_header(path)[1].version)
+        own.sort(key=lambda path: snapshot_header(path).version)
         for path in reversed(own) if lost else ():
-            _, origin = snapshot_header(path)
+            origin = snapshot_header(path)
             if origin.embedding_fingerprint in ("", entry.embedding_fingerprint):
                 for one in read_snapshot(path):
                     if one.record.crop_id not in seen:
@@ -372,17 +372,10 @@ def _keep_snapshots(snapshots: Iterable[Path], into: Path, engine: SqliteEngine)
         shutil.copyfile(path, copy)
         sync(copy)
         sync(copy.parent)
-        content, origin = snapshot_header(copy)
-        snapshot = Snapshot(
-            snapshot_id=path.stem,
-            gallery_id=number,
-            version=origin.version,
-            embedding_fingerprint=origin.embedding_fingerprint or bound[number],
-            crops=content.crops,
-            bytes=copy.stat().st_size,
-            sha256=content.sha256,
-            created_at=datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z"),
-        )
+        created_at = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
+        snapshot = describe_snapshot(copy, created_at)
+        fingerprint = snapshot.embedding_fingerprint or bound[number]
+        snapshot = replace(snapshot, embedding_fingerprint=fingerprint)
         Snapshots(engine).keep(snapshot)
         kept += 1
     return kept

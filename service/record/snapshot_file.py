@@ -11,19 +11,21 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.data_directory import make_folder, sync
 from service.ops.failpoints import failpoint
 from service.record.entries import as_crop
-from service.record.records import ArchivedCrop
+from service.record.records import ArchivedCrop, Snapshot
 
 FORMAT = 1
 TABLES = """
@@ -40,46 +42,42 @@ CREATE TABLE crops (
 
 
 @dataclass(frozen=True)
-class SnapshotContent:
-    """What a file holds: how many crops, and the sha256 over all their checksums in order."""
-
-    crops: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class SnapshotOrigin:
-    """The origin of a file, by which it can be restored without any record.
+class SnapshotHeader:
+    """What a file holds, and its origin, by which it can be restored without any record.
 
     Attributes:
-        gallery: its name; empty in files of before it was noted, as the others are.
+        crops: how many.
+        sha256: over the checksums of all crops in order.
+        gallery: its name; empty in files of before it was noted, as the two that follow are.
         embedding_fingerprint: of the embedder that made the vectors.
         version: of the gallery.
     """
 
+    crops: int = 0
+    sha256: str = ""
     gallery: str = ""
     embedding_fingerprint: str = ""
     version: int = 0
 
 
 def write_snapshot(
-    path: Path, crops: Iterable[ArchivedCrop], origin: SnapshotOrigin | None = None
-) -> SnapshotContent:
+    path: Path, crops: Iterable[ArchivedCrop], origin: SnapshotHeader | None = None
+) -> SnapshotHeader:
     """Writes crops to a new file, which is on the disk when this returns.
 
     Args:
         path: its folder is made.
         crops: read once, in order; one that comes again takes the place of the one before.
-        origin: what they were copied from.
+        origin: what they were copied from; its counts are left out.
 
     Raises:
         StorageFailed: where the disk does not take it; nothing is left then.
     """
     rows = (_row(place, crop) for place, crop in enumerate(crops))
-    return _write(path, rows, origin or SnapshotOrigin())
+    return _write(path, rows, origin or SnapshotHeader())
 
 
-def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) -> SnapshotContent:
+def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotHeader) -> SnapshotHeader:
     beside = path.with_suffix(f".{token_hex(8)}.part")
     try:
         make_folder(path.parent)
@@ -91,9 +89,8 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
             for (checksum,) in file.execute("SELECT checksum FROM crops ORDER BY place"):
                 whole.update(checksum.encode())
                 crops += 1
-            content = SnapshotContent(crops, whole.hexdigest())
-            header = {"format": FORMAT, **vars(content), **vars(origin)}
-            fields = ((name, str(value)) for name, value in header.items())
+            header = replace(origin, crops=crops, sha256=whole.hexdigest())
+            fields = {"format": FORMAT, **vars(header)}.items()
             file.executemany("INSERT INTO header VALUES (?, ?)", fields)
             file.execute("COMMIT")
         sync(beside)
@@ -102,13 +99,14 @@ def _write(path: Path, rows: Iterable[tuple[Any, ...]], origin: SnapshotOrigin) 
         sync(path.parent)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError | sqlite3.Error):
+        # Any other error of SQLite is of the file that the rows are read from.
+        if isinstance(error, OSError | sqlite3.OperationalError):
             raise StorageFailed(
                 f"the snapshot could not be written ({error}); nothing is left of it, free space "
                 "in the data directory and ask again"
             ) from error
         raise
-    return content
+    return header
 
 
 def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
@@ -118,8 +116,7 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
         DamagedSnapshot: naming the file and the first crop that is not what was written.
     """
     with _reading(path) as file:
-        promised, _ = _header(path, file)
-        whole, crops = hashlib.sha256(), 0
+        promised, whole, crops = _header(path, file), hashlib.sha256(), 0
         rows = file.execute(
             "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
         )
@@ -131,19 +128,37 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
             whole.update(checksum.encode())
             crops += 1
             yield ArchivedCrop(as_crop(record), np.frombuffer(vector, "<f4"), picture)
-        found = SnapshotContent(crops, whole.hexdigest())
-        if found != promised:
+        if (crops, whole.hexdigest()) != (promised.crops, promised.sha256):
             raise DamagedSnapshot(path, f"it holds {crops} crops where {promised.crops} belong")
 
 
-def snapshot_header(path: Path) -> tuple[SnapshotContent, SnapshotOrigin]:
-    """A file's content and origin as its header has them, unchecked.
+def snapshot_header(path: Path) -> SnapshotHeader:
+    """What a file's header has of it, unchecked.
 
     Raises:
         DamagedSnapshot: where the header cannot be read.
     """
     with _reading(path) as file:
         return _header(path, file)
+
+
+def describe_snapshot(path: Path, created_at: datetime) -> Snapshot:
+    """What a record keeps of a file, whose place names the snapshot and its gallery.
+
+    Raises:
+        DamagedSnapshot: where the header cannot be read.
+    """
+    header = snapshot_header(path)
+    return Snapshot(
+        snapshot_id=path.stem,
+        gallery_id=int(path.parent.name),
+        version=header.version,
+        embedding_fingerprint=header.embedding_fingerprint,
+        crops=header.crops,
+        bytes=path.stat().st_size,
+        sha256=header.sha256,
+        created_at=created_at,
+    )
 
 
 def snapshot_crop_ids(path: Path, identity: str | None = None) -> list[str]:
@@ -161,7 +176,7 @@ def snapshot_crop_ids(path: Path, identity: str | None = None) -> list[str]:
         ]
 
 
-def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotContent]:
+def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotHeader]:
     """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
 
     The new file is written beside the old one and takes its place whole: after a power cut it is
@@ -174,22 +189,15 @@ def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, Snap
         DamagedSnapshot: where the file cannot be read.
     """
     with _reading(path) as file:
-        content, origin = _header(path, file)
-        named = json.dumps(list(crop_ids))
+        header = _header(path, file)
+        named = (json.dumps(list(crop_ids)),)
         held = "crop_id IN (SELECT value FROM json_each(?))"
-        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", (named,)).fetchone()[0]
+        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", named).fetchone()[0]
         if not count:
-            return 0, content
-        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", (named,))
+            return 0, header
+        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", named)
         failpoint("snapshot-rewrite.begun")
-        return count, _write(path, _readable(path, left), origin)
-
-
-def _readable(path: Path, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    try:
-        yield from rows
-    except sqlite3.DatabaseError as error:
-        raise DamagedSnapshot(path, str(error)) from error
+        return count, _write(path, left, header)
 
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
@@ -207,16 +215,12 @@ def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:
     return digest.hexdigest()
 
 
-def _header(path: Path, file: sqlite3.Connection) -> tuple[SnapshotContent, SnapshotOrigin]:
+def _header(path: Path, file: sqlite3.Connection) -> SnapshotHeader:
     header = dict(file.execute("SELECT name, value FROM header").fetchall())
-    version = header.get("format", "")
+    version = str(header.pop("format", ""))
     if not version.isdecimal() or int(version) > FORMAT:
         raise DamagedSnapshot(path, f"it has format {version!r}, this program reads up to {FORMAT}")
-    return SnapshotContent(int(header["crops"]), header["sha256"]), SnapshotOrigin(
-        header.get("gallery", ""),
-        header.get("embedding_fingerprint", ""),
-        int(header.get("version", 0)),
-    )
+    return _HEADER.validate_python(header)
 
 
 @contextlib.contextmanager
@@ -237,3 +241,6 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
             file.execute(f"PRAGMA {pragma}")
         yield file
+
+
+_HEADER = TypeAdapter(SnapshotHeader)

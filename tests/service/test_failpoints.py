@@ -42,7 +42,7 @@ PLACES = {
         "crops.remove_identity",
         "take_removed_out_of_snapshots(runtime, gallery, identity)",
     ),
-    "snapshot-rewrite.begun": ("record/snapshot_file.py", "WHERE NOT", "_readable(path, left)"),
+    "snapshot-rewrite.begun": ("record/snapshot_file.py", "WHERE NOT", "_write(path, left"),
     "snapshot-rewrite.written": (
         "lifecycle/snapshots.py",
         "remove_from_snapshot(path",
@@ -53,9 +53,9 @@ PLACES = {
     "snapshot.registered": (
         "lifecycle/snapshots.py",
         "snapshots.keep, snapshot)",
-        "find_snapshot(",
+        "await _take_removed_out(",
     ),
-    "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace("),
+    "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace,"),
     "restore.generation-filled": ("record/replacing.py", "_put, filled", "_switch, filled"),
     "compaction.planned": ("search/compaction.py", "index.compaction()", "threading.Thread("),
     "compaction.built": ("search/compaction.py", "plan.build(", "partial(self._finish"),

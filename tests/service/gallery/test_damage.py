@@ -19,7 +19,7 @@ from service.record import recovery
 from service.record.record import open_sqlite
 from service.record.records import CropFilter, GallerySettings, Snapshot
 from service.record.recovery import verify_file
-from service.record.snapshot_file import SnapshotOrigin, write_snapshot
+from service.record.snapshot_file import SnapshotHeader, write_snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 LOBBY, YARD = 24, 6
@@ -52,7 +52,9 @@ def whole(tmp_path_factory) -> Path:
         landed = store.crops.enroll(lobby, EMBEDDER, crops).landed
         path = folder / "snapshots" / str(lobby) / f"{SNAPSHOT}.gmn"
         with store.crops.archive(lobby) as archive:
-            content = write_snapshot(path, archive.crops, SnapshotOrigin("lobby", EMBEDDER, 1))
+            content = write_snapshot(
+                path, archive.crops, SnapshotHeader(0, "", "lobby", EMBEDDER, 1)
+            )
         size = path.stat().st_size
         store.snapshots.keep(
             Snapshot(SNAPSHOT, lobby, 1, EMBEDDER, content.crops, size, content.sha256, NOON)
