@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
-from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
@@ -34,12 +32,13 @@ LOCKS = "locks"
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
 class Runtime:
     """What the operations work with.
 
     Attributes:
-        models: the loaded ones by the fingerprints of their embedders, the served one first.
+        models: the loaded ones by the fingerprints of their embedders, the served one first. The
+            one of `gallery.embedder` makes the features that are compared with a gallery's.
+        model: the served one, which answers for every gallery that no older one filled.
         record: of everything; asked in `galleries.read` and `galleries.write`.
         admission, body_limits: live on the event loop.
         calibrations: what verdicts are made by, and the scores of searches for them.
@@ -53,98 +52,55 @@ class Runtime:
         jobs_wanted: set when there may be work for the job runner.
     """
 
-    settings: Settings
-    models: Mapping[str, LoadedModel]
-    device: DeviceThread
-    record: Record
-    admission: Admission
-    body_limits: BodyLimits
-    galleries: GalleryRegistry
-    calibrations: GalleryCalibrations
-    metrics: Metrics
-    keys: KeyRing
-    audit: AuditLog
-    pictures: PictureFolder | None
-    pools: BlockingPools
-    sections: CriticalSections
-    watchdog: Watchdog
-    worker: str
-    jobs_wanted: asyncio.Event
-    _held: contextlib.ExitStack
-
-    @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Loads the artefacts, probes them, and loads every gallery.
+    def __init__(self, settings: Settings) -> None:
+        """Loads the artefacts, probes them, and loads every gallery; blocks.
 
         Raises:
             InputProblem: for an artefact, device or data directory that cannot be used.
         """
         with contextlib.ExitStack() as held:
-            directory, record = settings.data_dir, _open_record(settings, held)
+            self.settings = settings
+            self.record = _open_record(settings, held)
             replica = settings.replica if settings.shares_record else None
-            audit = held.enter_context(
-                AuditLog(directory, replica, settings.audit_max_bytes, settings.audit_queries)
+            self.audit = held.enter_context(
+                AuditLog(
+                    settings.data_dir, replica, settings.audit_max_bytes, settings.audit_queries
+                )
             )
-            keys = KeyRing(record.keys, settings.api_keys_file, is_loopback(settings.host))
-            held.callback(keys.threads.shutdown)
-            metrics, watchdog = Metrics(), Watchdog(settings.stall_seconds)
-            device = DeviceThread(partial(watchdog.give_up, "device thread"))
-            held.callback(device.shutdown)
-            models = _load_models(settings, device, metrics, record, held)
-            calibrations = GalleryCalibrations(record, models)
-            galleries = GalleryRegistry(
-                record,
-                device,
-                {embedder: one.networks.dimension for embedder, one in models.items()},
-                calibrations.reload,
-                device_vectors(next(iter(models.values())).networks.device),
+            self.keys = KeyRing(
+                self.record.keys, settings.api_keys_file, is_loopback(settings.host)
             )
-            held.callback(galleries.close)
-            galleries.load()
-            pools = BlockingPools()
-            held.callback(pools.shutdown)
-            watchdog.checks += [
-                HealthCheck("device thread", device.silent_seconds),
-                HealthCheck("audit log", audit.threads.silent_seconds),
-                *pools.health_checks,
-                *_decode_checks(models.values()),
-                *galleries.health_checks,
-            ]
-            held.callback(watchdog.stop)
+            held.callback(self.keys.threads.shutdown)
+            self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
+            self.device = DeviceThread(partial(self.watchdog.give_up, "device thread"))
+            held.callback(self.device.shutdown)
+            self.models = _load_models(settings, self.device, self.metrics, self.record, held)
+            self.model = next(iter(self.models.values()))
+            self.calibrations = GalleryCalibrations(self.record, self.models)
+            self.galleries = GalleryRegistry(
+                self.record,
+                self.device,
+                {embedder: one.networks.dimension for embedder, one in self.models.items()},
+                self.calibrations.reload,
+                device_vectors(self.model.networks.device),
+            )
+            held.callback(self.galleries.close)
+            self.galleries.load()
+            self.pools, self.sections = BlockingPools(), CriticalSections()
+            held.callback(self.pools.shutdown)
+            held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
-            return cls(
-                settings,
-                models,
-                device,
-                record,
-                Admission(settings.max_queued_images, metrics),
-                BodyLimits(settings),
-                galleries,
-                calibrations,
-                metrics,
-                keys,
-                audit,
-                _open_pictures(settings, watchdog, held),
-                pools,
-                CriticalSections(),
-                watchdog,
-                _worker(replica),
-                asyncio.Event(),
-                held.pop_all(),
-            )
-
-    @property
-    def model(self) -> LoadedModel:
-        """The newest, which answers for every gallery that no older one filled."""
-        return next(iter(self.models.values()))
-
-    def model_of(self, gallery: Gallery) -> LoadedModel:
-        """The one whose features are compared with a gallery's.
-
-        Raises:
-            NeedsReindex: where it is not loaded.
-        """
-        return self.models[gallery.embedder]
+            self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
+            if self.pictures:
+                held.callback(self.pictures.close)
+            self.watchdog.checks += self._health_checks()
+            self.admission = Admission(settings.max_queued_images, self.metrics)
+            self.body_limits = BodyLimits(settings)
+            # A process that has its record to itself bears the name of its predecessor, whose jobs
+            # it goes on with at once. Another one's jobs are free once their lease has run out.
+            self.worker = f"{replica}.{os.getpid()}.{token_hex(4)}" if replica else "embedded"
+            self.jobs_wanted = asyncio.Event()
+            self._held = held.pop_all()
 
     def snapshot_lock(self, gallery_id: int) -> Path:
         """The file whose lock is held, in every process, while a gallery's snapshots are used."""
@@ -177,6 +133,18 @@ class Runtime:
     def close(self) -> None:
         """Finishes what was accepted, then lets go of everything."""
         self._held.close()
+
+    def _health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("device thread", self.device.silent_seconds)
+        yield HealthCheck("audit log", self.audit.threads.silent_seconds)
+        yield from self.pools.health_checks
+        yield from self.galleries.health_checks
+        for one in self.models.values():
+            name = "decode threads" if one is self.model else f"decode threads of {one.name}"
+            yield HealthCheck(name, one.pipeline.threads.silent_seconds)
+        if self.pictures:
+            yield self.pictures.views.health_check
+            yield self.pictures.changes.health_check
 
 
 def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
@@ -214,33 +182,3 @@ def _load_models(
     for name in shipped_fillers(fillers - set(models)):
         load(name)
     return models
-
-
-def _open_pictures(
-    settings: Settings, watchdog: Watchdog, held: contextlib.ExitStack
-) -> PictureFolder | None:
-    if settings.images_url is None:
-        return None
-    pictures = PictureFolder(settings.images_url)
-    held.callback(pictures.close)
-    watchdog.checks += [pictures.views.health_check, pictures.changes.health_check]
-    return pictures
-
-
-def _decode_checks(models: Iterable[LoadedModel]) -> list[HealthCheck]:
-    return [
-        HealthCheck(
-            f"decode threads of {one.name}" if number else "decode threads",
-            one.pipeline.threads.silent_seconds,
-        )
-        for number, one in enumerate(models)
-    ]
-
-
-def _worker(replica: str | None) -> str:
-    """What a process is called where it works on a job.
-
-    One that has its record to itself bears the name of its predecessor, whose jobs it goes on with
-    at once. Among several each has its own: another's job is theirs once its lease has run out.
-    """
-    return "embedded" if replica is None else f"{replica}.{os.getpid()}.{token_hex(4)}"

@@ -80,7 +80,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     arm_failpoint()
     raise_file_limit()
     address = _url(settings.host, listening)
-    runtime = Runtime.open(settings)
+    runtime = Runtime(settings)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -200,7 +200,7 @@ def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> list[tuple[s
     """Artefacts and the names of the galleries they answer for; the last may be "", for none."""
     answered: dict[str, list[str]] = {}
     for gallery in galleries:
-        name = "" if gallery.needs_reindex else runtime.model_of(gallery).name
+        name = "" if gallery.needs_reindex else runtime.models[gallery.embedder].name
         answered.setdefault(name, []).append(gallery.name)
     ordered = sorted(answered.items(), key=lambda one: not one[0])
     return [(name, ", ".join(own)) for name, own in ordered]

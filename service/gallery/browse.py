@@ -123,7 +123,7 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
 
 
 def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
-    model = runtime.model if gallery.needs_reindex else runtime.model_of(gallery)
+    model = runtime.model if gallery.needs_reindex else runtime.models[gallery.embedder]
     default, offered = model.description.default_scoring, model.description.scorings
     if gallery.needs_reindex:
         states = dict.fromkeys(offered, models.CalibrationState(state="artefact"))

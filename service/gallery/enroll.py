@@ -70,7 +70,7 @@ async def enroll(
     require_free_disk(runtime.settings)
     with runtime.admission.image_slots(len(images)):
         while True:
-            model = runtime.model_of(gallery)
+            model = runtime.models[gallery.embedder]
             embedded = await _embed(model.pipeline, images, runtime.settings)
             failpoint("enroll.embedded")
             outcomes, new = _outcomes(gallery.settings, images, embedded)
@@ -88,7 +88,7 @@ async def enroll(
                 break
             except NeedsReindex:
                 await runtime.galleries.catch_up()
-                if runtime.model_of(gallery).embedder == model.embedder:
+                if gallery.embedder == model.embedder:
                     raise
                 # The gallery went over to another embedder while these images were embedded.
     if enrolment.replayed:

@@ -53,7 +53,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         opened = runtime
         if opened is None:
             # Nothing is served yet, and nothing any more when it is closed.
-            opened = Runtime.open(settings)
+            opened = Runtime(settings)
         app.state.runtime = opened
         app.state.metrics = opened.metrics
         try:

@@ -77,7 +77,7 @@ async def begin_import(
         StorageFailed: the disk did not take the archive.
     """
     # Refused now, and not by the job.
-    runtime.model_of(gallery)
+    _ = gallery.embedder
     job_id = new_job_id()
     spool = spool_folder(runtime, job_id)
     with contextlib.ExitStack() as held:

@@ -38,7 +38,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     """
     name = options.gallery
     target = None if name is None else await runtime.galleries.find(name)
-    model = runtime.model if target is None else runtime.model_of(target)
+    model = runtime.model if target is None else runtime.models[target.embedder]
     scoring = model.chosen_scoring(options.scoring)
     point = _operating_point(options)
     current = runtime.calibrations.current(target, scoring) if target else None

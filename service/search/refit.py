@@ -122,7 +122,7 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
     """What decides over a fit, as memory has it; None where none may be made."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
-    scorings = runtime.model_of(gallery).description.scorings
+    scorings = runtime.models[gallery.embedder].description.scorings
     versions = [runtime.calibrations.current(gallery, one).version for one in scorings]
     return gallery.version, gallery.embedder, versions
 
@@ -137,7 +137,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
         ServiceError: the record or the device does not answer; what was published before is kept.
         InputProblem: the crops' scores show no tail.
     """
-    model = runtime.model_of(gallery)
+    model = runtime.models[gallery.embedder]
     places: dict[Scoring, Place] = {
         scoring: (gallery.gallery_id, runtime.calibrations.current(gallery, scoring).subject)
         for scoring in model.description.scorings
@@ -239,7 +239,7 @@ async def _refit(runtime: Runtime, place: Place) -> bool:
         return False
     stored = await runtime.galleries.read(_Stored.read, runtime, place)
     runtime.calibrations.note_stored(place, len(stored.searches))
-    artefact = runtime.model_of(gallery).description.calibration.scorings[_scoring(place)]
+    artefact = runtime.models[gallery.embedder].description.calibration.scorings[_scoring(place)]
     try:
         fitted = await runtime.pools.calibration.run(_fit_searches, stored, artefact)
     except InputProblem as problem:

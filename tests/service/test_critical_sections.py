@@ -112,7 +112,7 @@ def runtime(tiny_artefact, tmp_path_factory):
         runtime="torch",
         images_url=f"file://{place / 'pictures'}",
     )
-    with contextlib.closing(Runtime.open(settings)) as opened:
+    with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
 

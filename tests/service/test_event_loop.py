@@ -41,7 +41,7 @@ def runtime(tiny_artefact, other_artefact, tmp_path_factory):
         max_queued_images=8,
         max_images_per_request=4,
     )
-    with contextlib.closing(Runtime.open(settings)) as opened:
+    with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
 

@@ -26,7 +26,7 @@ REPLICATION = "gallery/replication.py"
 # In which file, and between which lines of it: the last one before and the first one after.
 PLACES = {
     "start.record-opened": ("runtime.py", "open_store(", "return record"),
-    "start.galleries-loaded": ("runtime.py", "galleries.load()", "return cls("),
+    "start.galleries-loaded": ("runtime.py", "galleries.load()", "held.pop_all()"),
     "replica.noted": (REPLICATION, "self._stream.last(), self", "galleries.all()"),
     "replica.scanned": (REPLICATION, "read_gallery(gallery_id)", "_stream.server() !="),
     "replica.replayed": (REPLICATION, "self._apply(batch)", "_barrier.advance(batch"),

@@ -33,7 +33,7 @@ def asked(tiny_artefact, tmp_path):
 
     def run(calls):
         async def within():
-            runtime = await asyncio.to_thread(Runtime.open, settings)
+            runtime = await asyncio.to_thread(Runtime, settings)
             app = create_app(settings, runtime)
             transport = httpx.ASGITransport(app, client=("127.0.0.1", 50_000))
             async with contextlib.AsyncExitStack() as held:

@@ -47,7 +47,7 @@ def runtime(tiny_artefact, tmp_path):
     settings = Settings(
         artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
     )
-    with contextlib.closing(Runtime.open(settings)) as opened:
+    with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         return verdicts
 
     settings = Settings(artefact="bundled", data_dir=tmp_path, device="cpu", runtime="torch")
-    with contextlib.closing(Runtime.open(settings)) as runtime:
+    with contextlib.closing(Runtime(settings)) as runtime:
         enrolled, strangers = asyncio.run(search(runtime))
     assert enrolled.count("no_match") <= 20
     assert enrolled.count("match") >= 6

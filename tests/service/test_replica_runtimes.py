@@ -47,7 +47,7 @@ def runtimes(redis_record, tiny_artefact, tmp_path_factory):
                 redis_url=redis_record.url,
                 replica_name=name,
             )
-            opened.append(Runtime.open(settings))
+            opened.append(Runtime(settings))
             held.callback(opened[-1].close)
         yield opened
 

@@ -264,7 +264,7 @@ def test_a_service_that_stops_reads_its_keys_to_the_end_before_the_record_is_clo
         artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
     )
     begun = threading.Event()
-    with contextlib.closing(Runtime.open(settings)) as runtime:
+    with contextlib.closing(Runtime(settings)) as runtime:
 
         def read_slowly():
             begun.set()
