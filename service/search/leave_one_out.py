@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Fusion, Scoring
+from model.calibration import Scoring
 from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
 from model.search_calibration import RANKS
 from model.stranger_tail import Array, LeftOutSearches
@@ -15,6 +15,7 @@ from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.ops.health import MonitoredThreadPool
 from service.search.options import RERANK_DEPTH
+from service.search.ranking import every_score
 from service.search.table import RowTable
 
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
@@ -61,7 +62,7 @@ async def search_left_out(
     Cosines are compared on `threads`. The device thread scores the pairs of one crop at a time, so
     that a query waits for no more than that.
     """
-    networks, fusion = model.networks, model.description.calibration.fusion
+    networks, with_mnet = model.networks, "mnet" in model.description.scorings
     found: dict[Scoring, list[LeftOutSearches]] = {}
     for asking, shown, identities in await threads.run(_galleries, crops):
         vectors, parts = shown.table.vectors, dict[Scoring, list[Array]]()
@@ -70,11 +71,11 @@ async def search_left_out(
             some = asking.at(np.arange(start, min(start + step, len(asking.rows))))
             places, cosines = await threads.run(_nearest, some, shown)
             logits = np.empty_like(cosines)
-            for row in range(len(places) if fusion else 0):
+            for row in range(len(places) if with_mnet else 0):
                 query, others = vectors[some.rows[[row]]], vectors[shown.rows[places[row]]]
                 logits[row] = await device.run(networks.pair_scores, query, others)
             names = shown.names[places]
-            leaders = await threads.run(_leaders, names, cosines, logits, fusion)
+            leaders = await threads.run(_leaders, names, every_score(model, cosines, logits))
             for scoring, one in leaders.items():
                 parts.setdefault(scoring, []).append(one)
         for scoring, some_leaders in parts.items():
@@ -98,18 +99,12 @@ def _galleries(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops, int]]:
 
 
 def _leaders(
-    names: NDArray[np.int64],
-    cosines: NDArray[np.float32],
-    logits: NDArray[np.float32],
-    fusion: Fusion | None,
+    names: NDArray[np.int64], scores: dict[Scoring, NDArray[np.float32]]
 ) -> dict[Scoring, Array]:
     """The nine best identity scores of candidates `(n, c)`, by every scoring: `(n, 9)`."""
-    scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
-    if fusion is not None:
-        scores |= {"mnet": logits, "fused": fusion.fuse(cosines, logits)}
-    usable = {name: np.isfinite(cosines) & np.isfinite(one) for name, one in scores.items()}
+    usable = np.isfinite(scores["cosine"])
     return {
-        name: leaders_by_name(np.where(usable[name], one, np.float32(-np.inf)), names)
+        name: leaders_by_name(np.where(usable & np.isfinite(one), one, np.float32(-np.inf)), names)
         for name, one in scores.items()
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +18,7 @@ from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
 from service.search.calibration import Judge
 from service.search.options import PairOptions
+from service.search.ranking import Array, every_score
 
 VARIANTS = 1 + CELLS
 # Three passes an image. Other requests' work is done between two of them.
@@ -49,17 +48,14 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
             raise UnusableImages(
                 [one if isinstance(one, CropProblem) else None for one in embedded]
             )
-        scoring_pair = runtime.device.submit(_scores, model, usable[0], usable[1][None])
-        scores = await asyncio.wrap_future(scoring_pair)
+        scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
         explanation = None
         if options.explain:
-            explanation = await explain_pair(
-                runtime,
-                model,
-                [first, second],
-                scoring,
-                lambda one, others: _scores(model, one, others)[scoring],
-            )
+
+            def asked(one: Array, others: Array) -> Array:
+                return _scores(model, one, others)[scoring]
+
+            explanation = await explain_pair(runtime, model, [first, second], scoring, asked)
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
@@ -98,21 +94,15 @@ def _operating_point(options: PairOptions) -> str:
     return point
 
 
-def _scores(
-    model: LoadedModel, one: NDArray[np.float32], others: NDArray[np.float32]
-) -> dict[Scoring, NDArray[np.float32]]:
+def _scores(model: LoadedModel, one: Array, others: Array) -> dict[Scoring, Array]:
     """Every offered score `(n,)` of a feature `(d,)` with others `(n, d)`; on the device thread."""
-    cosine = np.array([_cosine(one, other) for other in others], np.float32)
-    fusion = model.description.calibration.fusion
-    if fusion is None:
-        return {"cosine": cosine}
-    logits = model.networks.pair_scores(one[None], others)
-    return {"cosine": cosine, "mnet": logits, "fused": fusion.fuse(cosine, logits)}
-
-
-def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    p, q = first.astype(np.float64), second.astype(np.float64)
-    return float(np.clip(p @ q / np.sqrt((p @ p) * (q @ q)), -1.0, 1.0))
+    p, cosines = one.astype(np.float64), []
+    for q in others.astype(np.float64):
+        cosines.append(float(np.clip(p @ q / np.sqrt((p @ p) * (q @ q)), -1.0, 1.0)))
+    cosine = logits = np.array(cosines, np.float32)
+    if "mnet" in model.description.scorings:
+        logits = model.networks.pair_scores(one[None], others)
+    return every_score(model, cosine, logits)
 
 
 def images_to_explain(runtime: Runtime) -> int:
@@ -150,8 +140,7 @@ async def explain_pair(
             "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
         )
         raise UnusableImages([None if good else problem for good in usable])
-    explaining = runtime.device.submit(explain, features[0], features[1], scores)
-    found = await asyncio.wrap_future(explaining)
+    found = await runtime.device.run(explain, features[0], features[1], scores)
     return Explanation(
         scoring=scoring,
         score=found.score,
@@ -161,17 +150,13 @@ async def explain_pair(
     )
 
 
-async def _embed_variants(
-    runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]
-) -> NDArray[np.float32]:
+async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]) -> Array:
     """Features `(VARIANTS, d)` of one crop's variants, pass after pass."""
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
-    parts: list[NDArray[np.float32]] = []
-    for number in range(math.ceil(VARIANTS / size)):
-        part = range(number * size, (number + 1) * size)
-        batch = await model.pipeline.threads.run(variants, crop, part)
+    parts: list[Array] = []
+    for start in range(0, VARIANTS, size):
+        batch = await model.pipeline.threads.run(variants, crop, range(start, start + size))
         embed = model.networks.runtime.embed
-        embedding = runtime.device.submit(retry_out_of_memory, embed, batch)
-        parts.append(await asyncio.wrap_future(embedding))
+        parts.append(await runtime.device.run(retry_out_of_memory, embed, batch))
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

@@ -22,33 +22,27 @@ from service.settings import QualityPolicy
 # Where many crops were deleted that memory still shows, each search looks at more of them.
 ROUNDS = 6
 DEEPER = 4
-# What one query by images comes to: None where the gallery went over to another embedder meanwhile,
-# so that the images are embedded again.
-Outcome = QueryAnswer | list[CropProblem] | None
 
 
-async def query_by_images(
+async def query_person(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[bytes],
     options: QueryOptions,
     sample: bool = True,
 ) -> QueryAnswer:
-    """One query by one or several images of one person; a score is the mean over the images.
+    """One query by one or several images of one person, or without images by `options.crop_id`.
 
-    An image that cannot be used is left out, and `warnings` names it. With `sample` the search
-    counts for the gallery's calibration.
+    A score is the mean over the images. An image that cannot be used is left out, and `warnings`
+    names it. A crop is itself left out. With `sample` the search by one image counts for the
+    gallery's calibration.
 
     Raises:
         UnusableImages: every image is.
-        UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
+        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    began = time.perf_counter()
-    answer: Outcome = None
-    with runtime.admission.image_slots(len(images)):
-        while answer is None:
-            search = _begin(runtime, gallery, options, sample and len(images) == 1)
-            answer = await _query(runtime, search, images, began)
+    sample = sample and len(images) == 1
+    (answer,) = await _query_all(runtime, gallery, [images], options, sample)
     if isinstance(answer, list):
         raise UnusableImages(answer)
     return answer
@@ -63,47 +57,40 @@ async def query_each(
 ) -> SeparateAnswers:
     """One answer per image, in order, by one calibration; a bad image is its own problem.
 
-    Where one fails for another reason the others are cancelled.
-
     Raises:
         UnknownGallery, NeedsReindex, InvalidField, QueueFull: nothing was searched.
     """
-    began = time.perf_counter()
-    answers: list[Outcome] = [None]
-    with runtime.admission.image_slots(len(images)):
-        while None in answers:
-            search = _begin(runtime, gallery, options, sample)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    queries = [
-                        group.create_task(_query(runtime, search, [image], began))
-                        for image in images
-                    ]
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from None
-            answers = [query.result() for query in queries]
+    answers = await _query_all(runtime, gallery, [[one] for one in images], options, sample)
     return SeparateAnswers(
-        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers if one]
+        results=[refused_image(one[0]) if isinstance(one, list) else one for one in answers]
     )
 
 
-async def query_by_crop(
-    runtime: Runtime, gallery: Gallery, crop_id: str, options: QueryOptions
-) -> QueryAnswer:
-    """More like a crop of this gallery, which is itself left out.
-
-    Raises:
-        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull: nothing was
-            searched.
-    """
-    began = submitted = time.perf_counter()
-    ranking: Ranking | None = None
-    with runtime.admission.image_slots(1):
-        while ranking is None:
-            search = replace(_begin(runtime, gallery, options, sample=False), crop_id=crop_id)
-            submitted = time.perf_counter()
-            ranking = await run_search(runtime, search)
-    return _answer(ranking, began, submitted)
+async def _query_all(
+    runtime: Runtime,
+    gallery: Gallery,
+    queries: Sequence[Sequence[bytes]],
+    options: QueryOptions,
+    sample: bool,
+) -> list[QueryAnswer | list[CropProblem]]:
+    """Queries by the model and the calibration of one moment; where one fails, so do all."""
+    began = time.perf_counter()
+    with runtime.admission.image_slots(max(1, sum(map(len, queries)))):
+        while True:
+            current = runtime.calibrations.current(gallery, options.scoring)
+            kept = sample and gallery.settings.calibration == "on"
+            search = Search(gallery, current, options, sample=kept)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(_query(runtime, search, images, began))
+                        for images in queries
+                    ]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+            answers = [one for task in tasks if (one := task.result()) is not None]
+            if len(answers) == len(queries):
+                return answers
 
 
 async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
@@ -121,7 +108,6 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
     """
     gone: frozenset[int] = frozenset()
     top_k = places = search.options.top_k
-    rounds = 0
     while True:
         ranking = await runtime.device.run(search.run, places, gone)
         if ranking is None:
@@ -132,29 +118,24 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
         if crop and crop.row_id in found.gone:
             raise UnknownCrop(search.gallery.name, crop.crop_id)
         gone |= found.gone
-        rounds += 1
-        if not found.gone or rounds == ROUNDS:
-            break
         places *= DEEPER
+        if not found.gone or places >= top_k * DEEPER**ROUNDS:
+            break
     if gone:
         shown = zip(ranking.results, ranking.labels, strict=True)
         kept = [one for one, label in shown if label.row_id not in gone][:top_k]
         results = [one.model_copy(update={"rank": rank}) for rank, one in enumerate(kept, 1)]
         ranking = replace(ranking, results=results)
-    return replace(ranking, stale=True) if found.stale else ranking
-
-
-def _begin(runtime: Runtime, gallery: Gallery, options: QueryOptions, sample: bool) -> Search:
-    """A search by the model and the calibration of this moment."""
-    current = runtime.calibrations.current(gallery, options.scoring)
-    sample = sample and gallery.settings.calibration == "on"
-    return Search(gallery, current, options, sample=sample)
+    return replace(ranking, stale=found.stale)
 
 
 async def _query(
     runtime: Runtime, search: Search, images: Sequence[bytes], began: float
-) -> Outcome:
-    """Answers one query by images; where none is usable, their problems are the answer."""
+) -> QueryAnswer | list[CropProblem] | None:
+    """The answer to one query, or the problems of all its images.
+
+    None where the gallery went over to another embedder, for which images are embedded again.
+    """
     # A query is answered also where its images are poor.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     outcomes = await search.current.model.pipeline.embed(images, quality)
@@ -168,13 +149,13 @@ async def _query(
             warnings.append(f"{name}left out of the search: {one.detail}")
         else:
             usable.append(one)
-            for fault in one.faults:
-                warnings.append(f"{name}{fault.detail}")
-    if not usable:
+            warnings += [f"{name}{fault.detail}" for fault in one.faults]
+    if problems and not usable:
         return problems
     submitted = time.perf_counter()
-    queries = np.stack([image.vector for image in usable])
-    ranking = await run_search(runtime, replace(search, queries=queries))
+    if usable:
+        search = replace(search, queries=np.stack([image.vector for image in usable]))
+    ranking = await run_search(runtime, search)
     if ranking is None:
         return None
     for problem in problems:
@@ -182,30 +163,29 @@ async def _query(
     if ranking.sample is not None:
         place = search.gallery.gallery_id, search.current.subject
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
-    return _answer(ranking, began, submitted, usable, warnings)
+    return _answer(search, ranking, began, submitted, usable, warnings)
 
 
 def _answer(
+    search: Search,
     ranking: Ranking,
     began: float,
     submitted: float,
-    images: Sequence[EmbeddedImage] = (),
-    warnings: Sequence[str] = (),
+    images: Sequence[EmbeddedImage],
+    warnings: list[str],
 ) -> QueryAnswer:
     """The answer of a ranking that was submitted then, by the times of the slowest image."""
     best = ranking.results[0] if ranking.results else None
-    decode = queue = embed = 0.0
-    for image in images:
-        decode, queue = max(decode, image.decode), max(queue, image.queue)
-        embed = max(embed, image.embed)
+    spent = [(0.0, 0.0, 0.0), *((one.decode, one.queue, one.embed) for one in images)]
+    decode, queue, embed = map(max, zip(*spent, strict=True))
     return QueryAnswer(
         gallery_version=ranking.gallery_version,
         calibration_version=str(ranking.calibration.version),
         calibration=ranking.calibration,
-        model=ranking.current.model.description.artefact_fingerprint,
-        scoring=ranking.current.scoring,
+        model=search.current.model.description.artefact_fingerprint,
+        scoring=search.current.scoring,
         verdict=(best.verdict or "no_match") if best else "nothing_searched",
-        warnings=list(warnings),
+        warnings=warnings,
         results=list(ranking.results),
         candidates_scored=ranking.candidates_scored,
         timing_ms=Timing(

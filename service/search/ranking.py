@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import CalibrationState, RankedCrop
+from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
+from service.engine.networks import LoadedModel
 from service.errors import UnknownCrop
 from service.gallery.gallery import Gallery
 from service.record.records import CropLabel
@@ -20,6 +22,7 @@ from service.search.index import Candidates, GalleryIndex
 from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.table import Filter
 
+Array = NDArray[np.float32]
 # So many pairs at most are scored for the level of a search alone.
 MORE_PAIRS = 64
 # Where the candidates show too few people, so many crops by cosine are searched for others.
@@ -32,7 +35,6 @@ class Ranking:
 
     Attributes:
         gallery_version: what the index showed.
-        current: the model and the scoring that ordered the results.
         calibration: what their verdicts and probabilities are made by.
         results: best first.
         labels: of the results.
@@ -46,7 +48,6 @@ class Ranking:
     """
 
     gallery_version: int
-    current: CurrentCalibration
     calibration: CalibrationState
     results: Sequence[RankedCrop]
     labels: Sequence[CropLabel]
@@ -65,8 +66,8 @@ class Search:
 
     Attributes:
         current: the model and the calibration, from the embedding of the images to the answer.
-        queries: features `(m, d)` of the images; None for a search by `crop_id`.
-        crop_id: of the crop, which is itself left out.
+        queries: features `(m, d)` of the images; None for a search by the options' `crop_id`, whose
+            crop is itself left out.
         sample: whether the scores of nine people are stored for the calibration, where the search
             is deep enough.
     """
@@ -74,8 +75,7 @@ class Search:
     gallery: Gallery
     current: CurrentCalibration
     options: QueryOptions
-    queries: NDArray[np.float32] | None = None
-    crop_id: str | None = None
+    queries: Array | None = None
     sample: bool = False
 
     def run(self, top_k: int, without: frozenset[int] = frozenset()) -> Ranking | None:
@@ -97,16 +97,17 @@ class Search:
         if self.queries is not None:
             return self._rank(self.queries, top_k, options.filter(options.camera, without))
         table = gallery.index.table
-        row = table.row_of(self.crop_id or "")
+        crop_id = options.crop_id or ""
+        row = table.row_of(crop_id)
         if row is None:
-            raise UnknownCrop(gallery.name, self.crop_id or "")
+            raise UnknownCrop(gallery.name, crop_id)
         crop = table.label(row)
         wanted = options.filter(crop.camera, without | {crop.row_id})
         return self._rank(table.vectors[np.array([row])], top_k, wanted, crop)
 
     def _rank(
         self,
-        queries: NDArray[np.float32],
+        queries: Array,
         top_k: int,
         wanted: Filter,
         query_crop: CropLabel | None = None,
@@ -121,9 +122,10 @@ class Search:
         people, scored = None, found if by_cosine else found[:depth]
         if (self.sample or current.by_level) and not shallow and not few_identities(identities):
             people = _nine_people(index, queries, wanted, scored, current.joins_at)
-        searched, logits = time.perf_counter(), np.empty(0, np.float32)
+        scored = people or scored
+        searched, logits = time.perf_counter(), np.full(len(scored.rows), np.nan, np.float32)
         if not by_cosine:
-            candidates = index.table.vectors[(people or scored).rows]
+            candidates = index.table.vectors[scored.rows]
             logits = current.model.networks.pair_scores(queries, candidates)
         reranked = time.perf_counter()
         # Pairs that were scored for the level alone are no results.
@@ -136,7 +138,7 @@ class Search:
         deeper = time.perf_counter() - reranked
         leading: Sequence[float] = ()
         if people is not None:
-            scores = _scores(current, people.cosines, logits)
+            scores = every_score(current.model, people.cosines, logits)[current.scoring]
             leading = _leading_scores(index, people, scores, current.joins_at)
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
         judge = current.judge(options.operating_point, identities, level, shallow)
@@ -146,7 +148,6 @@ class Search:
             sample = SearchScores(tuple(leading), identities, time.time())
         return Ranking(
             gallery_version=self.gallery.version,
-            current=current,
             calibration=judge.state,
             results=_results(self.gallery, labels, best, judge),
             labels=labels,
@@ -158,7 +159,7 @@ class Search:
             query_crop=query_crop,
         )
 
-    def _best(self, found: Candidates, head: NDArray[np.float32], top_k: int) -> _Best:
+    def _best(self, found: Candidates, head: Array, top_k: int) -> _Best:
         """The candidates that become results; `head` has the logits of the first ones.
 
         Scored ones come first: a pair's logit and a bare cosine cannot be compared.
@@ -166,7 +167,7 @@ class Search:
         table = self.gallery.index.table
         logits = np.full(len(found.rows), np.nan, np.float32)
         logits[: len(head)] = head
-        scores = _scores(self.current, found.cosines, logits)
+        scores = every_score(self.current.model, found.cosines, logits)[self.current.scoring]
         order = np.arange(len(found.rows))
         if self.current.scoring != "cosine":
             # M-Net may saturate on near copies: of equals the nearer comes first, then the older.
@@ -184,18 +185,16 @@ class _Best:
     """Candidates best first, with their logits and scores `(n,)`; NaN was not computed."""
 
     found: Candidates
-    logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    logits: Array
+    scores: Array
 
 
-def _scores(
-    current: CurrentCalibration, cosines: NDArray[np.float32], logits: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """What the scoring makes of cosines and logits, `(n,)` each."""
-    if current.scoring == "cosine":
-        return cosines
-    fusion = current.model.description.calibration.fusion
-    return fusion.fuse(cosines, logits) if current.scoring == "fused" and fusion else logits
+def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scoring, Array]:
+    """What each scoring that a model offers makes of cosines and logits, all of one shape."""
+    fusion = model.description.calibration.fusion
+    if fusion is None:
+        return {"cosine": cosines}
+    return {"cosine": cosines, "mnet": logits, "fused": fusion.fuse(cosines, logits)}
 
 
 def _results(
@@ -227,7 +226,7 @@ def _results(
 
 def _nine_people(
     index: GalleryIndex,
-    queries: NDArray[np.float32],
+    queries: Array,
     wanted: Filter,
     scored: Candidates,
     joins_at: float,
@@ -251,7 +250,7 @@ def _nine_people(
 
 
 def _leading_scores(
-    index: GalleryIndex, found: Candidates, scores: NDArray[np.float32], joins_at: float
+    index: GalleryIndex, found: Candidates, scores: Array, joins_at: float
 ) -> tuple[float, ...]:
     """The best scores of up to nine different people among candidates, descending.
 

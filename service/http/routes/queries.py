@@ -13,7 +13,7 @@ from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import JSON, answer_each, write_list
-from service.search.query import query_by_crop, query_by_images, query_each
+from service.search.query import query_each, query_person
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 STALE_ANSWER = attrgetter("stale")
@@ -66,23 +66,22 @@ async def query_gallery(
     """
     runtime, gallery = call.runtime, call.gallery
     await runtime.galleries.wait_for_version(gallery, form.min_version)
-    answer: QueryAnswer | SeparateAnswers
-    if form.crop_id is not None:
-        if form.images:
-            raise InvalidField("crop_id: was sent with images; send one or the other")
-        answer = await query_by_crop(runtime, gallery, form.crop_id, form)
-    else:
+    images: list[bytes] = []
+    if form.crop_id is None:
         images = await form.read_images(runtime.settings.max_images_per_request)
-        if form.mode == "multi_shot":
-            answer = await query_by_images(runtime, gallery, images, form, call.caller.learn)
-        elif len(images) * form.top_k > MAX_RESULTS:
-            raise AnswerTooLarge(
-                f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
-                f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
-                "top_k"
-            )
-        else:
-            answer = await query_each(runtime, gallery, images, form, call.caller.learn)
+    elif form.images:
+        raise InvalidField("crop_id: was sent with images; send one or the other")
+    answer: QueryAnswer | SeparateAnswers
+    if form.crop_id is not None or form.mode == "multi_shot":
+        answer = await query_person(runtime, gallery, images, form, call.caller.learn)
+    elif len(images) * form.top_k > MAX_RESULTS:
+        raise AnswerTooLarge(
+            f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
+            f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
+            "top_k"
+        )
+    else:
+        answer = await query_each(runtime, gallery, images, form, call.caller.learn)
     each = [answer] if isinstance(answer, QueryAnswer) else answer.results
     for one in each:
         if isinstance(one, QueryAnswer):

@@ -91,7 +91,6 @@ class Replica:
             ]
             return Ranking(
                 held.version,
-                None,  # type: ignore[arg-type]
                 CalibrationState(state="artefact"),
                 results,
                 labels,
