@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
@@ -36,18 +36,6 @@ class ServiceError(InputProblem):
         self.detail = self.sentence.format(*about, seconds=self.retry_after_s)
         self.more: dict[str, Any] = {}
         super().__init__(self.detail)
-
-
-class Unauthorised(ServiceError):
-    """A request without a key, or with an unknown one, where one is asked for."""
-
-    code, status = "unauthorised", 401
-
-
-class Forbidden(ServiceError):
-    """A key that may not do this."""
-
-    code, status = "forbidden", 403
 
 
 class InvalidField(ServiceError):
@@ -86,210 +74,141 @@ class UnusableImages(ServiceError):
         self.more["results"] = [one.model_dump(mode="json") if one else {} for one in images]
 
 
-class UnknownGallery(ServiceError):
-    """No gallery of that name."""
-
-    code, status = "unknown_gallery", 404
-    sentence = (
-        "there is no gallery {0!r}; create it with POST /v1/galleries or list those there are "
-        "with GET /v1/galleries"
-    )
-
-
-class UnknownCrop(ServiceError):
-    """No crop of that id in the gallery; deleted ones are unknown too."""
-
-    code, status = "unknown_crop", 404
-    sentence = "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted"
-
-
-class UnknownPicture(ServiceError):
-    """A crop whose picture was not kept."""
-
-    code, status = "unknown_picture", 404
-    sentence = (
-        "the picture of crop {1!r} in gallery {0!r} was not kept; set GMN_KEEP_IMAGES to keep "
-        "those that are enrolled from now on"
-    )
-
-
-class UnknownIdentity(ServiceError):
-    """No crop under that identity."""
-
-    code, status = "unknown_identity", 404
-    sentence = (
-        "gallery {0!r} holds no crop of identity {1!r}; list those there are with "
-        "GET /v1/galleries/{0}/identities"
-    )
-
-
-class UnknownJob(ServiceError):
-    """No job of that id."""
-
-    code, status = "unknown_job", 404
-    sentence = "there is no job {0!r}; it belonged to a gallery that was deleted, or never was"
-
-
-class UnknownSnapshot(ServiceError):
-    """No snapshot of that id."""
-
-    code, status = "unknown_snapshot", 404
-    sentence = (
-        "gallery {0!r} has no snapshot {1!r}; list those there are with "
-        "GET /v1/galleries/{0}/snapshots"
-    )
-
-
-class UnknownMerge(ServiceError):
-    """No merge of that id, or not any more."""
-
-    code, status = "unknown_merge", 404
-    sentence = (
-        "gallery {0!r} has no merge {1!r} that can be undone: it is undone already, older than 30 "
-        "days, or one of its identities was forgotten; list those there are with "
-        "GET /v1/galleries/{0}/merges"
-    )
-
-
-class RequestConflict(ServiceError):
-    """An idempotency key that stood for another request."""
-
-    code = "request_conflict"
-    sentence = (
-        "Idempotency-Key {0!r} came with another request within the last day; send a new key with "
-        "a new request"
-    )
-
-
-class CropConflict(ServiceError):
-    """A change that would make two crops of one image alike."""
-
-    code, status = "crop_conflict", 409
-    sentence = (
-        "crop {0} has the same image as crop {1}, which bears this identity and camera already; "
-        "delete one of the two"
-    )
-
-
-class GalleryConflict(ServiceError):
-    """A gallery that is there already, cannot be deleted, or needs no reindex."""
-
-    code, status = "gallery_conflict", 409
-
-
-class NeedsReindex(ServiceError):
-    """A gallery whose vectors another embedder made."""
-
-    code, status = "needs_reindex", 409
-    sentence = (
-        "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
-        "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve "
-        "with the artefact that filled it; its crops can still be read and deleted"
-    )
-
-
-class QueueFull(ServiceError):
-    """More images are waiting than the service accepts."""
-
-    code, status, retry_after_s = "queue_full", 429, 1
-    sentence = (
-        "{0} images are waiting and {1} more would exceed the limit of {2}; send the request again "
-        "in {seconds} s, or raise GMN_MAX_QUEUED_IMAGES"
-    )
-
-
-class VersionNotReached(ServiceError):
-    """A gallery that does not show the version that was asked for, yet."""
-
-    code, status, retry_after_s = "version_not_reached", 503, 1
-    sentence = (
-        "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
-        "min_version that a write has answered"
-    )
-
-
-class StorageFailed(ServiceError):
-    """The record store could not write: a full disk, mostly. Nothing was stored."""
-
-    code, status = "storage_failed", 507
-
-
-class RecordUnavailable(ServiceError):
-    """The record store does not answer, or is not ready to; a write may have happened or not."""
-
-    code, status, retry_after_s = "record_unavailable", 503, 2
-    sentence = (
-        "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write "
-        "best under an Idempotency-Key, as it may have happened"
-    )
-
-
-class DamagedSnapshot(ServiceError):
-    """A snapshot that is not what was written; nothing was restored of it."""
-
-    code, status = "damaged_snapshot", 409
-    sentence = (
-        "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, "
-        "or put a copy of {0.name} back in its place"
-    )
-
-
-class SnapshotsNotRewritten(ServiceError):
-    """Snapshots that may still hold what was deleted from their gallery and from the others."""
-
-    code, status = "snapshots_not_rewritten", 409
-    sentence = (
-        "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
-        "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
-        "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again"
-    )
-
-
-class DamagedRecord(ServiceError):
-    """A record store of which something is not what was written."""
-
-    code, status = "damaged_record", 500
-    sentence = (
-        "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify "
-        "--data-dir {0.parent}, and get it back with gmn store recover --data-dir {0.parent} "
-        "--into NEW"
-    )
-
-
-class DamagedRedisRecord(ServiceError):
-    """A record in Redis of which something is not what was written."""
-
-    code, status = "damaged_record", 500
-    sentence = (
-        "the record in Redis is damaged: {0}; stop the service, see what is whole with gmn store "
-        "verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL"
-    )
-
-
-class DeviceFull(ServiceError):
-    """The device has no memory left for this, however little is asked of it at once."""
-
-    code, status, retry_after_s = "device_full", 503, 5
-    sentence = (
-        "the device has too little memory left for {0}; send the request again in {seconds} s, "
-        "lower GMN_MAX_BATCH, or see what else runs on the device"
-    )
-
-
-class DeviceLost(ServiceError):
-    """The device answers nothing any more in this process, which is about to end."""
-
-    code, status, retry_after_s = "device_lost", 503, 10
-    sentence = (
-        "the device failed and the service restarts; send the request again in {seconds} s, a "
-        "write best under an Idempotency-Key"
-    )
-
-
-class ServiceStopping(ServiceError):
-    """The service is shutting down, or its device thread has stopped."""
-
-    code, status = "service_stopping", 503
+def _kind(
+    code: str, status: int, sentence: str = "{}", retry_after_s: int | None = None
+) -> type[ServiceError]:
+    values = {"code": code, "status": status, "sentence": sentence, "retry_after_s": retry_after_s}
+    name = code.title().replace("_", "")
+    return cast("type[ServiceError]", type(name, (ServiceError,), values))
+
+
+Unauthorised = _kind("unauthorised", 401)
+Forbidden = _kind("forbidden", 403)
+UnknownGallery = _kind(
+    "unknown_gallery",
+    404,
+    "there is no gallery {0!r}; create it with POST /v1/galleries or list those there are "
+    "with GET /v1/galleries",
+)
+UnknownCrop = _kind(
+    "unknown_crop",
+    404,
+    "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted",
+)
+UnknownPicture = _kind(
+    "unknown_picture",
+    404,
+    "the picture of crop {1!r} in gallery {0!r} was not kept; set GMN_KEEP_IMAGES to keep "
+    "those that are enrolled from now on",
+)
+UnknownIdentity = _kind(
+    "unknown_identity",
+    404,
+    "gallery {0!r} holds no crop of identity {1!r}; list those there are with "
+    "GET /v1/galleries/{0}/identities",
+)
+UnknownJob = _kind(
+    "unknown_job",
+    404,
+    "there is no job {0!r}; it belonged to a gallery that was deleted, or never was",
+)
+UnknownSnapshot = _kind(
+    "unknown_snapshot",
+    404,
+    "gallery {0!r} has no snapshot {1!r}; list those there are with "
+    "GET /v1/galleries/{0}/snapshots",
+)
+UnknownMerge = _kind(
+    "unknown_merge",
+    404,
+    "gallery {0!r} has no merge {1!r} that can be undone: it is undone already, older than 30 "
+    "days, or one of its identities was forgotten; list those there are with "
+    "GET /v1/galleries/{0}/merges",
+)
+RequestConflict = _kind(
+    "request_conflict",
+    422,
+    "Idempotency-Key {0!r} came with another request within the last day; send a new key with "
+    "a new request",
+)
+CropConflict = _kind(
+    "crop_conflict",
+    409,
+    "crop {0} has the same image as crop {1}, which bears this identity and camera already; "
+    "delete one of the two",
+)
+GalleryConflict = _kind("gallery_conflict", 409)
+NeedsReindex = _kind(
+    "needs_reindex",
+    409,
+    "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
+    "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve "
+    "with the artefact that filled it; its crops can still be read and deleted",
+)
+QueueFull = _kind(
+    "queue_full",
+    429,
+    "{0} images are waiting and {1} more would exceed the limit of {2}; send the request again "
+    "in {seconds} s, or raise GMN_MAX_QUEUED_IMAGES",
+    retry_after_s=1,
+)
+VersionNotReached = _kind(
+    "version_not_reached",
+    503,
+    "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
+    "min_version that a write has answered",
+    retry_after_s=1,
+)
+# A full disk, mostly; nothing was stored.
+StorageFailed = _kind("storage_failed", 507)
+RecordUnavailable = _kind(
+    "record_unavailable",
+    503,
+    "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write "
+    "best under an Idempotency-Key, as it may have happened",
+    retry_after_s=2,
+)
+DamagedSnapshot = _kind(
+    "damaged_snapshot",
+    409,
+    "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, "
+    "or put a copy of {0.name} back in its place",
+)
+SnapshotsNotRewritten = _kind(
+    "snapshots_not_rewritten",
+    409,
+    "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
+    "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
+    "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again",
+)
+DamagedRecord = _kind(
+    "damaged_record",
+    500,
+    "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify "
+    "--data-dir {0.parent}, and get it back with gmn store recover --data-dir {0.parent} "
+    "--into NEW",
+)
+DamagedRedisRecord = _kind(
+    "damaged_record",
+    500,
+    "the record in Redis is damaged: {0}; stop the service, see what is whole with gmn store "
+    "verify, and go on with that by gmn store recover, both with its GMN_REDIS_URL",
+)
+DeviceFull = _kind(
+    "device_full",
+    503,
+    "the device has too little memory left for {0}; send the request again in {seconds} s, "
+    "lower GMN_MAX_BATCH, or see what else runs on the device",
+    retry_after_s=5,
+)
+DeviceLost = _kind(
+    "device_lost",
+    503,
+    "the device failed and the service restarts; send the request again in {seconds} s, a "
+    "write best under an Idempotency-Key",
+    retry_after_s=10,
+)
+ServiceStopping = _kind("service_stopping", 503)
 
 
 def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:

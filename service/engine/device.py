@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from model.problems import InputProblem
-from service.errors import DeviceFull, DeviceLost, QueueFull, ServiceStopping
+from service.errors import DeviceFull, DeviceLost, QueueFull, ServiceError, ServiceStopping
 from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
 
@@ -53,7 +53,7 @@ class DeviceThread(MonitoredThreadPool):
         """
         super().__init__(1, "device")
         self._on_loss = on_loss
-        self._lost: DeviceLost | None = None
+        self._lost: ServiceError | None = None
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queues a call.
@@ -122,7 +122,7 @@ class Admission:
             self._gauge.set(self._images)
 
 
-def device_error(error: Error) -> Error | DeviceFull | DeviceLost:
+def device_error(error: Error) -> Error | ServiceError:
     """`DeviceFull` or `DeviceLost` for an error of a device's library; else the error itself."""
     if isinstance(error, torch.OutOfMemoryError):
         return DeviceFull("this")

@@ -16,7 +16,7 @@ from model.crops.folder import packed_root, read_folder
 from model.crops.manifest import MANIFEST, CropFile
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
-from service.errors import InvalidField, StorageFailed
+from service.errors import InvalidField, ServiceError, StorageFailed
 from service.gallery.enroll import checked_camera, checked_metadata, checked_text
 from service.ops.data_directory import (
     IMPORTS,
@@ -63,7 +63,7 @@ def keep_archive(settings: Settings, spool: Path, archive: BinaryIO) -> None:
         raise _not_kept(error) from error
 
 
-def _not_kept(error: OSError) -> StorageFailed:
+def _not_kept(error: OSError) -> ServiceError:
     return StorageFailed(
         f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space in "
         "the data directory and send it again"

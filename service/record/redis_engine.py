@@ -16,7 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from model.problems import InputProblem
-from service.errors import DamagedRedisRecord, RecordUnavailable, StorageFailed
+from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceError, StorageFailed
 from service.ops.commit_mark import LastCommitMark
 from service.ops.health import heartbeat
 from service.record.engine import (
@@ -137,7 +137,7 @@ class RedisEngine:
         if answer != b"done":
             raise self._another()
 
-    def damage(self, what: str) -> DamagedRedisRecord:
+    def damage(self, what: str) -> ServiceError:
         """The error for something that is not what was written."""
         return DamagedRedisRecord(what)
 
@@ -256,7 +256,7 @@ class RedisEngine:
         """Closes every connection."""
         self._client.close()
 
-    def _another(self) -> RecordUnavailable:
+    def _another(self) -> ServiceError:
         return RecordUnavailable(
             f"Redis at {self.place} holds another record than before: it was emptied or replaced; "
             "put its data back, or restart the service"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, StorageFailed
+from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
@@ -154,7 +154,7 @@ class SqliteEngine:
         rows = self._connection.execute(f"PRAGMA integrity_check({most})").fetchall()
         return [line.decode() for (line,) in rows if line != b"ok"]
 
-    def damage(self, what: str) -> DamagedRecord:
+    def damage(self, what: str) -> ServiceError:
         """The error for something that is not what was written."""
         return DamagedRecord(self.path, what)
 
