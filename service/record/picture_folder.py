@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -171,8 +170,8 @@ class PictureFolder:
 
 def _put_locally(path: Path, content: bytes) -> None:
     make_folder(path.parent)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    # A restore keeps pictures that shown crops have already; a crash must not leave these torn.
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
+    sync(path)
     sync(path.parent)

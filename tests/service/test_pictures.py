@@ -116,6 +116,20 @@ def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
     assert [again.http.get(crop["image_url"]).status_code for crop in crops] == [200, 200]
 
 
+def test_a_restore_does_not_write_images_that_are_there(start, tmp_path, drawn_crops):
+    # A crash in the middle of such a write would tear the image of a crop that is shown.
+    folder = tmp_path / "crops"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    served.enroll("default", *(crop.png for crop in drawn_crops[:2]))
+    url = "/v1/galleries/default/snapshots"
+    snapshot = served.http.post(url).json()["snapshot_id"]
+    kept, torn = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    whole, written = torn.read_bytes(), kept.stat().st_mtime_ns
+    torn.write_bytes(whole[:100])
+    assert served.http.post(f"{url}/{snapshot}/restore").status_code == 200
+    assert (kept.stat().st_mtime_ns, torn.read_bytes()) == (written, whole)
+
+
 def test_an_image_that_cannot_be_removed_keeps_no_other(start, tmp_path, drawn_crops):
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
