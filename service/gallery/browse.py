@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal
 
 from gmn_client import models
@@ -86,7 +87,8 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 def described_crop(gallery: Gallery, crop: StoredCrop) -> models.Crop:
     """A crop as the API shows it."""
     url = gallery.image_url(crop.crop_id) if crop.content_type else None
-    return models.Crop.model_validate(vars(crop) | {"image_url": url})
+    known = {one.name: getattr(crop, one.name) for one in fields(crop)}
+    return models.Crop.model_validate(known | {"image_url": url})
 
 
 async def _stored(runtime: Runtime, gallery: Gallery, crop_id: str) -> StoredCrop:

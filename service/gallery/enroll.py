@@ -25,7 +25,15 @@ from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
-from service.record.records import Enrolment, GallerySettings, NewCrop, Picture, RequestKey
+from service.record.engine import new_crop_id
+from service.record.records import (
+    ArchivedCrop,
+    Enrolment,
+    GallerySettings,
+    Picture,
+    RequestKey,
+    StoredCrop,
+)
 from service.runtime import Runtime
 from service.settings import KeepImages, Settings
 
@@ -122,28 +130,28 @@ async def _embed(
 
 def _outcomes(
     settings: GallerySettings, images: Sequence[ImageToEnroll], embedded: Sequence[Embedded]
-) -> tuple[list[CropProblem | tuple[str, ...]], list[NewCrop]]:
+) -> tuple[list[CropProblem | tuple[str, ...]], list[ArchivedCrop]]:
     """Of each image its problem, or the answer's warnings; and the crops of the usable ones."""
     outcomes: list[CropProblem | tuple[str, ...]] = []
-    new: list[NewCrop] = []
+    new: list[ArchivedCrop] = []
+    now = datetime.now(UTC)
     for image, one in zip(images, embedded, strict=True):
         if isinstance(one, CropProblem):
             outcomes.append(one)
             continue
         outcomes.append(_warnings(settings, image, one))
         sha256, picture = one.prepared
-        new.append(
-            NewCrop(
-                picture=picture,
-                sha256=sha256,
-                vector=one.vector,
-                identity=image.identity,
-                camera=image.camera,
-                captured_at=image.captured_at,
-                external_id=image.external_id,
-                metadata=image.metadata,
-            )
+        known = {name: value for name, value in vars(image).items() if name != "image"}
+        record = StoredCrop(
+            row_id=0,
+            crop_id=new_crop_id(),
+            **known,
+            sha256=sha256,
+            content_type=picture.content_type if picture else None,
+            image_bytes=len(picture.content) if picture else 0,
+            created_at=now,
         )
+        new.append(ArchivedCrop(record, one.vector, picture.content if picture else None))
     return outcomes, new
 
 
@@ -216,7 +224,7 @@ async def _store(
     runtime: Runtime,
     gallery: Gallery,
     embedder: str,
-    new: Sequence[NewCrop],
+    new: Sequence[ArchivedCrop],
     request: RequestKey | None,
 ) -> Enrolment:
     folder = runtime.pictures

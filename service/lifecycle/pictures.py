@@ -11,9 +11,8 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.engine import new_crop_id
 from service.record.picture_folder import PictureFolder, PicturesNotRemoved
-from service.record.records import ArchivedCrop, NewCrop, Picture, StoredCrop
+from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.
@@ -23,8 +22,8 @@ REMOVED_PER_CALL = 100
 
 
 async def keep_elsewhere(
-    runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[NewCrop]
-) -> list[NewCrop]:
+    runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
+) -> list[ArchivedCrop]:
     """Keeps pictures of crops that are about to be stored in a folder, not in the record store.
 
     Each is noted before it is written: what lands in no commit is swept up later.
@@ -32,17 +31,13 @@ async def keep_elsewhere(
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
-    named = [
-        replace(crop, crop_id=new_crop_id(), picture_elsewhere=True) if crop.picture else crop
-        for crop in crops
-    ]
-    kept = [(crop.crop_id, crop.picture) for crop in named if crop.crop_id and crop.picture]
+    kept = [(crop.record.crop_id, crop.picture) for crop in crops if crop.picture is not None]
     crop_ids = [crop_id for crop_id, _ in kept]
     expect, until = runtime.record.stray_pictures.expect, datetime.now(UTC) + SETTLED
     await runtime.galleries.write(expect, target.gallery_id, crop_ids, until)
     for crop_id, picture in kept:
-        await folder.changes.run(folder.put, target.gallery_id, crop_id, picture.content)
-    return named
+        await folder.changes.run(folder.put, target.gallery_id, crop_id, picture)
+    return [replace(crop, picture=None) for crop in crops]
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:

@@ -4,38 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from service.record.engine import (
-    ChangeKind,
-    Scan,
-    Transaction,
-    below,
-    key,
-    last_number,
-    new_crop_id,
-    now,
-)
-from service.record.entries import (
-    Generation,
-    Sightings,
-    put_entry,
-    read_crops,
-)
+from service.record.engine import ChangeKind, Scan, Transaction, below, key, last_number, now
+from service.record.entries import Generation, Sightings, put_entry, read_crops
 from service.record.garbage import note_strays_elsewhere
-from service.record.records import (
-    ArchivedCrop,
-    GalleryRecord,
-    NewCrop,
-    Relabelling,
-    Removal,
-    StoredCrop,
-)
+from service.record.records import ArchivedCrop, GalleryRecord, Relabelling, Removal, StoredCrop
 
 
 class CropChanges:
@@ -47,44 +24,23 @@ class CropChanges:
         self.at = Generation.searched(entry)
         self._sightings: dict[str, Sightings] = {}
 
-    def insert(self, crop: NewCrop) -> StoredCrop:
-        """Puts a new crop under a new row; answers its record."""
-        picture = crop.picture
-        record = StoredCrop(
-            row_id=0,
-            crop_id=crop.crop_id or new_crop_id(),
-            identity=crop.identity,
-            camera=crop.camera,
-            captured_at=crop.captured_at,
-            external_id=crop.external_id,
-            metadata=None if crop.metadata is None else dict(crop.metadata),
-            sha256=crop.sha256,
-            content_type=picture.content_type if picture else None,
-            image_bytes=len(picture.content) if picture else 0,
-            created_at=crop.created_at or datetime.now(UTC),
-        )
-        inside = picture is not None and not crop.picture_elsewhere
-        return self.put(record, crop.vector, picture.content if picture and inside else None)
-
-    def put(
-        self, crop: StoredCrop, vector: NDArray[np.float32], picture: bytes | None
-    ) -> StoredCrop:
+    def put(self, crop: ArchivedCrop) -> StoredCrop:
         """Puts a crop's record and contents under a new row; answers the record with it."""
         self.entry.rows += 1
         row = self.entry.rows
-        crop = replace(crop, row_id=row, inside=picture is not None, changes=0)
-        self._put_record(crop)
+        record = replace(crop.record, row_id=row, inside=crop.picture is not None, changes=0)
+        self._put_record(record)
         vector_key = self.at.lookup("vector", self.entry.side, row)
-        self.transaction.put(vector_key, np.asarray(vector, "<f4").tobytes())
-        if picture is not None:
-            self.transaction.put(self.at.lookup("picture", row), picture)
-        return crop
+        self.transaction.put(vector_key, np.asarray(crop.vector, "<f4").tobytes())
+        if crop.picture is not None:
+            self.transaction.put(self.at.lookup("picture", row), crop.picture)
+        return record
 
     def put_all(self, crops: Sequence[ArchivedCrop]) -> None:
         """Puts crops with their contents under new rows, and the counts of identities."""
         self.read_sightings(crop.record for crop in crops)
         for crop in crops:
-            self.put(crop.record, crop.vector, crop.picture)
+            self.put(crop)
         self.put_sightings()
 
     def remove(self, rows: Sequence[int]) -> dict[int, StoredCrop]:
@@ -158,7 +114,7 @@ class CropChanges:
                 self.transaction.delete(own)
 
     def read_sightings(
-        self, crops: Iterable[NewCrop | StoredCrop], *also: Scan
+        self, crops: Iterable[StoredCrop], *also: Scan
     ) -> list[list[tuple[bytes, bytes]]]:
         """Reads the counts of identities that are about to change; answers other ranges' keys.
 
@@ -174,7 +130,7 @@ class CropChanges:
             self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
         return found[: len(also)]
 
-    def same_bytes(self, crops: Sequence[NewCrop]) -> dict[str, list[StoredCrop]]:
+    def same_bytes(self, crops: Sequence[StoredCrop]) -> dict[str, list[StoredCrop]]:
         """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
         same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
         scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]

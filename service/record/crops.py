@@ -47,7 +47,6 @@ from service.record.records import (
     CropFilter,
     Enrolment,
     IndexedCrop,
-    NewCrop,
     Picture,
     Relabelling,
     Removal,
@@ -74,7 +73,7 @@ class Crops(RecordPart):
         transaction: Transaction,
         gallery_id: int,
         embedding_fingerprint: str,
-        crops: Sequence[NewCrop],
+        crops: Sequence[ArchivedCrop],
         request: RequestKey | None = None,
     ) -> Enrolment:
         """Stores crops at once; a request that happened already changes nothing.
@@ -92,38 +91,36 @@ class Crops(RecordPart):
             put_entry(transaction, entry)
             transaction.note("gallery_changed", gallery_id, entry.version)
         change = CropChanges(transaction, entry)
-        same_bytes, newest = change.same_bytes(crops), entry.rows
+        records = [crop.record for crop in crops]
+        same_bytes, newest = change.same_bytes(records), entry.rows
         landed: list[EnrolledImage] = []
         added: list[IndexedCrop] = []
-        given: list[str] = []
-        for crop in crops:
-            same = same_bytes[crop.sha256]
-            label = (crop.identity, crop.camera)
+        elsewhere: list[str] = []
+        for crop, record in zip(crops, records, strict=True):
+            same = same_bytes[record.sha256]
+            label = (record.identity, record.camera)
             alike = [one for one in same if (one.identity, one.camera) == label]
             if alike:
-                stored, warnings = alike[0], _kept_warnings(crop, alike[0])
+                stored, warnings = alike[0], _kept_warnings(record, alike[0])
             else:
                 warnings = [SAME_IMAGE.format(one.crop_id) for one in same[:NAMED_IN_WARNINGS]]
-                stored = change.insert(crop)
+                stored = change.put(crop)
                 same.append(stored)
                 added.append(IndexedCrop(stored.label, crop.vector))
-                if crop.crop_id:
-                    given.append(crop.crop_id)
+                if stored.elsewhere:
+                    elsewhere.append(stored.crop_id)
                 failpoint("enroll.crop-written")
             landed.append(
                 EnrolledImage(
                     crop_id=stored.crop_id,
-                    identity=crop.identity,
-                    camera=crop.camera,
+                    identity=record.identity,
+                    camera=record.camera,
                     duplicate=bool(alike),
                     warnings=warnings,
                 )
             )
-        if given:
-            if rows_of_ids(transaction, change.at, given):
-                raise ValueError(f"there is a crop of these ids already: {', '.join(given)}")
-            forget_strays(transaction, given)
         if added:
+            forget_strays(transaction, elsewhere)
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
             keep_request(transaction, gallery_id, request, entry.version, landed)
@@ -348,7 +345,7 @@ def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> 
     return Scan(at.key(since), at.key(since, as_text(than)), limit)
 
 
-def _kept_warnings(crop: NewCrop, stored: StoredCrop) -> list[str]:
+def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
     """The warnings about what a duplicate would change of the crop that is there."""
     return [
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"

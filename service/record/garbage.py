@@ -193,7 +193,7 @@ def note_strays_elsewhere(
     transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop], moment: str
 ) -> None:
     """Notes those pictures of crops about to be removed that lie outside the record."""
-    outside = [crop.crop_id for crop in crops if crop.content_type and not crop.inside]
+    outside = [crop.crop_id for crop in crops if crop.elsewhere]
     note_strays(transaction, gallery_id, outside, moment)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
@@ -30,82 +30,65 @@ class StrayPicture:
     crop_id: str
 
 
-@dataclass(frozen=True)
-class NewCrop:
-    """One crop to be stored.
+@dataclass(frozen=True, slots=True)
+class CropLabel:
+    """What a ranking shows of a crop, kept in memory so that answering reads no database.
 
     Attributes:
-        picture: what is kept of the image; None where nothing is, or where it lies elsewhere.
-        sha256: of the bytes that were sent, hexadecimal.
-        vector: `(d,)` float32 as the embedder gave it, not of unit length.
+        row_id: its number in its gallery, never given out twice; 0 until it is stored.
         identity, camera, external_id: opaque strings; None where unknown.
         captured_at: with time zone; None where unknown.
         metadata: the client's own JSON object.
-        crop_id: to store it under; a new one by default.
-        picture_elsewhere: the picture is kept already, outside the store and under the crop's id.
-        created_at: when it was first stored; now by default.
     """
 
-    picture: Picture | None
-    sha256: str
-    vector: NDArray[np.float32]
+    row_id: int
+    crop_id: str
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
-    crop_id: str | None = None
-    created_at: datetime | None = None
-    picture_elsewhere: bool = False
 
 
-@stored_dataclass(frozen=True)
-class StoredCrop:
-    """A crop's record without its picture and vector; `row_id` is never given out twice.
+@stored_dataclass(frozen=True, kw_only=True)
+class StoredCrop(CropLabel):
+    """A crop's record without its picture and vector.
 
     Attributes:
+        sha256: of the bytes that were sent, hexadecimal.
         content_type: of the kept picture; None where none is kept.
         image_bytes: size of the kept picture.
-        inside: the picture is kept in the record; one with a `content_type` may be kept elsewhere.
+        created_at: when it was first stored.
+        inside: the picture is kept in the record.
         changes: how often it was written anew. It stands beside the crop's row number too, so that
             a record whose last change is lost is found out.
     """
 
-    row_id: int
-    crop_id: str
-    identity: str | None
-    camera: str | None
-    captured_at: datetime | None
-    external_id: str | None
-    metadata: dict[str, Any] | None
     sha256: str
-    content_type: str | None
-    image_bytes: int
+    content_type: str | None = None
+    image_bytes: int = 0
     created_at: datetime
     inside: bool = False
     changes: int = 0
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether its picture is kept outside the record."""
+        return self.content_type is not None and not self.inside
+
+    @property
     def label(self) -> CropLabel:
-        """What a ranking shows of it."""
-        return CropLabel(
-            self.row_id,
-            self.crop_id,
-            self.identity,
-            self.camera,
-            self.captured_at,
-            self.external_id,
-            self.metadata,
-        )
+        """What a ranking shows of it, alone."""
+        return CropLabel(*(getattr(self, one.name) for one in fields(CropLabel)))
 
 
 @dataclass(frozen=True)
 class ArchivedCrop:
-    """A crop with all that belongs to it, as a snapshot keeps it.
+    """A crop with all that belongs to it, to be stored or as a snapshot keeps it.
 
     Attributes:
-        vector: `(d,)` float32.
-        picture: its content, of the record's `content_type`; None where none is kept.
+        vector: `(d,)` float32 as the embedder gave it, not of unit length.
+        picture: its content, of the record's `content_type`; None where none is kept, or elsewhere.
     """
 
     record: StoredCrop
@@ -116,19 +99,6 @@ class ArchivedCrop:
     def indexed(self) -> IndexedCrop:
         """The crop as the index needs it."""
         return IndexedCrop(self.record.label, self.vector)
-
-
-@dataclass(frozen=True, slots=True)
-class CropLabel:
-    """What a ranking shows of a crop, kept in memory so that answering reads no database."""
-
-    row_id: int
-    crop_id: str
-    identity: str | None
-    camera: str | None
-    captured_at: datetime | None
-    external_id: str | None = None
-    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

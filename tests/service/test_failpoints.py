@@ -35,7 +35,7 @@ PLACES = {
     "enroll.body-read": ("http/routes/crops.py", "form.read_images(", "await enroll("),
     "enroll.embedded": ("gallery/enroll.py", "await _embed(model.pipeline", "partial(_store,"),
     "enroll.pictures-kept": ("gallery/enroll.py", "keep_elsewhere(", "galleries.change("),
-    "enroll.crop-written": ("record/crops.py", "change.insert(", "landed.append("),
+    "enroll.crop-written": ("record/crops.py", "change.put(", "landed.append("),
     "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", "RETURNING number"),
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",

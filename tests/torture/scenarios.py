@@ -6,13 +6,15 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
 import numpy as np
 
 from model.artefact import load_artefact
-from service.record.records import NewCrop
+from service.record.engine import new_crop_id
+from service.record.records import ArchivedCrop, StoredCrop
 from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
 
@@ -155,7 +157,14 @@ def _churn(world: World, caller: Caller) -> None:
                 crop = caller.ledger.new_crop(gallery, caller.name, None, sha256)
                 states[crop.number] = identity
                 vector = chance.normal(size=artefact.embedder.dimension).astype(np.float32)
-                crops.append(NewCrop(picture=None, sha256=sha256, vector=vector, identity=identity))
+                record = StoredCrop(
+                    row_id=0,
+                    crop_id=new_crop_id(),
+                    identity=identity,
+                    sha256=sha256,
+                    created_at=datetime.now(UTC),
+                )
+                crops.append(ArchivedCrop(record, vector, None))
             operations.append(caller.ledger.begin("churn", gallery, states))
         record.crops.enroll(number, artefact.embedding_fingerprint, crops)
     for operation in operations:

@@ -14,7 +14,7 @@ from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.record.record import open_redis
-from service.record.records import Enrolment, NewCrop, Removal
+from service.record.records import ArchivedCrop, Enrolment, Removal
 from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Ranking
@@ -49,7 +49,7 @@ class Replica:
         target = self.galleries.get(gallery)
         return [one.crop_id for one in asyncio.run(self.enrolling(target, crops)).landed]
 
-    def enrolling(self, gallery: Gallery, crops: Sequence[NewCrop]) -> Awaitable[Enrolment]:
+    def enrolling(self, gallery: Gallery, crops: Sequence[ArchivedCrop]) -> Awaitable[Enrolment]:
         """An enrolment that has not begun."""
         write = self.store.crops.enroll
         return self.galleries.change("enroll", gallery, write, EMBEDDER, crops)

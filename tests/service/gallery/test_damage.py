@@ -152,7 +152,7 @@ def test_a_crop_that_is_not_what_was_written_is_named(data_dir, what):
     wanted = {
         "vector": crop.vector.tobytes(),
         "record": b'{"number":7}',
-        "picture": crop.picture.content,
+        "picture": crop.picture,
     }[what]
     _flip(path, _place_of(path, wanted))
     with pytest.raises(DamagedRecord, match=r"crop [0-9a-f/]+ is not what was written"):
@@ -248,7 +248,7 @@ def test_what_is_left_of_a_log_is_served_once_the_mark_is_taken_away(data_dir):
 
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):
     file = next(data_dir.glob("snapshots/*/*.gmn"))
-    _flip(file, _place_of(file, new_crop(9).picture.content))
+    _flip(file, _place_of(file, new_crop(9).picture))
     status, said = _run("verify", "--data-dir", data_dir)
     assert (status, "is not what was written" in said) == (1, True)
     assert "0 snapshots" in _run("recover", "--data-dir", data_dir, "--into", tmp_path / "new")[1]

@@ -13,7 +13,7 @@ import pytest
 
 from service.record import sqlite_engine
 from service.record.record import open_sqlite
-from service.record.records import GallerySettings, Picture
+from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 SECRET = b"this person's picture " * 40
@@ -37,7 +37,7 @@ def gallery(store) -> int:
 
 def _with_picture(number: int):
     crop = new_crop(number)
-    return type(crop)(**{**vars(crop), "picture": Picture(SECRET, "image/png")})
+    return type(crop)(**{**vars(crop), "picture": SECRET})
 
 
 def _on_disk(file: Path) -> bool:
@@ -72,7 +72,7 @@ def test_a_copy_is_of_one_moment(store, gallery):
     assert archive.version == 1
     assert [one.record.crop_id for one in found] == [one.crop_id for one in landed]
     assert {one.record.identity for one in found} == {"Ann"}
-    assert [one.picture for one in found] == [one.picture.content for one in crops]
+    assert [one.picture for one in found] == [one.picture for one in crops]
 
 
 def test_a_deletion_under_another_process_that_reads_is_off_the_disk_with_the_next_commit(
