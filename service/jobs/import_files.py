@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from model.crops.decode import CropProblem
 from model.crops.folder import packed_root, read_folder
 from model.crops.manifest import MANIFEST, CropFile
 from model.crops.names import Ignored, LeftOut, shown
-from model.crops.unpack import DiskFull, UnpackLimits, unpack_crops
-from service.errors import InvalidField, ServiceError, StorageFailed
+from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
+from service.errors import InvalidField, StorageFailed
 from service.gallery.enroll import checked_camera, checked_metadata, checked_text
 from service.ops.data_directory import (
     IMPORTS,
@@ -29,10 +28,9 @@ from service.ops.data_directory import (
 )
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
+from service.record.jobs import Job
 from service.runtime import Runtime
-from service.settings import Settings
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 CHECKS = {
     "identity": checked_text,
     "camera": checked_camera,
@@ -41,37 +39,50 @@ CHECKS = {
 }
 
 
-def hold_spool(spool: Path, held: contextlib.ExitStack) -> None:
-    """Makes the folder of an import and holds it; raises `StorageFailed`."""
+def keep_archive(
+    runtime: Runtime, spool: Path, archive: BinaryIO, held: contextlib.ExitStack
+) -> None:
+    """Keeps the archive of an import, durably, and holds its folder; raises `StorageFailed`."""
     try:
         make_folder(spool)
+        # Held before it is noted: what is noted and not held was cut off.
         held.enter_context(hold_folder(spool))
-    except OSError as error:
-        raise _not_kept(error) from error
-
-
-def keep_archive(settings: Settings, spool: Path, archive: BinaryIO) -> None:
-    """Keeps the archive of an import, durably; raises `StorageFailed`."""
-    try:
+        runtime.record.unneeded_files.add([f"{IMPORTS}/{spool.name}"])
         with (spool / "archive").open("wb") as file:
             while part := archive.read(MEBIBYTE):
-                require_free_disk(settings)
+                require_free_disk(runtime.settings)
                 file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.
         sync_below(spool)
     except OSError as error:
-        raise _not_kept(error) from error
+        raise StorageFailed(
+            f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space "
+            "in the data directory and send it again"
+        ) from error
 
 
-def _not_kept(error: OSError) -> ServiceError:
-    return StorageFailed(
-        f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space in "
-        "the data directory and send it again"
-    )
+def read_import(
+    runtime: Runtime, job: Job, spool: Path, ignored: Ignored
+) -> tuple[Path, list[CropFile], list[LeftOut]]:
+    """The folder and images of an import, in the same order every time; an archive is unpacked.
+
+    Returns:
+        Besides them, the images of the archive that were left out, where the import begins.
+
+    Raises:
+        InputProblem: for an archive or manifest that cannot be used.
+        StorageFailed: the disk did not take the archive's content.
+    """
+    if (mounted := job.parameters.get("folder")) is not None:
+        folder = mounted_folder(runtime, mounted)
+        return folder, _read_items(folder, folder, job.parameters, ignored), []
+    folder, left_out = (spool / "files").resolve(), []
+    if not job.progress:
+        left_out = _unpack(runtime, spool, folder, ignored)
+    return folder, _read_items(folder, packed_root(folder), job.parameters, ignored), left_out
 
 
-def unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:
-    """Unpacks the archive of an import into a folder; returns the images that were left out."""
+def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:
     archive, settings = spool / "archive", runtime.settings
     if not archive.is_file():
         if folder.is_dir():
@@ -113,15 +124,10 @@ def unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> lis
     return left_out
 
 
-def read_items(folder: Path, parameters: Mapping[str, Any], ignored: Ignored) -> list[CropFile]:
-    """The images to enroll, in the same order every time.
-
-    Raises:
-        InvalidField: for a manifest that is not there, or lies outside the import: an error message
-            would reveal its content; for a label that cannot be kept, or that images have already.
-    """
-    mounted = parameters.get("folder") is not None
-    root = folder if mounted else packed_root(folder)
+def _read_items(
+    folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
+) -> list[CropFile]:
+    """The images to enroll; an error about a file outside would reveal that file's content."""
     name = parameters.get("manifest")
     manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
     if manifest is not None and not manifest.is_relative_to(folder):
@@ -202,8 +208,3 @@ def _resolved(folder: Path, name: str) -> Path | None:
 def spool_folder(runtime: Runtime, job_id: str) -> Path:
     """The folder of the files of one import."""
     return runtime.settings.data_dir / IMPORTS / job_id
-
-
-async def remove_files(runtime: Runtime, spool: Path) -> None:
-    """Removes the files of an import."""
-    await runtime.pools.imports.run(shutil.rmtree, spool, ignore_errors=True)

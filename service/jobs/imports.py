@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
+import shutil
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,21 +18,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gmn_client.models import EnrolledImage, JobProblem, RefusedImage
-from model.crops.decode import CropProblem
 from model.crops.manifest import CropFile
 from model.crops.names import Ignored, LeftOut, shown
 from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
 from service.jobs.import_files import (
-    hold_spool,
     keep_archive,
     mounted_folder,
     read_file,
-    read_items,
-    remove_files,
+    read_import,
     spool_folder,
-    unpack,
 )
 from service.jobs.runner import (
     RETRYABLE,
@@ -42,7 +38,7 @@ from service.jobs.runner import (
     new_job_id,
     wait_while_busy,
 )
-from service.ops.data_directory import IMPORTS, require_free_disk
+from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -51,7 +47,7 @@ CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
-Batch = tuple[dict[str, int], list[JobProblem]]
+Batch = tuple[Counter[str], list[JobProblem]]
 """The numbers that a batch adds to the progress, and its problems."""
 
 
@@ -80,31 +76,26 @@ async def begin_import(
     _ = gallery.embedder
     job_id = new_job_id()
     spool = spool_folder(runtime, job_id)
+    remove = partial(_remove_files, runtime, spool)
     with contextlib.ExitStack() as held:
-
-        async def keep(archive: BinaryIO) -> None:
-            # Held before it is noted: what is noted and not held was cut off.
-            await runtime.pools.imports.run(hold_spool, spool, held)
-            note = runtime.record.unneeded_files.add
-            await runtime.galleries.write(note, [f"{IMPORTS}/{job_id}"])
-            await runtime.pools.imports.run(keep_archive, runtime.settings, spool, archive)
 
         async def create() -> Job:
             try:
                 return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
             except (UnknownGallery, StorageFailed):
                 # Where the record does not answer it may have the job.
-                await remove_files(runtime, spool)
+                await remove()
                 raise
 
         if archive is None:
             await runtime.pools.imports.run(mounted_folder, runtime, str(parameters["folder"]))
         else:
             require_free_disk(runtime.settings)
+            keep = partial(runtime.pools.imports.run, keep_archive, runtime, spool, archive, held)
             try:
-                await runtime.sections.run(partial(keep, archive))
+                await runtime.sections.run(keep)
             except BaseException:
-                await runtime.sections.run(partial(remove_files, runtime, spool))
+                await runtime.sections.run(remove)
                 raise
             failpoint("import.archive-kept")
         return await runtime.sections.run(create)
@@ -127,10 +118,13 @@ async def run_import(
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), RETRYABLE):
-            await runtime.sections.run(
-                partial(remove_files, runtime, spool_folder(runtime, job.job_id))
-            )
+            spool = spool_folder(runtime, job.job_id)
+            await runtime.sections.run(partial(_remove_files, runtime, spool))
             failpoint("import.files-removed")
+
+
+async def _remove_files(runtime: Runtime, spool: Path) -> None:
+    await runtime.pools.imports.run(shutil.rmtree, spool, ignore_errors=True)
 
 
 async def _enroll_items(
@@ -145,31 +139,33 @@ async def _enroll_items(
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
     counts["total"] = offset + len(items)
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    starts = iter(range(counts["done"] - offset, len(items), size))
     running: deque[asyncio.Task[Batch]] = deque()
-    cancelled = False
+
+    async def save_first() -> None:
+        added, problems = await running.popleft()
+        counts.update(added)
+        await progress.save(counts, problems)
+        failpoint("import.progress-noted")
+
     try:
-        while True:
-            for start in itertools.islice(starts, CONCURRENT_BATCHES - len(running)):
-                batch, first = items[start : start + size], offset + start
-                work = _enroll_batch(runtime, gallery, job, folder, batch, first)
-                running.append(asyncio.create_task(work))
-            if not running:
-                break
-            added, problems = await running.popleft()
-            counts.update(added)
-            try:
-                await progress.save(counts, problems)
-                failpoint("import.progress-noted")
-            except Cancelled:
-                # Batches under way are still enrolled and counted.
-                cancelled, starts = True, iter(range(0))
+        for start in range(counts["done"] - offset, len(items), size):
+            if len(running) == CONCURRENT_BATCHES:
+                await save_first()
+            batch, first = items[start : start + size], offset + start
+            work = _enroll_batch(runtime, gallery, job, folder, batch, first)
+            running.append(asyncio.create_task(work))
+        while running:
+            await save_first()
+    except Cancelled:
+        # Batches under way are still enrolled and counted.
+        while running:
+            with contextlib.suppress(Cancelled):
+                await save_first()
+        raise
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    if cancelled:
-        raise Cancelled
     return _remark(counts)
 
 
@@ -177,18 +173,9 @@ async def _read_items(
     runtime: Runtime, job: Job, progress: Progress, counts: Counter[str]
 ) -> tuple[Path, list[CropFile]]:
     """The folder and images of an import; where it begins, its report gets what is left out."""
-    spool, mounted = spool_folder(runtime, job.job_id), job.parameters.get("folder")
-    left_out: list[LeftOut] = []
-    ignored = Ignored()
-    if mounted is not None:
-        folder = await runtime.pools.imports.run(mounted_folder, runtime, str(mounted))
-    else:
-        folder = (spool / "files").resolve()
-        if not job.progress:
-            left_out = await runtime.sections.run(
-                partial(runtime.pools.imports.run, unpack, runtime, spool, folder, ignored)
-            )
-    items = await runtime.pools.imports.run(read_items, folder, job.parameters, ignored)
+    spool, ignored = spool_folder(runtime, job.job_id), Ignored()
+    read = partial(runtime.pools.imports.run, read_import, runtime, job, spool, ignored)
+    folder, items, left_out = await runtime.sections.run(read)
     if not job.progress:
         if not items and not left_out:
             raise InvalidField(
@@ -205,10 +192,9 @@ async def _read_items(
     return folder, items
 
 
-def _remark(counts: Mapping[str, int]) -> str | None:
-    if not (ignored := counts.get("ignored")):
-        return None
-    return f"{ignored:,} files or columns were ignored; the report names them"
+def _remark(counts: Counter[str]) -> str | None:
+    ignored = counts["ignored"]
+    return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
 
 
 def _lines(code: str, found: Sequence[LeftOut], first: int) -> list[JobProblem]:
@@ -232,9 +218,16 @@ async def _enroll_batch(
     )
     failpoint("import.files-read")
     images = [
-        _to_enroll(one, item)
-        for one, item in zip(contents, batch, strict=True)
-        if isinstance(one, bytes)
+        ImageToEnroll(
+            content,
+            item.identity,
+            item.camera,
+            item.captured_at,
+            item.external_id,
+            json.loads(item.metadata) if item.metadata else None,
+        )
+        for content, item in zip(contents, batch, strict=True)
+        if isinstance(content, bytes)
     ]
     enrolled: Iterator[EnrolledImage | RefusedImage] = iter(())
     if images:
@@ -243,27 +236,13 @@ async def _enroll_batch(
         answer = await wait_while_busy(partial(enroll, runtime, gallery, images, name))
         failpoint("import.batch-landed")
         enrolled = iter(answer.results)
-    outcomes = [
-        refused_image(one) if isinstance(one, CropProblem) else next(enrolled) for one in contents
-    ]
-    problems = [
-        JobProblem(
-            position=position,
-            source=shown(str(item.path.relative_to(folder))),
-            code=outcome.problem.code,
-            detail=outcome.problem.detail,
-        )
-        for position, (outcome, item) in enumerate(zip(outcomes, batch, strict=True), first)
-        if isinstance(outcome, RefusedImage)
-    ]
-    duplicates = sum(isinstance(one, EnrolledImage) and one.duplicate for one in outcomes)
-    landed = len(batch) - len(problems) - duplicates
-    added = {"landed": landed, "duplicates": duplicates, "refused": len(problems)}
-    return {"done": len(batch), **added}, problems
-
-
-def _to_enroll(content: bytes, item: CropFile) -> ImageToEnroll:
-    metadata = json.loads(item.metadata) if item.metadata else None
-    return ImageToEnroll(
-        content, item.identity, item.camera, item.captured_at, item.external_id, metadata
-    )
+    added, problems = Counter(done=len(batch)), []
+    for position, (content, item) in enumerate(zip(contents, batch, strict=True), first):
+        outcome = next(enrolled) if isinstance(content, bytes) else refused_image(content)
+        if isinstance(outcome, RefusedImage):
+            added["refused"] += 1
+            left_out = LeftOut(shown(str(item.path.relative_to(folder))), outcome.problem.detail)
+            problems += _lines(outcome.problem.code, [left_out], position)
+        else:
+            added["duplicates" if outcome.duplicate else "landed"] += 1
+    return added, problems

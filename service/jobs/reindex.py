@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -88,69 +89,67 @@ async def run_reindex(
                 return None
             # A crop was enrolled that has no new vector yet.
         # A restore brought crops of the loaded model, or all were deleted.
-        await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
         return UP_TO_DATE
-    except RETRYABLE:
+    finally:
         # The process that resumes the job uses the vectors that are stored already.
-        raise
-    except BaseException:
-        await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
-        raise
+        if not isinstance(sys.exception(), RETRYABLE):
+            await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
 
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
     """Embeds every crop without a vector of the newest model; returns how many cannot be."""
     staged, number = runtime.record.staged, gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
+    read, write = runtime.galleries.read, runtime.galleries.write
     after, failed = 0, 0
-    while True:
-        crops = await runtime.galleries.read(staged.missing, number, after, size)
-        if not crops:
-            return failed
+    while crops := await read(staged.missing, number, after, size):
         after = crops[-1].row_id
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        await runtime.galleries.write(staged.add, number, vectors)
+        await write(staged.add, number, vectors)
         failpoint("reindex.batch-kept")
-        entry = await runtime.galleries.read(runtime.record.galleries.get, number)
+        entry = await read(runtime.record.galleries.get, number)
         done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await progress.save(counts, problems)
+    return failed
 
 
 async def _embed(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
 ) -> tuple[Vectors, list[JobProblem]]:
-    found: list[tuple[StoredCrop, bytes]] = []
-    refused: list[tuple[StoredCrop, str, str]] = []
+    images: list[tuple[StoredCrop, bytes]] = []
+    vectors: Vectors = []
+    problems: list[JobProblem] = []
+
+    def refuse(crop: StoredCrop, code: str, why: str) -> None:
+        row, crop_id = crop.row_id, crop.crop_id
+        problems.append(JobProblem(position=row, source=crop_id, code=code, detail=why))
+
     for crop in crops:
         try:
             picture = await stored_picture(runtime, gallery.gallery_id, crop)
         except RETRYABLE:
             raise
         except ServiceError as error:
-            refused.append((crop, error.code, "its picture is damaged"))
+            refuse(crop, error.code, "its picture is damaged")
             continue
         by_row, rows = runtime.record.crops.by_row, [crop.row_id]
         if picture is not None:
-            found.append((crop, picture.content))
+            images.append((crop, picture.content))
         # A crop that was deleted meanwhile has no picture either, and is no problem.
         elif await runtime.galleries.read(by_row, gallery.gallery_id, rows):
             missing = "was not kept" if crop.content_type is None else "is missing"
-            refused.append((crop, "unknown_picture", f"its picture {missing}"))
+            refuse(crop, "unknown_picture", f"its picture {missing}")
 
     async def embed() -> list[EmbeddedImage | CropProblem]:
-        with runtime.admission.image_slots(len(found)):
-            return await runtime.model.pipeline.embed([content for _, content in found])
+        with runtime.admission.image_slots(len(images)):
+            return await runtime.model.pipeline.embed([content for _, content in images])
 
-    vectors: Vectors = []
-    for (crop, _), outcome in zip(found, await wait_while_busy(embed), strict=True):
+    for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):
             vectors.append((crop.row_id, outcome.vector))
         else:
-            refused.append((crop, outcome.code, outcome.detail))
-    return vectors, [
-        JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
-        for crop, code, detail in refused
-    ]
+            refuse(crop, outcome.code, outcome.detail)
+    return vectors, problems

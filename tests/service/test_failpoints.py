@@ -76,7 +76,7 @@ PLACES = {
     "import.batch-landed": (
         "jobs/imports.py",
         "await wait_while_busy(",
-        "outcomes = [",
+        "outcome = ",
     ),
     "import.progress-noted": (
         "jobs/imports.py",
@@ -85,7 +85,7 @@ PLACES = {
     ),
     "import.files-removed": (
         "jobs/imports.py",
-        "remove_files, runtime, spool_folder(",
+        "partial(_remove_files, runtime, spool)",
         "_enroll_items(",
     ),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
