@@ -25,7 +25,6 @@ from service.ops.metrics import Metrics
 from service.record.picture_folder import PictureFolder
 from service.record.record import Record, open_store, upgrade_store
 from service.search.calibration import GalleryCalibrations
-from service.search.gpu import device_vectors
 from service.settings import Settings
 
 LOCKS = "locks"
@@ -82,7 +81,6 @@ class Runtime:
                 self.device,
                 {embedder: one.networks.dimension for embedder, one in self.models.items()},
                 self.calibrations.reload,
-                device_vectors(self.model.networks.device),
             )
             held.callback(self.galleries.close)
             self.galleries.load()

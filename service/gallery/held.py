@@ -6,12 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from service.engine.device import DeviceThread
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.record import Record
-from service.search.compaction import Compactor
-from service.search.gpu import DeviceVectors
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +23,17 @@ class HeldGalleries:
     def __init__(
         self,
         record: Record,
-        device: DeviceThread,
         embedders: Mapping[str, int],
         read_calibration: Callable[[Gallery], None],
-        device_vectors: Callable[[int], DeviceVectors] | None = None,
     ) -> None:
         """Holds no gallery yet.
 
         Args:
             read_calibration: reads a gallery's published calibration; it blocks.
-            device_vectors: makes vectors of a size on the networks' device; None leaves them in the
-                host's memory.
         """
         self.embedders = embedders
         self._record = record
         self._read_calibration = read_calibration
-        self._compactor = Compactor(device, device_vectors)
         self._by_name: dict[str, Gallery] = {}
 
     def by_id(self, gallery_id: int) -> Gallery | None:
@@ -87,19 +79,13 @@ class HeldGalleries:
             held.replace(gallery)
         else:
             self.drop(gallery.gallery_id)
-            held = self._by_name[gallery.name] = gallery
-        self.schedule_compaction(held)
+            self._by_name[gallery.name] = gallery
 
     def drop(self, gallery_id: int) -> None:
         """Forgets a gallery that was deleted; on the device thread."""
         gallery = self.by_id(gallery_id)
         if gallery is not None:
             del self._by_name[gallery.name]
-
-    def schedule_compaction(self, gallery: Gallery) -> None:
-        """Does for an index what its last change calls for; on the device thread, and quick."""
-        if not gallery.needs_reindex:
-            self._compactor.schedule_if_needed(gallery.index)
 
     def refresh_calibration(self, gallery: Gallery) -> None:
         """Reads a gallery's published calibration; verdicts go on by the old one on failure."""

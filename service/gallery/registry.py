@@ -22,7 +22,6 @@ from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
 from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
-from service.search.gpu import DeviceVectors
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -159,10 +158,9 @@ class GalleryRegistry(HeldGalleries):
         device: DeviceThread,
         embedders: Mapping[str, int],
         read_calibration: Callable[[Gallery], None],
-        device_vectors: Callable[[int], DeviceVectors] | None = None,
     ) -> None:
         """Holds no gallery yet; the arguments are those of `HeldGalleries`."""
-        super().__init__(record, device, embedders, read_calibration, device_vectors)
+        super().__init__(record, embedders, read_calibration)
         self._writer = MonitoredThreadPool(1, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
         self._publisher: DirectPublisher | Replication = (
@@ -193,7 +191,6 @@ class GalleryRegistry(HeldGalleries):
             HealthCheck("record writer", self._writer.silent_seconds, answers_within),
             HealthCheck("record readers", self._readers.silent_seconds, answers_within),
             *self._publisher.health_checks,
-            self._compactor.health_check,
         )
 
     async def find(self, name: str) -> Gallery:
@@ -322,7 +319,6 @@ class GalleryRegistry(HeldGalleries):
 
     def close(self) -> None:
         """Finishes the writes under way."""
-        self._compactor.close()
         self._writer.shutdown()
         self._readers.shutdown()
         self._publisher.close()
@@ -372,7 +368,6 @@ class GalleryRegistry(HeldGalleries):
     def _apply(self, gallery: Gallery, change: CropsChange | None) -> None:
         if change is not None:
             gallery.apply(change)
-        self.schedule_compaction(gallery)
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         return self._record.galleries.create(name, next(iter(self.embedders)), settings)

@@ -365,7 +365,6 @@ class Replication:
             if rows["removed"] and not gallery.needs_reindex:
                 gallery.remove(rows["removed"], version)
             gallery.follow_record(now)
-            self._held.schedule_compaction(gallery)
 
         return apply
 

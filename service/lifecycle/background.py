@@ -26,6 +26,7 @@ from service.lifecycle.strays import clear_files, remove_unneeded_files
 from service.ops.critical_sections import file_lock
 from service.ops.health import STOPPED, HealthCheck, Heartbeat
 from service.runtime import Runtime
+from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "maintenance", run_maintenance(runtime)),
         _watched(runtime, "calibration", refit_calibrations(runtime)),
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
+        _watched(runtime, "compaction", compact_indexes(runtime)),
     ]
     runtime.watchdog.start()
     try:

@@ -153,12 +153,14 @@ class BlockingPools:
         files: reads and writes snapshots, cleans up the data directory and the record.
         imports: keeps, unpacks and reads archives, and reads the import folder.
         calibration: fits calibrations.
+        compaction: rewrites indexes.
     """
 
     def __init__(self) -> None:
         self.files = MonitoredThreadPool(4, "files")
         self.imports = MonitoredThreadPool(4, "imports")
         self.calibration = MonitoredThreadPool(1, "calibration")
+        self.compaction = MonitoredThreadPool(1, "compaction")
 
     @property
     def health_checks(self) -> list[HealthCheck]:

@@ -6,9 +6,6 @@ and copy everything at every `add`. Nothing in it is particular to CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,11 +14,6 @@ BLOCK_ROWS = 65_536
 # How far below the last place a row may score and still belong above it: twice the error of a
 # score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.
 MARGINS = {torch.float32: 1e-5, torch.float16: 4e-3}
-
-
-def device_vectors(device: torch.device) -> Callable[[int], DeviceVectors] | None:
-    """Makes vectors of a dimension on a device; None for a processor, whose memory has them."""
-    return None if device.type == "cpu" else partial(DeviceVectors, device=device)
 
 
 class DeviceVectors:

@@ -28,7 +28,6 @@ from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.ops.health import heartbeat
 from service.record.records import IndexedCrop
-from service.search.compaction import Compaction
 from service.search.gpu import DeviceVectors
 from service.search.ivf import IvfSegment
 from service.search.table import Filter, RowTable
@@ -93,6 +92,49 @@ class Candidates:
         return Candidates(rows, np.concatenate([self.cosines, new.cosines]), self.searched)
 
 
+class CompactionStopped(Exception):
+    """The service is closing."""
+
+
+@dataclass
+class Compaction:
+    """What to rewrite of an index, and once it is built the outcome.
+
+    Attributes:
+        table: the index's own, read without being changed.
+        size: the number of its rows.
+        rows: the valid ones, ascending.
+        rewrite: whether to make a table without the deleted ones.
+        train: whether to train a segment.
+        rewritten, trained: the outcome.
+        stopped: whether `build` is to end at its next step.
+    """
+
+    table: RowTable
+    size: int
+    rows: NDArray[np.int64]
+    rewrite: bool
+    train: bool
+    rewritten: RowTable | None = None
+    trained: IvfSegment | None = None
+    stopped: bool = False
+
+    def build(self) -> Compaction:
+        """Does the work; on any thread."""
+        table, size, rows = self.table, self.size, self.rows
+        if self.rewrite:
+            table = self.rewritten = table.rewritten(rows, self._between)
+            size, rows = table.size, np.arange(table.size)
+        if self.train:
+            self.trained = IvfSegment.train(table, size, rows, self._between)
+        return self
+
+    def _between(self) -> None:
+        heartbeat()
+        if self.stopped:
+            raise CompactionStopped
+
+
 class GalleryIndex:
     """Vectors of one gallery, ready to be searched.
 
@@ -113,7 +155,6 @@ class GalleryIndex:
         self._limits = limits or IndexLimits()
         self._trained: IvfSegment | None = None
         self._device: DeviceVectors | None = None
-        self._generation = 0
 
     @property
     def kind(self) -> str:
@@ -151,7 +192,6 @@ class GalleryIndex:
         """
         self._upload(device)
         self._device, self._trained = device, None
-        self._generation += 1
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
         """Makes crops findable."""
@@ -230,7 +270,7 @@ class GalleryIndex:
         return len(np.unique(self.table.groups[self.table.select(wanted)]))
 
     def compaction(self) -> Compaction | None:
-        """What is to be rewritten beside this index, on any thread; None: nothing."""
+        """What is to be rewritten beside this index; None: nothing."""
         table, limits = self.table, self._limits
         deleted = table.size - table.valid_count
         rewrite = deleted >= limits.deleted_rows and deleted > limits.deleted_share * table.size
@@ -240,31 +280,27 @@ class GalleryIndex:
         if not rewrite and not (outgrown and (train or self._trained)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, rewrite, train, self._generation)
+        return Compaction(table, table.size, rows, rewrite, train)
 
-    def replace(self, built: Compaction) -> bool:
+    def replace(self, built: Compaction) -> None:
         """Replaces what was rewritten, in one step, and applies what has changed since.
 
-        Returns:
-            Whether it did: not where the index was replaced meanwhile or memory is short.
+        What was planned of a table that is no longer searched is left out.
+
+        Raises:
+            MemoryError: everything stays as it was.
         """
-        if built.generation != self._generation:
-            return False
+        if built.table is not self.table:
+            return
         deleted = built.rows[~self.table.valid[built.rows]]
         if built.rewritten:
-            try:
-                deleted = built.rewritten.catch_up(self.table, built.size)
-            except MemoryError:
-                log.exception("too little memory to compact an index; it stays as it is")
-                return False
+            deleted = built.rewritten.catch_up(self.table, built.size)
             self.table = built.rewritten
         self._trained = built.trained
-        self._generation += 1
         if self._trained:
             self._trained.mark_deleted(deleted)
         if self._device and built.rewritten:
             self._change_device(self._upload, self._device)
-        return True
 
     def _upload(self, device: DeviceVectors) -> None:
         """Fills a device's copy anew."""

@@ -55,18 +55,25 @@ class IvfSegment:
         random = np.random.default_rng(0)
         dimension = table.vectors.dimension
         lists = max(1, min(int(LISTS_PER_ROOT * size**0.5), len(valid) // SAMPLES_PER_LIST))
+        samples = min(len(valid), lists * SAMPLES_PER_LIST)
+        units = table.units(random.choice(valid, samples, replace=False, shuffle=False))
+        parameters = faiss.ClusteringParameters()
+        parameters.niter = parameters.min_points_per_centroid = 1
+        parameters.spherical = True
+        clustering = faiss.Clustering(dimension, lists, parameters)
+        quantizer = faiss.IndexFlatIP(dimension)
+        for _ in range(TRAINING_ROUNDS):
+            between()
+            clustering.train(units, quantizer)
         index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(dimension),
+            quantizer,
             dimension,
             lists,
             faiss.ScalarQuantizer.QT_fp16,
             faiss.METRIC_INNER_PRODUCT,
             False,
         )
-        index.cp.niter = TRAINING_ROUNDS
-        index.cp.min_points_per_centroid = 1
-        samples = min(len(valid), lists * SAMPLES_PER_LIST)
-        index.train(table.units(random.choice(valid, samples, replace=False, shuffle=False)))
+        index.train(units)
         for start, part in table.vectors.parts(size):
             between()
             index.add(part / table.norms[start : start + len(part), None])

@@ -34,7 +34,8 @@ STAGES = {
     "key reader",
     "job runner",
     "maintenance",
-    "compactor",
+    "compaction",
+    "compaction threads",
 }
 # What hangs may be seen one stall late, and then comes the farewell.
 ENDS_WITHIN = 20.0

@@ -24,8 +24,6 @@ from service.ops.health import (
     Watchdog,
     heartbeat,
 )
-from service.search.compaction import TIMEOUT_FACTOR as COMPACTORS_FACTOR
-from service.search.compaction import Compactor
 from tests.waiting import eventually
 
 STALL = 0.3
@@ -181,45 +179,6 @@ def test_a_heartbeat_counts_for_its_own_thread_alone(pool):
     hangs.result(5)
 
 
-def test_a_compaction_is_silent_only_where_a_step_takes_too_long():
-    class Device:
-        def __init__(self):
-            self.submitted = []
-
-        def submit(self, call):
-            self.submitted.append(call)
-
-    gates = [threading.Event(), threading.Event()]
-
-    class Plan:
-        def build(self, between):
-            gates[0].wait(5)
-            between()
-            gates[1].wait(5)
-            raise RuntimeError("no outcome")
-
-    class Index:
-        on_device = True
-
-        def compaction(self):
-            return Plan()
-
-    device = Device()
-    compactor = Compactor(device)
-    assert compactor.health_check.silent_seconds() == 0.0
-    assert compactor.health_check.timeout_factor == COMPACTORS_FACTOR > 1
-    compactor.schedule_if_needed(Index())
-    eventually(lambda: compactor.health_check.silent_seconds() > 0.1)
-    gates[0].set()
-    eventually(lambda: compactor.health_check.silent_seconds() < 0.1)
-    gates[1].set()
-    compactor._building.join(5)
-    # Nobody has adopted it yet.
-    eventually(lambda: compactor.health_check.silent_seconds() > 0.1)
-    device.submitted[0]()
-    assert compactor.health_check.silent_seconds() == 0.0
-
-
 def _background(monkeypatch, watchdog, **replaced):
     """Runs the background work of a service of nothing until the process would end, or 1.5 s."""
 
@@ -230,7 +189,8 @@ def _background(monkeypatch, watchdog, **replaced):
         await asyncio.sleep(60)
 
     work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
-    work |= {"refit_calibrations": wait, "fit_galleries": wait, "read_keys": wait, **replaced}
+    work |= {"refit_calibrations": wait, "fit_galleries": wait, "compact_indexes": wait}
+    work |= {"read_keys": wait, **replaced}
     for name, one in work.items():
         monkeypatch.setattr(background, name, one)
     settings = SimpleNamespace(stall_seconds=STALL)
@@ -250,7 +210,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     names = [one.name for one in watchdog.checks]
     assert names == [
         *("event loop", "key reader", "job runner", "maintenance"),
-        *("calibration", "gallery fits"),
+        *("calibration", "gallery fits", "compaction"),
     ]
 
 

@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from service.engine.device import DeviceThread
+from service.ops.health import BlockingPools
 from service.record.records import CropLabel, IndexedCrop
-from service.search.compaction import Compaction, Compactor
-from service.search.gpu import DeviceVectors, device_vectors
-from service.search.index import GalleryIndex, IndexLimits
+from service.search import compaction
+from service.search.compaction import compact_indexes
+from service.search.index import Compaction, GalleryIndex, IndexLimits
 
 DIMENSION = 4
 
 
+class Service:
+    """Some galleries and the threads that compaction uses."""
+
+    def __init__(self, galleries, place="cpu"):
+        indexes = [_index() for _ in range(galleries)]
+        held = [
+            SimpleNamespace(name=str(number), index=index, needs_reindex=False)
+            for number, index in enumerate(indexes)
+        ]
+        self.indexes = indexes
+        self.galleries = SimpleNamespace(all=lambda: held)
+        self.device = DeviceThread()
+        self.pools = BlockingPools()
+        networks = SimpleNamespace(device=SimpleNamespace(type=place))
+        self.model = SimpleNamespace(networks=networks)
+
+    def search(self, index, limit=50):
+        query = np.ones((1, DIMENSION), np.float32)
+        found = self.device.submit(index.search, query, limit).result(5)
+        return sorted(index.table.row_ids[found.rows].tolist())
+
+    async def compact_until(self, condition):
+        working = asyncio.create_task(compact_indexes(self))
+        try:
+            async with asyncio.timeout(20):
+                while not condition():
+                    await asyncio.sleep(0.01)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    def close(self):
+        self.pools.shutdown()
+        self.device.shutdown()
+
+
 @pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
+def open_service(monkeypatch):
+    monkeypatch.setattr(compaction, "LOOK_EVERY_SECONDS", 0.01)
+    opened = []
+
+    def open_one(*args):
+        opened.append(Service(*args))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
 
 
 def _index() -> GalleryIndex:
@@ -35,86 +80,79 @@ def _index() -> GalleryIndex:
     return index
 
 
-def _remove_and_schedule(device, compactor, index, row_ids):
-    def change():
-        index.remove(row_ids)
-        compactor.schedule_if_needed(index)
+def test_indexes_with_many_deleted_crops_are_rewritten(open_service):
+    service = open_service(3)
 
-    device.submit(change).result()
+    async def remove_twice():
+        for removed, left in ((range(1, 31), 20), (range(31, 46), 5)):
+            for index in service.indexes:
+                await service.device.run(index.remove, removed)
+            await service.compact_until(
+                lambda left=left: all(index.table.size == left for index in service.indexes)
+            )
 
-
-def _wait(condition):
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.01)
-
-
-def test_an_index_with_many_deleted_crops_is_rewritten_after_the_write(device):
-    compactor, index = Compactor(device), _index()
-    _remove_and_schedule(device, compactor, index, range(1, 31))
-    _wait(lambda: index.table.size == 20)
-    _remove_and_schedule(device, compactor, index, range(31, 46))
-    _wait(lambda: index.table.size == 5)
-    compactor.close()
+    asyncio.run(remove_twice())
 
 
-def test_several_galleries_are_rewritten_one_after_another(device):
-    compactor, indexes = Compactor(device), [_index() for _ in range(3)]
-    for index in indexes:
-        _remove_and_schedule(device, compactor, index, range(1, 31))
-    _wait(lambda: all(index.table.size == 20 for index in indexes))
-    compactor.close()
-
-
-def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(device, monkeypatch):
+def test_work_goes_on_and_the_service_closes_while_an_index_is_being_rewritten(
+    open_service, monkeypatch
+):
+    service = open_service(1)
+    (index,) = service.indexes
     begun, release = threading.Event(), threading.Event()
     build = Compaction.build
 
-    def slow(plan, between):
+    def slow(plan):
         begun.set()
         release.wait(20)
-        return build(plan, between)
+        return build(plan)
 
     # A gallery that takes seconds to rewrite would make this test as slow.
     monkeypatch.setattr(Compaction, "build", slow)
-    monkeypatch.setattr("service.search.compaction.CLOSING_SECONDS", 0.05)
-    compactor, index = Compactor(device), _index()
-    _remove_and_schedule(device, compactor, index, range(1, 31))
-    assert begun.wait(20)
-    query = np.ones((1, DIMENSION), np.float32)
-    assert len(device.submit(lambda: index.search(query, 50)).result().rows) == 20
-    compactor.close()
+    index.remove(range(1, 31))
+    asyncio.run(service.compact_until(begun.is_set))
+    assert len(service.search(index)) == 20
     release.set()
-    device.shutdown()
+    service.close()
     assert index.table.size == 50
 
 
-def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is(device, monkeypatch, caplog):
-    def full(plan, between):
-        raise MemoryError
+def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is_and_holds_up_no_other(
+    open_service, monkeypatch, caplog
+):
+    service = open_service(2)
+    one, other = service.indexes
+    build = Compaction.build
+
+    def full(plan):
+        if plan.table is one.table:
+            raise MemoryError
+        return build(plan)
 
     # Running out of memory for real would take the machine along.
     monkeypatch.setattr(Compaction, "build", full)
-    compactor, index = Compactor(device), _index()
-    _remove_and_schedule(device, compactor, index, range(1, 31))
-    _wait(lambda: "too little memory" in caplog.text)
-    query = np.ones((1, DIMENSION), np.float32)
-    found = device.submit(lambda: index.search(query, 50)).result()
-    assert sorted(index.table.row_ids[found.rows]) == list(range(31, 51))
-    compactor.close()
+    for index in service.indexes:
+        index.remove(range(1, 31))
+    asyncio.run(service.compact_until(lambda: other.table.size == 20))
+    assert "gallery 0: its index stays as it is" in caplog.text
+    assert service.search(one) == list(range(31, 51))
 
 
-def test_vectors_go_to_the_device_with_the_first_write(device):
-    compactor = Compactor(device, lambda size: DeviceVectors(size, torch.device("cpu")))
-    index = _index()
-    _remove_and_schedule(device, compactor, index, [1])
-    assert index.on_device
-    query = np.ones((1, DIMENSION), np.float32)
-    assert len(device.submit(lambda: index.search(query, 10)).result().rows) == 10
-    compactor.close()
+def test_vectors_are_copied_to_the_device(open_service, monkeypatch):
+    service = open_service(1, "cuda")
+    (index,) = service.indexes
+    vectors = compaction.DeviceVectors
+    # No test machine has a device.
+    monkeypatch.setattr(
+        compaction, "DeviceVectors", lambda size, _: vectors(size, torch.device("cpu"))
+    )
+    index.remove([1])
+    asyncio.run(service.compact_until(lambda: index.on_device))
+    assert len(service.search(index, 10)) == 10
 
 
-def test_on_a_processor_vectors_stay_in_the_one_memory_there_is():
-    assert device_vectors(torch.device("cpu")) is None
-    assert device_vectors(torch.device("cuda")) is not None
+def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service):
+    service = open_service(2)
+    service.indexes[1].remove(range(1, 31))
+    asyncio.run(service.compact_until(lambda: service.indexes[1].table.size == 20))
+    assert not any(index.on_device for index in service.indexes)
