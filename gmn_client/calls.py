@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import MethodType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 import httpx
 from typing_extensions import Unpack
@@ -22,13 +31,16 @@ from gmn_client.uploads import (
     ImportOptions,
     PairOptions,
     QueryOptions,
+    SeparateOptions,
     path_to,
 )
 
 Asked = ParamSpec("Asked")
 Item = TypeVar("Item")
+Built = TypeVar("Built")
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
+Answers_co = TypeVar("Answers_co", covariant=True)
 Model = TypeVar("Model", bound=models.WireModel)
 
 PAGE = 1000
@@ -45,7 +57,7 @@ class Call(Generic[Answer_co]):
         archive: the form's one file instead, read as it is sent.
         repeatable: whether it may be sent again where it may have arrived; GET always may.
         long: whether the service may take minutes to answer.
-        patient: whether it is sent again for a minute, such as through a restart.
+        patience: seconds for which it is sent again, such as through a restart.
     """
 
     read: Callable[[httpx.Response], Answer_co]
@@ -58,39 +70,40 @@ class Call(Generic[Answer_co]):
     archive: Path | None = None
     repeatable: bool = False
     long: bool = False
-    patient: bool = False
+    patience: float | None = None
 
-    def at(self, cursor: str) -> Call[Answer_co]:
-        """The call for another page of a list."""
-        return replace(self, params={**self.params, "cursor": cursor})
+
+Awaited: TypeAlias = Coroutine[Any, Any, Answer]
+Asking: TypeAlias = Call[Answer] | Awaited[Answer]
+Listing: TypeAlias = Call[models.Page[Item]] | AsyncIterator[Item]
 
 
 class Sends(Protocol):
     """A client whose calls return the answer."""
 
-    def _answer(self, call: Call[Answer], /) -> Answer: ...
+    def _answer(self, asked: Asking[Answer], /) -> Answer: ...
 
-    def _items(self, call: Call[models.Page[Item]], /) -> Iterator[Item]: ...
+    def _items(self, asked: Listing[Item], /) -> Iterator[Item]: ...
 
 
 class Awaits(Protocol):
     """A client whose calls are awaited."""
 
-    async def _answer(self, call: Call[Answer], /) -> Answer: ...
+    def _answer(self, asked: Asking[Answer], /) -> Awaited[Answer]: ...
 
-    def _items(self, call: Call[models.Page[Item]], /) -> AsyncIterator[Item]: ...
+    def _items(self, asked: Listing[Item], /) -> AsyncIterator[Item]: ...
 
 
-class _Method(Generic[Asked, Answer_co]):
-    """A method of both clients, from the function that builds its request."""
+class _Method(Generic[Asked, Built]):
+    """A method of both clients, from the function that builds its request or makes several."""
 
-    def __init__(self, build: Callable[Concatenate[Any, Asked], Call[Answer_co]]) -> None:
+    def __init__(self, build: Callable[Concatenate[Any, Asked], Built]) -> None:
         self._build = build
 
     def _bound(self, client: Sends | Awaits | None, send: str) -> Any:
         if client is None:
             return self._build
-        build = MethodType(self._build, client)
+        build: Callable[..., Any] = MethodType(self._build, client)
 
         @functools.wraps(build)
         def method(*args: Any, **options: Any) -> object:
@@ -99,22 +112,20 @@ class _Method(Generic[Asked, Answer_co]):
         return method
 
 
-class Answered(_Method[Asked, Answer_co]):
+class Answered(_Method[Asked, Asking[Answer]]):
     """A method that returns the answer, of `AsyncClient` a coroutine of it."""
 
     @overload
-    def __get__(self, client: Sends, owner: Any) -> Callable[Asked, Answer_co]: ...
+    def __get__(self, client: Sends, owner: Any) -> Callable[Asked, Answer]: ...
 
     @overload
-    def __get__(
-        self, client: Awaits, owner: Any
-    ) -> Callable[Asked, Coroutine[Any, Any, Answer_co]]: ...
+    def __get__(self, client: Awaits, owner: Any) -> Callable[Asked, Awaited[Answer]]: ...
 
     def __get__(self, client: Sends | Awaits, owner: Any) -> Any:
         return self._bound(client, "_answer")
 
 
-class Listed(_Method[Asked, models.Page[Item]]):
+class Listed(_Method[Asked, Listing[Item]]):
     """A method that returns an iterator over a list, which is fetched page by page."""
 
     @overload
@@ -125,6 +136,20 @@ class Listed(_Method[Asked, models.Page[Item]]):
 
     def __get__(self, client: Sends | Awaits, owner: Any) -> Any:
         return self._bound(client, "_items")
+
+
+class Query(Protocol[Answer_co, Answers_co]):
+    """A query; its answer's type depends on `mode`."""
+
+    @overload
+    def __call__(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+    ) -> Answer_co: ...
+
+    @overload
+    def __call__(
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[SeparateOptions]
+    ) -> Answers_co: ...
 
 
 def _nothing(response: httpx.Response) -> None:
@@ -143,13 +168,20 @@ class Calls:
     def _path(self, gallery: str | None, *segments: str) -> str:
         return path_to("galleries", gallery or self.gallery_name, *segments)
 
+    @Answered
     def _query(
-        self, images: Sequence[ImageSource], gallery: str | None, fields: Mapping[str, object]
+        self, /, *images: ImageSource, gallery: str | None = None, **options: Any
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
-        separate = fields.get("mode") == "separate"
+        """Ranks the gallery by likeness to one person, of whom several images may be given.
+
+        With `mode="separate"` each image is a query of its own, answered in order.
+        """
+        separate = options.get("mode") == "separate"
         read = _parsed(models.SeparateAnswers) if separate else _parsed(models.QueryAnswer)
         path = self._path(gallery, "queries")
-        return Call(read, "POST", path, fields=fields, images=images, repeatable=True)
+        return Call(read, "POST", path, fields=options, images=images, repeatable=True)
+
+    query: Any = _query
 
     @Answered
     def query_like(
@@ -362,10 +394,10 @@ class Calls:
     @Answered
     def job(self, job_id: str) -> Call[models.Job]:
         """How far a job is."""
-        return self._job(job_id, patient=False)
+        return self._job(job_id)
 
-    def _job(self, job_id: str, patient: bool = True) -> Call[models.Job]:
-        return Call(_parsed(models.Job), "GET", path_to("jobs", job_id), patient=patient)
+    def _job(self, job_id: str, patience: float | None = None) -> Call[models.Job]:
+        return Call(_parsed(models.Job), "GET", path_to("jobs", job_id), patience=patience)
 
     @Answered
     def cancel_job(self, job_id: str) -> Call[models.Job]:

@@ -3,47 +3,69 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from itertools import accumulate
+from typing import IO, Any, ParamSpec, TypeVar
+from uuid import uuid4
 
 import httpx
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    Retrying,
     retry_if_exception,
     stop_after_attempt,
-    stop_after_delay,
+    stop_before_delay,
     wait_exponential,
 )
 from tenacity.stop import stop_base
-from typing_extensions import Self, Unpack
+from typing_extensions import Self
 
-from gmn_client.batches import Batches
-from gmn_client.calls import Call, Calls
-from gmn_client.errors import RequestRefused, ServiceFailed, ServiceUnreachable, unreachable
-from gmn_client.models import Enrollment, Job, Page, QueryAnswer, SeparateAnswers
+from gmn_client.calls import Answered, Asking, Awaited, Call, Calls, Listed, Listing, Query
+from gmn_client.errors import (
+    InvalidInput,
+    RequestRefused,
+    ServiceFailed,
+    ServiceUnreachable,
+    parse,
+    unreachable,
+)
+from gmn_client.models import (
+    Enrollment,
+    Job,
+    Page,
+    QueryAnswer,
+    RefusedImage,
+    SeparateAnswers,
+)
 from gmn_client.uploads import (
     DEFAULT_GALLERY,
     DEFAULT_URL,
+    Image,
     ImageSource,
-    QueryOptions,
+    enrollment_fields,
     form_fields,
+    idempotency_header,
     image_files,
+    images_of,
     key_header,
     open_archive,
-    with_archive,
+    read_images,
 )
 
+Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
+MOST_IMAGES = 128
+MOST_BYTES = 32 * 1024 * 1024
 LONG_SECONDS = 600.0
-AWAY_SECONDS = 60.0
+# A minute, and the longest wait after it.
+AWAY_SECONDS = 70.0
 POLL_SECONDS = 0.5
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 # The request may have happened: the record or the device failed before the answer.
@@ -74,7 +96,7 @@ class Retries:
 
 
 class Connection(Calls):
-    """One service; several tasks or threads may share it.
+    """One service; what both clients do, as coroutines; several tasks or threads may share it.
 
     Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
     client's own. Images are paths, bytes of image files, files opened in binary mode, PIL images,
@@ -95,6 +117,10 @@ class Connection(Calls):
     """
 
     _http_client: type[Any]
+    _sleep: Callable[[float], Awaitable[None]]
+    _exchange: Callable[..., Awaitable[httpx.Response]]
+    # Calls a function that may read or write a file.
+    _in_thread: Callable[..., Awaitable[Any]]
 
     def __init__(
         self,
@@ -121,29 +147,49 @@ class Connection(Calls):
         except httpx.InvalidURL as error:
             raise unreachable(url, error) from error
 
-    def _request(self, call: Call[object]) -> dict[str, Any]:
-        """What httpx sends of a call, without an archive."""
+    def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
+        """What httpx sends of a call."""
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
+        files: object = None if call.images is None else image_files(call.images)
+        if call.archive is not None:
+            files = [("archive", (call.archive.name, archive))]
         return {
             "method": call.method,
             "url": call.path,
             "params": {name: one for name, one in call.params.items() if one is not None},
             "headers": call.headers,
             "data": form_fields(call.fields),
-            "files": None if call.images is None else image_files(call.images),
+            "files": files,
             "timeout": httpx.Timeout(self._timeout, read=read),
         }
 
-    def _retrying(self, call: Call[object]) -> dict[str, Any]:
-        stop: stop_base = stop_after_attempt(self._retries.attempts)
-        if call.patient:
-            stop = stop_after_delay(AWAY_SECONDS)
-        retry = retry_if_exception(partial(self._may_repeat, call))
-        return {"stop": stop, "wait": self._retries.seconds, "retry": retry, "reraise": True}
+    async def _send(self, call: Call[Answer]) -> Answer:
+        with await self._in_thread(open_archive, call.archive) as archive:
+            request = await self._in_thread(self._request, call, archive)
+
+            async def attempt() -> Answer:
+                try:
+                    response = await self._exchange(request, archive is not None)
+                except NO_CONNECTION as error:
+                    raise unreachable(self.url, error) from error
+                self._was_there = True
+                answer: Answer = await self._in_thread(call.read, response)
+                return answer
+
+            stop: stop_base = stop_after_attempt(self._retries.attempts)
+            if call.patience is not None:
+                stop = stop_before_delay(call.patience)
+            return await AsyncRetrying(
+                sleep=self._sleep,
+                stop=stop,
+                wait=self._retries.seconds,
+                retry=retry_if_exception(partial(self._may_repeat, call)),
+                reraise=True,
+            )(attempt)
 
     def _may_repeat(self, call: Call[object], error: BaseException) -> bool:
         repeatable = call.repeatable or call.method == "GET"
-        if call.patient and self._was_there:
+        if call.patience is not None and self._was_there:
             return isinstance(error, (ServiceFailed, ServiceUnreachable))
         if isinstance(error, ServiceFailed):
             uncertain = error.problem.code in UNCERTAIN
@@ -154,60 +200,23 @@ class Connection(Calls):
         self._was_there = self._was_there or lost
         return gone or (lost and repeatable)
 
-    def _pause(self, job: Job, began: float, timeout: float | None) -> float:
-        """Seconds until the job is asked for again; raises `TimeoutError` after `timeout`."""
-        left = POLL_SECONDS if timeout is None else began + timeout - time.monotonic()
-        if left <= 0.0:
-            raise TimeoutError(
-                f"job {job.job_id} is still {job.state} after {timeout:g} s; it goes on, wait for "
-                "it longer or cancel it"
-            )
-        return min(POLL_SECONDS, left)
+    async def _outcome(self, asked: Asking[Answer]) -> Answer:
+        return await (self._send(asked) if isinstance(asked, Call) else asked)
 
-    @contextmanager
-    def _attempt(self) -> Iterator[None]:
-        """Names a connection that breaks."""
-        try:
-            yield
-            self._was_there = True
-        except NO_CONNECTION as error:
-            raise unreachable(self.url, error) from error
+    def _each(self, asked: Listing[Item]) -> AsyncIterator[Item]:
+        return self._pages(asked) if isinstance(asked, Call) else asked
 
+    async def _pages(self, call: Call[Page[Item]]) -> AsyncIterator[Item]:
+        while True:
+            page = await self._send(call)
+            for item in page.results:
+                yield item
+            if page.next_cursor is None:
+                return
+            call = replace(call, params={**call.params, "cursor": page.next_cursor})
 
-class Client(Connection):
-    """Calls one service; `Connection` has the arguments, and what every call raises."""
-
-    _http: httpx.Client
-    _http_client = httpx.Client
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
-
-    def _answer(self, call: Call[Answer]) -> Answer:
-        request = self._request(call)
-
-        def send() -> Answer:
-            with open_archive(call.archive) as archive, self._attempt():
-                response = self._http.request(**with_archive(request, archive))
-            return call.read(response)
-
-        return Retrying(**self._retrying(call))(send)
-
-    def _items(self, call: Call[Page[Item]]) -> Iterator[Item]:
-        page = self._answer(call)
-        yield from page.results
-        while page.next_cursor is not None:
-            page = self._answer(call.at(page.next_cursor))
-            yield from page.results
-
-    def enroll(
+    @Answered
+    async def enroll(
         self,
         images: Iterable[ImageSource],
         gallery: str | None = None,
@@ -231,55 +240,59 @@ class Client(Connection):
         Raises:
             RequestRefused: status 422 where the key stood for other images.
         """
-        batches = Batches(self._path(gallery, "crops"), images, idempotency_key, progress)
-        while (call := batches.next_call()) is not None:
+        key = uuid4().hex if idempotency_key is None else idempotency_key
+        path, unread = self._path(gallery, "crops"), images_of(images)
+        at_once, done = MOST_IMAGES, 0
+        waiting: list[tuple[Image, int]] = []
+        answers: list[Enrollment] = []
+        while waiting := await self._in_thread(read_images, unread, waiting, at_once):
+            totals = accumulate(size for _, size in waiting[:at_once])
+            count = max(1, sum(total <= MOST_BYTES for total in totals))
+            batch = [image for image, _ in waiting[:count]]
+            # A name of its own for each request, the same where the enrollment is repeated.
+            name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
+            fields, headers = enrollment_fields(batch), idempotency_header(name)
+            call = Call(_read_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True)
             try:
-                batches.add(self._answer(call))
+                answer = await self._send(call)
             except RequestRefused as refusal:
-                batches.shrink(refusal)
-        return batches.answer()
+                too_large = refusal.problem.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+                if count > 1 and (too_large or refusal.problem.detail.startswith("images: ")):
+                    at_once = count // 2
+                    continue
+                if not too_large:
+                    raise
+                answer = Enrollment(results=[RefusedImage(problem=refusal.problem)])
+            answers.append(answer)
+            del waiting[:count]
+            done += count
+            if progress is not None:
+                progress(done)
+        if not done:
+            raise InvalidInput("enroll: no image was given; give at least one")
+        return _joined(answers)
 
-    @overload
-    def query(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
-    ) -> QueryAnswer: ...
-
-    @overload
-    def query(
-        self,
-        *images: ImageSource,
-        mode: Literal["separate"],
-        gallery: str | None = None,
-        **options: Unpack[QueryOptions],
-    ) -> SeparateAnswers: ...
-
-    def query(
-        self, *images: ImageSource, gallery: str | None = None, **options: Any
-    ) -> QueryAnswer | SeparateAnswers:
-        """Ranks the gallery by likeness to one person, of whom several images may be given.
-
-        With `mode="separate"` each image is a query of its own, answered in order.
-        """
-        return self._answer(self._query(images, gallery, options))
-
-    def ready(self) -> bool:
+    @Answered
+    async def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""
         try:
-            return self._http.get("/readyz").is_success
+            return (await self._exchange({"method": "GET", "url": "/readyz"})).is_success
         except NO_CONNECTION:
             return False
 
-    def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
+    @Answered
+    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
         """Waits until a job has ended, and returns it, in any `state`.
 
         Raises:
             TimeoutError: if it has not after `timeout` seconds; it goes on.
         """
-        for job in self.watch_job(job_id, timeout):
+        async for job in self._watch(job_id, timeout):
             last = job
         return last
 
-    def watch_job(self, job_id: str, timeout: float | None = None) -> Iterator[Job]:
+    @Listed
+    def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
         """The job now and at every change, until it has ended.
 
         It is asked for twice a second. A service that was there may be away for a minute, such as
@@ -288,15 +301,92 @@ class Client(Connection):
         Raises:
             TimeoutError: if it has not ended after `timeout` seconds; it goes on.
         """
-        began, last = time.monotonic(), None
+        return self._watch(job_id, timeout)
+
+    async def _watch(self, job_id: str, timeout: float | None) -> AsyncIterator[Job]:
+        end, last = float("inf") if timeout is None else time.monotonic() + timeout, None
         while True:
-            job = self._answer(self._job(job_id))
+            job = await self._send(self._job(job_id, min(AWAY_SECONDS, end - time.monotonic())))
             if job != last:
                 yield job
             if job.finished:
                 return
-            last = job
-            time.sleep(self._pause(job, began, timeout))
+            last, left = job, end - time.monotonic()
+            if left <= 0.0:
+                raise TimeoutError(
+                    f"job {job_id} is still {job.state} after {timeout:g} s; it goes on, wait for "
+                    "it longer or cancel it"
+                )
+            await self._sleep(min(POLL_SECONDS, left))
+
+
+def _read_enrollment(response: httpx.Response) -> Enrollment:
+    """The outcome of each image, also where none of them was usable."""
+    try:
+        enrolled = parse(Enrollment, response)
+    except RequestRefused as refusal:
+        if not refusal.problem.results:
+            raise
+        return Enrollment(results=refusal.problem.results)
+    replayed = response.headers.get("Idempotent-Replayed") == "true"
+    return enrolled.model_copy(update={"replayed": replayed})
+
+
+def _joined(answers: list[Enrollment]) -> Enrollment:
+    """The outcome of every image, in order."""
+    versions = [one.gallery_version for one in answers if one.gallery_version is not None]
+    return Enrollment(
+        gallery_version=max(versions, default=None),
+        results=[result for one in answers for result in one.results],
+        # An answer without a version stored nothing.
+        replayed=bool(versions) and all(one.replayed or not one.gallery_version for one in answers),
+    )
+
+
+async def _call(function: Callable[..., Answer], *arguments: object) -> Answer:
+    return function(*arguments)
+
+
+def _run(coroutine: Awaitable[Answer]) -> Answer:
+    """The result of a coroutine that never suspends, as those of `Client`, which blocks instead."""
+    try:
+        next(coroutine.__await__())
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    raise RuntimeError("a call of the synchronous client waits for an event loop")
+
+
+class Client(Connection):
+    """Calls one service; `Connection` has the arguments, and what every call raises."""
+
+    query: Query[QueryAnswer, SeparateAnswers]
+    _http: httpx.Client
+    _http_client = httpx.Client
+    _sleep = staticmethod(partial(_call, time.sleep))
+    _in_thread = staticmethod(_call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _answer(self, asked: Asking[Answer]) -> Answer:
+        return _run(self._outcome(asked))
+
+    def _items(self, asked: Listing[Item]) -> Iterator[Item]:
+        items = self._each(asked)
+        with suppress(StopAsyncIteration):
+            while True:
+                yield _run(items.__anext__())
+
+    async def _exchange(self, request: dict[str, Any], _: bool = False) -> httpx.Response:
+        return self._http.request(**request)
 
 
 class _ReadInThread(httpx.AsyncByteStream):
@@ -317,8 +407,12 @@ class AsyncClient(Connection):
     Files are read and written in threads.
     """
 
+    query: Query[Awaited[QueryAnswer], Awaited[SeparateAnswers]]
     _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
+    _answer = Connection._outcome
+    _items = Connection._each
+    _sleep = staticmethod(asyncio.sleep)
 
     async def __aenter__(self) -> Self:
         return self
@@ -330,86 +424,11 @@ class AsyncClient(Connection):
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _answer(self, call: Call[Answer]) -> Answer:
-        request = await asyncio.to_thread(self._request, call)
+    async def _in_thread(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        return await asyncio.to_thread(function, *arguments)
 
-        async def send() -> Answer:
-            with await asyncio.to_thread(open_archive, call.archive) as archive, self._attempt():
-                sent = self._http.build_request(**with_archive(request, archive))
-                if archive is not None:
-                    sent.stream = _ReadInThread(sent.stream)
-                response = await self._http.send(sent)
-            return await asyncio.to_thread(call.read, response)
-
-        return await AsyncRetrying(**self._retrying(call))(send)
-
-    async def _items(self, call: Call[Page[Item]]) -> AsyncIterator[Item]:
-        page = await self._answer(call)
-        for item in page.results:
-            yield item
-        while page.next_cursor is not None:
-            page = await self._answer(call.at(page.next_cursor))
-            for item in page.results:
-                yield item
-
-    async def enroll(
-        self,
-        images: Iterable[ImageSource],
-        gallery: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-        progress: Callable[[int], object] | None = None,
-    ) -> Enrollment:
-        """As `Client.enroll`."""
-        batches = Batches(self._path(gallery, "crops"), images, idempotency_key, progress)
-        while (call := await asyncio.to_thread(batches.next_call)) is not None:
-            try:
-                batches.add(await self._answer(call))
-            except RequestRefused as refusal:
-                batches.shrink(refusal)
-        return batches.answer()
-
-    @overload
-    async def query(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
-    ) -> QueryAnswer: ...
-
-    @overload
-    async def query(
-        self,
-        *images: ImageSource,
-        mode: Literal["separate"],
-        gallery: str | None = None,
-        **options: Unpack[QueryOptions],
-    ) -> SeparateAnswers: ...
-
-    async def query(
-        self, *images: ImageSource, gallery: str | None = None, **options: Any
-    ) -> QueryAnswer | SeparateAnswers:
-        """As `Client.query`."""
-        return await self._answer(self._query(images, gallery, options))
-
-    async def ready(self) -> bool:
-        """Whether the service takes requests now; False also where nothing answers."""
-        try:
-            return (await self._http.get("/readyz")).is_success
-        except NO_CONNECTION:
-            return False
-
-    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
-        """As `Client.wait_for_job`."""
-        async for job in self.watch_job(job_id, timeout):
-            last = job
-        return last
-
-    async def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
-        """As `Client.watch_job`."""
-        began, last = time.monotonic(), None
-        while True:
-            job = await self._answer(self._job(job_id))
-            if job != last:
-                yield job
-            if job.finished:
-                return
-            last = job
-            await asyncio.sleep(self._pause(job, began, timeout))
+    async def _exchange(self, request: dict[str, Any], has_file: bool = False) -> httpx.Response:
+        sent = self._http.build_request(**request)
+        if has_file:
+            sent.stream = _ReadInThread(sent.stream)
+        return await self._http.send(sent)

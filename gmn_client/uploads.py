@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
@@ -93,6 +94,12 @@ class QueryOptions(TypedDict, total=False):
     purpose: str
 
 
+class SeparateOptions(QueryOptions):
+    """Options of several queries, one for each image."""
+
+    mode: Literal["separate"]
+
+
 class PairOptions(TypedDict, total=False):
     """Options of a comparison of two images.
 
@@ -167,15 +174,24 @@ def path_to(*segments: str) -> str:
     return "/".join(["/v1", *(quote(segment, safe="") for segment in segments)])
 
 
-def form_fields(values: Mapping[str, object]) -> dict[str, str | list[str]]:
-    """The fields that have a value, as a form carries them; several values are a repeated field."""
-    return {
-        name: _text(value)
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable)
-        else [_text(item) for item in value]
-        for name, value in values.items()
-        if value is not None
-    }
+def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
+    """The fields that have a value, for httpx; several values are a repeated field."""
+    return {name: _field(value) for name, value in values.items() if value is not None}
+
+
+def _field(value: object) -> object:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        try:
+            return json.dumps(dict(value), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
+    if isinstance(value, Iterable) and not isinstance(value, bytes):
+        return [_field(item) for item in value]
+    return str(value)
 
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
@@ -183,19 +199,6 @@ def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     names = ("identity", "camera", "captured_at", "external_id", "metadata")
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: many for name, many in labels.items() if many != [None] * len(many)}
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, Mapping):
-        return value.isoformat() if isinstance(value, datetime) else str(value)
-    try:
-        return json.dumps(dict(value), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
 
 
 def idempotency_header(key: str) -> dict[str, str]:
@@ -233,11 +236,15 @@ def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
     return iter(sources)
 
 
-def read_image(source: ImageSource) -> tuple[Image, int]:
-    """An image with its content and its name, and its size in bytes; raises as `image_files`."""
-    image = source if isinstance(source, Image) else Image(source)
-    name, content = _file(image)
-    return replace(image, data=content, name=name), len(content)
+def read_images(
+    unread: Iterator[ImageSource], images: list[tuple[Image, int]], count: int
+) -> list[tuple[Image, int]]:
+    """Images with their sizes in bytes, and the next ones, as `count` in all with their content."""
+    for source in islice(unread, max(0, count - len(images))):
+        name, content = _file(source)
+        image = source if isinstance(source, Image) else Image(source)
+        images.append((replace(image, data=content, name=name), len(content)))
+    return images
 
 
 def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -260,13 +267,6 @@ def open_archive(path: Path | None) -> AbstractContextManager[IO[bytes] | None]:
         raise InvalidInput(
             f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
         ) from error
-
-
-def with_archive(request: dict[str, Any], archive: IO[bytes] | None) -> dict[str, Any]:
-    """The arguments of a request, with the file that is read as it is sent."""
-    if archive is None:
-        return request
-    return request | {"files": [("archive", (Path(archive.name).name, archive))]}
 
 
 def _file(source: Any) -> tuple[str, bytes]:

@@ -242,6 +242,15 @@ def test_an_enrollment_that_broke_off_is_repeated_under_the_same_names(
     assert bodies == [128, 1, 1, 1, 128, 1]
 
 
+def test_an_enrollment_of_which_an_image_is_too_large_is_a_repeat_the_second_time(
+    server: ScriptedServer, client: Client
+) -> None:
+    too_large = (413, {}, {"title": "Too large", "detail": "the body has too many bytes"})
+    for headers, replayed in (({}, False), ({"Idempotent-Replayed": "true"}, True)):
+        server.script = [too_large, (201, headers, ENROLLED[2]), too_large]
+        assert client.enroll([b"a", b"b"], idempotency_key="night-1").replayed == replayed
+
+
 def test_the_asynchronous_client_retries_and_refuses_alike(server: ScriptedServer) -> None:
     async def talk() -> None:
         async with AsyncClient(server.url, retries=QUICK) as client:
@@ -321,6 +330,16 @@ def test_waiting_for_a_job_ends_when_it_was_said_to(server: ScriptedServer, clie
     server.script = [(200, {}, JOB)] * 20
     with pytest.raises(TimeoutError, match=r"job j is still running after 0\.2 s"):
         client.wait_for_job("j", timeout=0.2)
+
+
+def test_waiting_for_a_job_ends_in_time_where_the_service_is_away(
+    server: ScriptedServer, client: Client
+) -> None:
+    server.script = [(200, {}, JOB), *[(503, {}, {"detail": "starting"})] * 400]
+    began = time.monotonic()
+    with pytest.raises((ServiceFailed, TimeoutError)):
+        client.wait_for_job("j", timeout=1.0)
+    assert time.monotonic() - began < 5.0
 
 
 def test_a_service_that_never_answered_is_not_waited_for() -> None:
