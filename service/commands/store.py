@@ -25,7 +25,7 @@ from service.commands.common import (
 
 if TYPE_CHECKING:
     from service.record.record import Record
-    from service.record.recovery import StoreFound
+    from service.record.recovery import Recovery, StoreFound
 
 # No option: every user of the machine can read a command line, with the password in it.
 REDIS_URL = "GMN_REDIS_URL"
@@ -111,11 +111,21 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fal
 
     Example: gmn store verify --data-dir ./gmn-data
     """
+    from service.ops.data_directory import DATABASE_NAME
+    from service.record.recovery import verify_file, verify_record
+
     _require_directory(data_dir)
-    place, found, remedy = _verify(data_dir)
+    place, remedy = str(data_dir / DATABASE_NAME), f" --data-dir {data_dir} --into NEW"
+    if os.environ.get(REDIS_URL):
+        place, remedy = "the record in Redis", ""
+        with contextlib.closing(open_record(data_dir)) as record:
+            found = verify_record(record.engine, data_dir)
+    else:
+        found = verify_file(Path(place))
     lines = [*_lines(place, found)]
     if not found.whole:
-        lines.append(f"With the service stopped, {remedy} recovers what is whole")
+        recover = f"gmn store recover{remedy}"
+        lines.append(f"With the service stopped, {recover} recovers what is whole")
     show({"whole": found.whole, **asdict(found)}, as_json, "\n".join(lines))
     if not found.whole:
         raise typer.Exit(1)
@@ -150,43 +160,51 @@ def recover(
     The damaged directory is not changed. What was deleted stays deleted, as far as the record or
     the audit log still shows it. Jobs and learned calibrations are not taken over.
 
-    Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it, from the crops
-    that are whole; copy Redis' files first.
+    Where GMN_REDIS_URL names a record, its damaged galleries are built anew in it; copy Redis'
+    files first.
 
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
-    if os.environ.get(REDIS_URL):
-        _recover_redis(data_dir)
-        return
-    if into is None:
-        raise typer.BadParameter("name a new directory", param_hint="--into")
     from service.ops.data_directory import DATABASE_NAME, lock_data_directory
     from service.record.recovery import recover_file
 
-    if into.exists() and any(into.iterdir()):
-        raise InputProblem(f"{into}: holds something already; name a new directory with --into")
+    in_redis = bool(os.environ.get(REDIS_URL))
+    if into is None and not in_redis:
+        raise typer.BadParameter("name a new directory", param_hint="--into")
     _require_directory(data_dir)
     # The locks keep services away.
-    with lock_data_directory(data_dir), lock_data_directory(into):
-        for path in sorted(data_dir.glob("audit*")):
-            shutil.copyfile(path, into / path.name)
-        done = recover_file(
-            data_dir / DATABASE_NAME, into / DATABASE_NAME, _deleted_by_audit(data_dir)
-        )
+    with contextlib.ExitStack() as held:
+        if into is None or in_redis:
+            held.enter_context(lock_data_directory(data_dir))
+            done = _recover_redis(data_dir)
+        else:
+            if into.exists() and any(into.iterdir()):
+                raise InputProblem(
+                    f"{into}: holds something already; name a new directory with --into"
+                )
+            for directory in (data_dir, into):
+                held.enter_context(lock_data_directory(directory))
+            for path in sorted(data_dir.glob("audit*")):
+                shutil.copyfile(path, into / path.name)
+            removed = _deleted_by_audit(data_dir)
+            done = recover_file(data_dir / DATABASE_NAME, into / DATABASE_NAME, removed)
     for gallery in done.galleries:
         typer.echo(
             f"{gallery.name}: {gallery.from_record} crops from the record, "
             f"{gallery.from_snapshots} from snapshots"
         )
-        for line in gallery.lost:
-            typer.echo(f"  not recovered: {line}")
-    typer.echo(f"{done.snapshots} snapshots")
+        for line in gallery.damage:
+            typer.echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
     if done.unread:
         typer.echo(
             f"Not all of {', '.join(done.unread)} could be read: crops deleted since a snapshot "
             "may be back where the audit log does not name them, and keys may be missing."
         )
-    typer.echo(f"Serve it with gmn serve --data-dir {into}")
+    if in_redis:
+        typer.echo("Every other gallery is as it was written.")
+    else:
+        typer.echo(f"{len(done.snapshots)} snapshots")
+        typer.echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("forget-runtime")
@@ -215,26 +233,6 @@ def _require_directory(data_dir: Path) -> None:
         )
 
 
-def _verify(data_dir: Path) -> tuple[str, StoreFound, str]:
-    """The record's name, what is found of it, and the command that recovers it."""
-    from service.ops.data_directory import DATABASE_NAME
-    from service.record.recovery import (
-        StoreFound,
-        verify_file,
-        verify_galleries,
-        verify_snapshots,
-    )
-
-    if os.environ.get(REDIS_URL):
-        with contextlib.closing(open_record(data_dir)) as record:
-            galleries = tuple(verify_galleries(record.engine))
-        found = StoreFound((), galleries, tuple(verify_snapshots(data_dir)))
-        return "the record in Redis", found, "gmn store recover"
-    database = data_dir / DATABASE_NAME
-    remedy = f"gmn store recover --data-dir {data_dir} --into NEW"
-    return str(database), verify_file(database), remedy
-
-
 def _lines(place: str, found: StoreFound) -> Iterator[str]:
     damaged = found.problems or any(gallery.damage for gallery in found.galleries)
     yield f"{place}: {'damaged' if damaged else 'as written'}"
@@ -252,28 +250,17 @@ def _lines(place: str, found: StoreFound) -> Iterator[str]:
         yield f"snapshot {one.path.parent.name}/{one.path.name}: {state}"
 
 
-def _recover_redis(data_dir: Path) -> None:
-    from service.ops.data_directory import lock_data_directory
+def _recover_redis(data_dir: Path) -> Recovery:
     from service.record.recovery import recover_in_place
     from service.record.redis_engine import RedisEngine
 
-    with lock_data_directory(data_dir), contextlib.closing(open_record(data_dir)) as record:
+    with contextlib.closing(open_record(data_dir)) as record:
         engine = record.engine
         if isinstance(engine, RedisEngine) and engine.others_connected():
             raise InputProblem(
                 "GMN_REDIS_URL: a service is connected to this record; stop every one of them first"
             )
-        damaged = recover_in_place(engine)
-    for gallery in damaged:
-        typer.echo(f"{gallery.name}: {gallery.whole} crops kept")
-        for line in gallery.damage:
-            typer.echo(f"  {line}")
-    typer.echo(
-        "Crops that were not kept are in the snapshots, as far as these have them; restore one "
-        "with gmn snapshot restore."
-        if damaged
-        else "Every gallery is as it was written; nothing was changed."
-    )
+        return recover_in_place(engine, data_dir)
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:

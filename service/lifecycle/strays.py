@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -44,68 +44,43 @@ async def clear_files(runtime: Runtime) -> None:
 
 
 async def remove_unneeded_files(runtime: Runtime) -> None:
-    """Removes files that the record knows to be unneeded, and those of imports that have ended.
+    """Removes files that the record knows to be unneeded.
 
     A snapshot that is being written is one of them, and its writer holds its gallery's lock.
     """
-    files, data_dir = runtime.record.unneeded_files, runtime.settings.data_dir
-
-    def remove(below: str) -> None:
-        unneeded = [name for name in files.all() if Path(name).parent == Path(below)]
-        files.forget(_removed(data_dir, unneeded, lambda name: name in files.all()))
-
-    for folder in {str(Path(name).parent) for name in await runtime.pools.files.run(files.all)}:
-        gallery = Path(folder).name
+    for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
+        gallery = Path(name).parent.name
         lock = runtime.snapshot_lock(int(gallery)) if gallery.isdecimal() else None
-        await runtime.sections.run(partial(runtime.pools.files.run, remove, folder), lock)
-    await runtime.pools.files.run(_remove_ended_imports, runtime)
+        remove = partial(runtime.pools.files.run, _remove_unneeded, runtime, name)
+        await runtime.sections.run(remove, lock)
 
 
-def _removed(
-    data_dir: Path, paths: Sequence[str], unneeded: Callable[[str], bool] = bool
-) -> list[str]:
-    """Removes files and folders, and answers which of them are gone.
-
-    Args:
-        unneeded: whether a folder still is, once it is held: that of an upload may have its job.
-    """
-    gone = []
-    for name in paths:
-        path = data_dir / name
-        try:
+def _remove_unneeded(runtime: Runtime, name: str) -> None:
+    """Removes a file or folder, unless an upload holds it or a record names it by now."""
+    files, path = runtime.record.unneeded_files, runtime.settings.data_dir / name
+    try:
+        with hold_folder(path) if path.is_dir() else contextlib.nullcontext():
+            if name not in files.all():
+                return
             if path.is_dir():
-                with hold_folder(path):
-                    if not unneeded(name):
-                        continue
-                    shutil.rmtree(path)
+                shutil.rmtree(path)
             path.unlink(missing_ok=True)
-            if path.parent.is_dir():
-                sync(path.parent)
-            gone.append(name)
-        except BlockingIOError:
-            log.debug("%s is being received", path)
-        except OSError as error:
-            log.error("%s is unneeded, and cannot be removed: %s", path, error)
-    return gone
-
-
-def _remove_ended_imports(runtime: Runtime) -> None:
-    data_dir = runtime.settings.data_dir
-    for spool in (data_dir / IMPORTS).glob("*"):
-        job = runtime.record.jobs.get(spool.name)
-        if job is not None and job.finished:
-            log.warning("removed the files of import %s, which has ended", spool.name)
-            _removed(data_dir, [f"{IMPORTS}/{spool.name}"])
+        if path.parent.is_dir():
+            sync(path.parent)
+        files.forget([name])
+    except BlockingIOError:
+        log.debug("%s is being received", path)
+    except OSError as error:
+        log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
 def _move_stray_imports(runtime: Runtime) -> None:
-    folder, store = runtime.settings.data_dir / IMPORTS, runtime.record
-    # Read first: what gets its job meanwhile is unneeded until then.
-    unneeded = set(store.unneeded_files.all())
-    for spool in folder.glob("*"):
-        known = f"{IMPORTS}/{spool.name}" in unneeded or store.jobs.get(spool.name) is not None
-        # One that another process has just made is empty.
-        if spool.name != STRAY and not known and any(spool.iterdir()):
+    folder, record = runtime.settings.data_dir / IMPORTS, runtime.record
+    # An upload is noted as unneeded before it has a file, and until it has its job.
+    filled = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
+    unneeded = set(record.unneeded_files.all())
+    for spool in filled:
+        if f"{IMPORTS}/{spool.name}" not in unneeded and record.jobs.get(spool.name) is None:
             _move_aside(spool, folder / STRAY, spool.name)
 
 

@@ -194,8 +194,7 @@ def drop_job(transaction: Transaction, job_id: str) -> None:
     job = _read(transaction, job_id)
     if job is not None:
         transaction.delete(key("job", job_id), *_found_by(job))
-        if job.kind == "import":
-            note_unneeded(transaction, [f"{IMPORTS}/{job_id}"])
+        _note_files(transaction, job)
     transaction.delete(*(own for own, _ in transaction.below(key("job problem", job_id))))
 
 
@@ -218,7 +217,14 @@ def _put(transaction: Transaction, job: Job, **changes: Any) -> Job:
     transaction.put_json(key("job", job.job_id), job)
     if job.finished:
         transaction.delete(key("open job", as_text(job.created_at), job.job_id))
+        _note_files(transaction, job)
     return job
+
+
+def _note_files(transaction: Transaction, job: Job) -> None:
+    """Notes that the files of an import are unneeded."""
+    if job.kind == "import":
+        note_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
 
 def _found_by(job: Job) -> list[bytes]:

@@ -10,22 +10,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
 from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_files, sync
-from service.record.api_keys import API_KEY
-from service.record.engine import Engine, Reader, Scan, below, key, shown
+from service.record.crop_changes import tombstone
+from service.record.engine import LOOKUP, Engine, Reader, Scan, below, key, last_text, now, shown
 from service.record.entries import (
     ENTRY,
     Generation,
     as_crop,
     is_still,
     read_contents,
+    read_entry,
     require_entry,
 )
-from service.record.files import Snapshots
-from service.record.galleries import Galleries
-from service.record.migration import OldGallery, OldRecord, migrate
+from service.record.galleries import NEXT_GALLERY
+from service.record.migration import Entries, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.replacing import replace_crops
 from service.record.snapshot_file import describe_snapshot, read_snapshot, snapshot_header
@@ -37,12 +39,7 @@ PAGE_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class GalleryFound:
-    """A gallery as far as it can be read: how many crops are whole, and what is wrong with others.
-
-    Attributes:
-        whole: crops that are as they were written.
-        damage: a line for each of the others, and for what kept from reading on.
-    """
+    """A gallery: how many crops are as they were written, and a line for each damage."""
 
     gallery_id: int
     name: str
@@ -85,28 +82,36 @@ class StoreFound:
 
 @dataclass
 class Recovered:
-    """What became of one gallery: how many crops came from where, and what neither had."""
+    """What became of one gallery: how many crops came from where, and what was wrong with others.
+
+    Attributes:
+        lost: those lines of `damage` whose crops no snapshot has either.
+    """
 
     name: str
     from_record: int = 0
     from_snapshots: int = 0
+    damage: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
 
 def verify_file(database: Path) -> StoreFound:
     """Reads everything of a SQLite file and of the snapshots beside it, also while it is served."""
-    problems: list[str] = []
-    galleries: list[GalleryFound] = []
-    if not database.is_file() or not database.stat().st_size:
-        problems.append("it is gone")
-    else:
+    problem = "it is gone"
+    if database.is_file() and database.stat().st_size:
         try:
             with contextlib.closing(SqliteEngine(database, only_read=True)) as engine:
-                problems += engine.page_problems(PAGE_PROBLEMS)
-                galleries += verify_galleries(engine)
+                problems = engine.page_problems(PAGE_PROBLEMS)
+                return verify_record(engine, database.parent, problems)
         except (ServiceError, sqlite3.DatabaseError) as error:
-            problems.append(f"it cannot be read ({error})")
-    return StoreFound(tuple(problems), tuple(galleries), tuple(verify_snapshots(database.parent)))
+            problem = f"it cannot be read ({error})"
+    return StoreFound((problem,), (), tuple(verify_snapshots(database.parent)))
+
+
+def verify_record(engine: Engine, data_dir: Path, problems: Iterable[str] = ()) -> StoreFound:
+    """Reads everything of a record and of the snapshots in its data directory."""
+    galleries, snapshots = verify_galleries(engine), verify_snapshots(data_dir)
+    return StoreFound(tuple(problems), tuple(galleries), tuple(snapshots))
 
 
 def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
@@ -146,62 +151,51 @@ def entries(engine: Engine) -> Iterator[GalleryRecord | ServiceError]:
 
 
 def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop | ServiceError]:
-    """A gallery's crops that are whole, and what is wrong with others.
+    """A gallery's crops whose contents are whole, and what is wrong with them and with others.
 
     Crops that the service changes or removes meanwhile are left out.
     """
     reader, at, count = Reader(engine), Generation.searched(entry), 0
     for _, body in readable(engine, below(at.key("crop"))):
+        found: list[ArchivedCrop | ServiceError]
         if isinstance(body, ServiceError):
-            count += 1
-            yield body
-            continue
-        crop = as_crop(body)
-        found = list(_checked_crop(reader, at, entry.side, crop))
-        if len(found) == 1 and not isinstance(found[0], ServiceError):
-            count += 1
-            yield found[0]
-        elif not (_is_written(reader, entry) and _is_gone(reader, at, entry.side, crop)):
-            count += 1
-            yield from found
-    if count != entry.crops and not _is_written(reader, entry):
+            found = [body]
+        else:
+            found = _checked_crop(reader, at, entry.side, as_crop(body))
+        count += bool(found)
+        yield from found
+    if count != entry.crops:
+        with contextlib.suppress(ServiceError):
+            if read_entry(reader, entry.gallery_id) != entry:
+                return
         yield engine.damage(f"{count} crops are there, and {entry.crops} were written")
-
-
-def _is_written(reader: Reader, entry: GalleryRecord) -> bool:
-    """Whether a gallery was written since its entry was read: a file that rests never was."""
-    with contextlib.suppress(ServiceError):
-        found = reader.below(key("gallery", entry.gallery_id), 1)
-        return not found or ENTRY.validate_json(found[0][1]).version != entry.version
-    return False
-
-
-def _is_gone(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
-    """Whether a crop was changed or removed since it was read; not where that cannot be read."""
-    with contextlib.suppress(ServiceError):
-        return not is_still(reader, at, side, crop)
-    return False
 
 
 def _checked_crop(
     reader: Reader, at: Generation, side: int, crop: StoredCrop
-) -> Iterator[ArchivedCrop | ServiceError]:
+) -> list[ArchivedCrop | ServiceError]:
     """What is wrong with one crop, and the crop if its contents are whole."""
+    found: list[ArchivedCrop | ServiceError] = []
     try:
         contents = list(read_contents(reader, at, side, [crop], pictures=True))
-        if not contents:
-            return
-        if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
-            yield reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
-        found_by = list(at.found_by(crop))
+        if contents and reader.json(at.lookup("crop id", crop.crop_id)) != [
+            crop.row_id,
+            crop.changes,
+        ]:
+            found.append(reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id"))
+        found_by = list(at.found_by(crop)) if contents else []
         there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
+        for own, one in zip(found_by, there, strict=True):
+            if not one:
+                why = f"crop {crop.crop_id} is not found by {shown(own)}"
+                found.append(reader.engine.damage(why))
+        found += contents
     except ServiceError as error:
-        yield error
-        return
-    for own, found in zip(found_by, there, strict=True):
-        if not found:
-            yield reader.engine.damage(f"crop {crop.crop_id} is not found by {shown(own)}")
-    yield from contents
+        found = [error]
+    if any(isinstance(one, ServiceError) for one in found):
+        with contextlib.suppress(ServiceError):
+            return found if is_still(reader, at, side, crop) else []
+    return found
 
 
 def readable(
@@ -229,153 +223,136 @@ def readable(
             start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
 
 
-def recover_in_place(engine: Engine) -> list[GalleryFound]:
-    """Builds each damaged gallery anew from its whole crops; answers these galleries as they were.
+def recover_in_place(engine: Engine, data_dir: Path) -> Recovery:
+    """Builds each damaged gallery anew, from its whole crops and from snapshots.
 
     Raises:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
     """
-    damaged = [found for found in verify_galleries(engine) if found.damage]
-    for found in damaged:
+    recovery = Recovery(engine, data_dir)
+    for found in [one for one in verify_galleries(engine) if one.damage]:
         entry = require_entry(Reader(engine), found.gallery_id)
-        crops = (one for one in checked_crops(engine, entry) if isinstance(one, ArchivedCrop))
+        crops = recovery.crops(entry)
         replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
-    return damaged
+    return recovery
 
 
 def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
     """Writes a new file, with the snapshots that are whole beside it.
 
     Galleries keep their numbers, crops their ids. What was deleted stays deleted, as far as the
-    damaged file or the caller knows of it.
+    damaged file or the caller knows of it. Jobs are left out, and what computes the features is
+    chosen anew.
 
     Args:
         damaged: the SQLite file; it is only read, and may be gone.
         into: the new file, in a directory that has none.
         removed: ids of crops that are known to be deleted.
     """
-    snapshots = [one.path for one in verify_snapshots(damaged.parent) if one.problem is None]
     with contextlib.ExitStack() as held:
         old: SqliteEngine | None = None
         if damaged.is_file() and damaged.stat().st_size:
-            with contextlib.suppress(ServiceError, sqlite3.DatabaseError, InputProblem):
+            with contextlib.suppress(sqlite3.DatabaseError, InputProblem):
                 old = held.enter_context(contextlib.closing(SqliteEngine(damaged, only_read=True)))
-        recovery = Recovery(old, snapshots, set(removed))
+        recovery = Recovery(old, damaged.parent, removed)
         new = held.enter_context(contextlib.closing(SqliteEngine(into)))
-        migrate(recovery.record(), new)
-        recovery.snapshots = _keep_snapshots(snapshots, into, new)
+        found = recovery.entries()
+        galleries = ((_emptied(entry), recovery.crops(entry)) for entry in found)
+        migrate(new, galleries, (), recovery.others(found, into.parent))
     return recovery
 
 
 class Recovery:
-    """What can still be read of a file, and its snapshots.
+    """What can still be read of a record, and the snapshots beside it that are whole.
 
     Attributes:
-        galleries: what became of each, once it was read.
-        snapshots: how many were kept.
+        galleries: what became of each, once its crops were read.
+        snapshots: the headers of those that are whole, by file, the newest first.
         unread: names what could not be read.
     """
 
-    def __init__(
-        self, engine: SqliteEngine | None, snapshots: Sequence[Path], removed: set[str]
-    ) -> None:
+    def __init__(self, engine: Engine | None, data_dir: Path, removed: Iterable[str] = ()) -> None:
         self.galleries: list[Recovered] = []
-        self.snapshots = 0
         self.unread: list[str] = [] if engine else ["galleries", "tombstones", "api keys"]
+        whole = [one.path for one in verify_snapshots(data_dir) if one.problem is None]
+        headers = [(path, snapshot_header(path)) for path in whole]
+        self.snapshots = dict(sorted(headers, key=lambda one: one[1].version, reverse=True))
         self._engine = engine
-        self._files = snapshots
-        self._removed = removed
+        self._removed = set(removed)
 
-    def record(self) -> OldRecord:
-        """Every gallery of the file, and those of which only snapshots are left; jobs are left out.
-
-        What computes the features is chosen anew.
-        """
+    def entries(self) -> list[GalleryRecord]:
+        """Every gallery of the record, and those of which only snapshots are left."""
         known = [ENTRY.validate_json(body) for _, body in self._bodies(key("gallery"))]
         found = {entry.gallery_id: entry for entry in known}
-        for path in self._files:
+        for path, header in self.snapshots.items():
             number = int(path.parent.name)
             if number not in found:
-                origin = snapshot_header(path)
                 taken = {entry.name for entry in found.values()}
-                free = origin.gallery and origin.gallery not in taken
-                name = origin.gallery if free else f"recovered-{number}"
-                embedder = origin.embedding_fingerprint or "unknown"
+                free = header.gallery and header.gallery not in taken
+                name = header.gallery if free else f"recovered-{number}"
+                embedder = header.embedding_fingerprint or "unknown"
                 # Not even a count of its crops is left, so that the snapshots are read.
                 found[number] = GalleryRecord(number, name, embedder, datetime.now(UTC), crops=-1)
-        strays, prefix = [], key("stray")
-        for own, body in self._bodies(prefix):
-            moment, crop_id = (part.decode() for part in own[len(prefix) : -1].split(b"\0"))
-            strays.append((int(body), crop_id, moment))
-        keys = [API_KEY.validate_json(body) for _, body in self._bodies(key("api key"))]
-        galleries = (self._gallery(entry) for entry in found.values())
-        return OldRecord(galleries, max(found, default=0), keys, {}, strays)
+        return list(found.values())
 
-    def _gallery(self, entry: GalleryRecord) -> OldGallery:
-        fresh = GalleryRecord(
-            entry.gallery_id,
-            entry.name,
-            entry.embedding_fingerprint,
-            entry.created_at,
-            entry.settings,
-            version=entry.version + 1,
-        )
-        prefix = key("tombstone", entry.gallery_id)
-        buried = {own[len(prefix) : -1].decode() for own, _ in self._bodies(prefix)}
-        tombstones = self._removed | buried
-        return OldGallery(fresh, self._crops(entry, tombstones), sorted(tombstones))
-
-    def _crops(self, entry: GalleryRecord, tombstones: set[str]) -> Iterator[ArchivedCrop]:
+    def crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
+        """A gallery's crops that are whole, and the others as snapshots have them."""
         became = Recovered(entry.name)
         self.galleries.append(became)
-        seen = set(tombstones)
-        lost: list[str] = []
-        gone = [ServiceError("its record is gone")]
+        prefix = key("tombstone", entry.gallery_id)
+        seen = self._removed | {last_text(own, prefix) for own, _ in self._bodies(prefix)}
         engine = self._engine if entry.crops >= 0 else None
+        gone = [ServiceError("its record is gone")]
         for one in checked_crops(engine, entry) if engine else gone:
             if isinstance(one, ServiceError):
-                lost.append(one.why)
+                became.damage.append(one.why)
             elif one.record.crop_id not in seen:
                 seen.add(one.record.crop_id)
                 became.from_record += 1
                 yield one
         # Where the record is whole, what only a snapshot has was not in it any more.
-        own = [path for path in self._files if path.parent.name == str(entry.gallery_id)]
-        own.sort(key=lambda path: snapshot_header(path).version)
-        for path in reversed(own) if lost else ():
-            origin = snapshot_header(path)
-            if origin.embedding_fingerprint in ("", entry.embedding_fingerprint):
-                for one in read_snapshot(path):
-                    if one.record.crop_id not in seen:
-                        seen.add(one.record.crop_id)
+        for path, header in self.snapshots.items() if became.damage else ():
+            embedder, number = header.embedding_fingerprint, int(path.parent.name)
+            if number == entry.gallery_id and embedder in ("", entry.embedding_fingerprint):
+                for crop in read_snapshot(path):
+                    if crop.record.crop_id not in seen:
+                        seen.add(crop.record.crop_id)
                         became.from_snapshots += 1
-                        yield one
-        became.lost = [what for what in lost if not any(crop_id in what for crop_id in seen)]
+                        yield crop
+        became.lost = [what for what in became.damage if not any(one in what for one in seen)]
+
+    def others(self, galleries: Sequence[GalleryRecord], into: Path) -> Entries:
+        """What a new record has besides; copies the snapshots into its directory."""
+        for entry in galleries:
+            for crop_id in self._removed:
+                yield tombstone(entry.gallery_id, crop_id), now()
+        strays = key("stray"), LOOKUP + key("stray since")
+        for prefix in (key("tombstone"), *strays, key("api key")):
+            for own, body in self._bodies(prefix):
+                yield own, from_json(body)
+        yield NEXT_GALLERY, max((entry.gallery_id for entry in galleries), default=0)
+        embedders = {entry.gallery_id: entry.embedding_fingerprint for entry in galleries}
+        for path in self.snapshots:
+            copy = into / SNAPSHOTS / path.parent.name / path.name
+            make_folder(copy.parent)
+            shutil.copyfile(path, copy)
+            sync(copy)
+            sync(copy.parent)
+            made = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
+            one = describe_snapshot(copy, made)
+            embedder = one.embedding_fingerprint or embedders[one.gallery_id]
+            own = key("snapshot", one.gallery_id, one.snapshot_id)
+            yield own, replace(one, embedding_fingerprint=embedder)
 
     def _bodies(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         for own, body in readable(self._engine, below(prefix)) if self._engine else ():
-            if isinstance(body, ServiceError):
-                self.unread.append(body.why)
-            else:
+            if not isinstance(body, ServiceError):
                 yield own, body
+            elif body.why not in self.unread:
+                self.unread.append(body.why)
 
 
-def _keep_snapshots(snapshots: Iterable[Path], into: Path, engine: SqliteEngine) -> int:
-    kept = 0
-    bound = {one.gallery_id: one.embedding_fingerprint for one in Galleries(engine).all()}
-    for path in snapshots:
-        number = int(path.parent.name)
-        if number not in bound:
-            continue
-        copy = into.parent / SNAPSHOTS / path.parent.name / path.name
-        make_folder(copy.parent)
-        shutil.copyfile(path, copy)
-        sync(copy)
-        sync(copy.parent)
-        created_at = datetime.strptime(path.stem.partition("-")[0] + "+0000", "%Y%m%dT%H%M%SZ%z")
-        snapshot = describe_snapshot(copy, created_at)
-        fingerprint = snapshot.embedding_fingerprint or bound[number]
-        snapshot = replace(snapshot, embedding_fingerprint=fingerprint)
-        Snapshots(engine).keep(snapshot)
-        kept += 1
-    return kept
+def _emptied(entry: GalleryRecord) -> GalleryRecord:
+    version = entry.version + 1
+    place = (entry.gallery_id, entry.name, entry.embedding_fingerprint, entry.created_at)
+    return GalleryRecord(*place, entry.settings, version=version)

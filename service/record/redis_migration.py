@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
-from service.record.engine import as_text
+from service.record.crop_changes import tombstone
+from service.record.engine import as_text, key, now
+from service.record.galleries import NEXT_GALLERY
 from service.record.jobs import Job
 from service.record.migration import (
     CROP,
-    OldGallery,
-    OldRecord,
+    Entries,
     migrate,
     old_api_key,
     old_crop,
     old_entry,
     old_job,
+    old_stray,
 )
-from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
+from service.record.records import ArchivedCrop, GalleryRecord, PublishedCalibration, Snapshot
 from service.record.redis_engine import FORMAT as NEW_FORMAT
 from service.record.redis_engine import STREAM, RedisEngine, record_name
 
@@ -64,47 +66,19 @@ def migrate_redis(engine: RedisEngine) -> None:
     engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", epoch)
     engine.adopt()
     _remove(engine, *NEW)
-    migrate(_old_record(engine), engine)
+    migrate(engine, _galleries(engine), _jobs(engine), _others(engine))
     # Followers of the old record read everything again.
     engine.command("DEL", STREAM)
     _remove(engine, *OLD)
     engine.command("SET", "gmn:format", NEW_FORMAT)
 
 
-def _old_record(engine: RedisEngine) -> OldRecord:
-    names = _texts(engine, "gmn:names").items()
-    keys = [from_json(text) for text in engine.command("HVALS", "gmn:keys")]
-    galleries = _texts(engine, "gmn:strays:galleries")
-    strays = [
-        (one.decode(), datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at))
-        for one, at in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES")
-    ]
-    return OldRecord(
-        galleries=(_gallery(engine, name, number) for name, number in names),
-        last_gallery=int(engine.command("GET", "gmn:galleries") or 0),
-        api_keys=[old_api_key(one, one["scopes"]) for one in keys],
-        runtimes=_texts(engine, "gmn:runtimes"),
-        stray_pictures=[
-            (int(galleries[crop_id]), crop_id, as_text(since))
-            for crop_id, since in strays
-            if crop_id in galleries
-        ],
-    )
-
-
-def _gallery(engine: RedisEngine, name: str, number: str) -> OldGallery:
-    at = f"gmn:g:{number}"
-    kept = _texts(engine, at)
-    entry = {**kept, "gallery_id": number, "name": name, "embedding_fingerprint": kept["embedder"]}
-    published = _texts(engine, f"{at}:published")
-    return OldGallery(
-        old_entry(entry),
-        _crops(engine, f"{at}:{kept['generation']}:", kept["side"]),
-        [one.decode() for one in engine.command("ZRANGE", f"{at}:tombstones", 0, -1)],
-        [Snapshot(**from_json(text)) for text in engine.command("HVALS", f"{at}:snapshots")],
-        [_job(engine, one.decode()) for one in engine.command("ZRANGE", f"{at}:jobs", 0, -1)],
-        {subject: _published(text) for subject, text in published.items()},
-    )
+def _galleries(engine: RedisEngine) -> Iterator[tuple[GalleryRecord, Iterator[ArchivedCrop]]]:
+    for name, number in _texts(engine, "gmn:names").items():
+        at = f"gmn:g:{number}"
+        kept = _texts(engine, at)
+        kept |= {"gallery_id": number, "name": name, "embedding_fingerprint": kept["embedder"]}
+        yield old_entry(kept), _crops(engine, f"{at}:{kept['generation']}:", kept["side"])
 
 
 def _crops(engine: RedisEngine, at: str, side: str) -> Iterator[ArchivedCrop]:
@@ -119,22 +93,45 @@ def _crops(engine: RedisEngine, at: str, side: str) -> Iterator[ArchivedCrop]:
             yield old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
 
 
-def _job(engine: RedisEngine, job_id: str) -> tuple[Job, list[JobProblem]]:
-    found = engine.command("HVALS", f"gmn:job:{job_id}:problems")
-    problems = [JobProblem.model_validate_json(text) for text in found]
-    texts = _texts(engine, f"gmn:job:{job_id}")
-    kept = {"detail": None, **texts, "job_id": job_id, "cancelling": "cancelling" in texts}
-    return old_job(kept, problems), problems
+def _jobs(engine: RedisEngine) -> Iterator[tuple[Job, Sequence[JobProblem]]]:
+    for number in _texts(engine, "gmn:names").values():
+        for job_id in engine.command("ZRANGE", f"gmn:g:{number}:jobs", 0, -1):
+            at = f"gmn:job:{job_id.decode()}"
+            texts = _texts(engine, at)
+            kept = {"detail": None, **texts, "job_id": job_id.decode()}
+            kept["cancelling"] = "cancelling" in texts
+            found = engine.command("HVALS", f"{at}:problems")
+            yield old_job(kept, [JobProblem.model_validate_json(text) for text in found])
+
+
+def _others(engine: RedisEngine) -> Entries:
+    moment = now()
+    for gallery in map(int, _texts(engine, "gmn:names").values()):
+        at = f"gmn:g:{gallery}"
+        for crop_id in engine.command("ZRANGE", f"{at}:tombstones", 0, -1):
+            yield tombstone(gallery, crop_id.decode()), moment
+        for text in engine.command("HVALS", f"{at}:snapshots"):
+            snapshot = Snapshot(**from_json(text))
+            yield key("snapshot", gallery, snapshot.snapshot_id), snapshot
+        for subject, text in _texts(engine, f"{at}:published").items():
+            version, _, body = text.partition(":")
+            yield key("published", gallery, subject), PublishedCalibration(int(version), body)
+    for text in engine.command("HVALS", "gmn:keys"):
+        kept = from_json(text)
+        yield old_api_key(kept, kept["scopes"])
+    for embedder, choice in _texts(engine, "gmn:runtimes").items():
+        yield key("runtime", embedder), choice
+    galleries = _texts(engine, "gmn:strays:galleries")
+    for one, at_us in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES"):
+        if (crop_id := one.decode()) in galleries:
+            since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at_us)
+            yield from old_stray(int(galleries[crop_id]), crop_id, as_text(since))
+    yield NEXT_GALLERY, int(engine.command("GET", "gmn:galleries") or 0)
 
 
 def _texts(engine: RedisEngine, hash_key: str) -> dict[str, str]:
     found = engine.command("HGETALL", hash_key)
     return {name.decode(): value.decode() for name, value in found.items()}
-
-
-def _published(text: str) -> PublishedCalibration:
-    version, _, body = text.partition(":")
-    return PublishedCalibration(int(version), body)
 
 
 def _remove(engine: RedisEngine, *patterns: str) -> None:

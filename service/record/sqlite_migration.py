@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gmn_client.models import JobProblem
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
 from service.ops.data_directory import sync
+from service.record.crop_changes import tombstone
+from service.record.engine import key, now
+from service.record.galleries import NEXT_GALLERY
 from service.record.jobs import Job
 from service.record.migration import (
     CROP,
-    OldGallery,
-    OldRecord,
+    Entries,
     migrate,
     old_api_key,
     old_crop,
     old_entry,
     old_job,
+    old_stray,
 )
-from service.record.records import ArchivedCrop, PublishedCalibration, Snapshot
+from service.record.records import ArchivedCrop, GalleryRecord, PublishedCalibration, Snapshot
 from service.record.sqlite_engine import SqliteEngine
 
 FORMAT = 6
@@ -52,7 +55,8 @@ def migrate_file(path: Path) -> None:
         leftover.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with contextlib.closing(SqliteEngine(written)) as engine:
-            migrate(_old_record(connection), engine)
+            connection.row_factory = sqlite3.Row
+            migrate(engine, _galleries(connection), _jobs(connection), _others(connection))
             (commits,) = connection.execute("SELECT number FROM commits").fetchone()
             engine.count_from(commits)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -63,43 +67,14 @@ def migrate_file(path: Path) -> None:
     sync(path.parent)
 
 
-def _old_record(connection: sqlite3.Connection) -> OldRecord:
-    connection.row_factory = sqlite3.Row
-    ask = connection.execute
-    rows = ask("SELECT * FROM galleries ORDER BY gallery_id").fetchall()
-    last = ask("SELECT seq FROM sqlite_sequence WHERE name = 'galleries'").fetchone()
-    strays = ask("SELECT gallery_id, crop_id, removable_from FROM stray_pictures").fetchall()
-    keys = ask("SELECT * FROM api_keys").fetchall()
-    return OldRecord(
-        galleries=(_gallery(connection, row) for row in rows),
-        last_gallery=last["seq"] if last else 0,
-        api_keys=[old_api_key(dict(row), row["scopes"].split(",")) for row in keys],
-        runtimes={row["embedder"]: row["choice"] for row in ask("SELECT * FROM runtimes")},
-        stray_pictures=[(gallery, crop_id, moment) for gallery, crop_id, moment in strays],
-    )
+def _galleries(old: sqlite3.Connection) -> Iterator[tuple[GalleryRecord, Iterator[ArchivedCrop]]]:
+    for row in old.execute("SELECT * FROM galleries ORDER BY gallery_id"):
+        yield old_entry(dict(row)), _crops(old, row["gallery_id"], row["side"])
 
 
-def _gallery(connection: sqlite3.Connection, row: sqlite3.Row) -> OldGallery:
-    def of(table: str) -> list[sqlite3.Row]:
-        query = f"SELECT * FROM {table} WHERE gallery_id = ?"
-        return connection.execute(query, (row["gallery_id"],)).fetchall()
-
-    return OldGallery(
-        old_entry(dict(row)),
-        _crops(connection, row["gallery_id"], row["side"]),
-        [one["crop_id"] for one in of("tombstones")],
-        [Snapshot(**dict(one)) for one in of("snapshots")],
-        [_job(connection, one) for one in of("jobs")],
-        {
-            one["subject"]: PublishedCalibration(one["version"], one["body"].decode())
-            for one in of("published_calibrations")
-        },
-    )
-
-
-def _crops(connection: sqlite3.Connection, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
+def _crops(old: sqlite3.Connection, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
     columns = ", ".join(f"crops.{name}" for name in CROP)
-    rows = connection.execute(
+    rows = old.execute(
         f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
         f"JOIN vectors_{side} USING (row_id) LEFT JOIN pictures USING (row_id) "
         "WHERE gallery_id = ? ORDER BY row_id",
@@ -110,11 +85,33 @@ def _crops(connection: sqlite3.Connection, gallery_id: int, side: str) -> Iterat
         yield old_crop(row["row_id"], kept, row["vector"], row["content"])
 
 
-def _job(connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[Job, list[JobProblem]]:
-    columns = ", ".join(JobProblem.model_fields)
-    query = f"SELECT {columns} FROM job_problems WHERE job_id = ?"
-    problems = [JobProblem(**dict(one)) for one in connection.execute(query, (row["job_id"],))]
-    return old_job(dict(row), problems), problems
+def _jobs(old: sqlite3.Connection) -> Iterator[tuple[Job, Sequence[JobProblem]]]:
+    query = f"SELECT {', '.join(JobProblem.model_fields)} FROM job_problems WHERE job_id = ?"
+    for row in old.execute("SELECT * FROM jobs"):
+        problems = [JobProblem(**dict(one)) for one in old.execute(query, (row["job_id"],))]
+        yield old_job(dict(row), problems)
+
+
+def _others(old: sqlite3.Connection) -> Entries:
+    def rows(table: str) -> sqlite3.Cursor:
+        return old.execute(f"SELECT * FROM {table}")
+
+    moment = now()
+    for row in rows("tombstones"):
+        yield tombstone(row["gallery_id"], row["crop_id"]), moment
+    for row in rows("snapshots"):
+        yield key("snapshot", row["gallery_id"], row["snapshot_id"]), Snapshot(**dict(row))
+    for row in rows("published_calibrations"):
+        body = PublishedCalibration(row["version"], row["body"].decode())
+        yield key("published", row["gallery_id"], row["subject"]), body
+    for row in rows("api_keys"):
+        yield old_api_key(dict(row), row["scopes"].split(","))
+    for row in rows("runtimes"):
+        yield key("runtime", row["embedder"]), row["choice"]
+    for row in rows("stray_pictures"):
+        yield from old_stray(row["gallery_id"], row["crop_id"], row["removable_from"])
+    for row in rows("sqlite_sequence WHERE name = 'galleries'"):
+        yield NEXT_GALLERY, row["seq"]
 
 
 def _beside(path: Path) -> list[Path]:

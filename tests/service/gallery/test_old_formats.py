@@ -132,8 +132,8 @@ def test_a_redis_record_of_the_newest_format_is_read_and_written_on(tmp_path):
 def test_a_migration_that_was_killed_begins_again(tmp_path, monkeypatch):
     path = _unpacked(BEFORE, tmp_path)
 
-    def killed(old, engine):
-        migrate(old, engine)
+    def killed(*record):
+        migrate(*record)
         raise KeyboardInterrupt
 
     migrate = sqlite_migration.migrate
