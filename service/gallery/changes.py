@@ -81,7 +81,7 @@ async def relabel_identity(
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.crops.relabel, identity=identity, new=new_identity),
+        partial(runtime.record.identities.rename, identity=identity, new=new_identity),
         UnknownIdentity(gallery.name, identity),
         "relabel_identity",
         identity=identity,
@@ -98,7 +98,7 @@ async def relabel_identity(
 
 async def list_merges(runtime: Runtime, gallery: Gallery) -> Merges:
     """The merges that can be undone, newest first; raises `UnknownGallery`."""
-    found = await runtime.galleries.read(runtime.record.merges.all, gallery.gallery_id)
+    found = await runtime.galleries.read(runtime.record.identities.merges, gallery.gallery_id)
     return Merges(results=found)
 
 
@@ -113,7 +113,7 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         runtime,
         gallery,
         "relabel",
-        partial(runtime.record.merges.undo, merge_id=merge_id),
+        partial(runtime.record.identities.undo_merge, merge_id=merge_id),
         UnknownMerge(gallery.name, merge_id),
         "undo_merge",
         merge_id=merge_id,

@@ -60,7 +60,7 @@ async def run_maintenance(runtime: Runtime) -> None:
 
 async def _run_once(runtime: Runtime) -> None:
     for one in runtime.galleries.all():
-        expired = partial(runtime.record.merges.remove_expired, one.gallery_id)
+        expired = partial(runtime.record.identities.remove_expired_merges, one.gallery_id)
         clean = partial(_clean_snapshots, runtime, one)
         await _attempt(f"retention of gallery {one.name}", forget_expired(runtime, one))
         await _attempt(f"merges of gallery {one.name}", runtime.galleries.write(expired))

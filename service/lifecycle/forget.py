@@ -63,7 +63,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
             found = await runtime.galleries.change(
-                "forget-identity", gallery, runtime.record.crops.remove_identity, identity
+                "forget-identity", gallery, runtime.record.identities.forget, identity
             )
             removal = found or records.Removal(gallery.version, ())
             result["count"] = removal.count

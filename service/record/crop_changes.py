@@ -88,13 +88,11 @@ class CropChanges:
             self._put_record(new)
         return changed
 
-    def finish_relabelling(
-        self, changed: Sequence[StoredCrop], merge_id: str | None = None
-    ) -> Relabelling:
+    def finish_relabelling(self, changed: Sequence[StoredCrop]) -> Relabelling:
         """Finishes a change of labels alone; the old labels leave the log."""
         self.transaction.removes = True
         version = self.finish("relabelled", [crop.row_id for crop in changed])
-        return Relabelling(version, tuple(crop.label for crop in changed), merge_id)
+        return Relabelling(version, tuple(crop.label for crop in changed))
 
     def finish(self, kind: ChangeKind, rows: Sequence[int]) -> int:
         """Puts the counts and the gallery's next version, which it answers, and announces it."""

@@ -40,7 +40,7 @@ from service.record.entries import (
     scan_crops,
 )
 from service.record.garbage import forget_strays
-from service.record.identity_changes import finish_change, forget_identity, rename_identity
+from service.record.identity_changes import finish_change
 from service.record.records import (
     ArchivedCrop,
     CropFields,
@@ -139,10 +139,6 @@ class Crops(RecordPart):
         change = CropChanges(transaction, require_entry(transaction, gallery_id))
         return change.remove_for_good(rows_of_ids(transaction, change.at, crop_ids))
 
-    def remove_identity(self, gallery_id: int, identity: str) -> Removal | None:
-        """Removes an identity's crops and the merges that name it; None where there is none."""
-        return forget_identity(self._engine, gallery_id, identity)
-
     @transactional
     def remove_older(
         self,
@@ -161,10 +157,6 @@ class Crops(RecordPart):
         """Whether `remove_older` would remove any."""
         at = self._searched(gallery_id)
         return at is not None and bool(self._reader.scan(_older(at, than, since, 1))[0])
-
-    def relabel(self, gallery_id: int, identity: str, new: str) -> Relabelling | None:
-        """Gives every crop of an identity another one; None where there is no such crop."""
-        return rename_identity(self._engine, gallery_id, identity, new)
 
     @transactional
     def change(

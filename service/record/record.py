@@ -19,7 +19,7 @@ from service.record.engine import Engine, transact
 from service.record.files import Snapshots, UnneededFiles
 from service.record.galleries import Galleries
 from service.record.garbage import StrayPictures, collect_garbage, remove_pins
-from service.record.identity_changes import Merges, finish_identity_changes
+from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.redis_engine import RedisEngine
 from service.record.redis_migration import is_older_redis, migrate_redis
@@ -49,7 +49,7 @@ class Record:
         self.keys = Keys(engine)
         self.runtimes = Runtimes(engine)
         self.snapshots = Snapshots(engine)
-        self.merges = Merges(engine)
+        self.identities = IdentityChanges(engine)
         self.unneeded_files = UnneededFiles(engine)
         self.calibrations = StoredCalibrations(engine)
         self.collect_garbage()
@@ -57,8 +57,9 @@ class Record:
     def collect_garbage(self) -> None:
         """Finishes changes that were cut off, and removes what nothing shows any more."""
         transact(self.engine, remove_pins)
-        finish_identity_changes(self.engine)
+        # First, as it removes the changes of deleted galleries.
         collect_garbage(self.engine)
+        self.identities.finish()
 
     def close(self) -> None:
         """Closes every connection."""

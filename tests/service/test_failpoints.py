@@ -39,7 +39,7 @@ PLACES = {
     "sqlite.before-commit": ("record/sqlite_engine.py", "DELETE FROM entries", "RETURNING number"),
     "forget-identity.before-snapshots": (
         "lifecycle/forget.py",
-        "crops.remove_identity",
+        "identities.forget",
         "take_removed_out_of_snapshots(runtime, gallery, identity)",
     ),
     "snapshot-rewrite.begun": ("record/snapshot_file.py", "WHERE NOT", "_write(path, left"),

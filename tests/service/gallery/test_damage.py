@@ -116,7 +116,7 @@ def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
                 if change == "removed":
                     store.crops.remove(at.gallery_id, [crop.crop_id for crop in crops])
                 else:
-                    store.crops.relabel(at.gallery_id, crops[0].identity, "another")
+                    store.identities.rename(at.gallery_id, crops[0].identity, "another")
             return read_contents(reader, at, side, crops, **options)
 
         monkeypatch.setattr(recovery, "read_contents", read_and_change)

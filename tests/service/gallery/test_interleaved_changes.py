@@ -41,7 +41,7 @@ def test_what_is_removed_while_a_gallery_is_copied_is_kept_nowhere(store, galler
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
     with store.crops.archive(gallery) as archive:
         next(archive.crops)
-        assert len(store.crops.remove_identity(gallery, "Ann").row_ids) == 1
+        assert len(store.identities.forget(gallery, "Ann").row_ids) == 1
         assert b"Ann" not in contents(store)
         list(archive.crops)
     assert b"Bob" in contents(store)
@@ -51,7 +51,7 @@ def test_what_an_earlier_program_kept_for_a_copy_is_removed(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
     at = Generation(gallery, 0)
     (ann,) = store.crops.page(gallery, CropFilter(identity="Ann"), 0, 9)
-    store.crops.remove_identity(gallery, "Ann")
+    store.identities.forget(gallery, "Ann")
 
     def keep(transaction):
         until_ms = store.engine.now_ms() - 1
@@ -73,10 +73,10 @@ def test_a_forgotten_name_does_not_return_with_a_rename_at_the_same_time(
     store, gallery, before_next_commit
 ):
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(2, "Bob")])
-    store.crops.relabel(gallery, "Ann", "Bob")
-    before_next_commit(store, lambda: store.crops.remove_identity(gallery, "Ann"))
-    store.crops.relabel(gallery, "Bob", "Robert")
-    assert store.merges.all(gallery) == []
+    store.identities.rename(gallery, "Ann", "Bob")
+    before_next_commit(store, lambda: store.identities.forget(gallery, "Ann"))
+    store.identities.rename(gallery, "Bob", "Robert")
+    assert store.identities.merges(gallery) == []
     assert b"Ann" not in contents(store)
 
 
@@ -121,7 +121,7 @@ def test_a_key_that_is_used_again_after_a_day_stands_for_the_newer_request(
 
 def test_after_a_merge_of_equal_pictures_the_other_fields_of_each_can_be_changed(store, gallery):
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(1, "Ann"), new_crop(1, "Anna")]).landed
-    store.crops.relabel(gallery, "Anna", "Ann")
+    store.identities.rename(gallery, "Anna", "Ann")
     for one in landed:
         assert store.crops.change(gallery, one.crop_id, {"metadata": {"note": 1}}).labels
         assert store.crops.get(gallery, one.crop_id).metadata == {"note": 1}

@@ -76,31 +76,31 @@ def test_two_crops_of_one_image_are_never_made_alike(store, gallery):
 
 def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, store, gallery):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"), new_crop(4, "c"))
-    first = store.crops.relabel(gallery, "a", "b").merge_id
-    second = store.crops.relabel(gallery, "b", "c").merge_id
-    assert store.crops.relabel(gallery, "c", "d").merge_id is None
+    first = store.identities.rename(gallery, "a", "b").merge_id
+    second = store.identities.rename(gallery, "b", "c").merge_id
+    assert store.identities.rename(gallery, "c", "d").merge_id is None
     store = reopen()
-    assert [(one.merge_id, one.identity, one.into) for one in store.merges.all(gallery)] == [
+    assert [(one.merge_id, one.identity, one.into) for one in store.identities.merges(gallery)] == [
         (second, "b", "d"),
         (first, "a", "d"),
     ]
-    change = store.merges.undo(gallery, second)
+    change = store.identities.undo_merge(gallery, second)
     identity = change.restored_identity
     assert (identity, len(change.labels)) == ("b", 2)
     assert _identities(store, gallery) == {"b": 2, "d": 2}
-    assert store.merges.undo(gallery, first).restored_identity == "a"
+    assert store.identities.undo_merge(gallery, first).restored_identity == "a"
     assert _identities(store, gallery) == {"a": 1, "b": 1, "d": 2}
-    assert store.merges.undo(gallery, first) is None
-    assert store.merges.all(gallery) == []
+    assert store.identities.undo_merge(gallery, first) is None
+    assert store.identities.merges(gallery) == []
 
 
 def test_merges_are_undone_in_any_order(store, gallery):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
-    first = store.crops.relabel(gallery, "a", "b").merge_id
-    second = store.crops.relabel(gallery, "b", "c").merge_id
-    assert store.merges.undo(gallery, first).restored_identity == "a"
+    first = store.identities.rename(gallery, "a", "b").merge_id
+    second = store.identities.rename(gallery, "b", "c").merge_id
+    assert store.identities.undo_merge(gallery, first).restored_identity == "a"
     assert _identities(store, gallery) == {"a": 1, "c": 2}
-    assert store.merges.undo(gallery, second).restored_identity == "b"
+    assert store.identities.undo_merge(gallery, second).restored_identity == "b"
     assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
 
 
@@ -108,23 +108,23 @@ def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
     store, gallery, monkeypatch
 ):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
-    first = store.crops.relabel(gallery, "a", "b").merge_id
+    first = store.identities.rename(gallery, "a", "b").merge_id
     ahead = time.time_ns
     monkeypatch.setattr(engine.time, "time_ns", lambda: ahead() - 2_000_000_000)
-    second = store.crops.relabel(gallery, "b", "c").merge_id
+    second = store.identities.rename(gallery, "b", "c").merge_id
     monkeypatch.undo()
-    assert [one.merge_id for one in store.merges.all(gallery)] == [second, first]
-    store.merges.undo(gallery, second)
-    store.merges.undo(gallery, first)
+    assert [one.merge_id for one in store.identities.merges(gallery)] == [second, first]
+    store.identities.undo_merge(gallery, second)
+    store.identities.undo_merge(gallery, first)
     assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}
 
 
 def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     one, two, _ = _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "a"), new_crop(3, "b"))
-    merge = store.crops.relabel(gallery, "a", "b").merge_id
+    merge = store.identities.rename(gallery, "a", "b").merge_id
     store.crops.remove(gallery, [one])
     store.crops.change(gallery, two, {"identity": "c"})
-    change = store.merges.undo(gallery, merge)
+    change = store.identities.undo_merge(gallery, merge)
     assert change.labels == ()
     assert _identities(store, gallery) == {"b": 1, "c": 1}
 
@@ -132,27 +132,27 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
 @pytest.mark.parametrize("forgotten", ["a", "b"])
 def test_forgetting_either_identity_erases_the_merge(store, gallery, forgotten):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
-    merge = store.crops.relabel(gallery, "a", "b").merge_id
+    merge = store.identities.rename(gallery, "a", "b").merge_id
     # No crop bears the merged name any more, and yet it is forgotten.
-    removed = store.crops.remove_identity(gallery, forgotten)
+    removed = store.identities.forget(gallery, forgotten)
     assert len(removed.row_ids) == (0 if forgotten == "a" else 2)
-    assert store.merges.all(gallery) == []
-    assert store.merges.undo(gallery, merge) is None
+    assert store.identities.merges(gallery) == []
+    assert store.identities.undo_merge(gallery, merge) is None
 
 
 def test_a_merge_is_kept_for_30_days(store, gallery, monkeypatch):
     _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
-    merge = store.crops.relabel(gallery, "a", "b").merge_id
-    (kept,) = store.merges.all(gallery)
+    merge = store.identities.rename(gallery, "a", "b").merge_id
+    (kept,) = store.identities.merges(gallery)
     assert kept.undo_until - kept.merged_at == timedelta(days=30)
-    store.merges.remove_expired(gallery)
-    assert len(store.merges.all(gallery)) == 1
+    store.identities.remove_expired_merges(gallery)
+    assert len(store.identities.merges(gallery)) == 1
     monkeypatch.setattr(identity_changes, "MERGES_KEPT_FOR", timedelta(0))
-    assert store.merges.all(gallery) == []
-    assert store.merges.undo(gallery, merge) is None
-    store.merges.remove_expired(gallery)
+    assert store.identities.merges(gallery) == []
+    assert store.identities.undo_merge(gallery, merge) is None
+    store.identities.remove_expired_merges(gallery)
     monkeypatch.undo()
-    assert store.merges.all(gallery) == []
+    assert store.identities.merges(gallery) == []
     assert _identities(store, gallery) == {"b": 2}
 
 

@@ -70,8 +70,8 @@ def _check_crops(store: Record) -> int:
 def _check_writes(store: Record, gallery: int, folder: Path) -> None:
     """Enrols, renames, removes, takes a snapshot and restores it."""
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(100)]).landed
-    assert store.crops.relabel(gallery, "0001", "new").merge_id is None
-    assert len(store.crops.remove_identity(gallery, "0002").row_ids) > 0
+    assert store.identities.rename(gallery, "0001", "new").merge_id is None
+    assert len(store.identities.forget(gallery, "0002").row_ids) > 0
     with store.crops.archive(gallery) as archive:
         content = write_snapshot(folder / "again.gmn", archive.crops)
     store.crops.remove(gallery, [landed[0].crop_id])

@@ -56,7 +56,7 @@ def test_a_crop_without_a_kept_picture_has_a_record_and_a_vector(store, gallery)
 def test_a_crop_without_a_kept_picture_is_removed_as_every_other(store, gallery):
     bare = [without_picture(number) for number in (1, 2)]
     store.crops.enroll(gallery, EMBEDDER, [*bare, new_crop(3, "b")])
-    assert len(store.crops.remove_identity(gallery, "a").row_ids) == 2
+    assert len(store.identities.forget(gallery, "a").row_ids) == 2
     record = store.galleries.get(gallery)
     assert (record.crops, record.identities) == (1, 1)
     assert record.image_bytes == len(new_crop(3).picture)
@@ -139,8 +139,8 @@ def test_galleries_keep_to_themselves(store, gallery):
     crop_id = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)]).landed[0].crop_id
     assert store.crops.get(other, crop_id) is None
     assert store.crops.remove(other, [crop_id]) is None
-    assert store.crops.remove_identity(other, "a") is None
-    assert store.crops.relabel(other, "a", "b") is None
+    assert store.identities.forget(other, "a") is None
+    assert store.identities.rename(other, "a", "b") is None
     assert not store.crops.enroll(other, EMBEDDER, [new_crop(1)]).landed[0].duplicate
     store.galleries.delete(other)
     assert store.galleries.get(other) is None
@@ -258,12 +258,12 @@ def test_an_identity_is_renamed_merged_and_removed_as_one(store, gallery):
     store.crops.enroll(
         gallery, EMBEDDER, [new_crop(1, "a"), new_crop(2, "a", "west"), new_crop(3, "b")]
     )
-    renamed = store.crops.relabel(gallery, "a", "c")
+    renamed = store.identities.rename(gallery, "a", "c")
     assert (renamed.version, len(renamed.labels), renamed.merge_id) == (2, 2, None)
-    merged = store.crops.relabel(gallery, "b", "c")
+    merged = store.identities.rename(gallery, "b", "c")
     assert (merged.version, len(merged.labels), merged.merge_id is None) == (3, 1, False)
-    assert store.crops.relabel(gallery, "a", "d") is None
-    removed = store.crops.remove_identity(gallery, "c")
+    assert store.identities.rename(gallery, "a", "d") is None
+    removed = store.identities.forget(gallery, "c")
     assert (removed.version, len(removed.row_ids), len(removed.crop_ids)) == (4, 3, 3)
     assert _numbers(store, gallery) == []
 

@@ -34,7 +34,7 @@ def gallery(store):
 def test_every_kind_of_change_is_told_in_order(store, gallery):
     enrolment = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)])
     rows = tuple(one.label.row_id for one in enrolment.added)
-    store.crops.relabel(gallery, "a", "b")
+    store.identities.rename(gallery, "a", "b")
     store.crops.remove(gallery, [enrolment.landed[0].crop_id])
     store.galleries.change(gallery, {"retention_days": 3})
     store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])

@@ -51,7 +51,7 @@ def gallery(store):
     crops = [new_crop(one, identity=f"p{one % 5}") for one in range(CROPS + 1)]
     landed = store.crops.enroll(number, EMBEDDER, crops).landed
     store.crops.remove(number, [landed[0].crop_id])
-    store.crops.relabel(number, "p1", "renamed")
+    store.identities.rename(number, "p1", "renamed")
     # As whoever follows the record does, which notes how far it was acknowledged.
     store.changes.after(0, 99, 0.0)
     return number
@@ -130,7 +130,7 @@ def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
     crop = store.crops.page(gallery, CropFilter(identity="p2"), 0, 1)[0]
     server.ask("APPEND", _crop_key(gallery, crop.row_id), "x")
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
-        store.crops.relabel(gallery, "p2", "new")
+        store.identities.rename(gallery, "p2", "new")
     assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
 
 

@@ -97,7 +97,7 @@ def test_a_full_redis_takes_nothing_in_and_lets_things_be_removed(redis_record, 
         store.crops.enroll(gallery, EMBEDDER, [new_crop(3)])
     assert store.galleries.get(gallery).crops == 2
     assert store.crops.remove(gallery, [landed[0].crop_id]).version == 2
-    assert store.crops.remove_identity(gallery, "b").version == 3
+    assert store.identities.forget(gallery, "b").version == 3
     store.galleries.delete(gallery)
     assert store.galleries.get(gallery) is None
     store.close()

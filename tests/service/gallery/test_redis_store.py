@@ -71,7 +71,7 @@ def test_two_processes_write_one_gallery_and_nothing_is_lost(opened, store, gall
             gone, stays = (one.crop_id for one in enrolment.landed)
             versions.append(own.crops.remove(gallery, [gone]).version)
             kept[stays] = str(number)
-        renamed = own.crops.relabel(gallery, str(number), f"new {number}")
+        renamed = own.identities.rename(gallery, str(number), f"new {number}")
         assert len(renamed.labels) == 40
         return [*versions, renamed.version], dict.fromkeys(kept, f"new {number}")
 
@@ -91,7 +91,7 @@ def test_a_follower_holds_what_the_record_holds(store, gallery):
         if number % 3 == 0:
             store.crops.remove(gallery, [landed[0].crop_id])
         if number == 20:
-            store.crops.relabel(gallery, "1", "one")
+            store.identities.rename(gallery, "1", "one")
     held = {}
     for change in store.changes.after(0, 999, 0):
         for row in change.row_ids:
@@ -147,7 +147,7 @@ def test_a_write_whose_answer_was_lost_happens_once(redis_record, store, gallery
     through.crops.remove(gallery, [_enroll_one(through, gallery, 1)])
     writes = [
         lambda: through.crops.enroll(gallery, EMBEDDER, [new_crop(2, "b")]).version,
-        lambda: through.crops.remove_identity(gallery, "b").version,
+        lambda: through.identities.forget(gallery, "b").version,
         lambda: _create(through, "once"),
     ]
     answers = []
@@ -192,7 +192,7 @@ def test_a_copy_has_every_change_that_was_made_until_it_was_read(monkeypatch, st
                 live = list(_identities(store, gallery))
                 store.crops.remove(gallery, [str(one) for one in random.choice(live, 2)])
                 old, new = (str(one) for one in random.integers(0, 6, 2))
-                store.crops.relabel(gallery, old, new)
+                store.identities.rename(gallery, old, new)
                 store.crops.enroll(gallery, EMBEDDER, [new_crop(next(fresh), new)])
     removed = store.crops.removed_among(gallery, list(found))
     there = {name: one.record.identity for name, one in found.items() if name not in removed}
@@ -212,7 +212,7 @@ def test_a_copy_of_a_gallery_that_is_written_without_a_pause_ends(
 
     def rename_once(*_) -> list[Change]:
         old = next(iter(_identities(store, gallery).values()))
-        store.crops.relabel(gallery, old, next(names) if old == "Ann" else "Ann")
+        store.identities.rename(gallery, old, next(names) if old == "Ann" else "Ann")
         return after(*_)
 
     after = store.engine.after
@@ -300,25 +300,28 @@ def test_a_large_identity_is_renamed_and_removed_at_once(store, gallery):
     for first in (0, 150, 300):
         crops = [new_crop(first + one, "crowd") for one in range(150)]
         store.crops.enroll(gallery, EMBEDDER, crops)
-    renamed = store.crops.relabel(gallery, "crowd", "many")
+    renamed = store.identities.rename(gallery, "crowd", "many")
     assert (len(renamed.labels), renamed.merge_id, renamed.version) == (450, None, 4)
     older = store.crops.remove_older(gallery, NOON + timedelta(days=1), 220)
     assert (len(older.row_ids), older.version) == (220, 5)
-    rest = store.crops.remove_identity(gallery, "many")
+    rest = store.identities.forget(gallery, "many")
     assert (len(set(rest.crop_ids)), rest.version) == (230, 6)
     assert list(rest.row_ids) == sorted(rest.row_ids)
 
 
 PARTS = {
-    "rename": (lambda store, gallery: store.crops.relabel(gallery, "crowd", "new"), {"new": 250}),
+    "rename": (
+        lambda store, gallery: store.identities.rename(gallery, "crowd", "new"),
+        {"new": 250},
+    ),
     "merge": (
-        lambda store, gallery: store.crops.relabel(gallery, "crowd", "other"),
+        lambda store, gallery: store.identities.rename(gallery, "crowd", "other"),
         {"other": 251},
     ),
-    "forget": (lambda store, gallery: store.crops.remove_identity(gallery, "crowd"), {}),
+    "forget": (lambda store, gallery: store.identities.forget(gallery, "crowd"), {}),
     "undo": (
-        lambda store, gallery: store.merges.undo(
-            gallery, store.crops.relabel(gallery, "crowd", "other").merge_id
+        lambda store, gallery: store.identities.undo_merge(
+            gallery, store.identities.rename(gallery, "crowd", "other").merge_id
         ),
         {"crowd": 250},
     ),
@@ -365,19 +368,19 @@ def test_a_change_of_an_identity_that_was_cut_off_is_finished(
     opened, store, crowd, monkeypatch, change, by
 ):
     act, expected = PARTS[change]
-    go_on = identity_changes._go_on
+    step = identity_changes._step
     steps = itertools.count()
 
     def killed(transaction, *args):
-        part = go_on(transaction, *args)
-        if part is not None and next(steps) == (2 if change == "undo" else 0):
+        done = step(transaction, *args)
+        if done is not None and next(steps) == (4 if change == "undo" else 1):
             raise KeyboardInterrupt
-        return part
+        return done
 
-    monkeypatch.setattr(identity_changes, "_go_on", killed)
+    monkeypatch.setattr(identity_changes, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         act(store, crowd)
-    monkeypatch.setattr(identity_changes, "_go_on", go_on)
+    monkeypatch.setattr(identity_changes, "_step", step)
     assert 0 < _counts(store, crowd).get("crowd", 0) < 250
     # Enrolled since, under a name that is being changed: it is not concerned.
     store.crops.enroll(crowd, EMBEDDER, [new_crop(1000, "crowd" if change != "undo" else "other")])
@@ -385,25 +388,27 @@ def test_a_change_of_an_identity_that_was_cut_off_is_finished(
     if by == "another process":
         opened().close()
     else:
-        store.crops.relabel(crowd, "nobody", "somebody")
+        store.identities.rename(crowd, "nobody", "somebody")
     assert _counts(store, crowd) == {"other": 1, **expected, **late}
     # A merge that was undone is not listed any more.
-    assert len(store.merges.all(crowd)) == (change == "merge")
+    assert len(store.identities.merges(crowd)) == (change == "merge")
 
 
 def test_a_restore_brings_nobody_back_whose_forgetting_was_cut_off(store, crowd, monkeypatch):
     with store.crops.archive(crowd) as archive:
         copy = list(archive.crops)
-    go_on = identity_changes._go_on
+    step = identity_changes._step
 
     def killed(transaction, *args):
-        if go_on(transaction, *args) is not None:
+        done = step(transaction, *args)
+        if done is None or not done.begun:
             raise KeyboardInterrupt
+        return done
 
-    monkeypatch.setattr(identity_changes, "_go_on", killed)
+    monkeypatch.setattr(identity_changes, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        store.crops.remove_identity(crowd, "crowd")
-    monkeypatch.setattr(identity_changes, "_go_on", go_on)
+        store.identities.forget(crowd, "crowd")
+    monkeypatch.setattr(identity_changes, "_step", step)
     store.crops.replace(crowd, EMBEDDER, copy)
     assert _counts(store, crowd) == {"other": 1}
 

@@ -63,7 +63,7 @@ def test_a_copy_is_of_one_moment(store, gallery):
     with store.crops.archive(gallery) as archive:
         found = [next(archive.crops)]
         store.crops.remove(gallery, [landed[1].crop_id])
-        store.crops.relabel(gallery, "Ann", "Eve")
+        store.identities.rename(gallery, "Ann", "Eve")
         store.staged.begin(gallery, "c" * 64)
         store.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
         store.crops.replace(gallery, EMBEDDER, [])
