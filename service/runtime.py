@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from service.engine.device import Admission, DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.registry import GalleryRegistry
+from service.gallery.replication import ReplicatedGalleries
 from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
@@ -76,7 +77,8 @@ class Runtime:
             self.models = _load_models(settings, self.device, self.metrics, self.record, held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
-            self.galleries = GalleryRegistry(
+            registry = ReplicatedGalleries if self.record.changes else GalleryRegistry
+            self.galleries = registry(
                 self.record,
                 self.device,
                 {embedder: one.networks.dimension for embedder, one in self.models.items()},

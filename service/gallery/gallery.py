@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from service.errors import NeedsReindex, UnknownGallery
 from service.record.records import (
-    CropLabel,
     Enrolment,
     GalleryRecord,
     GallerySettings,
-    IndexedCrop,
     Relabelling,
     Removal,
 )
@@ -110,56 +108,34 @@ class Gallery:
         self.__dict__.update(read.__dict__)
 
     def apply(self, change: CropsChange) -> None:
-        """Shows a committed change.
+        """Shows a committed change; of the crops that it names unknown ones are no error.
+
+        Crops that are added already stay as they are. Another embedder than before adds only to an
+        empty gallery.
 
         Raises:
             IndexMismatch: an older crop is missing from the index.
         """
-        if isinstance(change, Enrolment):
-            self.add(change.added, change.version, change.embedding_fingerprint)
-        elif isinstance(change, Removal):
-            self.remove(change.row_ids, change.version)
-        else:
-            self.relabel(change.labels, change.version)
-
-    def add(self, crops: Sequence[IndexedCrop], version: int, embedder: str) -> None:
-        """Makes crops findable; those that are there already stay as they are.
-
-        Args:
-            crops: with vectors of `embedder`, by `row_id`.
-            version: of the gallery with them.
-            embedder: another one than before only where the gallery is empty.
-
-        Raises:
-            IndexMismatch: an older crop is missing from the index.
-        """
-        if crops:
-            self.embedding_fingerprint = embedder
-            self._make_index_for(embedder)
+        if isinstance(change, Enrolment) and change.added:
+            self.embedding_fingerprint = change.embedding_fingerprint
+            self._make_index_for(change.embedding_fingerprint)
             table = self.index.table
-            new = [crop for crop in crops if not table.holds(crop.label.row_id)]
+            new = [crop for crop in change.added if not table.holds(crop.label.row_id)]
             if new and new[0].label.row_id <= table.newest:
                 raise IndexMismatch(f"crop {new[0].label.crop_id} is missing from the index")
             self.index.add(new)
-            self.crops = table.valid_count
-        self.version = max(self.version, version)
-
-    def remove(self, row_ids: Sequence[int], version: int) -> None:
-        """Makes crops unfindable; unknown ones are no error."""
-        if self._index is None:
-            self.crops -= len(row_ids)
-        else:
-            self._index.remove(row_ids)
+        elif isinstance(change, Removal):
+            if self._index is None:
+                self.crops -= change.count
+            else:
+                self._index.remove(change.row_ids)
+        elif isinstance(change, Relabelling) and self._index is not None:
+            self._index.table.relabel(change.labels)
+        if self._index is not None:
             self.crops = self._index.table.valid_count
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
-        self.version = max(self.version, version)
-
-    def relabel(self, labels: Iterable[CropLabel], version: int) -> None:
-        """Shows crops with other labels; unknown ones are no error."""
-        if self._index is not None:
-            self._index.table.relabel(labels)
-        self.version = max(self.version, version)
+        self.version = max(self.version, change.version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
         """Whose features are compared with a record's vectors; an empty one takes the newest."""

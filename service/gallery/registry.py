@@ -7,21 +7,21 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, ClassVar, TypeVar, cast
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
 from service.gallery.gallery import CropsChange, Gallery, naming_unknown_gallery
-from service.gallery.held import HeldGalleries
-from service.gallery.replication import Confirmation, Replication
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
-from service.record.records import GalleryRecord, GallerySettings, SettingsChanges
+from service.record.records import CropLabel, GalleryRecord, GallerySettings, SettingsChanges
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -36,172 +36,74 @@ Version = TypeVar("Version", bound=int | None)
 Show = Callable[[], None]
 
 
-class DirectPublisher:
-    """Publishes the commits of the only process that writes a record.
+@dataclass(frozen=True)
+class Confirmation:
+    """The record's view of crops that a search found.
 
-    Each commit is applied on the device thread, in the order of the commits. What cannot be applied
-    is read again from the record, on the writer thread.
+    Attributes:
+        gone: row ids of those that were deleted.
+        stale: the record could not be asked, or the search saw a gallery that was replaced since.
     """
 
+    gone: frozenset[int] = frozenset()
+    stale: bool = False
+
+
+@dataclass(eq=False)
+class GalleryRegistry:
+    """Every gallery in memory, in step with a record that this process alone writes.
+
+    Writes run one after another on one thread. The device thread, which alone changes what is
+    searched, then applies each commit in the order of the commits; what cannot be applied is read
+    again from the record. A caller that is cancelled never leaves a commit unapplied.
+
+    Attributes:
+        embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
+        read_calibration: reads a gallery's published calibration; it blocks.
+    """
+
+    record: Record
+    device: DeviceThread
+    embedders: Mapping[str, int]
+    read_calibration: Callable[[Gallery], None]
     # A record in a file answers.
-    answers_within = 0.0
-    health_checks: tuple[HealthCheck, ...] = ()
-    state = RecordState()
+    answers_within: ClassVar[float] = 0.0
 
-    def __init__(
-        self,
-        record: Record,
-        held: HeldGalleries,
-        device: DeviceThread,
-        writer: MonitoredThreadPool,
-    ) -> None:
-        self._record = record
-        self._held = held
-        self._device = device
-        self._writer = writer
-
-    def start(self) -> None:
-        """Reads every gallery into memory; blocks."""
-        for one in self._record.galleries.all():
-            self._reread(one.gallery_id)
-
-    def publish(self, name: str, prepare: Callable[[], Show]) -> Future[Future[None] | None]:
-        """Begins to show a commit of the gallery of a name; on the writer thread.
-
-        Args:
-            prepare: reads what the index needs; its result shows it, on the device thread.
-
-        Returns:
-            Done once searches see it; its result is the future of reading the gallery again, where
-            that is needed.
-        """
-        try:
-            show = prepare()
-        except Exception:
-            self._read_later(self._held.find_by_name(name))
-            raise
-        return self._device.submit(self._show, name, show)
-
-    def caught_up(self) -> Future[None]:
-        """Done once the indexes show the commits of before, those under way included."""
-        done: Future[None] = Future()
-
-        def finish() -> None:
-            if done.set_running_or_notify_cancel():
-                done.set_result(None)
-
-        self._writer.submit(self._device.submit, finish)
-        return done
-
-    def require_record(self) -> None:
-        """A record in a file is always there."""
-
-    async def wait(self, asked: asyncio.Future[Result]) -> Result:
-        """Waits for a call."""
-        return await asked
-
-    async def confirm(self, *_: object) -> Confirmation:
-        """No other process deletes crops."""
-        return Confirmation()
-
-    def close(self) -> None:
-        """Nothing is under way beside the writer's calls."""
-
-    def _show(self, name: str, show: Show) -> Future[None] | None:
-        try:
-            show()
-        except Exception:
-            gallery = self._held.find_by_name(name)
-            if gallery is None:
-                raise
-            gallery.consistent = False
-            log.exception("gallery %s is read again after a failed change", name)
-            return self._writer.submit(self._reread, gallery.gallery_id)
-        return None
-
-    def _reread(self, gallery_id: int) -> None:
-        """Reads a gallery and switches to it; on the writer thread, which waits for that."""
-        try:
-            self._device.submit(self._held.read_gallery(gallery_id)).result()
-        except Exception:
-            self._read_later(self._held.by_id(gallery_id))
-            raise
-
-    def _read_later(self, gallery: Gallery | None) -> None:
-        """Marks a gallery that could not be read, and tries again after a pause."""
-        if gallery is None:
-            return
-        gallery.consistent = False
-        log.exception("gallery %s could not be read again", gallery.name)
-
-        def reread() -> None:
-            # A service that is stopping reads none.
-            with contextlib.suppress(RuntimeError):
-                self._writer.submit(self._reread, gallery.gallery_id)
-
-        timer = threading.Timer(REREAD_PAUSE_SECONDS, reread)
-        timer.daemon = True
-        timer.start()
-
-
-class GalleryRegistry(HeldGalleries):
-    """Every gallery in memory, in step with the record.
-
-    Writes run one after another on one thread. On SQLite `DirectPublisher` then applies each
-    commit to its index; on Redis `Replication` applies the changes of every process, this one's
-    too. A caller that is cancelled never leaves a commit unapplied.
-    """
-
-    def __init__(
-        self,
-        record: Record,
-        device: DeviceThread,
-        embedders: Mapping[str, int],
-        read_calibration: Callable[[Gallery], None],
-    ) -> None:
-        """Holds no gallery yet; the arguments are those of `HeldGalleries`."""
-        super().__init__(record, embedders, read_calibration)
+    def __post_init__(self) -> None:
+        """Holds no gallery yet."""
         self._writer = MonitoredThreadPool(1, "writer")
         self._readers = MonitoredThreadPool(READ_THREADS, "reader")
-        self._publisher: DirectPublisher | Replication = (
-            Replication(record, record.changes, self, device)
-            if record.changes
-            else DirectPublisher(record, self, device, self._writer)
-        )
-        self.confirm = self._publisher.confirm
+        self._by_name: dict[str, Gallery] = {}
 
     def load(self) -> None:
         """Reads every gallery into memory and creates `default` where it is missing; blocks."""
-        if all(one.name != DEFAULT_GALLERY for one in self._record.galleries.all()):
+        if all(one.name != DEFAULT_GALLERY for one in self.record.galleries.all()):
             # Another process may begin at the same moment.
             with contextlib.suppress(GalleryConflict):
                 self._create(DEFAULT_GALLERY, GallerySettings())
-        self._publisher.start()
+        self._load()
 
     @property
     def record_state(self) -> RecordState:
         """How what is in memory stands to the record."""
-        return self._publisher.state
+        return RecordState()
 
     @property
-    def health_checks(self) -> tuple[HealthCheck, ...]:
+    def health_checks(self) -> list[HealthCheck]:
         """Its threads, for the watchdog."""
-        answers_within = self._publisher.answers_within
-        return (
-            HealthCheck("record writer", self._writer.silent_seconds, answers_within),
-            HealthCheck("record readers", self._readers.silent_seconds, answers_within),
-            *self._publisher.health_checks,
-        )
+        return [
+            HealthCheck("record writer", self._writer.silent_seconds, self.answers_within),
+            HealthCheck("record readers", self._readers.silent_seconds, self.answers_within),
+        ]
 
-    async def find(self, name: str) -> Gallery:
-        """A gallery by its name, also one that another process has just created.
+    def by_id(self, gallery_id: int) -> Gallery | None:
+        """A gallery by its number; None where it was deleted."""
+        held = (one for one in list(self._by_name.values()) if one.gallery_id == gallery_id)
+        return next(held, None)
 
-        Raises:
-            UnknownGallery: where there is none.
-        """
-        if name not in self._by_name and self._record.changes:
-            await self.catch_up()
-        return self.get(name)
+    def all(self) -> list[Gallery]:
+        """Every gallery, by name."""
+        return sorted(self._by_name.values(), key=attrgetter("name"))
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name; raises `UnknownGallery` where there is none."""
@@ -210,11 +112,25 @@ class GalleryRegistry(HeldGalleries):
         except KeyError as error:
             raise UnknownGallery(name) from error
 
+    async def find(self, name: str) -> Gallery:
+        """As `get`, also one that another process has just created."""
+        if name not in self._by_name and self.record.changes:
+            await self.catch_up()
+        return self.get(name)
+
+    async def confirm(self, _: Gallery, __: Sequence[CropLabel], /) -> Confirmation:
+        """Asks whether crops that a search found are still there; no other process deletes any.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        return Confirmation()
+
     async def catch_up(self) -> None:
         """Waits a moment for what was committed before, by this process or others."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                caught_up = await self.read(self._publisher.caught_up)
+                caught_up = await self.read(self._caught_up)
                 await asyncio.wrap_future(caught_up)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
@@ -247,7 +163,7 @@ class GalleryRegistry(HeldGalleries):
         await self._commit(
             "change-gallery",
             gallery.name,
-            partial(self._record.galleries.change, gallery.gallery_id, changes, reset_calibration),
+            partial(self.record.galleries.change, gallery.gallery_id, changes, reset_calibration),
             lambda settings: partial(setattr, gallery, "settings", settings),
         )
 
@@ -258,7 +174,7 @@ class GalleryRegistry(HeldGalleries):
         return await self._commit(
             "delete-gallery",
             gallery.name,
-            partial(self._record.galleries.delete, gallery.gallery_id),
+            partial(self.record.galleries.delete, gallery.gallery_id),
             lambda _: partial(self.drop, gallery.gallery_id),
         )
 
@@ -282,7 +198,7 @@ class GalleryRegistry(HeldGalleries):
             steps,
             gallery.name,
             partial(write, gallery.gallery_id, *args),
-            lambda change: partial(self._apply, gallery, change),
+            lambda change: partial(gallery.apply, cast(CropsChange, change)),
         )
 
     async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
@@ -311,18 +227,68 @@ class GalleryRegistry(HeldGalleries):
         Raises:
             RecordUnavailable: where the record is known not to answer.
         """
-        return await self._run(self._writer, call, *args)
+        return await self._wait(asyncio.wrap_future(self._writer.submit(call, *args)))
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
         """Runs a call on a reader thread; raises `RecordUnavailable` as `write` does."""
-        return await self._run(self._readers, call, *args)
+        return await self._wait(asyncio.wrap_future(self._readers.submit(call, *args)))
+
+    def read_gallery(self, gallery_id: int) -> Show:
+        """Reads a gallery with its calibration into an index of its own; blocks.
+
+        It shows the record's version at least. What is written meanwhile may be in it.
+
+        Returns:
+            What makes it the one that is searched, or drops one that was deleted; to be called on
+            the device thread.
+        """
+        record = self.record.galleries.get(gallery_id)
+        while record is not None:
+            gallery = Gallery(record, self.embedders)
+            if not gallery.needs_reindex:
+                gallery.index.add(self.record.crops.vectors(gallery_id))
+            now = self.record.galleries.get(gallery_id)
+            # Vectors of two embedders must not come together in one index.
+            if now is not None and gallery.can_go_on_as(now):
+                gallery.follow_record(now)
+                self.refresh_calibration(gallery)
+                return partial(self.put, gallery)
+            record = now
+        return partial(self.drop, gallery_id)
+
+    def put(self, gallery: Gallery) -> None:
+        """Makes a gallery that was read the one that is searched; on the device thread."""
+        held = self.by_id(gallery.gallery_id)
+        if held is not None and held.name == gallery.name:
+            held.replace(gallery)
+        else:
+            self.drop(gallery.gallery_id)
+            self._by_name[gallery.name] = gallery
+
+    def drop(self, gallery_id: int) -> None:
+        """Forgets a gallery that was deleted; on the device thread."""
+        gallery = self.by_id(gallery_id)
+        if gallery is not None:
+            del self._by_name[gallery.name]
+
+    def refresh_calibration(self, gallery: Gallery) -> None:
+        """Reads a gallery's published calibration; verdicts go on by the old one on failure."""
+        try:
+            self.read_calibration(gallery)
+        except RecordUnavailable:
+            raise
+        except Exception:
+            log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def close(self) -> None:
         """Finishes the writes under way."""
         self._writer.shutdown()
         self._readers.shutdown()
-        self._publisher.close()
         self._by_name.clear()
+
+    def _load(self) -> None:
+        for one in self.record.galleries.all():
+            self.device.submit(self.read_gallery(one.gallery_id)).result()
 
     async def _commit(
         self,
@@ -345,29 +311,79 @@ class GalleryRegistry(HeldGalleries):
             committed = write()
             failpoint(f"{steps}.committed")
             if committed is None:
-                return committed, self._publisher.caught_up()
-            return committed, self._publisher.publish(name, partial(prepare, committed))
+                return committed, self._caught_up()
+            return committed, self._publish(name, partial(prepare, committed))
 
         with naming_unknown_gallery(name):
             committed, published = await self.write(commit)
         # Shielded: a committed change is applied also where its request is cancelled.
-        showing = asyncio.shield(asyncio.wrap_future(published))
-        rereading = await self._publisher.wait(showing)
+        rereading = await self._wait(asyncio.shield(asyncio.wrap_future(published)))
         if rereading is not None:
             await asyncio.shield(asyncio.wrap_future(rereading))
         failpoint(f"{steps}.shown")
         return committed
 
-    async def _run(
-        self, pool: MonitoredThreadPool, call: Callable[..., Result], *args: Any
-    ) -> Result:
-        self._publisher.require_record()
-        running = asyncio.get_running_loop().run_in_executor(pool, call, *args)
-        return await self._publisher.wait(running)
+    def _publish(self, name: str, prepare: Callable[[], Show], /) -> Future[Any]:
+        """Begins to show a commit of the gallery of a name; on the writer thread.
 
-    def _apply(self, gallery: Gallery, change: CropsChange | None) -> None:
-        if change is not None:
-            gallery.apply(change)
+        Args:
+            prepare: reads what the index needs; its result shows it, on the device thread.
+
+        Returns:
+            Done once searches see it; its result is the future of reading the gallery again, where
+            that is needed.
+        """
+
+        def show() -> Future[None] | None:
+            try:
+                shown()
+            except Exception:
+                return self._read_again(name)
+            return None
+
+        try:
+            shown = prepare()
+        except Exception:
+            return self._read_again(name)
+        return self.device.submit(show)
+
+    def _caught_up(self) -> Future[None]:
+        """Done once the indexes show the commits of before, those under way included."""
+        done: Future[None] = Future()
+
+        def finish() -> None:
+            if done.set_running_or_notify_cancel():
+                done.set_result(None)
+
+        self._writer.submit(self.device.submit, finish)
+        return done
+
+    def _read_again(self, name: str) -> Future[None]:
+        """Reads a gallery again on the writer thread; where that fails, once more after a pause."""
+        gallery = self.get(name)
+        gallery.consistent = False
+        log.exception("gallery %s is read again after a failed change", name)
+
+        def read() -> None:
+            try:
+                self.device.submit(self.read_gallery(gallery.gallery_id)).result()
+            except Exception:
+                log.exception("gallery %s could not be read again", name)
+                timer = threading.Timer(REREAD_PAUSE_SECONDS, read_later)
+                timer.daemon = True
+                timer.start()
+                raise
+
+        def read_later() -> None:
+            # A service that is stopping reads none.
+            with contextlib.suppress(RuntimeError):
+                self._writer.submit(read)
+
+        return self._writer.submit(read)
+
+    async def _wait(self, asked: asyncio.Future[Result]) -> Result:
+        """Waits for a call."""
+        return await asked
 
     def _create(self, name: str, settings: GallerySettings) -> GalleryRecord:
-        return self._record.galleries.create(name, next(iter(self.embedders)), settings)
+        return self.record.galleries.create(name, next(iter(self.embedders)), settings)

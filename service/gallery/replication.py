@@ -13,27 +13,24 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from gmn_client.models import RecordState
 from model.problems import InputProblem
-from service.engine.device import DeviceThread
 from service.errors import DamagedRedisRecord, RecordUnavailable, ServiceStopping, UnknownGallery
 from service.gallery.gallery import Gallery
-from service.gallery.held import HeldGalleries
+from service.gallery.registry import Confirmation, GalleryRegistry, Show
 from service.ops.failpoints import failpoint
 from service.ops.health import STOPPED, HealthCheck, Heartbeat, MonitoredThreadPool
 from service.record.engine import Change, ChangesLost, ChangeStream
-from service.record.record import Record
-from service.record.records import CropLabel, IndexedCrop
+from service.record.records import CropLabel, Enrolment, IndexedCrop, Relabelling, Removal
 
 log = logging.getLogger(__name__)
-CHANGES_PER_READ = 256
-# The vectors of a batch of changes are held at once.
-ROWS_PER_BATCH = 1000
+# The vectors of so many changes are held at once.
+CHANGES_PER_READ = 32
 OF_NO_GALLERY = ("jobs", "keys")
 WAIT_SECONDS = 0.5
 # A client gives up later, and asks again; a request that waits fails earlier.
@@ -41,8 +38,6 @@ LONGEST_SILENCE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 # Reading everything again and again costs more than a read that was refused.
 LONGEST_REST_SECONDS = 60.0
-# For how long a committed write waits to be shown by a record that does not answer.
-WRITE_PATIENCE_SECONDS = 5.0
 # For how long a call that is under way waits for a record that does not answer.
 CALL_PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.5
 CLOSING_SECONDS = 5.0
@@ -50,20 +45,8 @@ CLOSING_SECONDS = 5.0
 REDIS_SECONDS = 45.0
 # Searches ask beside all other reads, and go on without the record where that takes long.
 CONFIRM_THREADS, CONFIRMED_WITHIN_SECONDS = 4, 1.0
+EVERY_CHANGE = float("inf")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The record's view of crops that a search found.
-
-    Attributes:
-        gone: row ids of those that were deleted.
-        stale: the record could not be asked, or the search saw a gallery that was replaced since.
-    """
-
-    gone: frozenset[int] = frozenset()
-    stale: bool = False
 
 
 class SequenceBarrier:
@@ -80,59 +63,46 @@ class SequenceBarrier:
         with self._lock:
             if sequence > self.shown:
                 self._waiting.append((sequence, future))
-                return future
-        future.set_result(None)
+            else:
+                future.set_result(None)
         return future
 
     def advance(self, sequence: int) -> None:
         """A change is shown, and all before it; an older one after the record was replaced."""
         with self._lock:
             self.shown = sequence
-            ready = [future for awaited, future in self._waiting if awaited <= sequence]
-            self._waiting = [one for one in self._waiting if one[0] > sequence]
-        for future in ready:
-            if future.set_running_or_notify_cancel():
-                future.set_result(None)
+        self._end(sequence)
 
     def abort(self, error: Exception) -> None:
         """Ends all waiting with an error."""
+        self._end(EVERY_CHANGE, error)
+
+    def _end(self, last: float, error: Exception | None = None) -> None:
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
+            ended = [future for awaited, future in self._waiting if awaited <= last]
+            self._waiting = [one for one in self._waiting if one[0] > last]
+        for future in ended:
             if future.set_running_or_notify_cancel():
-                future.set_exception(error)
+                future.set_exception(error) if error else future.set_result(None)
 
 
-class Replication:
+@dataclass(eq=False)
+class ReplicatedGalleries(GalleryRegistry):
     """Keeps the galleries in memory in step with a record that several processes share.
 
     Its thread outlives every failure: it tries again after a pause, and reads everything again
     where changes may have been missed.
     """
 
-    answers_within = REDIS_SECONDS
+    answers_within: ClassVar[float] = REDIS_SECONDS
 
-    def __init__(
-        self,
-        record: Record,
-        stream: ChangeStream,
-        held: HeldGalleries,
-        device: DeviceThread,
-    ) -> None:
-        """Starts nothing yet.
-
-        Args:
-            stream: the changes of the record.
-            held: the galleries in memory, which this alone changes.
-        """
-        self._record = record
-        self._stream = stream
-        self._held = held
-        self._device = device
+    def __post_init__(self) -> None:
+        """Starts nothing yet."""
+        super().__post_init__()
+        self._stream = cast(ChangeStream, self.record.changes)
         self._barrier = SequenceBarrier()
         self._confirmers = MonitoredThreadPool(CONFIRM_THREADS, "confirmer")
         self._closing = threading.Event()
-        self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="replication", daemon=True)
         self._epoch: str | None = None
         self._server: str | None = None
@@ -146,77 +116,40 @@ class Replication:
         self._heartbeat = Heartbeat()
 
     @property
-    def state(self) -> RecordState:
+    def record_state(self) -> RecordState:
         """How the indexes stand to the record."""
-        lag = max(0, self._newest - self._barrier.shown)
-        silent = self._silent_since is not None
+        lag, silent = max(0, self._newest - self._barrier.shown), self._silent_since is not None
         if not silent and not self._lost and lag == 0:
             return RecordState()
-        behind = time.monotonic() - self._in_step_at
-        if silent:
-            return RecordState(state="unreachable", lag=lag, lag_seconds=behind)
+        reading = "reading_again" if self._lost else "catching_up"
         return RecordState(
-            state="reading_again" if self._lost else "catching_up", lag=lag, lag_seconds=behind
+            state="unreachable" if silent else reading,
+            lag=lag,
+            lag_seconds=time.monotonic() - self._in_step_at,
         )
 
     @property
-    def health_checks(self) -> tuple[HealthCheck, ...]:
-        """Its threads, for the watchdog; the first ends only by a bug or with the service."""
-        return (
+    def health_checks(self) -> list[HealthCheck]:
+        """Its threads, for the watchdog; replication ends only by a bug or with the service."""
+        return [
+            *super().health_checks,
             HealthCheck("replication", self._silent_seconds, REDIS_SECONDS),
             HealthCheck("record confirmers", self._confirmers.silent_seconds, REDIS_SECONDS),
-        )
+        ]
 
-    def start(self) -> None:
-        """Reads every gallery into memory and catches up with what happened meanwhile; blocks."""
-        self._thread.start()
-        self._loaded.result()
+    async def write(self, call: Callable[..., Result], *args: Any) -> Result:
+        """As of every registry."""
+        self._require_record()
+        return await super().write(call, *args)
 
-    def caught_up(self) -> Future[None]:
-        """Done once the indexes show the newest change; blocks for one answer of the record.
+    async def read(self, call: Callable[..., Result], *args: Any) -> Result:
+        """As of every registry."""
+        self._require_record()
+        return await super().read(call, *args)
 
-        Raises:
-            RecordUnavailable: it does not answer.
-        """
-        return self._barrier.wait_for(self._stream.last())
-
-    def publish(self, *_: object) -> Future[None]:
-        """Done once the indexes show the newest change: the stream brings the commit."""
-        return self.caught_up()
-
-    def require_record(self, patience_seconds: float = 0.0) -> None:
-        """Raises `RecordUnavailable` where the record has not answered for longer than that."""
-        since = self._silent_since
-        if since is not None and time.monotonic() - since >= patience_seconds:
-            raise RecordUnavailable(self._why_down)
-        if self._another_record:
-            raise RecordUnavailable("it was replaced by another one, which is being read")
-
-    async def wait(self, asked: asyncio.Future[Result]) -> Result:
-        """Waits for a call, but not for a record that has stopped answering.
-
-        A call that nothing waits for any more is cancelled, unless it has begun.
-
-        Raises:
-            RecordUnavailable: the record does not answer.
-        """
-        try:
-            while not (await asyncio.wait({asked}, timeout=POLL_SECONDS))[0]:
-                self.require_record(CALL_PATIENCE_SECONDS)
-        except BaseException:
-            asked.cancel()
-            raise
-        return asked.result()
-
-    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        """Asks whether crops that a search found are still there.
-
-        Where the record does not answer in time the search is answered from memory.
-
-        Raises:
-            UnknownGallery: the gallery was deleted.
-        """
-        state = self.state
+    async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel], /) -> Confirmation:
+        """As of every registry; where the record does not answer in time, from memory."""
+        state = self.record_state
         if not state.up:
             return Confirmation(stale=True)
         if not crops:
@@ -236,14 +169,47 @@ class Replication:
 
     def close(self) -> None:
         """Ends the thread; one that waits for an answer is left to itself after a while."""
+        super().close()
         self._closing.set()
         self._confirmers.shutdown()
         self._barrier.abort(ServiceStopping("the service is shutting down; send it again later"))
         if self._thread.is_alive():
             self._thread.join(CLOSING_SECONDS)
 
+    def _load(self) -> None:
+        self._read_everything()
+        self._thread.start()
+
+    def _caught_up(self) -> Future[None]:
+        return self._barrier.wait_for(self._stream.last())
+
+    def _publish(self, *_: object) -> Future[None]:
+        # The stream brings the commit.
+        return self._caught_up()
+
+    def _require_record(self, patience_seconds: float = 0.0) -> None:
+        """Raises `RecordUnavailable` where the record has not answered for longer than that."""
+        since = self._silent_since
+        if since is not None and time.monotonic() - since >= patience_seconds:
+            raise RecordUnavailable(self._why_down)
+        if self._another_record:
+            raise RecordUnavailable("it was replaced by another one, which is being read")
+
+    async def _wait(self, asked: asyncio.Future[Result]) -> Result:
+        """Waits for a call, but not for a record that has stopped answering.
+
+        A call that nothing waits for any more is cancelled, unless it has begun.
+        """
+        try:
+            while not (await asyncio.wait({asked}, timeout=POLL_SECONDS))[0]:
+                self._require_record(CALL_PATIENCE_SECONDS)
+        except BaseException:
+            asked.cancel()
+            raise
+        return asked.result()
+
     def _confirm(self, gallery: Gallery, crops: Sequence[CropLabel]) -> Confirmation:
-        record, number = self._record, gallery.gallery_id
+        record, number = self.record, gallery.gallery_id
         present = record.crops.by_row(number, [crop.row_id for crop in crops])
         missing = {crop.crop_id: crop.row_id for crop in crops if crop.row_id not in present}
         if not missing:
@@ -265,54 +231,33 @@ class Replication:
         with self._heartbeat.working():
             pause = FIRST_PAUSE_SECONDS
             while not self._closing.is_set():
+                longest = LONGEST_PAUSE_SECONDS
                 try:
                     self._heartbeat.beat()
                     if self._lost:
                         self._read_everything()
                     self._follow()
                     pause = FIRST_PAUSE_SECONDS
+                    continue
                 except ServiceStopping:
                     return
                 except RecordUnavailable as problem:
                     self._mark_unreachable(problem.why)
-                    if time.monotonic() - self._in_step_at > WRITE_PATIENCE_SECONDS:
-                        self._barrier.abort(problem)
-                    pause = self._rest(pause, LONGEST_PAUSE_SECONDS)
                 except ChangesLost as lost:
                     log.warning("the record's changes cannot be followed: %s", lost.detail)
                     self._lost = True
-                    pause = self._rest(pause, LONGEST_PAUSE_SECONDS)
-                except Exception as error:
-                    if not self._loaded.done():
-                        # Nothing is served yet: the start fails.
-                        self._loaded.set_exception(error)
-                        return
+                except Exception:
                     log.exception("changes could not be applied; everything is read again")
-                    self._lost = True
-                    pause = self._rest(pause, LONGEST_REST_SECONDS)
+                    self._lost, longest = True, LONGEST_REST_SECONDS
+                with self._heartbeat.paused():
+                    self._closing.wait(min(pause, longest))
+                pause = min(2 * pause, longest)
 
     def _follow(self) -> None:
         """Reads new changes, waiting a little for one, and applies them."""
-        found = self._read_changes()
-        self._mark_reachable(found[-1].sequence if found else self._barrier.shown)
-        for batch in _batches(found):
-            self._apply(batch)
-            if not self._loaded.done():
-                failpoint("replica.replayed")
-            failpoint("follower.changes-applied")
-            self._barrier.advance(batch[-1].sequence)
-        if len(found) < CHANGES_PER_READ:
-            self._in_step_at = time.monotonic()
-            if not self._loaded.done():
-                self._loaded.set_result(None)
-        else:
-            self._newest = max(self._newest, self._stream.last())
-
-    def _read_changes(self) -> list[Change]:
-        wait = WAIT_SECONDS if self._loaded.done() else 0.0
         self._asked_at = time.monotonic()
         try:
-            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, wait)
+            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, WAIT_SECONDS)
             # Asked afterwards: the changes were then answered by this process or an earlier one.
             server = self._stream.server()
         finally:
@@ -321,20 +266,28 @@ class Replication:
             raise ChangesLost(
                 "another process of the record's server answers, which may hold an older copy"
             )
-        return found
+        self._mark_reachable(found[-1].sequence if found else 0)
+        if found:
+            self._apply(found)
+        if len(found) < CHANGES_PER_READ:
+            self._in_step_at = time.monotonic()
+        else:
+            self._newest = max(self._newest, self._stream.last())
 
     def _apply(self, changes: Sequence[Change]) -> None:
         """Reads what changes need from the record, and applies them on the device thread."""
-        by_gallery: dict[int, list[Change]] = {}
+        by_gallery: dict[int, list[Change]] = defaultdict(list)
         for change in changes:
             if change.kind not in OF_NO_GALLERY:
-                by_gallery.setdefault(change.gallery_id, []).append(change)
+                by_gallery[change.gallery_id].append(change)
         steps = [self._step(gallery_id, own) for gallery_id, own in by_gallery.items()]
         failpoint("follower.changes-read")
         if steps:
             self._on_device(lambda: [step() for step in steps])
+        failpoint("follower.changes-applied")
+        self._barrier.advance(changes[-1].sequence)
 
-    def _step(self, gallery_id: int, changes: Sequence[Change]) -> Callable[[], None]:
+    def _step(self, gallery_id: int, changes: Sequence[Change]) -> Show:
         """Reads what the changes of one gallery need; answers what applies them together.
 
         A row id is never given out twice, and crops are read after the changes: those that are
@@ -343,27 +296,27 @@ class Replication:
         rows: dict[str, list[int]] = defaultdict(list)
         for change in changes:
             rows[change.kind] += change.row_ids
-        gallery = self._held.by_id(gallery_id)
+        gallery = self.by_id(gallery_id)
         if gallery is None or "replaced" in rows:
-            return self._held.read_gallery(gallery_id)
+            return self.read_gallery(gallery_id)
         crops: list[IndexedCrop] = []
         if not gallery.needs_reindex and (wanted := rows["added"] + rows["relabelled"]):
-            crops = self._record.crops.indexed(gallery_id, wanted)
-        now = self._record.galleries.get(gallery_id)
+            crops = self.record.crops.indexed(gallery_id, wanted)
+        now = self.record.galleries.get(gallery_id)
         if now is None or not gallery.can_go_on_as(now, vectors=bool(crops)):
-            return self._held.read_gallery(gallery_id)
+            return self.read_gallery(gallery_id)
         if "calibration" in rows:
-            self._held.refresh_calibration(gallery)
+            self.refresh_calibration(gallery)
         version = max(change.version for change in changes)
         added, relabelled = set(rows["added"]), set(rows["relabelled"])
 
         def apply() -> None:
-            new = [crop for crop in crops if crop.label.row_id in added]
-            labels = [crop.label for crop in crops if crop.label.row_id in relabelled]
-            gallery.add(new, version, now.embedding_fingerprint)
-            gallery.relabel(labels, version)
+            new = tuple(crop for crop in crops if crop.label.row_id in added)
+            labels = tuple(crop.label for crop in crops if crop.label.row_id in relabelled)
+            gallery.apply(Enrolment(version, now.embedding_fingerprint, (), new))
+            gallery.apply(Relabelling(version, labels))
             if rows["removed"] and not gallery.needs_reindex:
-                gallery.remove(rows["removed"], version)
+                gallery.apply(Removal(version, tuple(rows["removed"])))
             gallery.follow_record(now)
 
         return apply
@@ -386,11 +339,11 @@ class Replication:
         noted, known = self._stream.last(), self._newest
         self._mark_reachable(noted)
         failpoint("replica.noted")
-        there = [one.gallery_id for one in self._record.galleries.all()]
-        gone = {gallery.gallery_id for gallery in self._held.all()} - set(there)
+        there = [one.gallery_id for one in self.record.galleries.all()]
+        gone = {gallery.gallery_id for gallery in self.all()} - set(there)
         # One after another, so that one at a time is twice in memory.
         for gallery_id in [*there, *gone]:
-            self._on_device(self._held.read_gallery(gallery_id))
+            self._on_device(self.read_gallery(gallery_id))
         failpoint("replica.scanned")
         if self._stream.server() != server:
             raise ChangesLost("the record's server was restarted while everything was read")
@@ -403,7 +356,7 @@ class Replication:
 
     def _on_device(self, call: Callable[[], object]) -> None:
         with self._heartbeat.paused():
-            self._device.submit(call).result()
+            self.device.submit(call).result()
 
     @property
     def _silent_since(self) -> float | None:
@@ -426,23 +379,3 @@ class Replication:
             log.warning("searches go on without the record: %s", why)
             self._down_since = time.monotonic()
         self._why_down = why
-
-    def _rest(self, seconds: float, longest: float) -> float:
-        """Waits before the next try; answers for how long to wait after it."""
-        with self._heartbeat.paused():
-            self._closing.wait(min(seconds, longest))
-        return min(2 * seconds, longest)
-
-
-def _batches(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """Runs of changes of a bounded number of crops."""
-    batch: list[Change] = []
-    rows = 0
-    for change in changes:
-        if batch and rows + len(change.row_ids) > ROWS_PER_BATCH:
-            yield batch
-            batch, rows = [], 0
-        batch.append(change)
-        rows += len(change.row_ids)
-    if batch:
-        yield batch

@@ -29,7 +29,7 @@ create-gallery change-gallery delete-gallery restore reindex
 """
 _OTHERS = """
 start.record-opened start.galleries-loaded
-replica.noted replica.scanned replica.replayed follower.changes-read follower.changes-applied
+replica.noted replica.scanned follower.changes-read follower.changes-applied
 enroll.body-read enroll.embedded enroll.pictures-kept enroll.crop-written sqlite.before-commit
 forget-identity.before-snapshots snapshot-rewrite.begun snapshot-rewrite.written
 snapshot.written snapshot.in-place snapshot.registered restore.file-read restore.generation-filled

@@ -74,7 +74,7 @@ class Driver:
         named = f"{point}:{passage}"
         service = world.begin_start(named)
         try:
-            if scenario.during_start or service.serving():
+            if service.serving():
                 caller.http = service.http
                 scenario.act(world, caller)
         except Gone:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ from tests.torture.operations import Caller
 from tests.torture.world import StoreKind, World
 
 CHURNED, CHURN_KEPT = 100, 20
-CHANGES_EVERY_SECONDS = 0.002
 LONG_AGO = "2001-01-01T00:00:00Z"
 
 
@@ -34,7 +32,6 @@ class Scenario:
         stores: where there is such a place.
         passages: how many of them may be waited for.
         new_model: whether another model is served from then on.
-        during_start: whether it is done while the service starts, and not once it serves.
     """
 
     act: Callable[[World, Caller], None]
@@ -43,7 +40,6 @@ class Scenario:
     stores: tuple[StoreKind, ...] = ("sqlite", "redis")
     passages: int = 1
     new_model: bool = False
-    during_start: bool = False
 
 
 def _nothing(_: World, __: Caller) -> None:
@@ -197,28 +193,6 @@ def _import(world: World, caller: Caller) -> None:
     caller.import_archive("lobby", 20)
 
 
-def _change_meanwhile(world: World, caller: Caller) -> None:
-    """Another process writes the record while this one starts."""
-    with world.open_record() as record:
-        number = next(one.gallery_id for one in record.galleries.all() if one.name == "yard")
-        stop = threading.Event()
-
-        def write() -> None:
-            days = 1000
-            while not stop.wait(CHANGES_EVERY_SECONDS):
-                days = 1001 if days == 1000 else 1000
-                record.galleries.change(number, {"retention_days": days})
-
-        writing = threading.Thread(target=write)
-        writing.start()
-        try:
-            world.running().serving()
-            world.running().died_within(10)
-        finally:
-            stop.set()
-            writing.join(20)
-
-
 def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
     def at(step: str, happened: bool) -> tuple[str, Scenario]:
         named = {**vars(happening), "happened": happened}
@@ -240,7 +214,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "start.galleries-loaded": _STARTING,
     "replica.noted": Scenario(_nothing, _fill, stores=("redis",)),
     "replica.scanned": Scenario(_nothing, _fill, stores=("redis",)),
-    "replica.replayed": Scenario(_change_meanwhile, _fill, stores=("redis",), during_start=True),
     "follower.changes-read": _ENROLLING(stores=("redis",), happened=True),
     "follower.changes-applied": _ENROLLING(stores=("redis",), happened=True),
     "enroll.body-read": _ENROLLING(happened=False),

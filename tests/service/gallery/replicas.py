@@ -12,7 +12,7 @@ import numpy as np
 from gmn_client.models import CalibrationState, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
-from service.gallery.registry import GalleryRegistry
+from service.gallery.replication import ReplicatedGalleries
 from service.record.record import open_redis
 from service.record.records import ArchivedCrop, Enrolment, Removal
 from service.search.options import QueryOptions
@@ -32,7 +32,7 @@ class Replica:
         self.store = open_redis(url, timeout_seconds=TIMEOUT_SECONDS)
         self.device = DeviceThread()
         sizes = dict.fromkeys(embedders or (EMBEDDER,), 4)
-        self.galleries = GalleryRegistry(self.store, self.device, sizes, self._calibrate)
+        self.galleries = ReplicatedGalleries(self.store, self.device, sizes, self._calibrate)
         self.galleries.load()
 
     def close(self) -> None:

@@ -90,7 +90,7 @@ def test_a_change_that_cannot_be_applied_is_read_from_the_record(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Gallery, "add", fail)
+        patched.setattr(Gallery, "apply", fail)
         landed = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed
     assert _found(galleries, device) == {landed[0].crop_id}
     assert (gallery.consistent, gallery.version) == (True, 1)
@@ -114,9 +114,9 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
     def fail(*_):
         raise MemoryError
 
+    crop_id = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed[0].crop_id
     with monkeypatch.context() as patched:
-        patched.setattr(Gallery, "remove", fail)
-        crop_id = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed[0].crop_id
+        patched.setattr(Gallery, "apply", fail)
         monkeypatch.setattr(record.crops, "vectors", read_at_last)
         with pytest.raises(MemoryError):
             asyncio.run(galleries.change("delete-crop", gallery, record.crops.remove, [crop_id]))
