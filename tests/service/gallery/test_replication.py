@@ -61,7 +61,7 @@ def test_what_one_process_does_the_other_shows(pair):
     version = other.remove(HERE, second)
     asyncio.run(
         other.galleries.change(
-            "relabel", other.galleries.get(HERE), other.store.crops.relabel, "a", "b"
+            "relabel", other.galleries.get(HERE), other.store.identities.rename, "a", "b"
         )
     )
     eventually(lambda: one.shown(HERE) == {first: "b", third: "b"})
