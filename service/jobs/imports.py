@@ -23,20 +23,13 @@ from model.crops.names import Ignored, LeftOut, shown
 from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
+from service.jobs import runner
 from service.jobs.import_files import (
     keep_archive,
     mounted_folder,
     read_file,
     read_import,
     spool_folder,
-)
-from service.jobs.runner import (
-    RETRYABLE,
-    Cancelled,
-    Progress,
-    create_job,
-    new_job_id,
-    wait_while_busy,
 )
 from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
@@ -74,26 +67,29 @@ async def begin_import(
     """
     # Refused now, and not by the job.
     _ = gallery.embedder
-    job_id = new_job_id()
-    spool = spool_folder(runtime, job_id)
-    remove = partial(_remove_files, runtime, spool)
+    job_id = runner.new_job_id()
+    run, spool = runtime.pools.imports.run, spool_folder(runtime, job_id)
+    remove = partial(run, shutil.rmtree, spool, ignore_errors=True)
     with contextlib.ExitStack() as held:
 
         async def create() -> Job:
             try:
-                return await create_job(runtime, gallery, "import", parameters, job_id, key_id)
+                return await runner.create_job(
+                    runtime, gallery, "import", parameters, job_id, key_id
+                )
             except (UnknownGallery, StorageFailed):
                 # Where the record does not answer it may have the job.
                 await remove()
                 raise
 
         if archive is None:
-            await runtime.pools.imports.run(mounted_folder, runtime, str(parameters["folder"]))
+            await run(mounted_folder, runtime, str(parameters["folder"]))
         else:
             require_free_disk(runtime.settings)
-            keep = partial(runtime.pools.imports.run, keep_archive, runtime, spool, archive, held)
             try:
-                await runtime.sections.run(keep)
+                await runtime.sections.run(
+                    partial(run, keep_archive, runtime, spool, archive, held)
+                )
             except BaseException:
                 await runtime.sections.run(remove)
                 raise
@@ -101,9 +97,7 @@ async def begin_import(
         return await runtime.sections.run(create)
 
 
-async def run_import(
-    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
-) -> str | None:
+async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     """Enrolls the images of an import that are not enrolled yet, and removes its files.
 
     Returns:
@@ -114,27 +108,24 @@ async def run_import(
         Cancelled: a client cancelled the import.
     """
     try:
-        return await _enroll_items(runtime, gallery, job, progress)
+        ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
+        more = f"{ignored:,} files or columns were ignored; the report names them"
+        return more if ignored else None
     finally:
         # The process that resumes an import needs its files.
-        if not isinstance(sys.exception(), RETRYABLE):
+        if not isinstance(sys.exception(), runner.RETRYABLE):
             spool = spool_folder(runtime, job.job_id)
-            await runtime.sections.run(partial(_remove_files, runtime, spool))
+            remove = partial(runtime.pools.imports.run, shutil.rmtree, spool, ignore_errors=True)
+            await runtime.sections.run(remove)
             failpoint("import.files-removed")
 
 
-async def _remove_files(runtime: Runtime, spool: Path) -> None:
-    await runtime.pools.imports.run(shutil.rmtree, spool, ignore_errors=True)
-
-
-async def _enroll_items(
-    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
-) -> str | None:
+async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter[str]:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     if counts["done"] == counts["total"] > 0:
         # The process ended after it removed the files and before it saved the job's end.
-        return _remark(counts)
-    folder, items = await _read_items(runtime, job, progress, counts)
+        return counts
+    folder, items = await _read_items(runtime, job, counts)
     # A folder may have other images than it had when this job began.
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
     counts["total"] = offset + len(items)
@@ -144,7 +135,7 @@ async def _enroll_items(
     async def save_first() -> None:
         added, problems = await running.popleft()
         counts.update(added)
-        await progress.save(counts, problems)
+        await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
 
     try:
@@ -156,21 +147,21 @@ async def _enroll_items(
             running.append(asyncio.create_task(work))
         while running:
             await save_first()
-    except Cancelled:
+    except runner.Cancelled:
         # Batches under way are still enrolled and counted.
         while running:
-            with contextlib.suppress(Cancelled):
+            with contextlib.suppress(runner.Cancelled):
                 await save_first()
         raise
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    return _remark(counts)
+    return counts
 
 
 async def _read_items(
-    runtime: Runtime, job: Job, progress: Progress, counts: Counter[str]
+    runtime: Runtime, job: Job, counts: Counter[str]
 ) -> tuple[Path, list[CropFile]]:
     """The folder and images of an import; where it begins, its report gets what is left out."""
     spool, ignored = spool_folder(runtime, job.job_id), Ignored()
@@ -186,15 +177,10 @@ async def _read_items(
         counts["ignored"] = ignored.count
         problems = _lines("not_unpacked", left_out, 0)
         problems += _lines("ignored", ignored.lines(), counts["total"])
-        await progress.save(counts, problems)
+        await runner.save_job(runtime, job, dict(counts), problems)
         # Before, the archive shows which of its files were left out.
         await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return folder, items
-
-
-def _remark(counts: Counter[str]) -> str | None:
-    ignored = counts["ignored"]
-    return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
 
 
 def _lines(code: str, found: Sequence[LeftOut], first: int) -> list[JobProblem]:
@@ -233,7 +219,7 @@ async def _enroll_batch(
     if images:
         # Under this name the batch is enrolled once, also if the process dies before it is saved.
         name = f"import:{job.job_id}:{first}"
-        answer = await wait_while_busy(partial(enroll, runtime, gallery, images, name))
+        answer = await runner.wait_while_busy(partial(enroll, runtime, gallery, images, name))
         failpoint("import.batch-landed")
         enrolled = iter(answer.results)
     added, problems = Counter(done=len(batch)), []

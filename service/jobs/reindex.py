@@ -15,7 +15,7 @@ from model.crops.decode import CropProblem
 from service.engine.batcher import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
-from service.jobs.runner import RETRYABLE, Progress, create_job, new_job_id, wait_while_busy
+from service.jobs.runner import RETRYABLE, create_job, new_job_id, save_job, wait_while_busy
 from service.lifecycle.pictures import stored_picture
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
@@ -51,9 +51,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
     return await runtime.audited("begin_reindex", create, gallery=gallery.name)
 
 
-async def run_reindex(
-    runtime: Runtime, gallery: Gallery, job: Job, progress: Progress
-) -> str | None:
+async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     """Embeds the crops that have no new vector until none is left, then switches.
 
     Until then the old vectors are searched, if the model that made them is loaded too; crops that
@@ -78,7 +76,7 @@ async def run_reindex(
             # Again each time, since a restore drops what is staged.
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
             failpoint("reindex.begun")
-            failed += await _embed_missing(runtime, gallery, progress)
+            failed += await _embed_missing(runtime, gallery, job)
             if failed:
                 raise GalleryConflict(
                     f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
@@ -96,7 +94,7 @@ async def run_reindex(
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
 
 
-async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress) -> int:
+async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> int:
     """Embeds every crop without a vector of the newest model; returns how many cannot be."""
     staged, number = runtime.record.staged, gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
@@ -112,7 +110,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, progress: Progress)
         entry = await read(runtime.record.galleries.get, number)
         done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
-        await progress.save(counts, problems)
+        await save_job(runtime, job, counts, problems)
     return failed
 
 

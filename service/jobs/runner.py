@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from secrets import token_hex
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
@@ -37,7 +36,7 @@ BUSY_SECONDS = 0.05
 PROBLEMS_PER_PAGE = 1000
 Result = TypeVar("Result")
 
-DoJob = Callable[[Runtime, Gallery, Job, "Progress"], Awaitable[str | None]]
+DoJob = Callable[[Runtime, Gallery, Job], Awaitable[str | None]]
 """Does one job, in its gallery, saves its progress, and returns a remark on its outcome or None."""
 
 
@@ -53,49 +52,31 @@ class LeaseLost(Exception):
 RETRYABLE = (asyncio.CancelledError, RecordUnavailable, StorageFailed, DeviceLost, LeaseLost)
 
 
-class Progress:
-    """Saves the progress of one job and renews its lease."""
+async def save_job(
+    runtime: Runtime,
+    job: Job,
+    progress: Mapping[str, Any] | None = None,
+    problems: Sequence[JobProblem] = (),
+    state: JobState = "running",
+    detail: str | None = None,
+) -> None:
+    """Saves progress, problems and state of a job, durably, and renews its lease.
 
-    def __init__(self, runtime: Runtime, job: Job) -> None:
-        self._runtime = runtime
-        self._job_id = job.job_id
-        self._saved = json.dumps(dict(job.progress))
+    Raises:
+        Cancelled: the job is to stop; once its progress, or None for no news, is saved.
+        LeaseLost: another process works on it.
+        RecordUnavailable: the record does not answer.
+    """
+    jobs = runtime.record.jobs
 
-    async def save(self, progress: Mapping[str, Any], problems: Sequence[JobProblem] = ()) -> None:
-        """Saves progress and problems, durably.
+    def save() -> Job:
+        saved = jobs.update(job.job_id, state, progress, problems, detail, runtime.worker)
+        if saved is None:
+            raise Cancelled if jobs.get(job.job_id) is None else LeaseLost
+        return saved
 
-        Raises:
-            Cancelled: the job is to stop.
-            LeaseLost: another process works on it.
-            RecordUnavailable: the record does not answer.
-        """
-        self._saved = json.dumps(dict(progress))
-        if (await self.update("running", problems)).cancelling:
-            raise Cancelled
-
-    async def update(
-        self, state: JobState, problems: Sequence[JobProblem] = (), detail: str | None = None
-    ) -> Job:
-        """Renews the lease, and saves state and problems; raises as `save` does."""
-        jobs, worker = self._runtime.record.jobs, self._runtime.worker
-
-        def update() -> Job:
-            job = jobs.update(self._job_id, state, self._saved, problems, detail, worker)
-            if job is None:
-                raise Cancelled if jobs.get(self._job_id) is None else LeaseLost
-            return job
-
-        return await self._runtime.galleries.write(update)
-
-    async def renew_lease(self) -> NoReturn:
-        """Renews the lease until it is lost or this is cancelled."""
-        while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
-            try:
-                await self.update("running")
-            except ServiceError as error:
-                # A record that takes no writes lets no other process take the job over either.
-                log.warning("the lease of job %s was not renewed: %s", self._job_id, error.detail)
+    if (await runtime.galleries.write(save)).cancelling and progress is not None:
+        raise Cancelled
 
 
 def new_job_id() -> str:
@@ -214,14 +195,12 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise Cancelled
-    progress = Progress(runtime, job)
     state: JobState = "done"
     detail: str | None = None
     try:
         if job.cancelling:
             raise Cancelled
-        work = kinds[job.kind](runtime, gallery, job, progress)
-        detail = await _run_under_lease(progress, work)
+        detail = await _run_under_lease(runtime, job, kinds[job.kind](runtime, gallery, job))
     except RETRYABLE:
         raise
     except Cancelled:
@@ -233,24 +212,27 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         state, detail = "failed", "the service failed at this job; see its log"
 
     async def end() -> None:
-        await progress.update(state, (), detail)
+        await save_job(runtime, job, state=state, detail=detail)
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
     await runtime.sections.run(end)
 
 
-async def _run_under_lease(progress: Progress, work: Awaitable[Result]) -> Result:
-    """Awaits `work` while its lease is renewed; raises what either raises first."""
+async def _run_under_lease(runtime: Runtime, job: Job, work: Awaitable[Result]) -> Result:
+    """Awaits the work on a job and renews the lease; raises as `save_job` where that is lost."""
     working = asyncio.ensure_future(work)
-    renewing = asyncio.create_task(progress.renew_lease())
     try:
-        await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
-        return await (working if working.done() else renewing)
+        while not (await asyncio.wait({working}, timeout=LEASE_SECONDS / 3))[0]:
+            try:
+                await save_job(runtime, job)
+            except ServiceError as error:
+                # A record that takes no writes lets no other process take the job over either.
+                log.warning("the lease of job %s was not renewed: %s", job.job_id, error.detail)
+        return await working
     finally:
-        for task in (working, renewing):
-            task.cancel()
-        await asyncio.gather(working, renewing, return_exceptions=True)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -131,12 +130,16 @@ class Jobs(RecordPart):
         transaction: Transaction,
         job_id: str,
         state: JobState,
-        progress: str,
+        progress: Mapping[str, Any] | None,
         problems: Sequence[JobProblem] = (),
         detail: str | None = None,
         worker: str | None = None,
     ) -> Job | None:
-        """Notes how far a job is, and renews its lease; None where it is not this worker's."""
+        """Notes how far a job is, or None for no news, and renews its lease.
+
+        Returns:
+            None where the job is not this worker's.
+        """
         job = _read(transaction, job_id)
         if job is None or (worker is not None and job.worker != worker):
             return None
@@ -149,7 +152,7 @@ class Jobs(RecordPart):
             transaction,
             job,
             state=state,
-            progress=json.loads(progress),
+            progress=job.progress if progress is None else dict(progress),
             detail=detail,
             problems=job.problems + _put_problems(transaction, job_id, problems),
             lease_until_ms=until_ms,

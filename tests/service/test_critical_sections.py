@@ -383,7 +383,7 @@ def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
         await case.prepare()
         cut_off, other_cut_off, last = [(await _import(case)).job_id for _ in range(3)]
 
-        async def work(_runtime, _gallery, job, _progress) -> None:
+        async def work(_runtime, _gallery, job) -> None:
             if job.job_id != last:
                 raise StorageFailed("the disk is full")
 

@@ -152,7 +152,7 @@ def test_a_report_runs_no_formula_in_a_spreadsheet(asked, begins):
 
         def write():
             store.jobs.create(dataclasses.replace(new_job("one", here), state="done"))
-            store.jobs.update("one", "done", "{}", [problem])
+            store.jobs.update("one", "done", {}, [problem])
 
         await runtime.galleries.write(write)
         return await http.get("/v1/jobs/one/report")

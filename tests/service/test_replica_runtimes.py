@@ -165,7 +165,7 @@ def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkey
             begun.set()
             await asyncio.sleep(WAITED)
 
-        async def note(_runtime, _gallery, job, _progress):
+        async def note(_runtime, _gallery, job):
             done.append(job.job_id)
 
         held = await runner.create_job(one, gallery, "import", {}, runner.new_job_id())
@@ -178,7 +178,7 @@ def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkey
                 await _ended(other, next_one.job_id)
         assert held.job_id not in done
         store = one.record
-        await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", "{}"))
+        await one.galleries.write(lambda: store.jobs.update(held.job_id, "done", {}))
 
     asyncio.run(take_turns())
 

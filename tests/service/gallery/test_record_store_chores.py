@@ -26,7 +26,7 @@ def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_its_lease_is_over(
     taken = store.jobs.claim("three", 30)
     assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
     assert store.jobs.claim("four", 30) is None
-    done = store.jobs.update("second", "done", '{"landed": 4}')
+    done = store.jobs.update("second", "done", {"landed": 4})
     assert (done.finished, done.progress) == (True, {"landed": 4})
     assert store.jobs.unfinished(gallery, "import").job_id == "first"
     assert [one.job_id for one in store.jobs.page(gallery, 9)] == ["second", "first"]
@@ -36,8 +36,8 @@ def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
     store.jobs.create(new_job("import", gallery, NOON))
     store.jobs.claim("one", ENDS_AT_ONCE)
     store.jobs.claim("two", 30)
-    assert store.jobs.update("import", "running", '{"landed": 1}', worker="one") is None
-    assert store.jobs.update("import", "running", '{"landed": 2}', worker="two").worker == "two"
+    assert store.jobs.update("import", "running", {"landed": 1}, worker="one") is None
+    assert store.jobs.update("import", "running", {"landed": 2}, worker="two").worker == "two"
     assert store.jobs.get("import").progress == {"landed": 2}
 
 
@@ -47,8 +47,8 @@ def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
         JobProblem(position=n, source=f"{n}.png", code="truncated", detail="cut off")
         for n in (3, 8, 9)
     ]
-    store.jobs.update("import", "running", "{}", problems[:2])
-    store.jobs.update("import", "running", "{}", problems[1:])
+    store.jobs.update("import", "running", {}, problems[:2])
+    store.jobs.update("import", "running", {}, problems[1:])
     assert store.jobs.get("import").problems == 3
     assert store.jobs.problems("import", 3, 9) == problems[1:]
 
@@ -63,7 +63,7 @@ def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
     assert store.jobs.cancel("nothing") is None
     store.galleries.delete(gallery)
     assert store.jobs.get("running") is None
-    assert store.jobs.update("running", "done", "{}") is None
+    assert store.jobs.update("running", "done", {}) is None
 
 
 def test_keys_are_kept_until_they_are_revoked(reopen, store):

@@ -421,7 +421,7 @@ def test_a_job_is_claimed_by_one_process(opened, store, gallery):
         own, done = opened(), []
         while job := own.jobs.claim(worker, 30):
             done.append(job.job_id)
-            own.jobs.update(job.job_id, "done", "{}", worker=worker)
+            own.jobs.update(job.job_id, "done", {}, worker=worker)
         return done
 
     with ThreadPoolExecutor(2) as pool:
@@ -434,7 +434,7 @@ def test_a_job_that_is_worked_on_keeps_its_lease(store, gallery):
     store.jobs.claim("one", 0.5)
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        store.jobs.update("import", "running", "{}", worker="one")
+        store.jobs.update("import", "running", {}, worker="one")
         assert store.jobs.claim("two", 30) is None
     eventually(lambda: store.jobs.claim("two", 30))
 
