@@ -8,9 +8,8 @@ import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
@@ -20,13 +19,24 @@ PREFIX = "GMN_"
 # Names that other commands and the crash tests use; everything else with the prefix is a typo.
 FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
 
-REPLICA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "openvino"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 QualityPolicy = Literal["warn", "refuse", "off"]
 KeepImages = Literal["original", "thumbnail", "none"]
+
+
+def checked_name(name: str) -> str:
+    """The name of a gallery or process, which fits addresses and files; raises `ValueError`."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} is no name; use up to 64 letters, digits, dots, dashes and "
+            "underscores, beginning with a letter or a digit"
+        )
+    return name
 
 
 class Settings(BaseSettings):
@@ -54,7 +64,7 @@ class Settings(BaseSettings):
     `redis://user:password@host:6379/0`; `rediss://` uses TLS."""
     redis_password_file: Path | None = None
     """A file with the password, where `GMN_REDIS_URL` contains none."""
-    replica_name: str | None = None
+    replica_name: Annotated[str, AfterValidator(checked_name)] | None = None
     """The name of this process among those on one record, and of its audit log. The default is the
     host's name."""
     host: str = "127.0.0.1"
@@ -147,28 +157,21 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins_as_a_browser_sends_them(cls, value: Any) -> Any:
-        origins = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
-        for origin in (one for one in origins if one):
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or f"{parts.scheme}://{parts.netloc}" != origin
-            ):
+        given = value.split(",") if isinstance(value, str) else value
+        origins = tuple(filter(None, map(str.strip, given)))
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
                 raise ValueError(
                     f"{origin!r} is no origin; write it like https://desk.example:8443, several "
                     "with commas between"
                 )
-        return tuple(one for one in origins if one)
+        return origins
 
     @model_validator(mode="after")
     def _limits_fit_each_other(self) -> Self:
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
-            (
-                "max_images_per_request",
-                "max_queued_images",
-                "a full request could never be admitted",
-            ),
+            ("max_images_per_request", "max_queued_images", "a full one could never be admitted"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),
         ):
             lower, upper = getattr(self, low), getattr(self, high)
@@ -178,15 +181,6 @@ class Settings(BaseSettings):
                     "first or raise the second"
                 )
         return self
-
-    @field_validator("replica_name")
-    @classmethod
-    def _fit_for_a_file_name(cls, value: str | None) -> str | None:
-        if value is not None and not REPLICA_NAME.fullmatch(value):
-            raise ValueError(
-                "it names files; use up to 64 letters, digits, dots, dashes and underscores"
-            )
-        return value
 
     @property
     def shares_record(self) -> bool:

@@ -71,7 +71,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from service.http.app import create_app
-    from service.http.connections import bounded_connections, raise_file_limit
+    from service.http.limits import bounded_connections, raise_file_limit
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
     from service.runtime import Runtime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -28,8 +27,8 @@ from service.errors import InvalidField
 from service.gallery.enroll import ImageToEnroll, checked_camera, checked_metadata, checked_text
 from service.record.records import CalibrationMode, CropFields, SettingsChanges
 from service.search.options import PairOptions, QueryOptions, read_moment
+from service.settings import NAME, checked_name
 
-GALLERY_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 Value = TypeVar("Value")
 
 
@@ -49,15 +48,6 @@ Images = Annotated[
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
-
-
-def _gallery_name(name: str) -> str:
-    if not GALLERY_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name[:80]!r} cannot name a gallery; use up to 64 letters, digits, dots, dashes and "
-            "underscores, beginning with a letter or a digit"
-        )
-    return name
 
 
 class Form(BaseModel):
@@ -194,10 +184,10 @@ class GallerySettingsFields(Form):
 class NewGalleryFields(GallerySettingsFields):
     """A gallery to be created, and its settings."""
 
-    name: Annotated[str, AfterValidator(_gallery_name)] = Field(
+    name: Annotated[str, AfterValidator(checked_name)] = Field(
         description="Letters, digits, dot, dash and underscore, 64 at most.",
         examples=["lobby"],
-        json_schema_extra={"pattern": GALLERY_NAME.pattern},
+        json_schema_extra={"pattern": NAME.pattern},
     )
 
 

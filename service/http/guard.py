@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from tempfile import gettempdir
 from typing import Annotated, Any
@@ -255,27 +255,14 @@ async def _answer_form(
         body.release()
 
 
-async def _unless_disconnected(answering: Awaitable[Response], body: Body) -> Response:
+async def _unless_disconnected(answering: Coroutine[Any, Any, Response], body: Body) -> Response:
     """Cancels the work on a request whose client disconnects once its body has arrived."""
-    working = asyncio.current_task()
-    assert working is not None
-    disconnected = False
-
-    async def watch() -> None:
-        nonlocal disconnected
-        await body.whole.wait()
-        while (await body.receive())["type"] != "http.disconnect":
-            pass
-        disconnected = True
-        working.cancel()
-
-    watching = asyncio.create_task(watch())
+    working = asyncio.create_task(answering)
+    leaving = asyncio.create_task(body.disconnected())
     try:
-        return await answering
-    except asyncio.CancelledError:
-        if not disconnected:
-            raise
-        working.uncancel()
-        return Response(status_code=CLIENT_LEFT)
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else Response(status_code=CLIENT_LEFT)
     finally:
-        watching.cancel()
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait((working, leaving))

@@ -44,6 +44,10 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 def create_key(
     scopes: Sequence[Scope],
     gallery: str | None,
@@ -53,16 +57,8 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """Makes a key: what is kept of it, and its text, which cannot be made again."""
     key_id, secret = secrets.token_hex(KEY_ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-    kept = ApiKey(
-        key_id,
-        _sha256(secret),
-        tuple(scopes),
-        gallery,
-        note,
-        datetime.now(UTC),
-        learn=learn,
-        expires_at=expires_at,
-    )
+    hashed, now = _sha256(secret), datetime.now(UTC)
+    kept = ApiKey(key_id, hashed, tuple(scopes), gallery, note, now, learn, expires_at)
     return kept, f"gmn_{key_id}_{secret}"
 
 
@@ -138,10 +134,6 @@ def _reason(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
-def _sha256(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 # The caller where no key is asked for: on loopback, as long as there is none.
 LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",), None, "", datetime.min.replace(tzinfo=UTC))
 
@@ -162,11 +154,9 @@ class KeyRing:
             InputProblem: where the file is wrong, or where no key protects an address that other
                 machines reach.
         """
-        self._records = records
-        self._file = file
         self.threads = MonitoredThreadPool(1, "keys")
-        self._loopback = loopback
-        self._deployed, self._wrong = ([], []) if file is None else read_key_file(file)
+        self._records, self._file, self._loopback = records, file, loopback
+        self._deployed, self._wrong = read_key_file(file) if file else ([], [])
         if self._wrong:
             raise InputProblem(self._wrong[0])
         self._recorded: Sequence[ApiKey] = records.all()
@@ -194,39 +184,32 @@ class KeyRing:
         Raises:
             Unauthorised: where a key is asked for, and this one is unknown, revoked or expired.
         """
+        found = find_key(key or "", self._keys)
         if not self._keys and self._loopback and self._file is None:
             if local:
                 return LOCAL_ADMIN
-            raise Unauthorised(
+            reason = (
                 "this service has no key yet, and without one it answers this machine only; the "
-                "request came through a proxy, or by HTTP/1.0 as a proxy's does: make a key with "
-                "gmn keys create"
+                "request came through a proxy, or by HTTP/1.0 as a proxy's does: send a key"
             )
-        if key is None:
-            raise Unauthorised(
-                "this service asks for a key; send one as 'Authorization: Bearer <key>', or make "
-                "one with gmn keys create"
+        elif key is None:
+            reason = "this service asks for a key; send one as 'Authorization: Bearer <key>'"
+        elif found is None:
+            reason = "this key is unknown here or was revoked; send another"
+        elif found.expires_at is None or found.expires_at > datetime.now(UTC):
+            return found
+        else:
+            reason = (
+                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another"
             )
-        found = find_key(key, self._keys)
-        if found is None:
-            raise Unauthorised(
-                "this key is unknown here or was revoked; send another, or make one with "
-                "gmn keys create"
-            )
-        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
-            raise Unauthorised(
-                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another, "
-                "or make one with gmn keys create"
-            )
-        return found
+        raise Unauthorised(f"{reason}, or make one with gmn keys create")
 
     def read(self) -> None:
         """Reads the file and the record again; blocks.
 
-        While the record or the file cannot be read, the keys that were read last stay in force.
-
-        A wrong line of the file is no key and the others count; a file that is gone, or no text,
-        has none. So a mistake in the file locks out the keys of its lines, and lets no other in.
+        While the record or the file cannot be read, the keys that were read last stay in force. A
+        wrong line of the file is no key and the others count; a file that is gone, or no text, has
+        none: a mistake in the file locks out the keys of its lines, and lets no other in.
         """
         if self._file is not None:
             before = self._wrong
@@ -239,8 +222,7 @@ class KeyRing:
             if self._wrong != before:
                 log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
         try:
-            self._recorded = self._records.all()
-            self._current = True
+            self._recorded, self._current = self._records.all(), True
         except Exception as error:
             # Of any kind: SQLite raises one of its own where no more files may be opened.
             if self._current:

@@ -1,8 +1,14 @@
-"""Limits of request bodies: size of one, bytes in memory of all, a minimum rate, a whole form."""
+"""Limits of connections and of request bodies.
+
+Of connections: how many are answered, and how long one may stay silent. Of bodies: the size of one,
+the bytes in memory of all, a minimum rate, a whole form.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import resource
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -12,14 +18,20 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.settings import Settings
 
-RETRY_AFTER = {"Retry-After": "1"}
 ARCHIVE_FIELDS = 8
 ARCHIVE_FIELD_BYTES = 16 * 1024
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_FIELDS * ARCHIVE_FIELD_BYTES
+# Of the files that the process may open: its own, and connections accepted in one turn of the loop.
+OTHER_FILES = 100
+# A refusal is better than silence, and costs memory.
+REFUSED_PER_SERVED = 3
+# In the state of a connection beyond those that are served.
+CROWDED = "crowded"
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,8 @@ class BodyLimits:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.timeout_s = settings.body_timeout_s
-        self.min_rate = settings.min_body_rate
         size, archive = settings.max_body_bytes, settings.max_import_bytes
-        self._max_bytes = settings.max_queued_bytes
-        self._max_bytes_of_caller = max(size, self._max_bytes // 2)
+        self._max_bytes_of_caller = max(size, settings.max_queued_bytes // 2)
         self._held: Counter[str] = Counter()
         self.form = Rule(
             size,
@@ -77,42 +86,36 @@ class BodyLimits:
 
     def require_room(self, caller: str, more: int) -> None:
         """Raises 429 where so many bytes more of a caller's may not be in memory."""
-        total, own = self._held.total() + more, self._held[caller] + more
-        if total > self._max_bytes or own > self._max_bytes_of_caller:
+        most = self.settings.max_queued_bytes
+        own = self._held[caller] + more
+        if self._held.total() + more > most or own > self._max_bytes_of_caller:
             raise HTTPException(
                 429,
-                f"this body and those being received would exceed {self._max_bytes:,} bytes, or "
+                f"this body and those being received would exceed {most:,} bytes, or "
                 f"{self._max_bytes_of_caller:,} of one caller; send it again in 1 s, or raise "
                 "GMN_MAX_QUEUED_BYTES",
-                RETRY_AFTER,
+                {"Retry-After": "1"},
             )
 
     def hold(self, caller: str, more: int) -> None:
-        """Counts bytes that have arrived, fewer where `more` is negative; may raise 429."""
+        """Counts bytes that have arrived, or are gone where `more` is negative; may raise 429."""
         if more > 0:
             self.require_room(caller, more)
         self._held[caller] += more
-        if not self._held[caller]:
-            del self._held[caller]
+        # Without callers that hold nothing.
+        self._held = +self._held
 
 
 class Body:
-    """One body, received within its limits: some of it every `timeout_s`, later at a minimum rate.
-
-    Attributes:
-        whole: set once all of the body has arrived, or the client has disconnected.
-    """
+    """One body, received within its limits: some of it every `body_timeout_s`, later at a rate."""
 
     def __init__(self, request: Request, limits: BodyLimits, rule: Rule, caller: str) -> None:
         """Begins to receive; 413 and 429 are raised where the announced length suffices for it."""
         self._receive = request.receive
-        self._limits = limits
-        self._rule = rule
-        self._caller = caller
+        self._limits, self._rule, self._caller = limits, rule, caller
         self._waited = 0.0
-        self._received = 0
-        self._held = 0
-        self.whole = asyncio.Event()
+        self._received = self._held = 0
+        self._whole = asyncio.Event()
         length = request.headers.get("content-length", "")
         announced = int(length) if length.isdecimal() else 0
         if announced > rule.max_bytes:
@@ -121,36 +124,42 @@ class Body:
 
     async def receive(self) -> Message:
         """The next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
-        if self.whole.is_set():
+        if self._whole.is_set():
             return await self._receive()
         # Only waiting counts, not the time in which the service works on what has arrived.
-        timeout_s = self._limits.timeout_s
-        left = timeout_s + self._received / self._limits.min_rate - self._waited
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        settings = self._limits.settings
+        timeout_s, rate = settings.body_timeout_s, settings.min_body_rate
+        left = timeout_s + self._received / rate - self._waited
+        began = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(timeout_s, left))):
                 message = await self._receive()
         except TimeoutError as error:
             detail = (
                 f"nothing more of the request's body arrived for {timeout_s:g} s, or less than "
-                f"{self._limits.min_rate:,} bytes a second; send it again, or set "
-                "GMN_BODY_TIMEOUT_S and GMN_MIN_BODY_RATE"
+                f"{rate:,} bytes a second; send it again, or set GMN_BODY_TIMEOUT_S and "
+                "GMN_MIN_BODY_RATE"
             )
             raise HTTPException(408, detail, {"Connection": "close"}) from error
-        self._waited += loop.time() - began
+        self._waited += time.monotonic() - began
         if not message.get("more_body", False):
-            self.whole.set()
+            self._whole.set()
         before, self._received = self._received, self._received + len(message.get("body", b""))
         if self._received > self._rule.max_bytes:
             raise HTTPException(413, self._rule.detail)
         if self._rule.on_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.
-            require_free_disk(self._limits.settings)
+            require_free_disk(settings)
         more = min(self._received, self._rule.max_memory_bytes) - self._held
         self._limits.hold(self._caller, more)
         self._held += more
         return message
+
+    async def disconnected(self) -> None:
+        """Returns once the client has disconnected, after the whole body or amid it."""
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def release(self) -> None:
         """Its bytes are in memory no more."""
@@ -192,3 +201,50 @@ class WholeForm(MultiPartParser):
             await form.close()
             raise MultiPartException("The last boundary is missing.")
         return form
+
+
+def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Protocol]:
+    """The protocol of a server whose clients cannot exhaust its files.
+
+    Args:
+        limit: connections that are answered. A request on a further one is 503, and still further
+            ones are closed at once.
+        silent_seconds: a connection without a whole request is closed after so long: a new one,
+            and one whose last request was answered, while the rest of a body comes or the next.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
+
+    class BoundedConnection(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._await_request()
+            if len(self.connections) > most_open:
+                transport.abort()
+            elif len(self.connections) > limit:
+                self.app_state = {**self.app_state, CROWDED: True}
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self._closing.cancel()
+            super().connection_lost(error)
+
+        def on_response_complete(self) -> None:
+            self._closing.cancel()
+            # First: what follows may begin the next request.
+            self._await_request()
+            super().on_response_complete()
+
+        def _await_request(self) -> None:
+            self._closing = self.loop.call_later(silent_seconds, self._close_after, self.cycle)
+
+        def _close_after(self, last: RequestResponseCycle | None) -> None:
+            if self.cycle is last:
+                self.transport.close()
+
+    return BoundedConnection
+
+
+def raise_file_limit() -> None:
+    """Lets this process open as many files as its supervisor allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

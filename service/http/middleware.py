@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
 from service.http.keys import KEY_TEXT, is_loopback
+from service.http.limits import CROWDED
 from service.http.problems import answer_problem
 from service.settings import Settings
 
@@ -41,8 +42,6 @@ PAGE = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# In the state of a connection beyond those that are served.
-CROWDED = "crowded"
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
@@ -97,14 +96,12 @@ class RequestContext:
         except Exception:
             log.exception("request %s failed", request_id)
             if status == CLIENT_LEFT:
-                document = problem(
-                    "internal_error",
+                detail = (
                     "the service failed at this request; its log has the reason under this "
-                    "request_id",
-                    500,
+                    "request_id"
                 )
-                response = answer_problem(Request(scope), document)
-                await response(scope, receive, send_with_headers)
+                answer = answer_problem(Request(scope), problem("internal_error", detail, 500))
+                await answer(scope, receive, send_with_headers)
         finally:
             _record(scope, request_id, status, time.perf_counter() - began)
 
@@ -115,26 +112,21 @@ class RequestContext:
         the requested host has to be a loopback name too: a foreign name that was made to resolve
         to it would otherwise pass as the service's own origin.
         """
-        if request.scope["state"].get(CROWDED):
+        code, status, more = "cross_origin", 403, {}
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if request.scope["state"].get(CROWDED) and request.url.path != "/livez":
+            code, status, more = "not_ready", 503, {"Retry-After": "1", "Connection": "close"}
             detail = (
                 "too many connections are open; send it again in 1 s, or raise GMN_MAX_CONNECTIONS"
             )
-            return answer_problem(
-                request,
-                problem("not_ready", detail, 503),
-                {"Retry-After": "1", "Connection": "close"},
-            )
-        if "content-length" in headers and "transfer-encoding" in headers:
+        elif "content-length" in headers and "transfer-encoding" in headers:
             # Request smuggling: a proxy may have chosen the other of the two.
+            code, status, more = "bad_request", 400, {"Connection": "close"}
             detail = (
                 "the body's length is given as Content-Length and as Transfer-Encoding; send one "
                 "of the two"
             )
-            return answer_problem(
-                request, problem("bad_request", detail, 400), {"Connection": "close"}
-            )
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
+        elif self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
             detail = (
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "
                 "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
@@ -147,7 +139,7 @@ class RequestContext:
                 f"a page of {origin[:80]!r} may not use this service; open its own pages, or name "
                 "that origin in GMN_CORS_ORIGINS"
             )
-        return answer_problem(request, problem("cross_origin", detail, 403))
+        return answer_problem(request, problem(code, detail, status), more)
 
 
 def _part(name: str, url: str) -> str:

@@ -58,8 +58,10 @@ def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, con
     before = held_mb(besieged.process)
     idle = [connect() for _ in range(150)]
     refused = connect()
-    refused.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    refused.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert statuses(rest_of(refused)) == [503]
+    # A supervisor that asks now must not end the process.
+    assert besieged.http.get("/livez").status_code == 200
     for connection in idle:
         connection.close()
     eventually(lambda: besieged.http.get("/livez").status_code == 200, 5 * SECONDS)
@@ -89,7 +91,7 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
     with contextlib.ExitStack() as opened:
         silent = [connect() for _ in range(130)]
         refused = connect()
-        refused.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        refused.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = rest_of(refused)
         assert statuses(answer) == [503]
         assert b"retry-after: 1\r\n" in answer.lower()
