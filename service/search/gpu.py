@@ -29,7 +29,6 @@ class DeviceVectors:
         self._dtype = torch.float32
         self._block_rows = block_rows
         self._blocks: list[torch.Tensor] = []
-        self._valid = torch.zeros(block_rows, dtype=torch.bool, device=device)
 
     @property
     def dtype(self) -> str:
@@ -52,12 +51,10 @@ class DeviceVectors:
             part = vectors[written : written + self._block_rows - place]
             self._blocks[number][place : place + len(part)] = part
             written += len(part)
-        self._valid[self.size : size] = True
         self.size = size
 
     def mark_deleted(self, rows: NDArray[np.int64]) -> None:
-        """Zeroes rows and never finds them again."""
-        self._valid[torch.from_numpy(rows).to(self._device)] = False
+        """Zeroes rows."""
         numbers, places = np.divmod(rows, self._block_rows)
         for number in np.unique(numbers).tolist():
             here = torch.from_numpy(places[numbers == number]).to(self._device)
@@ -67,7 +64,6 @@ class DeviceVectors:
         """Drops every row."""
         self.size = 0
         self._blocks.clear()
-        self._valid[:] = False
 
     def to_float16(self) -> None:
         """Stores everything in float16 from now on; without room nothing here can be used."""
@@ -76,25 +72,23 @@ class DeviceVectors:
         self._dtype = torch.float16
 
     def nearest(
-        self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64] | None
+        self, query: NDArray[np.float32], limit: int, rows: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """At least the `limit` rows nearest to a query `(d,)`, and those that tie with the last.
 
         Args:
             query: of unit length or shorter.
             limit: fewer than the rows that may be returned.
-            rows: those that may be returned; None for every valid one.
+            rows: those that may be returned.
         """
         direction = torch.from_numpy(query).to(self._device, self._dtype)
         scores = torch.empty(self.size, device=self._device)
         for start in range(0, self.size, self._block_rows):
             part = scores[start : start + self._block_rows]
             part.copy_(self._blocks[start // self._block_rows][: len(part)] @ direction)
-        passing = self._valid[: self.size]
-        if rows is not None:
-            passing = torch.zeros_like(passing)
-            passing[torch.from_numpy(rows).to(self._device)] = True
-        scores.masked_fill_(~passing, -torch.inf)
+        hidden = torch.ones(self.size, dtype=torch.bool, device=self._device)
+        hidden[torch.from_numpy(rows).to(self._device)] = False
+        scores.masked_fill_(hidden, -torch.inf)
         last = torch.topk(scores, limit).values[-1]
         near = torch.nonzero(scores >= last - MARGINS[self._dtype]).squeeze(1)
         return np.asarray(near.cpu().numpy(), np.int64)
@@ -103,7 +97,3 @@ class DeviceVectors:
         while len(self._blocks) * self._block_rows < rows:
             shape = (self._block_rows, self._dimension)
             self._blocks.append(torch.empty(shape, dtype=self._dtype, device=self._device))
-        if rows > len(self._valid):
-            grown = torch.zeros(2 * rows, dtype=torch.bool, device=self._device)
-            grown[: self.size] = self._valid[: self.size]
-            self._valid = grown

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +189,7 @@ class GalleryIndex:
         Raises:
             DeviceFull: the device is too small; everything stays as it was.
         """
-        self._upload(device)
+        self._upload(device, 0)
         self._device, self._trained = device, None
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
@@ -199,11 +198,7 @@ class GalleryIndex:
         while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
             first = self.table.size
             self.table.append(chunk)
-            if self._device:
-                units = self.table.units(np.arange(first, self.table.size))
-                self._change_device(self._device.append, units)
-            if self._device and self.table.valid_count >= self._limits.float16_rows:
-                self._change_device(self._device.to_float16)
+            self._follow(first)
             heartbeat()
 
     def remove(self, row_ids: Iterable[int]) -> None:
@@ -247,12 +242,10 @@ class GalleryIndex:
                 return found[first[:limit]]
         query = _mean_direction(queries)
         passing = self.table.select(wanted)
-        if len(passing) == 0:
-            return Candidates(passing, np.empty(0, np.float32), 0)
         products = self.table.vectors.products(passing, query.astype(np.float32))
         scores = products / self.table.norms[passing]
         _, group = np.unique(self.table.groups[passing], return_inverse=True)
-        best = np.full(group.max() + 1, -np.inf, np.float32)
+        best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
         np.maximum.at(best, group, scores)
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
         rows = passing[scores >= np.maximum(best[group], last) - TOLERANCE]
@@ -300,23 +293,22 @@ class GalleryIndex:
         if self._trained:
             self._trained.mark_deleted(deleted)
         if self._device and built.rewritten:
-            self._change_device(self._upload, self._device)
+            self._device.clear()
+            self._follow(0)
 
-    def _upload(self, device: DeviceVectors) -> None:
-        """Fills a device's copy anew."""
-        device.clear()
+    def _upload(self, device: DeviceVectors, first: int) -> None:
+        """Copies the rows from the first on; deleted ones are zero in the table too."""
         if self.table.valid_count >= self._limits.float16_rows:
-            device.to_float16()
-        for start, part in self.table.vectors.parts(self.table.size):
-            units = part / self.table.norms[start : start + len(part), None]
+            retry_out_of_memory(device.to_float16)
+        for units in self.table.unit_parts(first, self.table.size):
             retry_out_of_memory(device.append, units)
             heartbeat()
-        device.mark_deleted(np.flatnonzero(~self.table.valid[: self.table.size]))
 
-    def _change_device(self, change: Callable[..., None], *args: Any) -> None:
-        """Changes the device's copy; a device without room is searched no more."""
+    def _follow(self, first: int) -> None:
+        """Copies rows to the device that is searched; one without room is searched no more."""
         try:
-            retry_out_of_memory(change, *args)
+            if self._device:
+                self._upload(self._device, first)
         except DeviceFull:
             log.exception("the device is full; searches go on in the host's memory")
             self._device = None
@@ -335,9 +327,8 @@ class GalleryIndex:
                 delta = passing[np.searchsorted(passing, self._trained.size) :]
                 return np.concatenate([found, self._nearest_of(delta, query, limit)])
         if self._device:
-            rows = None if everything else passing
             try:
-                return retry_out_of_memory(self._device.nearest, query, limit, rows)
+                return retry_out_of_memory(self._device.nearest, query, limit, passing)
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")

@@ -74,9 +74,9 @@ class IvfSegment:
             False,
         )
         index.train(units)
-        for start, part in table.vectors.parts(size):
+        for part in table.unit_parts(0, size):
             between()
-            index.add(part / table.norms[start : start + len(part), None])
+            index.add(part)
         # The place of each row, so that it can be zeroed there.
         index.make_direct_map(True)
         samples = min(len(valid), RECALL_SAMPLE)

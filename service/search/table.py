@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,11 +51,6 @@ class VectorBlocks:
             here = numbers == number
             found[here] = self._blocks[number][places[here]]
         return found
-
-    def parts(self, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Views of the first rows, block by block, each with its first row's number."""
-        for start in range(0, rows, self.block_rows):
-            yield start, self._blocks[start // self.block_rows][: rows - start]
 
     def products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Inner products `(n,)` of rows, ascending, with a query `(d,)`."""
@@ -141,8 +137,7 @@ class RowTable:
         self._camera_codes: dict[str, int] = {}
         self._labels: list[CropLabel | None] = []
         self._row_of_crop: dict[str, int] = {}
-        self._changes = 0
-        self._counted = (0, 0)
+        self._crops_of_group: Counter[int] = Counter()
 
     def reserve(self, crops: int) -> None:
         """Makes room for so many more crops; where memory is short it changes nothing."""
@@ -167,8 +162,6 @@ class RowTable:
             self._row_of_crop[label.crop_id] = row
             self.size += 1
             self.valid_count += 1
-            # Identities that another thread has counted since the label was set lack this row.
-            self._changes += 1
 
     def mark_deleted(self, row_id: int) -> int | None:
         """Deletes a crop, also from memory, and returns its row; None where it is not there."""
@@ -179,7 +172,7 @@ class RowTable:
             self.vectors[row] = 0.0
             self._labels[row] = None
             self.valid_count -= 1
-            self._changes += 1
+            self._count(row, -1)
         return row
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
@@ -187,21 +180,13 @@ class RowTable:
         for label in labels:
             row = self._row(label.row_id)
             if row is not None:
+                self._count(row, -1)
                 self._set_label(row, label)
 
     @property
     def identities(self) -> int:
-        """The number of identities, a crop without one counting by itself; any thread may ask.
-
-        It is counted once a change; during a change it is of before or after.
-        """
-        changes, counted = self._counted
-        if changes != self._changes:
-            changes = self._changes
-            valid = self.valid[: self.size]
-            counted = len(np.unique(self.groups[: len(valid)][valid]))
-            self._counted = (changes, counted)
-        return counted
+        """The number of identities, a crop without one counting by itself; any thread may ask."""
+        return len(self._crops_of_group)
 
     @property
     def newest(self) -> int:
@@ -226,6 +211,11 @@ class RowTable:
     def units(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of rows at unit length, `(n, d)`."""
         return np.asarray(self.vectors[rows] / self.norms[rows, None], np.float32)
+
+    def unit_parts(self, first: int, size: int) -> Iterator[NDArray[np.float32]]:
+        """Copies of the rows from the first on, below `size`, at unit length, part by part."""
+        for start in range(first, size, self.vectors.block_rows):
+            yield self.units(np.arange(start, min(start + self.vectors.block_rows, size)))
 
     def select(self, wanted: Filter) -> NDArray[np.int64]:
         """The valid rows that pass a filter, ascending."""
@@ -295,7 +285,13 @@ class RowTable:
         self.groups[row] = _group(label)
         self.cameras[row] = self._code(label.camera)
         self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
-        self._changes += 1
+        self._count(row, 1)
+
+    def _count(self, row: int, crops: int) -> None:
+        group = int(self.groups[row])
+        self._crops_of_group[group] += crops
+        if not self._crops_of_group[group]:
+            del self._crops_of_group[group]
 
     def _row(self, row_id: int) -> int | None:
         """The row of a crop that is there and not deleted."""

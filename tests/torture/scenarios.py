@@ -153,14 +153,14 @@ def _churn(world: World, caller: Caller) -> None:
                 crop = caller.ledger.new_crop(gallery, caller.name, None, sha256)
                 states[crop.number] = identity
                 vector = chance.normal(size=artefact.embedder.dimension).astype(np.float32)
-                record = StoredCrop(
+                stored = StoredCrop(
                     row_id=0,
                     crop_id=new_crop_id(),
                     identity=identity,
                     sha256=sha256,
                     created_at=datetime.now(UTC),
                 )
-                crops.append(ArchivedCrop(record, vector, None))
+                crops.append(ArchivedCrop(stored, vector, None))
             operations.append(caller.ledger.begin("churn", gallery, states))
         record.crops.enroll(number, artefact.embedding_fingerprint, crops)
     for operation in operations:
