@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer import Option, Typer, echo
 
-from gmn_client import Client
+from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
 
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
 
-UrlOption = Annotated[str, typer.Option("--url", envvar="GMN_URL", help="Where the service is.")]
-GalleryOption = Annotated[str, typer.Option("--gallery", help="Which gallery.")]
-ApiKeyOption = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="GMN_API_KEY", help="A key with the scope it needs."),
-]
 DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data."),
+    Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
-def command_group(text: str) -> typer.Typer:
+def with_client(run: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first argument is a client, made from options that are added to its own."""
+
+    def command(
+        *,
+        url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+        gallery: Annotated[str, Option(help="Which gallery.")] = DEFAULT_GALLERY,
+        api_key: Annotated[
+            str | None, Option(envvar="GMN_API_KEY", help="A key with the scope it needs.")
+        ] = None,
+        **given: Any,
+    ) -> None:
+        with Client(url, api_key, gallery=gallery) as client:
+            run(client, **given)
+
+    _, *own = inspect.signature(run, eval_str=True).parameters.values()
+    *common, _ = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in (*own, *common)]
+    functools.update_wrapper(command, run)
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    return command
+
+
+def command_group(text: str) -> Typer:
     """A group of sub-commands with its help text."""
     # With a callback a group of one command stays a group.
-    return typer.Typer(help=text, no_args_is_help=True, callback=lambda: None)
+    return Typer(help=text, no_args_is_help=True, callback=lambda: None)
 
 
 def output() -> Console:
@@ -54,7 +73,7 @@ def show(answer: Any, as_json: bool, text: str | Table | Callable[[], None]) -> 
     elif callable(text):
         text()
     else:
-        typer.echo(text)
+        echo(text)
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -88,6 +107,6 @@ def follow(client: Client, job: Job, title: str) -> Job:
                 done = latest.progress
                 progress.update(task, total=done.total or None, completed=done.done)
         except KeyboardInterrupt:
-            typer.echo(f"Job {job.job_id} goes on in the service.", err=True)
+            echo(f"Job {job.job_id} goes on in the service.", err=True)
             raise
     return latest

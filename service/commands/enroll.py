@@ -8,31 +8,22 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import httpx
 from rich.markup import escape
 from typer import Argument, BadParameter, Context, Exit, Option
 
-from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, RequestRefused
+from gmn_client import Client, RequestRefused
+from gmn_client.uploads import ImportOptions
 from model.crops.manifest import MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
-from service.commands.bulk import Source, enroll_crops, find_source, read_crop
-from service.commands.common import (
-    ApiKeyOption,
-    GalleryOption,
-    JsonOption,
-    UrlOption,
-    follow,
-    output,
-    progress_bar,
-    show,
-)
+from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
+from service.commands.common import JsonOption, follow, output, progress_bar, show, with_client
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
@@ -56,7 +47,9 @@ Problem = tuple[str, str, str, str]
 """The columns of the report; a crop that was not sent has no position."""
 
 
+@with_client
 def enroll(
+    client: Client,
     context: Context,
     source: Annotated[str, Argument(help=SOURCE_HELP)],
     identity: Annotated[str | None, Option(help=IDENTITY_HELP)] = None,
@@ -64,9 +57,6 @@ def enroll(
     split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
     job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
     report: ReportOption = None,
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
     create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,25 +80,34 @@ def enroll(
         raise BadParameter("--report goes with --job or an archive")
     if archive:
         require_archive(path, split)
+        found = Source((), labelled=False)
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
+    problems = [("", one.name, IGNORED, one.reason) for one in found.ignored]
     if report is not None:
         # Before anything is sent: a file that cannot be written is named at once.
         write_report(report, ())
-    with Client(url, api_key, gallery=gallery) as client, _gallery(client, create):
+    with _gallery(client, create):
         if archive:
-            counts = send(client, Packed(path, camera, identity), report)
+            counts = _import(client, path, {}, problems, identity=identity, camera=camera)
         elif job:
-            with pack(found) as packed:
-                counts = send(client, packed, report)
+            with pack(found.crops, problems) as (packed, names):
+                counts = _import(client, packed, names, problems)
+            counts["sent"] += len(found.crops) - len(names)
         else:
-            counts = _send(client, found)
+            counts = _send(client, found.crops, problems)
+    if report is not None:
+        write_report(report, problems)
     seconds = time.perf_counter() - started
-    pace = round(counts["sent"] / max(seconds, 1e-9), 1)
-    summary = {"gallery": gallery, **counts}
-    summary |= {"seconds": round(seconds, 3), "crops_per_second": pace}
+    refused = [(name, why) for _, name, code, why in problems if code != IGNORED]
+    ignored = [(name, why) for _, name, code, why in problems if code == IGNORED]
+    summary = {"gallery": client.gallery_name, **counts}
+    summary["problems"] = [{"name": name, "problem": why} for name, why in refused]
+    summary["ignored"] = [{"name": name, "reason": why} for name, why in ignored]
+    summary["seconds"] = round(seconds, 3)
+    summary["crops_per_second"] = round(counts["sent"] / max(seconds, 1e-9), 1)
     show(summary, as_json, lambda: _show(summary))
-    if summary["problems"] or summary.get("state", "done") != "done":
+    if refused or counts.get("state", "done") != "done":
         raise Exit(1)
 
 
@@ -131,24 +130,47 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
         ) from refusal
 
 
-def _send(client: Client, source: Source) -> dict[str, Any]:
-    crops = source.crops
+def _send(client: Client, crops: Sequence[SourceCrop], problems: list[Problem]) -> dict[str, Any]:
+    """Enrolls crops, adds to the problems, and returns the counts."""
     with progress_bar() as bar:
         task = bar.add_task("Enrolling", total=len(crops))
         sent = enroll_crops(client, crops, lambda done: bar.update(task, completed=done))
-    problems = [
-        {"name": crop.name, "problem": one.problem.detail or one.problem.title}
-        for crop, one in sent
-        if one.problem is not None
+    refused = [(crop.name, one.problem) for crop, one in sent if one.problem is not None]
+    problems += [
+        ("", name, problem.code, problem.detail or problem.title) for name, problem in refused
     ]
     duplicates = [crop.name for crop, one in sent if one.duplicate]
     return {
         "sent": len(crops),
-        "enrolled": len(crops) - len(problems) - len(duplicates),
+        "enrolled": len(crops) - len(refused) - len(duplicates),
         "duplicates": len(duplicates),
         "duplicate_names": duplicates,
-        "problems": problems,
-        "ignored": [{"name": one.name, "reason": one.reason} for one in source.ignored],
+    }
+
+
+def _import(
+    client: Client,
+    archive: Path,
+    names: Mapping[str, str],
+    problems: list[Problem],
+    **labels: Unpack[ImportOptions],
+) -> dict[str, Any]:
+    """As `_send`, of an archive, which is one import; `names` are by the names in the archive."""
+    with progress_bar() as progress:
+        progress.add_task("Sending", total=None)
+        job = client.import_archive(archive, **labels)
+    job = follow(client, job, "Enrolling")
+    problems += [
+        (str(one.position), names.get(one.source, one.source), one.code, one.detail)
+        for one in (client.job_problems(job.job_id) if job.problems else ())
+    ]
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "detail": job.detail,
+        "sent": job.progress.total,
+        "enrolled": job.progress.landed,
+        "duplicates": job.progress.duplicates,
     }
 
 
@@ -177,24 +199,6 @@ def _show(summary: dict[str, Any]) -> None:
         console.print(f"and {len(problems) - PROBLEMS_SHOWN:,} more; --json names them all")
 
 
-@dataclass(frozen=True)
-class Packed:
-    """An archive to send.
-
-    Attributes:
-        file: a zip or tar.
-        identity, camera: of every image, where nothing in the archive names them.
-        names: for messages, by the names in the archive.
-        left_out: what is not in it: crops that cannot be read, and what was ignored.
-    """
-
-    file: Path
-    camera: str | None = None
-    identity: str | None = None
-    names: dict[str, str] = field(default_factory=dict)
-    left_out: list[Problem] = field(default_factory=list)
-
-
 def require_archive(path: Path, split: str | None) -> None:
     """Raises `InputProblem` for a file that is no archive, or a split, which archives lack."""
     if split is not None:
@@ -211,61 +215,39 @@ def require_archive(path: Path, split: str | None) -> None:
 
 
 @contextmanager
-def pack(source: Source) -> Iterator[Packed]:
-    """Packs a source into a temporary tar file, with a manifest of its labels."""
-    manifest = io.StringIO()
+def pack(
+    crops: Sequence[SourceCrop], problems: list[Problem]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Packs crops into a temporary tar file, with a manifest of their labels.
+
+    Yields the file and the crops' names by their names in it; those that cannot be read are added
+    to the problems.
+    """
+    manifest, names = io.StringIO(), dict[str, str]()
     lines = csv.writer(manifest)
     lines.writerow(COLUMNS)
     with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
-        packed = Packed(Path(file.name))
-        packed.left_out.extend(("", one.name, IGNORED, one.reason) for one in source.ignored)
         with tarfile.open(fileobj=file, mode="w") as tar:
-            for number, crop in enumerate(bar.track(source.crops, description="Packing")):
+            for number, crop in enumerate(bar.track(crops, description="Packing")):
                 data, name = read_crop(crop), f"{number:08d}.png"
                 if isinstance(data, str):
-                    packed.left_out.append(("", crop.name, "unreadable", data))
+                    problems.append(("", crop.name, "unreadable", data))
                     continue
                 _add(tar, name, data)
-                packed.names[name] = crop.name
+                names[name] = crop.name
                 moment = crop.captured_at.isoformat() if crop.captured_at else ""
                 labels = (crop.identity, crop.camera, moment, crop.external_id, crop.metadata)
                 lines.writerow((name, *labels))
-            if packed.names:
+            if names:
                 _add(tar, MANIFEST, manifest.getvalue().encode())
         file.flush()
-        yield packed
+        yield Path(file.name), names
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))
-
-
-def send(client: Client, archive: Packed, report: Path | None) -> dict[str, Any]:
-    """Sends an archive as one import, follows it to its end, and returns its outcome and counts."""
-    with progress_bar() as progress:
-        progress.add_task("Sending", total=None)
-        job = client.import_archive(archive.file, identity=archive.identity, camera=archive.camera)
-    job = follow(client, job, "Enrolling")
-    problems = archive.left_out + [
-        (str(one.position), archive.names.get(one.source, one.source), one.code, one.detail)
-        for one in (client.job_problems(job.job_id) if job.problems else ())
-    ]
-    if report is not None:
-        write_report(report, problems)
-    refused = [(name, why) for _, name, code, why in problems if code != IGNORED]
-    ignored = [(name, why) for _, name, code, why in problems if code == IGNORED]
-    return {
-        "job_id": job.job_id,
-        "state": job.state,
-        "detail": job.detail,
-        "sent": job.progress.total + sum(code == "unreadable" for *_, code, _ in archive.left_out),
-        "enrolled": job.progress.landed,
-        "duplicates": job.progress.duplicates,
-        "problems": [{"name": name, "problem": why} for name, why in refused],
-        "ignored": [{"name": name, "reason": why} for name, why in ignored],
-    }
 
 
 def write_report(report: Path, problems: Sequence[Problem]) -> None:

@@ -8,29 +8,26 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option, confirm
 
-from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
+from gmn_client import Client
 from gmn_client.models import Job
 from model.problems import InputProblem
 from service.commands.common import (
-    ApiKeyOption,
-    GalleryOption,
     JsonOption,
-    UrlOption,
     command_group,
     follow,
     output,
     plain_table,
     show,
+    with_client,
 )
 
 PROBLEMS_SHOWN = 20
 
 
+@with_client
 def forget(
+    client: Client,
     identity: Annotated[str, Argument(help="The identity, as enrolled.")],
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
     yes: Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,12 +42,12 @@ def forget(
         raise InputProblem(
             f"forget {identity}: it cannot be undone, and there is no terminal to ask on; add --yes"
         )
-    question = f"Remove {identity} from gallery {gallery} and its snapshots? It cannot be undone."
+    gallery = f"gallery {client.gallery_name}"
+    question = f"Remove {identity} from {gallery} and its snapshots? It cannot be undone."
     if not (yes or confirm(question, err=True)):
         raise Exit(1)
-    with Client(url, api_key, gallery=gallery) as client:
-        forgotten = client.forget(identity)
-    places = {f"gallery {gallery}": forgotten.removed}
+    forgotten = client.forget(identity)
+    places = {gallery: forgotten.removed}
     places |= {f"snapshot {name}": crops for name, crops in forgotten.snapshots.items()}
     lines = (f"{crops:,} crops removed from {place}" for place, crops in places.items())
     show(forgotten, as_json, "\n".join(lines))
@@ -59,12 +56,11 @@ def forget(
         output().print(plain_table(("what remains", "where", "until"), rows))
 
 
+@with_client
 def reindex(
+    client: Client,
     wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
     everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
-    api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Embeds a gallery anew with the model that is served, or every one that needs it.
@@ -76,14 +72,13 @@ def reindex(
 
     Example: gmn reindex --all --wait
     """
-    with Client(url, api_key, gallery=gallery) as client:
-        names = [gallery]
-        if everything:
-            names = [one.name for one in client.galleries() if one.state != "ready"]
-        jobs = [client.reindex(name) for name in names]
-        if wait:
-            jobs = [follow(client, job, job.gallery) for job in jobs]
-        text = "\n".join(line for job in jobs for line in _about(client, job))
+    names = [client.gallery_name]
+    if everything:
+        names = [one.name for one in client.galleries() if one.state != "ready"]
+    jobs = [client.reindex(name) for name in names]
+    if wait:
+        jobs = [follow(client, job, job.gallery) for job in jobs]
+    text = "\n".join(line for job in jobs for line in _about(client, job))
     nothing = "every gallery holds vectors of the served model already"
     show(jobs if everything else jobs[0], as_json, text or nothing)
     if wait and any(job.state != "done" for job in jobs):
@@ -115,35 +110,31 @@ snapshot = command_group(
 
 
 @snapshot.command("take")
+@with_client
 def take(
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
+    client: Client,
     as_json: JsonOption = False,
 ) -> None:
     """Copies the gallery as it is now; the copy's id is the last word of the output.
 
     Example: gmn snapshot take --gallery entrance
     """
-    with Client(url, api_key, gallery=gallery) as client:
-        taken = client.take_snapshot()
+    taken = client.take_snapshot()
     text = f"{taken.crops:,} crops, {taken.bytes:,} bytes, as snapshot {taken.snapshot_id}"
     show(taken, as_json, text)
 
 
 @snapshot.command("list")
+@with_client
 def list_snapshots(
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
+    client: Client,
     as_json: JsonOption = False,
 ) -> None:
     """Lists the gallery's snapshots, oldest first.
 
     Example: gmn snapshot list --gallery entrance
     """
-    with Client(url, api_key, gallery=gallery) as client:
-        found = list(client.snapshots())
+    found = list(client.snapshots())
     titles = ("snapshot", "taken", "version", "crops", "bytes")
     rows = (
         (
@@ -153,16 +144,15 @@ def list_snapshots(
         )
         for one in found
     )
-    nothing = f"There is no snapshot of gallery {gallery}."
+    nothing = f"There is no snapshot of gallery {client.gallery_name}."
     show(found, as_json, plain_table(titles, rows) if found else nothing)
 
 
 @snapshot.command("restore")
+@with_client
 def restore(
+    client: Client,
     snapshot_id: Annotated[str, Argument(help="Which one; see gmn snapshot list.")],
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Makes the gallery what it was; what was deleted since stays deleted.
@@ -171,7 +161,6 @@ def restore(
 
     Example: gmn snapshot restore 20260301T093000Z-1f0c9a72 --gallery entrance
     """
-    with Client(url, api_key, gallery=gallery) as client:
-        restored = client.restore_snapshot(snapshot_id)
-    text = f"Gallery {gallery} holds the {restored.crops:,} crops of {snapshot_id}."
+    restored = client.restore_snapshot(snapshot_id)
+    text = f"Gallery {client.gallery_name} holds the {restored.crops:,} crops of {snapshot_id}."
     show(restored, as_json, text)

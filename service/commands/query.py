@@ -13,19 +13,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 from typer import Argument, BadParameter, Context, Option
 
-from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client, QueryOptions
+from gmn_client import Client, QueryOptions
 from gmn_client.models import QueryAnswer, Scoring
 from model.problems import InputProblem
 from service.commands.bulk import CONCURRENT_REQUESTS, SourceCrop, find_source, query_crops
-from service.commands.common import (
-    ApiKeyOption,
-    GalleryOption,
-    JsonOption,
-    UrlOption,
-    output,
-    progress_bar,
-    show,
-)
+from service.commands.common import JsonOption, output, progress_bar, show, with_client
 
 RESULTS_SHOWN = 10
 # The service's own bound on `top_k`.
@@ -85,7 +77,9 @@ BEFORE_HELP = "Captured at this time or earlier."
 BeforeOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=BEFORE_HELP)]
 
 
+@with_client
 def query(
+    client: Client,
     context: Context,
     images: ImagesArgument = None,
     data: DataOption = None,
@@ -103,9 +97,6 @@ def query(
     exclude_cameras: ExcludeCamerasOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
-    url: UrlOption = DEFAULT_URL,
-    gallery: GalleryOption = DEFAULT_GALLERY,
-    api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Asks the service who is on an image, or how well it answers a labelled data set.
@@ -138,12 +129,11 @@ def query(
     ranking = {"scoring": scoring, "rerank_depth": rerank_depth, "top_k": top_k}
     given = ranking | filters | {"operating_point": operating_point, "purpose": purpose}
     options = cast("QueryOptions", {name: one for name, one in given.items() if one is not None})
-    with Client(url, api_key, gallery=gallery) as client:
-        if images:
-            _query_images(client, images, separate, options, as_json)
-            return
-        crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
-        summary = _query_data(context, client, crops, options)
+    if images:
+        _query_images(client, images, separate, options, as_json)
+        return
+    crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
+    summary = _query_data(context, client, crops, options)
     show(summary, as_json, lambda: _show_summary(summary))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
-from service.commands.bulk import Source, SourceCrop
+from service.commands.bulk import SourceCrop
 from service.commands.enroll import pack
 
 MEGABYTE = 1024 * 1024
@@ -142,16 +142,17 @@ def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> 
         SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
         SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
     ]
-    with pack(Source(tuple(crops), labelled=True)) as packed:
-        job = client.wait_for_job(client.import_archive(packed.file).job_id)
+    unreadable: list[tuple[str, str, str, str]] = []
+    with pack(crops, unreadable) as (packed, names):
+        job = client.wait_for_job(client.import_archive(packed).job_id)
     assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert [name for _, name, *_ in packed.left_out] == ["gone.png"]
+    assert [name for _, name, *_ in unreadable] == ["gone.png"]
     kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
     assert sorted(kept.values(), key=str) == sorted(
         [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
     )
     (problem,) = client.job_problems(job.job_id)
-    assert packed.names[problem.source] == "broken.png"
+    assert names[problem.source] == "broken.png"
 
 
 def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:
