@@ -19,7 +19,7 @@ from service.http.keys import KeyRing, is_loopback
 from service.http.limits import BodyLimits
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_directory import DATABASE_NAME, lock_data_directory, require_record
+from service.ops.data_directory import DATABASE_NAME, lock_data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
@@ -153,8 +153,6 @@ def _open_record(settings: Settings, held: contextlib.ExitStack) -> Record:
     # Before the lock that others may share is held.
     upgrade_store(*place)
     held.enter_context(lock_data_directory(directory, shared))
-    if not shared:
-        require_record(directory)
     record = open_store(*place, alone=True)
     held.callback(record.close)
     failpoint("start.record-opened")

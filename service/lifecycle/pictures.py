@@ -11,13 +11,13 @@ from operator import attrgetter
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.record.picture_folder import PictureFolder, PicturesNotRemoved
+from service.record.picture_folder import PictureFolder
 from service.record.records import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
 # Longer than any enrolment takes from its first picture to its commit.
 SETTLED = timedelta(hours=1)
-STRAYS_PER_SWEEP = 500
+STRAYS_AT_ONCE = 10_000
 REMOVED_PER_CALL = 100
 
 
@@ -71,18 +71,14 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     if runtime.pictures is None:
         return
     stray, now = runtime.record.stray_pictures.all, datetime.now(UTC)
-    left: set[str] = set()
-    while strays := [
-        one
-        for one in await runtime.galleries.read(stray, now, STRAYS_PER_SWEEP + len(left))
-        if one.crop_id not in left
-    ]:
+    while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
+        left: dict[str, Exception] = {}
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
             remove = partial(_remove_strays, runtime, gallery_id, [one.crop_id for one in some])
             # No restore brings crops back meanwhile.
-            left.update(await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id)))
-    if left:
-        raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
+            left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
+        if left:
+            raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
@@ -123,9 +119,7 @@ async def _remove(
     for start in range(0, len(crop_ids), REMOVED_PER_CALL):
         some = crop_ids[start : start + REMOVED_PER_CALL]
         try:
-            await folder.changes.run(folder.remove, gallery_id, some)
-        except PicturesNotRemoved as error:
-            left |= dict.fromkeys(error.crop_ids, error)
+            left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
     gone = [one for one in crop_ids if one not in left]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, StorageFailed
+from service.errors import StorageFailed
 from service.settings import Settings
 
 PRIVATE = 0o700
@@ -113,19 +113,6 @@ def hold_folder(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def require_record(path: Path) -> None:
-    """Refuses to begin anew beside the snapshots of a record that is gone.
-
-    Raises:
-        DamagedRecord: where there are snapshots and no database.
-    """
-    snapshots = snapshot_files(path)
-    if snapshots and not (path / DATABASE_NAME).exists():
-        raise DamagedRecord(
-            path / DATABASE_NAME, f"it is gone, and {len(snapshots)} snapshots are left"
-        )
 
 
 def snapshot_name(gallery_id: int, snapshot_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -73,7 +73,8 @@ class Jobs(RecordPart):
     def create(self, transaction: Transaction, job: Job) -> None:
         """Keeps a new job; raises `UnknownGallery` where its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        put_job(transaction, job)
+        for own, body in job_entries(job):
+            transaction.put_json(own, body)
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
@@ -184,12 +185,15 @@ class Jobs(RecordPart):
         return None
 
 
-def put_job(transaction: Transaction, job: Job, problems: Sequence[JobProblem] = ()) -> None:
-    """Puts a job that no process works on."""
-    transaction.put_json(key("job", job.job_id), replace(job, worker=None))
+def job_entries(
+    job: Job, problems: Sequence[JobProblem] = ()
+) -> Iterator[tuple[bytes, Job | JobProblem | str]]:
+    """The keys, with their data, of a job that no process works on."""
+    yield key("job", job.job_id), replace(job, worker=None)
     for own in _found_by(job):
-        transaction.put_json(own, job.job_id)
-    _put_problems(transaction, job.job_id, problems)
+        yield own, job.job_id
+    for one in problems:
+        yield key("job problem", job.job_id, one.position), one
 
 
 def drop_job(transaction: Transaction, job_id: str) -> None:

@@ -1,26 +1,53 @@
-"""A record written anew: one of the format before this one, or what is whole of a damaged one."""
+"""Records of the formats before, a SQLite file and Redis, written anew; and the writing itself.
+
+The formats before had tables, or hashes and sorted sets, of galleries, crops, vectors and pictures.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import secrets
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic_core import from_json
 
 from gmn_client.models import JobProblem
+from model.problems import InputProblem
+from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX
+from service.ops.data_directory import sync
 from service.record.api_keys import API_KEY, SCOPES
-from service.record.crop_changes import CropChanges
-from service.record.engine import LOOKUP, Engine, Transaction, key, transact
+from service.record.crop_changes import CropChanges, tombstone
+from service.record.engine import LOOKUP, Engine, Transaction, as_text, key, now, transact
 from service.record.entries import ENTRY, put_entry, require_entry
-from service.record.galleries import NAMES
-from service.record.jobs import JOB, Job, put_job
-from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
+from service.record.galleries import NAMES, NEXT_GALLERY
+from service.record.jobs import JOB, job_entries
+from service.record.records import (
+    ArchivedCrop,
+    GalleryRecord,
+    PublishedCalibration,
+    Snapshot,
+    StoredCrop,
+)
+from service.record.redis_engine import FORMAT, STREAM, RedisEngine, record_name
+from service.record.sqlite_engine import SqliteEngine
 
 CROPS_AT_ONCE = 200
 KEYS_AT_ONCE = 1000
+SQLITE_FORMAT = 6
+REDIS_FORMAT, MIGRATING = b"3", b"3 to 4"
+NEW_KEYS = ("gmn:v:*", "gmn:order", "gmn:commit:*")
+OLD_KEYS = (
+    *("gmn:g:*", "gmn:job:*", "gmn:jobs", "gmn:jobs:open", "gmn:keys", "gmn:names"),
+    *("gmn:galleries", "gmn:rows", "gmn:runtimes", "gmn:strays", "gmn:strays:galleries"),
+    *("gmn:chores", "gmn:write:*"),
+)
 # What a crop had before: these columns, or fields of a hash.
 CROP = tuple(
     one.name for one in fields(StoredCrop) if one.name not in ("row_id", "inside", "changes")
@@ -28,25 +55,16 @@ CROP = tuple(
 Item = TypeVar("Item")
 Entries = Iterable[tuple[bytes, Any]]
 """Keys of a record with their plain data."""
+OldGallery = tuple[GalleryRecord, Iterable[ArchivedCrop]]
+"""An entry whose counts are 0, and the crops, whose rows are given out anew."""
 
 
-def migrate(
-    engine: Engine,
-    galleries: Iterable[tuple[GalleryRecord, Iterable[ArchivedCrop]]],
-    jobs: Iterable[tuple[Job, Sequence[JobProblem]]],
-    others: Entries,
-) -> None:
-    """Writes a record into an empty engine; each argument is used up before the next.
-
-    Args:
-        galleries: entries whose counts are 0, and their crops, whose rows are given out anew.
-    """
+def migrate(engine: Engine, galleries: Iterable[OldGallery], others: Entries) -> None:
+    """Writes a record into an empty engine: the galleries, then the others."""
     for entry, crops in galleries:
         transact(engine, _begin, entry)
         for batch in _batches(crops, CROPS_AT_ONCE):
             transact(engine, _put_crops, entry.gallery_id, batch)
-    for job, problems in jobs:
-        transact(engine, put_job, job, problems)
     for entries in _batches(others, KEYS_AT_ONCE):
         transact(engine, _put_all, entries)
 
@@ -73,7 +91,7 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def old_entry(kept: Mapping[str, Any]) -> GalleryRecord:
+def _old_entry(kept: Mapping[str, Any]) -> GalleryRecord:
     """A gallery's entry from the texts and numbers that were kept of it."""
     names = ("gallery_id", "name", "embedding_fingerprint", "created_at", "version")
     settings = {name: kept[name] for name in ("calibration", "retention_from")}
@@ -81,32 +99,214 @@ def old_entry(kept: Mapping[str, Any]) -> GalleryRecord:
     return ENTRY.validate_python({**{name: kept[name] for name in names}, "settings": settings})
 
 
-def old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
+def _old_crop(row_id: int, kept: Mapping[str, Any], vector: bytes, picture: Any) -> ArchivedCrop:
     """A crop from the texts and numbers that were kept of it."""
     known = {**kept, "content_type": kept["content_type"] or None}
     known["metadata"] = from_json(kept["metadata"]) if kept["metadata"] else None
     return ArchivedCrop(StoredCrop(row_id, **known), np.frombuffer(vector, "<f4"), picture)
 
 
-def old_job(
-    kept: Mapping[str, Any], problems: Sequence[JobProblem]
-) -> tuple[Job, Sequence[JobProblem]]:
-    """A job from the texts that were kept of it, and its problems; no process works on it."""
+def _old_job(kept: Mapping[str, Any], problems: Sequence[JobProblem]) -> Entries:
+    """A job from the texts that were kept of it; no process works on it."""
     names = ("job_id", "gallery_id", "kind", "state", "created_at", "updated_at")
     known = {name: kept[name] for name in names}
     known |= {name: from_json(kept[name]) for name in ("parameters", "progress")}
     known |= {"problems": len(problems), "cancelling": bool(kept["cancelling"])}
-    return JOB.validate_python({**known, "detail": kept["detail"] or None}), problems
+    job = JOB.validate_python({**known, "detail": kept["detail"] or None})
+    return job_entries(job, problems)
 
 
-def old_api_key(kept: Mapping[str, Any], scopes: Sequence[str]) -> tuple[bytes, Any]:
+def _old_api_key(kept: Mapping[str, Any], scopes: Sequence[str]) -> tuple[bytes, Any]:
     """An API key from what was kept of it, without scopes that are no more."""
     known = {**kept, "scopes": [one for one in SCOPES if one in scopes]}
     known["expires_at"] = kept.get("expires_at") or None
     return key("api key", kept["key_id"]), API_KEY.validate_python(known)
 
 
-def old_stray(gallery_id: int, crop_id: str, moment: str) -> Entries:
+def _old_stray(gallery_id: int, crop_id: str, moment: str) -> Entries:
     """A picture outside of the record that belongs to no crop from a moment on."""
     yield key("stray", moment, crop_id), gallery_id
     yield LOOKUP + key("stray since", crop_id), moment
+
+
+def is_older_file(path: Path) -> bool:
+    """Whether a file is of the format before."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    # The engine names what is wrong with a file that is none of a record.
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),
+        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as old,
+    ):
+        return bool(old.execute("PRAGMA user_version").fetchone() == (SQLITE_FORMAT,))
+    return False
+
+
+def migrate_file(path: Path) -> None:
+    """Writes a file of the format before anew beside itself, and puts the new one in its place.
+
+    To be called by one process alone: others would go on writing the old file. Where this ends
+    early the old file is whole, and the next upgrade begins again.
+    """
+    written = path.with_name(f"{path.name}.migrating")
+    mark = written.with_suffix(ACKNOWLEDGED_SUFFIX)
+    for leftover in (written, mark, *_beside(written)):
+        leftover.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with contextlib.closing(SqliteEngine(written)) as engine:
+            connection.row_factory = sqlite3.Row
+            migrate(engine, _file_galleries(connection), _file_others(connection))
+            (commits,) = connection.execute("SELECT number FROM commits").fetchone()
+            engine.count_from(commits)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for leftover in _beside(path):
+        leftover.unlink(missing_ok=True)
+    written.replace(path)
+    mark.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def _file_galleries(old: sqlite3.Connection) -> Iterator[OldGallery]:
+    for row in old.execute("SELECT * FROM galleries ORDER BY gallery_id"):
+        yield _old_entry(dict(row)), _file_crops(old, row["gallery_id"], row["side"])
+
+
+def _file_crops(old: sqlite3.Connection, gallery_id: int, side: str) -> Iterator[ArchivedCrop]:
+    columns = ", ".join(f"crops.{name}" for name in CROP)
+    rows = old.execute(
+        f"SELECT crops.row_id, {columns}, vectors_{side}.vector, pictures.content FROM crops "
+        f"JOIN vectors_{side} USING (row_id) LEFT JOIN pictures USING (row_id) "
+        "WHERE gallery_id = ? ORDER BY row_id",
+        (gallery_id,),
+    )
+    for row in rows:
+        kept = {name: row[name] for name in CROP}
+        yield _old_crop(row["row_id"], kept, row["vector"], row["content"])
+
+
+def _file_others(old: sqlite3.Connection) -> Entries:
+    def rows(table: str) -> sqlite3.Cursor:
+        return old.execute(f"SELECT * FROM {table}")
+
+    moment = now()
+    for row in rows("tombstones"):
+        yield tombstone(row["gallery_id"], row["crop_id"]), moment
+    for row in rows("snapshots"):
+        yield key("snapshot", row["gallery_id"], row["snapshot_id"]), Snapshot(**dict(row))
+    query = f"SELECT {', '.join(JobProblem.model_fields)} FROM job_problems WHERE job_id = ?"
+    for row in rows("jobs"):
+        problems = [JobProblem(**dict(one)) for one in old.execute(query, (row["job_id"],))]
+        yield from _old_job(dict(row), problems)
+    for row in rows("published_calibrations"):
+        body = PublishedCalibration(row["version"], row["body"].decode())
+        yield key("published", row["gallery_id"], row["subject"]), body
+    for row in rows("api_keys"):
+        yield _old_api_key(dict(row), row["scopes"].split(","))
+    for row in rows("runtimes"):
+        yield key("runtime", row["embedder"]), row["choice"]
+    for row in rows("stray_pictures"):
+        yield from _old_stray(row["gallery_id"], row["crop_id"], row["removable_from"])
+    for row in rows("sqlite_sequence WHERE name = 'galleries'"):
+        yield NEXT_GALLERY, row["seq"]
+
+
+def _beside(path: Path) -> list[Path]:
+    """The files that SQLite writes beside a database."""
+    return [path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm", "-journal")]
+
+
+def is_older_redis(engine: RedisEngine) -> bool:
+    """Whether Redis holds a record of the format before."""
+    return engine.command("GET", "gmn:format") in (REDIS_FORMAT, MIGRATING)
+
+
+def migrate_redis(engine: RedisEngine) -> None:
+    """Writes a record of format 3 anew beside itself, and then removes the old one.
+
+    The epoch of the record changes first: processes that connect later and hold the one before are
+    refused. Where this ends early the old record is whole, and the next upgrade begins again. Redis
+    holds both meanwhile.
+
+    Raises:
+        InputProblem: where another process is connected, or what was acknowledged is missing.
+    """
+    engine.require_acknowledged()
+    if engine.others_connected():
+        raise InputProblem(
+            f"Redis at {engine.place}: its record is of an older format, and other processes of "
+            "this program are connected to it; stop every service, then run gmn store upgrade or "
+            "start one"
+        )
+    name = record_name((engine.command("GET", "gmn:epoch") or b"").decode())
+    epoch = f"{name or secrets.token_hex(16)}-{secrets.token_hex(8)}"
+    engine.command("MSET", "gmn:format", MIGRATING, "gmn:epoch", epoch)
+    engine.adopt()
+    _remove(engine, NEW_KEYS)
+    migrate(engine, _redis_galleries(engine), _redis_others(engine))
+    # Followers of the old record read everything again.
+    engine.command("DEL", STREAM)
+    _remove(engine, OLD_KEYS)
+    engine.command("SET", "gmn:format", FORMAT)
+
+
+def _redis_galleries(engine: RedisEngine) -> Iterator[OldGallery]:
+    for name, number in _texts(engine, "gmn:names").items():
+        at = f"gmn:g:{number}"
+        kept = _texts(engine, at)
+        kept |= {"gallery_id": number, "name": name, "embedding_fingerprint": kept["embedder"]}
+        yield _old_entry(kept), _redis_crops(engine, f"{at}:{kept['generation']}:", kept["side"])
+
+
+def _redis_crops(engine: RedisEngine, at: str, side: str) -> Iterator[ArchivedCrop]:
+    first = 0
+    while rows := engine.command("ZRANGE", f"{at}rows", first, first + CROPS_AT_ONCE - 1):
+        first += len(rows)
+        for row in rows:
+            *values, vector, picture = engine.command(
+                "HMGET", f"{at}crop:{row.decode()}", *CROP, f"vector:{side}", "picture"
+            )
+            texts = (value.decode() if value is not None else None for value in values)
+            yield _old_crop(int(row), dict(zip(CROP, texts, strict=True)), vector, picture)
+
+
+def _redis_others(engine: RedisEngine) -> Entries:
+    moment = now()
+    for gallery in map(int, _texts(engine, "gmn:names").values()):
+        at = f"gmn:g:{gallery}"
+        for crop_id in engine.command("ZRANGE", f"{at}:tombstones", 0, -1):
+            yield tombstone(gallery, crop_id.decode()), moment
+        for text in engine.command("HVALS", f"{at}:snapshots"):
+            snapshot = Snapshot(**from_json(text))
+            yield key("snapshot", gallery, snapshot.snapshot_id), snapshot
+        for job_id in engine.command("ZRANGE", f"{at}:jobs", 0, -1):
+            job = f"gmn:job:{job_id.decode()}"
+            texts = _texts(engine, job)
+            kept = {"detail": None, **texts, "job_id": job_id.decode()}
+            kept["cancelling"] = "cancelling" in texts
+            found = engine.command("HVALS", f"{job}:problems")
+            yield from _old_job(kept, [JobProblem.model_validate_json(text) for text in found])
+        for subject, text in _texts(engine, f"{at}:published").items():
+            version, _, body = text.partition(":")
+            yield key("published", gallery, subject), PublishedCalibration(int(version), body)
+    for text in engine.command("HVALS", "gmn:keys"):
+        kept = from_json(text)
+        yield _old_api_key(kept, kept["scopes"])
+    for embedder, choice in _texts(engine, "gmn:runtimes").items():
+        yield key("runtime", embedder), choice
+    galleries = _texts(engine, "gmn:strays:galleries")
+    for one, at_us in engine.command("ZRANGE", "gmn:strays", 0, -1, "WITHSCORES"):
+        if (crop_id := one.decode()) in galleries:
+            since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at_us)
+            yield from _old_stray(int(galleries[crop_id]), crop_id, as_text(since))
+    yield NEXT_GALLERY, int(engine.command("GET", "gmn:galleries") or 0)
+
+
+def _texts(engine: RedisEngine, hash_key: str) -> dict[str, str]:
+    found = engine.command("HGETALL", hash_key)
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
+def _remove(engine: RedisEngine, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for found in _batches(engine.command("KEYS", pattern), KEYS_AT_ONCE):
+            engine.command("UNLINK", *found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,29 +26,15 @@ NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
 Result = TypeVar("Result")
 
 
-class PicturesNotRemoved(OSError):
-    """Pictures that could not be removed; `crop_ids` names them, all others are gone."""
-
-    def __init__(self, errors: Mapping[str, Exception]) -> None:
-        super().__init__(str(next(iter(errors.values()))))
-        self.crop_ids = list(errors)
-
-
 class PictureThreads(MonitoredThreadPool):
-    """Threads that call a store of pictures.
+    """Threads that call a store of pictures, which may hang: then its callers alone give up.
 
-    The store may hang: a call then keeps its thread, but what waits for it goes on without. The
-    process does not end, as another one could not reach the store either.
+    The process does not end, as another one could not reach the store either.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(PICTURE_THREADS, name)
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor=math.inf)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call is under way."""
-        return bool(self._under_way)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queues a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
@@ -87,7 +73,8 @@ class PictureFolder:
         self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
         try:
             files, root = fsspec.core.url_to_fs(url)
-            if isinstance(files, LocalFileSystem):
+            self._local = isinstance(files, LocalFileSystem)
+            if self._local:
                 make_folder(Path(root))
             else:
                 files.makedirs(root, exist_ok=True)
@@ -102,7 +89,7 @@ class PictureFolder:
     @property
     def hangs(self) -> bool:
         """Whether a call has not ended."""
-        return self.views.busy or self.changes.busy
+        return bool(self.views._under_way or self.changes._under_way)
 
     def close(self) -> None:
         """Drops the calls that wait, and leaves those under way to themselves."""
@@ -117,10 +104,14 @@ class PictureFolder:
         """
         path = self._path(gallery_id, crop_id)
         try:
-            if isinstance(self._files, LocalFileSystem):
-                _put_locally(Path(path), content)
-            else:
+            if self._local:
+                make_folder(Path(path).parent)
+            # A restore keeps pictures of shown crops again; a crash must not leave these torn.
+            if not self._local or self.get(gallery_id, crop_id) != content:
                 self._files.pipe_file(path, content)
+            if self._local:
+                sync(Path(path))
+                sync(Path(path).parent)
         # Clients of object stores raise errors of their own.
         except Exception as error:
             raise StorageFailed(
@@ -144,11 +135,11 @@ class PictureFolder:
             ) from error
         return content
 
-    def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> None:
+    def remove(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, Exception]:
         """Removes pictures, on a local disk for good; one that is not there is no error.
 
-        Raises:
-            PicturesNotRemoved: some that are there cannot be removed.
+        Returns:
+            Why those that are left could not be removed, by crop id.
         """
         failed: dict[str, Exception] = {}
         for crop_id in crop_ids:
@@ -159,19 +150,9 @@ class PictureFolder:
             except Exception as error:
                 failed[crop_id] = error
         folder = Path(self._root) / str(gallery_id)
-        if isinstance(self._files, LocalFileSystem) and folder.is_dir():
+        if self._local and folder.is_dir():
             sync(folder)
-        if failed:
-            raise PicturesNotRemoved(failed)
+        return failed
 
     def _path(self, gallery_id: int, crop_id: str) -> str:
         return f"{self._root}/{gallery_id}/{crop_id}"
-
-
-def _put_locally(path: Path, content: bytes) -> None:
-    make_folder(path.parent)
-    # A restore keeps pictures that shown crops have already; a crash must not leave these torn.
-    if not path.is_file() or path.read_bytes() != content:
-        path.write_bytes(content)
-    sync(path)
-    sync(path.parent)

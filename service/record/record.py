@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -21,13 +20,12 @@ from service.record.galleries import Galleries
 from service.record.garbage import StrayPictures, collect_garbage, remove_pins
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
+from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
 from service.record.redis_engine import RedisEngine
-from service.record.redis_migration import is_older_redis, migrate_redis
 from service.record.redis_server import check_server
 from service.record.replacing import StagedVectors
 from service.record.runtimes import Runtimes
 from service.record.sqlite_engine import SqliteEngine
-from service.record.sqlite_migration import is_older_file, migrate_file
 
 
 class Record:
@@ -134,16 +132,16 @@ def upgrade_store(
         InputProblem: where the record is in use, or lacks what was acknowledged.
     """
     if not redis_url:
-        return is_older_file(database) and _alone(database, partial(migrate_file, database))
+        if older := is_older_file(database):
+            with lock_data_directory(database.parent):
+                migrate_file(database)
+        return older
     url = _with_password(redis_url, redis_password_file)
     with _connected(url, _redis_mark(database)) as engine, contextlib.closing(engine):
-        return is_older_redis(engine) and _alone(database, partial(migrate_redis, engine))
-
-
-def _alone(database: Path, migrate: Callable[[], None]) -> bool:
-    with lock_data_directory(database.parent):
-        migrate()
-    return True
+        if older := is_older_redis(engine):
+            with lock_data_directory(database.parent):
+                migrate_redis(engine)
+        return older
 
 
 def _redis_mark(database: Path) -> LastCommitMark:

@@ -258,7 +258,7 @@ def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Reco
         new = held.enter_context(contextlib.closing(SqliteEngine(into)))
         found = recovery.entries()
         galleries = ((_emptied(entry), recovery.crops(entry)) for entry in found)
-        migrate(new, galleries, (), recovery.others(found, into.parent))
+        migrate(new, galleries, recovery.others(found, into.parent))
     return recovery
 
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -21,7 +21,6 @@ from service.ops.commit_mark import LastCommitMark
 from service.ops.health import heartbeat
 from service.record.engine import (
     Change,
-    ChangeKind,
     ChangesLost,
     Conflict,
     Scan,
@@ -203,15 +202,10 @@ class RedisEngine:
         Later commits are held against it.
 
         Raises:
-            InputProblem: for a record of another format, one without its name, and one that
-                `require_acknowledged` refuses.
+            InputProblem: for a record of another format, and one that `require_acknowledged`
+                refuses.
         """
         self.require_acknowledged()
-        if self.command("GET", "gmn:epoch") is None and self.command("EXISTS", "gmn:seq"):
-            raise InputProblem(
-                f"Redis at {self.place}: holds a record without its name, gmn:epoch; restore it "
-                "from a whole copy"
-            )
         # Of two processes that begin at once, one does.
         for name, value in (("gmn:format", FORMAT), ("gmn:epoch", secrets.token_hex(16))):
             # A full server refuses every SET.
@@ -322,10 +316,6 @@ def shown_url(url: str) -> str:
 def _change(entry_id: bytes, fields: Sequence[Any]) -> Change:
     texts = [field.decode() for field in fields]
     named: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
-    if named["kind"] not in get_args(ChangeKind):
-        raise ChangesLost(
-            f"the record has a change {named['kind']!r} that this program does not know; update it"
-        )
     rows = tuple(int(row) for row in named["rows"].split(",") if row)
     sequence = int(entry_id.partition(b"-")[0])
     return Change(sequence, named["kind"], int(named["gallery"]), int(named["version"]), rows)

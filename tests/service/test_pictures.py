@@ -174,8 +174,8 @@ def test_an_image_store_that_does_not_answer_is_503_and_holds_up_no_reads(tmp_pa
     with pytest.raises(RecordUnavailable, match=r"where images are kept, does not answer"):
         folder.get(1, "a crop")
     monkeypatch.setattr(folder._files, "rm_file", unreachable)
-    with pytest.raises(OSError, match=r"objects\.example"):
-        folder.remove(1, ["a crop"])
+    left = folder.remove(1, ["a crop"])
+    assert "objects.example" in str(left["a crop"])
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from service.commands.keys import keys as keys_command
 from service.commands.store import store as store_command
 from service.ops.commit_mark import LastCommitMark
 from service.ops.data_directory import lock_data_directory
-from service.record import sqlite_migration
+from service.record import migration
 from service.record.record import Record, open_redis, open_sqlite, upgrade_store
 from service.record.records import CropFilter, GallerySettings
 from service.record.snapshot_file import FORMAT, read_snapshot, snapshot_header, write_snapshot
@@ -136,8 +136,8 @@ def test_a_migration_that_was_killed_begins_again(tmp_path, monkeypatch):
         migrate(*record)
         raise KeyboardInterrupt
 
-    migrate = sqlite_migration.migrate
-    monkeypatch.setattr(sqlite_migration, "migrate", killed)
+    migrate = migration.migrate
+    monkeypatch.setattr(migration, "migrate", killed)
     with pytest.raises(KeyboardInterrupt):
         upgrade_store(None, path)
     assert path.read_bytes() == gzip.decompress(BEFORE.read_bytes())
