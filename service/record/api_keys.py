@@ -10,13 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 
 from service.errors import Forbidden
-from service.record.engine import (
-    RecordPart,
-    Transaction,
-    below,
-    key,
-    transactional,
-)
+from service.record.engine import RecordPart, Transaction, below, key, transactional
 
 Scope = Literal["query", "enroll", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = ("query", "enroll", "metrics", "admin")

@@ -11,8 +11,6 @@ from pydantic_core import from_json, to_json
 from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
 from service.errors import CropConflict, NeedsReindex
 from service.ops.failpoints import failpoint
-from service.record import archives
-from service.record.archives import Archive
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
     RecordPart,
@@ -53,7 +51,7 @@ from service.record.records import (
     RequestKey,
     StoredCrop,
 )
-from service.record.replacing import KeepPicture, replace_crops
+from service.record.replacing import Archive, KeepPicture, archive, replace_crops
 from service.record.requests import find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
@@ -310,7 +308,7 @@ class Crops(RecordPart):
 
     def archive(self, gallery_id: int) -> AbstractContextManager[Archive]:
         """The gallery as it is at this moment, also while it is written."""
-        return archives.archive(self._engine, gallery_id)
+        return archive(self._engine, gallery_id)
 
     def replace(
         self,

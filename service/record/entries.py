@@ -5,13 +5,14 @@ A gallery's crops lie in a generation; a row number is given out once in a galle
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from pydantic import TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from service.errors import UnknownGallery
 from service.record.engine import (
@@ -26,6 +27,8 @@ from service.record.engine import (
     last_number,
 )
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
+
+ENTRY, CROP = TypeAdapter(GalleryRecord), TypeAdapter(StoredCrop)
 
 
 class Sightings(TypedDict):
@@ -70,17 +73,13 @@ class Generation:
 
 def as_crop(body: bytes | str) -> StoredCrop:
     """A crop's record from what is kept of it."""
-    return _CROP.validate_json(body)
+    return CROP.validate_json(body)
 
 
 def read_crops(reader: Reader, at: Generation, rows: Sequence[int]) -> dict[int, StoredCrop]:
     """Those of these crops that are there, by row."""
-    crops = {}
-    bodies = reader.get([at.key("crop", row) for row in rows])
-    for row, body in zip(rows, bodies, strict=True):
-        if body is not None:
-            crops[row] = as_crop(body)
-    return crops
+    bodies = zip(rows, reader.get([at.key("crop", row) for row in rows]), strict=True)
+    return {row: as_crop(body) for row, body in bodies if body is not None}
 
 
 def scan_crops(reader: Reader, at: Generation, after_row: int, limit: int) -> list[StoredCrop]:
@@ -118,32 +117,29 @@ def read_contents(
     Raises:
         ServiceError: a part of a crop is missing, or not what was written.
     """
-    kinds = ("crop_id", "vector", "picture")[: 3 if pictures else 2]
-    keys: list[bytes] = []
+    kinds = 3 if pictures else 2
+    named: dict[bytes, str] = {}
     for crop in crops:
-        own = (
-            at.lookup("crop id", crop.crop_id),
-            at.lookup("vector", side, crop.row_id),
-            at.lookup("picture", crop.row_id),
-        )
-        keys += own[: len(kinds)]
-    named = [f"the {kind} of crop {crop.crop_id}" for crop in crops for kind in kinds]
-    bodies = reader.get(keys, named)
-    for place, crop in enumerate(crops):
-        row_id, vector, *picture = bodies[place * len(kinds) :][: len(kinds)]
-        content = picture[0] if picture else None
-        gone = pictures and crop.inside and content is None
-        place_of = None if row_id is None else from_json(row_id)
-        same = pictures or place_of == [crop.row_id, crop.changes]
-        if vector is not None and not gone and same:
-            yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
-        elif is_still(reader, at, side, crop):
-            if not same:
+        contents = {
+            at.lookup("crop id", crop.crop_id): f"the crop_id of crop {crop.crop_id}",
+            at.lookup("vector", side, crop.row_id): f"the vector of crop {crop.crop_id}",
+            at.lookup("picture", crop.row_id): f"the picture of crop {crop.crop_id}",
+        }
+        named.update(itertools.islice(contents.items(), kinds))
+    bodies = iter(reader.get(list(named), list(named.values())))
+    for crop in crops:
+        row_id, vector, *picture = itertools.islice(bodies, kinds)
+        lost = "vector" if vector is None else ""
+        if picture == [None] and crop.inside:
+            lost = lost or "picture"
+        found = pictures or row_id == to_json((crop.row_id, crop.changes))
+        if (lost or not found) and is_still(reader, at, side, crop):
+            if not found:
                 raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
-            part = "picture" if gone else "vector"
-            raise reader.engine.damage(f"the {part} of crop {crop.crop_id} is gone")
-        elif vector is not None and not gone and place_of and place_of[0] == crop.row_id:
-            # Relabelled meanwhile: the change that follows has the new label.
+            raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone")
+        # One that is relabelled meanwhile too: the change that follows has the new label.
+        if vector is not None and not lost:
+            content = picture[0] if picture else None
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
 
 
@@ -155,9 +151,6 @@ def is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> boo
     return read_crops(reader, at, [crop.row_id]) == {crop.row_id: crop}
 
 
-_CROP = TypeAdapter(StoredCrop)
-
-
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     """A gallery's entry; None where it was deleted."""
     found = reader.json(key("gallery", gallery_id))
@@ -165,11 +158,7 @@ def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
-    """A gallery's entry.
-
-    Raises:
-        UnknownGallery: by its number, where it was deleted.
-    """
+    """A gallery's entry; raises `UnknownGallery`, by its number, where it was deleted."""
     entry = read_entry(reader, gallery_id)
     if entry is None:
         raise UnknownGallery(str(gallery_id))
@@ -179,6 +168,3 @@ def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
 def put_entry(transaction: Transaction, entry: GalleryRecord) -> None:
     """Puts a gallery's entry back."""
     transaction.put_json(key("gallery", entry.gallery_id), entry)
-
-
-ENTRY = TypeAdapter(GalleryRecord)

@@ -20,6 +20,7 @@ from service.record.engine import (
     RecordPart,
     Scan,
     Transaction,
+    above,
     as_text,
     below,
     key,
@@ -104,24 +105,17 @@ class Jobs(RecordPart):
         Args:
             later: ids of jobs that are taken only where there is no other.
         """
-        waiting = transaction.below(key("open job"))
-        waiting.sort(key=lambda one: from_json(one[1]) in later)
+        waiting = [from_json(body) for _, body in transaction.below(key("open job"))]
         now_ms = self._engine.now_ms() if waiting else 0
-        for _, body in waiting:
-            job = _read(transaction, from_json(body))
-            if job is None:
-                continue
-            until_ms = job.lease_until_ms
-            if until_ms is None or until_ms <= now_ms or job.worker == worker:
-                lease_ms = int(lease_seconds * 1000)
+        lease_ms = int(lease_seconds * 1000)
+        for job_id in sorted(waiting, key=lambda one: one in later):
+            job = _read(transaction, job_id)
+            if job and (job.worker == worker or (job.lease_until_ms or 0) <= now_ms):
+                until_ms = now_ms + lease_ms
                 job = replace(
-                    job,
-                    worker=worker,
-                    state="running",
-                    lease_ms=lease_ms,
-                    lease_until_ms=now_ms + lease_ms,
+                    job, worker=worker, state="running", lease_ms=lease_ms, lease_until_ms=until_ms
                 )
-                transaction.put_json(key("job", job.job_id), job)
+                transaction.put_json(key("job", job_id), job)
                 return job
         return None
 
@@ -142,7 +136,7 @@ class Jobs(RecordPart):
             None where the job is not this worker's.
         """
         job = _read(transaction, job_id)
-        if job is None or (worker is not None and job.worker != worker):
+        if job is None or worker not in (None, job.worker):
             return None
         if job.finished and state not in FINISHED:
             return None
@@ -172,17 +166,16 @@ class Jobs(RecordPart):
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
         """Up to `limit` problems at positions above `after`."""
         prefix = key("job problem", job_id)
-        start = prefix + key(after + 1) if after >= 0 else prefix
-        found = self._reader.scan(Scan(start, below(prefix)[1], limit))[0]
+        bounds = above(prefix, after) if after >= 0 else below(prefix)
+        found = self._reader.scan(Scan(*bounds, limit))[0]
         return [JobProblem.model_validate_json(body) for _, body in found]
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         """A job of this kind that is not finished; None where there is none."""
-        for _, body in self._reader.below(key("open job")):
-            job = self.get(from_json(body))
-            if job and (job.gallery_id, job.kind, job.finished) == (gallery_id, kind, False):
-                return job
-        return None
+        found = (self.get(from_json(body)) for _, body in self._reader.below(key("open job")))
+        wanted = (gallery_id, kind, False)
+        like = (job for job in found if job and (job.gallery_id, job.kind, job.finished) == wanted)
+        return next(like, None)
 
 
 def job_entries(
@@ -235,12 +228,9 @@ def _note_files(transaction: Transaction, job: Job) -> None:
 
 
 def _found_by(job: Job) -> list[bytes]:
-    moment = as_text(job.created_at)
-    found_by = [
-        key("job at", moment, job.job_id),
-        key("job of", job.gallery_id, moment, job.job_id),
-    ]
-    return found_by if job.finished else [*found_by, key("open job", moment, job.job_id)]
+    last = (as_text(job.created_at), job.job_id)
+    found_by = [key("job at", *last), key("job of", job.gallery_id, *last)]
+    return found_by if job.finished else [*found_by, key("open job", *last)]
 
 
 JOB = TypeAdapter(Job)

@@ -16,7 +16,7 @@ from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.engine import Engine, transact
 from service.record.files import Snapshots, UnneededFiles
-from service.record.galleries import Galleries
+from service.record.galleries import Galleries, Runtimes
 from service.record.garbage import StrayPictures, collect_garbage, remove_pins
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
@@ -24,7 +24,6 @@ from service.record.migration import is_older_file, is_older_redis, migrate_file
 from service.record.redis_engine import RedisEngine
 from service.record.redis_server import check_server
 from service.record.replacing import StagedVectors
-from service.record.runtimes import Runtimes
 from service.record.sqlite_engine import SqliteEngine
 
 

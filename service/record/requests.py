@@ -7,19 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
-from service.record.engine import (
-    Reader,
-    Scan,
-    Transaction,
-    as_text,
-    key,
-    now,
-)
-from service.record.records import (
-    Enrolment,
-    GalleryRecord,
-    RequestKey,
-)
+from service.record.engine import Reader, Scan, Transaction, as_text, key, now
+from service.record.records import Enrolment, GalleryRecord, RequestKey
 
 REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each request that is kept removes up to so many that are older.
@@ -46,14 +35,8 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
         )
         for crop_id, duplicate, warnings in past["landed"]
     )
-    return Enrolment(
-        past["version"],
-        entry.embedding_fingerprint,
-        landed,
-        (),
-        replayed=True,
-        problems=past["problems"],
-    )
+    embedder, problems = entry.embedding_fingerprint, past["problems"]
+    return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
 
 
 def keep_request(
@@ -73,14 +56,7 @@ def keep_request(
         if past is not None and past["happened_at"] < oldest:
             transaction.delete(own)
     moment, own = now(), key("request", gallery_id, request.key)
-    transaction.put_json(
-        own,
-        {
-            "digest": request.digest,
-            "version": version,
-            "landed": [[one.crop_id, one.duplicate, one.warnings] for one in landed],
-            "problems": request.problems,
-            "happened_at": moment,
-        },
-    )
+    ids = [[one.crop_id, one.duplicate, one.warnings] for one in landed]
+    kept = {"version": version, "landed": ids, "problems": request.problems}
+    transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
     transaction.put(key("request age", moment, gallery_id, request.key), own)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery
-from service.record import archives, galleries, identity_changes, replacing
+from service.record import galleries, identity_changes, replacing
 from service.record.engine import Change
 from service.record.record import Record, open_redis
 from service.record.records import ArchivedCrop, CropFilter, GallerySettings
@@ -178,7 +178,7 @@ def test_a_redis_that_is_gone_is_unavailable_and_one_that_is_back_is_not():
 
 
 def test_a_copy_has_every_change_that_was_made_until_it_was_read(monkeypatch, store, gallery):
-    monkeypatch.setattr(archives, "CROPS_PER_READ", 7)
+    monkeypatch.setattr(replacing, "CROPS_PER_READ", 7)
     random = np.random.default_rng(5)
     for first in range(0, 60, 20):
         crops = [new_crop(first + one, str(one % 5)) for one in range(20)]
@@ -206,7 +206,7 @@ def test_a_copy_has_every_change_that_was_made_until_it_was_read(monkeypatch, st
 def test_a_copy_of_a_gallery_that_is_written_without_a_pause_ends(
     monkeypatch, redis_record, store, gallery
 ):
-    monkeypatch.setattr(archives, "FOLLOWED_FOR_SECONDS", 0.5)
+    monkeypatch.setattr(replacing, "FOLLOWED_FOR_SECONDS", 0.5)
     store.crops.enroll(gallery, EMBEDDER, [new_crop(number, "Ann") for number in range(5)])
     names = itertools.cycle(["Eve", "Ann"])
 
