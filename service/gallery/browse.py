@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Literal
 
 from gmn_client import models
-from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, UnknownPicture
+from service.errors import UnknownCrop, UnknownGallery, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import stored_picture
-from service.record.records import CropFilter, GalleryRecord, Picture, StoredCrop
+from service.record.records import GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
 
 
@@ -35,39 +34,6 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
         return [_describe(runtime, one, held[one.name]) for one in records if one.name in held]
 
     return await runtime.galleries.read(described)
-
-
-async def list_crops(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter, after: str | None, limit: int
-) -> models.Crops:
-    """Crops in the order of their enrolment."""
-
-    def read() -> models.Crops:
-        crops = runtime.record.crops.page(gallery.gallery_id, wanted, int(after or 0), limit + 1)
-        more = str(crops[limit - 1].row_id) if len(crops) > limit else None
-        results = [described_crop(gallery, crop) for crop in crops[:limit]]
-        return models.Crops(results=results, next_cursor=more)
-
-    return await runtime.galleries.read(read)
-
-
-async def list_identities(
-    runtime: Runtime, gallery: Gallery, after: str | None, limit: int, query: str = ""
-) -> models.Identities:
-    """Identities that contain `query`, in any case, in the order of their names."""
-    read = runtime.record.crops.identities
-    found = await runtime.galleries.read(read, gallery.gallery_id, after or "", limit + 1, query)
-    more = found[limit - 1].identity if len(found) > limit else None
-    return models.Identities(results=found[:limit], next_cursor=more)
-
-
-async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
-    """One identity with its cameras; raises `UnknownIdentity`."""
-    read = runtime.record.crops.identity
-    found = await runtime.galleries.read(read, gallery.gallery_id, identity)
-    if found is None:
-        raise UnknownIdentity(gallery.name, identity)
-    return found
 
 
 async def read_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> models.Crop:
@@ -99,28 +65,19 @@ async def _stored(runtime: Runtime, gallery: Gallery, crop_id: str) -> StoredCro
 
 
 def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> models.Gallery:
-    state: Literal["ready", "previous_model", "needs_reindex"]
-    if gallery.needs_reindex:
-        state = "needs_reindex"
-    else:
-        state = "previous_model" if gallery.outdated else "ready"
     index = None if gallery.needs_reindex else gallery.index
-    return models.Gallery(
-        name=record.name,
-        crops=record.crops,
-        identities=record.identities,
-        embedding_fingerprint=record.embedding_fingerprint,
-        version=record.version,
-        index_kind=index.kind if index else "flat_ip",
-        dtype=index.dtype if index else "float32",
-        index_bytes=index.bytes if index else 0,
-        image_bytes=record.image_bytes,
-        recall=index.recall if index else None,
-        state=state,
-        retention_days=record.settings.retention_days,
-        retention_from=record.settings.retention_from,
-        calibration=_calibration(runtime, gallery),
-        created_at=record.created_at,
+    state = "previous_model" if gallery.outdated else "ready"
+    return models.Gallery.model_validate(
+        {
+            **vars(record),
+            **vars(record.settings),
+            "index_kind": index.kind if index else "flat_ip",
+            "dtype": index.dtype if index else "float32",
+            "index_bytes": index.bytes if index else 0,
+            "recall": index.recall if index else None,
+            "state": state if index else "needs_reindex",
+            "calibration": _calibration(runtime, gallery),
+        }
     )
 
 

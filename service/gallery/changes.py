@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gmn_client import models
-from gmn_client.models import ChangedCrop, Merges, RenamedIdentity
+from gmn_client.models import ChangedCrop, RenamedIdentity
 from service.errors import (
     InvalidField,
     ServiceError,
@@ -94,12 +94,6 @@ async def relabel_identity(
         merged=change.merge_id is not None,
         merge_id=change.merge_id,
     )
-
-
-async def list_merges(runtime: Runtime, gallery: Gallery) -> Merges:
-    """The merges that can be undone, newest first; raises `UnknownGallery`."""
-    found = await runtime.galleries.read(runtime.record.identities.merges, gallery.gallery_id)
-    return Merges(results=found)
 
 
 async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> RenamedIdentity:

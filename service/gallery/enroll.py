@@ -19,7 +19,6 @@ from PIL import Image
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from service.engine.batcher import Embedded, EmbeddedImage
-from service.engine.images import Pipeline
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import keep_elsewhere
@@ -35,7 +34,7 @@ from service.record.records import (
     StoredCrop,
 )
 from service.runtime import Runtime
-from service.settings import KeepImages, Settings
+from service.settings import KeepImages
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_TEXT = 256
@@ -46,6 +45,8 @@ SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", 
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
 PATH_SEGMENTS = (".", "..")
+# Of an image its problem, or the warnings about it.
+Outcome = CropProblem | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,11 @@ async def enroll(
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     require_free_disk(runtime.settings)
+    files, prepare = [one.image for one in images], partial(_prepare, runtime.settings.keep_images)
     with runtime.admission.image_slots(len(images)):
         while True:
             model = runtime.models[gallery.embedder]
-            embedded = await _embed(model.pipeline, images, runtime.settings)
+            embedded = await model.pipeline.embed(files, runtime.settings.quality, prepare)
             failpoint("enroll.embedded")
             outcomes, new = _outcomes(gallery.settings, images, embedded)
             request = None
@@ -89,57 +91,46 @@ async def enroll(
             if not new:
                 find = partial(runtime.record.crops.happened, gallery.gallery_id)
                 past = await runtime.galleries.read(find, request) if request else None
-                return _replay(images, past) if past else _answer(gallery.version, (), outcomes)
+                return _answer(images, outcomes, past or Enrolment(gallery.version, "", (), ()))
             section = partial(_store, runtime, gallery, model.embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)
-                break
+                return _answer(images, outcomes, enrolment)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
                 if gallery.embedder == model.embedder:
                     raise
                 # The gallery went over to another embedder while these images were embedded.
-    if enrolment.replayed:
-        return _replay(images, enrolment)
-    return _answer(enrolment.version, enrolment.landed, outcomes)
-
-
-async def _embed(
-    pipeline: Pipeline, images: Sequence[ImageToEnroll], settings: Settings
-) -> list[Embedded]:
-    """One outcome per image, in order; an image from the future is not embedded."""
-    latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
-    timely: list[bytes] = []
-    late: list[tuple[int, CropProblem]] = []
-    for number, image in enumerate(images):
-        if image.captured_at is None or image.captured_at <= latest:
-            timely.append(image.image)
-        else:
-            # Retention would keep it for too long.
-            detail = (
-                f"captured_at: {image.captured_at.isoformat()} is more than an hour in the future; "
-                "set the camera's clock right, or leave the field out"
-            )
-            late.append((number, CropProblem("captured_in_future", detail)))
-    prepare = partial(_prepare, settings.keep_images)
-    outcomes = await pipeline.embed(timely, settings.quality, prepare)
-    for number, problem in late:
-        outcomes.insert(number, problem)
-    return outcomes
 
 
 def _outcomes(
     settings: GallerySettings, images: Sequence[ImageToEnroll], embedded: Sequence[Embedded]
-) -> tuple[list[CropProblem | tuple[str, ...]], list[ArchivedCrop]]:
+) -> tuple[list[Outcome], list[ArchivedCrop]]:
     """Of each image its problem, or the answer's warnings; and the crops of the usable ones."""
-    outcomes: list[CropProblem | tuple[str, ...]] = []
+    outcomes: list[Outcome] = []
     new: list[ArchivedCrop] = []
-    now = datetime.now(UTC)
+    now, days = datetime.now(UTC), settings.retention_days
     for image, one in zip(images, embedded, strict=True):
+        captured = image.captured_at
+        if captured is not None and captured > now + CLOCKS_DIFFER_BY:
+            # Retention would keep it for too long.
+            detail = (
+                f"captured_at: {captured.isoformat()} is more than an hour in the future; "
+                "set the camera's clock right, or leave the field out"
+            )
+            one = CropProblem("captured_in_future", detail)
         if isinstance(one, CropProblem):
             outcomes.append(one)
             continue
-        outcomes.append(_warnings(settings, image, one))
+        warnings = [fault.detail for fault in one.faults]
+        aging = captured if settings.retention_from == "captured" else None
+        if aging is not None and days is not None and aging <= now - timedelta(days=days):
+            warnings.append(
+                f"captured_at: {aging.isoformat()} is past the {days} days that this gallery "
+                "keeps crops, so the next maintenance deletes it; set retention_from=enrolled or a "
+                "longer retention_days to keep it"
+            )
+        outcomes.append(warnings)
         sha256, picture = one.prepared
         known = {name: value for name, value in vars(image).items() if name != "image"}
         record = StoredCrop(
@@ -153,24 +144,6 @@ def _outcomes(
         )
         new.append(ArchivedCrop(record, one.vector, picture.content if picture else None))
     return outcomes, new
-
-
-def _warnings(
-    settings: GallerySettings, image: ImageToEnroll, embedded: EmbeddedImage
-) -> tuple[str, ...]:
-    """The warnings about a usable image: its faults, and that it will be deleted soon."""
-    warnings = tuple(map(attrgetter("detail"), embedded.faults))
-    days, captured = settings.retention_days, image.captured_at
-    if days is None or captured is None or settings.retention_from == "enrolled":
-        return warnings
-    if captured > datetime.now(UTC) - timedelta(days=days):
-        return warnings
-    return (
-        *warnings,
-        f"captured_at: {captured.isoformat()} is past the {days} days that this gallery keeps "
-        "crops, so the next maintenance deletes it; set retention_from=enrolled or a longer "
-        "retention_days to keep it",
-    )
 
 
 def _prepare(
@@ -244,40 +217,31 @@ async def _store(
 
 
 def _answer(
-    version: int,
-    landed: Iterable[EnrolledImage],
-    outcomes: Iterable[CropProblem | Sequence[str]],
-    replayed: bool = False,
+    images: Sequence[ImageToEnroll], outcomes: Sequence[Outcome], enrolment: Enrolment
 ) -> Enrollment:
-    """One result per image, in order: its problem, or the next landed crop with its warnings."""
-    crops = iter(landed)
+    """One result per image, in order: its problem, or the next landed crop with its warnings.
+
+    Identities and cameras of a request that happened before are those that it names again.
+    """
+    if enrolment.replayed:
+        outcomes = [
+            # A program before this one kept null for an image without a problem.
+            CropProblem(**one) if isinstance(one, dict) else one or ()
+            for one in json.loads(enrolment.problems)
+        ]
+    crops = iter(enrolment.landed)
     results: list[EnrolledImage | RefusedImage] = []
-    for one in outcomes:
+    for image, one in zip(images, outcomes, strict=True):
         if isinstance(one, CropProblem):
             results.append(refused_image(one))
         else:
             crop = next(crops)
-            results.append(crop.model_copy(update={"warnings": [*crop.warnings, *one]}))
-    return Enrollment(gallery_version=version, results=results, replayed=replayed)
-
-
-def _replay(images: Sequence[ImageToEnroll], past: Enrolment) -> Enrollment:
-    """The answer of a request that happened; identities and cameras are those it names again."""
-    outcomes = [
-        # A program before this one kept null for an image without a problem.
-        CropProblem(**one) if isinstance(one, dict) else one or ()
-        for one in json.loads(past.problems)
-    ]
-    usable = [
-        image
-        for image, one in zip(images, outcomes, strict=True)
-        if not isinstance(one, CropProblem)
-    ]
-    landed = [
-        one.model_copy(update={"identity": image.identity, "camera": image.camera})
-        for one, image in zip(past.landed, usable, strict=True)
-    ]
-    return _answer(past.version, landed, outcomes, replayed=True)
+            warnings = [*crop.warnings, *one]
+            named = {"identity": image.identity, "camera": image.camera, "warnings": warnings}
+            results.append(crop.model_copy(update=named))
+    return Enrollment(
+        gallery_version=enrolment.version, results=results, replayed=enrolment.replayed
+    )
 
 
 def checked_text(field: str, value: str) -> str:

@@ -76,12 +76,20 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidField(f"cursor: {cursor[:40]!r} is none; send next_cursor of the page before")
     wanted = CropFilter(asked.identity, asked.camera, asked.external_id)
-    page = await browse.list_crops(call.runtime, call.gallery, wanted, cursor, asked.limit)
+    gallery, limit, after = call.gallery, asked.limit, int(cursor or 0)
+
+    def read() -> Crops:
+        found = call.runtime.record.crops.page(gallery.gallery_id, wanted, after, limit + 1)
+        more = str(found[limit - 1].row_id) if len(found) > limit else None
+        results = [browse.described_crop(gallery, crop) for crop in found[:limit]]
+        return Crops(results=results, next_cursor=more)
+
+    page = await call.runtime.galleries.read(read)
     named = {"identity": asked.identity, "external_id": asked.external_id}
     if filters := {name: value for name, value in named.items() if value is not None}:
         # A listing of one identity's crops is a search, by name.
         call.runtime.audit.note_view(
-            "query", gallery=call.gallery.name, count=len(page.results), filters=filters
+            "query", gallery=gallery.name, count=len(page.results), filters=filters
         )
     return Response(await write_list(page), media_type=JSON)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Path, Query
 
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
-from service.gallery import browse, changes
+from service.errors import UnknownIdentity
+from service.gallery import changes
 from service.http.documented import problems
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
 from service.http.guard import Admin, Searcher, guarded_router
@@ -20,9 +21,11 @@ Identity = Annotated[str, Path(description="An identity, as enrolled.", examples
 @router.get("/identities")
 async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Query()]) -> Identities:
     """Lists identities by name; crops without an identity are not counted."""
-    page = await browse.list_identities(
-        call.runtime, call.gallery, asked.cursor, asked.limit, asked.query
-    )
+    read, number = call.runtime.record.crops.identities, call.gallery.gallery_id
+    after, limit = asked.cursor or "", asked.limit
+    found = await call.runtime.galleries.read(read, number, after, limit + 1, asked.query)
+    more = found[limit - 1].identity if len(found) > limit else None
+    page = Identities(results=found[:limit], next_cursor=more)
     if asked.query:
         searched = {"identity": asked.query}
         call.runtime.audit.note_view(
@@ -34,7 +37,10 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
 @router.get("/identities/{identity:path}", responses=problems("unknown_identity"))
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the number of crops and the cameras of one identity."""
-    found = await browse.read_identity(call.runtime, call.gallery, identity)
+    read, gallery = call.runtime.record.crops.identity, call.gallery
+    found = await call.runtime.galleries.read(read, gallery.gallery_id, identity)
+    if found is None:
+        raise UnknownIdentity(gallery.name, identity)
     call.runtime.audit.note_view(
         "query", gallery=call.gallery.name, count=1, filters={"identity": identity}
     )
@@ -66,7 +72,8 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
 @router.get("/merges")
 async def list_merges(call: Searcher) -> Merges:
     """The merges of identities of the last 30 days that can be undone, newest first."""
-    return await changes.list_merges(call.runtime, call.gallery)
+    merges = call.runtime.record.identities.merges
+    return Merges(results=await call.runtime.galleries.read(merges, call.gallery.gallery_id))
 
 
 @router.post("/merges/{merge_id}/undo", responses=problems("unknown_merge", "storage_failed"))
