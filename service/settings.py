@@ -109,8 +109,9 @@ class Settings(BaseSettings):
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
     # Where a process may have no more than 1,024 files open these leave 100 for others.
     max_connections: int = Field(900, ge=1)
-    """Connections that are served. A request on a further one is answered with 503; beyond four
-    times as many, or 100 less than the files that the process may open, connections are closed."""
+    """Connections that are served. A request on a further one, but for `/livez`, is answered with
+    503; beyond four times as many, or 100 less than the files that the process may open,
+    connections are closed."""
     quality: QualityPolicy = "warn"
     """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
     (`refuse`), or not measured (`off`). A query is never refused for quality."""

@@ -53,7 +53,7 @@ MULTIPART = fastapi.Form(media_type="multipart/form-data")
 class Form(BaseModel):
     """Base of every form: a field that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -66,6 +66,7 @@ class Form(BaseModel):
         schema = handler(core)
         for field in handler.resolve_ref_schema(schema)["properties"].values():
             field |= field.pop("anyOf", [{}])[0]
+            field["description"] = " ".join(field["description"].split())
             items = field.get("items")
             if items and items != FILE:
                 field["examples"] = [[], *field.get("examples", [])]
@@ -96,15 +97,16 @@ class ImagesForm(Form):
 class EnrollFields(Form):
     """What is known of crops; in an enrollment once for all images, or once for each in order."""
 
-    identity: Annotated[list[str], Field(description="The identity.", examples=[["0042"]])] = []
-    camera: Annotated[list[str], Field(description="The camera.", examples=[["east"]])] = []
-    captured_at: Annotated[
-        list[str], Field(description="RFC 3339, with zone.", examples=[["2026-03-01T09:30:00Z"]])
-    ] = []
-    external_id: Annotated[list[str], Field(description="Your own id.")] = []
-    metadata: Annotated[
-        list[str], Field(description="A JSON object.", examples=[['{"shift": "night"}']])
-    ] = []
+    identity: list[str] = Field([], examples=[["0042"]])
+    """The identity."""
+    camera: list[str] = Field([], examples=[["east"]])
+    """The camera."""
+    captured_at: list[str] = Field([], examples=[["2026-03-01T09:30:00Z"]])
+    """RFC 3339, with zone."""
+    external_id: list[str] = []
+    """Your own id."""
+    metadata: list[str] = Field([], examples=[['{"shift": "night"}']])
+    """A JSON object."""
 
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
         """The images with the fields of each; raises `InvalidField`."""
@@ -154,118 +156,101 @@ class PairForm(PairOptions, ImagesForm):
 class GallerySettingsFields(Form):
     """The settings of a gallery; one that is left out stays as it is."""
 
-    retention_days: int | None = Field(
-        None, ge=0, le=36_500, description="Age in days at which crops are deleted; 0 keeps all."
-    )
-    retention_from: RetentionFrom | None = Field(
-        None,
-        description="Whether a crop's age counts from its capture (if known), or always from its "
-        "enrollment.",
-    )
-    calibration: Literal[CalibrationMode, "reset"] | None = Field(
-        None,
-        description="Whether thresholds are fitted to this gallery's named crops and its searches "
-        "(on), stay fixed (frozen), or are the artefact's (off); reset and off delete the fit and "
-        "the stored searches, and reset fits again.",
-    )
+    retention_days: int | None = Field(None, ge=0, le=36_500)
+    """Age in days at which crops are deleted; 0 keeps all."""
+    retention_from: RetentionFrom | None = None
+    """Whether a crop's age counts from its capture (if known), or always from its enrollment."""
+    calibration: Literal[CalibrationMode, "reset"] | None = None
+    """Whether thresholds are fitted to this gallery's named crops and its searches (on), stay fixed
+    (frozen), or are the artefact's (off); reset and off delete the fit and the stored searches, and
+    reset fits again."""
 
     def changes(self) -> SettingsChanges:
         """The settings that were sent."""
-        changes: SettingsChanges = {}
-        if self.retention_days is not None:
-            changes["retention_days"] = self.retention_days or None
-        if self.retention_from is not None:
-            changes["retention_from"] = self.retention_from
-        if self.calibration is not None:
-            changes["calibration"] = "on" if self.calibration == "reset" else self.calibration
-        return changes
+        changes = self.model_dump(exclude={"name"}, exclude_none=True)
+        if self.retention_days == 0:
+            changes["retention_days"] = None
+        if self.calibration == "reset":
+            changes["calibration"] = "on"
+        return cast("SettingsChanges", changes)
 
 
 class NewGalleryFields(GallerySettingsFields):
     """A gallery to be created, and its settings."""
 
     name: Annotated[str, AfterValidator(checked_name)] = Field(
-        description="Letters, digits, dot, dash and underscore, 64 at most.",
-        examples=["lobby"],
-        json_schema_extra={"pattern": NAME.pattern},
+        examples=["lobby"], json_schema_extra={"pattern": NAME.pattern}
     )
+    """Letters, digits, dot, dash and underscore, 64 at most."""
 
 
 class IdentityFields(Form):
     """An identity's new name."""
 
-    new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))] = Field(
-        description="The new name; an existing identity of that name is merged with."
-    )
+    new_identity: Annotated[str, AfterValidator(partial(checked_text, "new_identity"))]
+    """The new name; an existing identity of that name is merged with."""
 
 
 class ImportForm(Form):
     """An archive to import, or a folder that the service can read."""
 
-    archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = Field(
-        None, description="A zip or tar file of images."
-    )
-    folder: str | None = Field(
-        None, description="A folder below GMN_IMPORT_DIR, instead of an archive."
-    )
-    manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = Field(
-        None,
-        description="A CSV file in it with the column `path` and any of `identity`, `camera`, "
-        "`captured_at`, `external_id`, `metadata`; `manifest.csv` unless named.",
-    )
-    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = Field(
-        None,
-        description="Applies to every image; refused where the manifest, or without one the folder "
-        "of each person, names people.",
-    )
-    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = Field(
-        None, description="Applies to every image; refused where the manifest names cameras."
-    )
+    archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
+    """A zip or tar file of images."""
+    folder: str | None = None
+    """A folder below GMN_IMPORT_DIR, instead of an archive."""
+    manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None
+    """A CSV file in it with the column `path` and any of `identity`, `camera`, `captured_at`,
+    `external_id`, `metadata`; `manifest.csv` unless named."""
+    identity: Annotated[str, AfterValidator(partial(checked_text, "identity"))] | None = None
+    """Applies to every image; refused where the manifest, or without one the folder of each person,
+    names people."""
+    camera: Annotated[str, AfterValidator(partial(checked_camera, "camera"))] | None = None
+    """Applies to every image; refused where the manifest names cameras."""
 
 
 class JobsQuery(Form):
     """Which jobs are listed."""
 
-    gallery: str | None = Field(None, description="Only of this gallery.")
-    limit: int = Field(100, ge=1, le=1000, description="How many of the newest.")
+    gallery: str | None = None
+    """Only of this gallery."""
+    limit: int = Field(100, ge=1, le=1000)
+    """How many of the newest."""
 
 
 class PageQuery(Form):
     """Which page of a listing."""
 
-    cursor: str | None = Field(
-        None, description="`next_cursor` of the previous page; not sent for the first."
-    )
-    limit: int = Field(100, ge=1, le=1000, description="Results on one page.")
+    cursor: str | None = None
+    """`next_cursor` of the previous page; not sent for the first."""
+    limit: int = Field(100, ge=1, le=1000)
+    """Results on one page."""
 
 
 class IdentitiesQuery(PageQuery):
     """Which identities are listed."""
 
-    query: str = Field(
-        "", max_length=256, description="Only identities that contain this text, in any case."
-    )
+    query: str = Field("", max_length=256)
+    """Only identities that contain this text, in any case."""
 
 
 class CropsQuery(PageQuery):
     """Which crops are listed."""
 
-    cursor: str | None = Field(
-        None,
-        description="`next_cursor` of the previous page; not sent for the first.",
-        json_schema_extra={"pattern": "^[0-9]{1,18}$"},
-    )
-    identity: str | None = Field(None, description="Only of this identity.")
-    camera: str | None = Field(None, description="Only of this camera.")
-    external_id: str | None = Field(None, description="Only with this id of yours.")
+    cursor: str | None = Field(None, json_schema_extra={"pattern": "^[0-9]{1,18}$"})
+    """`next_cursor` of the previous page; not sent for the first."""
+    identity: str | None = None
+    """Only of this identity."""
+    camera: str | None = None
+    """Only of this camera."""
+    external_id: str | None = None
+    """Only with this id of yours."""
 
 
 class ModelQuery(Form):
     """The gallery size that the thresholds are computed for."""
 
-    gallery_size: int = Field(
-        1000, ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."
-    )
+    gallery_size: int = Field(1000, ge=1, le=10**9)
+    """Crops searched; thresholds of searches depend on it."""
 
 
 def _label(name: str, read: Callable[[str, str], Value], value: str) -> Value | None:

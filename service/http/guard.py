@@ -23,12 +23,11 @@ from starlette.formparsers import MultiPartException
 
 from service.errors import InvalidField, StorageFailed, Unauthorised
 from service.gallery.gallery import Gallery
-from service.http.documented import problems
 from service.http.forms import ImagesForm, ImportForm
 from service.http.keys import LOCAL_ADMIN, is_loopback
 from service.http.limits import Body, Rule, WholeForm
 from service.http.middleware import CLIENT_LEFT
-from service.http.problems import names_of, unknown_name
+from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.record.api_keys import ApiKey, Scope
 from service.runtime import Runtime
@@ -63,6 +62,7 @@ OF_FORM = (
     *("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full"),
 )
 OF_IMAGES = ("unusable_images", "device_full", "device_lost")
+NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends a docstring's first statement, which is a call's summary.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
@@ -165,10 +165,12 @@ class GuardedRoute(APIRoute):
         first = " ".join((endpoint.__doc__ or "").partition("\n\n")[0].split())
         options["summary"] = SENTENCE_PART.split(first)[0]
         super().__init__(path, endpoint, **options)
-        codes: list[str] = []
-        if "{gallery}" in path:
-            codes.append("unknown_gallery")
+        codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
+        if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
+        needed = needs_of(self)
+        if needed and needed.any_of != ("query",) and self.methods != {"GET"}:
+            codes.append("storage_failed")
         if self.body_field:
             form: Any = self.body_field.field_info.annotation
             codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, ImagesForm) else ())]

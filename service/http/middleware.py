@@ -112,21 +112,22 @@ class RequestContext:
         the requested host has to be a loopback name too: a foreign name that was made to resolve
         to it would otherwise pass as the service's own origin.
         """
-        code, status, more = "cross_origin", 403, {}
-        host, origin = headers.get("host", ""), headers.get("origin")
+        close = {"Connection": "close"}
         if request.scope["state"].get(CROWDED) and request.url.path != "/livez":
-            code, status, more = "not_ready", 503, {"Retry-After": "1", "Connection": "close"}
             detail = (
                 "too many connections are open; send it again in 1 s, or raise GMN_MAX_CONNECTIONS"
             )
-        elif "content-length" in headers and "transfer-encoding" in headers:
+            document = problem("not_ready", detail, 503)
+            return answer_problem(request, document, {"Retry-After": "1", **close})
+        if "content-length" in headers and "transfer-encoding" in headers:
             # Request smuggling: a proxy may have chosen the other of the two.
-            code, status, more = "bad_request", 400, {"Connection": "close"}
             detail = (
                 "the body's length is given as Content-Length and as Transfer-Encoding; send one "
                 "of the two"
             )
-        elif self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
+            return answer_problem(request, problem("bad_request", detail, 400), close)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._only_loopback and not is_loopback(_part("hostname", f"//{host}")):
             detail = (
                 f"this service answers on this machine only and was asked for as {host[:80]!r}; "
                 "ask for it as localhost, or, behind a proxy, make a key with gmn keys create and "
@@ -139,7 +140,7 @@ class RequestContext:
                 f"a page of {origin[:80]!r} may not use this service; open its own pages, or name "
                 "that origin in GMN_CORS_ORIGINS"
             )
-        return answer_problem(request, problem(code, detail, status), more)
+        return answer_problem(request, problem("cross_origin", detail, 403))
 
 
 def _part(name: str, url: str) -> str:

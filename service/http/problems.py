@@ -1,9 +1,11 @@
-"""Answers with one result for each image, long lists, and errors: RFC 9457 problem documents."""
+"""Answers: one result for each image, long lists, RFC 9457 problem documents; examples of them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,15 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers
-from service.errors import (
-    AnswerTooLarge,
-    InvalidField,
-    ServiceError,
-    Unauthorised,
-    problem,
-    status_of,
-)
-from service.http.documented import MEDIA_TYPE
+from service.errors import AnswerTooLarge, InvalidField, ServiceError, problem, status_of
 from service.http.keys import redacted
 
 CODE_OF_STATUS = {
@@ -37,6 +31,10 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
+MEDIA_TYPE = "application/problem+json"
+EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+REQUEST_ID = "5f0c2b7d9e1a4c38"
+Responses = dict[int | str, dict[str, Any]]
 JSON = "application/json"
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
@@ -52,17 +50,14 @@ class ProblemResponse(JSONResponse):
 
 
 def answer_problem(
-    request: Request, document: Problem, headers: dict[str, str] | None = None
+    request: Request, document: Problem, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The HTTP answer that a problem is."""
-    state = request.scope.get("state", {})
-    document = document.model_copy(update={"request_id": state.get("request_id")})
+    request_id = request.scope.get("state", {}).get("request_id")
+    document = document.model_copy(update={"request_id": request_id})
     count(request, document)
-    return ProblemResponse(
-        document.model_dump(mode="json", exclude_none=True),
-        status_code=document.status,
-        headers=headers,
-    )
+    content = document.model_dump(mode="json", exclude_none=True)
+    return ProblemResponse(content, document.status, headers)
 
 
 def count(request: Request, document: Problem) -> None:
@@ -80,14 +75,11 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
-    headers = None
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
-    elif isinstance(error, Unauthorised):
-        headers = {"WWW-Authenticate": "Bearer"}
-    return answer_problem(
-        request, problem(error.code, error.detail, error.status, **error.more), headers
-    )
+    document = problem(error.code, error.detail, error.status, **error.more)
+    return answer_problem(request, document, headers)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -102,14 +94,13 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         # The framework takes any error amid a body for a damaged one.
         return await _service_error(request, error.__cause__)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
-    detail = str(error.detail)
-    if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path}; /docs lists every call"
-    elif error.status_code == 400:
-        detail = f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does"
-    elif error.status_code == 405:
-        detail = f"{request.method} is not a call of {request.url.path}; /docs lists every call"
-    headers = dict(error.headers) if error.headers else None
+    detail, path = str(error.detail), request.url.path
+    detail = {
+        400: f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does",
+        404: f"there is nothing at {path}; /docs lists every call",
+        405: f"{request.method} is not a call of {path}; /docs lists every call",
+    }.get(error.status_code, detail)
+    headers = error.headers
     if error.status_code == 405 and (calls := _methods_of(request)):
         # The framework names the methods of one route, and a path may have several.
         headers = {"Allow": ", ".join(calls)}
@@ -179,11 +170,8 @@ def answer_each(
         results = answer.model_dump(mode="json")["results"]
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)
-    return Response(
-        body or answer.model_dump_json(),
-        media_type=JSON,
-        status_code=207 if refused else status,
-    )
+    content = body or answer.model_dump_json()
+    return Response(content, 207 if refused else status, media_type=JSON)
 
 
 async def write_list(answer: BaseModel) -> bytes:
@@ -222,3 +210,32 @@ def _parts(answer: BaseModel) -> Iterator[bytes]:
             yield b","
         yield from _parts(one)
     yield b"]}"
+
+
+def example(answer: str) -> dict[str, Any]:
+    """The example of an answer, for a route's `responses`."""
+    return {"content": {"application/json": {"example": EXAMPLES["answers"][answer]}}}
+
+
+def other_answer(media_type: str, description: str) -> Responses:
+    """An answer that is no JSON, for a route's `responses`."""
+    return {200: {"content": {media_type: {}}, "description": description}}
+
+
+def problems(*codes: str, among: Responses | None = None) -> Responses:
+    """The answers that are problems of these codes, for a route's `responses`.
+
+    Args:
+        codes: keys of `problems` in examples.json.
+        among: answers that these come after, by status.
+    """
+    responses = dict(among or {})
+    for code in codes:
+        document = problem(code, **EXAMPLES["problems"][code], request_id=REQUEST_ID)
+        empty = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+        answer = responses.setdefault(document.status, {"content": {MEDIA_TYPE: empty}})
+        shown = answer["content"][MEDIA_TYPE]["examples"]
+        shown[code] = {"value": document.model_dump(mode="json", exclude_none=True)}
+        titles = (one["value"]["title"] for one in shown.values())
+        answer["description"] = ", or ".join(titles) + "."
+    return dict(sorted(responses.items()))

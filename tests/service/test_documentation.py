@@ -17,9 +17,8 @@ from bench import reference
 from gmn_client.models import PROBLEM_CODES
 from service.errors import DamagedRedisRecord, ServiceError
 from service.http.app import create_app
-from service.http.documented import EXAMPLES
 from service.http.guard import needs_of
-from service.http.problems import CODE_OF_STATUS
+from service.http.problems import CODE_OF_STATUS, EXAMPLES
 from service.record.engine import ChangesLost
 from service.settings import Settings
 

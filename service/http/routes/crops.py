@@ -10,10 +10,17 @@ from gmn_client.models import ChangedCrop, Crop, Crops, Enrollment, Removal
 from service.errors import InvalidField
 from service.gallery import browse, changes
 from service.gallery.enroll import enroll
-from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
-from service.http.problems import JSON, answer_each, write_list
+from service.http.problems import (
+    JSON,
+    Responses,
+    answer_each,
+    example,
+    other_answer,
+    problems,
+    write_list,
+)
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -33,14 +40,13 @@ ENROLLED: Responses = {
     201: example("Enrollment"),
     207: {"model": Enrollment, "description": "Some images landed, some did not."},
 }
-PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "The file."}}
 
 
 @router.post(
     "/crops",
     status_code=201,
     response_model=Enrollment,
-    responses=ENROLLED | problems("needs_reindex", "request_conflict", "storage_failed"),
+    responses=ENROLLED | problems("needs_reindex", "request_conflict"),
 )
 async def enroll_crops(
     request: Request,
@@ -94,15 +100,13 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     return Response(await write_list(page), media_type=JSON)
 
 
-@router.get("/crops/{crop_id}", responses=problems("unknown_crop"))
+@router.get("/crops/{crop_id}")
 async def read_crop(call: Searcher, crop_id: CropId) -> Crop:
     """Reads the labels and metadata of one crop."""
     return await browse.read_crop(call.runtime, call.gallery, crop_id)
 
 
-@router.patch(
-    "/crops/{crop_id}", responses=problems("unknown_crop", "crop_conflict", "storage_failed")
-)
+@router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
 async def change_crop(
     call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
 ) -> ChangedCrop:
@@ -110,7 +114,7 @@ async def change_crop(
     return await changes.change_crop(call.runtime, call.gallery, crop_id, form.for_crop())
 
 
-@router.delete("/crops/{crop_id}", responses=problems("unknown_crop", "storage_failed"))
+@router.delete("/crops/{crop_id}")
 async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second time it is 404."""
     return await forget_crop(call.runtime, call.gallery, crop_id)
@@ -119,7 +123,7 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
 @router.get(
     "/crops/{crop_id}/image",
     response_class=Response,
-    responses=problems("unknown_crop", "unknown_picture") | PICTURE,
+    responses=problems("unknown_crop", "unknown_picture") | other_answer("image/*", "The file."),
 )
 async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""

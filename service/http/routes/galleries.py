@@ -15,9 +15,9 @@ from gmn_client.models import (
     Snapshots,
 )
 from service.gallery import browse, changes
-from service.http.documented import problems
 from service.http.forms import MULTIPART, GallerySettingsFields, NewGalleryFields
 from service.http.guard import Admin, Call, GalleryCall, guarded_router, needs
+from service.http.problems import problems
 from service.lifecycle import snapshots
 from service.record.records import GallerySettings
 
@@ -27,7 +27,7 @@ UNCHANGED = GallerySettingsFields()
 SnapshotId = Annotated[str, Path(description="A snapshot's id.")]
 
 
-@router.post("", status_code=201, responses=problems("gallery_conflict", "storage_failed"))
+@router.post("", status_code=201, responses=problems("gallery_conflict"))
 async def create_gallery(
     call: Annotated[Call, needs("admin")],
     response: Response,
@@ -57,7 +57,7 @@ async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -
     return await browse.describe_gallery(call.runtime, call.gallery)
 
 
-@router.patch("/{gallery}", responses=problems("storage_failed"))
+@router.patch("/{gallery}")
 async def change_gallery(
     call: Admin, form: Annotated[GallerySettingsFields, MULTIPART] = UNCHANGED
 ) -> Gallery:
@@ -66,13 +66,13 @@ async def change_gallery(
     return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
-@router.delete("/{gallery}", responses=problems("gallery_conflict", "storage_failed"))
+@router.delete("/{gallery}", responses=problems("gallery_conflict"))
 async def delete_gallery(call: Admin) -> GalleryRemoval:
     """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
     return GalleryRemoval(removed=await changes.delete_gallery(call.runtime, call.gallery))
 
 
-@snapshot_router.post("", status_code=201, responses=problems("storage_failed"))
+@snapshot_router.post("", status_code=201)
 async def take_snapshot(call: Admin, response: Response) -> Snapshot:
     """Takes a snapshot of the gallery while reads and writes continue."""
     taken = await snapshots.take_snapshot(call.runtime, call.gallery)
@@ -89,25 +89,20 @@ async def list_snapshots(call: Admin) -> Snapshots:
     return Snapshots(results=[Snapshot.model_validate(one) for one in found])
 
 
-@snapshot_router.get("/{snapshot_id}", responses=problems("unknown_snapshot"))
+@snapshot_router.get("/{snapshot_id}")
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
     """Reads one snapshot."""
     found = await snapshots.find_snapshot(call.runtime, call.gallery, snapshot_id)
     return Snapshot.model_validate(found)
 
 
-@snapshot_router.delete(
-    "/{snapshot_id}", status_code=204, responses=problems("unknown_snapshot", "storage_failed")
-)
+@snapshot_router.delete("/{snapshot_id}", status_code=204)
 async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
     """Removes a snapshot."""
     await snapshots.delete_snapshot(call.runtime, call.gallery, snapshot_id)
 
 
-@snapshot_router.post(
-    "/{snapshot_id}/restore",
-    responses=problems("unknown_snapshot", "damaged_snapshot", "storage_failed"),
-)
+@snapshot_router.post("/{snapshot_id}/restore", responses=problems("damaged_snapshot"))
 async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
     """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 

@@ -16,25 +16,30 @@ RETRY_AFTER_SECONDS = "10"
 router = guarded_router("", "health")
 
 
-async def _runtime(request: Request) -> Runtime:
+async def _working(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
+    if runtime.watchdog.trouble is not None:
+        raise HTTPException(
+            503,
+            f"{runtime.watchdog.trouble}; this process is about to end, see to it that something "
+            "starts it again",
+            {"Retry-After": RETRY_AFTER_SECONDS},
+        )
     return runtime
 
 
-RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+Working = Annotated[Runtime, Depends(_working)]
 
 
 @router.get("/livez")
-async def livez(runtime: RuntimeDep) -> Alive:
+async def livez(_: Working) -> Alive:
     """Answers 200 while the process works; one that does not ends itself within seconds."""
-    _refuse_in_trouble(runtime)
     return Alive()
 
 
 @router.get("/readyz")
-async def readyz(runtime: RuntimeDep) -> Ready:
+async def readyz(runtime: Working) -> Ready:
     """Answers 200 while searches can be answered, also while the record does not answer."""
-    _refuse_in_trouble(runtime)
     galleries = runtime.galleries.all()
     behind = sum(not gallery.consistent for gallery in galleries)
     if behind:
@@ -70,13 +75,3 @@ async def metrics(
     runtime.metrics.follower_lag.set(record.lag)
     runtime.metrics.follower_lag_seconds.set(record.lag_seconds)
     return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _refuse_in_trouble(runtime: Runtime) -> None:
-    trouble = runtime.watchdog.trouble
-    if trouble is not None:
-        raise HTTPException(
-            503,
-            f"{trouble}; this process is about to end, see to it that something starts it again",
-            {"Retry-After": RETRY_AFTER_SECONDS},
-        )

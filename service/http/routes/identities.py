@@ -9,9 +9,9 @@ from fastapi import Path, Query
 from gmn_client.models import ForgottenIdentity, Identities, IdentityDetail, Merges, RenamedIdentity
 from service.errors import UnknownIdentity
 from service.gallery import changes
-from service.http.documented import problems
 from service.http.forms import MULTIPART, IdentitiesQuery, IdentityFields
 from service.http.guard import Admin, Searcher, guarded_router
+from service.http.problems import problems
 from service.lifecycle import forget
 
 router = guarded_router("/v1/galleries/{gallery}", "identities")
@@ -34,7 +34,7 @@ async def list_identities(call: Searcher, asked: Annotated[IdentitiesQuery, Quer
     return page
 
 
-@router.get("/identities/{identity:path}", responses=problems("unknown_identity"))
+@router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the number of crops and the cameras of one identity."""
     read, gallery = call.runtime.record.crops.identity, call.gallery
@@ -47,9 +47,7 @@ async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     return found
 
 
-@router.patch(
-    "/identities/{identity:path}", responses=problems("unknown_identity", "storage_failed")
-)
+@router.patch("/identities/{identity:path}")
 async def rename_identity(
     call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
 ) -> RenamedIdentity:
@@ -57,10 +55,7 @@ async def rename_identity(
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
-@router.delete(
-    "/identities/{identity:path}",
-    responses=problems("unknown_identity", "snapshots_not_rewritten", "storage_failed"),
-)
+@router.delete("/identities/{identity:path}", responses=problems("snapshots_not_rewritten"))
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
@@ -76,7 +71,7 @@ async def list_merges(call: Searcher) -> Merges:
     return Merges(results=await call.runtime.galleries.read(merges, call.gallery.gallery_id))
 
 
-@router.post("/merges/{merge_id}/undo", responses=problems("unknown_merge", "storage_failed"))
+@router.post("/merges/{merge_id}/undo")
 async def undo_merge(
     call: Admin, merge_id: Annotated[str, Path(description="A merge's id, as its answer has it.")]
 ) -> RenamedIdentity:

@@ -13,9 +13,9 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import Job, Jobs
 from service.errors import InvalidField, UnknownJob
-from service.http.documented import problems
 from service.http.forms import MULTIPART, ImportForm, JobsQuery
 from service.http.guard import Admin, Call, Enroller, guarded_router, needs
+from service.http.problems import other_answer, problems
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
@@ -48,7 +48,7 @@ async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     return Jobs(results=[job for job in jobs if job and call.caller.may_see(job.gallery)])
 
 
-@router.get("/jobs/{job_id}", responses=problems("unknown_job"))
+@router.get("/jobs/{job_id}")
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
     return await _find(call, job_id, SEE_ALL)
@@ -57,8 +57,7 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
-    responses=problems("unknown_job")
-    | {200: {"content": {"text/event-stream": {}}, "description": "The job, at every change."}},
+    responses=other_answer("text/event-stream", "The job, at every change."),
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
@@ -77,8 +76,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
 @router.get(
     "/jobs/{job_id}/report",
     response_class=StreamingResponse,
-    responses=problems("unknown_job")
-    | {200: {"content": {"text/csv": {}}, "description": "A line for every item with a problem."}},
+    responses=other_answer("text/csv", "A line for every item with a problem."),
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     """The files that could not be used, with the reasons, as CSV.
@@ -97,7 +95,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
 
 
-@router.delete("/jobs/{job_id}", responses=problems("unknown_job", "storage_failed"))
+@router.delete("/jobs/{job_id}")
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
@@ -142,11 +140,7 @@ def _line(*values: str) -> str:
     return line.getvalue()
 
 
-@router.post(
-    "/galleries/{gallery}/imports",
-    status_code=202,
-    responses=problems("needs_reindex", "storage_failed"),
-)
+@router.post("/galleries/{gallery}/imports", status_code=202, responses=problems("needs_reindex"))
 async def import_crops(
     call: Enroller, response: Response, form: Annotated[ImportForm, MULTIPART]
 ) -> Job:
@@ -164,9 +158,7 @@ async def import_crops(
 
 
 @router.post(
-    "/galleries/{gallery}/reindex",
-    status_code=202,
-    responses=problems("gallery_conflict", "storage_failed"),
+    "/galleries/{gallery}/reindex", status_code=202, responses=problems("gallery_conflict")
 )
 async def reindex_gallery(call: Admin, response: Response) -> Job:
     """Embeds the gallery's stored images with the loaded model, then switches to the new vectors.

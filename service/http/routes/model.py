@@ -11,10 +11,9 @@ from fastapi import Query, Request, Response
 from gmn_client.models import Embedding, Embeddings, ModelInfo, PairScore
 from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
-from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, ModelQuery, PairForm, SomeImagesForm
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import JSON, write_list
+from service.http.problems import JSON, Responses, example, other_answer, problems, write_list
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "model")
@@ -22,10 +21,7 @@ comparison_router = guarded_router("/v1", "comparisons")
 Querier = Annotated[Call, needs("query")]
 NPY = "application/x-npy"
 PAIR: Responses = {200: example("PairScore")}
-AS_ASKED: Responses = {
-    200: {"content": {NPY: {}}, "description": "Asked for with Accept, an array (n, d)."},
-    207: {"model": Embeddings, "description": "Some images were refused."},
-}
+SOME_REFUSED: Responses = {207: {"model": Embeddings, "description": "Some images were refused."}}
 
 
 @router.get("/model")
@@ -35,13 +31,10 @@ async def read_model(call: Querier, asked: Annotated[ModelQuery, Query()]) -> Mo
     Operating points are for a gallery of `gallery_size` crops.
     """
     runtime, model = call.runtime, call.runtime.model
-    description = model.description
-    provenance = description.provenance
-    calibration = description.calibration
-    points: dict[str, Any] = {
-        name: calibration.operating_points(name, asked.gallery_size)
-        for name in description.scorings
-    }
+    description, provenance = model.description, model.description.provenance
+    points: dict[str, Any] = {"gallery_size": asked.gallery_size}
+    for scoring in description.scorings:
+        points[scoring] = description.calibration.operating_points(scoring, asked.gallery_size)
     name, *previous = (one.name for one in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
@@ -54,7 +47,7 @@ async def read_model(call: Querier, asked: Annotated[ModelQuery, Query()]) -> Mo
         "calibration_version": model.calibration_version,
         "device": str(model.networks.device),
         **model.runtime.model_dump(),
-        "operating_points": {"gallery_size": asked.gallery_size} | points,
+        "operating_points": points,
     }
     return ModelInfo.model_validate(described)
 
@@ -80,7 +73,7 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
 @comparison_router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=AS_ASKED,
+    responses=other_answer(NPY, "Asked for with Accept, an array (n, d).") | SOME_REFUSED,
 )
 async def embed_images(
     request: Request, call: Querier, form: Annotated[SomeImagesForm, MULTIPART]

@@ -9,10 +9,9 @@ from fastapi import Request, Response
 
 from gmn_client.models import QueryAnswer, SeparateAnswers
 from service.errors import AnswerTooLarge, InvalidField
-from service.http.documented import Responses, example, problems
 from service.http.forms import MULTIPART, QueryForm
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import JSON, answer_each, write_list
+from service.http.problems import JSON, Responses, answer_each, example, problems, write_list
 from service.search.query import query_each, query_person
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
