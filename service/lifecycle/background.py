@@ -34,7 +34,6 @@ LOCK = "housekeeping.lock"
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
 BEATS_PER_STALL = 8
-LONGEST_PAUSE_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 # A record that does not answer is given up after less.
@@ -42,10 +41,7 @@ READING_SECONDS = 45.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
-    """Does everything that is due, again and again, until it is cancelled.
-
-    Of several processes on one data directory one does it at a time.
-    """
+    """Does what is due until it is cancelled; in one process on a data directory at a time."""
     while True:
         try:
             async with file_lock(runtime.settings.data_dir / LOCK, blocking=False):
@@ -83,12 +79,10 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
-    """Takes deleted crops out of a gallery's snapshots, where a process was killed before.
-
-    Then forgets the ids of those that no snapshot can hold any more, but for the last day's: other
-    processes may still search the crops, or copy the gallery.
-    """
+    """Takes deleted crops out of a gallery's snapshots, where a process was killed before."""
     (await take_removed_out_of_snapshots(runtime, gallery)).require_all(gallery)
+    # Ids that no snapshot can hold are forgotten, but for the last day's: other processes may still
+    # search the crops, or copy the gallery.
     snapshots = await list_snapshots(runtime, gallery)
     before = min([datetime.now(UTC), *(one.created_at for one in snapshots)]) - KEPT_TOMBSTONES
     drop = runtime.record.crops.drop_tombstones
@@ -102,7 +96,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Work that is cut off goes on at the next start.
     """
     await clear_files(runtime)
-    pause = min(LONGEST_PAUSE_SECONDS, runtime.settings.stall_seconds / BEATS_PER_STALL)
+    pause = runtime.settings.stall_seconds / BEATS_PER_STALL
     loop, keys = Heartbeat(time.monotonic()), runtime.keys.threads
     tasks = [
         _watched(runtime, "event loop", _send_heartbeats(loop, pause), loop.silent_seconds),
@@ -130,10 +124,7 @@ def _watched(
     silent_seconds: Callable[[], float] = lambda: 0.0,
     min_timeout_s: float = 0.0,
 ) -> asyncio.Task[None]:
-    """Runs work that never ends; its end is logged, and ends the process.
-
-    A task that waits for a thread has no heartbeat: the thread's pool has a health check.
-    """
+    """Runs work that never ends; its end is logged, and ends the process."""
 
     async def run() -> None:
         try:

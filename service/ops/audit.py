@@ -1,7 +1,7 @@
 """The audit log: which key did what, append-only, without the name of any person.
 
-Identities and external ids are written as keyed hashes only. The key is a file beside the
-log: without it the hashes mean nothing, and the log can be kept when people are forgotten.
+Identities and external ids are written as hashes under a key, a file beside the log: without it
+they mean nothing, and the log can be kept when people are forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
@@ -49,13 +49,18 @@ def act_as(name: str, request_id: str | None = None) -> None:
     Args:
         name: a key's id; `loopback` for a local request without a key; `uid:1000` for a command.
             Until this is called it is `service`, as for maintenance.
-        request_id: of the request; None outside one.
     """
     _actor.set((name, request_id))
 
 
-class AuditLog:
+class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     """The log of one data directory; the service and the commands append to it side by side.
+
+    Args:
+        replica: which of several processes on this directory writes; each has a file of its own.
+            None for the only one, and for commands.
+        max_bytes: of one file; beyond it another is begun.
+        queries: whether searches and views are noted.
 
     Raises:
         InputProblem: where the log or its key cannot be used.
@@ -68,14 +73,6 @@ class AuditLog:
         max_bytes: int = MAX_BYTES,
         queries: bool = True,
     ) -> None:
-        """Opens it, or begins it.
-
-        Args:
-            replica: which of several processes on this directory writes; each has a file of its
-                own. None for the only one, and for commands.
-            max_bytes: of one file; beyond it another is begun.
-            queries: whether searches and views are noted.
-        """
         self.queries = queries
         # One: each line continues the one before.
         self.threads = MonitoredThreadPool(1, "audit")
@@ -116,11 +113,10 @@ class AuditLog:
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
-        """Notes a search or a view, which has changed nothing; never raises, never waits.
+        """Notes a search or a view on the event loop; never raises, never waits.
 
         The line is in the file within a second. Where the file cannot be written lines wait in
         memory, `MOST_BUFFERED` of them; how many more there were is noted with the next.
-        To be called on the event loop.
         """
         if not self.queries:
             return
@@ -141,11 +137,7 @@ class AuditLog:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Writes the buffered lines, without waiting for the disk.
-
-        Raises:
-            StorageFailed: where they could not be written; they stay in the buffer.
-        """
+        """Writes the buffered lines; raises `StorageFailed`, and keeps them, where it cannot."""
         waiting, dropped = len(self._buffer), self._dropped
         lines = self._buffer[:waiting]
         if dropped:
@@ -182,11 +174,6 @@ class AuditLog:
         or `failed` with the error's code. To be used in a critical section, which a client that
         disconnects does not cut off.
 
-        Example:
-            async with audit.audited("delete_crop", gallery="lobby", crop_ids=[crop_id]) as result:
-                removal = await galleries.change("delete-crop", lobby, crops.remove, [crop_id])
-                result["count"] = len(removal.row_ids)
-
         Raises:
             StorageFailed: where `asked` could not be written; the block does not run.
         """
@@ -220,9 +207,6 @@ class AuditLog:
         """HMAC-SHA256 of an identity or external id, hexadecimal."""
         return hmac.digest(self._key, name.encode(), "sha256").hex()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown()
         try:
@@ -242,12 +226,7 @@ def audit_files(data_dir: Path) -> list[Path]:
 
 
 def _key(path: Path) -> bytes:
-    """The log's secret; made where there is none, also by two processes at once.
-
-    Raises:
-        OSError: where it can be neither read nor made.
-        InputProblem: where the file holds something else.
-    """
+    """The log's secret; made where there is none, also by two processes at once."""
     if not path.exists():
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

@@ -27,18 +27,13 @@ class CriticalSections:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def run(self, section: Section[Result], lock: Path | None = None) -> Result:
-        """Runs a section to its end.
+        """Runs a section to its end, in a task of its own.
 
         A cancellation takes effect before the section begins, also while it waits for the lock, or
         after the section has ended; never in between.
 
         Args:
-            section: called once, in a task of its own.
-            lock: a file whose lock is held while the section runs, by one section of one process
-                at a time. The file is made, and stays.
-
-        Raises:
-            asyncio.CancelledError: after the section has ended, if the caller was cancelled.
+            lock: a file whose lock one section of one process holds. It is made, and stays.
         """
         held = contextlib.AsyncExitStack()
         if lock is not None:
@@ -71,11 +66,10 @@ class CriticalSections:
 
 
 def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
-    """A lock that one task of one process holds; the system releases it when the process dies.
+    """A lock that one task of one process holds, by a file that is made for it and stays.
 
-    Args:
-        path: a file that is made for the lock alone, and stays.
-        blocking: whether to wait for the lock; otherwise `filelock.Timeout` is raised at once.
+    The system releases it when the process dies. Unless `blocking`, `filelock.Timeout` is raised
+    where it is held.
     """
     # Each attempt is one system call that does not wait, which needs no thread.
     return AsyncFileLock(

@@ -61,7 +61,7 @@ class Checked:
     Attributes:
         first: number of its first line; above 1 where older files were taken away.
         lines: how many lines are as they were written, from the first on.
-        last_sha256: of the last of them; a copy elsewhere shows later that the end was cut off.
+        last_sha256: of the last of them.
         problem: what is wrong with the line after them; None where there is none.
         file, line: where that line is.
     """
@@ -77,22 +77,20 @@ class Checked:
 class HashChainLog:
     """Appends lines; several threads and processes may do so at once, under the lock of a file.
 
-    Where the file was moved away a new one is begun, which goes on with the chain.
+    Where the file was moved away a new one is begun, which goes on with the chain. Lines that a
+    power cut left incomplete are removed: they were not acknowledged, and contain zeros where a
+    piece did not reach the disk.
+
+    Args:
+        path: of the file that is written.
+        max_bytes: beyond it the file is renamed, and another begun.
+
+    Raises:
+        OSError: where the file cannot be opened.
+        CorruptLog: where its end is not that of a chain.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        """Opens a file, or begins it, and removes lines that a power cut left incomplete.
-
-        These were not acknowledged, and contain zeros where a piece did not reach the disk.
-
-        Args:
-            path: of the file that is written.
-            max_bytes: beyond it the file is renamed, and another begun.
-
-        Raises:
-            OSError: where the file cannot be opened.
-            CorruptLog: where its end is not that of a chain.
-        """
         self._path = path
         self._max_bytes = max_bytes
         self._acknowledged = LastCommitMark(path.with_suffix(ACKNOWLEDGED_SUFFIX))
@@ -145,12 +143,7 @@ class HashChainLog:
         self.append(lines, durable)
 
     def _write(
-        self,
-        file: FileIO,
-        end: int,
-        last: _Link,
-        lines: Sequence[Mapping[str, Any]],
-        durable: bool,
+        self, file: FileIO, end: int, last: _Link, lines: Sequence[Mapping[str, Any]], durable: bool
     ) -> None:
         content = bytearray()
         for fields in lines:
@@ -240,14 +233,7 @@ def current_file(path: Path) -> Path:
 
 
 def check_chain(path: Path) -> Checked:
-    """Reads a whole chain, which may be appended to meanwhile.
-
-    Args:
-        path: of the file that is written.
-
-    Raises:
-        OSError: where it cannot be read.
-    """
+    """Reads a whole chain by the file that is written, also meanwhile; raises `OSError`."""
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():

@@ -33,21 +33,13 @@ STDERR = 2
 
 @dataclass(eq=False)
 class Heartbeat:
-    """The progress of one piece of work; used from any thread.
-
-    Attributes:
-        last: the time of the latest progress by `time.monotonic`; None while there is no work.
-    """
+    """When a piece of work last made progress, by `time.monotonic`; None while there is no work."""
 
     last: float | None = None
 
     def beat(self) -> None:
         """The work begins, or makes progress."""
         self.last = time.monotonic()
-
-    def stop(self) -> None:
-        """There is no work, for any time."""
-        self.last = None
 
     def silent_seconds(self) -> float:
         """Since the last beat; 0 while there is no work."""
@@ -62,12 +54,12 @@ class Heartbeat:
         try:
             yield
         finally:
-            self.stop()
+            self.last = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The block waits: for an event that may never come, or for a thread that is checked."""
-        self.stop()
+        self.last = None
         try:
             yield
         finally:
@@ -85,10 +77,7 @@ def heartbeat() -> None:
 
 
 class MonitoredThreadPool(ThreadPoolExecutor):
-    """A bounded thread pool with a heartbeat for each piece of work under way.
-
-    A call has the context variables of the task that submits it.
-    """
+    """A bounded thread pool with a heartbeat for each call; a call inherits context variables."""
 
     def __init__(self, threads: int, name: str) -> None:
         super().__init__(threads, thread_name_prefix=name)
@@ -149,11 +138,7 @@ class HealthCheck:
 class BlockingPools:
     """Threads for long work that blocks; one kind of work that hangs delays no other.
 
-    Attributes:
-        files: reads and writes snapshots, cleans up the data directory and the record.
-        imports: keeps, unpacks and reads archives, and reads the import folder.
-        calibration: fits calibrations.
-        compaction: rewrites indexes.
+    `files` are for snapshots and for the maintenance of the data directory and the record.
     """
 
     def __init__(self) -> None:
@@ -179,16 +164,14 @@ class BlockingPools:
 class Watchdog:
     """Ends the process when a health check fails, so that its supervisor starts another.
 
-    It runs on a thread of its own, independent of event loop and device. The log names the failed
-    check and shows the stack of every thread; `trouble` is set for a few seconds, then the process
-    ends. The loss is that of `kill -9`: what was acknowledged is on the disk.
+    The log names the failed check and shows the stack of every thread; `trouble` is set for
+    `grace_seconds`, then the process ends. The loss is that of `kill -9`.
 
     After a suspension of the whole process every check has its full time again. A process whose
     interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
 
     Args:
         stall_seconds: allowed silence.
-        grace_seconds: between the discovery of a failure and the end.
         end: ends the process at once, with a status.
     """
 

@@ -43,20 +43,15 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS},
         }
-        for key, value in vars(record).items():
-            if key not in STANDARD_FIELDS:
-                line[key] = value
         if record.exc_info and record.exc_info[1] is not None:
             line["traceback"] = "".join(_traceback(record.exc_info[1]))
         return redacted(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def configure_logging(level: str) -> None:
-    """Sends every logger of the process to standard error.
-
-    Below `info` only the project's own loggers write: those of libraries repeat what was sent.
-    """
+    """Sends the log to standard error; below `info` no library's, as they repeat what was sent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     wanted = logging.getLevelNamesMapping()[level.upper()]
@@ -66,10 +61,9 @@ def configure_logging(level: str) -> None:
 
 
 class LoopErrorLog:
-    """Logs errors that no task awaited, each kind once a second.
+    """Logs errors that no task awaited, each kind once a second, and not their messages.
 
-    asyncio's own handler would log their messages too. A listening socket for whose connections no
-    file is left raises thousands a second.
+    A listening socket for whose connections no file is left raises thousands a second.
     """
 
     def __init__(self) -> None:

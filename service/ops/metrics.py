@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+import prometheus_client as prometheus
 
 
 class Metrics:
@@ -21,11 +14,11 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
-        ProcessCollector(namespace="gmn", registry=self.registry)
+        self.registry = prometheus.CollectorRegistry()
+        counter = partial(prometheus.Counter, registry=self.registry)
+        gauge = partial(prometheus.Gauge, registry=self.registry)
+        histogram = partial(prometheus.Histogram, registry=self.registry)
+        prometheus.ProcessCollector(namespace="gmn", registry=self.registry)
         self.requests = counter(
             "gmn_http_requests_total", "Requests answered.", ("method", "route", "status")
         )
@@ -44,7 +37,7 @@ class Metrics:
         self.batch_size = histogram(
             "gmn_batch_images",
             "Images in one forward pass.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            buckets=[2**n for n in range(9)],
         )
         self.batch_limit = gauge(
             "gmn_batch_limit", "Images in one forward pass at most, by the device's memory."
@@ -73,4 +66,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text format."""
-        return generate_latest(self.registry)
+        return prometheus.generate_latest(self.registry)
