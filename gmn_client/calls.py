@@ -8,16 +8,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import MethodType
-from typing import (
-    Any,
-    Concatenate,
-    Generic,
-    ParamSpec,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    overload,
-)
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import httpx
 from typing_extensions import Unpack
@@ -37,9 +28,9 @@ from gmn_client.uploads import (
 
 Asked = ParamSpec("Asked")
 Item = TypeVar("Item")
-Built = TypeVar("Built")
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
+Awaited_co = TypeVar("Awaited_co", covariant=True)
 Answers_co = TypeVar("Answers_co", covariant=True)
 Model = TypeVar("Model", bound=models.WireModel)
 
@@ -78,64 +69,50 @@ Asking: TypeAlias = Call[Answer] | Awaited[Answer]
 Listing: TypeAlias = Call[models.Page[Item]] | AsyncIterator[Item]
 
 
-class Sends(Protocol):
+class Blocks:
     """A client whose calls return the answer."""
 
-    def _answer(self, asked: Asking[Answer], /) -> Answer: ...
 
-    def _items(self, asked: Listing[Item], /) -> Iterator[Item]: ...
-
-
-class Awaits(Protocol):
+class Awaits:
     """A client whose calls are awaited."""
 
-    def _answer(self, asked: Asking[Answer], /) -> Awaited[Answer]: ...
 
-    def _items(self, asked: Listing[Item], /) -> AsyncIterator[Item]: ...
-
-
-class _Method(Generic[Asked, Built]):
+class Method(Generic[Asked, Answer_co, Awaited_co]):
     """A method of both clients, from the function that builds its request or makes several."""
 
-    def __init__(self, build: Callable[Concatenate[Any, Asked], Built]) -> None:
-        self._build = build
+    def __init__(self, build: Callable[..., Any], send: str) -> None:
+        self._build, self._send = build, send
 
-    def _bound(self, client: Sends | Awaits | None, send: str) -> Any:
+    @overload
+    def __get__(self, client: Blocks, owner: Any) -> Callable[Asked, Answer_co]: ...
+
+    @overload
+    def __get__(self, client: Awaits, owner: Any) -> Callable[Asked, Awaited_co]: ...
+
+    def __get__(self, client: Blocks | Awaits | None, owner: Any) -> Any:
         if client is None:
             return self._build
         build: Callable[..., Any] = MethodType(self._build, client)
 
         @functools.wraps(build)
         def method(*args: Any, **options: Any) -> object:
-            return getattr(client, send)(build(*args, **options))
+            return getattr(client, self._send)(build(*args, **options))
 
         return method
 
 
-class Answered(_Method[Asked, Asking[Answer]]):
+def answered(
+    build: Callable[Concatenate[Any, Asked], Asking[Answer]],
+) -> Method[Asked, Answer, Awaited[Answer]]:
     """A method that returns the answer, of `AsyncClient` a coroutine of it."""
-
-    @overload
-    def __get__(self, client: Sends, owner: Any) -> Callable[Asked, Answer]: ...
-
-    @overload
-    def __get__(self, client: Awaits, owner: Any) -> Callable[Asked, Awaited[Answer]]: ...
-
-    def __get__(self, client: Sends | Awaits, owner: Any) -> Any:
-        return self._bound(client, "_answer")
+    return Method(build, "_answer")
 
 
-class Listed(_Method[Asked, Listing[Item]]):
+def listed(
+    build: Callable[Concatenate[Any, Asked], Listing[Item]],
+) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
     """A method that returns an iterator over a list, which is fetched page by page."""
-
-    @overload
-    def __get__(self, client: Sends, owner: Any) -> Callable[Asked, Iterator[Item]]: ...
-
-    @overload
-    def __get__(self, client: Awaits, owner: Any) -> Callable[Asked, AsyncIterator[Item]]: ...
-
-    def __get__(self, client: Sends | Awaits, owner: Any) -> Any:
-        return self._bound(client, "_items")
+    return Method(build, "_items")
 
 
 class Query(Protocol[Answer_co, Answers_co]):
@@ -168,7 +145,7 @@ class Calls:
     def _path(self, gallery: str | None, *segments: str) -> str:
         return path_to("galleries", gallery or self.gallery_name, *segments)
 
-    @Answered
+    @answered
     def _query(
         self, /, *images: ImageSource, gallery: str | None = None, **options: Any
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
@@ -183,7 +160,7 @@ class Calls:
 
     query: Any = _query
 
-    @Answered
+    @answered
     def query_like(
         self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
     ) -> Call[models.QueryAnswer]:
@@ -191,7 +168,7 @@ class Calls:
         path, fields = self._path(gallery, "queries"), {**options, "crop_id": crop_id}
         return Call(_parsed(models.QueryAnswer), "POST", path, fields=fields, repeatable=True)
 
-    @Answered
+    @answered
     def pairs(
         self,
         first: ImageSource,
@@ -205,13 +182,13 @@ class Calls:
         answer = _parsed(models.PairScore)
         return Call(answer, "POST", path, fields=fields, images=images, repeatable=True)
 
-    @Answered
+    @answered
     def embeddings(self, *images: ImageSource) -> Call[models.Embeddings]:
         """The features of images; one that cannot be used is an entry with `problem`."""
         path = path_to("embeddings")
         return Call(_parsed(models.Embeddings), "POST", path, images=images, repeatable=True)
 
-    @Listed
+    @listed
     def crops(
         self,
         identity: str | None = None,
@@ -224,12 +201,12 @@ class Calls:
         wanted = {"identity": identity, "camera": camera, "external_id": external_id, "limit": PAGE}
         return Call(_parsed(models.Crops), "GET", self._path(gallery, "crops"), wanted)
 
-    @Answered
+    @answered
     def crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Crop]:
         """One crop's record."""
         return Call(_parsed(models.Crop), "GET", self._path(gallery, "crops", crop_id))
 
-    @Answered
+    @answered
     def change_crop(
         self, crop_id: str, gallery: str | None = None, **fields: Unpack[CropFields]
     ) -> Call[models.ChangedCrop]:
@@ -238,28 +215,28 @@ class Calls:
         sent = {name: "" if value is None else value for name, value in fields.items()}
         return Call(_parsed(models.ChangedCrop), "PATCH", path, fields=sent)
 
-    @Answered
+    @answered
     def delete_crop(self, crop_id: str, gallery: str | None = None) -> Call[models.Removal]:
         """Removes one crop; it is never returned again."""
         return Call(_parsed(models.Removal), "DELETE", self._path(gallery, "crops", crop_id))
 
-    @Answered
+    @answered
     def image(self, crop_id: str, gallery: str | None = None) -> Call[bytes]:
         """One crop's picture, as the bytes of an image file."""
         path = self._path(gallery, "crops", crop_id, "image")
         return Call(lambda response: checked(response).content, "GET", path)
 
-    @Listed
+    @listed
     def galleries(self) -> Call[models.Page[models.Gallery]]:
         """Every gallery that the key is for."""
         return Call(_parsed(models.Galleries), "GET", path_to("galleries"))
 
-    @Answered
+    @answered
     def gallery(self, name: str | None = None) -> Call[models.Gallery]:
         """One gallery's description."""
         return Call(_parsed(models.Gallery), "GET", self._path(name))
 
-    @Answered
+    @answered
     def create_gallery(self, name: str, **options: Unpack[GalleryOptions]) -> Call[models.Gallery]:
         """Creates a gallery; one of that name is a `RequestRefused` with status 409.
 
@@ -268,19 +245,19 @@ class Calls:
         fields = {"name": name, **options}
         return Call(_parsed(models.Gallery), "POST", path_to("galleries"), fields=fields)
 
-    @Answered
+    @answered
     def change_gallery(
         self, name: str | None = None, **options: Unpack[GalleryOptions]
     ) -> Call[models.Gallery]:
         """Changes how a gallery is kept."""
         return Call(_parsed(models.Gallery), "PATCH", self._path(name), fields=options)
 
-    @Answered
+    @answered
     def delete_gallery(self, name: str) -> Call[models.GalleryRemoval]:
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
         return Call(_parsed(models.GalleryRemoval), "DELETE", path_to("galleries", name), long=True)
 
-    @Listed
+    @listed
     def identities(
         self, gallery: str | None = None, *, query: str = ""
     ) -> Call[models.Page[models.Identity]]:
@@ -288,13 +265,13 @@ class Calls:
         params = {"query": query or None, "limit": PAGE}
         return Call(_parsed(models.Identities), "GET", self._path(gallery, "identities"), params)
 
-    @Answered
+    @answered
     def identity(self, identity: str, gallery: str | None = None) -> Call[models.IdentityDetail]:
         """The number of crops of one identity, and its cameras."""
         path = self._path(gallery, "identities", identity)
         return Call(_parsed(models.IdentityDetail), "GET", path)
 
-    @Answered
+    @answered
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None
     ) -> Call[models.RenamedIdentity]:
@@ -306,45 +283,45 @@ class Calls:
         fields = {"new_identity": new_identity}
         return Call(_parsed(models.RenamedIdentity), "PATCH", path, fields=fields)
 
-    @Answered
+    @answered
     def merges(self, gallery: str | None = None) -> Call[list[models.Merge]]:
         """The merges of the last 30 days that can be undone, newest first."""
         path = self._path(gallery, "merges")
         return Call(lambda response: parse(models.Merges, response).results, "GET", path)
 
-    @Answered
+    @answered
     def undo_merge(self, merge_id: str, gallery: str | None = None) -> Call[models.RenamedIdentity]:
         """Gives the crops of a merge their former identity again."""
         path = self._path(gallery, "merges", merge_id, "undo")
         return Call(_parsed(models.RenamedIdentity), "POST", path)
 
-    @Answered
+    @answered
     def forget(self, identity: str, gallery: str | None = None) -> Call[models.ForgottenIdentity]:
         """Removes a person: every crop, vector and image, from every snapshot too."""
         path = self._path(gallery, "identities", identity)
         return Call(_parsed(models.ForgottenIdentity), "DELETE", path, long=True)
 
-    @Answered
+    @answered
     def take_snapshot(self, gallery: str | None = None) -> Call[models.Snapshot]:
         """Copies a gallery as it is now, while it is served."""
         return Call(_parsed(models.Snapshot), "POST", self._path(gallery, "snapshots"), long=True)
 
-    @Listed
+    @listed
     def snapshots(self, gallery: str | None = None) -> Call[models.Page[models.Snapshot]]:
         """Every snapshot of a gallery, oldest first."""
         return Call(_parsed(models.Snapshots), "GET", self._path(gallery, "snapshots"))
 
-    @Answered
+    @answered
     def snapshot(self, snapshot_id: str, gallery: str | None = None) -> Call[models.Snapshot]:
         """One snapshot."""
         return Call(_parsed(models.Snapshot), "GET", self._path(gallery, "snapshots", snapshot_id))
 
-    @Answered
+    @answered
     def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> Call[None]:
         """Removes a snapshot; the gallery stays as it is."""
         return Call(_nothing, "DELETE", self._path(gallery, "snapshots", snapshot_id))
 
-    @Answered
+    @answered
     def restore_snapshot(
         self, snapshot_id: str, gallery: str | None = None
     ) -> Call[models.RestoredSnapshot]:
@@ -356,7 +333,7 @@ class Calls:
         path = self._path(gallery, "snapshots", snapshot_id, "restore")
         return Call(_parsed(models.RestoredSnapshot), "POST", path, long=True)
 
-    @Answered
+    @answered
     def import_archive(
         self,
         archive: str | PathLike[str],
@@ -368,7 +345,7 @@ class Calls:
         job, path, file = _parsed(models.Job), self._path(gallery, "imports"), Path(archive)
         return Call(job, "POST", path, fields=options, archive=file, long=True)
 
-    @Answered
+    @answered
     def import_folder(
         self, folder: str, *, gallery: str | None = None, **options: Unpack[ImportOptions]
     ) -> Call[models.Job]:
@@ -376,7 +353,7 @@ class Calls:
         fields = {**options, "folder": folder}
         return Call(_parsed(models.Job), "POST", self._path(gallery, "imports"), fields=fields)
 
-    @Answered
+    @answered
     def reindex(self, gallery: str | None = None) -> Call[models.Job]:
         """Begins to embed a gallery anew with the model that is served.
 
@@ -385,13 +362,13 @@ class Calls:
         """
         return Call(_parsed(models.Job), "POST", self._path(gallery, "reindex"), repeatable=True)
 
-    @Answered
+    @answered
     def jobs(self, gallery: str | None = None, limit: int = 100) -> Call[list[models.Job]]:
         """The newest jobs first, at most 1,000; of every gallery unless one is named."""
         path, params = path_to("jobs"), {"gallery": gallery, "limit": limit}
         return Call(lambda response: parse(models.Jobs, response).results, "GET", path, params)
 
-    @Answered
+    @answered
     def job(self, job_id: str) -> Call[models.Job]:
         """How far a job is."""
         return self._job(job_id)
@@ -399,17 +376,17 @@ class Calls:
     def _job(self, job_id: str, patience: float | None = None) -> Call[models.Job]:
         return Call(_parsed(models.Job), "GET", path_to("jobs", job_id), patience=patience)
 
-    @Answered
+    @answered
     def cancel_job(self, job_id: str) -> Call[models.Job]:
         """Asks a job to stop; what it has enrolled stays."""
         return Call(_parsed(models.Job), "DELETE", path_to("jobs", job_id), repeatable=True)
 
-    @Answered
+    @answered
     def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
         """What is wrong with which item of a job."""
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
-    @Answered
+    @answered
     def save_job_report(self, job_id: str, file: str | PathLike[str]) -> Call[None]:
         """Writes what is wrong with which item to a CSV file."""
 
@@ -418,7 +395,7 @@ class Calls:
 
         return Call(save, "GET", path_to("jobs", job_id, "report"))
 
-    @Answered
+    @answered
     def model(self) -> Call[models.ModelInfo]:
         """The served artefact's own description."""
         return Call(_parsed(models.ModelInfo), "GET", path_to("model"))

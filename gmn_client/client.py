@@ -10,54 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 import httpx
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_exponential,
-)
-from tenacity.stop import stop_base
+import tenacity
 from typing_extensions import Self
 
-from gmn_client.calls import Answered, Asking, Awaited, Call, Calls, Listed, Listing, Query
-from gmn_client.errors import (
-    InvalidInput,
-    RequestRefused,
-    ServiceFailed,
-    ServiceUnreachable,
-    parse,
-    unreachable,
-)
-from gmn_client.models import (
-    Enrollment,
-    Job,
-    Page,
-    QueryAnswer,
-    RefusedImage,
-    SeparateAnswers,
-)
-from gmn_client.uploads import (
-    DEFAULT_GALLERY,
-    DEFAULT_URL,
-    Image,
-    ImageSource,
-    enrollment_fields,
-    form_fields,
-    idempotency_header,
-    image_files,
-    images_of,
-    key_header,
-    open_archive,
-    read_images,
-)
+from gmn_client import calls, errors, uploads
+from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Calls, Listing, Query
+from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
+from gmn_client.models import Enrollment, Job, Page, QueryAnswer, RefusedImage, SeparateAnswers
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 
-Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
@@ -87,11 +52,11 @@ class Retries:
     attempts: int = 6
     longest_wait: float = 10.0
 
-    def seconds(self, state: RetryCallState) -> float:
+    def seconds(self, state: tenacity.RetryCallState) -> float:
         """The wait after an attempt: what its answer asks for, or 0.25 s, doubled each time."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, ServiceFailed) else None
-        seconds = wait_exponential(0.25)(state) if asked is None else asked
+        seconds = tenacity.wait_exponential(0.25)(state) if asked is None else asked
         return min(max(seconds, 0.0), self.longest_wait)
 
 
@@ -138,19 +103,17 @@ class Connection(Calls):
         self._retries = retries or Retries()
         self._was_there = False
         try:
+            headers = uploads.key_header(api_key)
             self._http: Any = self._http_client(
-                base_url=self.url,
-                headers=key_header(api_key),
-                timeout=timeout,
-                transport=transport,
+                base_url=self.url, headers=headers, timeout=timeout, transport=transport
             )
         except httpx.InvalidURL as error:
-            raise unreachable(url, error) from error
+            raise errors.unreachable(url, error) from error
 
     def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
         """What httpx sends of a call."""
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
-        files: object = None if call.images is None else image_files(call.images)
+        files: object = None if call.images is None else uploads.image_files(call.images)
         if call.archive is not None:
             files = [("archive", (call.archive.name, archive))]
         return {
@@ -158,32 +121,32 @@ class Connection(Calls):
             "url": call.path,
             "params": {name: one for name, one in call.params.items() if one is not None},
             "headers": call.headers,
-            "data": form_fields(call.fields),
+            "data": uploads.form_fields(call.fields),
             "files": files,
             "timeout": httpx.Timeout(self._timeout, read=read),
         }
 
     async def _send(self, call: Call[Answer]) -> Answer:
-        with await self._in_thread(open_archive, call.archive) as archive:
+        with await self._in_thread(uploads.open_archive, call.archive) as archive:
             request = await self._in_thread(self._request, call, archive)
 
             async def attempt() -> Answer:
                 try:
                     response = await self._exchange(request, archive is not None)
                 except NO_CONNECTION as error:
-                    raise unreachable(self.url, error) from error
+                    raise errors.unreachable(self.url, error) from error
                 self._was_there = True
                 answer: Answer = await self._in_thread(call.read, response)
                 return answer
 
-            stop: stop_base = stop_after_attempt(self._retries.attempts)
+            stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self._retries.attempts)
             if call.patience is not None:
-                stop = stop_before_delay(call.patience)
-            return await AsyncRetrying(
+                stop = tenacity.stop_before_delay(call.patience)
+            return await tenacity.AsyncRetrying(
                 sleep=self._sleep,
                 stop=stop,
                 wait=self._retries.seconds,
-                retry=retry_if_exception(partial(self._may_repeat, call)),
+                retry=tenacity.retry_if_exception(partial(self._may_repeat, call)),
                 reraise=True,
             )(attempt)
 
@@ -215,7 +178,7 @@ class Connection(Calls):
                 return
             call = replace(call, params={**call.params, "cursor": page.next_cursor})
 
-    @Answered
+    @calls.answered
     async def enroll(
         self,
         images: Iterable[ImageSource],
@@ -241,17 +204,17 @@ class Connection(Calls):
             RequestRefused: status 422 where the key stood for other images.
         """
         key = uuid4().hex if idempotency_key is None else idempotency_key
-        path, unread = self._path(gallery, "crops"), images_of(images)
+        path, unread = self._path(gallery, "crops"), uploads.images_of(images)
         at_once, done = MOST_IMAGES, 0
         waiting: list[tuple[Image, int]] = []
         answers: list[Enrollment] = []
-        while waiting := await self._in_thread(read_images, unread, waiting, at_once):
+        while waiting := await self._in_thread(uploads.read_images, unread, waiting, at_once):
             totals = accumulate(size for _, size in waiting[:at_once])
             count = max(1, sum(total <= MOST_BYTES for total in totals))
             batch = [image for image, _ in waiting[:count]]
             # A name of its own for each request, the same where the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
-            fields, headers = enrollment_fields(batch), idempotency_header(name)
+            fields, headers = uploads.enrollment_fields(batch), uploads.idempotency_header(name)
             call = Call(_read_enrollment, "POST", path, {}, fields, headers, batch, repeatable=True)
             try:
                 answer = await self._send(call)
@@ -272,7 +235,7 @@ class Connection(Calls):
             raise InvalidInput("enroll: no image was given; give at least one")
         return _joined(answers)
 
-    @Answered
+    @calls.answered
     async def ready(self) -> bool:
         """Whether the service takes requests now; False also where nothing answers."""
         try:
@@ -280,7 +243,7 @@ class Connection(Calls):
         except NO_CONNECTION:
             return False
 
-    @Answered
+    @calls.answered
     async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
         """Waits until a job has ended, and returns it, in any `state`.
 
@@ -291,7 +254,7 @@ class Connection(Calls):
             last = job
         return last
 
-    @Listed
+    @calls.listed
     def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
         """The job now and at every change, until it has ended.
 
@@ -323,7 +286,7 @@ class Connection(Calls):
 def _read_enrollment(response: httpx.Response) -> Enrollment:
     """The outcome of each image, also where none of them was usable."""
     try:
-        enrolled = parse(Enrollment, response)
+        enrolled = errors.parse(Enrollment, response)
     except RequestRefused as refusal:
         if not refusal.problem.results:
             raise
@@ -357,7 +320,7 @@ def _run(coroutine: Awaitable[Answer]) -> Answer:
     raise RuntimeError("a call of the synchronous client waits for an event loop")
 
 
-class Client(Connection):
+class Client(Connection, Blocks):
     """Calls one service; `Connection` has the arguments, and what every call raises."""
 
     query: Query[QueryAnswer, SeparateAnswers]
@@ -401,7 +364,7 @@ class _ReadInThread(httpx.AsyncByteStream):
             yield part
 
 
-class AsyncClient(Connection):
+class AsyncClient(Connection, Awaits):
     """As `Client`, with calls to be awaited and lists to be read with `async for`.
 
     Files are read and written in threads.

@@ -66,7 +66,7 @@ class Source:
         ignored: what else is there, and is not sent.
     """
 
-    crops: tuple[SourceCrop, ...]
+    crops: Sequence[SourceCrop]
     labelled: bool
     ignored: Sequence[LeftOut] = ()
 
@@ -76,32 +76,30 @@ class Source:
         Raises:
             InputProblem: where no crop is left, or the source names people itself.
         """
-        crops = self._only("split", split, self.crops)
+        crops = _only("split", split, self.crops)
         if self.labelled:
-            crops = self._only("camera", camera, crops)
+            crops = _only("camera", camera, crops)
         elif camera is not None:
-            crops = tuple(replace(crop, camera=camera) for crop in crops)
+            crops = [replace(crop, camera=camera) for crop in crops]
         if identity is not None:
             if any(crop.identity for crop in crops):
                 raise InputProblem(
                     f"--identity {identity}: the source names the people itself; leave it out, or "
                     "name the folder of one person"
                 )
-            crops = tuple(replace(crop, identity=identity) for crop in crops)
+            crops = [replace(crop, identity=identity) for crop in crops]
         return replace(self, crops=crops)
 
-    @staticmethod
-    def _only(
-        label: str, value: str | None, crops: tuple[SourceCrop, ...]
-    ) -> tuple[SourceCrop, ...]:
-        found = tuple(crop for crop in crops if value in (None, getattr(crop, label)))
-        if crops and not found:
-            known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
-            raise InputProblem(
-                f"--{label} {value}: the source has no image with this {label}; it has "
-                f"{', '.join(known[:20])}"
-            )
-        return found
+
+def _only(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
+    found = [crop for crop in crops if value in (None, getattr(crop, label))]
+    if crops and not found:
+        known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
+        raise InputProblem(
+            f"--{label} {value}: the source has no image with this {label}; it has "
+            f"{', '.join(known[:20])}"
+        )
+    return found
 
 
 def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
@@ -122,11 +120,11 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         if not files:
             raise InputProblem(f"{path}: holds no image; name the folder that holds the images")
     elif is_image_name(path.name) and labelled:
-        return Source((SourceCrop(path.name, path.read_bytes),), labelled=False)
+        return Source([SourceCrop(path.name, path.read_bytes)], labelled=False)
     elif labelled:
         files = read_manifest(path, required=("path",), ignored=ignored)
     elif ":" in name:
-        return Source(tuple(read_spec(name)), labelled=True)
+        return Source(list(read_spec(name)), labelled=True)
     else:
         raise InputProblem(
             f"{name}: is not there; name an image, a folder of images, a zip or tar archive, a CSV "
@@ -138,7 +136,7 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         place, _ = labels.pop("path"), labels.pop("line")
         shown = place if labelled else place.relative_to(path)
         crops.append(SourceCrop(str(shown), place.read_bytes, **labels))
-    return Source(tuple(crops), labelled, ignored.lines())
+    return Source(crops, labelled, ignored.lines())
 
 
 def enroll_crops(
@@ -151,7 +149,7 @@ def enroll_crops(
     Raises:
         GmnError: a request failed as a whole.
     """
-    unreadable: dict[int, RefusedImage] = {}
+    unreadable: dict[int, Sent] = {}
 
     def readable() -> Iterator[Image]:
         for place, crop in enumerate(crops):
@@ -164,9 +162,9 @@ def enroll_crops(
             yield Image(data, crop.name, *labels)
 
     images = readable()
-    first = list(itertools.islice(images, 1))
-    sent = client.enroll(itertools.chain(first, images), progress=progress).results if first else []
-    answers = iter(sent)
+    first = next(images, None)
+    sent = first and client.enroll(itertools.chain([first], images), progress=progress).results
+    answers = iter(sent or ())
     return [(crop, unreadable.get(place) or next(answers)) for place, crop in enumerate(crops)]
 
 

@@ -79,7 +79,7 @@ def enroll(
     if report is not None and not (job or archive):
         raise BadParameter("--report goes with --job or an archive")
     if archive:
-        require_archive(path, split)
+        _require_archive(path, split)
         found = Source((), labelled=False)
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
@@ -199,15 +199,14 @@ def _show(summary: dict[str, Any]) -> None:
         console.print(f"and {len(problems) - PROBLEMS_SHOWN:,} more; --json names them all")
 
 
-def require_archive(path: Path, split: str | None) -> None:
-    """Raises `InputProblem` for a file that is no archive, or a split, which archives lack."""
+def _require_archive(path: Path, split: str | None) -> None:
     if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
     try:
-        readable = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+        archive = zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
     except OSError as error:
         raise InputProblem(f"{path}: cannot be read ({error.strerror})") from error
-    if not readable:
+    if not archive:
         raise InputProblem(
             f"{path}: neither a CSV manifest nor a zip or tar archive; pack the images into one, "
             "or name their folder"

@@ -66,21 +66,22 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (record, audit):
-        named: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(key.scopes)}
-        audit.record("create_key", "asked", gallery=gallery, **named)
+        what: dict[str, Any] = {
+            "key_id": key.key_id,
+            "scopes": ",".join(scopes),
+            "gallery": gallery,
+        }
+        audit.record("create_key", "asked", **what)
         record.keys.add(key)
-        audit.record("create_key", gallery=gallery, **named)
-        known = gallery is None or any(one.name == gallery for one in record.galleries.all())
-        all_keys = [*record.keys.all(), *_keys_of_file()]
-    if not any("admin" in one.scopes and one.gallery is None for one in all_keys):
+        audit.record("create_key", **what)
+        known = [*record.keys.all(), *_keys_of_file()]
+    if not any("admin" in one.scopes and one.gallery is None for one in known):
         echo(
             "There is no key with the scope admin: as soon as there is a key every call needs one, "
             "so that nobody can create a gallery, rename or forget over HTTP; make one with "
             "gmn keys create --scope admin.",
             err=True,
         )
-    if not known:
-        echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
     echo(
@@ -97,8 +98,9 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = 
     """
     with _opened(data_dir, create=False) as (record, _):
         kept = record.keys.all()
-    shown = [asdict(key) for key in kept]
-    results = [{name: one[name] for name in one if name != "secret_sha256"} for one in shown]
+    results = [asdict(key) for key in kept]
+    for one in results:
+        del one["secret_sha256"]
     titles = ("key", "scopes", "gallery", "learns", "created", "expires", "note")
     rows = (
         (
@@ -146,11 +148,7 @@ def revoke(
         )
     echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
-        echo(
-            "Without any key a service on loopback is open to everyone on the machine, and one on "
-            "another address refuses every call.",
-            err=True,
-        )
+        echo("Without any key everyone on the machine may use a service on loopback.", err=True)
 
 
 def _scopes(given: list[str]) -> list[Scope]:
@@ -196,9 +194,6 @@ def _opened(data_dir: Path, create: bool = True) -> Iterator[tuple[Record, Audit
             "or GMN_DATA_DIR"
         )
     make_folder(data_dir)
-    with (
-        AuditLog(data_dir) as audit,
-        contextlib.closing(open_record(data_dir)) as record,
-    ):
+    with AuditLog(data_dir) as audit, contextlib.closing(open_record(data_dir)) as record:
         act_as(f"uid:{os.getuid()}")
         yield record, audit

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import errno
 import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from service.engine.networks import LoadedModel
-    from service.gallery.gallery import Gallery
     from service.runtime import Runtime
     from service.settings import Settings
 
@@ -89,13 +86,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             listening.listen(BACKLOG)
             if self.started:
                 typer.echo(f"Serving on {address} (docs at {address}/docs)")
-                for line in _about(runtime.model):
+                for line in _about(runtime, address):
                     typer.echo(line)
-                self.advising = asyncio.create_task(_advise(runtime, address))
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            self.advising.cancel()
-            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
             # Uvicorn would raise the signal again once it has drained, and a supervisor would take
@@ -122,19 +114,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         raise KeyboardInterrupt
 
 
-async def _advise(runtime: Runtime, address: str) -> None:
-    """Prints how to upgrade galleries of another artefact."""
-    from gmn_client import DEFAULT_URL
-    from service.errors import ServiceError
-
-    try:
-        options = "" if address == DEFAULT_URL else f"--url {address}"
-        for line in await _upgrade_advice(runtime, options):
-            typer.echo(line)
-    except ServiceError as error:
-        log.warning("galleries of another artefact were not looked for: %s", error.detail)
-
-
 def bound_arenas() -> None:
     """Lets all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
 
@@ -146,64 +125,32 @@ def bound_arenas() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-def _about(model: LoadedModel) -> list[str]:
-    """Which artefact is served, and under which terms."""
+def _about(runtime: Runtime, address: str) -> Iterator[str]:
+    """Which artefact is served, under which terms, and the galleries that another one filled."""
+    from gmn_client import DEFAULT_URL
     from model.artefact import shipped_artefacts
 
+    model = runtime.model
     terms = " ".join(model.description.provenance.terms.split())
-    lines = [f"Artefact {model.name}: {terms}"]
+    yield f"Artefact {model.name}: {terms}"
     if "research only" in terms.lower() and OPEN in shipped_artefacts():
-        lines.append(f"An artefact with other terms is there too: gmn serve --artefact {OPEN}")
-    return lines
-
-
-async def _upgrade_advice(runtime: Runtime, options: str) -> list[str]:
-    """Sentences about the galleries that another artefact than the served one filled.
-
-    Args:
-        options: of the command line that reaches the service, such as `--url URL`.
-
-    Raises:
-        RecordUnavailable: the record does not answer.
-    """
-    outdated = [gallery for gallery in runtime.galleries.all() if gallery.outdated]
-    if not outdated:
-        return []
-    lines = [
-        f"Filled by {name}, which answers until they are reindexed: {galleries}"
-        if name
-        else "Filled by an artefact that is not loaded, so that they are not searched until they "
-        f"are reindexed, or until --previous names it: {galleries}"
-        for name, galleries in _by_artefact(runtime, outdated)
-    ]
-    # A reindex names the crops of a gallery that lacks the pictures of some.
-    entries = await runtime.galleries.read(runtime.record.galleries.all)
-    pictured = {entry.gallery_id for entry in entries if entry.image_bytes}
-    without = [gallery for gallery in outdated if gallery.gallery_id not in pictured]
-    if len(without) < len(outdated):
-        command = f"gmn reindex --all --wait {options}".strip()
-        lines.append(f"To go over to {runtime.model.name}: {command}")
-    lines += [
-        "No picture was kept, so that only "
-        + (
-            f"{name} can answer; enroll anew, or stay with gmn serve --artefact {name}: {galleries}"
-            if name
-            else "the artefact that filled them can answer; enroll anew, or serve that artefact: "
-            f"{galleries}"
+        yield f"An artefact with other terms is there too: gmn serve --artefact {OPEN}"
+    filled: dict[str, list[str]] = {}
+    for gallery in runtime.galleries.all():
+        if gallery.outdated:
+            answering = "" if gallery.needs_reindex else runtime.models[gallery.embedder].name
+            filled.setdefault(answering, []).append(gallery.name)
+    unloaded = ", ".join(filled.pop("", []))
+    for name, galleries in filled.items():
+        yield f"Filled by {name}, which answers until they are reindexed: {', '.join(galleries)}"
+    if unloaded:
+        yield (
+            "Filled by an artefact that is not loaded, so that they are not searched until they "
+            f"are reindexed, or until --previous names it: {unloaded}"
         )
-        for name, galleries in _by_artefact(runtime, without)
-    ]
-    return lines
-
-
-def _by_artefact(runtime: Runtime, galleries: Iterable[Gallery]) -> list[tuple[str, str]]:
-    """Artefacts and the names of the galleries they answer for; the last may be "", for none."""
-    answered: dict[str, list[str]] = {}
-    for gallery in galleries:
-        name = "" if gallery.needs_reindex else runtime.models[gallery.embedder].name
-        answered.setdefault(name, []).append(gallery.name)
-    ordered = sorted(answered.items(), key=lambda one: not one[0])
-    return [(name, ", ".join(own)) for name, own in ordered]
+    if filled or unloaded:
+        url = "" if address == DEFAULT_URL else f" --url {address}"
+        yield f"To go over to {model.name}: gmn reindex --all --wait{url}"
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -111,12 +111,10 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
 
     with installed.serving() as served:
         url = str(served.http.base_url)
-        assert lines(served, 4) == [
+        assert lines(served, 3) == [
             f"Artefact bundled: {new.provenance.terms}",
             "Filled by bundled@1, which answers until they are reindexed: bare, lobby, yard",
             f"To go over to bundled: gmn reindex --all --wait --url {url}",
-            "No picture was kept, so that only bundled@1 can answer; enroll anew, or stay "
-            "with gmn serve --artefact bundled@1: bare",
         ]
         assert states(served) == dict.fromkeys(GALLERIES, "previous_model")
         assert {best(served, gallery, crop) for gallery in GALLERIES} == {(old, crop.identity)}
