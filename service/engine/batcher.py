@@ -62,9 +62,9 @@ class WaitingCrop:
 
     pixels: NDArray[np.uint8]
     future: Future[Embedded] = field(default_factory=Future)
-    faults: tuple[QualityFault, ...] = ()
     decode: float = 0.0
     arrived: float = field(default_factory=time.perf_counter)
+    faults: tuple[QualityFault, ...] = ()
     prepared: Any = None
 
 
@@ -96,15 +96,11 @@ class MicroBatcher:
             probe: embeds an image that is known to be good. Where a crop fails alone and the probe
                 fails too, the device is lost.
         """
-        self._device = device
-        self._embed = embed
-        self._max_batch = max_batch
-        self._max_wait = max_wait
-        self._metrics = metrics
-        self._probe = probe
+        self._device, self._metrics = device, metrics
+        self._embed, self._probe = embed, probe
+        self._max_batch, self._max_wait = max_batch, max_wait
         self._waiting: deque[WaitingCrop] = deque()
-        self._announced = 0
-        self._scheduled = False
+        self._announced, self._scheduled = 0, False
         self._changed = threading.Condition()
         self._set_limit(max_batch)
 
@@ -134,22 +130,18 @@ class MicroBatcher:
         try:
             run = self._device.submit(self._run_batch)
         except ServiceError as error:
-            run = Future()
-            run.set_exception(error)
-        run.add_done_callback(self._fail_waiting)
+            self._fail_waiting(error)
+        else:
+            run.add_done_callback(lambda run: self._fail_waiting(run.exception()))
 
-    def _fail_waiting(self, run: Future[None]) -> None:
+    def _fail_waiting(self, error: BaseException | None) -> None:
         """Answers every waiting crop when the device thread begins no more batches."""
-        error = run.exception()
-        if error is None:
-            return
-        with self._changed:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-            self._scheduled = False
-        for crop in waiting:
-            if crop.future.set_running_or_notify_cancel():
-                crop.future.set_exception(error)
+        if error is not None:
+            with self._changed:
+                waiting, self._waiting, self._scheduled = self._waiting, deque(), False
+            for crop in waiting:
+                if crop.future.set_running_or_notify_cancel():
+                    crop.future.set_exception(error)
 
     def _run_batch(self) -> None:
         """Embeds the crops that are ready; on the device thread."""
@@ -171,8 +163,7 @@ class MicroBatcher:
             if self._waiting:
                 self._schedule()
         try:
-            if batch and (failures := bisect_failures(batch, self._embed_batch)):
-                self._answer_failures(failures)
+            self._answer_failures(bisect_failures(batch, self._embed_batch) if batch else [])
         except BaseException as error:
             for crop in batch:
                 if not crop.future.done():
@@ -215,24 +206,19 @@ class MicroBatcher:
         faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])
-            self._require_device()
-        for crop, error in failures:
-            if isinstance(error, DeviceFull):
+            try:
+                self._probe()
+            except Exception as error:
+                raised = device_error(error)
+                if not isinstance(raised, DeviceFull | DeviceLost):
+                    raised = DeviceLost(f"it fails at an image that is known to be good: {error}")
+                if isinstance(raised, DeviceLost):
+                    raise raised from error
+        for crop, failure in failures:
+            if isinstance(failure, DeviceFull):
                 # A single image is tried twice, and counts once.
                 self._metrics.device_out_of_memory.inc()
                 crop.future.set_exception(DeviceFull("a single image"))
             else:
-                detail = f"{error}; send another crop of this person"
+                detail = f"{failure}; send another crop of this person"
                 crop.future.set_result(CropProblem("not_embedded", detail))
-
-    def _require_device(self) -> None:
-        """Raises `DeviceLost` where the device fails on a good image too."""
-        try:
-            self._probe()
-        except Exception as error:
-            raised = device_error(error)
-            if isinstance(raised, DeviceFull):
-                return
-            if not isinstance(raised, DeviceLost):
-                raised = DeviceLost(f"it fails at an image that is known to be good: {error}")
-            raise raised from error

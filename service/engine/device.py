@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -27,14 +28,12 @@ LOST_CODES = frozenset(
 )
 MEMORY_CODE = 2
 # Messages of errors without a code: of cuBLAS, cuDNN and kernels that were not made by PyTorch.
-LOST_MESSAGES = (
-    "an illegal memory access was encountered",
-    "device-side assert triggered",
-    "unspecified launch failure",
-    "cublas_status_execution_failed",
-    "cudnn_status_execution_failed",
+LOST_MESSAGES = re.compile(
+    "an illegal memory access was encountered|device-side assert triggered|"
+    "unspecified launch failure|(cublas|cudnn)_status_execution_failed",
+    re.IGNORECASE,
 )
-MEMORY_MESSAGES = ("out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed", re.IGNORECASE)
 
 
 class DeviceThread(MonitoredThreadPool):
@@ -46,22 +45,13 @@ class DeviceThread(MonitoredThreadPool):
     """
 
     def __init__(self, on_loss: Callable[[str], None] = lambda _: None) -> None:
-        """Starts nothing.
-
-        Args:
-            on_loss: called with the reason, once, when the device is lost.
-        """
+        """Starts nothing; `on_loss` is called with the reason, once, when the device is lost."""
         super().__init__(1, "device")
         self._on_loss = on_loss
         self._lost: ServiceError | None = None
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queues a call.
-
-        Raises:
-            ServiceStopping: after `shutdown`.
-            DeviceLost: after the loss of the device.
-        """
+        """Queues a call; raises `ServiceStopping` after `shutdown`, `DeviceLost` after a loss."""
         if self._lost is not None:
             raise self._lost
         try:
@@ -96,8 +86,7 @@ class Admission:
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self._limit = limit
-        self._images = 0
-        self._gauge = metrics.queued_images
+        self._images, self._gauge = 0, metrics.queued_images
 
     def require_slot(self) -> None:
         """Raises `QueueFull` where there is no slot left, before a body with images is read."""
@@ -106,11 +95,7 @@ class Admission:
 
     @contextlib.contextmanager
     def image_slots(self, images: int) -> Iterator[None]:
-        """Holds slots for images until they are answered.
-
-        Raises:
-            QueueFull: there are not enough slots left.
-        """
+        """Holds slots for images until they are answered; `QueueFull` where too few are left."""
         if self._images + images > self._limit:
             raise QueueFull(self._images, images, self._limit)
         self._images += images
@@ -130,14 +115,11 @@ def device_error(error: Error) -> Error | ServiceError:
         return error
     message, code = str(error), getattr(error, "error_code", None)
 
-    def contains(known: Sequence[str]) -> bool:
-        return any(one in message.lower() for one in known)
-
-    if code == MEMORY_CODE or contains(MEMORY_MESSAGES):
+    if code == MEMORY_CODE or MEMORY_MESSAGES.search(message):
         return DeviceFull("this")
     # An error of the device that has neither a code nor a known message may be any.
     unknown = isinstance(error, torch.AcceleratorError) and code is None
-    if code in LOST_CODES or contains(LOST_MESSAGES) or unknown:
+    if code in LOST_CODES or LOST_MESSAGES.search(message) or unknown:
         return DeviceLost(message.splitlines()[0] if message else repr(error))
     return error
 
@@ -181,18 +163,18 @@ def bisect_failures(
     Raises:
         DeviceLost: from `work`; a further call would fail as well.
     """
-    for _ in range(2 if len(items) == 1 else 1):
-        try:
-            work(items)
-        except Exception as error:
-            # Without its frames, which hold memory that the next call needs.
-            failure = device_error(error.with_traceback(None))
+    try:
+        if len(items) == 1:
+            retry_out_of_memory(work, items)
         else:
-            return []
-        if isinstance(failure, DeviceLost):
-            raise failure
-        if not isinstance(failure, DeviceFull):
-            break
+            work(items)
+        return []
+    except Exception as error:
+        # Without its frames, which hold memory that the next call needs.
+        failure = device_error(error.with_traceback(None))
+    if isinstance(failure, DeviceLost):
+        raise failure
+    if isinstance(failure, DeviceFull):
         _free_cached_memory()
     if len(items) == 1:
         return [(items[0], failure)]

@@ -60,11 +60,9 @@ class Pipeline:
             began = time.perf_counter()
             try:
                 if not future.cancelled():
-                    pixels, faults, prepared = self._decode(image, quality, prepare)
+                    pixels, *found = self._decode(image, quality, prepare)
                     seconds = time.perf_counter() - began
-                    self._batcher.submit(
-                        WaitingCrop(pixels, future, faults, seconds, arrived, prepared)
-                    )
+                    self._batcher.submit(WaitingCrop(pixels, future, seconds, arrived, *found))
                     return
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():

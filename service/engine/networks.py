@@ -27,12 +27,7 @@ from model.problems import InputProblem
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
-from service.engine.runtimes import (
-    EmbeddingRuntime,
-    KeptRuntimes,
-    RuntimeChoice,
-    choose_runtime,
-)
+from service.engine.runtimes import EmbeddingRuntime, KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField
 from service.ops.metrics import Metrics
 from service.settings import Settings
@@ -86,8 +81,7 @@ class Networks:
                 padded[: len(part)] = candidates[part]
                 scores[part] = self._score_pass(queries, padded)[: len(part)]
 
-        failures = bisect_failures(range(len(candidates)), score)
-        if failures:
+        if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
             if len(failures) == len(candidates) or isinstance(error, DeviceFull):
                 raise error
@@ -112,10 +106,8 @@ class Networks:
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.runtime.embed(np.full(shape, 128, np.uint8))
-        found = [feature]
-        if self._metric_network is not None:
-            found.append(self.pair_scores(feature, feature))
-        if not all(np.isfinite(one).all() for one in found):
+        scores = self.pair_scores(feature, feature) if self._metric_network else feature
+        if not (np.isfinite(feature).all() and np.isfinite(scores).all()):
             raise InputProblem(
                 f"the artefact gives numbers that are not finite on {self.device}; train it again, "
                 "or serve with GMN_DTYPE=float32"
@@ -129,8 +121,6 @@ class LoadedModel:
     Attributes:
         name: of a shipped artefact, or of the file.
         description: the artefact's own.
-        embedder: fingerprint of what makes its features.
-        calibration_version: of the calibration that the artefact brings.
         networks: to be called on the device thread only.
         runtime: what computes the features, and the candidates' speeds when it was chosen.
         pipeline: from image files to features.
@@ -138,11 +128,19 @@ class LoadedModel:
 
     name: str
     description: Description
-    embedder: str
-    calibration_version: str
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
+
+    @property
+    def embedder(self) -> str:
+        """Fingerprint of what makes its features."""
+        return self.description.embedding_fingerprint
+
+    @property
+    def calibration_version(self) -> str:
+        """Of the calibration that the artefact brings."""
+        return self.description.artefact_fingerprint[:12]
 
     def chosen_scoring(self, asked: Scoring | None) -> Scoring:
         """The scoring that is asked for, or the artefact's default.
@@ -161,12 +159,8 @@ class LoadedModel:
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:
     """Names of the shipped artefacts that have one of these embedders, by fingerprint."""
-    if not embedders:
-        return []
-    fillers = {
-        read_description(file).embedding_fingerprint: artefact_name(file)
-        for file in shipped_artefacts().values()
-    }
+    files = shipped_artefacts().values() if embedders else ()
+    fillers = {read_description(file).embedding_fingerprint: artefact_name(file) for file in files}
     return [name for embedder, name in fillers.items() if embedder in embedders]
 
 
@@ -191,28 +185,13 @@ def load_model(
     """
     path = resolve_artefact(name)
     artefact = load_artefact(path)
-    preprocessing = artefact.description.preprocessing
-    probe_collapse(name, artefact.embedder, artefact.metric_network, preprocessing)
+    description = artefact.description
+    probe_collapse(name, artefact.embedder, artefact.metric_network, description.preprocessing)
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
     device.submit(networks.probe).result()
-    batcher = MicroBatcher(
-        device,
-        runtime.embed,
-        settings.max_batch,
-        settings.max_wait_ms / 1000,
-        metrics,
-        networks.probe,
-    )
-    pipeline = Pipeline(preprocessing, batcher, settings)
+    wait, size = settings.max_wait_ms / 1000, settings.max_batch
+    batcher = MicroBatcher(device, runtime.embed, size, wait, metrics, networks.probe)
+    pipeline = Pipeline(description.preprocessing, batcher, settings)
     held.callback(pipeline.threads.shutdown)
-    description = artefact.description
-    return LoadedModel(
-        artefact_name(path),
-        description,
-        description.embedding_fingerprint,
-        description.artefact_fingerprint[:12],
-        networks,
-        choice,
-        pipeline,
-    )
+    return LoadedModel(artefact_name(path), description, networks, choice, pipeline)

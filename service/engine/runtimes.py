@@ -65,8 +65,7 @@ class TorchRuntime:
     name: RuntimeName = "torch"
 
     def __init__(self, artefact: Artefact, dtype: DtypeName, device: torch.device) -> None:
-        self.dtype = dtype
-        self.device = device
+        self.dtype, self.device = dtype, device
         self._preprocessing = artefact.description.preprocessing
         embedder: Embedder = folded(artefact.embedder.requires_grad_(False), self._preprocessing)
         self._embedder = embedder.to(device)
@@ -191,11 +190,10 @@ def choose_runtime(
         float32 = choose_dtype(device, settings.dtype) == torch.float32
         dtype: DtypeName = "float32" if float32 else "bfloat16"
         return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
-    probes = _Probes(artefact)
-    embedder = artefact.description.embedding_fingerprint
+    probes, embedder = _Probes(artefact), artefact.description.embedding_fingerprint
     stored = records.get(embedder) if records else None
     if stored is None:
-        runtime, choice = _fastest(artefact, settings, probes)
+        runtime, choice = _fastest(settings, probes)
         own = stored = choice.model_dump_json()
         try:
             if records:
@@ -205,19 +203,39 @@ def choose_runtime(
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
         if stored == own:
             return runtime, choice
-    return _stored_runtime(artefact, settings, stored, probes)
+    return _stored_runtime(settings, stored, probes)
 
 
 class _Probes:
     """Drawn patterns, and their features by the float32 network in PyTorch."""
 
     def __init__(self, artefact: Artefact) -> None:
-        self.crops = drawn_patterns(artefact.description.preprocessing)
+        self._artefact = artefact
+        preprocessing = artefact.description.preprocessing
+        self.crops = drawn_patterns(preprocessing)
         with torch.inference_mode():
-            normalised = artefact.description.preprocessing.normalise(torch.from_numpy(self.crops))
+            normalised = preprocessing.normalise(torch.from_numpy(self.crops))
             self._expected = artefact.embedder(normalised).double().numpy()
 
-    def cosine(self, runtime: EmbeddingRuntime) -> float:
+    def agreeing(self, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
+        """A runtime with the features of the float32 network; raises `RuntimeUnusable`."""
+        try:
+            runtime = build_runtime(self._artefact, name, dtype)
+            cosine = self._cosine(runtime)
+        except RuntimeUnusable:
+            raise
+        except Exception as error:
+            # Of many kinds, as where OpenVINO does not know a step of the network.
+            lines = str(error).strip().splitlines() or [""]
+            raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error
+        if not cosine >= AGREEMENT:
+            raise RuntimeUnusable(
+                f"{name} in {dtype} gives other features here than the float32 network (cosine "
+                f"{cosine:.6f})"
+            )
+        return runtime
+
+    def _cosine(self, runtime: EmbeddingRuntime) -> float:
         """The least cosine of a probe's feature with the expected one; NaN if one is not finite."""
         found = runtime.embed(self.crops).astype(np.float64)
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(self._expected, axis=1)
@@ -232,44 +250,20 @@ class _Probes:
         count = max(CROPS, os.cpu_count() or 1)
         batch = np.resize(self.crops, (count, *self.crops.shape[1:]))
         best = dict.fromkeys(runtimes, 0.0)
-        for _ in range(ROUNDS):
-            for name, runtime in runtimes.items():
-                began = time.perf_counter()
-                runtime.embed(batch)
-                speed = count / (time.perf_counter() - began)
-                best[name] = max(best[name], round(speed, 1))
+        for name in [*runtimes] * ROUNDS:
+            began = time.perf_counter()
+            runtimes[name].embed(batch)
+            speed = count / (time.perf_counter() - began)
+            best[name] = max(best[name], round(speed, 1))
         return best
 
 
-def _agreeing(
-    artefact: Artefact, name: RuntimeName, dtype: DtypeName, probes: _Probes
-) -> EmbeddingRuntime:
-    """A runtime whose features are those of the float32 network; raises `RuntimeUnusable`."""
-    try:
-        runtime = build_runtime(artefact, name, dtype)
-        cosine = probes.cosine(runtime)
-    except RuntimeUnusable:
-        raise
-    except Exception as error:
-        # Of many kinds, as where OpenVINO does not know a step of the network.
-        lines = str(error).strip().splitlines() or [""]
-        raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error
-    if not cosine >= AGREEMENT:
-        raise RuntimeUnusable(
-            f"{name} in {dtype} gives other features here than the float32 network (cosine "
-            f"{cosine:.6f})"
-        )
-    return runtime
-
-
-def _fastest(
-    artefact: Artefact, settings: Settings, probes: _Probes
-) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+def _fastest(settings: Settings, probes: _Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     runtimes: dict[str, EmbeddingRuntime] = {}
     reasons = []
     for name, dtype in _candidates(settings):
         try:
-            runtimes[f"{name} {dtype}"] = _agreeing(artefact, name, dtype, probes)
+            runtimes[f"{name} {dtype}"] = probes.agreeing(name, dtype)
         except RuntimeUnusable as error:
             log.info("the choice of a runtime leaves out %s %s: %s", name, dtype, error)
             reasons.append(str(error))
@@ -287,21 +281,18 @@ def _fastest(
 
 
 def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
-    names: tuple[RuntimeName, ...] = ("torch", "openvino")
-    if settings.runtime != "auto":
-        names = (settings.runtime,)
-    if settings.dtype != "auto":
-        return [(name, settings.dtype) for name in names]
-    # Not bfloat16 in PyTorch: there a feature moves with the size of its batch by more than
-    # float32's last digits, and an answer must not depend on who else is asking.
-    candidates: list[tuple[RuntimeName, DtypeName]] = [(name, "float32") for name in names]
-    if "openvino" in names and choose_dtype(CPU) == torch.bfloat16:
-        candidates.append(("openvino", "bfloat16"))
-    return candidates
+    # bfloat16 in PyTorch only where it is asked for: there a feature moves with the size of its
+    # batch by more than float32's last digits, and an answer must not depend on who else is asking.
+    every: list[tuple[RuntimeName, DtypeName]] = [("torch", "float32"), ("openvino", "float32")]
+    if settings.dtype == "bfloat16":
+        every = [("torch", "bfloat16"), ("openvino", "bfloat16")]
+    elif settings.dtype == "auto" and choose_dtype(CPU) == torch.bfloat16:
+        every.append(("openvino", "bfloat16"))
+    return [one for one in every if settings.runtime in ("auto", one[0])]
 
 
 def _stored_runtime(
-    artefact: Artefact, settings: Settings, stored: str, probes: _Probes
+    settings: Settings, stored: str, probes: _Probes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """The runtime of the record's choice, which the settings and this machine must agree with."""
     try:
@@ -311,18 +302,17 @@ def _stored_runtime(
             f"the record names a runtime that this program does not know: {stored!r}; serve it "
             f"with the program version that wrote it, or {REMEDY}"
         ) from error
-    asked = {
-        "GMN_RUNTIME": (settings.runtime, choice.runtime),
-        "GMN_DTYPE": (settings.dtype, choice.dtype),
-    }
-    for name, (wanted, found) in asked.items():
+    for name, wanted, found in (
+        ("GMN_RUNTIME", settings.runtime, choice.runtime),
+        ("GMN_DTYPE", settings.dtype, choice.dtype),
+    ):
         if wanted not in ("auto", found):
             raise InputProblem(
                 f"{name}={wanted}: this record's features are computed by {choice.runtime} in "
                 f"{choice.dtype}, as was chosen when it was first used; unset {name}, or {REMEDY}"
             )
     try:
-        return _agreeing(artefact, choice.runtime, choice.dtype, probes), choice
+        return probes.agreeing(choice.runtime, choice.dtype), choice
     except RuntimeUnusable as error:
         raise InputProblem(
             f"this record's features are computed by {choice.runtime}, as was chosen when it was "

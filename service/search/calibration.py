@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -34,15 +35,14 @@ from model.search_calibration import (
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
 from service.record.record import Record
-from service.record.records import CalibrationMode
+from service.record.records import CalibrationMode, PublishedCalibration
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
 # Queries as near as that are taken for pictures of one person's one passage.
 REPEATED_COSINE = 0.9
-RECENT_QUERIES = 64
-# The recent queries of so many galleries are held, the last searched ones.
-RECENT_GALLERIES = 64
+# So many queries are held, of so many galleries, the last searched ones.
+RECENT_QUERIES, RECENT_GALLERIES = 64, 64
 KEY_BYTES = 16
 # A gallery's number and a subject: a scoring and the artefact whose scores they are.
 Place = tuple[int, str]
@@ -77,12 +77,11 @@ class Publication(BaseModel):
     level: float = 0.0
 
     @classmethod
-    def read(cls, body: str) -> Publication | None:
-        """A published calibration; None where another program version wrote it."""
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError:
-            return None
+    def read(cls, stored: PublishedCalibration | None) -> Publication | None:
+        """A published calibration; None where there is none or another program version wrote it."""
+        with contextlib.suppress(ValidationError):
+            return cls.model_validate_json(stored.body) if stored else None
+        return None
 
 
 @dataclass(frozen=True)
@@ -153,27 +152,21 @@ class CurrentCalibration:
         state = self.as_state(identities, level, shallow)
         fitted = self.published.calibration if self.published and state.date else self.artefact
         far = SEARCH_OPERATING_POINTS[operating_point]
-        threshold: Callable[[float], float]
+        rates = far, max(far, SEARCH_OPERATING_POINTS["far_1e-1"])
         probability: Probability
         if isinstance(fitted, GalleryThresholds):
             level = level or 0.0
-            threshold = partial(fitted.threshold, level=level, identities=identities)
+            match, uncertain = (fitted.threshold(one, level, identities) for one in rates)
             probability = partial(fitted.probability, level=level, identities=identities)
         else:
-            threshold = partial(fitted.threshold, identities=identities)
+            match, uncertain = (fitted.threshold(one, identities) for one in rates)
             probability = fitted.probability
-        match = threshold(far)
-        uncertain = threshold(max(far, SEARCH_OPERATING_POINTS["far_1e-1"]))
         return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False
     ) -> CalibrationState:
-        """What an answer shows of it after a search that covered K identities.
-
-        Args:
-            level, shallow: as in `judge`.
-        """
+        """What an answer shows of it after a search that covered K identities; see `judge`."""
         reason: CalibrationReason | None = None
         if self.setting == "off":
             pass
@@ -252,7 +245,6 @@ class GalleryCalibrations:
         self._stored: dict[int, dict[str, int]] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
         self._recent: dict[int, dict[str, NDArray[np.float32]]] = {}
-        self._secret = secrets.token_bytes(KEY_BYTES)
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """What one search of a gallery is judged by from its beginning to its end.
@@ -285,7 +277,7 @@ class GalleryCalibrations:
         read: dict[str, tuple[str, Publication]] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
         for subject, one in published.items():
-            publication = Publication.read(one.body)
+            publication = Publication.read(one)
             if publication is None:
                 log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
             else:
@@ -349,8 +341,7 @@ class GalleryCalibrations:
         self._recent[gallery_id] = recent
         _keep_last(self._recent, RECENT_GALLERIES)
         unit = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
-        digest = hashlib.blake2b(query.tobytes(), digest_size=KEY_BYTES, key=self._secret)
-        key = digest.hexdigest()
+        key = secrets.token_hex(KEY_BYTES)
         if recent:
             cosines = np.stack(list(recent.values())) @ unit
             if cosines.max() >= REPEATED_COSINE:

@@ -81,7 +81,12 @@ class IvfSegment:
         index.make_direct_map(True)
         samples = min(len(valid), RECALL_SAMPLE)
         rows = random.choice(valid, samples, replace=False, shuffle=False)
-        lasts = _last_cosines(table, rows, valid, between)
+        # One more: the nearest is the crop itself, or one that equals it.
+        others, lasts = min(RECALL_DEPTH, len(valid) - 1) + 1, []
+        for unit in table.units(rows):
+            between()
+            cosines = table.vectors.products(valid, unit) / table.norms[valid]
+            lasts.append(np.partition(cosines, -others)[-others])
         segment = cls(index, min(FIRST_PROBES, lists))
         while True:
             between()
@@ -119,12 +124,9 @@ class IvfSegment:
         table: RowTable,
         queries: NDArray[np.int64],
         valid: NDArray[np.int64],
-        lasts: NDArray[np.float32],
+        lasts: list[np.float32],
     ) -> float:
-        """The share of the nearest others of stored crops `(Q,)` that is found.
-
-        `lasts` has the exact cosine of the last of each one's nearest others, `(Q,)`.
-        """
+        """The share of the nearest others that is found; `lasts` are the cosines of the tenth."""
         wanted = min(RECALL_DEPTH, len(valid) - 1)
         if wanted == 0:
             return 1.0
@@ -136,19 +138,3 @@ class IvfSegment:
             cosines = table.units(found) @ unit
             hits += min(int(np.count_nonzero(cosines >= last - TOLERANCE)), wanted)
         return hits / (wanted * len(queries))
-
-
-def _last_cosines(
-    table: RowTable,
-    queries: NDArray[np.int64],
-    valid: NDArray[np.int64],
-    between: Callable[[], None],
-) -> NDArray[np.float32]:
-    """The exact cosine of the last of the ten nearest others of each stored crop, `(Q,)`."""
-    # One more: the nearest is the crop itself, or one that equals it.
-    others, lasts = min(RECALL_DEPTH, len(valid) - 1) + 1, []
-    for unit in table.units(queries):
-        between()
-        cosines = table.vectors.products(valid, unit) / table.norms[valid]
-        lasts.append(np.partition(cosines, -others)[-others])
-    return np.array(lasts, np.float32)

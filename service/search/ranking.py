@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.table import Filter
 
 Array = NDArray[np.float32]
+_Best = tuple[Candidates, Array, Array]
 # So many pairs at most are scored for the level of a search alone.
 MORE_PAIRS = 64
 # Where the candidates show too few people, so many crops by cosine are searched for others.
@@ -106,11 +106,7 @@ class Search:
         return self._rank(table.vectors[np.array([row])], top_k, wanted, crop)
 
     def _rank(
-        self,
-        queries: Array,
-        top_k: int,
-        wanted: Filter,
-        query_crop: CropLabel | None = None,
+        self, queries: Array, top_k: int, wanted: Filter, query_crop: CropLabel | None = None
     ) -> Ranking:
         began = time.perf_counter()
         current, options, index = self.current, self.options, self.gallery.index
@@ -131,31 +127,29 @@ class Search:
         # Pairs that were scored for the level alone are no results.
         head = logits[: len(found.rows[:depth])]
         best = self._best(found, head, top_k)
-        if len(best.found.rows) < top_k and len(found.rows) < found.searched:
+        if len(best[0].rows) < top_k and len(found.rows) < found.searched:
             # The candidates belong to too few identities. They keep their scores and stay the head.
             found = found[:depth].extended(index.search_groups(queries, top_k, wanted))
             best = self._best(found, head, top_k)
         deeper = time.perf_counter() - reranked
-        leading: Sequence[float] = ()
+        leading: tuple[float, ...] = ()
         if people is not None:
             scores = every_score(current.model, people.cosines, logits)[current.scoring]
             leading = _leading_scores(index, people, scores, current.joins_at)
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
         judge = current.judge(options.operating_point, identities, level, shallow)
-        labels = list(map(index.table.label, best.found.rows.tolist()))
-        sample = None
-        if self.sample and len(leading) == RANKS:
-            sample = SearchScores(tuple(leading), identities, time.time())
+        labels = list(map(index.table.label, best[0].rows.tolist()))
+        keep = self.sample and len(leading) == RANKS
         return Ranking(
             gallery_version=self.gallery.version,
             calibration=judge.state,
-            results=_results(self.gallery, labels, best, judge),
+            results=self._results(labels, best, judge),
             labels=labels,
             candidates_scored=found.searched if by_cosine else len(head),
             began=began,
             search_seconds=searched - began + deeper,
             rerank_seconds=reranked - searched,
-            sample=sample,
+            sample=SearchScores(leading, identities, time.time()) if keep else None,
             query_crop=query_crop,
         )
 
@@ -163,6 +157,9 @@ class Search:
         """The candidates that become results; `head` has the logits of the first ones.
 
         Scored ones come first: a pair's logit and a bare cosine cannot be compared.
+
+        Returns:
+            Candidates best first, with their logits and scores `(n,)`; NaN was not computed.
         """
         table = self.gallery.index.table
         logits = np.full(len(found.rows), np.nan, np.float32)
@@ -177,16 +174,28 @@ class Search:
         if self.options.group_by == "identity":
             order = order[table.first_of_groups(found.rows[order])]
         order = order[:top_k]
-        return _Best(found[order], logits[order], scores[order])
+        return found[order], logits[order], scores[order]
 
-
-@dataclass(frozen=True)
-class _Best:
-    """Candidates best first, with their logits and scores `(n,)`; NaN was not computed."""
-
-    found: Candidates
-    logits: Array
-    scores: Array
+    def _results(self, labels: Sequence[CropLabel], best: _Best, judge: Judge) -> list[RankedCrop]:
+        found, logits, scores = best
+        probabilities = judge.probability(scores)
+        return [
+            RankedCrop(
+                rank=place + 1,
+                crop_id=label.crop_id,
+                identity=label.identity,
+                camera=label.camera,
+                captured_at=label.captured_at,
+                external_id=label.external_id,
+                metadata=label.metadata,
+                cosine=float(found.cosines[place]),
+                pair_logit=None if np.isnan(logits[place]) else float(logits[place]),
+                probability=float(probabilities[place]) if scored else None,
+                verdict=judge.verdict(float(scores[place])) if scored else None,
+                image_url=self.gallery.image_url(label.crop_id),
+            )
+            for place, (label, scored) in enumerate(zip(labels, ~np.isnan(scores), strict=True))
+        ]
 
 
 def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scoring, Array]:
@@ -197,39 +206,8 @@ def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scori
     return {"cosine": cosines, "mnet": logits, "fused": fusion.fuse(cosines, logits)}
 
 
-def _results(
-    gallery: Gallery, labels: Sequence[CropLabel], best: _Best, judge: Judge
-) -> list[RankedCrop]:
-    probabilities = judge.probability(best.scores)
-    results = []
-    for place, label in enumerate(labels):
-        logit, score = float(best.logits[place]), float(best.scores[place])
-        scored = not math.isnan(score)
-        results.append(
-            RankedCrop(
-                rank=place + 1,
-                crop_id=label.crop_id,
-                identity=label.identity,
-                camera=label.camera,
-                captured_at=label.captured_at,
-                external_id=label.external_id,
-                metadata=label.metadata,
-                cosine=float(best.found.cosines[place]),
-                pair_logit=None if math.isnan(logit) else logit,
-                probability=float(probabilities[place]) if scored else None,
-                verdict=judge.verdict(score) if scored else None,
-                image_url=gallery.image_url(label.crop_id),
-            )
-        )
-    return results
-
-
 def _nine_people(
-    index: GalleryIndex,
-    queries: Array,
-    wanted: Filter,
-    scored: Candidates,
-    joins_at: float,
+    index: GalleryIndex, queries: Array, wanted: Filter, scored: Candidates, joins_at: float
 ) -> Candidates:
     """The candidates that are scored, then the nearest crop of each further person, by cosine.
 

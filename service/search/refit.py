@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -27,7 +26,7 @@ from model.search_calibration import (
     fit_searches,
 )
 from model.stranger_tail import LeftOutSearches, level
-from service.errors import NeedsReindex, ServiceError
+from service.errors import ServiceError
 from service.gallery.gallery import Gallery
 from service.record.records import GalleryRecord
 from service.runtime import Runtime
@@ -44,10 +43,7 @@ REST_SECONDS = 60.0
 
 
 async def refit_calibrations(runtime: Runtime) -> None:
-    """Stores searches and fits calibrations to them, again and again, until it is cancelled.
-
-    No answer waits for it. The searches that wait when it is cancelled are stored too.
-    """
+    """Stores searches and fits calibrations to them until it is cancelled; then stores the rest."""
     due: dict[Place, float] = {}
     try:
         while True:
@@ -96,26 +92,21 @@ async def fit_galleries(runtime: Runtime) -> None:
         await asyncio.sleep(LOOK_EVERY_SECONDS)
         for gallery in runtime.galleries.all():
             state, again = seen.get(gallery.gallery_id, (None, 0.0))
+            now, rest = None, REST_SECONDS
             try:
                 now = _state_of(runtime, gallery)
-            except NeedsReindex:
-                # It went over to another embedder at this moment.
-                continue
-            if now is None or (now == state and time.monotonic() < again):
-                continue
-            again = time.monotonic() + REST_SECONDS
-            try:
+                if now is None or (now == state and time.monotonic() < again):
+                    continue
                 if await fit_if_due(runtime, gallery):
-                    again = math.inf
-            except ServiceError as error:
-                log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
+                    rest = math.inf
             except InputProblem as error:
-                # Its crops show no tail, and the same crops never will.
-                again = math.inf
+                # Crops that show no tail never will; a service that does not answer may.
+                if not isinstance(error, ServiceError):
+                    rest = math.inf
                 log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
             except Exception:
                 log.exception("the calibration of gallery %s was not fitted", gallery.name)
-            seen[gallery.gallery_id] = now, again
+            seen[gallery.gallery_id] = now, time.monotonic() + rest
 
 
 def _state_of(runtime: Runtime, gallery: Gallery) -> object:
@@ -149,14 +140,13 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     crops = await runtime.device.run(NamedCrops.of, gallery.index.table)
     threads = runtime.pools.calibration
     left_out = await search_left_out(crops, model, runtime.device, threads)
-    published = True
+    published, vectors = True, (entry.at, entry.side)
     for scoring, searches in left_out.items():
         place = places[scoring]
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
         fitted = await threads.run(_fit_gallery, searches, stored, entry)
-        vectors = entry.at, entry.side
-        write = partial(_publish, runtime, gallery, place, fitted, stored, vectors)
-        published &= await runtime.galleries.write(write)
+        write = runtime.galleries.write
+        published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
     return published
 
 
@@ -190,26 +180,18 @@ class _Stored:
         entry = runtime.record.galleries.get(place[0])
         identities = entry.identities if entry else 0
         found = records.published(place[0]).get(place[1])
-        if found is None:
-            return cls(searches, counted, 0, None, identities)
-        return cls(searches, counted, found.version, Publication.read(found.body), identities)
-
-    @property
-    def new_searches(self) -> int:
-        """How many were added since the fit, or since a migration, which begins to count anew."""
-        before = self.published.counted if self.published else 0
-        return self.counted - before if self.counted >= before else self.counted
+        version = found.version if found else 0
+        return cls(searches, counted, version, Publication.read(found), identities)
 
 
 def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None:
-    """A gallery of 18 named identities at least that has outgrown a calibration of it, or none."""
+    """A gallery of 18 named identities at least that has outgrown a calibration, or none."""
     entry = runtime.record.galleries.get(places[0][0])
     if entry is None or entry.identities < FEW_IDENTITIES:
         return None
     published = runtime.record.calibrations.published(places[0][0])
     for _, subject in places:
-        found = published.get(subject)
-        fitted = Publication.read(found.body) if found else None
+        fitted = Publication.read(published.get(subject))
         before = (fitted.identities, fitted.crops) if fitted else (0, 0)
         for one, now in zip(before, (entry.identities, entry.crops), strict=True):
             if not one / GROWTH < now < one * GROWTH:
@@ -257,9 +239,12 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
     A fit to the gallery's named crops keeps its tails. Without enough of these the searches alone
     decide.
     """
-    published, searches = stored.published, stored.searches
-    if published and stored.new_searches < REFIT_AFTER_SEARCHES:
-        return None
+    published, searches, counted = stored.published, stored.searches, stored.counted
+    if published:
+        # A migration begins to count anew.
+        new = counted - published.counted if counted >= published.counted else counted
+        if new < REFIT_AFTER_SEARCHES:
+            return None
     before = published.calibration if published else None
     fitted: GalleryThresholds | SearchCalibration
     if isinstance(before, GalleryThresholds):
@@ -268,11 +253,8 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
         return None
     else:
         fitted = fit_searches(searches, artefact, before)
-    now, counted = time.time(), stored.counted
-    if published is None:
-        return Publication(fitted_at=now, calibration=fitted, counted=counted)
-    changes = {"fitted_at": now, "calibration": fitted, "counted": counted}
-    return published.model_copy(update=changes)
+    changes = {"fitted_at": time.time(), "calibration": fitted, "counted": counted}
+    return (published or Publication(fitted_at=0.0, calibration=fitted)).model_copy(update=changes)
 
 
 def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]]]) -> None:
@@ -302,9 +284,7 @@ def _publish(
     stored: _Stored,
     vectors: tuple[int, int] | None = None,
 ) -> bool:
-    body = fitted.model_dump_json()
-    publish = runtime.record.calibrations.publish
-    published = publish(*place, body, stored.version, stored.counted, vectors)
-    if published:
+    body, publish = fitted.model_dump_json(), runtime.record.calibrations.publish
+    if published := publish(*place, body, stored.version, stored.counted, vectors):
         runtime.calibrations.reload(gallery)
     return published

@@ -18,7 +18,8 @@ COPIED_AT_ONCE = 1024
 FIRST_CAPACITY = 256
 # Above this share of a block, multiplying all of it is faster than copying the wanted rows first.
 WHOLE_BLOCK_SHARE = 0.25
-UNKNOWN = -1
+# Codes of an unknown camera, and of one that no crop has.
+UNKNOWN, NOWHERE = -1, -2
 COLUMNS = ("norms", "row_ids", "valid", "groups", "cameras", "_captured")
 
 
@@ -125,8 +126,7 @@ class RowTable:
     """
 
     def __init__(self, dimension: int, block_rows: int) -> None:
-        self.size = 0
-        self.valid_count = 0
+        self.size = self.valid_count = 0
         self.vectors = VectorBlocks(dimension, block_rows)
         self.norms = np.empty(0, np.float32)
         self.row_ids = np.empty(0, np.int64)
@@ -219,13 +219,13 @@ class RowTable:
 
     def select(self, wanted: Filter) -> NDArray[np.int64]:
         """The valid rows that pass a filter, ascending."""
-        passing = self.valid[: self.size].copy()
-        cameras = self.cameras[: self.size]
-        captured = self._captured[: self.size]
+        passing, codes = self.valid[: self.size].copy(), self._camera_codes
+        cameras, captured = self.cameras[: self.size], self._captured[: self.size]
         if wanted.cameras:
-            passing &= np.isin(cameras, self._codes(wanted.cameras))
+            passing &= np.isin(cameras, [codes.get(name, NOWHERE) for name in wanted.cameras])
         if wanted.exclude_cameras:
-            passing &= ~np.isin(cameras, self._codes(wanted.exclude_cameras))
+            excluded = [codes.get(name, NOWHERE) for name in wanted.exclude_cameras]
+            passing &= ~np.isin(cameras, excluded)
         if wanted.captured_after:
             passing &= captured >= wanted.captured_after.timestamp()
         if wanted.captured_before:
@@ -283,7 +283,8 @@ class RowTable:
     def _set_label(self, row: int, label: CropLabel) -> None:
         self._labels[row] = label
         self.groups[row] = _group(label)
-        self.cameras[row] = self._code(label.camera)
+        codes, camera = self._camera_codes, label.camera
+        self.cameras[row] = codes.setdefault(camera, len(codes)) if camera is not None else UNKNOWN
         self._captured[row] = label.captured_at.timestamp() if label.captured_at else np.nan
         self._count(row, 1)
 
@@ -298,14 +299,6 @@ class RowTable:
         row = int(np.searchsorted(self.row_ids[: self.size], row_id))
         there = row < self.size and self.row_ids[row] == row_id and self.valid[row]
         return row if there else None
-
-    def _code(self, camera: str | None) -> int:
-        if camera is None:
-            return UNKNOWN
-        return self._camera_codes.setdefault(camera, len(self._camera_codes))
-
-    def _codes(self, cameras: Iterable[str]) -> list[int]:
-        return [self._camera_codes[name] for name in cameras if name in self._camera_codes]
 
 
 def _group(label: CropLabel) -> int:
