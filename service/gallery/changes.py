@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gmn_client import models
 from gmn_client.models import ChangedCrop, RenamedIdentity
 from service.errors import (
+    GalleryConflict,
     InvalidField,
     ServiceError,
     UnknownCrop,
@@ -20,6 +21,7 @@ from service.errors import (
 from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.gallery.gallery import Gallery
+from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import SNAPSHOTS
 from service.record.records import (
     CropFields,
@@ -182,9 +184,11 @@ async def change_gallery(
         details["calibration"] = "reset"
 
     async def change(_: dict[str, Any]) -> None:
-        await runtime.galleries.configure(gallery, changes, reset_calibration)
+        write = runtime.record.galleries.change
+        await runtime.galleries.change("change-gallery", gallery, write, changes, reset_calibration)
         if reset_calibration or changes.get("calibration") == "off":
-            runtime.calibrations.forget(gallery)
+            # In its turn: a fit that came meanwhile stays.
+            await runtime.galleries.write(runtime.calibrations.reload, gallery)
 
     await runtime.audited("change_gallery", change, gallery=gallery.name, **details)
     return await describe_gallery(runtime, gallery)
@@ -198,7 +202,11 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
     """
 
     async def delete(result: dict[str, Any]) -> int:
-        removed = result["count"] = await runtime.galleries.delete(gallery)
+        if gallery.name == DEFAULT_GALLERY:
+            raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
+        write = runtime.record.galleries.delete
+        removed = await runtime.galleries.change("delete-gallery", gallery, write)
+        result["count"] = removed
         runtime.calibrations.forget(gallery)
         # Where this is cut off, maintenance removes what the record has noted as unneeded.
         folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery.gallery_id)

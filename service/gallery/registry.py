@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
@@ -21,7 +21,7 @@ from service.gallery.gallery import CropsChange, Gallery, naming_unknown_gallery
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
-from service.record.records import CropLabel, GalleryRecord, GallerySettings, SettingsChanges
+from service.record.records import CropLabel, GalleryRecord, GallerySettings
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
@@ -31,8 +31,6 @@ VERSION_WITHIN_SECONDS, VERSION_POLL_SECONDS = 2.0, 0.01
 # After a gallery could not be read again.
 REREAD_PAUSE_SECONDS = 30.0
 Result = TypeVar("Result")
-Changed = TypeVar("Changed", bound=CropsChange | None)
-Version = TypeVar("Version", bound=int | None)
 Show = Callable[[], None]
 
 
@@ -149,77 +147,26 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
-        return await self._commit(
-            "create-gallery",
-            name,
-            partial(self._create, name, settings),
-            lambda made: partial(self.put, Gallery(made, self.embedders)),
-        )
-
-    async def configure(
-        self, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
-    ) -> None:
-        """Changes the given settings of a gallery."""
-        await self._commit(
-            "change-gallery",
-            gallery.name,
-            partial(self.record.galleries.change, gallery.gallery_id, changes, reset_calibration),
-            lambda settings: partial(setattr, gallery, "settings", settings),
-        )
-
-    async def delete(self, gallery: Gallery) -> int:
-        """Deletes a gallery and what is in it; answers how many crops that were."""
-        if gallery.name == DEFAULT_GALLERY:
-            raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
-        return await self._commit(
-            "delete-gallery",
-            gallery.name,
-            partial(self.record.galleries.delete, gallery.gallery_id),
-            lambda _: partial(self.drop, gallery.gallery_id),
-        )
+        return await self._commit("create-gallery", name, partial(self._create, name, settings))
 
     async def change(
-        self, steps: str, gallery: Gallery, write: Callable[..., Changed], *args: Any
-    ) -> Changed:
-        """Commits a change of a gallery's crops, which survives a power cut once this returns.
+        self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
+    ) -> Result:
+        """Commits a change of a gallery, which survives a power cut once this returns.
 
-        Every search then sees it.
+        Every search then sees it, and until then what was before.
 
         Args:
             steps: names the failpoints around the commit.
-            write: commits it, called with the gallery's number and `args` on the writer thread;
-                None where there is nothing to change.
+            write: commits it, called with the gallery's number and `args` on the writer thread. It
+                answers what was done to crops, or the new settings; None where there is nothing to
+                change. After any other answer the gallery is read again, or was deleted.
 
         Raises:
             UnknownGallery: the gallery was deleted before.
             RecordUnavailable: the record does not answer; it may have happened or not.
         """
-        return await self._commit(
-            steps,
-            gallery.name,
-            partial(write, gallery.gallery_id, *args),
-            lambda change: partial(gallery.apply, cast(CropsChange, change)),
-        )
-
-    async def replace(self, steps: str, gallery: Gallery, write: Callable[[], Version]) -> Version:
-        """Commits what replaces every vector, and returns once searches see the new ones.
-
-        They see the old ones until then.
-
-        Args:
-            write: commits it and answers the gallery's version, or None where nothing was changed;
-                on the writer thread.
-
-        Raises:
-            UnknownGallery: where it was deleted before its turn came.
-        """
-        return await self._commit(
-            steps,
-            gallery.name,
-            write,
-            # On the writer thread: nothing is written until it is read.
-            lambda _: self.read_gallery(gallery.gallery_id),
-        )
+        return await self._commit(steps, gallery.name, partial(write, gallery.gallery_id, *args))
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
         """Runs a call on the writer thread, after those that came before.
@@ -290,21 +237,8 @@ class GalleryRegistry:
         for one in self.record.galleries.all():
             self.device.submit(self.read_gallery(one.gallery_id)).result()
 
-    async def _commit(
-        self,
-        steps: str,
-        name: str,
-        write: Callable[[], Result],
-        prepare: Callable[[Result], Show],
-    ) -> Result:
-        """Commits a change of the gallery of a name, and returns once the indexes show it.
-
-        Args:
-            steps: where it can be made to fail.
-            write: commits it, on the writer thread; None where nothing was changed.
-            prepare: what shows it on the device thread, where replication does not; called on the
-                writer thread.
-        """
+    async def _commit(self, steps: str, name: str, write: Callable[[], Result]) -> Result:
+        """Commits a change of the gallery of a name, and returns once the indexes show it."""
 
         def commit() -> tuple[Result, Future[Any]]:
             failpoint(f"{steps}.before-commit")
@@ -312,7 +246,7 @@ class GalleryRegistry:
             failpoint(f"{steps}.committed")
             if committed is None:
                 return committed, self._caught_up()
-            return committed, self._publish(name, partial(prepare, committed))
+            return committed, self._publish(name, committed)
 
         with naming_unknown_gallery(name):
             committed, published = await self.write(commit)
@@ -323,16 +257,14 @@ class GalleryRegistry:
         failpoint(f"{steps}.shown")
         return committed
 
-    def _publish(self, name: str, prepare: Callable[[], Show], /) -> Future[Any]:
+    def _publish(self, name: str, committed: object, /) -> Future[Any]:
         """Begins to show a commit of the gallery of a name; on the writer thread.
-
-        Args:
-            prepare: reads what the index needs; its result shows it, on the device thread.
 
         Returns:
             Done once searches see it; its result is the future of reading the gallery again, where
             that is needed.
         """
+        shown: Show
 
         def show() -> Future[None] | None:
             try:
@@ -342,7 +274,14 @@ class GalleryRegistry:
             return None
 
         try:
-            shown = prepare()
+            if isinstance(committed, CropsChange):
+                shown = partial(self.get(name).apply, committed)
+            elif isinstance(committed, GallerySettings):
+                shown = partial(setattr, self.get(name), "settings", committed)
+            else:
+                # On the writer thread: nothing is written until it is read.
+                changed = committed if isinstance(committed, GalleryRecord) else self.get(name)
+                shown = self.read_gallery(changed.gallery_id)
         except Exception:
             return self._read_again(name)
         return self.device.submit(show)

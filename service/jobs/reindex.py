@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,8 +81,8 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
                     f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
                     "names them; delete them and reindex again, nothing was switched"
                 )
-            switch = partial(store.staged.switch, gallery.gallery_id)
-            if await runtime.galleries.replace("reindex", gallery, switch) is not None:
+            switched = runtime.galleries.change("reindex", gallery, store.staged.switch)
+            if await switched is not None:
                 return None
             # A crop was enrolled that has no new vector yet.
         # A restore brought crops of the loaded model, or all were deleted.

@@ -156,16 +156,11 @@ async def restore_snapshot(
         yield from read_snapshot(path)
         failpoint("restore.file-read")
 
-    write = partial(
-        runtime.record.crops.replace,
-        gallery.gallery_id,
-        snapshot.embedding_fingerprint,
-        crops(),
-        partial(folder.changes.wait, folder.put) if folder else None,
-    )
+    write, keep = runtime.record.crops.replace, folder and partial(folder.changes.wait, folder.put)
+    archive = snapshot.embedding_fingerprint, crops(), keep
 
     async def restore(result: dict[str, Any]) -> int:
-        version = await runtime.galleries.replace("restore", gallery, write)
+        version = await runtime.galleries.change("restore", gallery, write, *archive)
         result["gallery_version"] = version
         return version
 

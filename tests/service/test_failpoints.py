@@ -111,7 +111,7 @@ def test_every_failpoint_stands_in_one_place_and_is_passed_nowhere_else():
     assert {name for name in FAILPOINTS if not _is_of_a_commit(name)} == set(PLACES)
     written = "".join(SOURCES.values())
     named = re.compile(
-        r'(?:change|change_crops|replace|_commit)\(\s*(?:runtime,\s*gallery,\s*)?"([a-z-]+)"'
+        r'(?:change|change_crops|_commit)\(\s*(?:runtime,\s*gallery,\s*)?"([a-z-]+)"'
     )
     assert set(WRITES) <= set(named.findall(written))
 
@@ -131,7 +131,7 @@ def test_every_write_passes_its_three_steps_around_its_commit():
         'failpoint(f"{steps}.before-commit")',
         "committed = write()",
         'failpoint(f"{steps}.committed")',
-        "self._publish(name, partial(prepare, committed))",
+        "self._publish(name, committed)",
         "await self._wait(asyncio.shield(",
         'failpoint(f"{steps}.shown")',
         "return committed\n",

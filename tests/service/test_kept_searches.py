@@ -213,8 +213,8 @@ def test_a_fit_to_crops_that_were_replaced_meanwhile_is_not_published(runtime, m
     async def restored_meanwhile(*arguments):
         found = await search_left_out(*arguments)
         archive = runtime.record.crops.replace
-        await runtime.galleries.replace(
-            "restore", gallery, lambda: archive(number, gallery.embedding_fingerprint, [])
+        await runtime.galleries.change(
+            "restore", gallery, archive, gallery.embedding_fingerprint, []
         )
         return found
 

@@ -92,9 +92,11 @@ def test_galleries_come_change_and_go_elsewhere(pair):
     assert asyncio.run(other.galleries.find("lobby")).name == "lobby"
     changes = {"retention_days": 30, "calibration": "off"}
     lobby = other.galleries.get("lobby")
-    asyncio.run(other.galleries.configure(lobby, changes))
+    write = other.store.galleries.change
+    asyncio.run(other.galleries.change("change-gallery", lobby, write, changes))
     eventually(lambda: _settings(one, "lobby") == GallerySettings(30, "off"))
-    asyncio.run(one.galleries.delete(one.galleries.get("lobby")))
+    own = one.galleries.get("lobby")
+    asyncio.run(one.galleries.change("delete-gallery", own, one.store.galleries.delete))
     with pytest.raises(UnknownGallery, match="lobby"):
         asyncio.run(other.enrolling(lobby, [new_crop(1)]))
     eventually(lambda: all(gallery.name != "lobby" for gallery in other.galleries.all()))
@@ -111,22 +113,14 @@ def test_a_restore_and_another_embedder_are_followed(opened):
     with store.crops.archive(gallery.gallery_id) as archive:
         crops = list(archive.crops)
     calibrated = foreign.calibrated.count(HERE)
-    asyncio.run(
-        one.galleries.replace(
-            "restore",
-            gallery,
-            lambda: store.crops.replace(gallery.gallery_id, EMBEDDER, crops[:1]),
-        )
-    )
+    asyncio.run(one.galleries.change("restore", gallery, store.crops.replace, EMBEDDER, crops[:1]))
     assert one.shown(HERE) == {kept: "a"}
     eventually(lambda: foreign.shown(HERE) == {kept: "a"})
     assert foreign.calibrated.count(HERE) > calibrated
     store.staged.begin(gallery.gallery_id, OTHER_EMBEDDER)
     row = store.staged.missing(gallery.gallery_id, 0, 1)[0].row_id
     store.staged.add(gallery.gallery_id, [(row, np.ones(4, np.float32))])
-    asyncio.run(
-        one.galleries.replace("reindex", gallery, lambda: store.staged.switch(gallery.gallery_id))
-    )
+    asyncio.run(one.galleries.change("reindex", gallery, store.staged.switch))
     eventually(lambda: not other.galleries.get(HERE).needs_reindex)
     assert other.shown(HERE) == {kept: "a"}
     eventually(lambda: foreign.galleries.get(HERE).needs_reindex)
