@@ -190,7 +190,7 @@ def recover(
             done = recover_file(data_dir / DATABASE_NAME, into / DATABASE_NAME, removed)
     for gallery in done.galleries:
         typer.echo(
-            f"{gallery.name}: {gallery.from_record} crops from the record, "
+            f"{gallery.name}: {gallery.whole} crops from the record, "
             f"{gallery.from_snapshots} from snapshots"
         )
         for line in gallery.damage:

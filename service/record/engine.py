@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
@@ -54,13 +54,10 @@ def key(*parts: str | int) -> bytes:
     Args:
         parts: texts, which sort by their characters, and numbers from 0 to 2**64 - 1.
     """
-    whole = b""
-    for part in parts:
-        if isinstance(part, int):
-            whole += b"%016x\0" % part
-        else:
-            whole += part.encode().replace(_END, _ESCAPED) + _END
-    return whole
+    return b"".join(
+        b"%016x\0" % part if isinstance(part, int) else part.encode().replace(_END, _ESCAPED) + _END
+        for part in parts
+    )
 
 
 def below(prefix: bytes) -> tuple[bytes, bytes]:
@@ -112,12 +109,11 @@ def new_crop_id() -> str:
 
 def another_format(place: str, found: int, read: int) -> InputProblem:
     """The error for a record of another format than the one that is read."""
+    remedy = "serve it with the program version that wrote it"
+    if found < read:
+        remedy = "serve it once with the program version between"
     if found == read - 1:
         remedy = "stop every service on it and run gmn store upgrade, or start gmn serve"
-    elif found < read:
-        remedy = "serve it once with the program version between"
-    else:
-        remedy = "serve it with the program version that wrote it"
     return InputProblem(f"{place}: has format version {found}, this program reads {read}; {remedy}")
 
 
@@ -229,11 +225,11 @@ class Engine(Protocol):
         """Closes every connection."""
 
 
+@dataclass
 class Reader:
     """Reads bodies, and checks that each is what was written."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    engine: Engine
 
     def get(self, keys: Sequence[bytes], named: Sequence[str] = ()) -> list[bytes | None]:
         """The bodies of keys; None for those that are not there.
@@ -281,6 +277,7 @@ class Reader:
         return body
 
 
+@dataclass
 class Transaction(Reader):
     """Reads, and changes that are committed together; no read sees the changes.
 
@@ -294,12 +291,10 @@ class Transaction(Reader):
         removes: it removes what has to be gone, also from a full store, and from its log.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.guards: dict[bytes, bytes | None] = {}
-        self.puts: dict[bytes, bytes | None] = {}
-        self.notes: list[Change] = []
-        self.removes = False
+    guards: dict[bytes, bytes | None] = field(default_factory=dict)
+    puts: dict[bytes, bytes | None] = field(default_factory=dict)
+    notes: list[Change] = field(default_factory=list)
+    removes: bool = False
 
     def json(self, key: bytes) -> Any:
         """The plain data under a key, which have to be the same still when this is committed."""
@@ -338,8 +333,7 @@ def transact(
 
     The rule reads and changes by the transaction alone, so that it can be run again.
     """
-    attempts = 0
-    while True:
+    for attempts_left in reversed(range(ATTEMPTS)):
         transaction = Transaction(engine)
         try:
             result = rule(transaction, *args, **kwargs)
@@ -347,23 +341,21 @@ def transact(
             # What was not found may be missing because the store was emptied.
             engine.require_same()
             raise
-        if not (transaction.puts or transaction.notes):
-            return result
         try:
-            engine.commit(transaction)
-            return result
+            if transaction.puts or transaction.notes:
+                engine.commit(transaction)
+            break
         except Conflict:
-            attempts += 1
-            if attempts == ATTEMPTS:
+            if not attempts_left:
                 raise
+    return result
 
 
 class RecordPart:
     """Reads and rules of one kind of thing in a record."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = Reader(engine)
+        self._engine, self._reader = engine, Reader(engine)
 
 
 Part = TypeVar("Part", bound=RecordPart)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,14 +38,23 @@ KEYS_AT_ONCE = 200
 PAGE_PROBLEMS = 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class GalleryFound:
     """A gallery: how many crops are as they were written, and a line for each damage."""
 
     gallery_id: int
     name: str
-    whole: int
-    damage: tuple[str, ...]
+    whole: int = 0
+    damage: list[str] = field(default_factory=list)
+
+    def whole_crops(self, engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
+        """The crops that are whole, one at a time; counts them, and notes what is damaged."""
+        for one in checked_crops(engine, entry):
+            if isinstance(one, ServiceError):
+                self.damage.append(one.why)
+            else:
+                self.whole += 1
+                yield one
 
 
 @dataclass(frozen=True)
@@ -58,40 +68,32 @@ class SnapshotFound:
 
 @dataclass(frozen=True)
 class StoreFound:
-    """A data directory's record.
+    """A data directory's record: its galleries and snapshots, and problems with the whole of it."""
 
-    Attributes:
-        problems: with the database as a whole; nothing, where all of it can be read.
-        galleries: by name.
-        snapshots: of every gallery, also of those that are gone.
-    """
-
-    problems: tuple[str, ...]
-    galleries: tuple[GalleryFound, ...]
-    snapshots: tuple[SnapshotFound, ...]
+    problems: Sequence[str]
+    galleries: Sequence[GalleryFound]
+    snapshots: Sequence[SnapshotFound]
 
     @property
     def whole(self) -> bool:
         """Whether everything is as it was written."""
-        return not (
-            self.problems
-            or any(gallery.damage for gallery in self.galleries)
-            or any(snapshot.problem for snapshot in self.snapshots)
-        )
+        damaged = [
+            *(one.damage for one in self.galleries),
+            *(one.problem for one in self.snapshots),
+        ]
+        return not (self.problems or any(damaged))
 
 
 @dataclass
-class Recovered:
-    """What became of one gallery: how many crops came from where, and what was wrong with others.
+class Recovered(GalleryFound):
+    """What became of one gallery.
 
     Attributes:
+        from_snapshots: how many crops came from there.
         lost: those lines of `damage` whose crops no snapshot has either.
     """
 
-    name: str
-    from_record: int = 0
     from_snapshots: int = 0
-    damage: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
 
@@ -105,13 +107,12 @@ def verify_file(database: Path) -> StoreFound:
                 return verify_record(engine, database.parent, problems)
         except (ServiceError, sqlite3.DatabaseError) as error:
             problem = f"it cannot be read ({error})"
-    return StoreFound((problem,), (), tuple(verify_snapshots(database.parent)))
+    return StoreFound([problem], [], verify_snapshots(database.parent))
 
 
-def verify_record(engine: Engine, data_dir: Path, problems: Iterable[str] = ()) -> StoreFound:
+def verify_record(engine: Engine, data_dir: Path, problems: Sequence[str] = ()) -> StoreFound:
     """Reads everything of a record and of the snapshots in its data directory."""
-    galleries, snapshots = verify_galleries(engine), verify_snapshots(data_dir)
-    return StoreFound(tuple(problems), tuple(galleries), tuple(snapshots))
+    return StoreFound(problems, verify_galleries(engine), verify_snapshots(data_dir))
 
 
 def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
@@ -128,20 +129,17 @@ def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
     return found
 
 
-def verify_galleries(engine: Engine) -> Iterator[GalleryFound]:
+def verify_galleries(engine: Engine) -> list[GalleryFound]:
     """Every gallery: how many crops are as they were written, and what is wrong with others."""
+    galleries = []
     for entry in entries(engine):
         if isinstance(entry, ServiceError):
-            yield GalleryFound(0, "unknown", 0, (entry.why,))
-            continue
-        whole, damage = 0, []
-        # One at a time: all pictures of a gallery may be more than the memory holds.
-        for one in checked_crops(engine, entry):
-            if isinstance(one, ServiceError):
-                damage.append(one.why)
-            else:
-                whole += 1
-        yield GalleryFound(entry.gallery_id, entry.name, whole, tuple(damage))
+            found = GalleryFound(0, "unknown", damage=[entry.why])
+        else:
+            found = GalleryFound(entry.gallery_id, entry.name)
+            deque(found.whole_crops(engine, entry), maxlen=0)
+        galleries.append(found)
+    return galleries
 
 
 def entries(engine: Engine) -> Iterator[GalleryRecord | ServiceError]:
@@ -177,22 +175,20 @@ def _checked_crop(
     """What is wrong with one crop, and the crop if its contents are whole."""
     found: list[ArchivedCrop | ServiceError] = []
     try:
-        contents = list(read_contents(reader, at, side, [crop], pictures=True))
-        if contents and reader.json(at.lookup("crop id", crop.crop_id)) != [
-            crop.row_id,
-            crop.changes,
-        ]:
-            found.append(reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id"))
-        found_by = list(at.found_by(crop)) if contents else []
+        found += read_contents(reader, at, side, [crop], pictures=True)
+        if not found:
+            return []
+        missing = []
+        if reader.json(at.lookup("crop id", crop.crop_id)) != [crop.row_id, crop.changes]:
+            missing.append("its crop_id")
+        found_by = list(at.found_by(crop))
         there = reader.scan(*(Scan(own, own + b"\0", 1) for own in found_by))
-        for own, one in zip(found_by, there, strict=True):
-            if not one:
-                why = f"crop {crop.crop_id} is not found by {shown(own)}"
-                found.append(reader.engine.damage(why))
-        found += contents
+        missing += [shown(own) for own, one in zip(found_by, there, strict=True) if not one]
+        whys = (f"crop {crop.crop_id} is not found by {one}" for one in missing)
+        found[:0] = map(reader.engine.damage, whys)
     except ServiceError as error:
         found = [error]
-    if any(isinstance(one, ServiceError) for one in found):
+    if isinstance(found[0], ServiceError):
         with contextlib.suppress(ServiceError):
             return found if is_still(reader, at, side, crop) else []
     return found
@@ -230,7 +226,7 @@ def recover_in_place(engine: Engine, data_dir: Path) -> Recovery:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
     """
     recovery = Recovery(engine, data_dir)
-    for found in [one for one in verify_galleries(engine) if one.damage]:
+    for found in (one for one in verify_galleries(engine) if one.damage):
         entry = require_entry(Reader(engine), found.gallery_id)
         crops = recovery.crops(entry)
         replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
@@ -297,19 +293,17 @@ class Recovery:
 
     def crops(self, entry: GalleryRecord) -> Iterator[ArchivedCrop]:
         """A gallery's crops that are whole, and the others as snapshots have them."""
-        became = Recovered(entry.name)
+        became = Recovered(entry.gallery_id, entry.name)
         self.galleries.append(became)
         prefix = key("tombstone", entry.gallery_id)
         seen = self._removed | {last_text(own, prefix) for own, _ in self._bodies(prefix)}
-        engine = self._engine if entry.crops >= 0 else None
-        gone = [ServiceError("its record is gone")]
-        for one in checked_crops(engine, entry) if engine else gone:
-            if isinstance(one, ServiceError):
-                became.damage.append(one.why)
-            elif one.record.crop_id not in seen:
-                seen.add(one.record.crop_id)
-                became.from_record += 1
-                yield one
+        if self._engine is None or entry.crops < 0:
+            became.damage.append("its record is gone")
+        else:
+            for crop in became.whole_crops(self._engine, entry):
+                if crop.record.crop_id not in seen:
+                    seen.add(crop.record.crop_id)
+                    yield crop
         # Where the record is whole, what only a snapshot has was not in it any more.
         for path, header in self.snapshots.items() if became.damage else ():
             embedder, number = header.embedding_fingerprint, int(path.parent.name)
