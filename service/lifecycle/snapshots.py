@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery, naming_unknown_gallery
 from service.lifecycle.pictures import with_picture
-from service.ops.data_directory import require_free_disk, snapshot_name, sync
+from service.lifecycle.strays import remove_unneeded
+from service.ops.data_directory import require_free_disk, snapshot_name
 from service.ops.failpoints import failpoint
 from service.record.records import ArchivedCrop, Snapshot
 from service.record.snapshot_file import (
@@ -49,11 +51,7 @@ class Rewriting:
     failed: dict[str, ServiceError] = field(default_factory=dict)
 
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
-        """Raises `SnapshotsNotRewritten` where any failed.
-
-        Args:
-            removed: how many crops were deleted from the gallery before.
-        """
+        """Raises `SnapshotsNotRewritten` where any failed, after crops were removed elsewhere."""
         if self.failed:
             whys = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
             raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), whys)
@@ -93,7 +91,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 await runtime.galleries.write(store.snapshots.keep, snapshot)
             except (UnknownGallery, StorageFailed):
                 # Where the record does not answer it may have the snapshot.
-                await runtime.pools.files.run(_remove, path)
+                with contextlib.suppress(ServiceError):
+                    await runtime.pools.files.run(remove_unneeded, runtime, name)
                 raise
         failpoint("snapshot.registered")
         # A person may have been forgotten while the gallery was copied.
@@ -121,19 +120,15 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
     await find_snapshot(runtime, gallery, snapshot_id)
 
     async def delete(_: dict[str, Any]) -> None:
-        # A file that is unneeded is removed later at the latest; a record without its file would be
-        # listed for ever.
+        # First, as a record without its file would be listed for ever.
         remove = runtime.record.snapshots.remove
         await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
-        await runtime.pools.files.run(_remove, snapshot_path(runtime, gallery, snapshot_id))
+        name = snapshot_name(gallery.gallery_id, snapshot_id)
+        await runtime.pools.files.run(remove_unneeded, runtime, name)
 
-    await runtime.audited(
-        "delete_snapshot",
-        delete,
-        runtime.snapshot_lock(gallery.gallery_id),
-        gallery=gallery.name,
-        snapshot_id=snapshot_id,
-    )
+    lock = runtime.snapshot_lock(gallery.gallery_id)
+    what = {"gallery": gallery.name, "snapshot_id": snapshot_id}
+    await runtime.audited("delete_snapshot", delete, lock, **what)
 
 
 async def restore_snapshot(
@@ -164,13 +159,9 @@ async def restore_snapshot(
         result["gallery_version"] = version
         return version
 
-    version = await runtime.audited(
-        "restore_snapshot",
-        restore,
-        runtime.snapshot_lock(gallery.gallery_id),
-        gallery=gallery.name,
-        snapshot_id=snapshot_id,
-    )
+    lock = runtime.snapshot_lock(gallery.gallery_id)
+    what = {"gallery": gallery.name, "snapshot_id": snapshot_id}
+    version = await runtime.audited("restore_snapshot", restore, lock, **what)
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
@@ -201,12 +192,6 @@ async def take_removed_out_of_snapshots(
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
     """Where a snapshot's file lies."""
     return runtime.settings.data_dir / snapshot_name(gallery.gallery_id, snapshot_id)
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    if path.parent.is_dir():
-        sync(path.parent)
 
 
 async def _take_removed_out(

@@ -51,11 +51,11 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
     for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
         gallery = Path(name).parent.name
         lock = runtime.snapshot_lock(int(gallery)) if gallery.isdecimal() else None
-        remove = partial(runtime.pools.files.run, _remove_unneeded, runtime, name)
+        remove = partial(runtime.pools.files.run, remove_unneeded, runtime, name)
         await runtime.sections.run(remove, lock)
 
 
-def _remove_unneeded(runtime: Runtime, name: str) -> None:
+def remove_unneeded(runtime: Runtime, name: str) -> None:
     """Removes a file or folder, unless an upload holds it or a record names it by now."""
     files, path = runtime.record.unneeded_files, runtime.settings.data_dir / name
     try:

@@ -119,10 +119,7 @@ def open_store(
 def upgrade_store(
     redis_url: str | None, database: Path, redis_password_file: Path | None = None
 ) -> bool:
-    """Brings a record of the format before this one up to it, alone in its data directory.
-
-    Args:
-        database, redis_url, redis_password_file: as in `open_store`.
+    """Brings a record of the format before, as `open_store` names it, up to this one.
 
     Returns:
         False, and nothing was changed, where the record is not of the format before.

@@ -37,20 +37,16 @@ def check_server(server: RedisEngine) -> None:
     if info.get("loading"):
         raise RecordUnavailable(f"Redis at {place} is still loading its data")
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    why = ""
     if version < OLDEST:
-        raise InputProblem(
-            f"Redis at {place}: is version {info['redis_version']}; the record needs 6.2 or newer"
-        )
-    if info.get("cluster_enabled"):
-        raise InputProblem(
-            f"Redis at {place}: is part of a cluster, and the record is one server's; name one "
-            "with cluster-enabled no"
-        )
-    if info.get("role") != "master":
-        raise InputProblem(
-            f"Redis at {place}: is a replica of {info.get('master_host')}; name the server that "
-            "takes writes in GMN_REDIS_URL"
-        )
+        why = f"is version {info['redis_version']}; the record needs 6.2 or newer"
+    elif info.get("cluster_enabled"):
+        why = "is part of a cluster; name a server with cluster-enabled no"
+    elif info.get("role") != "master":
+        master = info.get("master_host")
+        why = f"is a replica of {master}; name the server that takes writes in GMN_REDIS_URL"
+    if why:
+        raise InputProblem(f"Redis at {place}: {why}")
     try:
         found = server.command("CONFIG GET", "*")
     except (ResponseError, RecordUnavailable) as error:
