@@ -74,7 +74,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
-            remove = partial(_remove_strays, runtime, gallery_id, [one.crop_id for one in some])
+            remove = partial(_remove, runtime, gallery_id, [one.crop_id for one in some])
             # No restore brings crops back meanwhile.
             left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
@@ -94,34 +94,29 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
         )
 
 
-async def _remove_strays(
-    runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]
-) -> dict[str, Exception]:
-    """Removes stray pictures; those of crops that a later restore brought back are none."""
-    crops = runtime.record.crops
-
-    def find_shown() -> list[str]:
-        return [one for one in crop_ids if crops.get(gallery_id, one) is not None]
-
-    shown = await runtime.galleries.read(find_shown)
-    await runtime.galleries.write(runtime.record.stray_pictures.forget, shown)
-    return await _remove(runtime, gallery_id, [one for one in crop_ids if one not in shown])
-
-
 async def _remove(
     runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]
 ) -> dict[str, Exception]:
-    """Removes pictures elsewhere; answers which of them it could not, and why."""
-    folder = runtime.pictures
+    """Removes pictures elsewhere, but of crops that a restore has brought back.
+
+    Returns:
+        Why those that are left could not be removed, by crop id.
+    """
+    folder, crops = runtime.pictures, runtime.record.crops
     left: dict[str, Exception] = {}
     if folder is None or not crop_ids:
         return left
-    for start in range(0, len(crop_ids), REMOVED_PER_CALL):
-        some = crop_ids[start : start + REMOVED_PER_CALL]
+
+    def find_gone() -> list[str]:
+        return [one for one in crop_ids if crops.get(gallery_id, one) is None]
+
+    gone = await runtime.galleries.read(find_gone)
+    for start in range(0, len(gone), REMOVED_PER_CALL):
+        some = gone[start : start + REMOVED_PER_CALL]
         try:
             left |= await folder.changes.run(folder.remove, gallery_id, some)
         except (OSError, RecordUnavailable) as error:
             left |= dict.fromkeys(some, error)
-    gone = [one for one in crop_ids if one not in left]
-    await runtime.galleries.write(runtime.record.stray_pictures.forget, gone)
+    settled = [one for one in crop_ids if one not in left]
+    await runtime.galleries.write(runtime.record.stray_pictures.forget, settled)
     return left

@@ -261,20 +261,16 @@ class RedisEngine:
             self._mark.note(sequence, record_name(self._epoch))
 
     def _changes_after(self, sequence: int, limit: int) -> list[Change]:
-        epoch, newest, entries = self._answer(self._scripts["changes"], (), [sequence, limit])
-        if epoch is None or epoch.decode() != self._epoch:
-            raise ChangesLost("the record was emptied or replaced; everything has to be read again")
-        if int(newest) < sequence:
-            raise ChangesLost(
-                f"the record has {int(newest)} changes and not {sequence}: it is an older copy, "
-                "and everything has to be read again"
-            )
-        found = [_change(*entry) for entry in entries]
-        if int(newest) > sequence and (not found or found[0].sequence != sequence + 1):
-            raise ChangesLost(
-                f"the changes after {sequence} are not kept any more; everything has to be read "
-                "again"
-            )
+        epoch, last, entries = self._answer(self._scripts["changes"], (), [sequence, limit])
+        found, newest, why = [_change(*entry) for entry in entries], int(last), ""
+        if (epoch or b"").decode() != self._epoch:
+            why = "the record was emptied or replaced"
+        elif newest < sequence:
+            why = f"the record has {newest} changes and not {sequence}: it is an older copy"
+        elif newest > sequence and (not found or found[0].sequence != sequence + 1):
+            why = f"the changes after {sequence} are not kept any more"
+        if why:
+            raise ChangesLost(f"{why}; everything has to be read again")
         if found:
             self._acknowledge(found[-1].sequence)
         return found
@@ -286,16 +282,15 @@ class RedisEngine:
             return ask(*arguments)
         except (exceptions.RedisError, OSError) as error:
             text = str(error)
-            full = isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text
-            if full or "MISCONF " in text:
+            full = any(word in text for word in ("OOM ", "MISCONF "))
+            if full or isinstance(error, exceptions.OutOfMemoryError):
                 raise StorageFailed(
                     f"Redis at {self.place} could not take it ({error}); nothing was stored, raise "
                     "its maxmemory or free space on its disk, and send the request again"
                 ) from error
             refused = isinstance(error, exceptions.ReadOnlyError | exceptions.NoPermissionError)
-            if isinstance(error, exceptions.ResponseError) and not (
-                refused or text.startswith("BUSY")
-            ):
+            passing = refused or text.startswith("BUSY")
+            if isinstance(error, exceptions.ResponseError) and not passing:
                 raise
             why = "does not allow it" if refused else "does not answer"
             raise RecordUnavailable(f"Redis at {self.place} {why} ({error})") from error

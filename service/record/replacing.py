@@ -269,13 +269,7 @@ def _put(
     after = replace(filled, rows=entry.rows)
     ids = [crop.record.crop_id for crop in crops]
     gone = transaction.get([tombstone(after.gallery_id, one) for one in ids])
-    left = []
-    for crop, tomb in zip(crops, gone, strict=True):
-        if tomb is None:
-            content_type = crop.record.content_type if crop.picture else None
-            size = len(crop.picture or b"")
-            record = replace(crop.record, content_type=content_type, image_bytes=size)
-            left.append(replace(crop, record=record))
+    left = [crop for crop, tomb in zip(crops, gone, strict=True) if tomb is None]
     stored = left if inside else [replace(crop, picture=None) for crop in left]
     CropChanges(transaction, after).put_all(stored)
     entry.rows = after.rows
