@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -196,15 +197,10 @@ class Settings(BaseSettings):
     @property
     def quality_limits(self) -> QualityLimits:
         """What a crop to be enrolled is measured against."""
-        return QualityLimits(
-            min_height=self.min_crop_height,
-            min_width=self.min_crop_width,
-            min_sharpness=self.min_crop_sharpness,
-            min_brightness=self.min_crop_brightness,
-            max_shadow=self.max_crop_shadow,
-            min_aspect=self.min_crop_aspect,
-            max_aspect=self.max_crop_aspect,
-        )
+        names = (one.name for one in fields(QualityLimits))
+        # `min_height` is set as `min_crop_height`.
+        given = {name: getattr(self, name.replace("_", "_crop_", 1)) for name in names}
+        return QualityLimits(**given)
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -50,10 +50,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(LoopErrorLog())
-        opened = runtime
-        if opened is None:
-            # Nothing is served yet, and nothing any more when it is closed.
-            opened = Runtime(settings)
+        opened = runtime or Runtime(settings)
         app.state.runtime = opened
         app.state.metrics = opened.metrics
         try:
@@ -94,14 +91,11 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         )
     # The last one added is the outermost.
     app.add_middleware(RequestContext, settings=settings)
-    _add_page(app)
+    app.mount(PAGE_ASSETS_PATH.rstrip("/"), StaticFiles(directory=PAGE / "assets"))
+    app.get("/", include_in_schema=False)(page)
     return app
 
 
-def _add_page(app: FastAPI) -> None:
-    """Serves the page at `/` and the files that it loads; both are open."""
-    app.mount(PAGE_ASSETS_PATH.rstrip("/"), StaticFiles(directory=PAGE / "assets"))
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+async def page() -> FileResponse:
+    """The page for searches by hand, which loads the files of its folder; both are open."""
+    return FileResponse(PAGE / "index.html")

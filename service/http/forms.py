@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from operator import methodcaller
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, cast
 
 import fastapi
 from fastapi import UploadFile
@@ -29,14 +29,10 @@ from service.record.records import CalibrationMode, CropFields, SettingsChanges
 from service.search.options import PairOptions, QueryOptions, read_moment
 from service.settings import NAME, checked_name
 
-Value = TypeVar("Value")
-
 
 def _without_empty(value: Any) -> Any:
     # `/docs` sends an empty text for a picker in which no file was chosen.
-    if isinstance(value, list) and "" in value:
-        return [item for item in value if item != ""]
-    return value
+    return [item for item in value if item != ""] if isinstance(value, list) else value
 
 
 # `/docs` takes for a file what has this format.
@@ -111,14 +107,14 @@ class EnrollFields(Form):
     def for_images(self, images: list[bytes]) -> list[ImageToEnroll]:
         """The images with the fields of each; raises `InvalidField`."""
         columns: list[Sequence[Any]] = []
-        for name, read in LABELS.items():
+        for name in LABELS:
             values = getattr(self, name)
             if len(values) not in (0, 1, len(images)):
                 raise InvalidField(
                     f"{name}: given {len(values)} times for {len(images)} images; give it once for "
                     "all of them, or once for each in their order, empty where unknown"
                 )
-            values = list(map(partial(_label, name, read), values)) or [None]
+            values = [_label(name, value) for value in values] or [None]
             columns.append(values * len(images) if len(values) == 1 else values)
         return list(map(ImageToEnroll, images, *columns))
 
@@ -129,7 +125,7 @@ class EnrollFields(Form):
             values = getattr(self, name)
             if len(values) != 1:
                 raise InvalidField(f"{name}: was sent {len(values)} times; send it once")
-            changes[name] = _label(name, LABELS[name], values[0])
+            changes[name] = _label(name, values[0])
         return cast("CropFields", changes)
 
 
@@ -253,16 +249,15 @@ class ModelQuery(Form):
     """Crops searched; thresholds of searches depend on it."""
 
 
-def _label(name: str, read: Callable[[str, str], Value], value: str) -> Value | None:
-    return read(name, value) if value else None
+def _label(name: str, value: str) -> Any:
+    return LABELS[name](name, value) if value else None
 
 
 def _captured(name: str, value: str) -> datetime:
     try:
-        moment: datetime = read_moment(value)
+        return cast("datetime", read_moment(value))
     except ValueError as error:
         raise InvalidField(f"{name}: {error}") from error
-    return moment
 
 
 # In the order of `ImageToEnroll`.

@@ -223,8 +223,6 @@ class _FormRequest(Request):
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
         sent = await super().form(**self.rule.parts)
-        if not self.query_params:
-            return sent
         query = (one for one in self.query_params.multi_items() if one[0] not in sent)
         return FormData([*sent.multi_items(), *query])
 
@@ -249,22 +247,16 @@ async def _answer_form(
     if issubclass(form, ImagesForm):
         call.runtime.admission.require_slot()
     body = Body(request, limits, rule, call.caller.key_id)
-    try:
-        sent = _FormRequest(request.scope, body.receive)
-        sent.rule = rule
-        return await _unless_disconnected(answer(sent), body)
-    finally:
-        body.release()
-
-
-async def _unless_disconnected(answering: Coroutine[Any, Any, Response], body: Body) -> Response:
-    """Cancels the work on a request whose client disconnects once its body has arrived."""
-    working = asyncio.create_task(answering)
+    sent = _FormRequest(request.scope, body.receive)
+    sent.rule = rule
+    working = asyncio.create_task(answer(sent))
     leaving = asyncio.create_task(body.disconnected())
     try:
+        # The work on a request whose client leaves is cancelled.
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else Response(status_code=CLIENT_LEFT)
     finally:
         working.cancel()
         leaving.cancel()
         await asyncio.wait((working, leaving))
+        body.release()

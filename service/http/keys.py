@@ -116,7 +116,10 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
         try:
             read = KeyLine.model_validate_json(line)
         except ValidationError as error:
-            problems.append(f"{path}, line {number}: {_reason(error)}; write it like {EXAMPLE}")
+            # Without what was there instead: it may be the secret itself.
+            first = error.errors(include_input=False, include_url=False)[0]
+            reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+            problems.append(f"{path}, line {number}: {reason}; write it like {EXAMPLE}")
             continue
         key = ApiKey(**dict(read), created_at=written_at)
         if key.key_id in keys:
@@ -125,13 +128,6 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
             )
         keys.setdefault(key.key_id, key)
     return list(keys.values()), problems
-
-
-def _reason(error: ValidationError) -> str:
-    # Never what was there instead: it may be the secret itself.
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 # The caller where no key is asked for: on loopback, as long as there is none.

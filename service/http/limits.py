@@ -42,15 +42,14 @@ class Rule:
         max_bytes: of the body.
         max_memory_bytes: as many of its bytes are in memory at most.
         detail: of the problem that answers a larger body.
-        parts: limits of its form's parts, as `Request.form` takes them.
-        on_disk: whether a file's bytes but the first MiB go to the disk as they arrive.
+        parts: limits of the parts, as `Request.form` takes them, of a form whose file goes to the
+            disk as it arrives, but for its first MiB.
     """
 
     max_bytes: int
     max_memory_bytes: int
     detail: str
     parts: dict[str, int] = field(default_factory=dict)
-    on_disk: bool = False
 
 
 class BodyLimits:
@@ -81,7 +80,6 @@ class BodyLimits:
             f"the archive is over the limit of {archive:,} bytes; send several, or raise "
             "GMN_MAX_IMPORT_BYTES",
             {"max_files": 1, "max_fields": ARCHIVE_FIELDS, "max_part_size": ARCHIVE_FIELD_BYTES},
-            on_disk=True,
         )
 
     def require_room(self, caller: str, more: int) -> None:
@@ -147,7 +145,7 @@ class Body:
         before, self._received = self._received, self._received + len(message.get("body", b""))
         if self._received > self._rule.max_bytes:
             raise HTTPException(413, self._rule.detail)
-        if self._rule.on_disk and before // MEBIBYTE < self._received // MEBIBYTE:
+        if self._rule.parts and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk whose rest is kept for deletions.
             require_free_disk(settings)
         more = min(self._received, self._rule.max_memory_bytes) - self._held
@@ -178,7 +176,7 @@ class WholeForm(MultiPartParser):
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes], rule: Rule) -> None:
         super().__init__(headers, stream, **rule.parts)
-        self.spool_max_size = MEBIBYTE if rule.on_disk else rule.max_bytes
+        self.spool_max_size = MEBIBYTE if rule.parts else rule.max_bytes
 
     def on_end(self) -> None:
         """The last boundary."""

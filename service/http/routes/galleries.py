@@ -45,10 +45,8 @@ async def create_gallery(
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
-    return Galleries(
-        results=[one for one in galleries if call.caller.may_see(one.name)],
-        audit_queries=call.runtime.settings.audit_queries,
-    )
+    seen = [one for one in galleries if call.caller.may_see(one.name)]
+    return Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
 
 
 @router.get("/{gallery}")

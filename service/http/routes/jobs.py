@@ -128,11 +128,6 @@ async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
     return job
 
 
-def _accepted(runtime: Runtime, response: Response, job: JobRecord) -> Job:
-    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _job(runtime, job)
-
-
 def _line(*values: str) -> str:
     safe = [f"'{value}" if value.startswith((*FORMULAS, "'")) else value for value in values]
     line = io.StringIO()
@@ -154,7 +149,8 @@ async def import_crops(
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
-    return _accepted(call.runtime, response, job)
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return _job(call.runtime, job)
 
 
 @router.post(
@@ -166,4 +162,5 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
     job = await begin_reindex(call.runtime, call.gallery)
-    return _accepted(call.runtime, response, job)
+    response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+    return _job(call.runtime, job)

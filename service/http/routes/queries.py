@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -15,7 +14,6 @@ from service.http.problems import JSON, Responses, answer_each, example, problem
 from service.search.query import query_each, query_person
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
-STALE_ANSWER = attrgetter("stale")
 STALE_HEADER = {
     "GMN-Stale": {
         "description": "There where an answer is `stale`.",
@@ -98,6 +96,6 @@ async def query_gallery(
         response = Response(await write_list(answer), media_type=JSON)
     else:
         response = Response(answer.model_dump_json(), media_type=JSON)
-    if any(map(STALE_ANSWER, each)):
+    if any(one.stale for one in each):
         response.headers["GMN-Stale"] = "true"
     return response
