@@ -279,8 +279,7 @@ class Calls:
 
         A merge can be undone for 30 days: `undo_merge(answer.merge_id)`.
         """
-        path = self._path(gallery, "identities", identity)
-        fields = {"new_identity": new_identity}
+        path, fields = self._path(gallery, "identities", identity), {"new_identity": new_identity}
         return Call(_parsed(models.RenamedIdentity), "PATCH", path, fields=fields)
 
     @answered

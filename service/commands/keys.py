@@ -66,14 +66,10 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(expires_days)
     key, text = create_key(scopes, gallery, note, learn, expires_at)
     with _opened(data_dir) as (record, audit):
-        what: dict[str, Any] = {
-            "key_id": key.key_id,
-            "scopes": ",".join(scopes),
-            "gallery": gallery,
-        }
-        audit.record("create_key", "asked", **what)
+        log: dict[str, Any] = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
+        audit.record("create_key", "asked", **log)
         record.keys.add(key)
-        audit.record("create_key", **what)
+        audit.record("create_key", **log)
         known = [*record.keys.all(), *_keys_of_file()]
     if not any("admin" in one.scopes and one.gallery is None for one in known):
         echo(

@@ -46,7 +46,9 @@ def _moment(text: str) -> datetime:
 
 
 Text = str | None
+Texts = list[str] | None
 Number = int | None
+GroupBy = Literal["crop", "identity"] | None
 ImagesArgument = Annotated[
     list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
 ]
@@ -61,16 +63,8 @@ OperatingPointOption = Annotated[
     Literal["far_1e-1", "far_1e-2", "far_1e-3"] | None,
     Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
 ]
-GroupByOption = Annotated[
-    Literal["crop", "identity"] | None,
-    Option(help="identity: the best crop of each identity only."),
-]
-CamerasOption = Annotated[
-    list[str] | None, Option(help="Search crops of this camera only; repeatable.")
-]
-ExcludeCamerasOption = Annotated[
-    list[str] | None, Option(help="Search no crop of this camera; repeatable.")
-]
+GroupByOption = Annotated[GroupBy, Option(help="identity: the best crop of each identity only.")]
+ExcludeOption = Annotated[Texts, Option(help="Search no crop of this camera; repeatable.")]
 AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
 AfterOption = Annotated[datetime | None, Option(parser=_moment, metavar="TIME", help=AFTER_HELP)]
 BEFORE_HELP = "Captured at this time or earlier."
@@ -93,8 +87,8 @@ def query(
     purpose: Annotated[Text, Option(help="The reason, for the service's audit log.")] = None,
     operating_point: OperatingPointOption = None,
     group_by: GroupByOption = None,
-    cameras: CamerasOption = None,
-    exclude_cameras: ExcludeCamerasOption = None,
+    cameras: Annotated[Texts, Option(help="Search crops of this camera only; repeatable.")] = None,
+    exclude_cameras: ExcludeOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
     as_json: JsonOption = False,
@@ -180,9 +174,9 @@ def _show_answer(title: str, answer: QueryAnswer) -> None:
             *[escape(row.external_id or "–")][: len(table.columns) - len(COLUMNS)],
         )
     console.print(table)
-    total, calibration = answer.timing_ms.total, answer.calibration
+    total = answer.timing_ms.total
     console.print(f"{answer.candidates_scored:,} candidates scored, {total:.1f} ms")
-    console.print(f"{calibration.basis}\n")
+    console.print(f"{answer.calibration.basis}\n")
 
 
 def _styled(verdict: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option, echo
 
 if TYPE_CHECKING:
     from service.runtime import Runtime
@@ -28,23 +28,19 @@ ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
 OPEN = "open"
 """The shipped artefact for products of companies."""
+ARTEFACT_HELP = "The model to serve: bundled, another shipped name, or a file."
+PREVIOUS_HELP = (
+    "The model before, for galleries that are not reindexed yet; a shipped one is found without "
+    "being named."
+)
 
 
 def serve(
-    artefact: Annotated[
-        str | None,
-        typer.Option(help="The model to serve: bundled, another shipped name, or a file."),
-    ] = None,
-    previous: Annotated[
-        str | None,
-        typer.Option(
-            help="The model before, for galleries that are not reindexed yet; a shipped one is "
-            "found without being named."
-        ),
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, typer.Option(help="Where to listen; 0 takes a free port.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where galleries are kept.")] = None,
+    artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
+    previous: Annotated[str | None, Option(help=PREVIOUS_HELP)] = None,
+    host: Annotated[str | None, Option(help="Where to listen.")] = None,
+    port: Annotated[int | None, Option(help="Where to listen; 0 takes a free port.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Where galleries are kept.")] = None,
 ) -> None:
     """Serves galleries over HTTP.
 
@@ -76,7 +72,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     configure_logging(settings.log_level)
     arm_failpoint()
     raise_file_limit()
-    address = _url(settings.host, listening)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
     runtime = Runtime(settings)
 
     class AnnouncingServer(uvicorn.Server):
@@ -85,9 +82,9 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             # The server has made the kernel's queue as short as what it accepts at once.
             listening.listen(BACKLOG)
             if self.started:
-                typer.echo(f"Serving on {address} (docs at {address}/docs)")
+                echo(f"Serving on {address} (docs at {address}/docs)")
                 for line in _about(runtime, address):
-                    typer.echo(line)
+                    echo(line)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
             # Uvicorn would raise the signal again once it has drained, and a supervisor would take
@@ -173,8 +170,3 @@ def _listen(settings: Settings) -> socket.socket:
             "with --port or --host; port 0 takes a free one"
         ) from error
     return listening
-
-
-def _url(host: str, listening: socket.socket) -> str:
-    port = listening.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
