@@ -84,9 +84,8 @@ def enroll(
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
     problems = [("", one.name, IGNORED, one.reason) for one in found.ignored]
-    if report is not None:
-        # Before anything is sent: a file that cannot be written is named at once.
-        write_report(report, ())
+    # Before anything is sent: a file that cannot be written is named at once.
+    write_report(report, ())
     with _gallery(client, create):
         if archive:
             counts = _import(client, path, {}, problems, identity=identity, camera=camera)
@@ -96,8 +95,7 @@ def enroll(
             counts["sent"] += len(found.crops) - len(names)
         else:
             counts = _send(client, found.crops, problems)
-    if report is not None:
-        write_report(report, problems)
+    write_report(report, problems)
     seconds = time.perf_counter() - started
     refused = [(name, why) for _, name, code, why in problems if code != IGNORED]
     ignored = [(name, why) for _, name, code, why in problems if code == IGNORED]
@@ -249,8 +247,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, io.BytesIO(content))
 
 
-def write_report(report: Path, problems: Sequence[Problem]) -> None:
-    """Writes the problems as CSV; raises `InputProblem` where the file cannot be written."""
+def write_report(report: Path | None, problems: Sequence[Problem]) -> None:
+    """Writes the problems as CSV, if to a file; an `InputProblem` where it cannot be written."""
+    if report is None:
+        return
     try:
         with report.open("w", newline="", encoding="utf-8", errors="replace") as file:
             lines = csv.writer(file)
