@@ -60,11 +60,6 @@ class DeviceVectors:
             here = torch.from_numpy(places[numbers == number]).to(self._device)
             self._blocks[number][here] = 0
 
-    def clear(self) -> None:
-        """Drops every row."""
-        self.size = 0
-        self._blocks.clear()
-
     def to_float16(self) -> None:
         """Stores everything in float16 from now on; without room nothing here can be used."""
         for number, block in enumerate(self._blocks):

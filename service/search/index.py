@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,10 +92,6 @@ class Candidates:
         return Candidates(rows, np.concatenate([self.cosines, new.cosines]), self.searched)
 
 
-class CompactionStopped(Exception):
-    """The service is closing."""
-
-
 @dataclass
 class Compaction:
     """What to rewrite of an index, and once it is built the outcome.
@@ -131,7 +128,7 @@ class Compaction:
     def _between(self) -> None:
         heartbeat()
         if self.stopped:
-            raise CompactionStopped
+            raise CancelledError
 
 
 class GalleryIndex:
@@ -198,7 +195,12 @@ class GalleryIndex:
         while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
             first = self.table.size
             self.table.append(chunk)
-            self._follow(first)
+            try:
+                if self._device:
+                    self._upload(self._device, first)
+            except DeviceFull:
+                log.exception("the device is full; searches go on in the host's memory")
+                self._device = None
             heartbeat()
 
     def remove(self, row_ids: Iterable[int]) -> None:
@@ -292,9 +294,9 @@ class GalleryIndex:
         self._trained = built.trained
         if self._trained:
             self._trained.mark_deleted(deleted)
-        if self._device and built.rewritten:
-            self._device.clear()
-            self._follow(0)
+        if built.rewritten:
+            # Copied anew by the next `move_to_device`.
+            self._device = None
 
     def _upload(self, device: DeviceVectors, first: int) -> None:
         """Copies the rows from the first on; deleted ones are zero in the table too."""
@@ -303,15 +305,6 @@ class GalleryIndex:
         for units in self.table.unit_parts(first, self.table.size):
             retry_out_of_memory(device.append, units)
             heartbeat()
-
-    def _follow(self, first: int) -> None:
-        """Copies rows to the device that is searched; one without room is searched no more."""
-        try:
-            if self._device:
-                self._upload(self._device, first)
-        except DeviceFull:
-            log.exception("the device is full; searches go on in the host's memory")
-            self._device = None
 
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool

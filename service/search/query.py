@@ -121,12 +121,13 @@ async def run_search(runtime: Runtime, search: Search) -> Ranking | None:
         places *= DEEPER
         if not found.gone or places >= top_k * DEEPER**ROUNDS:
             break
+    results = ranking.answer.results
     if gone:
-        shown = zip(ranking.results, ranking.labels, strict=True)
+        shown = zip(results, ranking.labels, strict=True)
         kept = [one for one, label in shown if label.row_id not in gone][:top_k]
         results = [one.model_copy(update={"rank": rank}) for rank, one in enumerate(kept, 1)]
-        ranking = replace(ranking, results=results)
-    return replace(ranking, stale=found.stale)
+    answer = ranking.answer.model_copy(update={"results": results, "stale": found.stale})
+    return replace(ranking, answer=answer)
 
 
 async def _query(
@@ -163,38 +164,17 @@ async def _query(
     if ranking.sample is not None:
         place = search.gallery.gallery_id, search.current.subject
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
-    return _answer(search, ranking, began, submitted, usable, warnings)
-
-
-def _answer(
-    search: Search,
-    ranking: Ranking,
-    began: float,
-    submitted: float,
-    images: Sequence[EmbeddedImage],
-    warnings: list[str],
-) -> QueryAnswer:
-    """The answer of a ranking that was submitted then, by the times of the slowest image."""
-    best = ranking.results[0] if ranking.results else None
-    spent = [(0.0, 0.0, 0.0), *((one.decode, one.queue, one.embed) for one in images)]
+    answer = ranking.answer
+    verdict = (answer.results[0].verdict or "no_match") if answer.results else "nothing_searched"
+    # The times of the slowest image.
+    spent = [(0.0, 0.0, 0.0), *((one.decode, one.queue, one.embed) for one in usable)]
     decode, queue, embed = map(max, zip(*spent, strict=True))
-    return QueryAnswer(
-        gallery_version=ranking.gallery_version,
-        calibration_version=str(ranking.calibration.version),
-        calibration=ranking.calibration,
-        model=search.current.model.description.artefact_fingerprint,
-        scoring=search.current.scoring,
-        verdict=(best.verdict or "no_match") if best else "nothing_searched",
-        warnings=warnings,
-        results=list(ranking.results),
-        candidates_scored=ranking.candidates_scored,
-        timing_ms=Timing(
-            decode=decode * 1e3,
-            queue=(queue + ranking.began - submitted) * 1e3,
-            embed=embed * 1e3,
-            search=ranking.search_seconds * 1e3,
-            rerank=ranking.rerank_seconds * 1e3,
-            total=(time.perf_counter() - began) * 1e3,
-        ),
-        stale=ranking.stale,
-    )
+    times = {
+        "decode": decode * 1e3,
+        "queue": (queue + ranking.began - submitted) * 1e3,
+        "embed": embed * 1e3,
+        "total": (time.perf_counter() - began) * 1e3,
+    }
+    timing = Timing.model_validate(dict(answer.timing_ms) | times)
+    changes = {"verdict": verdict, "warnings": warnings, "timing_ms": timing}
+    return answer.model_copy(update=changes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import CalibrationState, RankedCrop
+from gmn_client.models import QueryAnswer, RankedCrop, Timing
 from model.calibration import Scoring
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.networks import LoadedModel
@@ -31,33 +31,22 @@ DEEPEST = 1600
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one search found, and what it took.
+    """What one search found.
 
     Attributes:
-        gallery_version: what the index showed.
-        calibration: what their verdicts and probabilities are made by.
-        results: best first.
+        answer: without a verdict and the times before the search.
         labels: of the results.
-        candidates_scored: the number of crops that the scoring scored.
         began: when its turn came, as `time.perf_counter` has it.
-        search_seconds, rerank_seconds: of the index and of M-Net.
         sample: the nine best scores of different people; None where the search does not serve the
             calibration.
         query_crop: the crop of a search by `crop_id`; None for a search by images.
-        stale: memory was behind the record, or the record did not answer.
     """
 
-    gallery_version: int
-    calibration: CalibrationState
-    results: Sequence[RankedCrop]
+    answer: QueryAnswer
     labels: Sequence[CropLabel]
-    candidates_scored: int
-    began: float
-    search_seconds: float
-    rerank_seconds: float
+    began: float = 0.0
     sample: SearchScores | None = None
     query_crop: CropLabel | None = None
-    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,19 +128,24 @@ class Search:
         level = float(np.mean(leading[1:])) if len(leading) == RANKS else None
         judge = current.judge(options.operating_point, identities, level, shallow)
         labels = list(map(index.table.label, best[0].rows.tolist()))
-        keep = self.sample and len(leading) == RANKS
-        return Ranking(
+        search, rerank = (searched - began + deeper) * 1e3, (reranked - searched) * 1e3
+        timing = Timing(decode=0.0, queue=0.0, embed=0.0, search=search, rerank=rerank, total=0.0)
+        answer = QueryAnswer(
             gallery_version=self.gallery.version,
+            calibration_version=str(judge.state.version),
             calibration=judge.state,
+            model=current.model.description.artefact_fingerprint,
+            scoring=current.scoring,
+            verdict="nothing_searched",
+            warnings=[],
             results=self._results(labels, best, judge),
-            labels=labels,
             candidates_scored=found.searched if by_cosine else len(head),
-            began=began,
-            search_seconds=searched - began + deeper,
-            rerank_seconds=reranked - searched,
-            sample=SearchScores(leading, identities, time.time()) if keep else None,
-            query_crop=query_crop,
+            timing_ms=timing,
         )
+        sample = None
+        if self.sample and len(leading) == RANKS:
+            sample = SearchScores(leading, identities, time.time())
+        return Ranking(answer, labels, began, sample, query_crop)
 
     def _best(self, found: Candidates, head: Array, top_k: int) -> _Best:
         """The candidates that become results; `head` has the logits of the first ones.

@@ -28,7 +28,9 @@ CALIBRATION = artefact_search_calibration(
 FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
 MODEL = SimpleNamespace(
     networks=NETWORKS,
-    description=SimpleNamespace(calibration=SimpleNamespace(fusion=FUSION)),
+    description=SimpleNamespace(
+        calibration=SimpleNamespace(fusion=FUSION), artefact_fingerprint="a"
+    ),
     embedder="e",
     calibration_version="a",
 )
@@ -60,7 +62,7 @@ def _rank(index, query, **options):
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
     search = Search(gallery, CURRENT, QueryOptions(**options), query)
-    return search.run(search.options.top_k)
+    return search.run(search.options.top_k).answer
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):

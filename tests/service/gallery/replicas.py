@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gmn_client.models import CalibrationState, RankedCrop
+from gmn_client.models import QueryAnswer, RankedCrop
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
 from service.gallery.replication import ReplicatedGalleries
@@ -89,21 +89,12 @@ class Replica:
                 RankedCrop.model_construct(crop_id=label.crop_id, verdict="match")
                 for label in labels
             ]
-            return Ranking(
-                held.version,
-                CalibrationState(state="artefact"),
-                results,
-                labels,
-                found.searched,
-                0.0,
-                0.0,
-                0.0,
-            )
+            return Ranking(QueryAnswer.model_construct(results=results), labels)
 
         search: Any = SimpleNamespace(gallery=held, options=options, run=run)
         ranking = await run_search(runtime, search)
         assert ranking is not None
-        return {one.crop_id for one in ranking.results}, ranking.stale
+        return {one.crop_id for one in ranking.answer.results}, ranking.answer.stale
 
     def version(self, gallery: str) -> int:
         return self.galleries.get(gallery).version

@@ -41,9 +41,13 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 def _index(path: str) -> GalleryIndex:
     """On the host, on a device (the processor, as PyTorch sees it), or with a trained segment."""
     index = GalleryIndex(DIMENSION, TRAINED if path == "trained" else LIMITS, BLOCK_ROWS)
-    if path == "device":
-        index.move_to_device(DeviceVectors(DIMENSION, torch.device("cpu"), BLOCK_ROWS))
+    _move(index, path)
     return index
+
+
+def _move(index: GalleryIndex, path: str) -> None:
+    if path == "device" and not index.on_device:
+        index.move_to_device(DeviceVectors(DIMENSION, torch.device("cpu"), BLOCK_ROWS))
 
 
 def _plain_search(crops, query, limit, wanted):
@@ -73,7 +77,9 @@ def _scores(index, query):
 def _compact(index):
     plan = index.compaction()
     assert plan is not None
+    on_device = index.on_device
     index.replace(plan.build())
+    _move(index, "device" if on_device else "host")
 
 
 steps = st.lists(
@@ -117,6 +123,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
         elif what == "replace":
             if built:
                 index.replace(built)
+                _move(index, path)
         else:
             query = _crop(0, number).vector[None] + np.float32(0.01)
             for wanted in (Filter(), Filter(cameras=("west",)), Filter(exclude_cameras=("west",))):
