@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,25 +26,11 @@ from model.crops.folder import packed_root, read_folder
 from model.crops.manifest import MANIFEST, CropFile
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
-from service.errors import InvalidField, StorageFailed, UnknownGallery, refused_image
-from service.gallery.enroll import (
-    ImageToEnroll,
-    checked_camera,
-    checked_metadata,
-    checked_text,
-    enroll,
-)
+from service.errors import InvalidField, StorageFailed, refused_image
+from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
-from service.ops.data_directory import (
-    IMPORTS,
-    MEBIBYTE,
-    hold_folder,
-    make_folder,
-    require_free_disk,
-    sync,
-    sync_below,
-)
+from service.ops import data_directory
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
@@ -52,12 +39,13 @@ from service.runtime import Runtime
 CROPS_PER_BATCH = 32
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 3
+NumberedFile = tuple[int, CropFile]
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 CHECKS = {
-    "identity": checked_text,
-    "camera": checked_camera,
-    "external_id": checked_text,
-    "metadata": checked_metadata,
+    "identity": enroll.checked_text,
+    "camera": enroll.checked_camera,
+    "external_id": enroll.checked_text,
+    "metadata": enroll.checked_metadata,
 }
 
 
@@ -72,7 +60,6 @@ async def begin_import(
 
     Args:
         parameters: the fields of the form, without the archive.
-        archive: a zip or tar file, which is stored first.
         key_id: of the API key that begins it.
 
     Raises:
@@ -84,30 +71,19 @@ async def begin_import(
     _ = gallery.embedder
     job_id = runner.new_job_id()
     run, spool = runtime.pools.imports.run, _spool_folder(runtime, job_id)
-    remove = partial(run, shutil.rmtree, spool, ignore_errors=True)
+    create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
-
-        async def create() -> Job:
-            try:
-                return await runner.create_job(
-                    runtime, gallery, "import", parameters, job_id, key_id
-                )
-            except (UnknownGallery, StorageFailed):
-                # Where the record does not answer it may have the job.
-                await remove()
-                raise
-
         if archive is None:
             await run(_mounted_folder, runtime, str(parameters["folder"]))
         else:
+            keep = partial(run, _keep_archive, runtime, spool, archive, held)
             try:
-                await runtime.sections.run(
-                    partial(run, _keep_archive, runtime, spool, archive, held)
-                )
+                await runtime.sections.run(keep)
             except BaseException:
-                await runtime.sections.run(remove)
+                await runtime.sections.run(partial(run, shutil.rmtree, spool, ignore_errors=True))
                 raise
             failpoint("import.archive-kept")
+        # Where this fails maintenance removes the archive: it is noted, and not held any more.
         return await runtime.sections.run(create)
 
 
@@ -140,6 +116,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     # A folder may have other images than it had when this job began.
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
     counts["total"] = offset + len(items)
+    waiting = list(enumerate(items, offset))[counts["done"] - offset :]
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     running: deque[asyncio.Task[tuple[Counter[str], list[JobProblem]]]] = deque()
 
@@ -150,11 +127,11 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
         failpoint("import.progress-noted")
 
     try:
-        for start in range(counts["done"] - offset, len(items), size):
+        for start in range(0, len(waiting), size):
             if len(running) == CONCURRENT_BATCHES:
                 await save_first()
-            batch, first = items[start : start + size], offset + start
-            work = _enroll_batch(runtime, gallery, job, folder, batch, first)
+            batch = waiting[start : start + size]
+            work = _enroll_batch(runtime, gallery, job, folder, batch)
             running.append(asyncio.create_task(work))
         while running:
             await save_first()
@@ -200,40 +177,31 @@ def _lines(code: str, found: Sequence[LeftOut], first: int) -> list[JobProblem]:
 
 
 async def _enroll_batch(
-    runtime: Runtime,
-    gallery: Gallery,
-    job: Job,
-    folder: Path,
-    batch: Sequence[CropFile],
-    first: int,
+    runtime: Runtime, gallery: Gallery, job: Job, folder: Path, batch: Sequence[NumberedFile]
 ) -> tuple[Counter[str], list[JobProblem]]:
     """The numbers that a batch adds to the progress, and its problems."""
     max_bytes = runtime.settings.max_image_bytes
     contents = await runtime.pools.imports.run(
-        lambda: [_read_file(folder, item.path, max_bytes) for item in batch]
+        lambda: [_read_file(folder, item.path, max_bytes) for _, item in batch]
     )
     failpoint("import.files-read")
+    labels = attrgetter("identity", "camera", "captured_at", "external_id")
     images = [
-        ImageToEnroll(
-            content,
-            item.identity,
-            item.camera,
-            item.captured_at,
-            item.external_id,
-            json.loads(item.metadata) if item.metadata else None,
-        )
-        for content, item in zip(contents, batch, strict=True)
+        enroll.ImageToEnroll(content, *labels(item), json.loads(item.metadata or "null"))
+        for content, (_, item) in zip(contents, batch, strict=True)
         if isinstance(content, bytes)
     ]
     enrolled: Iterator[EnrolledImage | RefusedImage] = iter(())
     if images:
         # Under this name the batch is enrolled once, also if the process dies before it is saved.
-        name = f"import:{job.job_id}:{first}"
-        answer = await runner.wait_while_busy(partial(enroll, runtime, gallery, images, name))
+        name = f"import:{job.job_id}:{batch[0][0]}"
+        answer = await runner.wait_while_busy(
+            partial(enroll.enroll, runtime, gallery, images, name)
+        )
         failpoint("import.batch-landed")
         enrolled = iter(answer.results)
     added, problems = Counter(done=len(batch)), []
-    for position, (content, item) in enumerate(zip(contents, batch, strict=True), first):
+    for content, (position, item) in zip(contents, batch, strict=True):
         outcome = next(enrolled) if isinstance(content, bytes) else refused_image(content)
         if isinstance(outcome, RefusedImage):
             added["refused"] += 1
@@ -249,16 +217,16 @@ def _keep_archive(
 ) -> None:
     """Keeps the archive of an import, durably, and holds its folder; raises `StorageFailed`."""
     try:
-        make_folder(spool)
+        data_directory.make_folder(spool)
         # Held before it is noted: what is noted and not held was cut off.
-        held.enter_context(hold_folder(spool))
-        runtime.record.unneeded_files.add([f"{IMPORTS}/{spool.name}"])
+        held.enter_context(data_directory.hold_folder(spool))
+        runtime.record.unneeded_files.add([f"{data_directory.IMPORTS}/{spool.name}"])
         with (spool / "archive").open("wb") as file:
-            while part := archive.read(MEBIBYTE):
-                require_free_disk(runtime.settings)
+            while part := archive.read(data_directory.MEBIBYTE):
+                data_directory.require_free_disk(runtime.settings)
                 file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.
-        sync_below(spool)
+        data_directory.sync_below(spool)
     except OSError as error:
         raise StorageFailed(
             f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space "
@@ -297,7 +265,7 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
     def between() -> None:
         heartbeat()
         try:
-            require_free_disk(settings)
+            data_directory.require_free_disk(settings)
         except StorageFailed as error:
             raise DiskFull(error.detail) from error
 
@@ -305,7 +273,7 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
         part.mkdir()
         left_out = unpack_crops(archive, part, limits, between, ignored)
         # Under its final name the folder must be complete, also after a power cut.
-        sync_below(part)
+        data_directory.sync_below(part)
     except (DiskFull, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
@@ -317,7 +285,7 @@ def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> li
         if not folder.is_dir():
             raise
         shutil.rmtree(part, ignore_errors=True)
-    sync(spool)
+    data_directory.sync(spool)
     return left_out
 
 
@@ -348,10 +316,10 @@ def _read_items(
 
 def _check_labels(item: CropFile) -> None:
     for label, check in CHECKS.items():
-        if (value := getattr(item, label)) is None:
-            continue
+        value = getattr(item, label)
         try:
-            check(label, value)
+            if value is not None:
+                check(label, value)
         except InvalidField as error:
             # The place is named and not its text, as others read what a job failed for.
             where = f"manifest: line {item.line}" if item.line else "folder: the name of one"
@@ -404,4 +372,4 @@ def _resolved(folder: Path, name: str) -> Path | None:
 
 def _spool_folder(runtime: Runtime, job_id: str) -> Path:
     """The folder of the files of one import."""
-    return runtime.settings.data_dir / IMPORTS / job_id
+    return runtime.settings.data_dir / data_directory.IMPORTS / job_id

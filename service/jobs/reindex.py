@@ -53,9 +53,6 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     """Embeds the crops that have no new vector until none is left, then switches.
 
-    Until then the old vectors are searched, if the model that made them is loaded too; crops that
-    are enrolled meanwhile are embedded by both.
-
     Raises:
         GalleryConflict: where crops cannot be embedded, or another process's model is wanted;
             nothing was switched.

@@ -13,15 +13,8 @@ from typing import Any, TypeVar
 
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
-from service.errors import (
-    DeviceFull,
-    DeviceLost,
-    QueueFull,
-    RecordUnavailable,
-    ServiceError,
-    StorageFailed,
-    UnknownJob,
-)
+from service import errors
+from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
 from service.gallery.gallery import Gallery, naming_unknown_gallery
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
@@ -108,7 +101,7 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
     """One job; raises `UnknownJob`."""
     job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
     if job is None:
-        raise UnknownJob(job_id)
+        raise errors.UnknownJob(job_id)
     await _load_galleries(runtime, [job])
     return job
 
@@ -127,14 +120,6 @@ async def _load_galleries(runtime: Runtime, found: Sequence[Job]) -> None:
     # Another process may have created one of the galleries just now.
     if any(runtime.galleries.by_id(job.gallery_id) is None for job in found):
         await runtime.galleries.catch_up()
-
-
-async def cancel_job(runtime: Runtime, job_id: str) -> Job:
-    """Asks a job to stop; what it has enrolled stays. Raises `UnknownJob`."""
-    job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
-    if job is None:
-        raise UnknownJob(job_id)
-    return job
 
 
 async def watch_job(runtime: Runtime, job_id: str) -> AsyncIterator[Job]:
@@ -240,5 +225,5 @@ async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
     while True:
         try:
             return await call()
-        except (QueueFull, DeviceFull):
+        except (errors.QueueFull, errors.DeviceFull):
             await asyncio.sleep(BUSY_SECONDS)

@@ -99,7 +99,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         Args:
             event: verb and noun, such as `delete_crop`.
             phase: `asked` before a commit, `done` after it, `failed` where it did not happen.
-            durable: whether it has to survive a power cut.
             what: further fields, JSON: `gallery` by name, `crop_ids`, their `count`, `filters` and
                 `purpose` of a search. `identity`, `new_identity` and `external_id`, also within
                 `filters`, are written as keyed hashes; no other field may be personal or secret.

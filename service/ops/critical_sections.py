@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,12 @@ from filelock import AsyncFileLock
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Section = Callable[[], Coroutine[Any, Any, Result]]
+
+
+# A lock that one task of one process holds, by a file that is made for it and stays; the system
+# releases it when the process dies. With `blocking=False` it raises `filelock.Timeout` where it is
+# held. Each attempt is one system call that does not wait, which needs no thread.
+file_lock = partial(AsyncFileLock, mode=0o600, run_in_executor=False, preserve_lock_file=True)
 
 
 class CriticalSections:
@@ -63,15 +70,3 @@ class CriticalSections:
         """Returns once no section is under way; the service is stopping and begins none."""
         while self._running:
             await asyncio.wait(self._running)
-
-
-def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
-    """A lock that one task of one process holds, by a file that is made for it and stays.
-
-    The system releases it when the process dies. Unless `blocking`, `filelock.Timeout` is raised
-    where it is held.
-    """
-    # Each attempt is one system call that does not wait, which needs no thread.
-    return AsyncFileLock(
-        path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
-    )

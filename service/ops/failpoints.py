@@ -19,10 +19,7 @@ from model.problems import InputProblem
 
 log = logging.getLogger(__name__)
 ENVIRONMENT = "GMN_FAILPOINT"
-SYNTAX = re.compile(
-    r"(?P<name>[a-z.-]+)(:(?P<passage>[1-9]\d*))?"
-    r"(=(?P<action>kill|raise|delay:(?P<seconds>\d+(\.\d+)?)))?"
-)
+SYNTAX = re.compile(r"([a-z.-]+)(?::([1-9]\d*))?(?:=(kill|raise|delay:(\d+(?:\.\d+)?)))?")
 _WRITES = """
 enroll delete-crop forget-identity delete-expired relabel
 create-gallery change-gallery delete-gallery restore reindex
@@ -67,13 +64,13 @@ def parse(text: str) -> Armed:
             f"{ENVIRONMENT}: {text[:80]!r} cannot be read; write it like enroll.committed, "
             "enroll.committed:3, enroll.committed=raise or enroll.committed:3=delay:0.5"
         )
-    if written["name"] not in FAILPOINTS:
+    name, passage, action, seconds = written.groups()
+    if name not in FAILPOINTS:
         raise InputProblem(
-            f"{ENVIRONMENT}: there is no failpoint {written['name']!r}; unset it, or name one of "
+            f"{ENVIRONMENT}: there is no failpoint {name!r}; unset it, or name one of "
             f"{', '.join(FAILPOINTS)}"
         )
-    action = float(written["seconds"]) if written["seconds"] else written["action"] or "kill"
-    return Armed(written["name"], int(written["passage"] or 1), action)
+    return Armed(name, int(passage or 1), float(seconds) if seconds else action or "kill")
 
 
 def arm_failpoint() -> None:

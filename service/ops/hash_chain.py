@@ -31,7 +31,6 @@ TAIL_BYTES = 65_536
 # More than is written until the operating system writes it to the disk by itself.
 TORN_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
-FULL_FILE = re.compile(r"(.+)\.(\d{12})")
 LOCK = ".lock"
 
 
@@ -114,10 +113,9 @@ class HashChainLog:
                 file.truncate(end)
 
     def append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
-        """Writes lines, all of them or nothing.
+        """Writes lines of JSON, all of them or nothing.
 
         Args:
-            lines: JSON values; `sequence` and `previous` are put before them.
             durable: whether to return only once they would survive a power cut.
 
         Raises:
@@ -222,14 +220,12 @@ def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) ->
 
 def full_files(path: Path) -> list[Path]:
     """The files of a chain before the one that is written, in their order."""
-    found = path.parent.glob(f"{path.stem}.*{path.suffix}")
-    return sorted(one for one in found if current_file(one) == path)
+    return sorted(path.parent.glob(f"{path.stem}.{12 * '[0-9]'}{path.suffix}"))
 
 
 def current_file(path: Path) -> Path:
     """The file that is written, of the chain that a file belongs to."""
-    full = FULL_FILE.fullmatch(path.stem)
-    return path.with_stem(full[1]) if full else path
+    return path.with_stem(re.sub(r"\.\d{12}$", "", path.stem))
 
 
 def check_chain(path: Path) -> Checked:

@@ -209,15 +209,13 @@ class Watchdog:
             self._thread.join(self._interval + self._grace_seconds)
 
     def _run(self) -> None:
-        try:
-            self._check_until_trouble()
-            if not self._stopped.is_set():
-                # In a thread of its own: the stalled part may hold the lock of the log.
-                threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
-                if not self._stopped.wait(self._grace_seconds):
-                    self._end(EXIT_STATUS)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        self._check_until_trouble()
+        if not self._stopped.is_set():
+            # In a thread of its own: the stalled part may hold the lock of the log.
+            threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
+            if not self._stopped.wait(self._grace_seconds):
+                self._end(EXIT_STATUS)
+        faulthandler.cancel_dump_traceback_later()
 
     def _check_until_trouble(self) -> None:
         checked, resumed = time.monotonic(), -self._stall_seconds

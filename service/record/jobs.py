@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
+from service.errors import UnknownJob
 from service.ops.data_directory import IMPORTS
 from service.record.engine import (
     ALL,
@@ -154,10 +155,12 @@ class Jobs(RecordPart):
         )
 
     @transactional
-    def cancel(self, transaction: Transaction, job_id: str) -> Job | None:
-        """Asks a job to stop; one that no process works on is cancelled at once."""
+    def cancel(self, transaction: Transaction, job_id: str) -> Job:
+        """Asks a job to stop; one that no process works on ends at once. Raises `UnknownJob`."""
         job = _read(transaction, job_id)
-        if job is None or job.finished:
+        if job is None:
+            raise UnknownJob(job_id)
+        if job.finished:
             return job
         transaction.note("jobs", job.gallery_id)
         state = "cancelled" if job.state == "queued" else job.state

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from service.errors import StorageFailed
-from service.http.routes.health import livez, readyz
+from service.http.routes.health import router
 from service.lifecycle import background
 from service.ops import health
 from service.ops.health import (
@@ -92,12 +93,14 @@ def test_a_stage_that_has_ended_ends_the_process_at_once(watchdog, ended):
 
 def test_in_trouble_livez_and_readyz_are_503_and_name_the_stage(watchdog, ended):
     watchdog.give_up("device thread", "CUDA error: an illegal memory access was encountered")
-    runtime: Any = SimpleNamespace(watchdog=watchdog)
-    for probe in (livez, readyz):
-        with pytest.raises(HTTPException, match="device thread: CUDA error") as refused:
-            asyncio.run(probe(runtime))
-        assert refused.value.status_code == 503
-        assert "Retry-After" in refused.value.headers
+    app = FastAPI()
+    app.include_router(router)
+    app.state.runtime = SimpleNamespace(watchdog=watchdog)
+    for probe in ("/livez", "/readyz"):
+        refused = TestClient(app).get(probe)
+        assert refused.json()["detail"].startswith("device thread: CUDA error")
+        assert refused.status_code == 503
+        assert "Retry-After" in refused.headers
     begun = time.monotonic()
     watchdog.start()
     assert ended.within(1)

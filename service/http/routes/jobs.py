@@ -102,7 +102,8 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     Cancelling a reindex, or an import that another key began, needs `admin`.
     """
     await _find(call, job_id, ["admin"])
-    return _job(call.runtime, await runner.cancel_job(call.runtime, job_id))
+    cancel = call.runtime.record.jobs.cancel
+    return _job(call.runtime, await call.runtime.galleries.write(cancel, job_id))
 
 
 def _visible_job(runtime: Runtime, job: JobRecord) -> Job | None:

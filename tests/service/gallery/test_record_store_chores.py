@@ -9,6 +9,7 @@ import pytest
 
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
+from service.errors import UnknownJob
 from service.record.api_keys import ApiKey
 from service.record.records import GallerySettings, PublishedCalibration, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON
@@ -60,7 +61,8 @@ def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
     store.jobs.claim("one", 30)
     asked = store.jobs.cancel("running")
     assert (asked.state, asked.cancelling) == ("running", True)
-    assert store.jobs.cancel("nothing") is None
+    with pytest.raises(UnknownJob):
+        store.jobs.cancel("nothing")
     store.galleries.delete(gallery)
     assert store.jobs.get("running") is None
     assert store.jobs.update("running", "done", {}) is None
