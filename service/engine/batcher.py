@@ -163,7 +163,8 @@ class MicroBatcher:
             if self._waiting:
                 self._schedule()
         try:
-            self._answer_failures(bisect_failures(batch, self._embed_batch) if batch else [])
+            if batch and (failures := bisect_failures(batch, self._embed_batch)):
+                self._answer_failures(failures)
         except BaseException as error:
             for crop in batch:
                 if not crop.future.done():

@@ -77,11 +77,13 @@ async def enroll(
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     require_free_disk(runtime.settings)
-    files, prepare = [one.image for one in images], partial(_prepare, runtime.settings.keep_images)
+    files = list(map(attrgetter("image"), images))
+    prepare = partial(_prepare, runtime.settings.keep_images)
     with runtime.admission.image_slots(len(images)):
         while True:
-            model = runtime.models[gallery.embedder]
-            embedded = await model.pipeline.embed(files, runtime.settings.quality, prepare)
+            embedder = gallery.embedder
+            pipeline = runtime.models[embedder].pipeline
+            embedded = await pipeline.embed(files, runtime.settings.quality, prepare)
             failpoint("enroll.embedded")
             outcomes, new = _outcomes(gallery.settings, images, embedded)
             request = None
@@ -92,13 +94,13 @@ async def enroll(
                 find = partial(runtime.record.crops.happened, gallery.gallery_id)
                 past = await runtime.galleries.read(find, request) if request else None
                 return _answer(images, outcomes, past or Enrolment(gallery.version, "", (), ()))
-            section = partial(_store, runtime, gallery, model.embedder, new, request)
+            section = partial(_store, runtime, gallery, embedder, new, request)
             try:
                 enrolment = await runtime.sections.run(section)
                 return _answer(images, outcomes, enrolment)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
-                if gallery.embedder == model.embedder:
+                if gallery.embedder == embedder:
                     raise
                 # The gallery went over to another embedder while these images were embedded.
 
@@ -122,7 +124,7 @@ def _outcomes(
         if isinstance(one, CropProblem):
             outcomes.append(one)
             continue
-        warnings = [fault.detail for fault in one.faults]
+        warnings = list(map(attrgetter("detail"), one.faults))
         aging = captured if settings.retention_from == "captured" else None
         if aging is not None and days is not None and aging <= now - timedelta(days=days):
             warnings.append(
@@ -132,7 +134,8 @@ def _outcomes(
             )
         outcomes.append(warnings)
         sha256, picture = one.prepared
-        known = {name: value for name, value in vars(image).items() if name != "image"}
+        known = dict(vars(image))
+        del known["image"]
         record = StoredCrop(
             row_id=0,
             crop_id=new_crop_id(),

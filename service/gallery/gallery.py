@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from service.errors import NeedsReindex, UnknownGallery
+from service.errors import NeedsReindex
 from service.record.records import (
     Enrolment,
     GalleryRecord,
@@ -119,11 +118,11 @@ class Gallery:
         if isinstance(change, Enrolment) and change.added:
             self.embedding_fingerprint = change.embedding_fingerprint
             self._make_index_for(change.embedding_fingerprint)
-            table = self.index.table
-            new = [crop for crop in change.added if not table.holds(crop.label.row_id)]
-            if new and new[0].label.row_id <= table.newest:
-                raise IndexMismatch(f"crop {new[0].label.crop_id} is missing from the index")
-            self.index.add(new)
+            table, newest = self.index.table, self.index.table.newest
+            for crop in change.added:
+                if crop.label.row_id <= newest and not table.holds(crop.label.row_id):
+                    raise IndexMismatch(f"crop {crop.label.crop_id} is missing from the index")
+            self.index.add([crop for crop in change.added if crop.label.row_id > newest])
         elif isinstance(change, Removal):
             if self._index is None:
                 self.crops -= change.count
@@ -147,12 +146,3 @@ class Gallery:
             size = self._embedders.get(embedder)
             self._index = None if size is None else GalleryIndex(size)
             self._indexed_by = embedder
-
-
-@contextlib.contextmanager
-def naming_unknown_gallery(gallery: str) -> Iterator[None]:
-    """Raises `UnknownGallery` by the gallery's name; the record knows it by its number."""
-    try:
-        yield
-    except UnknownGallery as error:
-        raise UnknownGallery(gallery) from error

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
-from service.gallery.gallery import CropsChange, Gallery, naming_unknown_gallery
+from service.gallery.gallery import CropsChange, Gallery
 from service.ops.failpoints import failpoint
 from service.ops.health import HealthCheck, MonitoredThreadPool
 from service.record.record import Record
@@ -147,10 +147,10 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         """Creates an empty gallery, bound to the newest loaded embedder."""
-        return await self._commit("create-gallery", name, partial(self._create, name, settings))
+        return await self.change("create-gallery", name, self._create, settings)
 
     async def change(
-        self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
+        self, steps: str, gallery: Gallery | str, write: Callable[..., Result], *args: Any
     ) -> Result:
         """Commits a change of a gallery, which survives a power cut once this returns.
 
@@ -158,15 +158,40 @@ class GalleryRegistry:
 
         Args:
             steps: names the failpoints around the commit.
-            write: commits it, called with the gallery's number and `args` on the writer thread. It
-                answers what was done to crops, or the new settings; None where there is nothing to
-                change. After any other answer the gallery is read again, or was deleted.
+            gallery: or the name of a new one.
+            write: commits it, called with the gallery's number or that name, and `args`, on the
+                writer thread. It answers what was done to crops, or the new settings; None where
+                there is nothing to change. After any other answer the gallery is read again.
 
         Raises:
             UnknownGallery: the gallery was deleted before.
             RecordUnavailable: the record does not answer; it may have happened or not.
         """
-        return await self._commit(steps, gallery.name, partial(write, gallery.gallery_id, *args))
+        if isinstance(gallery, str):
+            subject: int | str = gallery
+            name = gallery
+        else:
+            subject, name = gallery.gallery_id, gallery.name
+
+        def commit() -> tuple[Result, Future[Any]]:
+            failpoint(f"{steps}.before-commit")
+            committed = write(subject, *args)
+            failpoint(f"{steps}.committed")
+            if committed is None:
+                return committed, self._caught_up()
+            return committed, self._publish(name, committed)
+
+        try:
+            committed, published = await self.write(commit)
+        except UnknownGallery as error:
+            # The record knows it by its number.
+            raise UnknownGallery(name) from error
+        # Shielded: a committed change is applied also where its request is cancelled.
+        rereading = await self._wait(asyncio.shield(asyncio.wrap_future(published)))
+        if rereading is not None:
+            await asyncio.shield(asyncio.wrap_future(rereading))
+        failpoint(f"{steps}.shown")
+        return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
         """Runs a call on the writer thread, after those that came before.
@@ -236,26 +261,6 @@ class GalleryRegistry:
     def _load(self) -> None:
         for one in self.record.galleries.all():
             self.device.submit(self.read_gallery(one.gallery_id)).result()
-
-    async def _commit(self, steps: str, name: str, write: Callable[[], Result]) -> Result:
-        """Commits a change of the gallery of a name, and returns once the indexes show it."""
-
-        def commit() -> tuple[Result, Future[Any]]:
-            failpoint(f"{steps}.before-commit")
-            committed = write()
-            failpoint(f"{steps}.committed")
-            if committed is None:
-                return committed, self._caught_up()
-            return committed, self._publish(name, committed)
-
-        with naming_unknown_gallery(name):
-            committed, published = await self.write(commit)
-        # Shielded: a committed change is applied also where its request is cancelled.
-        rereading = await self._wait(asyncio.shield(asyncio.wrap_future(published)))
-        if rereading is not None:
-            await asyncio.shield(asyncio.wrap_future(rereading))
-        failpoint(f"{steps}.shown")
-        return committed
 
     def _publish(self, name: str, committed: object, /) -> Future[Any]:
         """Begins to show a commit of the gallery of a name; on the writer thread.

@@ -15,7 +15,7 @@ from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service import errors
 from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
-from service.gallery.gallery import Gallery, naming_unknown_gallery
+from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -90,8 +90,10 @@ async def create_job(
     job = Job(
         job_id, gallery.gallery_id, kind, dict(parameters), now, updated_at=now, key_id=key_id
     )
-    with naming_unknown_gallery(gallery.name):
+    try:
         await runtime.galleries.write(runtime.record.jobs.create, job)
+    except errors.UnknownGallery as error:
+        raise errors.UnknownGallery(gallery.name) from error
     failpoint("job.created")
     runtime.jobs_wanted.set()
     return job

@@ -19,7 +19,7 @@ from service.errors import (
     UnknownGallery,
     UnknownSnapshot,
 )
-from service.gallery.gallery import Gallery, naming_unknown_gallery
+from service.gallery.gallery import Gallery
 from service.lifecycle.pictures import with_picture
 from service.lifecycle.strays import remove_unneeded
 from service.ops.data_directory import require_free_disk, snapshot_name
@@ -82,7 +82,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
         return describe_snapshot(path, datetime.now(UTC))
 
     async def take(result: dict[str, Any]) -> Snapshot:
-        with naming_unknown_gallery(gallery.name):
+        try:
             name = snapshot_name(gallery_id, snapshot_id)
             await runtime.galleries.write(store.unneeded_files.add, [name])
             snapshot = await runtime.pools.files.run(copy)
@@ -94,6 +94,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 with contextlib.suppress(ServiceError):
                     await runtime.pools.files.run(remove_unneeded, runtime, name)
                 raise
+        except UnknownGallery as error:
+            raise UnknownGallery(gallery.name) from error
         failpoint("snapshot.registered")
         # A person may have been forgotten while the gallery was copied.
         return (await _take_removed_out(runtime, gallery, snapshot))[0]

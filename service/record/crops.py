@@ -117,8 +117,9 @@ class Crops(RecordPart):
                     warnings=warnings,
                 )
             )
-        if added:
+        if elsewhere:
             forget_strays(transaction, elsewhere)
+        if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
             keep_request(transaction, gallery_id, request, entry.version, landed)

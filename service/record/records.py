@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -50,6 +51,9 @@ class CropLabel:
     metadata: Mapping[str, Any] | None = None
 
 
+LABEL = attrgetter(*(one.name for one in fields(CropLabel)))
+
+
 @stored_dataclass(frozen=True, kw_only=True)
 class StoredCrop(CropLabel):
     """A crop's record without its picture and vector.
@@ -79,7 +83,7 @@ class StoredCrop(CropLabel):
     @property
     def label(self) -> CropLabel:
         """What a ranking shows of it, alone."""
-        return CropLabel(*(getattr(self, one.name) for one in fields(CropLabel)))
+        return CropLabel(*LABEL(self))
 
 
 @dataclass(frozen=True)

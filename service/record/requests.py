@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
 from service.record.engine import Reader, Scan, Transaction, as_text, key, now
 from service.record.records import Enrolment, GalleryRecord, RequestKey
 
+KEPT = attrgetter("crop_id", "duplicate", "warnings")
 REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each request that is kept removes up to so many that are older.
 REQUESTS_REMOVED_AT_ONCE = 3
@@ -56,7 +58,7 @@ def keep_request(
         if past is not None and past["happened_at"] < oldest:
             transaction.delete(own)
     moment, own = now(), key("request", gallery_id, request.key)
-    ids = [[one.crop_id, one.duplicate, one.warnings] for one in landed]
+    ids = list(map(KEPT, landed))
     kept = {"version": version, "landed": ids, "problems": request.problems}
     transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
     transaction.put(key("request age", moment, gallery_id, request.key), own)
