@@ -64,14 +64,13 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
     from service.http.app import create_app
-    from service.http.limits import bounded_connections, raise_file_limit
+    from service.http.limits import bounded_connections
     from service.ops.failpoints import arm_failpoint
     from service.ops.logs import configure_logging
     from service.runtime import Runtime
 
     configure_logging(settings.log_level)
     arm_failpoint()
-    raise_file_limit()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
     runtime = Runtime(settings)

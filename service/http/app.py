@@ -32,6 +32,7 @@ ROUTERS = (
     model.router,
     health.router,
 )
+EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.1.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
@@ -81,13 +82,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=[
-                "GMN-Stale",
-                "Idempotent-Replayed",
-                "Location",
-                "Retry-After",
-                "X-Request-ID",
-            ],
+            expose_headers=EXPOSED_HEADERS,
         )
     # The last one added is the outermost.
     app.add_middleware(RequestContext, settings=settings)

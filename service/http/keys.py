@@ -141,10 +141,8 @@ class KeyRing:
         """Reads the keys for the first time; blocks.
 
         Args:
-            records: of the record store.
             file: of further keys. Where one is named, a key is asked for, also if it is empty.
-            loopback: whether only this machine reaches the service, which then asks for a key as
-                soon as there is one.
+            loopback: whether only this machine reaches the service; then none is, without keys.
 
         Raises:
             InputProblem: where the file is wrong, or where no key protects an address that other

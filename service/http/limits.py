@@ -11,7 +11,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
@@ -49,7 +49,7 @@ class Rule:
     max_bytes: int
     max_memory_bytes: int
     detail: str
-    parts: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, int]
 
 
 class BodyLimits:
@@ -73,6 +73,7 @@ class BodyLimits:
             size,
             f"the request's body is over the limit of {size:,} bytes; send fewer images in one "
             "request, or raise GMN_MAX_BODY_BYTES",
+            {},
         )
         self.archive = Rule(
             archive,
@@ -210,7 +211,9 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
         silent_seconds: a connection without a whole request is closed after so long: a new one,
             and one whose last request was answered, while the rest of a body comes or the next.
     """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # As many files as the process's supervisor allows.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
 
     class BoundedConnection(H11Protocol):
@@ -240,9 +243,3 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
                 self.transport.close()
 
     return BoundedConnection
-
-
-def raise_file_limit() -> None:
-    """Lets this process open as many files as its supervisor allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

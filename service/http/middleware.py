@@ -9,7 +9,6 @@ import logging
 import re
 import secrets
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 import h11
@@ -167,20 +166,10 @@ def _protect(headers: MutableHeaders, path: str) -> None:
 def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     path = getattr(scope.get("route"), "path", "unrouted")
     method = scope["method"] if scope["method"] in METHODS else "other"
-    caller: Any = scope["state"].get("caller")
+    caller = getattr(scope["state"].get("caller"), "key_id", None)
+    extra = {"request_id": request_id, "caller": caller, "status": status}
     # The route and not the address, as addresses hold identities.
-    log.info(
-        "%s %s %d",
-        method,
-        path,
-        status,
-        extra={
-            "request_id": request_id,
-            "caller": getattr(caller, "key_id", None),
-            "status": status,
-            "ms": round(seconds * 1e3, 2),
-        },
-    )
+    log.info("%s %s %d", method, path, status, extra=extra | {"ms": round(seconds * 1e3, 2)})
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:
         metrics.requests.labels(method, path, str(status)).inc()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -39,25 +38,15 @@ JSON = "application/json"
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 
-class ProblemResponse(JSONResponse):
-    """A problem document as an answer; a key that was sent in a wrong place is not repeated."""
-
-    media_type = MEDIA_TYPE
-
-    def render(self, content: Any) -> bytes:
-        """The body."""
-        return redacted(super().render(content).decode()).encode()
-
-
 def answer_problem(
     request: Request, document: Problem, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """The HTTP answer that a problem is."""
+) -> Response:
+    """The HTTP answer that a problem is; a key that was sent in a wrong place is not repeated."""
     request_id = request.scope.get("state", {}).get("request_id")
     document = document.model_copy(update={"request_id": request_id})
     count(request, document)
-    content = document.model_dump(mode="json", exclude_none=True)
-    return ProblemResponse(content, document.status, headers)
+    content = redacted(document.model_dump_json(exclude_none=True))
+    return Response(content, document.status, headers, MEDIA_TYPE)
 
 
 def count(request: Request, document: Problem) -> None:
@@ -74,7 +63,7 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http_error)
 
 
-async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
+async def _service_error(request: Request, error: ServiceError) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
@@ -82,14 +71,14 @@ async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
     return answer_problem(request, document, headers)
 
 
-async def _invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
     found = [_invalid_field(request, one) for one in error.errors()]
     detail = "; ".join(one.detail for one in found)
     fields = [field for one in found for field in one.more["errors"]]
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
 
 
-async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, ServiceError):
         # The framework takes any error amid a body for a damaged one.
         return await _service_error(request, error.__cause__)
@@ -160,11 +149,9 @@ def answer_each(
     Its status is `status` where no image was refused, 207 where some were; a problem answers where
     all were.
     """
-    refused = []
-    for one in answer.results:
-        if isinstance(one, RefusedImage):
-            count(request, one.problem)
-            refused.append(one.problem)
+    refused = [one.problem for one in answer.results if isinstance(one, RefusedImage)]
+    for document in refused:
+        count(request, document)
     if len(refused) == len(answer.results):
         detail = f"none of the {len(refused)} images could be used; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]
@@ -182,34 +169,23 @@ async def write_list(answer: BaseModel) -> bytes:
     Raises:
         AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
     """
-    return await run_in_threadpool(_joined, _parts(answer))
+    return await run_in_threadpool(_written, answer)
 
 
-def _joined(parts: Iterable[bytes]) -> bytes:
-    body = bytearray()
-    for part in parts:
-        body += part
+def _written(answer: BaseModel) -> bytes:
+    results = getattr(answer, "results", None)
+    if results is None:
+        return answer.model_dump_json().encode()
+    body = bytearray(answer.model_dump_json(exclude={"results"}).encode()[:-1])
+    body += b',"results":[' if len(body) > 1 else b'"results":['
+    for number, one in enumerate(results):
+        body += (b"," if number else b"") + _written(one)
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerTooLarge(
                 f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them "
                 "metadata of its results; ask for fewer"
             )
-    return bytes(body)
-
-
-def _parts(answer: BaseModel) -> Iterator[bytes]:
-    results = getattr(answer, "results", None)
-    if results is None:
-        yield answer.model_dump_json().encode()
-        return
-    fields = answer.model_dump_json(exclude={"results"}).encode()[:-1]
-    start = fields + b"," if len(fields) > 1 else fields
-    yield start + b'"results":['
-    for number, one in enumerate(results):
-        if number:
-            yield b","
-        yield from _parts(one)
-    yield b"]}"
+    return bytes(body + b"]}")
 
 
 def example(answer: str) -> dict[str, Any]:

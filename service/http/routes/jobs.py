@@ -44,8 +44,9 @@ async def list_jobs(call: Reader, asked: Annotated[JobsQuery, Query()]) -> Jobs:
     wanted = asked.gallery or call.caller.gallery
     own = None if {"admin", *SEE_ALL} & set(call.caller.scopes) else call.caller.key_id
     found = await runner.list_jobs(call.runtime, wanted, asked.limit, own)
-    jobs = [_visible_job(call.runtime, job) for job in found]
-    return Jobs(results=[job for job in jobs if job and call.caller.may_see(job.gallery)])
+    there = call.runtime.galleries.by_id
+    jobs = [_job(call.runtime, job) for job in found if there(job.gallery_id)]
+    return Jobs(results=[job for job in jobs if call.caller.may_see(job.gallery)])
 
 
 @router.get("/jobs/{job_id}")
@@ -106,17 +107,12 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     return _job(call.runtime, await call.runtime.galleries.write(cancel, job_id))
 
 
-def _visible_job(runtime: Runtime, job: JobRecord) -> Job | None:
-    """A job with its gallery's name; None where the gallery was deleted."""
-    gallery = runtime.galleries.by_id(job.gallery_id)
-    return Job.model_validate(vars(job) | {"gallery": gallery.name}) if gallery else None
-
-
 def _job(runtime: Runtime, job: JobRecord) -> Job:
-    visible = _visible_job(runtime, job)
-    if visible is None:
+    """A job with its gallery's name; raises `UnknownJob` where the gallery was deleted."""
+    gallery = runtime.galleries.by_id(job.gallery_id)
+    if gallery is None:
         raise UnknownJob(job.job_id)
-    return visible
+    return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
 async def _find(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:

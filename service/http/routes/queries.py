@@ -32,14 +32,8 @@ ANSWERED: Responses = {
         "headers": STALE_HEADER,
     },
 }
-FILTERS = {
-    "cameras",
-    "exclude_cameras",
-    "captured_after",
-    "captured_before",
-    "camera",
-    "camera_disjoint",
-}
+OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
+FILTERS = OF_CAMERAS | {"captured_after", "captured_before"}
 # A longer ranking is written result by result in a thread.
 SHORT_RANKING = 100
 # Of one answer, as many as a search of one image may ask for.
