@@ -47,11 +47,7 @@ store = command_group(
 
 
 def open_record(data_dir: Path) -> Record:
-    """The record in Redis where GMN_REDIS_URL names one, and else in the data directory.
-
-    Raises:
-        InputProblem: where it cannot be used.
-    """
+    """The record in Redis or the data directory; raises `InputProblem` if unusable."""
     from service.record.record import open_store
 
     return open_store(*_record_place(data_dir))

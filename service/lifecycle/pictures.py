@@ -41,11 +41,7 @@ async def keep_elsewhere(
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
-    """A crop's kept picture, in the store or elsewhere; None where none is.
-
-    Raises:
-        RecordUnavailable: the store of pictures does not answer.
-    """
+    """A crop's kept picture, or None; raises `RecordUnavailable` where the folder hangs."""
     picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
     folder = runtime.pictures
     if picture is None and crop.content_type is not None and folder is not None:
@@ -63,11 +59,7 @@ def with_picture(runtime: Runtime, gallery_id: int, crop: ArchivedCrop) -> Archi
 
 
 async def remove_stray_pictures(runtime: Runtime) -> None:
-    """Removes pictures elsewhere whose crops are deleted, or never landed.
-
-    Raises:
-        StorageFailed: some could not be removed.
-    """
+    """Removes pictures whose crops are deleted or never landed; raises `StorageFailed`."""
     if runtime.pictures is None:
         return
     stray, now = runtime.record.stray_pictures.all, datetime.now(UTC)
@@ -82,11 +74,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
-    """Removes the pictures elsewhere of deleted crops.
-
-    Raises:
-        StorageFailed: some could not be removed.
-    """
+    """Removes deleted crops' pictures elsewhere; raises `StorageFailed` where some stay."""
     if left := await _remove(runtime, gallery_id, crop_ids):
         raise StorageFailed(
             f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "

@@ -30,11 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def sync(path: Path) -> None:
-    """Returns once a file's content, or a folder's names, would survive a power cut.
-
-    Raises:
-        OSError: where the disk does not take it.
-    """
+    """Makes a file's content, or a folder's names, survive a power cut; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -43,11 +39,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder for its owner alone, with those above it, to survive a power cut.
-
-    Raises:
-        OSError: where it cannot be made.
-    """
+    """Makes a private folder and those above it, durably; raises `OSError`."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -58,11 +50,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_below(folder: Path) -> None:
-    """Syncs a folder with everything in it, and its name.
-
-    Raises:
-        OSError: where the disk does not take it.
-    """
+    """Syncs a folder with everything in it, and its name; raises `OSError`."""
     for place, _, names in os.walk(folder):
         for name in names:
             sync(Path(place) / name)
@@ -102,11 +90,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_folder(path: Path) -> Iterator[None]:
-    """Locks a folder of this process's own, such as that of an upload under way.
-
-    Raises:
-        BlockingIOError: where it is locked.
-    """
+    """Locks a folder, such as an upload's; raises `BlockingIOError` where it is locked."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,14 +99,9 @@ def hold_folder(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def snapshot_name(gallery_id: int, snapshot_id: str) -> str:
+def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
     """The path of a snapshot's file below the data directory."""
     return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
-
-
-def snapshot_files(path: Path) -> list[Path]:
-    """The snapshots of a data directory, by gallery and oldest first; strays are left out."""
-    return sorted(path.glob(f"{SNAPSHOTS}/[0-9]*/*{SNAPSHOT_SUFFIX}"))
 
 
 def require_free_disk(settings: Settings) -> None:

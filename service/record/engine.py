@@ -49,11 +49,7 @@ _END, _ESCAPED = b"\0", b"\0\xff"
 
 
 def key(*parts: str | int) -> bytes:
-    """A key whose order is that of its parts, one after another.
-
-    Args:
-        parts: texts, which sort by their characters, and numbers from 0 to 2**64 - 1.
-    """
+    """A key that sorts as its parts: texts by their characters, numbers from 0 to 2**64 - 1."""
     return b"".join(
         b"%016x\0" % part if isinstance(part, int) else part.encode().replace(_END, _ESCAPED) + _END
         for part in parts
@@ -171,17 +167,12 @@ class ChangeStream(Protocol):
         """Up to `limit` changes after one, waiting for the first; none where none came.
 
         Raises:
-            ChangesLost: where some of them are kept no more, or where the record is another one
-                than when `epoch` was asked last.
+            ChangesLost: some are kept no more, or the record is another one than at `epoch`.
             RecordUnavailable: the record does not answer.
         """
 
     def epoch(self) -> str:
-        """The record's name, against which later commits are held.
-
-        Raises:
-            InputProblem: for a record that cannot be used.
-        """
+        """The record's name, which commits need; raises `InputProblem` for an unusable one."""
 
     def server(self) -> str:
         """Names the server's process: another one may hold an older copy of the same record."""

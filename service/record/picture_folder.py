@@ -97,11 +97,7 @@ class PictureFolder:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def put(self, gallery_id: int, crop_id: str, content: bytes) -> None:
-        """Keeps a picture; on a local disk it survives a power cut once this returns.
-
-        Raises:
-            StorageFailed: where it cannot be kept.
-        """
+        """Keeps a picture, durably on a local disk; raises `StorageFailed` where it cannot."""
         path = self._path(gallery_id, crop_id)
         try:
             if self._local:
@@ -120,11 +116,7 @@ class PictureFolder:
             ) from error
 
     def get(self, gallery_id: int, crop_id: str) -> bytes | None:
-        """A picture; None where there is none.
-
-        Raises:
-            RecordUnavailable: where the file system does not answer.
-        """
+        """A picture, or None; raises `RecordUnavailable` where the store does not answer."""
         try:
             content: bytes = self._files.cat_file(self._path(gallery_id, crop_id))
         except FileNotFoundError:

@@ -84,11 +84,7 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
 
 
 def open_redis(url: str, mark: LastCommitMark | None = None, **options: float) -> Record:
-    """The record in Redis.
-
-    Raises:
-        InputProblem: where the server does not answer, or it or the record in it cannot be used.
-    """
+    """The record in Redis; raises `InputProblem` where server or record cannot be used."""
     with _connected(url, mark, **options) as engine:
         engine.epoch()
         engine.require_order()
@@ -101,15 +97,12 @@ def open_store(
     redis_password_file: Path | None = None,
     alone: bool = False,
 ) -> Record:
-    """The record in Redis where one is named, and else in the SQLite file.
+    """The record in Redis where one is named, and else in the file; raises `InputProblem`.
 
     Args:
         database: the SQLite file; beside it is noted what Redis has acknowledged.
         redis_password_file: where the URL's password stands, if not in the URL.
         alone: no other process uses the file.
-
-    Raises:
-        InputProblem: where it cannot be used.
     """
     if redis_url:
         return open_redis(_with_password(redis_url, redis_password_file), _redis_mark(database))
@@ -146,11 +139,7 @@ def _redis_mark(database: Path) -> LastCommitMark:
 
 @contextlib.contextmanager
 def _connected(url: str, mark: LastCommitMark | None, **options: float) -> Iterator[RedisEngine]:
-    """A server that may hold a record; it is closed where the block fails.
-
-    Raises:
-        InputProblem: where it does not answer, or cannot be used.
-    """
+    """A usable server, closed where the block fails; raises `InputProblem` where it is none."""
     engine = RedisEngine(url, mark=mark, **options)  # type: ignore[arg-type]
     try:
         check_server(engine)

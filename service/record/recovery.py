@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
-from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_files, sync
+from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_name, sync
 from service.record.crop_changes import tombstone
 from service.record.engine import LOOKUP, Engine, Reader, Scan, below, key, last_text, now, shown
 from service.record.entries import (
@@ -118,7 +118,7 @@ def verify_record(engine: Engine, data_dir: Path, problems: Sequence[str] = ()) 
 def verify_snapshots(data_dir: Path) -> list[SnapshotFound]:
     """Every snapshot's file of a data directory, oldest first: an id begins with its time."""
     found = []
-    for path in snapshot_files(data_dir):
+    for path in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
         crops, problem = 0, None
         try:
             for _ in read_snapshot(path):

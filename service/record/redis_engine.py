@@ -151,11 +151,7 @@ class RedisEngine:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def require_acknowledged(self) -> None:
-        """Refuses a record that lacks changes which were acknowledged, and any but their own.
-
-        Raises:
-            InputProblem: naming what to do.
-        """
+        """Raises `InputProblem` for a record that lacks acknowledged changes, or another one."""
         if self._mark is None:
             return
         record, noted = self._mark.read()

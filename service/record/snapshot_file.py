@@ -133,21 +133,13 @@ def read_snapshot(path: Path) -> Iterator[ArchivedCrop]:
 
 
 def snapshot_header(path: Path) -> SnapshotHeader:
-    """What a file's header has of it, unchecked.
-
-    Raises:
-        DamagedSnapshot: where the header cannot be read.
-    """
+    """A file's header, unchecked; raises `DamagedSnapshot` where it cannot be read."""
     with _reading(path) as file:
         return _header(path, file)
 
 
 def describe_snapshot(path: Path, created_at: datetime) -> Snapshot:
-    """What a record keeps of a file, whose place names the snapshot and its gallery.
-
-    Raises:
-        DamagedSnapshot: where the header cannot be read.
-    """
+    """What a record keeps of a file, by its header and place; raises `DamagedSnapshot`."""
     header = snapshot_header(path)
     return Snapshot(
         snapshot_id=path.stem,
@@ -162,11 +154,7 @@ def describe_snapshot(path: Path, created_at: datetime) -> Snapshot:
 
 
 def snapshot_crop_ids(path: Path, identity: str | None = None) -> list[str]:
-    """The ids of the crops that a file holds, of all or of one identity.
-
-    Raises:
-        DamagedSnapshot: where it cannot be read.
-    """
+    """Ids of a file's crops, of all or of one identity; raises `DamagedSnapshot`."""
     with _reading(path) as file:
         rows = file.execute("SELECT crop_id, record FROM crops")
         return [

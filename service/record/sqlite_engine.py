@@ -137,11 +137,7 @@ class SqliteEngine:
         self._connection.execute("UPDATE commits SET number = number + ?", (commits,))
 
     def require_order(self) -> None:
-        """Reads every key, which takes a second for 100,000 crops.
-
-        Raises:
-            DamagedRecord: for a key out of order, behind which others would not be found.
-        """
+        """Raises `DamagedRecord` for a key out of order; takes a second for 100,000 crops."""
         before = b""
         with self._transaction("BEGIN") as connection:
             for (own,) in connection.execute(ALL_KEYS):
@@ -224,11 +220,7 @@ class SqliteEngine:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        """A connection whose statements see one moment, and are committed together or not at all.
-
-        Raises:
-            DamagedRecord: SQLite cannot read the file.
-        """
+        """One moment, committed whole or not at all; raises `DamagedRecord` for a damaged file."""
         try:
             connection = self._connection
             if connection.in_transaction:
