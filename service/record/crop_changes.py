@@ -30,7 +30,7 @@ class CropChanges:
         row = self.entry.rows
         record = replace(crop.record, row_id=row, inside=crop.picture is not None, changes=0)
         self._put_record(record)
-        vector_key = self.at.lookup("vector", self.entry.side, row)
+        vector_key = self.at.lookup("vector", self.at.side, row)
         self.transaction.put(vector_key, np.asarray(crop.vector, "<f4").tobytes())
         if crop.picture is not None:
             self.transaction.put(self.at.lookup("picture", row), crop.picture)
@@ -111,31 +111,21 @@ class CropChanges:
             else:
                 self.transaction.delete(own)
 
-    def read_sightings(
-        self, crops: Iterable[StoredCrop], *also: Scan
-    ) -> list[list[tuple[bytes, bytes]]]:
-        """Reads the counts of identities that are about to change; answers other ranges' keys.
-
-        All is read together, since in Redis each read apart is a round trip.
-        """
-        scans: dict[str, Scan] = {}
-        for crop in crops:
-            if crop.identity is not None and crop.identity not in self._sightings:
-                own = self.at.key("identity", crop.identity)
-                scans[crop.identity] = Scan(own, own + b"\0", 1)
-        found = self.transaction.scan(*also, *scans.values())
-        for name, seen in zip(scans, found[len(also) :], strict=True):
-            self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
-        return found[: len(also)]
+    def read_sightings(self, crops: Iterable[StoredCrop]) -> None:
+        """Reads the counts of identities that are about to change."""
+        borne = dict.fromkeys(crop.identity for crop in crops if crop.identity is not None)
+        names = [name for name in borne if name not in self._sightings]
+        bodies = self.transaction.get([self.at.key("identity", name) for name in names])
+        for name, body in zip(names, bodies, strict=True):
+            self._sightings[name] = from_json(body) if body else {"crops": 0, "cameras": {}}
 
     def same_bytes(self, crops: Sequence[StoredCrop]) -> dict[str, list[StoredCrop]]:
         """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
+        self.read_sightings(crops)
         same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
         scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
-        found = self.read_sightings(crops, *scans)
-        rows = [last_number(own) for one in found for own, _ in one]
-        known = read_crops(self.transaction, self.at, rows) if rows else {}
-        for crop in known.values():
+        rows = [last_number(own) for one in self.transaction.scan(*scans) for own, _ in one]
+        for crop in read_crops(self.transaction, self.at, rows).values():
             same[crop.sha256].append(crop)
         return same
 

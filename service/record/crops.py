@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage, Identity, IdentityDetail, RetentionFrom
-from service.errors import CropConflict, NeedsReindex
+from service.errors import CropConflict, NeedsReindex, RequestConflict
 from service.ops.failpoints import failpoint
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
+    Reader,
     RecordPart,
     Scan,
     Transaction,
@@ -22,12 +24,14 @@ from service.record.engine import (
     key,
     last_number,
     last_text,
+    now,
     transact,
     transactional,
 )
 from service.record.entries import (
     Generation,
     Sightings,
+    find_generation,
     put_entry,
     read_contents,
     read_crops,
@@ -44,6 +48,7 @@ from service.record.records import (
     CropFields,
     CropFilter,
     Enrolment,
+    GalleryRecord,
     IndexedCrop,
     Picture,
     Relabelling,
@@ -52,14 +57,17 @@ from service.record.records import (
     StoredCrop,
 )
 from service.record.replacing import Archive, KeepPicture, archive, replace_crops
-from service.record.requests import find_request, keep_request
 
 NAMED_IN_WARNINGS = 3
 # It names neither that crop's identity nor its camera: a key that may only enroll must not learn
 # them, and they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled as crop {} under another identity or camera"
-ROWS_AT_ONCE = 500
-KEYS_AT_ONCE = 1000
+ROWS_AT_ONCE, KEYS_AT_ONCE = 500, 1000
+SEEN_AS = attrgetter("identity", "camera")
+KEPT_OF_LANDED = attrgetter("crop_id", "duplicate", "warnings")
+REQUESTS_KEPT_FOR = timedelta(days=1)
+# Each request that is kept removes up to so many that are older.
+REQUESTS_REMOVED_AT_ONCE = 3
 
 
 class Crops(RecordPart):
@@ -80,7 +88,7 @@ class Crops(RecordPart):
             NeedsReindex: another embedder filled the gallery.
         """
         entry = require_entry(transaction, gallery_id)
-        if request and (past := find_request(transaction, entry, request)):
+        if request and (past := _find_request(transaction, entry, request)):
             return past
         if entry.embedding_fingerprint != embedding_fingerprint:
             if entry.crops:
@@ -96,8 +104,7 @@ class Crops(RecordPart):
         elsewhere: list[str] = []
         for crop, record in zip(crops, records, strict=True):
             same = same_bytes[record.sha256]
-            label = (record.identity, record.camera)
-            alike = [one for one in same if (one.identity, one.camera) == label]
+            alike = [one for one in same if SEEN_AS(one) == SEEN_AS(record)]
             if alike:
                 stored, warnings = alike[0], _kept_warnings(record, alike[0])
             else:
@@ -122,13 +129,13 @@ class Crops(RecordPart):
         if added:
             change.finish("added", range(newest + 1, entry.rows + 1))
         if request:
-            keep_request(transaction, gallery_id, request, entry.version, landed)
+            _keep_request(transaction, gallery_id, request, entry.version, landed)
         return Enrolment(entry.version, embedding_fingerprint, tuple(landed), tuple(added))
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
         """What a request did that is answered already; None where it is new."""
         entry = read_entry(self._reader, gallery_id)
-        return find_request(self._reader, entry, request) if entry else None
+        return _find_request(self._reader, entry, request) if entry else None
 
     @transactional
     def remove(
@@ -154,8 +161,8 @@ class Crops(RecordPart):
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
         """Whether `remove_older` would remove any."""
-        at = self._searched(gallery_id)
-        return at is not None and bool(self._reader.scan(_older(at, than, since, 1))[0])
+        at = find_generation(self._reader, gallery_id)
+        return bool(self._reader.scan(_older(at, than, since, 1))[0])
 
     @transactional
     def change(
@@ -178,25 +185,24 @@ class Crops(RecordPart):
         (changed,) = change.update(found, **fields)
         same_bytes = rows_by(transaction, change.at, "sha256", changed.sha256)
         # A merge may have left two alike, whose other fields can be corrected.
-        moved = (found[0].identity, found[0].camera) != (changed.identity, changed.camera)
+        moved = SEEN_AS(changed) != SEEN_AS(found[0])
         for other in read_crops(transaction, change.at, same_bytes).values() if moved else ():
-            alike = (other.identity, other.camera) == (changed.identity, changed.camera)
-            if alike and other.crop_id != crop_id:
+            if SEEN_AS(other) == SEEN_AS(changed) and other.crop_id != crop_id:
                 raise CropConflict(crop_id, other.crop_id)
         return change.finish_relabelling([changed])
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
         """One crop's record."""
-        return self._crop(self._searched(gallery_id), crop_id)
+        return self._crop(find_generation(self._reader, gallery_id), crop_id)
 
     def page(self, gallery_id: int, wanted: CropFilter, after: int, limit: int) -> list[StoredCrop]:
         """Up to `limit` crops with a `row_id` above `after`, in that order."""
-        at = self._searched(gallery_id)
+        at = find_generation(self._reader, gallery_id)
         given = {name: value for name, value in vars(wanted).items() if value is not None}
         # The last is what fewest crops share.
         names = [name for name in ("camera", "identity", "external_id") if name in given]
         found: list[StoredCrop] = []
-        while at and len(found) < limit:
+        while len(found) < limit:
             if not names:
                 crops = scan_crops(self._reader, at, after, limit - len(found))
             else:
@@ -217,10 +223,7 @@ class Crops(RecordPart):
         self, gallery_id: int, after: str, limit: int, query: str = ""
     ) -> list[Identity]:
         """Up to `limit` identities that sort after `after` and contain `query`, in any case."""
-        at = self._searched(gallery_id)
-        if at is None:
-            return []
-        prefix = at.key("identity")
+        prefix = find_generation(self._reader, gallery_id).key("identity")
         found: list[Identity] = []
         for one, body in self._reader.every(above(prefix, after)):
             name = last_text(one, prefix)
@@ -234,8 +237,8 @@ class Crops(RecordPart):
 
     def identity(self, gallery_id: int, identity: str) -> IdentityDetail | None:
         """One identity; None where no crop bears it."""
-        at = self._searched(gallery_id)
-        seen: Sightings | None = self._reader.json(at.key("identity", identity)) if at else None
+        at = find_generation(self._reader, gallery_id)
+        seen: Sightings | None = self._reader.json(at.key("identity", identity))
         if seen is None:
             return None
         cameras = sorted(seen["cameras"])
@@ -247,9 +250,9 @@ class Crops(RecordPart):
         Raises:
             ServiceError: it is missing, or not what was written.
         """
-        at = self._searched(gallery_id)
+        at = find_generation(self._reader, gallery_id)
         crop = self._crop(at, crop_id)
-        if at is None or crop is None:
+        if crop is None:
             return None
         keys = [at.key("crop", crop.row_id), at.lookup("picture", crop.row_id)]
         record, content = self._reader.get(keys, ["", f"the picture of crop {crop_id}"])
@@ -268,7 +271,7 @@ class Crops(RecordPart):
             return
         at, row, count = Generation.searched(entry), 0, 0
         while found := scan_crops(self._reader, at, row, ROWS_AT_ONCE):
-            for one in read_contents(self._reader, at, entry.side, found):
+            for one in read_contents(self._reader, at, found):
                 count += 1
                 yield one.indexed
             row = found[-1].row_id
@@ -280,17 +283,13 @@ class Crops(RecordPart):
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
         """Those of these crops that are there, as the index needs them, by `row_id`."""
-        entry = read_entry(self._reader, gallery_id)
-        if entry is None:
-            return []
-        at = Generation.searched(entry)
+        at = find_generation(self._reader, gallery_id)
         found = list(read_crops(self._reader, at, sorted(row_ids)).values())
-        return [one.indexed for one in read_contents(self._reader, at, entry.side, found)]
+        return [one.indexed for one in read_contents(self._reader, at, found)]
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Those of these crops that are there now, by `row_id`."""
-        at = self._searched(gallery_id)
-        return read_crops(self._reader, at, row_ids) if at else {}
+        return read_crops(self._reader, find_generation(self._reader, gallery_id), row_ids)
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         """Which of these crops of a gallery were removed for good."""
@@ -323,13 +322,9 @@ class Crops(RecordPart):
         finish_change(self._engine, gallery_id)
         return replace_crops(self._engine, gallery_id, embedding_fingerprint, crops, keep_picture)
 
-    def _searched(self, gallery_id: int) -> Generation | None:
-        entry = read_entry(self._reader, gallery_id)
-        return Generation.searched(entry) if entry else None
-
-    def _crop(self, at: Generation | None, crop_id: str) -> StoredCrop | None:
-        rows = rows_of_ids(self._reader, at, [crop_id]) if at else []
-        return read_crops(self._reader, at, rows).get(rows[0]) if at and rows else None
+    def _crop(self, at: Generation, crop_id: str) -> StoredCrop | None:
+        found = read_crops(self._reader, at, rows_of_ids(self._reader, at, [crop_id]))
+        return next(iter(found.values()), None)
 
 
 def _older(at: Generation, than: datetime, since: RetentionFrom, limit: int) -> Scan:
@@ -343,3 +338,50 @@ def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
         for name in ("captured_at", "external_id", "metadata")
         if getattr(crop, name) not in (None, getattr(stored, name))
     ]
+
+
+def _find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
+    """What a request did that happened already; None where it is new.
+
+    Identities and cameras are not kept here, where forgetting would not find them: the same
+    request names them again.
+
+    Raises:
+        RequestConflict: for a key that stood for another request.
+    """
+    past = reader.json(key("request", entry.gallery_id, request.key))
+    if past is None or past["happened_at"] < as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR):
+        return None
+    if past["digest"] != request.digest:
+        raise RequestConflict(request.key.split(":", 2)[-1])
+    landed = tuple(
+        EnrolledImage(
+            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+        )
+        for crop_id, duplicate, warnings in past["landed"]
+    )
+    embedder, problems = entry.embedding_fingerprint, past["problems"]
+    return Enrolment(past["version"], embedder, landed, (), replayed=True, problems=problems)
+
+
+def _keep_request(
+    transaction: Transaction,
+    gallery_id: int,
+    request: RequestKey,
+    version: int,
+    landed: Sequence[EnrolledImage],
+) -> None:
+    """Keeps what a request did, and removes some that are older than a day."""
+    oldest = as_text(datetime.now(UTC) - REQUESTS_KEPT_FOR)
+    ages = Scan(key("request age"), key("request age", oldest), REQUESTS_REMOVED_AT_ONCE)
+    for age, own in transaction.scan(ages)[0]:
+        transaction.delete(age)
+        # Read by key: another process may put a newer request under it meanwhile.
+        past = transaction.json(own)
+        if past is not None and past["happened_at"] < oldest:
+            transaction.delete(own)
+    moment, own = now(), key("request", gallery_id, request.key)
+    ids = list(map(KEPT_OF_LANDED, landed))
+    kept = {"version": version, "landed": ids, "problems": request.problems}
+    transaction.put_json(own, {**kept, "digest": request.digest, "happened_at": moment})
+    transaction.put(key("request age", moment, gallery_id, request.key), own)

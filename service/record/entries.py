@@ -28,6 +28,7 @@ from service.record.engine import (
 )
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
+NO_GENERATION = 2**64 - 1
 ENTRY, CROP = TypeAdapter(GalleryRecord), TypeAdapter(StoredCrop)
 
 
@@ -48,11 +49,12 @@ class Generation:
 
     gallery_id: int
     number: int
+    side: int = 0
 
     @classmethod
     def searched(cls, entry: GalleryRecord) -> Generation:
-        """The one that is searched."""
-        return cls(entry.gallery_id, entry.at)
+        """The one that is searched, with the side of its vectors."""
+        return cls(entry.gallery_id, entry.at, entry.side)
 
     def key(self, kind: str, *parts: str | int) -> bytes:
         """A key in this generation that scans find."""
@@ -103,11 +105,7 @@ def rows_by(
 
 
 def read_contents(
-    reader: Reader,
-    at: Generation,
-    side: int,
-    crops: Sequence[StoredCrop],
-    pictures: bool = False,
+    reader: Reader, at: Generation, crops: Sequence[StoredCrop], pictures: bool = False
 ) -> Iterator[ArchivedCrop]:
     """Crops with their contents, without those that are removed meanwhile.
 
@@ -122,7 +120,7 @@ def read_contents(
     for crop in crops:
         contents = {
             at.lookup("crop id", crop.crop_id): f"the crop_id of crop {crop.crop_id}",
-            at.lookup("vector", side, crop.row_id): f"the vector of crop {crop.crop_id}",
+            at.lookup("vector", at.side, crop.row_id): f"the vector of crop {crop.crop_id}",
             at.lookup("picture", crop.row_id): f"the picture of crop {crop.crop_id}",
         }
         named.update(itertools.islice(contents.items(), kinds))
@@ -133,7 +131,7 @@ def read_contents(
         if picture == [None] and crop.inside:
             lost = lost or "picture"
         found = pictures or row_id == to_json((crop.row_id, crop.changes))
-        if (lost or not found) and is_still(reader, at, side, crop):
+        if (lost or not found) and is_still(reader, at, crop):
             if not found:
                 raise reader.engine.damage(f"crop {crop.crop_id} is not found by its crop_id")
             raise reader.engine.damage(f"the {lost} of crop {crop.crop_id} is gone")
@@ -143,12 +141,17 @@ def read_contents(
             yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), content)
 
 
-def is_still(reader: Reader, at: Generation, side: int, crop: StoredCrop) -> bool:
+def is_still(reader: Reader, at: Generation, crop: StoredCrop) -> bool:
     """Whether a gallery has this crop, with a vector of this side: what is missing is damage."""
-    entry = read_entry(reader, at.gallery_id)
-    if entry is None or entry.at != at.number or side not in (entry.side, entry.staged_side):
+    if at != find_generation(reader, at.gallery_id):
         return False
     return read_crops(reader, at, [crop.row_id]) == {crop.row_id: crop}
+
+
+def find_generation(reader: Reader, gallery_id: int) -> Generation:
+    """The one of a gallery that is searched; one without crops where the gallery was deleted."""
+    entry = read_entry(reader, gallery_id)
+    return Generation.searched(entry) if entry else Generation(gallery_id, NO_GENERATION)
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:

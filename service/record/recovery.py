@@ -159,7 +159,7 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
         if isinstance(body, ServiceError):
             found = [body]
         else:
-            found = _checked_crop(reader, at, entry.side, as_crop(body))
+            found = _checked_crop(reader, at, as_crop(body))
         count += bool(found)
         yield from found
     if count != entry.crops:
@@ -170,12 +170,12 @@ def checked_crops(engine: Engine, entry: GalleryRecord) -> Iterator[ArchivedCrop
 
 
 def _checked_crop(
-    reader: Reader, at: Generation, side: int, crop: StoredCrop
+    reader: Reader, at: Generation, crop: StoredCrop
 ) -> list[ArchivedCrop | ServiceError]:
     """What is wrong with one crop, and the crop if its contents are whole."""
     found: list[ArchivedCrop | ServiceError] = []
     try:
-        found += read_contents(reader, at, side, [crop], pictures=True)
+        found += read_contents(reader, at, [crop], pictures=True)
         if not found:
             return []
         missing = []
@@ -190,7 +190,7 @@ def _checked_crop(
         found = [error]
     if isinstance(found[0], ServiceError):
         with contextlib.suppress(ServiceError):
-            return found if is_still(reader, at, side, crop) else []
+            return found if is_still(reader, at, crop) else []
     return found
 
 

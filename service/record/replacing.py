@@ -165,16 +165,14 @@ def archive(engine: Engine, gallery_id: int) -> Iterator[Archive]:
 
 
 def _crops(engine: Engine, entry: GalleryRecord, sequence: int) -> Iterator[ArchivedCrop]:
-    reader, row = Reader(engine), 0
-    at, side = Generation.searched(entry), entry.side
+    reader, at, row = Reader(engine), Generation.searched(entry), 0
     while crops := scan_crops(reader, at, row, CROPS_PER_READ):
-        yield from read_contents(reader, at, side, crops, pictures=True)
+        yield from read_contents(reader, at, crops, pictures=True)
         row = crops[-1].row_id
     for rows in _changed_rows(engine, entry.gallery_id, sequence):
         changed = read_crops(reader, at, rows)
-        yield from read_contents(reader, at, side, list(changed.values()), pictures=True)
-    latest = require_entry(reader, entry.gallery_id)
-    if (latest.at, latest.side) != (entry.at, entry.side):
+        yield from read_contents(reader, at, list(changed.values()), pictures=True)
+    if Generation.searched(require_entry(reader, entry.gallery_id)) != at:
         raise RecordUnavailable("the gallery was restored or reindexed while it was copied")
 
 
@@ -241,18 +239,10 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     entry = require_entry(transaction, gallery_id)
     entry.generations += 1
     put_entry(transaction, entry)
-    filled = replace(
-        entry,
-        at=entry.generations - 1,
-        crops=0,
-        identities=0,
-        image_bytes=0,
-        staged_fingerprint=None,
-        staged_side=None,
-        staged_crops=0,
-    )
-    _keep(transaction, filled)
-    return filled
+    unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
+    empty = replace(unstaged, crops=0, identities=0, image_bytes=0, at=entry.generations - 1)
+    _keep(transaction, empty)
+    return empty
 
 
 def _put(

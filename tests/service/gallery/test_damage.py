@@ -111,13 +111,13 @@ def test_what_is_changed_while_a_served_store_is_checked_is_no_damage(
     with contextlib.closing(open_sqlite(data_dir / "galleries.sqlite3", alone=False)) as store:
         served = iter(range(3))
 
-        def read_and_change(reader, at, side, crops, **options):
+        def read_and_change(reader, at, crops, **options):
             for _ in itertools.islice(served, 1):
                 if change == "removed":
                     store.crops.remove(at.gallery_id, [crop.crop_id for crop in crops])
                 else:
                     store.identities.rename(at.gallery_id, crops[0].identity, "another")
-            return read_contents(reader, at, side, crops, **options)
+            return read_contents(reader, at, crops, **options)
 
         monkeypatch.setattr(recovery, "read_contents", read_and_change)
         found = verify_file(data_dir / "galleries.sqlite3")

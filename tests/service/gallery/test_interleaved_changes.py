@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from service.record import engine, requests
+from service.record import crops, engine
 from service.record.engine import Reader, as_text, transact
 from service.record.entries import Generation
 from service.record.records import CropFilter, GallerySettings, RequestKey
@@ -101,7 +101,7 @@ def test_a_key_that_is_used_again_after_a_day_stands_for_the_newer_request(
             return engine_datetime.now(zone) + clock
 
     engine_datetime = engine.datetime
-    for module in (engine, requests):
+    for module in (engine, crops):
         monkeypatch.setattr(module, "datetime", Later)
 
     def enroll(number: int, name: str) -> RequestKey:
@@ -135,7 +135,7 @@ def test_a_request_that_is_renewed_while_another_removes_old_ones_happens_once(
     yard = store.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
     request = RequestKey("evening", "digest")
     long_ago = as_text(datetime.now(UTC) - timedelta(days=2))
-    monkeypatch.setattr(requests, "now", lambda: long_ago)
+    monkeypatch.setattr(crops, "now", lambda: long_ago)
     store.crops.enroll(gallery, EMBEDDER, [new_crop(1)], request)
     monkeypatch.undo()
     renew = partial(store.crops.enroll, gallery, EMBEDDER, [new_crop(1)], request)

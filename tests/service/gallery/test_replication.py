@@ -162,14 +162,14 @@ def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pa
     one, other = pair
     read, renamed = crops.read_contents, []
 
-    def rename_first(reader, at, side, found, **options):
+    def rename_first(reader, at, found, **options):
         # The first process reads what it wrote in the same way, and must not wait for itself.
         if reader.engine is other.store.engine and found and not renamed:
             renamed.append(found[0].crop_id)
             gallery, write = one.galleries.get(HERE), one.store.crops.change
             change = one.galleries.change("relabel", gallery, write, *renamed, {"identity": "b"})
             asyncio.run(change)
-        return read(reader, at, side, found, **options)
+        return read(reader, at, found, **options)
 
     monkeypatch.setattr(crops, "read_contents", rename_first)
     landed = one.enroll(HERE, 1, 2)
