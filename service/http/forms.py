@@ -11,16 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import fastapi
 from fastapi import UploadFile
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-)
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from gmn_client.models import RetentionFrom
 from service.errors import InvalidField
@@ -46,30 +37,28 @@ Images = Annotated[
 MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 
+def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
+    """Leaves null out of a form's schema, and lets its fields begin empty in `/docs`.
+
+    `/docs` starts a field with its first example or its default, else with made-up text.
+    """
+    for field in schema["properties"].values():
+        field |= field.pop("anyOf", [{}])[0]
+        field["description"] = " ".join(field["description"].split())
+        items = field.get("items")
+        if items and items != FILE:
+            field["examples"] = [[], *field.get("examples", [])]
+            field["items"] = {**items, "examples": [""]}
+        elif not items and field.get("format") != "binary" and field.get("default") is None:
+            field["examples"] = ["", *field.get("examples", [])]
+
+
 class Form(BaseModel):
     """Base of every form: a field that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """The form's schema: without null, and with fields that begin empty in `/docs`.
-
-        `/docs` starts a field with its first example or its default, else with made-up text.
-        """
-        schema = handler(core)
-        for field in handler.resolve_ref_schema(schema)["properties"].values():
-            field |= field.pop("anyOf", [{}])[0]
-            field["description"] = " ".join(field["description"].split())
-            items = field.get("items")
-            if items and items != FILE:
-                field["examples"] = [[], *field.get("examples", [])]
-                field["items"] = {**items, "examples": [""]}
-            elif not items and field.get("format") != "binary" and field.get("default") is None:
-                field["examples"] = ["", *field.get("examples", [])]
-        return schema
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
+    )
 
 
 class ImagesForm(Form):

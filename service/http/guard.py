@@ -65,6 +65,7 @@ OF_IMAGES = ("unusable_images", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends a docstring's first statement, which is a call's summary.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 
@@ -169,6 +170,7 @@ class GuardedRoute(APIRoute):
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
         needed = needs_of(self)
+        # A call writes unless it reads or searches.
         if needed and needed.any_of != ("query",) and self.methods != {"GET"}:
             codes.append("storage_failed")
         if self.body_field:
@@ -177,7 +179,7 @@ class GuardedRoute(APIRoute):
         codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_GUARDED)
         self.responses = problems(*codes, among=self.responses)
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """What answers a request of this route."""
         answer = super().get_route_handler()
         needed = needs_of(self) or UNDECLARED
@@ -227,21 +229,14 @@ class _FormRequest(Request):
         return FormData([*sent.multi_items(), *query])
 
 
-async def _answer_form(
-    answer: Callable[[Request], Coroutine[Any, Any, Response]],
-    request: Request,
-    call: Call,
-    form: Any,
-) -> Response:
+async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
     declared = request.headers.get("content-type", "").lower()
     kind, _, parameters = declared.partition(";")
     foreign_text = "charset" in parameters and "utf-8" not in parameters
     if declared and (kind.strip() not in FORMS or foreign_text):
         # It would be read as something else.
-        raise HTTPException(
-            415,
-            f"the body is {declared[:80]!r}; send multipart/form-data in UTF-8, images as files",
-        )
+        sent_as = f"the body is {declared[:80]!r}"
+        raise HTTPException(415, f"{sent_as}; send multipart/form-data in UTF-8, images as files")
     limits = call.runtime.body_limits
     rule = limits.archive if issubclass(form, ImportForm) else limits.form
     if issubclass(form, ImagesForm):

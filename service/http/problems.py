@@ -45,8 +45,8 @@ def answer_problem(
     request_id = request.scope.get("state", {}).get("request_id")
     document = document.model_copy(update={"request_id": request_id})
     count(request, document)
-    content = redacted(document.model_dump_json(exclude_none=True))
-    return Response(content, document.status, headers, MEDIA_TYPE)
+    text = redacted(document.model_dump_json(exclude_none=True))
+    return Response(text, document.status, headers, MEDIA_TYPE)
 
 
 def count(request: Request, document: Problem) -> None:
@@ -138,11 +138,8 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
     return names
 
 
-def answer_each(
-    request: Request,
-    answer: Enrollment | SeparateAnswers,
-    status: int = 200,
-    body: bytes | None = None,
+async def answer_each(
+    request: Request, answer: Enrollment | SeparateAnswers, status: int = 200
 ) -> Response:
     """The HTTP answer with one result for each image that was sent.
 
@@ -157,19 +154,21 @@ def answer_each(
         results = answer.model_dump(mode="json")["results"]
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)
-    content = body or answer.model_dump_json()
-    return Response(content, 207 if refused else status, media_type=JSON)
+    status = 207 if refused else status
+    if isinstance(answer, SeparateAnswers):
+        return await write_list(answer, status)
+    return Response(answer.model_dump_json(), status, media_type=JSON)
 
 
-async def write_list(answer: BaseModel) -> bytes:
-    """The JSON of an answer with many `results`, written in a thread, result by result.
+async def write_list(answer: BaseModel, status: int = 200) -> Response:
+    """The HTTP answer with many `results`, whose JSON is written in a thread, result by result.
 
     One native call for all of it would hold the interpreter, and with it the event loop.
 
     Raises:
         AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
     """
-    return await run_in_threadpool(_written, answer)
+    return Response(await run_in_threadpool(_written, answer), status, media_type=JSON)
 
 
 def _written(answer: BaseModel) -> bytes:
@@ -193,7 +192,7 @@ def example(answer: str) -> dict[str, Any]:
     return {"content": {"application/json": {"example": EXAMPLES["answers"][answer]}}}
 
 
-def other_answer(media_type: str, description: str) -> Responses:
+def content(media_type: str, description: str) -> Responses:
     """An answer that is no JSON, for a route's `responses`."""
     return {200: {"content": {media_type: {}}, "description": description}}
 

@@ -12,15 +12,7 @@ from service.gallery import browse, changes
 from service.gallery.enroll import enroll
 from service.http.forms import MULTIPART, CropsQuery, EnrollFields, EnrollForm
 from service.http.guard import Admin, Enroller, Searcher, guarded_router
-from service.http.problems import (
-    JSON,
-    Responses,
-    answer_each,
-    example,
-    other_answer,
-    problems,
-    write_list,
-)
+from service.http.problems import Responses, answer_each, content, example, problems, write_list
 from service.lifecycle.forget import forget_crop
 from service.ops.failpoints import failpoint
 from service.record.records import CropFilter
@@ -65,7 +57,7 @@ async def enroll_crops(
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
     answer = await enroll(runtime, gallery, form.for_images(images), name)
-    response = answer_each(request, answer, 201)
+    response = await answer_each(request, answer, 201)
     if response.status_code == 201:
         # A single crop is there, and several are in the list.
         crop = f"/{answer.results[0].crop_id}" if len(answer.results) == 1 else ""
@@ -97,7 +89,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
         call.runtime.audit.note_view(
             "query", gallery=gallery.name, count=len(page.results), filters=filters
         )
-    return Response(await write_list(page), media_type=JSON)
+    return await write_list(page)
 
 
 @router.get("/crops/{crop_id}")
@@ -123,7 +115,7 @@ async def delete_crop(call: Enroller, crop_id: CropId) -> Removal:
 @router.get(
     "/crops/{crop_id}/image",
     response_class=Response,
-    responses=problems("unknown_crop", "unknown_picture") | other_answer("image/*", "The file."),
+    responses=problems("unknown_crop", "unknown_picture") | content("image/*", "The file."),
 )
 async def read_crop_image(call: Searcher, crop_id: CropId) -> Response:
     """The image file as it was sent; its type is read from its bytes."""

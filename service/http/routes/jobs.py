@@ -15,7 +15,7 @@ from gmn_client.models import Job, Jobs
 from service.errors import InvalidField, UnknownJob
 from service.http.forms import MULTIPART, ImportForm, JobsQuery
 from service.http.guard import Admin, Call, Enroller, guarded_router, needs
-from service.http.problems import other_answer, problems
+from service.http.problems import content, problems
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
@@ -58,7 +58,7 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
-    responses=other_answer("text/event-stream", "The job, at every change."),
+    responses=content("text/event-stream", "The job, at every change."),
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Server-sent events named `progress`, each the job as JSON, until it has ended."""
@@ -77,7 +77,7 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
 @router.get(
     "/jobs/{job_id}/report",
     response_class=StreamingResponse,
-    responses=other_answer("text/csv", "A line for every item with a problem."),
+    responses=content("text/csv", "A line for every item with a problem."),
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     """The files that could not be used, with the reasons, as CSV.

@@ -13,7 +13,7 @@ from model.crops.decode import CropProblem
 from service.errors import InvalidField, UnusableImages, refused_image
 from service.http.forms import MULTIPART, ModelQuery, PairForm, SomeImagesForm
 from service.http.guard import Call, guarded_router, needs
-from service.http.problems import JSON, Responses, example, other_answer, problems, write_list
+from service.http.problems import Responses, content, example, problems, write_list
 from service.search.pairs import compare
 
 router = guarded_router("/v1", "model")
@@ -73,7 +73,7 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
 @comparison_router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=other_answer(NPY, "Asked for with Accept, an array (n, d).") | SOME_REFUSED,
+    responses=content(NPY, "Asked for with Accept, an array (n, d).") | SOME_REFUSED,
 )
 async def embed_images(
     request: Request, call: Querier, form: Annotated[SomeImagesForm, MULTIPART]
@@ -103,5 +103,4 @@ async def embed_images(
             for one in outcomes
         ],
     )
-    status = 207 if any(problems) else 200
-    return Response(await write_list(answer), media_type=JSON, status_code=status)
+    return await write_list(answer, 207 if any(problems) else 200)

@@ -85,9 +85,9 @@ async def query_gallery(
                 purpose=form.purpose or None,
             )
     if isinstance(answer, SeparateAnswers):
-        response = answer_each(request, answer, body=await write_list(answer))
+        response = await answer_each(request, answer)
     elif len(answer.results) > SHORT_RANKING:
-        response = Response(await write_list(answer), media_type=JSON)
+        response = await write_list(answer)
     else:
         response = Response(answer.model_dump_json(), media_type=JSON)
     if any(one.stale for one in each):
