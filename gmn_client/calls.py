@@ -20,7 +20,6 @@ from gmn_client.uploads import (
     GalleryOptions,
     ImageSource,
     ImportOptions,
-    PairOptions,
     QueryOptions,
     SeparateOptions,
     path_to,
@@ -174,12 +173,21 @@ class Calls:
         first: ImageSource,
         second: ImageSource,
         explain: bool = False,
-        **options: Unpack[PairOptions],
+        *,
+        scoring: models.Scoring | None = None,
+        operating_point: str | None = None,
+        gallery: str | None = None,
     ) -> Call[models.PairScore]:
-        """Compares two images; with `explain` the answer has the contribution of each region."""
-        fields = {**options, "explain": explain or None}
-        path, images = path_to("pairs"), [first, second]
-        answer = _parsed(models.PairScore)
+        """Compares two images; with `explain` the answer has the contribution of each region.
+
+        Args:
+            scoring: the score behind probability and verdict; the artefact's default unless given.
+            operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
+            gallery: judge as a result of a search of it; as a pair by default.
+        """
+        fields = {"explain": explain or None, "scoring": scoring, "gallery": gallery}
+        fields["operating_point"] = operating_point
+        answer, path, images = _parsed(models.PairScore), path_to("pairs"), [first, second]
         return Call(answer, "POST", path, fields=fields, images=images, repeatable=True)
 
     @answered

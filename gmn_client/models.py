@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
-from operator import not_
+from operator import is_, not_
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -57,11 +57,8 @@ def _rfc3339(moment: datetime) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+_absent = partial(is_, None)
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
-
-
-def _absent(value: object) -> bool:
-    return value is None
 
 
 class WireModel(BaseModel):

@@ -100,20 +100,6 @@ class SeparateOptions(QueryOptions):
     mode: Literal["separate"]
 
 
-class PairOptions(TypedDict, total=False):
-    """Options of a comparison of two images.
-
-    Attributes:
-        scoring: the score behind probability and verdict; the artefact's default unless given.
-        operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
-        gallery: judge as a result of a search of it; as a pair by default.
-    """
-
-    scoring: Scoring | None
-    operating_point: str | None
-    gallery: str | None
-
-
 class ImportOptions(TypedDict, total=False):
     """Labels of an import's images.
 
