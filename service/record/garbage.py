@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic_core import from_json
 
 from service.errors import ServiceError
-from service.record.calibrations import CALIBRATION_KEYS
 from service.record.engine import (
     INDEXES,
     LOOKUP,
@@ -32,8 +31,9 @@ from service.record.jobs import drop_job
 from service.record.records import StoredCrop, StrayPicture
 
 Kind = Literal["generation", "side", "gallery"]
-KEYS_AT_ONCE = 1000
-CROPS_AT_ONCE = 200
+KEYS_AT_ONCE, CROPS_AT_ONCE = 1000, 200
+SEARCH_BY_HASH = "search of"
+CALIBRATION_KEYS = ("search", SEARCH_BY_HASH, "searches", "published")
 OF_GENERATION = (*INDEXES, "identity", "staged")
 OF_GALLERY = (
     *("tombstone", "request", "job of", "snapshot", "merge", "merged crops"),
@@ -42,12 +42,11 @@ OF_GALLERY = (
 
 
 def discard(transaction: Transaction, kind: Kind, *of: int | str, not_before_ms: int = 0) -> None:
-    """Notes keys to be removed.
+    """Notes keys to be removed; until a time on the store's clock they may still be written.
 
     Args:
         of: for a generation its gallery, number and how many sides there may be; for a side its
             gallery, generation and number; for a gallery its number.
-        not_before_ms: on the store's clock; they are still written until then.
     """
     transaction.put_json(key("garbage", kind, *of), [kind, list(of), not_before_ms])
 
@@ -61,10 +60,7 @@ def collect_garbage(engine: Engine) -> None:
 
 
 def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
-    """Removes a batch of keys, or at last their note; whether there may be more.
-
-    The first batch settles that they are not written any more.
-    """
+    """Removes keys, which are then written no more, or at last their note; whether more is left."""
     transaction.removes = True
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:

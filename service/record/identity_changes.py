@@ -95,19 +95,14 @@ class IdentityChanges(RecordPart):
 
     def merges(self, gallery_id: int) -> list[Merge]:
         """A gallery's merges of the last 30 days, newest first."""
-        merges = []
+        found = []
         for merge_id, entry in reversed(_merges(self._reader, gallery_id)):
-            merged_at = datetime.fromisoformat(entry["merged_at"])
-            merge = Merge(
-                merge_id=merge_id,
-                identity=entry["identity"],
-                into=entry["into"],
-                crops=entry.get("crops", len(entry["crop_ids"])),
-                merged_at=merged_at,
-                undo_until=merged_at + MERGES_KEPT_FOR,
-            )
-            merges.append(merge)
-        return [one for one in merges if one.undo_until > datetime.now(UTC)]
+            at = datetime.fromisoformat(entry["merged_at"])
+            known = {name: entry[name] for name in ("identity", "into", "merged_at")}
+            known["crops"] = entry.get("crops", len(entry["crop_ids"]))
+            known |= {"merge_id": merge_id, "undo_until": at + MERGES_KEPT_FOR}
+            found.append(Merge.model_validate(known))
+        return [one for one in found if one.undo_until > datetime.now(UTC)]
 
     def undo_merge(self, gallery_id: int, merge_id: str) -> Relabelling | None:
         """Gives the crops of a merge their former identity again.

@@ -12,11 +12,10 @@ from service.errors import RecordUnavailable
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import lock_data_directory
 from service.record.api_keys import Keys
-from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.engine import Engine, transact
 from service.record.files import Snapshots, UnneededFiles
-from service.record.galleries import Galleries, Runtimes
+from service.record.galleries import Galleries, Runtimes, StoredCalibrations
 from service.record.garbage import StrayPictures, collect_garbage, remove_pins
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs

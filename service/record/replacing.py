@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
-from service.record.calibrations import drop_calibrations
 from service.record.crop_changes import CropChanges, tombstone
 from service.record.engine import (
     Engine,
@@ -33,6 +32,7 @@ from service.record.entries import (
     require_entry,
     scan_crops,
 )
+from service.record.galleries import drop_calibrations
 from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
@@ -241,7 +241,7 @@ def _begin(transaction: Transaction, gallery_id: int) -> GalleryRecord:
     put_entry(transaction, entry)
     unstaged = replace(entry, staged_fingerprint=None, staged_side=None, staged_crops=0)
     empty = replace(unstaged, crops=0, identities=0, image_bytes=0, at=entry.generations - 1)
-    _keep(transaction, empty)
+    _hold(transaction, empty, begun=True)
     return empty
 
 
@@ -316,18 +316,14 @@ def _switch(
     return filled.version
 
 
-def _hold(transaction: Transaction, filled: GalleryRecord) -> None:
+def _hold(transaction: Transaction, filled: GalleryRecord, begun: bool = False) -> None:
     """Keeps the generation for a while longer."""
     noted = transaction.json(key("garbage", "generation", *_named(filled)))
-    if noted is None or noted[2] == 0:
+    if not begun and (noted is None or noted[2] == 0):
         raise RecordUnavailable(
             "what was to replace a gallery was given up, as the next part of it did not come in "
             "time; nothing was changed, begin again",
         )
-    _keep(transaction, filled)
-
-
-def _keep(transaction: Transaction, filled: GalleryRecord) -> None:
     until_ms = transaction.engine.now_ms() + KEPT_MS
     discard(transaction, "generation", *_named(filled), not_before_ms=until_ms)
 
