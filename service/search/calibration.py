@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,7 +25,6 @@ from model.search_calibration import (
     JOINING_SHARE,
     KEPT_SEARCHES,
     RANKS,
-    REFIT_AFTER_SEARCHES,
     SearchCalibration,
     SearchScores,
     artefact_search_calibration,
@@ -127,7 +125,7 @@ class CurrentCalibration:
     subject: str
     artefact: SearchCalibration
     joins_at: float
-    setting: CalibrationMode
+    setting: CalibrationMode = "on"
     stored: int = 0
     version: str = ""
     published: Publication | None = None
@@ -217,29 +215,22 @@ def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
 class GalleryCalibrations:
     """The calibration of every gallery, and the scores of searches that are not stored yet.
 
-    May be used from any thread; `ready` lives on the event loop. A gallery without searches takes
-    no memory here.
-
-    Attributes:
-        ready: set once so many searches wait that they are worth a commit.
+    May be used from any thread. A gallery without searches takes no memory here.
     """
 
     def __init__(self, record: Record, models: Mapping[str, LoadedModel]) -> None:
         """Knows what the artefacts bring; `models` are by the fingerprints of their embedders."""
-        self.ready = asyncio.Event()
-        self._record = record
-        self._models = models
-        self._artefacts = {
-            embedder: {
-                scoring: artefact_search_calibration(one)
-                for scoring, one in model.description.calibration.scorings.items()
-            }
-            for embedder, model in models.items()
-        }
-        self._joins_at = {
-            embedder: model.description.calibration.scorings["cosine"].pair_threshold(JOINING_SHARE)
-            for embedder, model in models.items()
-        }
+        self._record, self._models = record, models
+        # What does not depend on the gallery.
+        self._of_artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
+        for embedder, model in models.items():
+            scorings = model.description.calibration.scorings
+            joins_at = scorings["cosine"].pair_threshold(JOINING_SHARE)
+            for scoring, one in scorings.items():
+                subject = f"{scoring}:{model.description.artefact_fingerprint}"
+                artefact = artefact_search_calibration(one)
+                own = CurrentCalibration(model, scoring, subject, artefact, joins_at)
+                self._of_artefacts[embedder, scoring] = own
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, tuple[str, Publication]]] = {}
         self._stored: dict[int, dict[str, int]] = {}
@@ -256,20 +247,14 @@ class GalleryCalibrations:
             InvalidField: the artefact does not offer the scoring.
         """
         embedder, number = gallery.embedder, gallery.gallery_id
-        model = self._models[embedder]
-        scoring = model.chosen_scoring(scoring)
-        subject = f"{scoring}:{model.description.artefact_fingerprint}"
-        version, published = self._published.get(number, {}).get(subject, ("", None))
-        return CurrentCalibration(
-            model,
-            scoring,
-            subject,
-            self._artefacts[embedder][scoring],
-            self._joins_at[embedder],
-            gallery.settings.calibration,
-            self._stored.get(number, {}).get(subject, 0),
-            version,
-            published,
+        own = self._of_artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
+        version, published = self._published.get(number, {}).get(own.subject, ("", None))
+        return replace(
+            own,
+            setting=gallery.settings.calibration,
+            stored=self._stored.get(number, {}).get(own.subject, 0),
+            version=version,
+            published=published,
         )
 
     def reload(self, gallery: Gallery) -> None:
@@ -309,12 +294,8 @@ class GalleryCalibrations:
     ) -> None:
         """Keeps the scores of a search until they are stored; no answer waits for that.
 
-        A search by nearly the same query is replaced.
-
-        Args:
-            place: the gallery and the subject.
-            query: the feature `(d,)`. Only a few of these stay, and only in memory.
-            scores: of the nine best people.
+        A search by nearly the same query, a feature `(d,)`, is replaced. Only a few queries stay,
+        and only in memory.
         """
         with self._lock:
             key = self._key_of(place[0], query)
@@ -323,13 +304,10 @@ class GalleryCalibrations:
             waiting[key] = scores.to_bytes()
             # Where the record takes none for long, only those count that would be kept.
             _keep_last(waiting, KEPT_SEARCHES)
-            if len(waiting) >= REFIT_AFTER_SEARCHES:
-                self.ready.set()
 
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
         """Hands over the searches that wait to be stored; they are no longer held here."""
         with self._lock:
-            self.ready.clear()
             taken, self._waiting = self._waiting, {}
         return {place: list(rows.items()) for place, rows in taken.items()}
 

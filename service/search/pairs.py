@@ -36,18 +36,21 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         QueueFull: nothing was compared.
     """
     name = options.gallery
-    target = None if name is None else await runtime.galleries.find(name)
-    model = runtime.model if target is None else runtime.models[target.embedder]
+    target = await runtime.galleries.find(name) if name is not None else None
+    model = runtime.models[target.embedder] if target else runtime.model
     scoring = model.chosen_scoring(options.scoring)
     point = _operating_point(options)
     current = runtime.calibrations.current(target, scoring) if target else None
-    with runtime.admission.image_slots(images_to_explain(runtime) if options.explain else 2):
+    places = 2
+    if options.explain:
+        # An explained pair counts as the images that it embeds, at most half of the queue.
+        places = min(2 + 2 * VARIANTS, max(2, runtime.settings.max_queued_images // 2))
+    with runtime.admission.image_slots(places):
         embedded = await model.pipeline.embed([first, second])
         usable = [one.vector for one in embedded if isinstance(one, EmbeddedImage)]
         if len(usable) < 2:
-            raise UnusableImages(
-                [one if isinstance(one, CropProblem) else None for one in embedded]
-            )
+            problems = [one if isinstance(one, CropProblem) else None for one in embedded]
+            raise UnusableImages(problems)
         scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
         explanation = None
         if options.explain:
@@ -105,11 +108,6 @@ def _scores(model: LoadedModel, one: Array, others: Array) -> dict[Scoring, Arra
     return every_score(model, cosine, logits)
 
 
-def images_to_explain(runtime: Runtime) -> int:
-    """How many images an explained pair counts as: those it embeds, at most half of the queue."""
-    return min(2 + 2 * VARIANTS, max(2, runtime.settings.max_queued_images // 2))
-
-
 async def explain_pair(
     runtime: Runtime,
     model: LoadedModel,
@@ -123,7 +121,7 @@ async def explain_pair(
     on who else is asking; nothing further is begun once the task is cancelled.
 
     Args:
-        runtime: the caller holds places for `images_to_explain`.
+        runtime: the caller holds places for the images.
         model: whose features are compared.
         images: two that could be embedded.
         scoring: what `scores` are.

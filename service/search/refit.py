@@ -47,9 +47,7 @@ async def refit_calibrations(runtime: Runtime) -> None:
     due: dict[Place, float] = {}
     try:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STORED_WITHIN_SECONDS):
-                    await runtime.calibrations.ready.wait()
+            await asyncio.sleep(STORED_WITHIN_SECONDS)
             try:
                 await store_and_refit(runtime, due)
             except ServiceError as error:
@@ -152,14 +150,8 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the record has for one calibration.
-
-    Attributes:
-        searches: those that are kept, oldest first.
-        counted: how many were added in all.
-        version: of what is published, 0 for nothing.
-        published: None also where another program version wrote it.
-        identities: named ones that the gallery holds.
+    """What the record has for one calibration: the searches that are kept, oldest first, how many
+    were added in all, what is published (version 0 for nothing), and the named identities.
     """
 
     searches: list[SearchScores]

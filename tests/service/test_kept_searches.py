@@ -377,15 +377,6 @@ def test_a_near_repeat_takes_the_place_of_the_search_before():
     assert not waiting.take_recorded()
 
 
-def test_sixteen_waiting_searches_are_stored_at_once():
-    waiting, random = GalleryCalibrations(None, {}), np.random.default_rng(0)
-    for count in range(REFIT_AFTER_SEARCHES):
-        assert waiting.ready.is_set() == (count == REFIT_AFTER_SEARCHES)
-        query = random.normal(size=64).astype(np.float32)
-        waiting.record_search_scores((1, "a"), query, SCORES)
-    assert waiting.ready.is_set()
-
-
 def test_what_waits_is_stored_when_the_service_stops(runtime):
     async def stop_amid_searches() -> None:
         await fill(runtime, range(20))
