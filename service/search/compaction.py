@@ -13,7 +13,6 @@ import logging
 
 from service.ops.failpoints import failpoint
 from service.runtime import Runtime
-from service.search.gpu import DeviceVectors
 from service.search.index import GalleryIndex
 
 log = logging.getLogger(__name__)
@@ -25,8 +24,7 @@ REST_SECONDS = 300.0
 async def compact_indexes(runtime: Runtime) -> None:
     """Rewrites indexes that need it, one at a time, until it is cancelled.
 
-    Where the networks compute on a GPU, the vectors are copied there. A failure leaves an index as
-    it is, masked and right.
+    A failure leaves an index as it is, masked and right.
     """
     while True:
         pause = LOOK_EVERY_SECONDS
@@ -41,16 +39,15 @@ async def compact_indexes(runtime: Runtime) -> None:
 
 
 async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
-    plan = await runtime.device.run(index.compaction)
-    if plan is not None:
-        failpoint("compaction.planned")
-        try:
-            await runtime.pools.compaction.run(plan.build)
-        finally:
-            plan.stopped = True
-        failpoint("compaction.built")
-        await runtime.device.run(index.replace, plan)
-        failpoint("compaction.adopted")
     device = runtime.model.networks.device
-    if device.type != "cpu" and not index.on_device:
-        await runtime.device.run(index.move_to_device, DeviceVectors(index.dimension, device))
+    plan = await runtime.device.run(index.compaction, device if device.type != "cpu" else None)
+    if plan is None:
+        return
+    failpoint("compaction.planned")
+    try:
+        await runtime.pools.compaction.run(plan.build)
+    finally:
+        plan.stopped = True
+    failpoint("compaction.built")
+    await runtime.device.run(index.replace, plan)
+    failpoint("compaction.adopted")

@@ -1,12 +1,10 @@
 """The index of one gallery: a table of exact vectors, and faster proposals of the nearest of them.
 
 It is derived from the record and belongs to one thread. The table is the only full copy of the
-vectors, and it grows without moving; exact search reads it in place. Beside it there may be one of
-two parts that only propose rows:
-
-- an immutable trained segment over the first rows (`IvfSegment`, large galleries on a processor).
-  The rows after it are its delta and are searched exactly; a compaction covers them anew.
-- a copy on the networks' device (`DeviceVectors`), to which rows are appended; float16 halves it.
+vectors, and it grows without moving; exact search reads it in place. Beside it there may be a
+segment over the first rows, which only proposes rows: trained lists (`IvfSegment`, large galleries
+on a processor), or a copy on the networks' device (`DeviceVectors`), which float16 halves. The rows
+after it are its delta and are searched exactly; a compaction covers them anew.
 
 Proposals are masked by row, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore,
 and scored once more in float64. On a processor an exact float16 copy would take half as much memory
@@ -17,11 +15,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.engine.device import retry_out_of_memory
@@ -33,6 +33,8 @@ from service.search.ivf import IvfSegment
 from service.search.table import Filter, RowTable
 
 log = logging.getLogger(__name__)
+Segment = IvfSegment | DeviceVectors
+Cover = Callable[[RowTable, int, NDArray[np.int64], Callable[[], None]], Segment]
 ROWS_PER_CHUNK = 8192
 BLOCK_ROWS = 4096
 EXACT_ROWS = 1024
@@ -55,8 +57,8 @@ class IndexLimits:
         trained_rows: from so many valid crops on a processor searches through a trained segment.
         float16_rows: from so many on the device's copy is float16.
         deleted_rows, deleted_share: deleted rows, at least so many and above this share of all.
-        delta_rows, delta_share: rows that a trained segment does not cover, above both, the second
-            a share of those that it covers.
+        delta_rows, delta_share: rows that a segment does not cover, above both, the second a share
+            of those that it covers.
     """
 
     trained_rows: float = 500_000
@@ -101,8 +103,8 @@ class Compaction:
         size: the number of its rows.
         rows: the valid ones, ascending.
         rewrite: whether to make a table without the deleted ones.
-        train: whether to train a segment.
-        rewritten, trained: the outcome.
+        cover: makes a segment over the first rows of a table.
+        rewritten, segment: the outcome.
         stopped: whether `build` is to end at its next step.
     """
 
@@ -110,9 +112,9 @@ class Compaction:
     size: int
     rows: NDArray[np.int64]
     rewrite: bool
-    train: bool
+    cover: Cover | None
     rewritten: RowTable | None = None
-    trained: IvfSegment | None = None
+    segment: Segment | None = None
     stopped: bool = False
 
     def build(self) -> Compaction:
@@ -121,8 +123,8 @@ class Compaction:
         if self.rewrite:
             table = self.rewritten = table.rewritten(rows, self._between)
             size, rows = table.size, np.arange(table.size)
-        if self.train:
-            self.trained = IvfSegment.train(table, size, rows, self._between)
+        if self.cover:
+            self.segment = self.cover(table, size, rows, self._between)
         return self
 
     def _between(self) -> None:
@@ -149,67 +151,41 @@ class GalleryIndex:
         self.dimension = dimension
         self.table = RowTable(dimension, block_rows)
         self._limits = limits or IndexLimits()
-        self._trained: IvfSegment | None = None
-        self._device: DeviceVectors | None = None
+        self._segment: Segment | None = None
 
     @property
     def kind(self) -> str:
         """What searches without a filter go through, in FAISS's words."""
-        return "ivf_flat" if self._trained else "flat_ip"
+        return "ivf_flat" if self.recall is not None else "flat_ip"
 
     @property
     def dtype(self) -> str:
         """The type that proposals are compared in; their cosines are exact."""
-        if self._trained:
-            return "float16"
-        return self._device.dtype if self._device else "float32"
+        return self._segment.dtype if self._segment else "float32"
 
     @property
     def recall(self) -> float | None:
         """Measured share of the ten nearest that a search without filter finds; None: all."""
-        return self._trained.recall if self._trained else None
+        return self._segment.recall if self._segment else None
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors: the table's, a trained segment's and the device's."""
-        beside = sum(part.bytes for part in (self._trained, self._device) if part)
-        return self.table.size * self.dimension * 4 + beside
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the vectors are also where the networks compute."""
-        return self._device is not None
-
-    def move_to_device(self, device: DeviceVectors) -> None:
-        """Searches on a device, which has no rows yet, from now on.
-
-        Raises:
-            DeviceFull: the device is too small; everything stays as it was.
-        """
-        self._upload(device, 0)
-        self._device, self._trained = device, None
+        """Memory of the vectors: the table's and a segment's."""
+        segment = self._segment.bytes if self._segment else 0
+        return self.table.size * self.dimension * 4 + segment
 
     def add(self, crops: Iterable[IndexedCrop]) -> None:
         """Makes crops findable."""
         arriving = iter(crops)
         while chunk := list(itertools.islice(arriving, ROWS_PER_CHUNK)):
-            first = self.table.size
             self.table.append(chunk)
-            try:
-                if self._device:
-                    self._upload(self._device, first)
-            except DeviceFull:
-                log.exception("the device is full; searches go on in the host's memory")
-                self._device = None
             heartbeat()
 
     def remove(self, row_ids: Iterable[int]) -> None:
         """Makes crops unfindable, at once."""
         found = [row for row in map(self.table.mark_deleted, row_ids) if row is not None]
-        deleted = np.array(found, np.int64)
-        for part in (self._trained, self._device):
-            if part:
-                part.mark_deleted(deleted)
+        if self._segment:
+            self._segment.mark_deleted(np.array(found, np.int64))
 
     def search(
         self, queries: NDArray[np.float32], limit: int, wanted: Filter | None = None
@@ -237,7 +213,7 @@ class GalleryIndex:
         """
         wanted = wanted or Filter()
         proposed = limit * CROPS_PER_GROUP
-        if self._trained and wanted.passes_all and proposed <= TRAINED_SHARE * self._trained.size:
+        if self.recall is not None and wanted.passes_all and self._is_small(proposed):
             found = self.search(queries, proposed)
             first = self.table.first_of_groups(found.rows)
             if len(first) >= limit:
@@ -264,18 +240,27 @@ class GalleryIndex:
             return self.table.identities
         return len(np.unique(self.table.groups[self.table.select(wanted)]))
 
-    def compaction(self) -> Compaction | None:
-        """What is to be rewritten beside this index; None: nothing."""
+    def compaction(self, device: torch.device | None = None) -> Compaction | None:
+        """What is to be rewritten beside this index; None: nothing.
+
+        Args:
+            device: of the networks, where that is no processor.
+        """
         table, limits = self.table, self._limits
         deleted = table.size - table.valid_count
         rewrite = deleted >= limits.deleted_rows and deleted > limits.deleted_share * table.size
-        train = self._device is None and table.valid_count >= limits.trained_rows
-        covered = self._trained.size if self._trained else 0
+        cover: Cover | None = None
+        if device:
+            half = table.valid_count >= limits.float16_rows
+            cover = partial(_copy, device, torch.float16 if half else torch.float32)
+        elif table.valid_count >= limits.trained_rows:
+            cover = IvfSegment.train
+        covered = self._segment.size if self._segment else 0
         outgrown = table.size - covered > max(limits.delta_rows, limits.delta_share * covered)
-        if not rewrite and not (outgrown and (train or self._trained)):
+        if not rewrite and not (outgrown and (cover or self._segment)):
             return None
         rows = np.flatnonzero(table.valid[: table.size])
-        return Compaction(table, table.size, rows, rewrite, train)
+        return Compaction(table, table.size, rows, rewrite, cover)
 
     def replace(self, built: Compaction) -> None:
         """Replaces what was rewritten, in one step, and applies what has changed since.
@@ -291,20 +276,9 @@ class GalleryIndex:
         if built.rewritten:
             deleted = built.rewritten.catch_up(self.table, built.size)
             self.table = built.rewritten
-        self._trained = built.trained
-        if self._trained:
-            self._trained.mark_deleted(deleted)
-        if built.rewritten:
-            # Copied anew by the next `move_to_device`.
-            self._device = None
-
-    def _upload(self, device: DeviceVectors, first: int) -> None:
-        """Copies the rows from the first on; deleted ones are zero in the table too."""
-        if self.table.valid_count >= self._limits.float16_rows:
-            retry_out_of_memory(device.to_float16)
-        for units in self.table.unit_parts(first, self.table.size):
-            retry_out_of_memory(device.append, units)
-            heartbeat()
+        self._segment = built.segment
+        if self._segment:
+            self._segment.mark_deleted(deleted)
 
     def _nearest(
         self, passing: NDArray[np.int64], query: NDArray[np.float32], limit: int, everything: bool
@@ -312,20 +286,25 @@ class GalleryIndex:
         """Rows among which the nearest are."""
         if len(passing) <= limit:
             return passing
-        if everything and self._trained and limit <= TRAINED_SHARE * self._trained.size:
-            found = self._trained.nearest(query, limit + MARGIN)
-            found = found[self.table.valid[found]]
-            # Where deletions left too few, all are looked at.
-            if len(found) >= limit:
-                delta = passing[np.searchsorted(passing, self._trained.size) :]
-                return np.concatenate([found, self._nearest_of(delta, query, limit)])
-        if self._device:
+        segment, found = self._segment, None
+        covered = np.searchsorted(passing, segment.size) if segment else 0
+        if isinstance(segment, DeviceVectors):
             try:
-                return retry_out_of_memory(self._device.nearest, query, limit, passing)
+                found = retry_out_of_memory(segment.nearest, query, limit, passing[:covered])
             except DeviceFull:
                 # Other work on the device may end; the next search tries again.
                 log.warning("the device has no memory for a search; it is done in the host's")
-        return self._nearest_of(passing, query, limit)
+        elif segment and everything and self._is_small(limit):
+            found = segment.nearest(query, limit + MARGIN)
+            found = found[self.table.valid[found]]
+            # Where deletions left too few, all are looked at.
+            found = found if len(found) >= limit else None
+        if found is None:
+            return self._nearest_of(passing, query, limit)
+        return np.concatenate([found, self._nearest_of(passing[covered:], query, limit)])
+
+    def _is_small(self, limit: int) -> bool:
+        return self._segment is not None and limit <= TRAINED_SHARE * self._segment.size
 
     def _nearest_of(
         self, rows: NDArray[np.int64], query: NDArray[np.float32], limit: int
@@ -350,6 +329,17 @@ class GalleryIndex:
             cosines[part] = products / np.maximum(norms, 1e-12)
         found = Candidates(rows, np.clip(cosines, -1.0, 1.0), searched)
         return found[np.lexsort((self.table.row_ids[rows], -found.cosines))]
+
+
+def _copy(
+    device: torch.device,
+    dtype: torch.dtype,
+    table: RowTable,
+    size: int,
+    _: NDArray[np.int64],
+    between: Callable[[], None],
+) -> DeviceVectors:
+    return retry_out_of_memory(DeviceVectors, table, size, device, dtype, between)
 
 
 def _mean_direction(queries: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -37,6 +37,7 @@ class IvfSegment:
 
     def __init__(self, index: faiss.IndexIVFScalarQuantizer, probes: int) -> None:
         self.size = int(index.ntotal)
+        self.dtype = "float16"
         self.probes = probes
         self.recall = 0.0
         self._index = index
@@ -74,7 +75,7 @@ class IvfSegment:
             False,
         )
         index.train(units)
-        for part in table.unit_parts(0, size):
+        for part in table.unit_parts(size):
             between()
             index.add(part)
         # The place of each row, so that it can be zeroed there.

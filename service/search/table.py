@@ -212,9 +212,9 @@ class RowTable:
         """A copy of rows at unit length, `(n, d)`."""
         return np.asarray(self.vectors[rows] / self.norms[rows, None], np.float32)
 
-    def unit_parts(self, first: int, size: int) -> Iterator[NDArray[np.float32]]:
-        """Copies of the rows from the first on, below `size`, at unit length, part by part."""
-        for start in range(first, size, self.vectors.block_rows):
+    def unit_parts(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Copies of the first rows at unit length, block by block."""
+        for start in range(0, size, self.vectors.block_rows):
             yield self.units(np.arange(start, min(start + self.vectors.block_rows, size)))
 
     def select(self, wanted: Filter) -> NDArray[np.int64]:

@@ -56,7 +56,7 @@ PLACES = {
     ),
     "restore.file-read": ("lifecycle/snapshots.py", "from read_snapshot(", "crops.replace,"),
     "restore.generation-filled": ("record/replacing.py", "_put, filled", "_switch, filled"),
-    "compaction.planned": ("search/compaction.py", "index.compaction)", "run(plan.build)"),
+    "compaction.planned": ("search/compaction.py", "index.compaction,", "run(plan.build)"),
     "compaction.built": ("search/compaction.py", "run(plan.build)", "index.replace,"),
     "compaction.adopted": ("search/compaction.py", "index.replace,", "\n"),
     "reindex.begun": ("jobs/reindex.py", "store.staged.begin,", "_embed_missing(runtime"),

@@ -339,25 +339,22 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
     from service.record.records import CropLabel, IndexedCrop
-    from service.search.gpu import DeviceVectors
-    from service.search.index import GalleryIndex
+    from service.search.index import GalleryIndex, IndexLimits
 
     random = np.random.default_rng(5)
     vectors = random.normal(size=(200, 16)).astype(np.float32)
-    index = GalleryIndex(16)
+    index = GalleryIndex(16, IndexLimits(delta_rows=8))
     index.add(
         IndexedCrop(CropLabel(number, f"{number}", None, None, None), vector)
         for number, vector in enumerate(vectors)
     )
-    rows = DeviceVectors(16, torch.device("cpu"))
-    index.move_to_device(rows)
+    index.replace(index.compaction(torch.device("cpu")).build())
     on_device = index.search(vectors[:1], 10)
 
     def fails(*_):
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
-    monkeypatch.setattr(rows, "nearest", fails)
+    monkeypatch.setattr("service.search.gpu.DeviceVectors.nearest", fails)
     on_host = index.search(vectors[:1], 10)
-    assert index.on_device
     np.testing.assert_array_equal(on_host.rows, on_device.rows)
     np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

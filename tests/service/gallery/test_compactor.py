@@ -14,6 +14,7 @@ from service.engine.device import DeviceThread
 from service.ops.health import BlockingPools
 from service.record.records import CropLabel, IndexedCrop
 from service.search import compaction
+from service.search import index as indexes
 from service.search.compaction import compact_indexes
 from service.search.index import Compaction, GalleryIndex, IndexLimits
 
@@ -23,7 +24,7 @@ DIMENSION = 4
 class Service:
     """Some galleries and the threads that compaction uses."""
 
-    def __init__(self, galleries, place="cpu"):
+    def __init__(self, galleries, device="cpu"):
         indexes = [_index() for _ in range(galleries)]
         held = [
             SimpleNamespace(name=str(number), index=index, needs_reindex=False)
@@ -33,7 +34,7 @@ class Service:
         self.galleries = SimpleNamespace(all=lambda: held)
         self.device = DeviceThread()
         self.pools = BlockingPools()
-        networks = SimpleNamespace(device=SimpleNamespace(type=place))
+        networks = SimpleNamespace(device=torch.device(device))
         self.model = SimpleNamespace(networks=networks)
 
     def search(self, index, limit=50):
@@ -71,7 +72,7 @@ def open_service(monkeypatch):
 
 
 def _index() -> GalleryIndex:
-    index = GalleryIndex(DIMENSION, IndexLimits(deleted_rows=8))
+    index = GalleryIndex(DIMENSION, IndexLimits(deleted_rows=8, delta_rows=8))
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.add(
         IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)
@@ -138,21 +139,32 @@ def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is_and_holds_up_no_othe
     assert service.search(one) == list(range(31, 51))
 
 
-def test_vectors_are_copied_to_the_device(open_service, monkeypatch):
-    service = open_service(1, "cuda")
+def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_host(
+    open_service, monkeypatch, caplog
+):
+    service = open_service(1, "meta")
     (index,) = service.indexes
-    vectors = compaction.DeviceVectors
+    before, room = service.search(index, 10), []
+
+    def copy(_, dtype, *args):
+        if not room:
+            raise torch.OutOfMemoryError
+        return vectors(*args[:2], torch.device("cpu"), dtype, args[3])
+
+    vectors = indexes.DeviceVectors
     # No test machine has a device.
-    monkeypatch.setattr(
-        compaction, "DeviceVectors", lambda size, _: vectors(size, torch.device("cpu"))
-    )
-    index.remove([1])
-    asyncio.run(service.compact_until(lambda: index.on_device))
-    assert len(service.search(index, 10)) == 10
+    monkeypatch.setattr(indexes, "_copy", copy)
+    asyncio.run(service.compact_until(lambda: "its index stays as it is" in caplog.text))
+    assert service.search(index, 10) == before
+    room.append(True)
+    copied = index.bytes + 50 * DIMENSION * 4
+    asyncio.run(service.compact_until(lambda: index.bytes == copied))
+    assert service.search(index, 10) == before
 
 
 def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service):
     service = open_service(2)
+    before = service.indexes[0].bytes
     service.indexes[1].remove(range(1, 31))
     asyncio.run(service.compact_until(lambda: service.indexes[1].table.size == 20))
-    assert not any(index.on_device for index in service.indexes)
+    assert service.indexes[0].bytes == before

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.record.records import CropLabel, IndexedCrop
-from service.search.gpu import DeviceVectors
 from service.search.index import GalleryIndex, IndexLimits
 from service.search.table import Filter
 
@@ -39,15 +38,12 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 
 def _index(path: str) -> GalleryIndex:
-    """On the host, on a device (the processor, as PyTorch sees it), or with a trained segment."""
-    index = GalleryIndex(DIMENSION, TRAINED if path == "trained" else LIMITS, BLOCK_ROWS)
-    _move(index, path)
-    return index
+    """On the host, to be copied to a device (the processor), or with a trained segment."""
+    return GalleryIndex(DIMENSION, TRAINED if path == "trained" else LIMITS, BLOCK_ROWS)
 
 
-def _move(index: GalleryIndex, path: str) -> None:
-    if path == "device" and not index.on_device:
-        index.move_to_device(DeviceVectors(DIMENSION, torch.device("cpu"), BLOCK_ROWS))
+def _plan(index: GalleryIndex, path: str):
+    return index.compaction(torch.device("cpu") if path == "device" else None)
 
 
 def _plain_search(crops, query, limit, wanted):
@@ -74,12 +70,10 @@ def _scores(index, query):
     return zip(index.table.row_ids[found.rows].tolist(), found.cosines.tolist(), strict=True)
 
 
-def _compact(index):
-    plan = index.compaction()
+def _compact(index, path="host"):
+    plan = _plan(index, path)
     assert plan is not None
-    on_device = index.on_device
     index.replace(plan.build())
-    _move(index, "device" if on_device else "host")
 
 
 steps = st.lists(
@@ -117,13 +111,12 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
             for row_id in doomed:
                 del crops[row_id]
         elif what == "plan":
-            plan = index.compaction()
+            plan = _plan(index, path)
         elif what == "build":
             built = plan.build() if plan else None
         elif what == "replace":
             if built:
                 index.replace(built)
-                _move(index, path)
         else:
             query = _crop(0, number).vector[None] + np.float32(0.01)
             for wanted in (Filter(), Filter(cameras=("west",)), Filter(exclude_cameras=("west",))):
@@ -149,7 +142,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         named = replace(crop.label, identity=str(person) if person else None)
         crops[row_id] = replace(crop, label=named)
     index.add(crops.values())
-    plan = index.compaction()
+    plan = _plan(index, path)
     built = plan.build() if plan else None
     for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
         if row_id % 2:
@@ -174,6 +167,8 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
     index.add(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
+    if path == "device":
+        _compact(index, path)
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
@@ -186,7 +181,7 @@ def test_scores_stay_what_they_were_through_a_compaction(path):
     query = _crop(0, 999).vector[None]
     before = dict(_scores(index, query))
     index.remove(range(1, 201))
-    _compact(index)
+    _compact(index, path)
     assert index.table.size == 200
     after = dict(_scores(index, query))
     assert after == {row_id: before[row_id] for row_id in range(201, 401)}
@@ -198,6 +193,7 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     for rows in (range(1, 50), range(50, 120)):
         for index in (host, device):
             index.add(_crop(row_id, seed=row_id) for row_id in rows)
+        _compact(device, "device")
         found, same = host.search(query, 20), device.search(query, 20)
         assert found.rows.tolist() == same.rows.tolist()
         assert found.cosines.tolist() == same.cosines.tolist()
@@ -209,7 +205,7 @@ def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_a
     index = _index(path)
     index.add(_crop(row_id, seed=row_id) for row_id in range(1, 201))
     index.remove(range(1, 101))
-    plan = index.compaction()
+    plan = _plan(index, path)
     index.remove([150])
     built = plan.build()
     index.remove([151])
@@ -280,22 +276,6 @@ def test_too_little_memory_leaves_an_index_as_it_is(monkeypatch):
     with pytest.raises(MemoryError):
         index.replace(built)
     assert _found(index, _crop(0, 60).vector[None], 1) == [60]
-
-
-def test_a_device_without_room_leaves_the_search_to_the_host(monkeypatch):
-    rows = DeviceVectors(DIMENSION, torch.device("cpu"), BLOCK_ROWS)
-    index = GalleryIndex(DIMENSION, LIMITS, BLOCK_ROWS)
-    index.move_to_device(rows)
-    index.add(_crop(row_id, seed=row_id) for row_id in range(1, 31))
-
-    def full(size):
-        raise torch.OutOfMemoryError
-
-    # No test machine has a device to fill.
-    monkeypatch.setattr(rows, "_reserve", full)
-    index.add([_crop(31, seed=31)])
-    assert not index.on_device
-    assert _found(index, _crop(0, 31).vector[None], 1) == [31]
 
 
 def test_the_owner_goes_on_while_another_thread_rewrites():
