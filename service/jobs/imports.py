@@ -1,8 +1,4 @@
-"""Imports: enroll the images of an archive or a mounted folder, batch by batch, as a job.
-
-Each batch is enrolled under a request name of its own, so that a resumed import enrolls no image
-twice.
-"""
+"""Imports: enroll the images of an archive or a mounted folder, batch by batch, as a job."""
 
 from __future__ import annotations
 
@@ -31,6 +27,7 @@ from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.ops import data_directory
+from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.jobs import Job
@@ -58,10 +55,6 @@ async def begin_import(
 ) -> Job:
     """Creates the job that enrolls the images of an archive or of a folder.
 
-    Args:
-        parameters: the fields of the form, without the archive.
-        key_id: of the API key that begins it.
-
     Raises:
         InvalidField: for a folder that does not exist, or not below the import directory.
         UnknownGallery, NeedsReindex: the gallery takes no images.
@@ -70,7 +63,7 @@ async def begin_import(
     # Refused now, and not by the job.
     _ = gallery.embedder
     job_id = runner.new_job_id()
-    run, spool = runtime.pools.imports.run, _spool_folder(runtime, job_id)
+    run, spool = runtime.pools.imports.run, runtime.settings.data_dir / IMPORTS / job_id
     create = partial(runner.create_job, runtime, gallery, "import", parameters, job_id, key_id)
     with contextlib.ExitStack() as held:
         if archive is None:
@@ -92,7 +85,6 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
     Raises:
         InputProblem: for an archive or manifest that cannot be used.
-        Cancelled: a client cancelled the import.
     """
     try:
         ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
@@ -101,7 +93,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), runner.RETRYABLE):
-            spool = _spool_folder(runtime, job.job_id)
+            spool = runtime.settings.data_dir / IMPORTS / job.job_id
             remove = partial(runtime.pools.imports.run, shutil.rmtree, spool, ignore_errors=True)
             await runtime.sections.run(remove)
             failpoint("import.files-removed")
@@ -150,7 +142,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
 
 async def _items(runtime: Runtime, job: Job, counts: Counter[str]) -> tuple[Path, list[CropFile]]:
     """The folder and images of an import; where it begins, its report gets what is left out."""
-    spool, ignored = _spool_folder(runtime, job.job_id), Ignored()
+    spool, ignored = runtime.settings.data_dir / IMPORTS / job.job_id, Ignored()
     read = partial(runtime.pools.imports.run, _read_import, runtime, job, spool, ignored)
     folder, items, left_out = await runtime.sections.run(read)
     if not job.progress:
@@ -220,7 +212,7 @@ def _keep_archive(
         data_directory.make_folder(spool)
         # Held before it is noted: what is noted and not held was cut off.
         held.enter_context(data_directory.hold_folder(spool))
-        runtime.record.unneeded_files.add([f"{data_directory.IMPORTS}/{spool.name}"])
+        runtime.record.unneeded_files.add([f"{IMPORTS}/{spool.name}"])
         with (spool / "archive").open("wb") as file:
             while part := archive.read(data_directory.MEBIBYTE):
                 data_directory.require_free_disk(runtime.settings)
@@ -368,8 +360,3 @@ def _resolved(folder: Path, name: str) -> Path | None:
         return (folder / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         return None
-
-
-def _spool_folder(runtime: Runtime, job_id: str) -> Path:
-    """The folder of the files of one import."""
-    return runtime.settings.data_dir / data_directory.IMPORTS / job_id

@@ -51,13 +51,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery) -> Job:
 
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Embeds the crops that have no new vector until none is left, then switches.
-
-    Raises:
-        GalleryConflict: where crops cannot be embedded, or another process's model is wanted;
-            nothing was switched.
-        Cancelled: a client cancelled the reindex.
-    """
+    """Embeds the crops that have no new vector, then switches; raises `GalleryConflict`."""
     store, newest = runtime.record, runtime.model.embedder
     if not gallery.outdated:
         if job.parameters.get("to", newest) != newest:
@@ -67,17 +61,11 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
             )
         return UP_TO_DATE
     try:
-        failed = 0
         while gallery.outdated:
             # Again each time, since a restore drops what is staged.
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
             failpoint("reindex.begun")
-            failed += await _embed_missing(runtime, gallery, job)
-            if failed:
-                raise GalleryConflict(
-                    f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report "
-                    "names them; delete them and reindex again, nothing was switched"
-                )
+            await _embed_missing(runtime, gallery, job)
             switched = runtime.galleries.change("reindex", gallery, store.staged.switch)
             if await switched is not None:
                 return None
@@ -90,8 +78,8 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
 
 
-async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> int:
-    """Embeds every crop without a vector of the newest model; returns how many cannot be."""
+async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
+    """Embeds every crop without a vector of the newest model; raises where any cannot be."""
     staged, number = runtime.record.staged, gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     read, write = runtime.galleries.read, runtime.galleries.write
@@ -107,7 +95,11 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> int:
         done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await save_job(runtime, job, counts, problems)
-    return failed
+    if failed:
+        raise GalleryConflict(
+            f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report names them; "
+            "delete them and reindex again, nothing was switched"
+        )
 
 
 async def _embed(

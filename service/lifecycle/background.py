@@ -30,10 +30,8 @@ from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 
 log = logging.getLogger(__name__)
-LOCK = "housekeeping.lock"
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
-BEATS_PER_STALL = 8
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 # A record that does not answer is given up after less.
@@ -44,7 +42,7 @@ async def run_maintenance(runtime: Runtime) -> None:
     """Does what is due until it is cancelled; in one process on a data directory at a time."""
     while True:
         try:
-            async with file_lock(runtime.settings.data_dir / LOCK, blocking=False):
+            async with file_lock(runtime.settings.data_dir / "housekeeping.lock", blocking=False):
                 await _run_once(runtime)
         except Timeout:
             log.debug("another process runs the maintenance")
@@ -96,10 +94,9 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Work that is cut off goes on at the next start.
     """
     await clear_files(runtime)
-    pause = runtime.settings.stall_seconds / BEATS_PER_STALL
     loop, keys = Heartbeat(time.monotonic()), runtime.keys.threads
     tasks = [
-        _watched(runtime, "event loop", _send_heartbeats(loop, pause), loop.silent_seconds),
+        _watched(runtime, "event loop", _send_heartbeats(runtime, loop), loop.silent_seconds),
         _watched(runtime, "key reader", read_keys(runtime), keys.silent_seconds, READING_SECONDS),
         _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
         _watched(runtime, "maintenance", run_maintenance(runtime)),
@@ -148,7 +145,7 @@ async def read_keys(runtime: Runtime) -> None:
         await runtime.keys.threads.run(runtime.keys.read)
 
 
-async def _send_heartbeats(loop: Heartbeat, pause: float) -> None:
+async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
     while True:
         loop.beat()
-        await asyncio.sleep(pause)
+        await asyncio.sleep(runtime.settings.stall_seconds / 8)

@@ -29,12 +29,10 @@ from service.ops.health import MonitoredThreadPool
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
-FILES = "audit[.-]*jsonl"
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
 # More of them than searches are answered in minutes; what comes beyond is counted.
 MOST_BUFFERED = 50_000
-KEY_NAME = "audit.key"
 KEY_BYTES = 32
 # Fields that are written as keyed hashes, and those that are left out where they are empty.
 HASHED = ("identity", "new_identity", "external_id")
@@ -46,9 +44,7 @@ _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("servi
 def act_as(name: str, request_id: str | None = None) -> None:
     """Lines that the current context writes from now on are this actor's.
 
-    Args:
-        name: a key's id; `loopback` for a local request without a key; `uid:1000` for a command.
-            Until this is called it is `service`, as for maintenance.
+    It is a key's id, `loopback` for a local request without a key, or `uid:1000` for a command.
     """
     _actor.set((name, request_id))
 
@@ -78,7 +74,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self.threads = MonitoredThreadPool(1, "audit")
         path = data_dir / (LOG_NAME if replica is None else f"audit-{replica}.jsonl")
         try:
-            self._key = _key(data_dir / KEY_NAME)
+            self._key = _key(data_dir / "audit.key")
             self._file = HashChainLog(path, max_bytes)
         except OSError as error:
             raise InputProblem(
@@ -98,7 +94,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
         Args:
             event: verb and noun, such as `delete_crop`.
-            phase: `asked` before a commit, `done` after it, `failed` where it did not happen.
             what: further fields, JSON: `gallery` by name, `crop_ids`, their `count`, `filters` and
                 `purpose` of a search. `identity`, `new_identity` and `external_id`, also within
                 `filters`, are written as keyed hashes; no other field may be personal or secret.
@@ -192,10 +187,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     async def done(
         self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
     ) -> None:
-        """Records an operation that has ended; an error is only logged.
-
-        The line is in the file when this returns, but survives a power cut only if `durable`.
-        """
+        """Records an operation that has ended; an error is only logged."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
         except StorageFailed:
@@ -221,7 +213,7 @@ def audit_logs(data_dir: Path) -> list[Path]:
 
 def audit_files(data_dir: Path) -> list[Path]:
     """Every file of every log of a data directory, each log's in the order of its lines."""
-    return sorted(data_dir.glob(FILES))
+    return sorted(data_dir.glob("audit[.-]*jsonl"))
 
 
 def _key(path: Path) -> bytes:

@@ -1,7 +1,6 @@
 """Critical sections: work that runs to its end, also where the request that began it is cancelled.
 
-Cancelling a task does not stop a thread that the task waits for. Without a section, the request of
-a client that disconnects would release its lock, and leave its files, while its thread goes on.
+Without, a client that disconnects would release a lock while the request's thread goes on.
 """
 
 from __future__ import annotations

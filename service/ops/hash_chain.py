@@ -27,7 +27,6 @@ from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
 from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
-TAIL_BYTES = 65_536
 # More than is written until the operating system writes it to the disk by itself.
 TORN_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
@@ -60,7 +59,6 @@ class Checked:
     Attributes:
         first: number of its first line; above 1 where older files were taken away.
         lines: how many lines are as they were written, from the first on.
-        last_sha256: of the last of them.
         problem: what is wrong with the line after them; None where there is none.
         file, line: where that line is.
     """
@@ -81,8 +79,7 @@ class HashChainLog:
     piece did not reach the disk.
 
     Args:
-        path: of the file that is written.
-        max_bytes: beyond it the file is renamed, and another begun.
+        max_bytes: of a file; beyond it the file is renamed, and another begun.
 
     Raises:
         OSError: where the file cannot be opened.
@@ -113,10 +110,7 @@ class HashChainLog:
                 file.truncate(end)
 
     def append(self, lines: Sequence[Mapping[str, Any]], durable: bool) -> None:
-        """Writes lines of JSON, all of them or nothing.
-
-        Args:
-            durable: whether to return only once they would survive a power cut.
+        """Writes lines of JSON, all of them or nothing; if `durable`, to survive a power cut.
 
         Raises:
             StorageFailed: where the disk does not take them, or another program damaged the end.
@@ -188,7 +182,7 @@ class HashChainLog:
         return end, max(self._last, last or self._last)
 
 
-def _last_line(file: FileIO, size: int, reach: int = TAIL_BYTES) -> tuple[int, _Link | None]:
+def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link | None]:
     """Where the last whole line within `size` bytes ends, and its link; None without a line."""
     start = file.seek(max(0, size - reach))
     tail = file.read(size - start)

@@ -123,7 +123,6 @@ class HealthCheck:
     """A part of the service whose stall or end ends the process.
 
     Attributes:
-        name: for operators, in the log, in `/livez` and in metrics.
         silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
         min_timeout_s: silence that is always allowed.
         timeout_factor: multiplies `GMN_STALL_SECONDS`.
@@ -136,12 +135,10 @@ class HealthCheck:
 
 
 class BlockingPools:
-    """Threads for long work that blocks; one kind of work that hangs delays no other.
-
-    `files` are for snapshots and for the maintenance of the data directory and the record.
-    """
+    """Threads for long work that blocks; one kind of work that hangs delays no other."""
 
     def __init__(self) -> None:
+        # Snapshots, and the maintenance of the data directory and the record.
         self.files = MonitoredThreadPool(4, "files")
         self.imports = MonitoredThreadPool(4, "imports")
         self.calibration = MonitoredThreadPool(1, "calibration")
@@ -169,10 +166,6 @@ class Watchdog:
 
     After a suspension of the whole process every check has its full time again. A process whose
     interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
-
-    Args:
-        stall_seconds: allowed silence.
-        end: ends the process at once, with a status.
     """
 
     def __init__(

@@ -20,17 +20,8 @@ log = logging.getLogger(__name__)
 # Uvicorn's `color_message` is the message over again, for terminals.
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
 # Their messages name code, tables or sizes. Any other's may repeat what a client sent.
-IMPERSONAL = (
-    AttributeError,
-    ImportError,
-    MemoryError,
-    NameError,
-    NotImplementedError,
-    RecursionError,
-    TimeoutError,
-    TypeError,
-    sqlite3.Error,
-)
+OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+IMPERSONAL = (*OF_CODE, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
 
 
 class JsonFormatter(logging.Formatter):
