@@ -53,11 +53,7 @@ class Galleries(RecordPart):
 
     @transactional
     def create(
-        self,
-        transaction: Transaction,
-        name: str,
-        embedding_fingerprint: str,
-        settings: GallerySettings,
+        self, transaction: Transaction, name: str, embedder: str, settings: GallerySettings
     ) -> GalleryRecord:
         """Creates an empty gallery; raises `GalleryConflict` where the name is taken."""
         if transaction.json(NAMES + key(name)) is not None:
@@ -65,7 +61,7 @@ class Galleries(RecordPart):
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
         number = (transaction.json(NEXT_GALLERY) or 0) + 1
-        entry = GalleryRecord(number, name, embedding_fingerprint, datetime.now(UTC), settings)
+        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings)
         transaction.put_json(NEXT_GALLERY, number)
         transaction.put_json(NAMES + key(name), number)
         put_entry(transaction, entry)
@@ -243,13 +239,12 @@ def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     """Removes a gallery's searches and published calibrations."""
-    scans = [Scan(*below(key(kind, gallery_id))) for kind in CALIBRATION_KEYS]
-    for found in transaction.scan(*scans):
-        transaction.delete(*(own for own, _ in found))
-        for own, _ in found:
-            # A search that another process adds meanwhile changes a count, and is dropped too.
-            if own.startswith(key("searches", gallery_id)):
-                transaction.json(own)
+    for kind in CALIBRATION_KEYS:
+        found = [own for own, _ in transaction.below(key(kind, gallery_id))]
+        transaction.delete(*found)
+        # A search that another process adds meanwhile changes a count, and is dropped too.
+        for own in found if kind == "searches" else ():
+            transaction.json(own)
 
 
 def _of_search(body: bytes, gallery_id: int, subject: str) -> tuple[bytes, bytes]:

@@ -132,19 +132,16 @@ def remove_pins(transaction: Transaction) -> None:
 
 def _jobs(transaction: Transaction, gallery_id: int) -> bool:
     found = transaction.below(key("job of", gallery_id), 10)
-    for own, body in found:
+    transaction.delete(*(own for own, _ in found))
+    for _, body in found:
         drop_job(transaction, from_json(body))
-        transaction.delete(own)
     return bool(found)
 
 
 def _ranges(transaction: Transaction, prefixes: list[bytes]) -> bool:
-    for prefix in prefixes:
-        found = transaction.below(prefix, KEYS_AT_ONCE)
-        if found:
-            transaction.delete(*(one for one, _ in found))
-            return True
-    return False
+    found = next(filter(None, (transaction.below(one, KEYS_AT_ONCE) for one in prefixes)), [])
+    transaction.delete(*(own for own, _ in found))
+    return bool(found)
 
 
 class StrayPictures(RecordPart):

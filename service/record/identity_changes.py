@@ -274,11 +274,7 @@ def _crop_ids(reader: Reader, gallery_id: int, merge_id: str, entry: dict[str, A
 
 
 def _merges(reader: Reader, gallery_id: int) -> list[tuple[str, dict[str, Any]]]:
-    """Every merge that is kept, oldest first, by id.
-
-    The gallery's version orders them, as the clock that ids begin with may be set back; those of
-    an older program have none, and are older.
-    """
+    """Every merge that is kept, oldest first, by id; those of an older program have no version."""
     prefix = key(MERGE, gallery_id)
     found = [(last_text(own, prefix), from_json(body)) for own, body in reader.below(prefix)]
     return sorted(found, key=lambda one: (one[1].get("version", 0), one[0]))

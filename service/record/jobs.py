@@ -96,7 +96,7 @@ class Jobs(RecordPart):
         self,
         transaction: Transaction,
         worker: str,
-        lease_seconds: float,
+        lease_s: float,
         later: Collection[str] = (),
     ) -> Job | None:
         """Takes the oldest job without a worker, or whose worker's lease has run out.
@@ -108,7 +108,7 @@ class Jobs(RecordPart):
         """
         waiting = [from_json(body) for _, body in transaction.below(key("open job"))]
         now_ms = self._engine.now_ms() if waiting else 0
-        lease_ms = int(lease_seconds * 1000)
+        lease_ms = int(lease_s * 1000)
         for job_id in sorted(waiting, key=lambda one: one in later):
             job = _read(transaction, job_id)
             if job and (job.worker == worker or (job.lease_until_ms or 0) <= now_ms):

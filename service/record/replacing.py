@@ -36,6 +36,7 @@ from service.record.galleries import drop_calibrations
 from service.record.garbage import collect_garbage, discard
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 
+RowVectors = Sequence[tuple[int, NDArray[np.float32]]]
 KeepPicture = Callable[[int, str, bytes], None]
 """Keeps a picture of a gallery and a crop id."""
 CROPS_AT_ONCE, CROPS_PER_READ, CHANGES_PER_READ = 500, 100, 10_000
@@ -71,12 +72,7 @@ class StagedVectors(RecordPart):
         return missing[:limit]
 
     @transactional
-    def add(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        vectors: Sequence[tuple[int, NDArray[np.float32]]],
-    ) -> None:
+    def add(self, transaction: Transaction, gallery_id: int, vectors: RowVectors) -> None:
         """Adds vectors `(d,)` by `row_id`; those of crops that are gone are left out."""
         entry = require_entry(transaction, gallery_id)
         side = entry.staged_side
