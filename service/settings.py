@@ -204,11 +204,7 @@ class Settings(BaseSettings):
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Reads the environment; arguments that are not None come before it.
-
-    Raises:
-        InputProblem: names every variable that cannot be used, and the reason.
-    """
+    """Settings of the environment where no argument is given; `InputProblem` names wrong ones."""
     _refuse_unknown_names()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:

@@ -55,12 +55,8 @@ GALLERY = {
 }
 # The problems that any call answers, and those that follow from what a route declares.
 OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
-OF_GUARDED = (
-    *("unauthorised", "forbidden", "damaged_record", "record_unavailable", "service_stopping"),
-)
-OF_FORM = (
-    *("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full"),
-)
+OF_KEYED = ("unauthorised", "forbidden", "damaged_record", "record_unavailable", "service_stopping")
+OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
 OF_IMAGES = ("unusable_images", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends a docstring's first statement, which is a call's summary.
@@ -99,12 +95,7 @@ class Needs:
     loopback_may: bool = False
 
     async def let_in(self, request: Request) -> Call:
-        """Finds the caller and the gallery of a request, before its body is read.
-
-        Raises:
-            Unauthorised, Forbidden: the request goes no further.
-            UnknownGallery: there is none of the name in the path.
-        """
+        """The caller, and the gallery of the path; answers 401, 403, 404 before a body is read."""
         runtime: Runtime = request.app.state.runtime
         # From this machine itself, and through no proxy.
         local = (
@@ -176,7 +167,7 @@ class GuardedRoute(APIRoute):
         if self.body_field:
             form: Any = self.body_field.field_info.annotation
             codes += [*OF_FORM, *(OF_IMAGES if issubclass(form, ImagesForm) else ())]
-        codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_GUARDED)
+        codes += OF_ANY if path in OPEN else (*OF_ANY, *OF_KEYED)
         self.responses = problems(*codes, among=self.responses)
 
     def get_route_handler(self) -> Handler:

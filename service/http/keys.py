@@ -63,10 +63,7 @@ def create_key(
 
 
 def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
-    """The key that a text is; None for an unknown, revoked or mistyped one.
-
-    Takes as long for an unknown id as for a wrong secret.
-    """
+    """The key that a text is, or None; takes as long for an unknown id as for a wrong secret."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
     found = keys.get(key_id)
@@ -94,11 +91,7 @@ class KeyLine(BaseModel):
 
 
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
-    """The keys of a file, and what is wrong with its other lines.
-
-    Raises:
-        InputProblem: where there is no such file, or it cannot be read.
-    """
+    """The keys of a file, and what is wrong in it; raises `InputProblem` for an unreadable one."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -122,11 +115,9 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
             problems.append(f"{path}, line {number}: {reason}; write it like {EXAMPLE}")
             continue
         key = ApiKey(**dict(read), created_at=written_at)
-        if key.key_id in keys:
-            problems.append(
-                f"{path}, line {number}: key_id {key.key_id} is there twice; rename one of them"
-            )
-        keys.setdefault(key.key_id, key)
+        if keys.setdefault(key.key_id, key) is not key:
+            twice = f"key_id {key.key_id} is there twice; rename one of them"
+            problems.append(f"{path}, line {number}: {twice}")
     return list(keys.values()), problems
 
 
@@ -145,8 +136,7 @@ class KeyRing:
             loopback: whether only this machine reaches the service; then none is, without keys.
 
         Raises:
-            InputProblem: where the file is wrong, or where no key protects an address that other
-                machines reach.
+            InputProblem: the file is wrong, or other machines reach the service, without a key.
         """
         self.threads = MonitoredThreadPool(1, "keys")
         self._records, self._file, self._loopback = records, file, loopback
@@ -169,14 +159,11 @@ class KeyRing:
             )
 
     def caller(self, key: str | None, local: bool = True) -> ApiKey:
-        """The key of a request; `LOCAL_ADMIN` where none is asked for.
+        """The key of a request, `LOCAL_ADMIN` where none is asked for; may raise `Unauthorised`.
 
         Args:
             key: as it was sent.
             local: whether the request comes from this machine itself and through no proxy.
-
-        Raises:
-            Unauthorised: where a key is asked for, and this one is unknown, revoked or expired.
         """
         found = find_key(key or "", self._keys)
         if not self._keys and self._loopback and self._file is None:

@@ -12,7 +12,6 @@ from gmn_client.models import Alive, Ready
 from service.http.guard import Call, guarded_router, needs
 from service.runtime import Runtime
 
-RETRY_AFTER_SECONDS = "10"
 router = guarded_router("", "health")
 
 
@@ -23,12 +22,13 @@ async def _working(request: Request) -> Runtime:
             503,
             f"{runtime.watchdog.trouble}; this process is about to end, see to it that something "
             "starts it again",
-            {"Retry-After": RETRY_AFTER_SECONDS},
+            {"Retry-After": "10"},
         )
     return runtime
 
 
 Working = Annotated[Runtime, Depends(_working)]
+Scraper = Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)]
 
 
 @router.get("/livez")
@@ -43,11 +43,8 @@ async def readyz(runtime: Working) -> Ready:
     galleries = runtime.galleries.all()
     behind = sum(not gallery.consistent for gallery in galleries)
     if behind:
-        raise HTTPException(
-            503,
-            f"the indexes of {behind} galleries are behind the record and are being read again; "
-            "the log names them",
-        )
+        state = "are behind the record and are being read again; the log names them"
+        raise HTTPException(503, f"the indexes of {behind} galleries {state}")
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
@@ -56,9 +53,7 @@ async def readyz(runtime: Working) -> Ready:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(
-    call: Annotated[Call, needs("metrics", every_gallery=True, loopback_may=True)],
-) -> Response:
+async def metrics(call: Scraper) -> Response:
     """Metrics in the Prometheus text format."""
     runtime = call.runtime
     # A deleted gallery leaves no last value behind.
