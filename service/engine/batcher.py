@@ -130,13 +130,13 @@ class MicroBatcher:
         try:
             run = self._device.submit(self._run_batch)
         except ServiceError as error:
-            self._fail_waiting(error)
-        else:
-            run.add_done_callback(lambda run: self._fail_waiting(run.exception()))
+            run = Future()
+            run.set_exception(error)
+        run.add_done_callback(self._fail_waiting)
 
-    def _fail_waiting(self, error: BaseException | None) -> None:
+    def _fail_waiting(self, run: Future[None]) -> None:
         """Answers every waiting crop when the device thread begins no more batches."""
-        if error is not None:
+        if (error := run.exception()) is not None:
             with self._changed:
                 waiting, self._waiting, self._scheduled = self._waiting, deque(), False
             for crop in waiting:

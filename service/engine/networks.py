@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -132,12 +133,12 @@ class LoadedModel:
     runtime: RuntimeChoice
     pipeline: Pipeline
 
-    @property
+    @cached_property
     def embedder(self) -> str:
         """Fingerprint of what makes its features."""
         return self.description.embedding_fingerprint
 
-    @property
+    @cached_property
     def calibration_version(self) -> str:
         """Of the calibration that the artefact brings."""
         return self.description.artefact_fingerprint[:12]

@@ -23,7 +23,7 @@ from service.settings import NAME, checked_name
 
 def _without_empty(value: Any) -> Any:
     # `/docs` sends an empty text for a picker in which no file was chosen.
-    return [item for item in value if item != ""] if isinstance(value, list) else value
+    return list(filter(None, value)) if isinstance(value, list) else value
 
 
 # `/docs` takes for a file what has this format.

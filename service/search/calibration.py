@@ -154,11 +154,12 @@ class CurrentCalibration:
         probability: Probability
         if isinstance(fitted, GalleryThresholds):
             level = level or 0.0
-            match, uncertain = (fitted.threshold(one, level, identities) for one in rates)
+            threshold = partial(fitted.threshold, level=level, identities=identities)
             probability = partial(fitted.probability, level=level, identities=identities)
         else:
-            match, uncertain = (fitted.threshold(one, identities) for one in rates)
+            threshold = partial(fitted.threshold, identities=identities)
             probability = fitted.probability
+        match, uncertain = map(threshold, rates)
         return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(

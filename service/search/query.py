@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -167,7 +168,7 @@ async def _query(
     answer = ranking.answer
     verdict = (answer.results[0].verdict or "no_match") if answer.results else "nothing_searched"
     # The times of the slowest image.
-    spent = [(0.0, 0.0, 0.0), *((one.decode, one.queue, one.embed) for one in usable)]
+    spent = [(0.0, 0.0, 0.0), *map(attrgetter("decode", "queue", "embed"), usable)]
     decode, queue, embed = map(max, zip(*spent, strict=True))
     times = {
         "decode": decode * 1e3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -90,6 +91,6 @@ async def query_gallery(
         response = await write_list(answer)
     else:
         response = Response(answer.model_dump_json(), media_type=JSON)
-    if any(one.stale for one in each):
+    if any(map(attrgetter("stale"), each)):
         response.headers["GMN-Stale"] = "true"
     return response
