@@ -31,6 +31,7 @@ from service.record.snapshot_file import (
     read_snapshot,
     remove_from_snapshot,
     snapshot_crop_ids,
+    snapshot_header,
     write_snapshot,
 )
 from service.runtime import Runtime
@@ -206,12 +207,13 @@ async def _take_removed_out(
         gone = set(store.crops.removed_among(gallery.gallery_id, snapshot_crop_ids(path)))
         theirs = [] if identity is None else snapshot_crop_ids(path, identity)
         gone.update(theirs)
-        removed, header = remove_from_snapshot(path, sorted(gone))
-        if removed:
+        header = snapshot_header(path)
+        if gone:
+            header = remove_from_snapshot(path, sorted(gone))
             failpoint("snapshot-rewrite.written")
         size = path.stat().st_size
         kept = replace(snapshot, crops=header.crops, sha256=header.sha256, bytes=size)
-        return kept, removed, len(theirs)
+        return kept, len(gone), len(theirs)
 
     kept, removed, theirs = await runtime.pools.files.run(rewrite)
     # Also where a process was killed after it had rewritten the file.

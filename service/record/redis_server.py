@@ -12,15 +12,8 @@ OLDEST = (6, 2)
 WANTED = {
     "appendonly": ("yes", "without it a restart loses the record"),
     "appendfsync": ("always", "otherwise a write is acknowledged before it is on the disk"),
-    "no-appendfsync-on-rewrite": (
-        "no",
-        "otherwise what is written while the file is rewritten is not on the disk",
-    ),
-    "aof-load-truncated": (
-        "no",
-        "otherwise a write that a crash left by halves comes back with a later one "
-        "(docker/start_redis.sh cuts it off)",
-    ),
+    "no-appendfsync-on-rewrite": ("no", "otherwise writes during a rewrite are not on the disk"),
+    "aof-load-truncated": ("no", "otherwise a torn write returns: see docker/start_redis.sh"),
     "maxmemory-policy": ("noeviction", "every other policy drops parts of the record"),
 }
 

@@ -164,28 +164,24 @@ def snapshot_crop_ids(path: Path, identity: str | None = None) -> list[str]:
         ]
 
 
-def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> tuple[int, SnapshotHeader]:
+def remove_from_snapshot(path: Path, crop_ids: Sequence[str]) -> SnapshotHeader:
     """Takes crops out of a file and rewrites it, so that nothing of them is left in it.
 
     The new file is written beside the old one and takes its place whole: after a power cut it is
     the one or the other, and once this returns the new one.
 
-    Returns:
-        How many were in it, and what it holds now.
-
     Raises:
         DamagedSnapshot: where the file cannot be read.
     """
     with _reading(path) as file:
+        left = file.execute(
+            "SELECT * FROM crops WHERE NOT crop_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY place",
+            (json.dumps(list(crop_ids)),),
+        )
         header = _header(path, file)
-        named = (json.dumps(list(crop_ids)),)
-        held = "crop_id IN (SELECT value FROM json_each(?))"
-        count = file.execute(f"SELECT count(*) FROM crops WHERE {held}", named).fetchone()[0]
-        if not count:
-            return 0, header
-        left = file.execute(f"SELECT * FROM crops WHERE NOT {held} ORDER BY place", named)
         failpoint("snapshot-rewrite.begun")
-        return count, _write(path, left, header)
+        return _write(path, left, header)
 
 
 def _row(place: int, crop: ArchivedCrop) -> tuple[Any, ...]:
