@@ -20,8 +20,7 @@ from service.record.garbage import StrayPictures, collect_garbage, remove_pins
 from service.record.identity_changes import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.migration import is_older_file, is_older_redis, migrate_file, migrate_redis
-from service.record.redis_engine import RedisEngine
-from service.record.redis_server import check_server
+from service.record.redis_engine import RedisEngine, check_server
 from service.record.replacing import StagedVectors
 from service.record.sqlite_engine import SqliteEngine
 
