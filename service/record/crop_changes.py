@@ -125,8 +125,9 @@ class CropChanges:
         same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
         scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
         rows = [last_number(own) for one in self.transaction.scan(*scans) for own, _ in one]
-        for crop in read_crops(self.transaction, self.at, rows).values():
-            same[crop.sha256].append(crop)
+        if rows:
+            for crop in read_crops(self.transaction, self.at, rows).values():
+                same[crop.sha256].append(crop)
         return same
 
     def _put_record(self, crop: StoredCrop) -> None:
