@@ -105,14 +105,9 @@ class MicroBatcher:
         self._set_limit(max_batch)
 
     def announce(self, images: int = 1) -> None:
-        """Images are going to be decoded; `submit` or `withdraw` follows for each."""
+        """So many images more, or fewer, are going to be decoded; `submit` follows for each."""
         with self._changed:
             self._announced += images
-
-    def withdraw(self) -> None:
-        """An announced image does not come."""
-        with self._changed:
-            self._announced -= 1
             self._changed.notify()
 
     def submit(self, crop: WaitingCrop) -> None:

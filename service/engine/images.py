@@ -67,7 +67,7 @@ class Pipeline:
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():
                     future.set_result(problem)
-            self._batcher.withdraw()
+            self._batcher.announce(-1)
 
         for image, future in zip(images, futures, strict=True):
             self.threads.submit(decode_and_queue, image, future)

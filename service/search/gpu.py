@@ -32,10 +32,11 @@ class DeviceVectors:
 
     def __init__(
         self,
-        table: RowTable,
-        size: int,
         device: torch.device,
         dtype: torch.dtype,
+        table: RowTable,
+        size: int,
+        _: NDArray[np.int64],
         between: Callable[[], None],
     ) -> None:
         """Copies the first `size` rows; PyTorch's error where there is no room for them."""

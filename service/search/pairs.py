@@ -109,11 +109,7 @@ def _scores(model: LoadedModel, one: Array, others: Array) -> dict[Scoring, Arra
 
 
 async def explain_pair(
-    runtime: Runtime,
-    model: LoadedModel,
-    images: Sequence[bytes],
-    scoring: Scoring,
-    scores: Scores,
+    runtime: Runtime, model: LoadedModel, images: Sequence[bytes], scoring: Scoring, scores: Scores
 ) -> Explanation:
     """Hides each region of both images in turn and scores what is left.
 

@@ -110,8 +110,6 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
 
         def announce(self, images): ...
 
-        def withdraw(self): ...
-
     whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
     pipeline = Pipeline(whole, Batcher(), Settings(decode_threads=1))
     gate, prepared = threading.Event(), []

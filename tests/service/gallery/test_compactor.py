@@ -14,8 +14,8 @@ from service.engine.device import DeviceThread
 from service.ops.health import BlockingPools
 from service.record.records import CropLabel, IndexedCrop
 from service.search import compaction
-from service.search import index as indexes
 from service.search.compaction import compact_indexes
+from service.search.gpu import DeviceVectors
 from service.search.index import Compaction, GalleryIndex, IndexLimits
 
 DIMENSION = 4
@@ -146,14 +146,14 @@ def test_vectors_are_copied_to_the_device_and_without_room_are_searched_on_the_h
     (index,) = service.indexes
     before, room = service.search(index, 10), []
 
-    def copy(_, dtype, *args):
+    def copy(self, _, *args):
         if not room:
             raise torch.OutOfMemoryError
-        return vectors(*args[:2], torch.device("cpu"), dtype, args[3])
+        whole(self, torch.device("cpu"), *args)
 
-    vectors = indexes.DeviceVectors
+    whole = DeviceVectors.__init__
     # No test machine has a device.
-    monkeypatch.setattr(indexes, "_copy", copy)
+    monkeypatch.setattr(DeviceVectors, "__init__", copy)
     asyncio.run(service.compact_until(lambda: "its index stays as it is" in caplog.text))
     assert service.search(index, 10) == before
     room.append(True)
