@@ -20,9 +20,11 @@ PERSON = "Ann-Example"
 # Listing and renaming fail with exceptions, awaited and not, whose messages repeat what was sent.
 BROKEN = """
 import asyncio
+import gc
 import logging
 
-from service.gallery import browse, changes
+from service.gallery import changes
+from service.record.crops import Crops
 
 async def unawaited(*sent):
     raise ValueError(sent)
@@ -36,8 +38,13 @@ async def broken(*sent):
     except RuntimeError as error:
         raise ExceptionGroup(f"{sent[1:]}", [LookupError(sent[1:])]) from error
 
+def unreadable(*sent):
+    # Collects the task that nothing awaited.
+    gc.collect()
+    raise LookupError(sent[1:])
+
 changes.relabel_identity = broken
-browse.list_crops = broken
+Crops.page = unreadable
 """
 
 
@@ -62,9 +69,9 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     assert refused.status_code == 422
     http.get(f"/v1/{PERSON}")
     http.request(PERSON, f"{where}/identities/{PERSON}")
-    assert http.get(f"{where}/crops?identity={PERSON}").status_code == 500
     renamed = http.patch(f"{where}/identities/{PERSON}", data={"new_identity": f"{PERSON}-2"})
     assert renamed.status_code == 500
+    assert http.get(f"{where}/crops?identity={PERSON}").status_code == 500
     forgotten = http.delete(f"{where}/identities/{PERSON}", headers={"X-Request-ID": "request-7"})
     assert forgotten.json()["removed"] == 1
 
