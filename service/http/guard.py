@@ -216,6 +216,8 @@ class _FormRequest(Request):
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
         sent = await super().form(**self.rule.parts)
+        if not self.query_params:
+            return sent
         query = (one for one in self.query_params.multi_items() if one[0] not in sent)
         return FormData([*sent.multi_items(), *query])
 

@@ -165,7 +165,7 @@ class KeyRing:
             key: as it was sent.
             local: whether the request comes from this machine itself and through no proxy.
         """
-        found = find_key(key or "", self._keys)
+        found = None if key is None else find_key(key, self._keys)
         if not self._keys and self._loopback and self._file is None:
             if local:
                 return LOCAL_ADMIN
