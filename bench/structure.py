@@ -39,12 +39,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 21_250,
-    "files of service and gmn_client": 113,
+    "lines of service and gmn_client": 18_700,
+    "files of service and gmn_client": 102,
     "functions of a query": 130,
-    "files of a query": 32,
-    "functions of an enrolment": 196,
-    "files of an enrolment": 40,
+    "files of a query": 31,
+    "functions of an enrolment": 184,
+    "files of an enrolment": 36,
     "lines of a function": 60,
     "circles": 0,
 }
