@@ -71,6 +71,7 @@ def create(
         record.keys.add(key)
         audit.record("create_key", **log)
         known = [*record.keys.all(), *_keys_of_file()]
+        galleries = {one.name for one in record.galleries.all()}
     if not any("admin" in one.scopes and one.gallery is None for one in known):
         echo(
             "There is no key with the scope admin: as soon as there is a key every call needs one, "
@@ -78,6 +79,8 @@ def create(
             "gmn keys create --scope admin.",
             err=True,
         )
+    if gallery and gallery not in galleries:
+        echo(f"There is no gallery {gallery} yet; the key is for one of that name.", err=True)
     where = f"gallery {gallery}" if gallery else "every gallery"
     until = f", until {expires_at.isoformat(timespec='minutes')}" if expires_at else ""
     echo(

@@ -200,6 +200,12 @@ def test_a_first_key_without_admin_is_made_with_a_warning_that_names_the_remedy(
     assert not capsys.readouterr().err
 
 
+def test_a_key_for_a_gallery_that_is_not_there_is_made_with_a_warning(tmp_path, capsys):
+    options = ["--scope", "query", "--gallery", "entrace", "--data-dir", str(tmp_path)]
+    assert gmn.run(["keys", "create", *options]) == 0
+    assert "There is no gallery entrace yet" in capsys.readouterr().err
+
+
 def test_a_keys_expiry_is_shown_when_it_is_made_and_listed(tmp_path, capsys):
     where = ["--data-dir", str(tmp_path / "data")]
     options = ["--scope", "admin", "--expires-days", "30", "--no-learn"]
