@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from gmn_client import Client, Image
-from service.commands.enroll import write_report
+from model.crops import unpack
+from service.commands.bulk import SourceCrop
+from service.commands.enroll import pack, write_report
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
@@ -60,6 +62,16 @@ def test_a_folder_of_people_as_a_job_keeps_their_names(
         with Client(service_url, gallery=gallery) as client:
             labels = {(crop.identity, crop.camera) for crop in client.crops()}
         assert {(crop.identity, camera) for crop in drawn_crops} <= labels
+
+
+def test_what_is_packed_is_as_long_as_an_archive_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "MAX_DIRECTORY_BYTES", 100)
+    with pack([SourceCrop("x.png", lambda: b"x")] * 9, []) as (archive, names):
+        limits = unpack.UnpackLimits(max_bytes=10_000, max_entry_bytes=1000, max_entries=10)
+        assert unpack.unpack_crops(archive, tmp_path, limits) == []
+    assert {one.name for one in tmp_path.iterdir()} == {*names, "manifest.csv"}
 
 
 def test_a_tar_as_a_job_goes_with_the_manifest_in_it(
