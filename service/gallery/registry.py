@@ -270,25 +270,25 @@ class GalleryRegistry:
             that is needed.
         """
         shown: Show
+        changed = committed if isinstance(committed, GalleryRecord) else self.get(name)
 
         def show() -> Future[None] | None:
             try:
                 shown()
             except Exception:
-                return self._read_again(name)
+                return self._read_again(name, changed.gallery_id)
             return None
 
         try:
             if isinstance(committed, CropsChange):
                 shown = partial(self.get(name).apply, committed)
             elif isinstance(committed, GallerySettings):
-                shown = partial(setattr, self.get(name), "settings", committed)
+                shown = partial(setattr, changed, "settings", committed)
             else:
                 # On the writer thread: nothing is written until it is read.
-                changed = committed if isinstance(committed, GalleryRecord) else self.get(name)
                 shown = self.read_gallery(changed.gallery_id)
         except Exception:
-            return self._read_again(name)
+            return self._read_again(name, changed.gallery_id)
         return self.device.submit(show)
 
     def _caught_up(self) -> Future[None]:
@@ -302,15 +302,16 @@ class GalleryRegistry:
         self._writer.submit(self.device.submit, finish)
         return done
 
-    def _read_again(self, name: str) -> Future[None]:
+    def _read_again(self, name: str, gallery_id: int) -> Future[None]:
         """Reads a gallery again on the writer thread; where that fails, once more after a pause."""
-        gallery = self.get(name)
-        gallery.consistent = False
+        # A new one is not held yet.
+        if held := self.by_id(gallery_id):
+            held.consistent = False
         log.exception("gallery %s is read again after a failed change", name)
 
         def read() -> None:
             try:
-                self.device.submit(self.read_gallery(gallery.gallery_id)).result()
+                self.device.submit(self.read_gallery(gallery_id)).result()
             except Exception:
                 log.exception("gallery %s could not be read again", name)
                 timer = threading.Timer(REREAD_PAUSE_SECONDS, read_later)

@@ -14,6 +14,7 @@ from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.record.record import open_sqlite
+from service.record.records import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
 
@@ -123,6 +124,24 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
         assert not gallery.consistent
         eventually(lambda: gallery.consistent)
     assert _found(galleries, device) == set()
+
+
+def test_a_new_gallery_that_cannot_be_read_is_created_and_tried_until_it_can(
+    galleries, record, monkeypatch
+):
+    monkeypatch.setattr(registry, "REREAD_PAUSE_SECONDS", 0.05)
+    fails = iter([True, True])
+    read = record.crops.vectors
+
+    def read_at_last(number):
+        if next(fails, False):
+            raise MemoryError
+        return read(number)
+
+    monkeypatch.setattr(record.crops, "vectors", read_at_last)
+    with pytest.raises(MemoryError):
+        asyncio.run(galleries.create("lobby", GallerySettings()))
+    eventually(lambda: "lobby" in [one.name for one in galleries.all()])
 
 
 def test_a_cancelled_enrolment_that_is_committed_is_shown(galleries, record, device):
