@@ -177,7 +177,12 @@ class ReplicatedGalleries(GalleryRegistry):
             self._thread.join(CLOSING_SECONDS)
 
     def _load(self) -> None:
-        self._read_everything()
+        while self._lost:
+            try:
+                self._read_everything()
+            except (ChangesLost, RecordUnavailable) as error:
+                log.warning("the record is read again from the start: %s", error.detail)
+                self._closing.wait(LONGEST_PAUSE_SECONDS)
         self._thread.start()
 
     def _caught_up(self) -> Future[None]:

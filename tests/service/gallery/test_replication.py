@@ -16,9 +16,11 @@ import pytest
 from service.errors import RecordUnavailable, UnknownGallery
 from service.gallery import replication
 from service.gallery.registry import DEFAULT_GALLERY
+from service.gallery.replication import ReplicatedGalleries
 from service.jobs.runner import list_jobs
 from service.ops.health import STOPPED
 from service.record import crops
+from service.record.engine import ChangesLost
 from service.record.records import CropLabel, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.replicas import Replica
@@ -156,6 +158,21 @@ def test_a_process_that_begins_amid_writes_misses_none(opened):
     for replica in begun:
         eventually(lambda replica=replica: replica.version(HERE) == one.version(HERE))
         assert replica.shown(HERE).keys() == set(landed)
+
+
+def test_a_process_begins_although_the_record_fails_while_it_is_read(opened, monkeypatch):
+    (crop_id,) = opened().enroll(HERE, 1)
+    fails = iter([RecordUnavailable("it does not answer"), ChangesLost("it was restarted")])
+    read = ReplicatedGalleries.read_gallery
+
+    def read_at_last(self, gallery_id):
+        for failure in fails:
+            raise failure
+        return read(self, gallery_id)
+
+    monkeypatch.setattr(replication, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(ReplicatedGalleries, "read_gallery", read_at_last)
+    assert opened().shown(HERE) == {crop_id: "a"}
 
 
 def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pair, monkeypatch):
