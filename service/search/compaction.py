@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from service.ops.failpoints import failpoint
 from service.runtime import Runtime
@@ -26,16 +27,18 @@ async def compact_indexes(runtime: Runtime) -> None:
 
     A failure leaves an index as it is, masked and right.
     """
+    rests_until: dict[int, float] = {}
     while True:
-        pause = LOOK_EVERY_SECONDS
         for gallery in runtime.galleries.all():
+            if time.monotonic() < rests_until.get(gallery.gallery_id, 0.0):
+                continue
             try:
                 if not gallery.needs_reindex:
                     await _compact(runtime, gallery.index)
             except Exception:
                 log.exception("gallery %s: its index stays as it is", gallery.name)
-                pause = REST_SECONDS
-        await asyncio.sleep(pause)
+                rests_until[gallery.gallery_id] = time.monotonic() + REST_SECONDS
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
 async def _compact(runtime: Runtime, index: GalleryIndex) -> None:

@@ -27,7 +27,7 @@ class Service:
     def __init__(self, galleries, device="cpu"):
         indexes = [_index() for _ in range(galleries)]
         held = [
-            SimpleNamespace(name=str(number), index=index, needs_reindex=False)
+            SimpleNamespace(gallery_id=number, name=str(number), index=index, needs_reindex=False)
             for number, index in enumerate(indexes)
         ]
         self.indexes = indexes
@@ -134,7 +134,14 @@ def test_an_index_that_cannot_be_rewritten_goes_on_as_it_is_and_holds_up_no_othe
     monkeypatch.setattr(Compaction, "build", full)
     for index in service.indexes:
         index.remove(range(1, 31))
-    asyncio.run(service.compact_until(lambda: other.table.size == 20))
+    again = []
+
+    def rewritten_twice():
+        if other.table.size == 20 and not again:
+            again.append(service.device.submit(other.remove, range(31, 46)).result(5))
+        return other.table.size == 5
+
+    asyncio.run(service.compact_until(rewritten_twice))
     assert "gallery 0: its index stays as it is" in caplog.text
     assert service.search(one) == list(range(31, 51))
 
