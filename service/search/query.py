@@ -151,12 +151,13 @@ async def _query(
             warnings.append(f"{name}left out of the search: {one.detail}")
         else:
             usable.append(one)
-            warnings += [f"{name}{fault.detail}" for fault in one.faults]
+            for fault in one.faults:
+                warnings.append(f"{name}{fault.detail}")
     if problems and not usable:
         return problems
     submitted = time.perf_counter()
     if usable:
-        search = replace(search, queries=np.stack([image.vector for image in usable]))
+        search = replace(search, queries=np.stack(list(map(attrgetter("vector"), usable))))
     ranking = await run_search(runtime, search)
     if ranking is None:
         return None

@@ -57,7 +57,8 @@ async def query_gallery(
     answer. By `crop_id` the crop itself is left out.
     """
     runtime, gallery = call.runtime, call.gallery
-    await runtime.galleries.wait_for_version(gallery, form.min_version)
+    if form.min_version:
+        await runtime.galleries.wait_for_version(gallery, form.min_version)
     images: list[bytes] = []
     if form.crop_id is None:
         images = await form.read_images(runtime.settings.max_images_per_request)
