@@ -111,20 +111,23 @@ class CropChanges:
             else:
                 self.transaction.delete(own)
 
-    def read_sightings(self, crops: Iterable[StoredCrop]) -> None:
-        """Reads the counts of identities that are about to change."""
+    def read_sightings(
+        self, crops: Iterable[StoredCrop], *also: Scan
+    ) -> list[list[tuple[bytes, bytes]]]:
+        """Reads the counts of identities that are about to change, and ranges in the same trip."""
         borne = dict.fromkeys(crop.identity for crop in crops if crop.identity is not None)
         names = [name for name in borne if name not in self._sightings]
-        bodies = self.transaction.get([self.at.key("identity", name) for name in names])
-        for name, body in zip(names, bodies, strict=True):
-            self._sightings[name] = from_json(body) if body else {"crops": 0, "cameras": {}}
+        keys = [self.at.key("identity", name) for name in names]
+        found = self.transaction.scan(*also, *(Scan(one, one + b"\0") for one in keys))
+        for name, seen in zip(names, found[len(also) :], strict=True):
+            self._sightings[name] = from_json(seen[0][1]) if seen else {"crops": 0, "cameras": {}}
+        return found[: len(also)]
 
     def same_bytes(self, crops: Sequence[StoredCrop]) -> dict[str, list[StoredCrop]]:
         """For each image's SHA-256 the crops that have it, oldest first; reads sightings too."""
-        self.read_sightings(crops)
         same: dict[str, list[StoredCrop]] = {crop.sha256: [] for crop in crops}
         scans = [Scan(*below(self.at.key("by", "sha256", one))) for one in same]
-        rows = [last_number(own) for one in self.transaction.scan(*scans) for own, _ in one]
+        rows = [last_number(own) for one in self.read_sightings(crops, *scans) for own, _ in one]
         if rows:
             for crop in read_crops(self.transaction, self.at, rows).values():
                 same[crop.sha256].append(crop)
