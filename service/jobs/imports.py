@@ -69,7 +69,7 @@ async def begin_import(
         if archive is None:
             await run(_mounted_folder, runtime, str(parameters["folder"]))
         else:
-            keep = partial(run, _keep_archive, runtime, spool, archive, held)
+            keep = partial(_keep_archive, runtime, spool, archive, held)
             try:
                 await runtime.sections.run(keep)
             except BaseException:
@@ -204,21 +204,29 @@ async def _enroll_batch(
     return added, problems
 
 
-def _keep_archive(
+async def _keep_archive(
     runtime: Runtime, spool: Path, archive: BinaryIO, held: contextlib.ExitStack
 ) -> None:
     """Keeps the archive of an import, durably, and holds its folder; raises `StorageFailed`."""
-    try:
+
+    def hold() -> None:
         data_directory.make_folder(spool)
-        # Held before it is noted: what is noted and not held was cut off.
         held.enter_context(data_directory.hold_folder(spool))
-        runtime.record.unneeded_files.add([f"{IMPORTS}/{spool.name}"])
+
+    def copy() -> None:
         with (spool / "archive").open("wb") as file:
             while part := archive.read(data_directory.MEBIBYTE):
                 data_directory.require_free_disk(runtime.settings)
                 file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.
         data_directory.sync_below(spool)
+
+    run, note = runtime.pools.imports.run, runtime.record.unneeded_files.add
+    try:
+        await run(hold)
+        # Held before it is noted: what is noted and not held was cut off.
+        await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
+        await run(copy)
     except OSError as error:
         raise StorageFailed(
             f"the archive could not be kept ({error.strerror}); nothing was enrolled, free space "

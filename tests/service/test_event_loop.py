@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -20,8 +22,10 @@ from service.http.forms import ImagesForm
 from service.http.guard import Call, GalleryCall
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes import crops, jobs, model
+from service.jobs.imports import begin_import
 from service.jobs.runner import create_job, new_job_id
 from service.record.records import StoredCrop
+from service.record.sqlite_engine import SqliteEngine
 from service.runtime import Runtime
 from service.search.options import PairOptions
 from service.search.pairs import compare
@@ -120,6 +124,19 @@ def test_no_dependency_of_a_request_takes_a_thread(client, monkeypatch):
         return [answer.status_code for answer in answers]
 
     assert asyncio.run(ask()) == [200, 200, 200]
+
+
+def test_an_import_writes_the_record_on_the_writer_thread_alone(runtime, monkeypatch):
+    writers, commit = set(), SqliteEngine.commit
+
+    def noted(engine, transaction):
+        writers.add(threading.current_thread().name)
+        commit(engine, transaction)
+
+    monkeypatch.setattr(SqliteEngine, "commit", noted)
+    gallery = runtime.galleries.get("default")
+    asyncio.run(begin_import(runtime, gallery, {}, io.BytesIO(b"an archive")))
+    assert writers == {"writer_0"}
 
 
 def test_two_explained_pairs_fit_a_short_queue(runtime, drawn_crops):
