@@ -239,12 +239,13 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
     sent.rule = rule
     working = asyncio.create_task(answer(sent))
     leaving = asyncio.create_task(body.disconnected())
+    # Not sooner, where this is cancelled a second time amid a critical section.
+    working.add_done_callback(lambda _: body.release())
     try:
-        # The work on a request whose client leaves is cancelled.
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=CLIENT_LEFT)
     finally:
+        # The work on a request whose client leaves is cancelled.
         working.cancel()
         leaving.cancel()
         await asyncio.wait((working, leaving))
-        body.release()
+    return Response(status_code=CLIENT_LEFT) if working.cancelled() else working.result()

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import pytest
+from fastapi import Request
+
+from service.errors import StorageFailed
+from service.http import guard
+from service.http.forms import ImportForm
+from service.http.limits import BodyLimits
+from service.ops.critical_sections import CriticalSections
+from service.settings import Settings
 from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
@@ -85,6 +96,67 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert status == 422
+
+
+def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
+    """The client leaves amid a critical section, and then the service stops."""
+    limits, sections = BodyLimits(Settings(data_dir=tmp_path)), CriticalSections()
+
+    async def leave_and_stop() -> list[int]:
+        left, begun, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def section():
+            begun.set()
+            await may_end.wait()
+            raise StorageFailed("the disk is full")
+
+        async def answer(sent):
+            await sent.form()
+            await sections.run(section)
+
+        asked = asyncio.create_task(_answered(limits, answer, left))
+        await begun.wait()
+        left.set()
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asyncio.wait([asked])
+        held = [limits._held.total()]
+        may_end.set()
+        await asyncio.sleep(0.05)
+        return [*held, limits._held.total()]
+
+    assert asyncio.run(leave_and_stop()) == [9, 0]
+
+
+def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
+    left = asyncio.Event()
+
+    async def answer(sent):
+        await sent.form()
+        left.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise StorageFailed("the disk is full")
+
+    with pytest.raises(StorageFailed):
+        asyncio.run(_answered(BodyLimits(Settings(data_dir=tmp_path)), answer, left))
+
+
+async def _answered(limits, answer, left):
+    body = [{"type": "http.request", "body": b"folder=in"}]
+
+    async def receive():
+        if body:
+            return body.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [kind], "query_string": b""}
+    runtime, caller = SimpleNamespace(body_limits=limits), SimpleNamespace(key_id="k")
+    call = SimpleNamespace(runtime=runtime, caller=caller)
+    return await guard._answer_form(answer, Request(scope, receive), call, ImportForm)
 
 
 def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
