@@ -160,6 +160,20 @@ def finish_change(engine: Engine, gallery_id: int) -> list[Step]:
     return steps
 
 
+def pending_change(engine: Engine, gallery_id: int) -> Pending | None:
+    """A gallery's change that is not at its end; None where there is none."""
+    noted = Reader(engine).json(key(PENDING, gallery_id))
+    return Pending(**noted) if noted else None
+
+
+def move_pending(transaction: Transaction, gallery_id: int, later: int) -> None:
+    """Notes that a pending change is of all rows but so many last ones: crops have got new rows."""
+    own = key(PENDING, gallery_id)
+    if noted := transaction.json(own):
+        newest = require_entry(transaction, gallery_id).rows - later
+        transaction.put_json(own, {**noted, "newest": newest})
+
+
 def _step(transaction: Transaction, gallery_id: int, begin: Begin | None = None) -> Step | None:
     """Goes on with the pending change, or else begins one; None where there is nothing to do."""
     noted = transaction.json(key(PENDING, gallery_id))

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable
+from service.errors import DamagedRecord, RecordUnavailable
 from service.ops.commit_mark import ACKNOWLEDGED_SUFFIX, LastCommitMark
-from service.ops.data_directory import lock_data_directory
+from service.ops.data_directory import lock_data_directory, snapshot_name
 from service.record.api_keys import Keys
 from service.record.crops import Crops
 from service.record.engine import Engine, transact
@@ -71,6 +71,9 @@ def open_sqlite(path: Path, alone: bool = True) -> Record:
         InputProblem: where the file is not a record of this program's format.
         DamagedRecord: where something that was acknowledged is not in it any more.
     """
+    left = list(path.parent.glob(snapshot_name("[0-9]*", "*")))
+    if left and not path.exists():
+        raise DamagedRecord(path, f"it is gone, and {len(left)} snapshots are left")
     engine = SqliteEngine(path)
     try:
         if alone:

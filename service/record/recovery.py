@@ -17,7 +17,18 @@ from model.problems import InputProblem
 from service.errors import DamagedSnapshot, ServiceError
 from service.ops.data_directory import SNAPSHOTS, make_folder, snapshot_name, sync
 from service.record.crop_changes import tombstone
-from service.record.engine import LOOKUP, Engine, Reader, Scan, below, key, last_text, now, shown
+from service.record.engine import (
+    LOOKUP,
+    Engine,
+    Reader,
+    Scan,
+    below,
+    key,
+    last_text,
+    now,
+    shown,
+    transact,
+)
 from service.record.entries import (
     ENTRY,
     Generation,
@@ -28,6 +39,7 @@ from service.record.entries import (
     require_entry,
 )
 from service.record.galleries import NEXT_GALLERY
+from service.record.identity_changes import Pending, finish_change, move_pending, pending_change
 from service.record.migration import Entries, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.replacing import replace_crops
@@ -227,10 +239,27 @@ def recover_in_place(engine: Engine, data_dir: Path) -> Recovery:
     """
     recovery = Recovery(engine, data_dir)
     for found in (one for one in verify_galleries(engine) if one.damage):
-        entry = require_entry(Reader(engine), found.gallery_id)
-        crops = recovery.crops(entry)
-        replace_crops(engine, found.gallery_id, entry.embedding_fingerprint, crops)
+        number, later = found.gallery_id, list[ArchivedCrop]()
+        entry = require_entry(Reader(engine), number)
+        crops = _later_last(recovery.crops(entry), pending_change(engine, number), later)
+        replace_crops(engine, number, entry.embedding_fingerprint, crops)
+        # What the damage has kept from its end, such as the forgetting of a person.
+        transact(engine, move_pending, number, len(later))
+        finish_change(engine, number)
     return recovery
+
+
+def _later_last(
+    crops: Iterable[ArchivedCrop], pending: Pending | None, later: list[ArchivedCrop]
+) -> Iterator[ArchivedCrop]:
+    """Crops that are newer than a pending change of their identity come last, and into `later`."""
+    for crop in crops:
+        record = crop.record
+        if pending and record.identity == pending.identity and record.row_id > pending.newest:
+            later.append(crop)
+        else:
+            yield crop
+    yield from later
 
 
 def recover_file(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:

@@ -176,12 +176,14 @@ def test_a_damaged_crop_is_recovered_from_a_snapshot_and_the_deleted_one_is_not(
     assert _run("verify", "--data-dir", new)[0] == 0
 
 
-@pytest.mark.parametrize("left", ["nothing", "its beginning", "zeros"])
+@pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
 def test_a_database_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_path, left):
     path, new = data_dir / "galleries.sqlite3", tmp_path / "new"
     lobby = _told({"lobby": _everything(path)["lobby"]})
-    if left == "nothing":
+    if left in ("nothing", "not even its mark"):
         path.unlink()
+        if left == "not even its mark":
+            path.with_suffix(".acknowledged").unlink()
     else:
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))

@@ -15,6 +15,7 @@ from model.problems import InputProblem
 from service.commands.store import store as store_command
 from service.errors import DamagedRedisRecord
 from service.ops.commit_mark import LastCommitMark
+from service.record import identity_changes
 from service.record.engine import key, seal
 from service.record.entries import Generation
 from service.record.galleries import NAMES
@@ -132,6 +133,27 @@ def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
         store.identities.rename(gallery, "p2", "new")
     assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
+
+
+def test_recover_ends_the_forgetting_that_damage_interrupted(
+    server, store, gallery, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(identity_changes, "CROPS_AT_ONCE", 1)
+    crops = store.crops.page(gallery, CropFilter(identity="p2"), 0, 99)
+    server.ask("APPEND", _crop_key(gallery, crops[1].row_id), "x")
+    with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crops[1].row_id}"):
+        store.identities.forget(gallery, "p2")
+    (later,) = store.crops.enroll(gallery, EMBEDDER, [new_crop(50, identity="p2")]).landed
+    with pytest.raises(DamagedRedisRecord):
+        store.identities.rename(gallery, "p3", "new")
+    store.close()
+    monkeypatch.setenv("GMN_REDIS_URL", server.url)
+    assert _run("recover", tmp_path).exit_code == 0
+    with contextlib.closing(_open(server, tmp_path)) as again:
+        left = again.crops.page(gallery, CropFilter(identity="p2"), 0, 99)
+        assert [crop.crop_id for crop in left] == [later.crop_id]
+        assert again.crops.removed_among(gallery, [crops[2].crop_id]) == [crops[2].crop_id]
+        assert again.identities.rename(gallery, "p3", "new") is not None
 
 
 def test_a_gallery_that_is_not_what_was_written_is_reported(server, store, gallery):
