@@ -66,9 +66,11 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
         left: dict[str, Exception] = {}
         for gallery_id, some in groupby(strays, attrgetter("gallery_id")):
-            remove = partial(_remove, runtime, gallery_id, [one.crop_id for one in some])
-            # No restore brings crops back meanwhile.
-            left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
+            ids = [one.crop_id for one in some]
+            for start in range(0, len(ids), REMOVED_PER_CALL):
+                remove = partial(_remove, runtime, gallery_id, ids[start:][:REMOVED_PER_CALL])
+                # No restore brings crops back meanwhile; others wait for one call at most.
+                left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if left:
             raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
 
@@ -96,7 +98,9 @@ async def _remove(
         return left
 
     def find_gone() -> list[str]:
-        return [one for one in crop_ids if crops.get(gallery_id, one) is None]
+        found = ((one, crops.get(gallery_id, one)) for one in crop_ids)
+        # A restore may also have brought a crop back with its picture inside the record.
+        return [one for one, crop in found if not (crop and crop.elsewhere)]
 
     gone = await runtime.galleries.read(find_gone)
     for start in range(0, len(gone), REMOVED_PER_CALL):

@@ -116,6 +116,23 @@ def test_images_that_one_restore_left_out_and_the_next_brought_back_are_kept(
     assert [again.http.get(crop["image_url"]).status_code for crop in crops] == [200, 200]
 
 
+def test_images_that_a_restore_has_brought_into_the_record_do_not_stay_elsewhere(
+    start, tmp_path, drawn_crops
+):
+    folder, url = tmp_path / "crops", "/v1/galleries/default"
+    served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
+    served.enroll("default", drawn_crops[0].png)
+    snapshot = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
+    served.stop()
+    without = start(data_dir=tmp_path / "data")
+    assert without.http.post(f"{url}/snapshots/{snapshot}/restore").status_code == 200
+    without.stop()
+    again = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), housekeeping_seconds=0.2)
+    eventually(lambda: not _files(folder))
+    (crop,) = again.http.get(f"{url}/crops").json()["results"]
+    assert again.http.get(crop["image_url"]).content == drawn_crops[0].png
+
+
 def test_a_restore_does_not_write_images_that_are_there(start, tmp_path, drawn_crops):
     # A crash in the middle of such a write would tear the image of a crop that is shown.
     folder = tmp_path / "crops"
