@@ -177,11 +177,16 @@ class ReplicatedGalleries(GalleryRegistry):
             self._thread.join(CLOSING_SECONDS)
 
     def _load(self) -> None:
-        while self._lost:
+        behind = True
+        while behind:
             try:
-                self._read_everything()
+                if self._lost:
+                    self._read_everything()
+                self._follow(wait_seconds=0.0)
+                behind = self._newest > self._barrier.shown
             except (ChangesLost, RecordUnavailable) as error:
-                log.warning("the record is read again from the start: %s", error.detail)
+                log.warning("everything is read again: %s", error.detail)
+                self._lost = True
                 self._closing.wait(LONGEST_PAUSE_SECONDS)
         self._thread.start()
 
@@ -258,11 +263,11 @@ class ReplicatedGalleries(GalleryRegistry):
                     self._closing.wait(min(pause, longest))
                 pause = min(2 * pause, longest)
 
-    def _follow(self) -> None:
+    def _follow(self, wait_seconds: float = WAIT_SECONDS) -> None:
         """Reads new changes, waiting a little for one, and applies them."""
         self._asked_at = time.monotonic()
         try:
-            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, WAIT_SECONDS)
+            found = self._stream.after(self._barrier.shown, CHANGES_PER_READ, wait_seconds)
             # Asked afterwards: the changes were then answered by this process or an earlier one.
             server = self._stream.server()
         finally:

@@ -175,6 +175,22 @@ def test_a_process_begins_although_the_record_fails_while_it_is_read(opened, mon
     assert opened().shown(HERE) == {crop_id: "a"}
 
 
+def test_a_process_that_has_begun_shows_what_happened_while_it_was_read(opened, monkeypatch):
+    one = opened()
+    enrolled, read = one.enroll(HERE, 1), ReplicatedGalleries.read_gallery
+
+    def read_slowly(self, gallery_id):
+        show = read(self, gallery_id)
+        for number in range(2, 42):
+            enrolled.extend(one.enroll(HERE, number))
+        return show
+
+    monkeypatch.setattr(ReplicatedGalleries, "read_gallery", read_slowly)
+    # What is applied after the beginning does not count.
+    monkeypatch.setattr(ReplicatedGalleries, "_run", lambda _: None)
+    assert set(opened().shown(HERE)) == set(enrolled)
+
+
 def test_a_crop_that_is_renamed_while_another_process_reads_it_is_shown_there(pair, monkeypatch):
     one, other = pair
     read, renamed = crops.read_contents, []
