@@ -256,7 +256,6 @@ class GalleryRegistry:
         """Finishes the writes under way."""
         self._writer.shutdown()
         self._readers.shutdown()
-        self._by_name.clear()
 
     def _load(self) -> None:
         for one in self.record.galleries.all():

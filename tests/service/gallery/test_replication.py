@@ -347,6 +347,25 @@ def test_an_index_that_cannot_be_what_the_record_was_is_read_again(pair):
     eventually(lambda: other.shown(HERE).keys() == {first, second, third})
 
 
+def test_a_change_that_comes_while_a_process_stops_reads_no_gallery_again(pair, monkeypatch):
+    one, other = pair
+    asked, stopping, read = threading.Event(), threading.Event(), []
+    after = other.store.changes.after
+
+    def answers_late(*what):
+        asked.set()
+        stopping.wait(20)
+        return after(*what)
+
+    monkeypatch.setattr(other.store.changes, "after", answers_late)
+    assert asked.wait(20)
+    one.enroll(HERE, 1)
+    monkeypatch.setattr(other.galleries, "read_gallery", read.append)
+    monkeypatch.setattr(other.galleries._confirmers, "shutdown", stopping.set)
+    other.galleries.close()
+    assert read == []
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_process_that_follows_no_more_is_not_alive(opened, monkeypatch):
     replica = opened()
