@@ -199,10 +199,12 @@ class GalleryRegistry:
         Raises:
             RecordUnavailable: where the record is known not to answer.
         """
+        self._require_record()
         return await self._wait(asyncio.wrap_future(self._writer.submit(call, *args)))
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
         """Runs a call on a reader thread; raises `RecordUnavailable` as `write` does."""
+        self._require_record()
         return await self._wait(asyncio.wrap_future(self._readers.submit(call, *args)))
 
     def read_gallery(self, gallery_id: int) -> Show:
@@ -324,6 +326,9 @@ class GalleryRegistry:
                 self._writer.submit(read)
 
         return self._writer.submit(read)
+
+    def _require_record(self) -> None:
+        """Raises `RecordUnavailable` where the record is known not to answer; a file answers."""
 
     async def _wait(self, asked: asyncio.Future[Result]) -> Result:
         """Waits for a call."""

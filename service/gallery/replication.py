@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 from gmn_client.models import RecordState
 from model.problems import InputProblem
@@ -136,16 +136,6 @@ class ReplicatedGalleries(GalleryRegistry):
             HealthCheck("replication", self._silent_seconds, REDIS_SECONDS),
             HealthCheck("record confirmers", self._confirmers.silent_seconds, REDIS_SECONDS),
         ]
-
-    async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        """As of every registry."""
-        self._require_record()
-        return await super().write(call, *args)
-
-    async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        """As of every registry."""
-        self._require_record()
-        return await super().read(call, *args)
 
     async def confirm(self, gallery: Gallery, crops: Sequence[CropLabel], /) -> Confirmation:
         """As of every registry; where the record does not answer in time, from memory."""
@@ -334,9 +324,7 @@ class ReplicatedGalleries(GalleryRegistry):
     def _read_everything(self) -> None:
         """Reads every gallery beside the one that is searched, and switches to it."""
         if self._epoch is not None and self._stream.last() == 0:
-            raise RecordUnavailable(
-                "it is empty; put its data back, or restart the service",
-            )
+            raise RecordUnavailable("it is empty; put its data back, or restart the service")
         # Until it is read, nothing is written to what may be another record with the same numbers.
         self._another_record = self._epoch is not None
         try:

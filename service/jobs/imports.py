@@ -209,10 +209,6 @@ async def _keep_archive(
 ) -> None:
     """Keeps the archive of an import, durably, and holds its folder; raises `StorageFailed`."""
 
-    def hold() -> None:
-        data_directory.make_folder(spool)
-        held.enter_context(data_directory.hold_folder(spool))
-
     def copy() -> None:
         with (spool / "archive").open("wb") as file:
             while part := archive.read(data_directory.MEBIBYTE):
@@ -223,7 +219,8 @@ async def _keep_archive(
 
     run, note = runtime.pools.imports.run, runtime.record.unneeded_files.add
     try:
-        await run(hold)
+        await run(data_directory.make_folder, spool)
+        await run(held.enter_context, data_directory.hold_folder(spool))
         # Held before it is noted: what is noted and not held was cut off.
         await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
         await run(copy)
