@@ -93,6 +93,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), runner.RETRYABLE):
+            # So does one that has taken it over. The files of a job that is gone are in no use.
+            with contextlib.suppress(runner.Cancelled):
+                await runner.save_job(runtime, job)
             spool = runtime.settings.data_dir / IMPORTS / job.job_id
             remove = partial(runtime.pools.imports.run, shutil.rmtree, spool, ignore_errors=True)
             await runtime.sections.run(remove)

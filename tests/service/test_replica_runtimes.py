@@ -16,7 +16,7 @@ from model.search_calibration import SearchScores
 from service.gallery.changes import change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
-from service.jobs import runner
+from service.jobs import imports, runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
 from service.lifecycle.background import JOBS
@@ -146,6 +146,27 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, redis_record, drawn
     lost = asyncio.run(lose())
     assert (lost.state, lost.worker) == ("running", other.worker)
     assert list((one.settings.data_dir / "imports" / lost.job_id / "files").iterdir())
+
+
+def test_who_lost_a_job_and_fails_at_it_leaves_its_files(runtimes, drawn_crops, monkeypatch):
+    one, other = runtimes
+
+    async def fail(*_):
+        raise OSError("a fault of this process alone")
+
+    async def lose():
+        gallery = one.galleries.get("default")
+        before = {job.job_id for job in one.record.jobs.page(None, 99)}
+        job = await begin_import(one, gallery, {}, _archive(drawn_crops[:2]))
+        assert other.record.jobs.claim(other.worker, 60.0, before).job_id == job.job_id
+        with pytest.raises(runner.LeaseLost):
+            await imports.run_import(one, gallery, job)
+        other.record.jobs.update(job.job_id, "cancelled", None, worker=other.worker)
+        return job
+
+    monkeypatch.setattr(imports, "_enroll_items", fail)
+    lost = asyncio.run(lose())
+    assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
 
 
 def test_a_process_whose_clock_is_ahead_takes_no_job_of_another(runtimes, monkeypatch):
