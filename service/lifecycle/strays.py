@@ -80,8 +80,13 @@ def _move_stray_imports(runtime: Runtime) -> None:
     filled = [one for one in folder.glob("*") if one.name != STRAY and any(one.iterdir())]
     unneeded = set(record.unneeded_files.all())
     for spool in filled:
-        if f"{IMPORTS}/{spool.name}" not in unneeded and record.jobs.get(spool.name) is None:
-            _move_aside(spool, folder / STRAY, spool.name)
+        if (name := f"{IMPORTS}/{spool.name}") not in unneeded:
+            job = record.jobs.get(spool.name)
+            if job is None:
+                _move_aside(spool, folder / STRAY, spool.name)
+            elif job.finished:
+                # Programs before noted no files of an import that had ended.
+                record.unneeded_files.add([name])
 
 
 def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
