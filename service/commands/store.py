@@ -256,7 +256,7 @@ def _recover_redis(data_dir: Path) -> Recovery:
             raise InputProblem(
                 "GMN_REDIS_URL: a service is connected to this record; stop every one of them first"
             )
-        return recover_in_place(engine, data_dir)
+        return recover_in_place(engine, data_dir, _deleted_by_audit(data_dir))
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:

@@ -231,8 +231,11 @@ def readable(
             start, end = (start, found[-1][0]) if reverse else (found[-1][0] + b"\0", end)
 
 
-def recover_in_place(engine: Engine, data_dir: Path) -> Recovery:
+def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()) -> Recovery:
     """Builds each damaged gallery anew, from its whole crops and from snapshots.
+
+    Args:
+        removed: ids of crops that are known to be deleted.
 
     Raises:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
@@ -240,6 +243,7 @@ def recover_in_place(engine: Engine, data_dir: Path) -> Recovery:
     recovery = Recovery(engine, data_dir)
     for found in (one for one in verify_galleries(engine) if one.damage):
         number, later = found.gallery_id, list[ArchivedCrop]()
+        migrate(engine, (), ((tombstone(number, crop_id), now()) for crop_id in removed))
         entry = require_entry(Reader(engine), number)
         crops = _later_last(recovery.crops(entry), pending_change(engine, number), later)
         replace_crops(engine, number, entry.embedding_fingerprint, crops)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 from pathlib import Path
@@ -16,11 +17,13 @@ from service.commands.store import store as store_command
 from service.errors import DamagedRedisRecord
 from service.ops.commit_mark import LastCommitMark
 from service.record import identity_changes
+from service.record.crop_changes import tombstone
 from service.record.engine import key, seal
 from service.record.entries import Generation
 from service.record.galleries import NAMES
 from service.record.record import Record, open_redis
 from service.record.records import CropFilter, GallerySettings
+from service.record.snapshot_file import SnapshotHeader, write_snapshot
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.redis_server import RedisServer, redis_server
 
@@ -133,6 +136,29 @@ def test_a_damaged_crop_is_not_made_good_by_renaming_it(server, store, gallery):
     with pytest.raises(DamagedRedisRecord, match=f"crop {gallery}/0/{crop.row_id}"):
         store.identities.rename(gallery, "p2", "new")
     assert store.crops.identities(gallery, "", 99)[1].identity == "p2"
+
+
+def test_what_the_audit_log_shows_as_deleted_is_not_recovered_from_a_snapshot(
+    server, store, gallery, tmp_path, monkeypatch
+):
+    with store.crops.archive(gallery) as archive:
+        crops, version = list(archive.crops), archive.version
+    header = SnapshotHeader(embedding_fingerprint=EMBEDDER, version=version)
+    write_snapshot(tmp_path / "snapshots" / str(gallery) / "20260301T120000Z-1.gmn", crops, header)
+    damaged, deleted = crops[0].record, crops[1].record
+    store.crops.remove(gallery, [deleted.crop_id])
+    server.ask("DEL", b"gmn:v:" + tombstone(gallery, deleted.crop_id))
+    server.ask("ZREM", "gmn:order", tombstone(gallery, deleted.crop_id))
+    server.ask("APPEND", _crop_key(gallery, damaged.row_id), "x")
+    line = {"event": "delete_crop", "phase": "asked", "crop_ids": [deleted.crop_id]}
+    (tmp_path / "audit.jsonl").write_text(json.dumps(line) + "\n")
+    store.close()
+    monkeypatch.setenv("GMN_REDIS_URL", server.url)
+    assert "1 from snapshots" in _run("recover", tmp_path).output
+    with contextlib.closing(_open(server, tmp_path)) as again:
+        left = {crop.crop_id for crop in again.crops.page(gallery, CropFilter(), 0, 99)}
+        assert again.crops.removed_among(gallery, [deleted.crop_id])
+    assert left == {crop.record.crop_id for crop in crops} - {deleted.crop_id}
 
 
 def test_recover_ends_the_forgetting_that_damage_interrupted(
