@@ -62,14 +62,10 @@ class Runtime:
             self.settings = settings
             self.record = _open_record(settings, held)
             replica = settings.replica if settings.shares_record else None
-            self.audit = held.enter_context(
-                AuditLog(
-                    settings.data_dir, replica, settings.audit_max_bytes, settings.audit_queries
-                )
-            )
-            self.keys = KeyRing(
-                self.record.keys, settings.api_keys_file, is_loopback(settings.host)
-            )
+            audit_options = settings.audit_max_bytes, settings.audit_queries
+            self.audit = held.enter_context(AuditLog(settings.data_dir, replica, *audit_options))
+            loopback = is_loopback(settings.host)
+            self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback)
             held.callback(self.keys.threads.shutdown)
             self.metrics, self.watchdog = Metrics(), Watchdog(settings.stall_seconds)
             self.device = DeviceThread(partial(self.watchdog.give_up, "device thread"))

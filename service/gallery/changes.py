@@ -214,8 +214,5 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         return removed
 
     return await runtime.audited(
-        "delete_gallery",
-        delete,
-        runtime.snapshot_lock(gallery.gallery_id),
-        gallery=gallery.name,
+        "delete_gallery", delete, runtime.snapshot_lock(gallery.gallery_id), gallery=gallery.name
     )

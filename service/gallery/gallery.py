@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.errors import NeedsReindex
-from service.record.records import (
-    Enrolment,
-    GalleryRecord,
-    GallerySettings,
-    Relabelling,
-    Removal,
-)
+from service.record.records import Enrolment, GalleryRecord, GallerySettings, Relabelling, Removal
 from service.search.index import GalleryIndex
 
 # One committed change of a gallery's crops.
