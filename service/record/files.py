@@ -39,8 +39,7 @@ class Snapshots(RecordPart):
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
         """Forgets a snapshot, whose file is unneeded then; False where there is no such one."""
         own = key("snapshot", gallery_id, snapshot_id)
-        there = transaction.json(own) is not None
-        if there:
+        if there := transaction.json(own) is not None:
             transaction.delete(own)
             note_unneeded(transaction, [snapshot_name(gallery_id, snapshot_id)])
         return there

@@ -65,7 +65,7 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
     found = transaction.json(noted)
     if found is None or found[2] > now_ms:
         return False
-    kind, (gallery_id, *of), _ = found
+    (kind, (gallery_id, *of), _), left = found, False
     at = Generation(gallery_id, of[0] if of else 0)
     if kind == "generation":
         prefixes = [at.key(name) for name in OF_GENERATION]
@@ -75,9 +75,7 @@ def _remove_batch(transaction: Transaction, noted: bytes, now_ms: int) -> bool:
     elif kind == "gallery":
         prefixes = [key(name, gallery_id) for name in OF_GALLERY]
         left = _jobs(transaction, gallery_id) or _ranges(transaction, prefixes)
-    else:
-        # An archive's, of a program before: see `remove_pins`.
-        left = False
+    # Others are an archive's, of a program before: see `remove_pins`.
     if left:
         transaction.put_json(noted, [kind, [gallery_id, *of], 0])
     else:

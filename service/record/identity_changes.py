@@ -160,12 +160,6 @@ def finish_change(engine: Engine, gallery_id: int) -> list[Step]:
     return steps
 
 
-def pending_change(engine: Engine, gallery_id: int) -> Pending | None:
-    """A gallery's change that is not at its end; None where there is none."""
-    noted = Reader(engine).json(key(PENDING, gallery_id))
-    return Pending(**noted) if noted else None
-
-
 def move_pending(transaction: Transaction, gallery_id: int, later: int) -> None:
     """Notes that a pending change is of all rows but so many last ones: crops have got new rows."""
     own = key(PENDING, gallery_id)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -39,7 +40,7 @@ from service.record.entries import (
     require_entry,
 )
 from service.record.galleries import NEXT_GALLERY
-from service.record.identity_changes import Pending, finish_change, move_pending, pending_change
+from service.record.identity_changes import PENDING, finish_change, move_pending
 from service.record.migration import Entries, migrate
 from service.record.records import ArchivedCrop, GalleryRecord, StoredCrop
 from service.record.replacing import replace_crops
@@ -89,11 +90,8 @@ class StoreFound:
     @property
     def whole(self) -> bool:
         """Whether everything is as it was written."""
-        damaged = [
-            *(one.damage for one in self.galleries),
-            *(one.problem for one in self.snapshots),
-        ]
-        return not (self.problems or any(damaged))
+        damaged = any(one.damage for one in self.galleries)
+        return not (self.problems or damaged or any(one.problem for one in self.snapshots))
 
 
 @dataclass
@@ -240,12 +238,12 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
     Raises:
         ServiceError: the entry of a gallery is damaged; only a copy of the store helps then.
     """
-    recovery = Recovery(engine, data_dir)
+    recovery, reader = Recovery(engine, data_dir), Reader(engine)
     for found in (one for one in verify_galleries(engine) if one.damage):
         number, later = found.gallery_id, list[ArchivedCrop]()
         migrate(engine, (), ((tombstone(number, crop_id), now()) for crop_id in removed))
-        entry = require_entry(Reader(engine), number)
-        crops = _later_last(recovery.crops(entry), pending_change(engine, number), later)
+        entry, pending = require_entry(reader, number), reader.json(key(PENDING, number))
+        crops = _later_last(recovery.crops(entry), pending, later)
         replace_crops(engine, number, entry.embedding_fingerprint, crops)
         # What the damage has kept from its end, such as the forgetting of a person.
         transact(engine, move_pending, number, len(later))
@@ -254,12 +252,12 @@ def recover_in_place(engine: Engine, data_dir: Path, removed: Sequence[str] = ()
 
 
 def _later_last(
-    crops: Iterable[ArchivedCrop], pending: Pending | None, later: list[ArchivedCrop]
+    crops: Iterable[ArchivedCrop], pending: dict[str, Any] | None, later: list[ArchivedCrop]
 ) -> Iterator[ArchivedCrop]:
     """Crops that are newer than a pending change of their identity come last, and into `later`."""
     for crop in crops:
-        record = crop.record
-        if pending and record.identity == pending.identity and record.row_id > pending.newest:
+        one = crop.record
+        if pending and one.identity == pending["identity"] and one.row_id > pending["newest"]:
             later.append(crop)
         else:
             yield crop
