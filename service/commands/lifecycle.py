@@ -111,10 +111,7 @@ snapshot = command_group(
 
 @snapshot.command("take")
 @with_client
-def take(
-    client: Client,
-    as_json: JsonOption = False,
-) -> None:
+def take(client: Client, as_json: JsonOption = False) -> None:
     """Copies the gallery as it is now; the copy's id is the last word of the output.
 
     Example: gmn snapshot take --gallery entrance
@@ -126,10 +123,7 @@ def take(
 
 @snapshot.command("list")
 @with_client
-def list_snapshots(
-    client: Client,
-    as_json: JsonOption = False,
-) -> None:
+def list_snapshots(client: Client, as_json: JsonOption = False) -> None:
     """Lists the gallery's snapshots, oldest first.
 
     Example: gmn snapshot list --gallery entrance
