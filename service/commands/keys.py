@@ -147,7 +147,11 @@ def revoke(
         )
     echo(f"Key {public_id} is revoked; {left} left.")
     if not left:
-        echo("Without any key everyone on the machine may use a service on loopback.", err=True)
+        echo(
+            "Without any key everyone on the machine may use a service on loopback, and one on "
+            "another address refuses every call; make one with gmn keys create.",
+            err=True,
+        )
 
 
 def _scopes(given: list[str]) -> list[Scope]:

@@ -246,6 +246,7 @@ def test_keys_are_listed_without_their_secrets_and_revoked(
     assert key_id in table
     assert secret not in table
     assert gmn.run(["keys", "revoke", text, *where]) == 0
+    assert "one on another address refuses every call" in capsys.readouterr().err
     assert gmn.run(["keys", "revoke", key_id, *where]) == 2
     assert gmn.run(["keys", "revoke", "no id at all", *where]) == 2
     shown = capsys.readouterr()
