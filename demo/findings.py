@@ -202,8 +202,8 @@ def judging(findings: Findings) -> str:
     return (
         f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "
         f"{ASKED * strangers:.1f} of {strangers}. By {phases}. The model's thresholds "
-        "do not fit every camera; a gallery gets its own from about 20 searches on. After the last "
-        f"query the gallery's calibration was '{fitted.state}', with {fitted.searches} searches."
+        "do not fit every camera; a gallery with 18 named people or more gets its own. At the last "
+        f"query: {fitted.basis}"
     )
 
 
