@@ -32,6 +32,8 @@ from service.search.refit import fit_galleries, refit_calibrations
 log = logging.getLogger(__name__)
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {"import": run_import, "reindex": run_reindex}
+# `gmn_stage_silent_seconds` of a loop that is well stays below it.
+LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 # A record that does not answer is given up after less.
@@ -148,4 +150,4 @@ async def read_keys(runtime: Runtime) -> None:
 async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
     while True:
         loop.beat()
-        await asyncio.sleep(runtime.settings.stall_seconds / 8)
+        await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
