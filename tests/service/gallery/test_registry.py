@@ -99,18 +99,23 @@ def test_a_change_that_cannot_be_applied_is_read_from_the_record(
     assert _found(galleries, device) == {landed[0].crop_id, second[0].crop_id}
 
 
-def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
-    galleries, record, device, monkeypatch
-):
-    gallery = galleries.get(DEFAULT_GALLERY)
-    monkeypatch.setattr(registry, "REREAD_PAUSE_SECONDS", 0.05)
+def _fails_twice(read):
+    """Reads as `read` does from the third call on."""
     fails = iter([True, True])
-    read = record.crops.vectors
 
     def read_at_last(number):
         if next(fails, False):
             raise MemoryError
         return read(number)
+
+    return read_at_last
+
+
+def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
+    galleries, record, device, monkeypatch
+):
+    gallery = galleries.get(DEFAULT_GALLERY)
+    monkeypatch.setattr(registry, "REREAD_PAUSE_SECONDS", 0.05)
 
     def fail(*_):
         raise MemoryError
@@ -118,7 +123,7 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
     crop_id = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed[0].crop_id
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "apply", fail)
-        monkeypatch.setattr(record.crops, "vectors", read_at_last)
+        monkeypatch.setattr(record.crops, "vectors", _fails_twice(record.crops.vectors))
         with pytest.raises(MemoryError):
             asyncio.run(galleries.change("delete-crop", gallery, record.crops.remove, [crop_id]))
         assert not gallery.consistent
@@ -130,15 +135,7 @@ def test_a_new_gallery_that_cannot_be_read_is_created_and_tried_until_it_can(
     galleries, record, monkeypatch
 ):
     monkeypatch.setattr(registry, "REREAD_PAUSE_SECONDS", 0.05)
-    fails = iter([True, True])
-    read = record.crops.vectors
-
-    def read_at_last(number):
-        if next(fails, False):
-            raise MemoryError
-        return read(number)
-
-    monkeypatch.setattr(record.crops, "vectors", read_at_last)
+    monkeypatch.setattr(record.crops, "vectors", _fails_twice(record.crops.vectors))
     with pytest.raises(MemoryError):
         asyncio.run(galleries.create("lobby", GallerySettings()))
     eventually(lambda: "lobby" in [one.name for one in galleries.all()])
