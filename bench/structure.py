@@ -39,8 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = f"{ROOT}{os.sep}"
 # What the tests hold the code to. A number that rises is a commit of its own, with its reason.
 BOUNDS = {
-    "lines of service and gmn_client": 18_700,
-    "files of service and gmn_client": 102,
+    "lines of service and gmn_client": 20_900,
+    "files of service and gmn_client": 118,
     "functions of a query": 130,
     "files of a query": 31,
     "functions of an enrolment": 184,
