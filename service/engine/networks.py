@@ -25,10 +25,11 @@ from model.calibration import Scoring
 from model.collapse import probe_collapse
 from model.metric_network import score_pairs
 from model.problems import InputProblem
+from model.runtimes import EmbeddingRuntime
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline
-from service.engine.runtimes import EmbeddingRuntime, KeptRuntimes, RuntimeChoice, choose_runtime
+from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField
 from service.ops.metrics import Metrics
 from service.settings import Settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from model.runtimes import OpenVinoRuntime, TorchRuntime
 from service.engine.device import Admission
-from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
 
 FOR_EVER = 3600
 

@@ -13,11 +13,11 @@ import torch
 
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
+from model.runtimes import TorchRuntime
 from service.engine import batcher as batches
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread, bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
-from service.engine.runtimes import TorchRuntime
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from model import runtimes as computing
 from model.artefact import load_artefact
 from model.problems import InputProblem
+from model.runtimes import TorchRuntime, build_runtime
 from service.commands.store import store as store_command
 from service.engine import runtimes
-from service.engine.runtimes import RuntimeChoice, TorchRuntime, build_runtime, choose_runtime
+from service.engine.runtimes import RuntimeChoice, choose_runtime
 from service.errors import StorageFailed
 from service.record.record import open_sqlite
 from service.settings import Settings
@@ -42,7 +44,7 @@ def built(monkeypatch):
 
     class StandIn(TorchRuntime):
         def __init__(self, artefact, name, dtype):
-            super().__init__(artefact, "float32", runtimes.CPU)
+            super().__init__(artefact, "float32", computing.CPU)
             self.name, self.dtype = name, dtype
             built.append(f"{name} {dtype}")
 
@@ -50,7 +52,7 @@ def built(monkeypatch):
             clock[0] += SECONDS[self.name]
             return super().embed(crops)
 
-    monkeypatch.setattr(runtimes, "build_runtime", StandIn)
+    monkeypatch.setattr(computing, "build_runtime", StandIn)
     return built
 
 
@@ -100,7 +102,7 @@ def test_one_that_gives_other_features_is_not_chosen_however_fast(
     artefact, records, built, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
-    real = runtimes.build_runtime
+    real = computing.build_runtime
 
     def build(artefact, name, dtype):
         runtime = real(artefact, name, dtype)
@@ -108,7 +110,7 @@ def test_one_that_gives_other_features_is_not_chosen_however_fast(
             runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
         return runtime
 
-    monkeypatch.setattr(runtimes, "build_runtime", build)
+    monkeypatch.setattr(computing, "build_runtime", build)
     assert _choose(artefact, records)[0].name == "torch"
     # As a choice, and not as a fault.
     assert {one.levelname for one in caplog.records} == {"INFO"}
@@ -164,7 +166,7 @@ def test_features_of_another_network_are_refused_at_every_start(artefact, record
         runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
         return runtime
 
-    monkeypatch.setattr(runtimes, "build_runtime", build)
+    monkeypatch.setattr(computing, "build_runtime", build)
     with pytest.raises(InputProblem, match=r"other features here .*forget-runtime"):
         _choose(artefact, records)
 

@@ -10,10 +10,10 @@ import torch
 
 from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
+from model.runtimes import OpenVinoRuntime, TorchRuntime
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
 from service.engine.networks import Networks
-from service.engine.runtimes import OpenVinoRuntime, TorchRuntime
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
 from tests.forked import run_forked
@@ -24,7 +24,7 @@ pytest.importorskip("openvino")
 DROPPED_BY_ANOTHER_THREAD = """
 import signal, sys, threading
 from model.artefact import load_artefact
-from service.engine.runtimes import OpenVinoRuntime
+from model.runtimes import OpenVinoRuntime
 
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 held = [OpenVinoRuntime(load_artefact(sys.argv[1]), "float32")]
