@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
 
 from service.commands.bulk import SourceCrop
 
@@ -18,16 +15,6 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
     """
     from training.datasets.registry import read_dataset
 
-    for record in read_dataset(spec).records:
-        read = record.path.read_bytes if record.path is not None else partial(_png, record.decode)
-        yield SourceCrop(
-            record.source, read, record.identity, record.camera, record.captured_at, record.split
-        )
-
-
-def _png(decode: Callable[[], Any]) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(decode()).save(file, "PNG")
-    return file.getvalue()
+    for one in read_dataset(spec).records:
+        labels = (one.identity, one.camera, one.captured_at, one.split)
+        yield SourceCrop(one.source, one.content, *labels)

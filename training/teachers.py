@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from model.artefact import load_artefact, resolve_artefact
+from model.feature_file import Origin, read_features, write_features
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation import peers
 from training.evaluation.embedding import embed_records
-from training.evaluation.feature_file import read_features, write_features
 from training.evaluation.files import make_folder, replacing
 from training.provenance import file_digest
 
@@ -62,7 +62,7 @@ def ask_teachers(
         if processes.leads:
             _ask(file, records, kept)
         processes.any(False)
-        known = read_features(kept)
+        known = read_features(kept, ["paths"])
         place = {path: row for row, path in enumerate(known.paths)}
         features = known.features[[place[record.source] for record in records]]
         units = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
@@ -72,7 +72,7 @@ def ask_teachers(
 
 def _ask(model: Path, records: Sequence[CropRecord], kept: Path) -> None:
     """Adds to the kept features those of the crops that are not among them."""
-    known = read_features(kept) if kept.exists() else None
+    known = read_features(kept, ["paths"]) if kept.exists() else None
     have = set(known.paths) if known else set()
     new = list({record.source: record for record in records if record.source not in have}.values())
     if not new:
@@ -84,7 +84,7 @@ def _ask(model: Path, records: Sequence[CropRecord], kept: Path) -> None:
         names = [*known.paths, *names]
     make_folder(kept.parent)
     with replacing(kept) as beside:
-        write_features(beside, features, [_named(name) for name in names], model.stem)
+        write_features(beside, features, {"paths": names}, Origin(model.stem))
 
 
 def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:
@@ -92,8 +92,3 @@ def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:
         return peers.Peer(model).embed(records)
     artefact = load_artefact(model)
     return embed_records(artefact.embedder, artefact.description.preprocessing, records)
-
-
-def _named(source: str) -> CropRecord:
-    """What a feature file needs of a crop: what it is called."""
-    return CropRecord(source=source, dataset="", identity="", camera="", domain="")

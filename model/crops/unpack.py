@@ -135,7 +135,10 @@ def _too_many(limits: UnpackLimits) -> InputProblem:
 
 
 def _of_zip(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
-    with _BoundedReads(io.FileIO(archive)) as file, zipfile.ZipFile(file) as packed:
+    with (
+        BoundedReads(io.FileIO(archive), MAX_DIRECTORY_BYTES) as file,
+        zipfile.ZipFile(file) as packed,
+    ):
         if len(packed.infolist()) > limits.max_entries:
             raise _too_many(limits)
         for one in packed.infolist():
@@ -148,11 +151,16 @@ def _of_tar(archive: Path, limits: UnpackLimits) -> Iterator[_Entry]:
         yield _Entry(one.name, one.size, one.isdir(), partial(_existing, content))
 
 
-class _BoundedReads(io.BufferedReader):
-    """A file of which no piece is read that is larger than a zip's list of entries may be."""
+class BoundedReads(io.BufferedReader):
+    """A zip file whose list of entries may be no larger than `most` bytes, the largest read."""
+
+    def __init__(self, file: io.FileIO, most: int) -> None:
+        super().__init__(file)
+        self._most = most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY_BYTES:
+        """As of any file; raises `InputProblem` for more than `most` bytes at once."""
+        if size is not None and size > self._most:
             raise InputProblem("has a list of files that is too long; pack fewer, or a tar")
         return super().read(size)
 

@@ -90,6 +90,14 @@ PeerFiles = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE", help="A model to stand beside, .xml or .onnx; repeatable."),
 ]
+FeaturePlaces = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file or folder of gmn embed to read the features from, of one artefact; "
+        "repeatable.",
+    ),
+]
 OutFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
 ]
@@ -126,6 +134,7 @@ def evaluate(
     scoring: Scorings = None,
     multi_shot: Pooling = None,
     peer: PeerFiles = None,
+    features: FeaturePlaces = None,
     out: OutFolder = None,
     premise: Premise = None,
     no_pictures: NoPictures = False,
@@ -160,6 +169,7 @@ def evaluate(
         pictures=out is not None and not no_pictures,
         device=choose_device(device),
         people=people,
+        features=features or (),
     )
     files = artefact_files(artefacts)
     if out is not None:
@@ -213,6 +223,11 @@ def _protocol(
     from training.evaluation.protocol_report import run_protocol
     from training.evaluation.unseen import Candidate
 
+    if request.features:
+        raise InputProblem(
+            f"--protocol {name}: asks several artefacts, and features are of one; leave out "
+            "--features"
+        )
     if request.held_out:
         raise InputProblem(
             f"--protocol {name}: measures people that an artefact has never seen; leave out "

@@ -10,14 +10,20 @@ from rich.console import Console
 
 from training.commands.progress import progress_bar
 
+FEATURES = "Features, from gmn embed: a file or a folder."
+
 
 def score(
     artefact: Annotated[
         str,
         typer.Argument(metavar="ARTEFACT", help="A .safetensors file, or a name such as bundled."),
     ],
-    query: Annotated[Path, typer.Option(metavar="A.npz", help="Features, from gmn embed.")],
-    gallery: Annotated[Path, typer.Option(metavar="B.npz", help="Features, from gmn embed.")],
+    query: Annotated[
+        Path, typer.Option(metavar="A", help="Features, from gmn embed: a file or folder.")
+    ],
+    gallery: Annotated[
+        Path, typer.Option(metavar="B", help="Features, from gmn embed: a file or folder.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write, a .npy file.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -26,8 +32,8 @@ def score(
     Example: gmn score bundled --query a.npz --gallery b.npz --out scores.npy
     """
     from model.artefact import load_artefact, resolve_artefact
+    from model.feature_file import read_features
     from model.precision import choose_device
-    from training.evaluation.feature_file import read_features
     from training.evaluation.files import replacing
     from training.evaluation.scoring import write_mnet_scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
@@ -64,6 +66,18 @@ class CropRecord:
         except (CropProblem, OSError) as error:
             raise InputProblem(f"{self.source}: {error}") from error
         raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
+
+    def content(self) -> bytes:
+        """The bytes of the crop's image file, as `gmn enroll` sends them; a PNG where it has none.
+
+        Raises:
+            InputProblem, OSError: where it cannot be read.
+        """
+        if self.path is not None:
+            return self.path.read_bytes()
+        file = io.BytesIO()
+        Image.fromarray(self.decode()).save(file, "PNG")
+        return file.getvalue()
 
 
 def crop_in_file(

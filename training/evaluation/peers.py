@@ -58,12 +58,15 @@ class Peer:
         """Features of crops, `(n, d)` float32, in the order of the records."""
         features = []
         for crops in decoded_batches(records, INPUT):
-            for crop in self._inputs(crops):
-                output = self._network(crop[None])[0]
-                features.append(np.asarray(output, dtype=np.float32).reshape(-1))
+            features.append(self.embed_crops(crops))
             if progress:
                 progress(len(crops))
-        return np.stack(features)
+        return np.concatenate(features)
+
+    def embed_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features `(B, d)` float32 of crops `(B, 256, 128, 3)` uint8 RGB, of one at least."""
+        outputs = [self._network(crop[None])[0] for crop in self._inputs(crops)]
+        return np.stack([np.asarray(one, dtype=np.float32).reshape(-1) for one in outputs])
 
     def _inputs(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Network input `(B, 3, 256, 128)` of crops `(B, 256, 128, 3)`."""

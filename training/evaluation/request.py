@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from training.evaluation.protocols import Search, held_out_people
 from training.evaluation.random_splits import usual_search
 from training.evaluation.results import EvaluationReport, PremiseResult
 from training.evaluation.searching import needs_metric_network
+from training.evaluation.stored_features import StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class EvaluationRequest:
         pictures: it shows crops.
         device: where the networks run.
         people: search for at most so many people of each set; None is all.
+        features: files and folders of `gmn embed` to read them from; without any, crops are
+            embedded.
     """
 
     scorings: Sequence[str] | None
@@ -47,6 +51,7 @@ class EvaluationRequest:
     pictures: bool
     device: torch.device
     people: int | None = None
+    features: Sequence[Path] = ()
 
     def measure(
         self, name: str, loaded: Artefact, datasets: Sequence[Dataset], progress_bar: ProgressBar
@@ -61,13 +66,14 @@ class EvaluationRequest:
 
         Raises:
             InputProblem: where a set cannot be searched, or none of its people is held out, or
-                where the artefact has no M-Net for a scoring that needs it.
+                where the artefact has no M-Net for a scoring that needs it, or a crop no feature.
         """
         scorings = self.scorings or loaded.description.scorings
         if needs_metric_network(scorings):
             loaded.require_metric_network(name)
         searches = self.searches(loaded, datasets)
         artefact = loaded.on(self.device)
+        known = StoredFeatures(self.features, artefact) if self.features else None
         results = [
             evaluate_search(
                 artefact,
@@ -76,6 +82,7 @@ class EvaluationRequest:
                 scorings,
                 self.peers,
                 progress_bar,
+                features=known and known.of(search),
                 multi_shot=self.multi_shot,
             )
             for dataset, search in searches

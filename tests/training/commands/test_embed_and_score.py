@@ -1,8 +1,11 @@
 import csv
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from model.artefact import load_artefact
 from model.metric_network import score_pairs
@@ -11,23 +14,30 @@ from training.commands.embed import embed
 from training.commands.score import score
 
 
-@pytest.fixture
-def manifest(drawn_crops, tmp_path: Path) -> Path:
-    path = tmp_path / "people.csv"
+@pytest.fixture(scope="module")
+def manifest(drawn_crops, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("people")
+    path = folder / "people.csv"
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "identity", "camera"])
         for number, crop in enumerate(drawn_crops):
-            (tmp_path / f"{number}.png").write_bytes(crop.png)
+            (folder / f"{number}.png").write_bytes(crop.png)
             rows.writerow([f"{number}.png", crop.identity, crop.camera])
     return path
 
 
-@pytest.fixture
-def features(tiny_artefact: Path, manifest: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "features.npz"
+@pytest.fixture(scope="module")
+def features(tiny_artefact: Path, manifest: Path, tmp_path_factory) -> Path:
+    out: Path = tmp_path_factory.mktemp("features") / "features.npz"
     embed(str(tiny_artefact), f"manifest:{manifest}", out)
     return out
+
+
+@pytest.fixture
+def _in_pytorch(monkeypatch) -> None:
+    """Without OpenVINO, whose networks take seconds to compile."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
 
 
 def test_the_feature_file_opens_without_pickle_and_names_every_crop(features, drawn_crops):
@@ -58,6 +68,45 @@ def test_scores_are_the_reference_scorers(features, tiny_artefact, tmp_path):
     np.testing.assert_allclose(scores, reference.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("_in_pytorch")
+def test_a_folder_of_shards_is_scored_as_the_file_is(
+    features, tiny_artefact, manifest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("training.evaluation.offline.SHARD_CROPS", 7)
+    monkeypatch.setattr("training.evaluation.offline.BATCH_CROPS", 4)
+    for part in ("2/2", "1/2"):
+        embed(str(tiny_artefact), f"manifest:{manifest}", tmp_path / "shards", part)
+    assert len(list((tmp_path / "shards").iterdir())) == 4
+    scores = []
+    for place in (features, tmp_path / "shards"):
+        score(str(tiny_artefact), features, place, tmp_path / "scores.npy")
+        scores.append(np.load(tmp_path / "scores.npy"))
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/2"])
+def test_a_part_that_is_none_or_of_a_file_is_named(part, tiny_artefact, manifest, tmp_path):
+    out = tmp_path / ("all.npz" if part == "1/2" else "shards")
+    with pytest.raises(InputProblem, match=f"--part {part}: "):
+        embed(str(tiny_artefact), f"manifest:{manifest}", out, part)
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("_in_pytorch")
+def test_a_crop_that_is_left_out_is_named_and_ends_with_status_1(
+    tiny_artefact, manifest, tmp_path, capsys
+):
+    people = tmp_path / "people"
+    shutil.copytree(manifest.parent, people)
+    (people / "5.png").write_bytes(b"no picture")
+    with pytest.raises(typer.Exit) as ended:
+        embed(str(tiny_artefact), f"manifest:{people / 'people.csv'}", tmp_path / "features.npz")
+    assert ended.value.exit_code == 1
+    assert "5.png: the bytes are not a JPEG" in capsys.readouterr().err
+    with np.load(tmp_path / "features.npz") as arrays:
+        assert len(arrays["features"]) == 23
+
+
 def test_features_of_another_embedder_are_refused(features, tiny_artefact, tmp_path):
     with np.load(features) as arrays:
         changed = dict(arrays) | {"embedding_fingerprint": np.array("0" * 64)}
@@ -84,6 +133,7 @@ def test_a_file_that_is_no_feature_file_is_named(content, said, tiny_artefact, t
         score(str(tiny_artefact), wrong, wrong, tmp_path / "scores.npy")
 
 
+@pytest.mark.usefixtures("_in_pytorch")
 def test_a_place_that_cannot_be_written_is_named(tiny_artefact, manifest, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputProblem, match="cannot be written"):

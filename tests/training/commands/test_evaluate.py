@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from model.problems import InputProblem
+from training.commands.embed import embed
 from training.commands.evaluate import evaluate
 
 
@@ -131,3 +132,19 @@ def report_app() -> typer.Typer:
     single = typer.Typer(pretty_exceptions_enable=False)
     single.command()(report)
     return single
+
+
+def test_stored_features_are_measured_as_those_that_are_computed(
+    app, report, tiny_artefact, manifest, tmp_path
+):
+    embed(str(tiny_artefact), spec := f"manifest:{manifest}", tmp_path / "stored")
+    options = ("--data", spec, "--features", tmp_path / "stored", "--json")
+    answer = run(app, tiny_artefact, *options)
+    assert answer.exit_code == 0, answer.output
+    stored, computed = json.loads(answer.stdout)["datasets"][0], report[0]["datasets"][0]
+    assert "embedding" not in stored["seconds"]
+    for scoring, result in stored["scorings"].items():
+        expected = computed["scorings"][scoring]["metrics"]["mAP"]["mean"]
+        assert result["metrics"]["mAP"]["mean"] == pytest.approx(expected, abs=0.02)
+    refused = run(app, tiny_artefact, *options, "--protocol", "lodo")
+    assert "leave out --features" in str(refused.exception)

@@ -1,0 +1,278 @@
+"""Files of features, `.npz` without pickle: one of a whole data set, or a folder of shards.
+
+`gmn embed` writes them; `gmn score` and `gmn evaluate` read them, and so does a service that
+imports vectors.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.crops.unpack import BoundedReads
+from model.problems import InputProblem
+
+COLUMNS = ("paths", "identities", "cameras", "captured_at", "sha256")
+"""What is known of each crop, texts that are empty where it is not: its name, who it shows, which
+camera took it and when (ISO 8601), and the SHA-256 of its file, hexadecimal."""
+ABOUT = ("embedding_fingerprint", "precision", "crops_digest")
+UNREADABLE = "unreadable"
+MOST_ROWS = 65_536
+"""Crops of one file that others have sent."""
+MOST_AT_ONCE = 1024 * 1024
+"""Bytes that are read at once of a file, and so the largest list of its arrays."""
+SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
+
+
+class Origin(NamedTuple):
+    """What a feature file was made of; empty texts where it does not tell.
+
+    Attributes:
+        embedder: fingerprint of the embedder, or a ready-made model's name.
+        precision: number format of the network, `float32` or `bfloat16`.
+        crops: digest of the list of crops, of which a shard holds a part.
+    """
+
+    embedder: str
+    precision: str = ""
+    crops: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """What was read of a feature file, or of a folder of them.
+
+    Attributes:
+        path: where it was read from.
+        features: `(n, d)` float32, as the embedder gave them.
+        origin: what made them.
+        columns: of `COLUMNS` those that were asked for and are there, n texts each.
+    """
+
+    path: Path
+    features: NDArray[np.float32]
+    origin: Origin
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What each crop is called; empty where the file does not say."""
+        return self.columns.get("paths", ())
+
+    def check_against(self, artefact: Artefact) -> None:
+        """Refuses features of another embedder.
+
+        Raises:
+            InputProblem: naming the file and both sides of the disagreement.
+        """
+        dimension = artefact.embedder.config.dimension
+        if self.features.shape[1] != dimension:
+            raise InputProblem(
+                f"{self.path}: its features have {self.features.shape[1]} dimensions, this "
+                f"artefact's have {dimension}; run gmn embed with this artefact"
+            )
+        own, made_by = artefact.description.embedding_fingerprint, self.origin.embedder
+        if made_by and made_by != own:
+            raise InputProblem(
+                f"{self.path}: was embedded by {made_by[:12]}…, this artefact's embedder "
+                f"is {own[:12]}…; run gmn embed with this artefact"
+            )
+
+
+def write_features(
+    path: Path,
+    features: NDArray[np.float32],
+    columns: Mapping[str, Sequence[str]],
+    origin: Origin,
+    unreadable: Sequence[str] = (),
+) -> None:
+    """Writes features, what is known of their crops, and what made them.
+
+    Args:
+        path: where to; an existing file is overwritten.
+        features: `(n, d)` float32.
+        columns: of `COLUMNS` some, n texts each.
+        origin: what made them.
+        unreadable: names and reasons of crops that are left out.
+    """
+    texts = {**columns, **dict(zip(ABOUT, origin, strict=True)), UNREADABLE: unreadable}
+    arrays = {name: np.array(text, dtype=np.str_) for name, text in texts.items()}
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, features=features, **arrays)
+
+
+def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
+    """Reads a feature file, or a whole folder of shards as if it were one file.
+
+    Args:
+        path: the file or folder.
+        columns: of `COLUMNS` those to read.
+
+    Raises:
+        InputProblem: for a file that is missing, damaged, or holds no `(n, d)` array `features`,
+            and for a folder that lacks a shard or has shards of different origin.
+    """
+    if not path.is_dir():
+        return _read(path, columns)
+    files = shards_in(path)
+    shapes = [_shape(file) for file in files]
+    features = np.empty((sum(rows for rows, _ in shapes), shapes[0][1]), np.float32)
+    read: dict[str, list[str]] = {name: [] for name in columns}
+    origin, done = read_origin(files[0]), 0
+    for file, (rows, _) in zip(files, shapes, strict=True):
+        shard = _read(file, columns)
+        if shard.origin != origin or shard.features.shape[1] != features.shape[1]:
+            raise InputProblem(
+                f"{file}: was made by another artefact, or of other crops, than {files[0].name}; "
+                "keep the shards of one gmn embed in a folder of their own"
+            )
+        features[done : done + rows] = shard.features
+        done += rows
+        for name in columns:
+            read[name] += shard.columns.get(name, ())
+    return FeatureFile(path, features, origin, {name: tuple(own) for name, own in read.items()})
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The shards of a folder, in order.
+
+    Raises:
+        InputProblem: where there is none, one is missing, or there are those of several runs.
+    """
+    found = {file: match for file in folder.iterdir() if (match := SHARD.fullmatch(file.name))}
+    totals = Counter(int(match[2]) for match in found.values())
+    if not found:
+        raise InputProblem(f"{folder}: holds no shard; name a file or folder of gmn embed")
+    if len(totals) > 1:
+        raise InputProblem(
+            f"{folder}: holds shards of several runs, of {' and '.join(map(str, sorted(totals)))} "
+            "shards; give each run a folder of its own"
+        )
+    ((total, count),) = totals.items()
+    if count < total:
+        there = {int(match[1]) for match in found.values()}
+        missing = next(number for number in range(total) if number not in there)
+        raise InputProblem(
+            f"{folder}: {total - count} of {total} shards are missing, the first is "
+            f"{shard_name(missing, total)}; run gmn embed again, which skips those that are there"
+        )
+    return sorted(found)
+
+
+def shard_name(number: int, count: int) -> str:
+    """What one of `count` shards is called, counted from 0."""
+    return f"shard-{number:05d}-of-{count:05d}.npz"
+
+
+def read_origin(path: Path) -> Origin:
+    """What made a feature file, without its features; raises as `read_features`."""
+    with _opened(path) as arrays:
+        return _origin(arrays)
+
+
+def read_unreadable(path: Path) -> list[str]:
+    """Names and reasons of the crops that a feature file leaves out; raises as `read_features`."""
+    with _opened(path) as arrays:
+        return _texts(arrays, UNREADABLE)
+
+
+def read_sent(path: Path, most_bytes: int) -> FeatureFile:
+    """Reads one feature file that others have sent, with all `COLUMNS`, in bounded memory.
+
+    Raises:
+        InputProblem: for a file that is damaged, larger than `most_bytes`, compressed, or lacks a
+            column, and for a feature that has no direction.
+    """
+    size = path.stat().st_size
+    if size > most_bytes:
+        raise InputProblem(
+            f"{path}: has {size:,} bytes, over the limit of {most_bytes:,}; give gmn embed a "
+            "folder as --out, which then holds smaller files"
+        )
+    with _opened(path) as arrays:
+        if any(one.compress_type != zipfile.ZIP_STORED for one in arrays.zip.infolist()):
+            raise InputProblem(f"{path}: is compressed; send it as gmn embed wrote it")
+        features, columns = _features(path, arrays), {}
+        rows = len(features)
+        if rows > MOST_ROWS:
+            raise InputProblem(f"{path}: has {rows:,} features, over the limit of {MOST_ROWS:,}")
+        lengths = np.einsum("nd,nd->n", features, features)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise InputProblem(
+                f"{path}: has a feature that is not finite or has no length; run gmn embed again"
+            )
+        for name in COLUMNS:
+            if name not in arrays or arrays[name].shape != (rows,):
+                raise InputProblem(f"{path}: lacks {name} of its crops; run gmn embed again")
+            columns[name] = tuple(_texts(arrays, name))
+        return FeatureFile(path, features, _origin(arrays), columns)
+
+
+def _read(path: Path, columns: Collection[str]) -> FeatureFile:
+    with _opened(path) as arrays:
+        read = {name: tuple(_texts(arrays, name)) for name in columns if name in arrays}
+        return FeatureFile(path, _features(path, arrays), _origin(arrays), read)
+
+
+def _features(path: Path, arrays: Any) -> NDArray[np.float32]:
+    features = arrays["features"]
+    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
+        raise InputProblem(
+            f"{path}: its features are {features.dtype} of shape {features.shape}, not floating "
+            "point of shape (n, d); run gmn embed again"
+        )
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """Rows and dimensions of a file's features, read from their header."""
+    with _opened(path) as arrays, arrays.zip.open("features.npy") as file:
+        major, _ = np.lib.format.read_magic(file)
+        read = getattr(np.lib.format, f"read_array_header_{major}_0")
+        shape, _, _ = read(file)
+        rows, dimension = shape
+    return rows, dimension
+
+
+def _origin(arrays: Any) -> Origin:
+    return Origin(*(str(arrays[name]) if name in arrays else "" for name in ABOUT))
+
+
+def _texts(arrays: Any, name: str) -> list[str]:
+    texts = np.atleast_1d(arrays[name]) if name in arrays else np.empty(0)
+    return list(map(str, texts.tolist()))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a feature file, by name; raises `InputProblem` where they cannot be read."""
+    if not path.is_file():
+        raise InputProblem(f"{path}: no such file; name one that gmn embed wrote")
+    try:
+        with (
+            BoundedReads(io.FileIO(path), MOST_AT_ONCE) as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or "features" not in arrays:
+                raise InputProblem(
+                    f"{path}: holds no array named features; name a file that gmn embed wrote"
+                )
+            yield arrays
+    except InputProblem:
+        raise
+    except Exception as error:
+        # Of many kinds, by what is damaged in it.
+        raise InputProblem(
+            f"{path}: is not a readable .npz ({error}); run gmn embed again"
+        ) from error

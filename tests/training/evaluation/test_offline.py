@@ -1,0 +1,244 @@
+"""Whole data sets as shards, by a stand-in network unless the embedder's own is meant."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.artefact import load_artefact, resolve_artefact
+from model.feature_file import COLUMNS, read_features, shards_in
+from model.preprocessing import Preprocessing
+from model.problems import InputProblem
+from tests.forked import run_forked
+from training.datasets.record import CropRecord
+from training.evaluation import offline
+from training.evaluation.embedding import embed_records
+from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder, network_of
+from training.evaluation.stored_features import StoredFeatures
+
+WHOLE = Part()
+SIZE = Preprocessing(height=32, width=16)
+KILLED_IN_THE_THIRD_SHARD = """
+import os, signal, sys
+from pathlib import Path
+from tests.training.evaluation import test_offline as own
+
+shards = []
+def embed(crops):
+    shards.append(len(crops))
+    if len(shards) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return own.colours(crops)
+own.offline.SHARD_CROPS = 5
+own.embed_to_folder(
+    own.network(embed), own.crops_in(Path(sys.argv[1])), Path(sys.argv[2]), own.Part(), own.no_bar
+)
+"""
+
+
+@contextmanager
+def no_bar(text: str, total: int):
+    yield lambda _: None
+
+
+def colours(crops):
+    """A feature that differs with the crop: its mean colours."""
+    return crops.mean(axis=(1, 2)).astype(np.float32)
+
+
+def network(embed=colours, embedder: str = "e" * 64) -> Network:
+    return Network(SIZE, embed, embedder)
+
+
+def crops_in(folder: Path) -> list[CropRecord]:
+    moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    return [
+        CropRecord(str(file), "drawn", file.stem, "east", "drawn", file, captured_at=moment)
+        for file in sorted(folder.glob("*.png"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
+    folder = tmp_path_factory.mktemp("crops")
+    for number, crop in enumerate(drawn_crops):
+        (folder / f"{number:02d}.png").write_bytes(crop.png)
+    return crops_in(folder)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch) -> None:
+    monkeypatch.setattr(offline, "SHARD_CROPS", 5)
+    monkeypatch.setattr(offline, "BATCH_CROPS", 2)
+
+
+def _embed(records, folder, part=WHOLE, **changed):
+    return embed_to_folder(network(**changed), records, folder, part, no_bar)
+
+
+@pytest.mark.parametrize("name", ["small", pytest.param("bundled", marks=pytest.mark.slow)])
+def test_features_are_those_of_the_network_in_pytorch(name, records) -> None:
+    pytest.importorskip("openvino")
+    artefact = load_artefact(resolve_artefact(name))
+    size = artefact.description.preprocessing
+    fast = network_of(artefact, torch.device("cpu"), bfloat16=False)
+    assert (fast.runtime, fast.precision) == ("openvino", "float32")
+    found = fast.embed(np.stack([size.resize(record.decode()) for record in records]))
+    expected = embed_records(artefact.embedder, size, records)
+    cosines = (_units(found) * _units(expected)).sum(axis=1)
+    # An angle of some 1e-5 at most: float32's last digits.
+    assert (1.0 - cosines).max() < 1e-9
+
+
+def _units(features):
+    return features / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+
+
+def test_without_openvino_it_is_pytorch(tiny_artefact, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    artefact = load_artefact(tiny_artefact)
+    assert network_of(artefact, torch.device("cpu"), bfloat16=False).runtime == "torch"
+
+
+def test_a_folder_reads_as_the_file_does(records, tmp_path) -> None:
+    embed_to_file(network(), records, tmp_path / "all.npz", no_bar)
+    assert _embed(records, tmp_path / "all").written == 5
+    whole, parts = (read_features(tmp_path / name, COLUMNS) for name in ("all.npz", "all"))
+    np.testing.assert_array_equal(whole.features, parts.features)
+    assert (whole.columns, whole.origin) == (parts.columns, parts.origin)
+    assert whole.paths == tuple(record.source for record in records)
+    own = [hashlib.sha256(record.path.read_bytes()).hexdigest() for record in records]
+    assert whole.columns["sha256"] == tuple(own)
+    assert whole.columns["captured_at"][0] == "2026-03-01T09:30:00+00:00"
+
+
+def test_a_killed_run_continues_and_nothing_is_computed_twice(records, tmp_path) -> None:
+    folder = records[0].path.parent
+    killed = run_forked(KILLED_IN_THE_THIRD_SHARD, str(folder), str(tmp_path / "out"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    embedded: list[int] = []
+
+    def embed(crops):
+        embedded.append(len(crops))
+        return colours(crops)
+
+    outcome = _embed(records, tmp_path / "out", embed=embed)
+    assert (outcome.skipped, outcome.written, sum(embedded)) == (2, 3, 24 - 10)
+    np.testing.assert_array_equal(
+        read_features(tmp_path / "out").features,
+        colours(np.stack([SIZE.resize(record.decode()) for record in records])),
+    )
+    assert _embed(records, tmp_path / "out").written == 0
+
+
+def test_parts_make_every_shard_once(records, tmp_path) -> None:
+    parts = [_embed(records, tmp_path / "out", Part(number, 3)) for number in (3, 1)]
+    with pytest.raises(InputProblem, match=r"2 of 5 shards are missing, the first is shard-00001"):
+        read_features(tmp_path / "out")
+    parts.append(_embed(records, tmp_path / "out", Part(2, 3)))
+    assert [(part.written, part.features) for part in parts] == [(1, 5), (2, 10), (2, 9)]
+    assert len(read_features(tmp_path / "out").features) == len(records)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [({"embedder": "f" * 64}, "artefact"), ({"fewer": 1}, "list of crops"), ({"more": 1}, "list")],
+)
+def test_shards_of_another_run_are_named_and_left_alone(changed, what, records, tmp_path) -> None:
+    _embed(records, tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    given = records
+    if changed.pop("fewer", None):
+        given = [replace(records[0], identity="another"), *records[1:]]
+    if changed.pop("more", None):
+        given = [*records, *records]
+    with pytest.raises(InputProblem, match=rf"shard-\d+-of-00005\.npz: .*another {what}.*--out"):
+        _embed(given, tmp_path / "out", **changed)
+    assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_crop_that_cannot_be_read_is_named_every_time_and_the_rest_goes_on(
+    records, tmp_path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = replace(records[0], source="broken.png", path=tmp_path / "broken.png")
+    gone = replace(records[0], source="gone.png", path=tmp_path / "gone.png")
+    given = [broken, *records, gone]
+    for written in (6, 0):
+        outcome = _embed(given, tmp_path / "out")
+        assert outcome.written == written
+        assert [one.split(":")[0] for one in outcome.unreadable] == ["broken.png", "gone.png"]
+    assert "not a JPEG" in outcome.unreadable[0]
+    found = read_features(tmp_path / "out", ["paths"])
+    assert (len(found.features), found.paths[0]) == (24, records[0].source)
+
+
+def test_where_no_crop_can_be_read_there_is_no_file(records, tmp_path) -> None:
+    gone = replace(records[0], path=tmp_path / "gone.png")
+    with pytest.raises(InputProblem, match="no crop can be read"):
+        embed_to_file(network(), [gone], tmp_path / "all.npz", no_bar)
+    assert not (tmp_path / "all.npz").exists()
+    assert _embed([gone] * 7, tmp_path / "out").features == 0
+    assert read_features(tmp_path / "out").features.shape == (0, 3)
+
+
+def test_no_more_than_two_batches_are_in_memory(records, tmp_path, monkeypatch) -> None:
+    read: list[str] = []
+    content = CropRecord.content
+    monkeypatch.setattr(CropRecord, "content", lambda own: read.append(own.source) or content(own))
+    ahead = []
+
+    def embed(crops):
+        ahead.append(len(read) - 2 * len(ahead))
+        return colours(crops)
+
+    even = records[:20]
+    monkeypatch.setattr(offline, "SHARD_CROPS", 4)
+    _embed(even, tmp_path / "out", embed=embed)
+    assert max(ahead) <= 4
+
+
+def test_shards_of_two_runs_or_two_artefacts_are_not_read_as_one(records, tmp_path) -> None:
+    _embed(records, tmp_path / "one")
+    _embed(records, tmp_path / "two", embedder="f" * 64)
+    mixed = tmp_path / "one" / shards_in(tmp_path / "one")[3].name
+    mixed.write_bytes((tmp_path / "two" / mixed.name).read_bytes())
+    with pytest.raises(InputProblem, match=r"shard-00003-of-00005\.npz: was made by another"):
+        read_features(tmp_path / "one")
+    (tmp_path / "one" / "shard-00000-of-00002.npz").touch()
+    with pytest.raises(InputProblem, match="several runs, of 2 and 5 shards"):
+        read_features(tmp_path / "one")
+    with pytest.raises(InputProblem, match=f"{tmp_path}: holds no shard"):
+        read_features(tmp_path)
+
+
+def test_a_damaged_shard_is_named(records, tmp_path) -> None:
+    _embed(records, tmp_path)
+    shard = shards_in(tmp_path)[1]
+    shard.write_bytes(shard.read_bytes()[:-200])
+    for again in (lambda: _embed(records, tmp_path), lambda: read_features(tmp_path)):
+        with pytest.raises(InputProblem, match=rf"{shard.name}: is not a readable \.npz"):
+            again()
+
+
+def test_features_of_a_crop_that_has_none_are_asked_for_by_name(tiny_artefact, tmp_path) -> None:
+    from training.datasets.registry import read_dataset
+    from training.evaluation.random_splits import usual_search
+
+    artefact = load_artefact(tiny_artefact)
+    made_by = artefact.description.embedding_fingerprint
+    dataset = read_dataset("synthetic:7,identities=3,domains=1")
+    own = network(lambda crops: np.ones((len(crops), 1280), np.float32), made_by)
+    embed_to_file(own, dataset.records[1:], tmp_path / "few.npz", no_bar)
+    stored = StoredFeatures([tmp_path / "few.npz"], artefact)
+    with pytest.raises(InputProblem, match=rf"few\.npz: .* such as {dataset.records[0].source};"):
+        stored.of(usual_search(dataset))
