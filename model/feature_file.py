@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.crops.unpack import BoundedReads
 from model.problems import InputProblem
+from model.shards import shards_in
 
 COLUMNS = ("paths", "identities", "cameras", "captured_at", "sha256")
 """What is known of each crop, texts that are empty where it is not: its name, who it shows, which
@@ -32,7 +32,7 @@ MOST_ROWS = 65_536
 """Crops of one file that others have sent."""
 MOST_AT_ONCE = 1024 * 1024
 """Bytes that are read at once of a file, and so the largest list of its arrays."""
-SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Origin(NamedTuple):
@@ -144,37 +144,6 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
     return FeatureFile(path, features, origin, {name: tuple(own) for name, own in read.items()})
 
 
-def shards_in(folder: Path) -> list[Path]:
-    """The shards of a folder, in order.
-
-    Raises:
-        InputProblem: where there is none, one is missing, or there are those of several runs.
-    """
-    found = {file: match for file in folder.iterdir() if (match := SHARD.fullmatch(file.name))}
-    totals = Counter(int(match[2]) for match in found.values())
-    if not found:
-        raise InputProblem(f"{folder}: holds no shard; name a file or folder of gmn embed")
-    if len(totals) > 1:
-        raise InputProblem(
-            f"{folder}: holds shards of several runs, of {' and '.join(map(str, sorted(totals)))} "
-            "shards; give each run a folder of its own"
-        )
-    ((total, count),) = totals.items()
-    if count < total:
-        there = {int(match[1]) for match in found.values()}
-        missing = next(number for number in range(total) if number not in there)
-        raise InputProblem(
-            f"{folder}: {total - count} of {total} shards are missing, the first is "
-            f"{shard_name(missing, total)}; run gmn embed again, which skips those that are there"
-        )
-    return sorted(found)
-
-
-def shard_name(number: int, count: int) -> str:
-    """What one of `count` shards is called, counted from 0."""
-    return f"shard-{number:05d}-of-{count:05d}.npz"
-
-
 def read_origin(path: Path) -> Origin:
     """What made a feature file, without its features; raises as `read_features`."""
     with _opened(path) as arrays:
@@ -185,6 +154,12 @@ def read_unreadable(path: Path) -> list[str]:
     """Names and reasons of the crops that a feature file leaves out; raises as `read_features`."""
     with _opened(path) as arrays:
         return _texts(arrays, UNREADABLE)
+
+
+def is_feature_file(path: Path) -> bool:
+    """Whether a file begins as `write_features` begins it, with the features."""
+    with path.open("rb") as file:
+        return file.read(42)[30:] == b"features.npy"
 
 
 def read_sent(path: Path, most_bytes: int) -> FeatureFile:
@@ -216,6 +191,8 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
             if name not in arrays or arrays[name].shape != (rows,):
                 raise InputProblem(f"{path}: lacks {name} of its crops; run gmn embed again")
             columns[name] = tuple(_texts(arrays, name))
+        if not all(map(SHA256.fullmatch, columns["sha256"])):
+            raise InputProblem(f"{path}: has a sha256 that is none; run gmn embed again")
         return FeatureFile(path, features, _origin(arrays), columns)
 
 
@@ -238,7 +215,7 @@ def _features(path: Path, arrays: Any) -> NDArray[np.float32]:
 def _shape(path: Path) -> tuple[int, int]:
     """Rows and dimensions of a file's features, read from their header."""
     with _opened(path) as arrays, arrays.zip.open("features.npy") as file:
-        major, _ = np.lib.format.read_magic(file)
+        major, _ = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         read = getattr(np.lib.format, f"read_array_header_{major}_0")
         shape, _, _ = read(file)
         rows, dimension = shape

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,12 @@ from rich.markup import escape
 from typer import Argument, BadParameter, Context, Exit, Option
 
 from gmn_client import Client, RequestRefused
+from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions
 from model.crops.manifest import MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
+from model.shards import holds_shards, shards_in
 from service.commands.bulk import Source, SourceCrop, enroll_crops, find_source, read_crop
 from service.commands.common import JsonOption, follow, output, progress_bar, show, with_client
 
@@ -29,7 +32,7 @@ PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 SOURCE_HELP = (
     "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
-    "folder with a manifest.csv, or KIND:PATH."
+    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or folder of gmn embed."
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 CAMERA_HELP = (
@@ -68,18 +71,21 @@ def enroll(
     then. What is ignored is named. Sending the same images again enrolls nothing twice.
 
     With --job the service does it by itself once all is sent: images are packed into an archive
-    first. An archive is always sent so, as it is, with the manifest in it.
+    first. An archive is always sent so, as it is, with the manifest in it. So are features, which
+    name people and cameras and are of the artefact that fills the gallery; no picture is kept.
 
     Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
     """
     path, started = Path(source), time.perf_counter()
-    archive = path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name)
-    if report is not None and not (job or archive):
+    archives = shards_in(path) if holds_shards(path) else []
+    if path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
+        archives = [path]
+    if report is not None and not (job or archives):
         raise BadParameter("--report goes with --job or an archive")
-    if archive:
-        _require_archive(path, split)
+    if archives:
+        _require_archive(archives[0], split)
         found = Source((), labelled=False)
     else:
         found = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
@@ -87,11 +93,11 @@ def enroll(
     # Before anything is sent: a file that cannot be written is named at once.
     write_report(report, ())
     with _gallery(client, create):
-        if archive:
-            counts = _import(client, path, {}, problems, identity=identity, camera=camera)
+        if archives:
+            counts = _import(client, archives, {}, problems, identity=identity, camera=camera)
         elif job:
             with pack(found.crops, problems) as (packed, names):
-                counts = _import(client, packed, names, problems)
+                counts = _import(client, [packed], names, problems)
             counts["sent"] += len(found.crops) - len(names)
         else:
             counts = _send(client, found.crops, problems)
@@ -148,28 +154,32 @@ def _send(client: Client, crops: Sequence[SourceCrop], problems: list[Problem]) 
 
 def _import(
     client: Client,
-    archive: Path,
+    archives: Sequence[Path],
     names: Mapping[str, str],
     problems: list[Problem],
     **labels: Unpack[ImportOptions],
 ) -> dict[str, Any]:
-    """As `_send`, of an archive, which is one import; `names` are by the names in the archive."""
-    with progress_bar() as progress:
-        progress.add_task("Sending", total=None)
-        job = client.import_archive(archive, **labels)
-    job = follow(client, job, "Enrolling")
-    problems += [
-        (str(one.position), names.get(one.source, one.source), one.code, one.detail)
-        for one in (client.job_problems(job.job_id) if job.problems else ())
-    ]
-    return {
-        "job_id": job.job_id,
-        "state": job.state,
-        "detail": job.detail,
-        "sent": job.progress.total,
-        "enrolled": job.progress.landed,
-        "duplicates": job.progress.duplicates,
-    }
+    """As `_send`, of archives, each an import; `names` are by the names in the archive.
+
+    The next is sent while the service works on one. They end with the first that is not done.
+    """
+    counts, running = Counter(sent=0, enrolled=0, duplicates=0), deque[Job]()
+    for number in range(len(archives) + 1):
+        if number < len(archives):
+            with progress_bar() as progress:
+                progress.add_task(f"Sending {number + 1} of {len(archives)}", total=None)
+                running.append(client.import_archive(archives[number], **labels))
+        if number > 0:
+            job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
+            problems += [
+                (str(one.position), names.get(one.source, one.source), one.code, one.detail)
+                for one in (client.job_problems(job.job_id) if job.problems else ())
+            ]
+            done = job.progress
+            counts.update(sent=done.total, enrolled=done.landed, duplicates=done.duplicates)
+            if job.state != "done":
+                break
+    return {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -61,29 +61,50 @@ class ImageToEnroll:
     metadata: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class ComputedVectors:
+    """The vectors of images that were embedded elsewhere, and are not sent themselves.
+
+    Attributes:
+        embedder: fingerprint of the one that made them.
+        embedded: one of each image.
+    """
+
+    embedder: str
+    embedded: Sequence[EmbeddedImage]
+
+
 async def enroll(
     runtime: Runtime,
     gallery: Gallery,
     images: Sequence[ImageToEnroll],
     request_name: str | None = None,
+    computed: ComputedVectors | None = None,
 ) -> Enrollment:
     """Enrolls images; what the answer calls landed survives a power cut and is found at once.
 
     Args:
         request_name: under one name the same images are enrolled once, however often they come.
+        computed: the images' vectors, where the service is not to compute them.
 
     Raises:
         RequestConflict: for a name that stood for other images.
+        InvalidField: for vectors of another embedder than the gallery's.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     require_free_disk(runtime.settings)
     files = list(map(attrgetter("image"), images))
     prepare = partial(_prepare, runtime.settings.keep_images)
-    with runtime.admission.image_slots(len(images)):
+    with runtime.admission.image_slots(0 if computed else len(images)):
         while True:
             embedder = gallery.embedder
-            pipeline = runtime.models[embedder].pipeline
-            embedded = await pipeline.embed(files, runtime.settings.quality, prepare)
+            embedded: Sequence[Embedded]
+            if computed:
+                _require_embedder(runtime, gallery, computed)
+                embedded = computed.embedded
+            else:
+                pipeline = runtime.models[embedder].pipeline
+                embedded = await pipeline.embed(files, runtime.settings.quality, prepare)
             failpoint("enroll.embedded")
             outcomes, new = _outcomes(gallery.settings, images, embedded)
             request = None
@@ -103,6 +124,18 @@ async def enroll(
                 if gallery.embedder == embedder:
                     raise
                 # The gallery went over to another embedder while these images were embedded.
+
+
+def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVectors) -> None:
+    """Raises `InvalidField` for vectors that cannot be compared with the gallery's."""
+    own, model = gallery.embedder, runtime.models[gallery.embedder]
+    dimension = model.networks.dimension
+    if computed.embedder != own or computed.embedded[0].vector.shape != (dimension,):
+        raise InvalidField(
+            f"archive: its vectors are of embedder {computed.embedder[:12]}…, and gallery "
+            f"{gallery.name!r} takes those of {own[:12]}… ({model.name}, {dimension} dimensions); "
+            "run gmn embed with that artefact, or send them to a gallery that theirs has filled"
+        )
 
 
 def _outcomes(

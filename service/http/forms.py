@@ -180,7 +180,8 @@ class ImportForm(Form):
     """An archive to import, or a folder that the service can read."""
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
-    """A zip or tar file of images."""
+    """A zip or tar file of images, or a .npz file of features that `gmn embed` wrote with the
+    gallery's artefact, of which no picture is kept."""
     folder: str | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive."""
     manifest: Annotated[str, AfterValidator(partial(checked_text, "manifest"))] | None = None

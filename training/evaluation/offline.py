@@ -16,17 +16,11 @@ from numpy.typing import NDArray
 
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
-from model.feature_file import (
-    SHARD,
-    Origin,
-    read_origin,
-    read_unreadable,
-    shard_name,
-    write_features,
-)
+from model.feature_file import Origin, read_origin, read_unreadable, write_features
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.runtimes import DtypeName, EmbeddingRuntime, Probes, RuntimeUnusable, TorchRuntime
+from model.shards import SHARD, shard_name
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import DECODING_THREADS, ProgressBar
 from training.evaluation.files import make_folder, replacing
@@ -55,10 +49,10 @@ class Network(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The shards of one of several processes: every `count`-th from the `number`-th, from 1."""
+    """The shards of one of several processes: every `parts`-th from the `number`-th, from 1."""
 
     number: int = 1
-    count: int = 1
+    parts: int = 1
 
 
 @dataclass
@@ -150,7 +144,7 @@ def embed_to_folder(
     if others := there.difference(names):
         raise _other(folder / min(others), "crops")
     missing: dict[str, Sequence[CropRecord]] = {}
-    for number in range(part.number - 1, count, part.count):
+    for number in range(part.number - 1, count, part.parts):
         name = names[number]
         if name in there:
             _require_origin(folder / name, origin)

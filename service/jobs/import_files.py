@@ -1,0 +1,227 @@
+"""What an import enrolls, read from its archive or folder: images and labels, or vectors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from model.crops.decode import CropProblem
+from model.crops.folder import packed_root, read_folder
+from model.crops.manifest import MANIFEST, CropFile
+from model.crops.names import Ignored, LeftOut, shown
+from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
+from model.feature_file import COLUMNS, is_feature_file, read_sent
+from model.problems import InputProblem
+from service.engine.batcher import EmbeddedImage
+from service.errors import InvalidField, StorageFailed
+from service.gallery import enroll
+from service.ops import data_directory
+from service.ops.failpoints import failpoint
+from service.ops.health import heartbeat
+from service.record.jobs import Job
+from service.runtime import Runtime
+from service.search.options import read_moment
+
+CHECKS = {
+    "identity": enroll.checked_text,
+    "camera": enroll.checked_camera,
+    "external_id": enroll.checked_text,
+    "metadata": enroll.checked_metadata,
+}
+
+
+@dataclass(frozen=True)
+class ImportContent:
+    """What an import enrolls.
+
+    Attributes:
+        folder: the resolved folder of its images.
+        items: its crops.
+        left_out: what could not be unpacked.
+        vectors: of a feature file those of the items, of which there are no images then.
+    """
+
+    folder: Path
+    items: list[CropFile]
+    left_out: list[LeftOut] = field(default_factory=list)
+    vectors: enroll.ComputedVectors | None = None
+
+    def name_of(self, item: CropFile) -> str:
+        """What the report calls a crop: its path within the folder, or in the feature file."""
+        named = item.path.relative_to(self.folder) if self.vectors is None else item.external_id
+        return shown(str(named))
+
+
+def read_import(runtime: Runtime, job: Job, spool: Path, ignored: Ignored) -> ImportContent:
+    """What an import enrolls, in the same order every time."""
+    if (mounted := job.parameters.get("folder")) is not None:
+        folder = mounted_folder(runtime, mounted)
+        return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored))
+    folder, archive = (spool / "files").resolve(), spool / "archive"
+    if archive.is_file() and is_feature_file(archive):
+        return _read_vectors(runtime, archive, folder, job.parameters)
+    left_out = [] if job.progress else _unpack(runtime, spool, folder, ignored)
+    items = _read_items(folder, packed_root(folder), job.parameters, ignored)
+    return ImportContent(folder, items, left_out)
+
+
+def _read_vectors(
+    runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
+) -> ImportContent:
+    """The crops of a feature file, which are called by their paths."""
+    for name in ("identity", "camera", "manifest"):
+        if parameters.get(name):
+            raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
+    try:
+        sent = read_sent(archive, runtime.settings.max_body_bytes)
+    except InputProblem as problem:
+        raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
+    items, columns = [], sent.columns
+    for number, (path, *labels) in enumerate(
+        zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
+    ):
+        identity, camera, moment = (text or None for text in labels)
+        where = f"archive: crop {number}"
+        try:
+            captured = read_moment(moment)
+        except ValueError as error:
+            # Without the text, as others read what a job failed for.
+            raise InvalidField(
+                f"{where}: captured_at is no RFC 3339 time with a time zone; write it like "
+                "2026-03-01T09:30:00Z, or leave it empty"
+            ) from error
+        items.append(CropFile(folder / str(number), identity, camera, captured, path or None))
+        _check_labels(items[-1], where)
+    embedded = [
+        EmbeddedImage(vector, 0.0, 0.0, 0.0, (), (sha256, None))
+        for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
+    ]
+    vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
+    return ImportContent(folder, items, [], vectors)
+
+
+def _unpack(runtime: Runtime, spool: Path, folder: Path, ignored: Ignored) -> list[LeftOut]:
+    archive, settings = spool / "archive", runtime.settings
+    if not archive.is_file():
+        if folder.is_dir():
+            # An earlier process unpacked it. Where another has the lease, no progress is saved.
+            return []
+        raise InvalidField(
+            "archive: could not be used, and its files were removed before the service ended "
+            "amid saying why; send it again"
+        )
+    # A process that lost its lease may still be unpacking: each has a folder of its own.
+    part = spool / f"part-{runtime.worker}"
+    shutil.rmtree(part, ignore_errors=True)
+    limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
+
+    def between() -> None:
+        heartbeat()
+        try:
+            data_directory.require_free_disk(settings)
+        except StorageFailed as error:
+            raise DiskFull(error.detail) from error
+
+    try:
+        part.mkdir()
+        left_out = unpack_crops(archive, part, limits, between, ignored)
+        # Under its final name the folder must be complete, also after a power cut.
+        data_directory.sync_below(part)
+    except (DiskFull, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise StorageFailed(f"the archive cannot be unpacked ({error}); free space") from error
+    failpoint("import.unpacked")
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(part, ignore_errors=True)
+    data_directory.sync(spool)
+    return left_out
+
+
+def _read_items(
+    folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
+) -> list[CropFile]:
+    """The images to enroll; an error about a file outside would reveal that file's content."""
+    name = parameters.get("manifest")
+    manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
+    if manifest is not None and not manifest.is_relative_to(folder):
+        raise InvalidField("manifest: lies outside the import; put it among the images")
+    if manifest is None or not manifest.is_file():
+        if name:
+            raise InvalidField(
+                f"manifest: there is no file {shown(name)!r} in the import; name one"
+            )
+        manifest = None
+    items = read_folder(folder, ignored, manifest, root=root, within=folder)
+    for item in items:
+        line = f"manifest: line {item.line}"
+        _check_labels(item, line if item.line else "folder: the name of one")
+    for label in ("identity", "camera"):
+        if value := parameters.get(label):
+            if any(getattr(item, label) for item in items):
+                raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
+            items = [replace(item, **{label: value}) for item in items]
+    return items
+
+
+def _check_labels(item: CropFile, where: str) -> None:
+    for label, check in CHECKS.items():
+        value = getattr(item, label)
+        try:
+            if value is not None:
+                check(label, value)
+        except InvalidField as error:
+            # The place is named and not its text, as others read what a job failed for.
+            detail = error.detail.replace(repr(value[:40]), "…")
+            raise InvalidField(f"{where}: {detail}") from error
+
+
+def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
+    """The bytes of an image below a resolved folder, or why they cannot be read."""
+    try:
+        path = path.resolve()
+        if not path.is_relative_to(folder):
+            return CropProblem("unreadable", "leads out of the folder; copy the file into it")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= max_bytes:
+                return file.read(max_bytes)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
+    return CropProblem(
+        "file_too_large",
+        f"the file has {size:,} bytes, over the limit of {max_bytes:,}; send the person's crop",
+    )
+
+
+def mounted_folder(runtime: Runtime, folder: str) -> Path:
+    """A folder below the import directory; raises `InvalidField`."""
+    root = runtime.settings.import_dir
+    if root is None:
+        raise InvalidField(
+            "folder: this service imports no folders; send an archive, or set GMN_IMPORT_DIR"
+        )
+    root = root.resolve()
+    path = _resolved(root, folder)
+    if path is None or not path.is_relative_to(root) or not path.is_dir():
+        raise InvalidField(
+            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR; name one"
+        )
+    return path
+
+
+def _resolved(folder: Path, name: str) -> Path | None:
+    """The path with symbolic links followed; None where it does not exist."""
+    try:
+        return (folder / name).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        return None
