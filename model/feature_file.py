@@ -36,7 +36,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Origin(NamedTuple):
-    """What a feature file was made of; empty texts where it does not tell.
+    """What a feature file was made of; empty texts where that is unknown.
 
     Attributes:
         embedder: fingerprint of the embedder, or a ready-made model's name.

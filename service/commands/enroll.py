@@ -79,9 +79,7 @@ def enroll(
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
     """
     path, started = Path(source), time.perf_counter()
-    archives = shards_in(path) if holds_shards(path) else []
-    if path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
-        archives = [path]
+    archives = _archives(path)
     if report is not None and not (job or archives):
         raise BadParameter("--report goes with --job or an archive")
     if archives:
@@ -205,6 +203,14 @@ def _show(summary: dict[str, Any]) -> None:
         console.print(f"[red]{escape(problem['name'])}[/]: {escape(problem['problem'])}")
     if len(problems) > PROBLEMS_SHOWN:
         console.print(f"and {len(problems) - PROBLEMS_SHOWN:,} more; --json names them all")
+
+
+def _archives(path: Path) -> list[Path]:
+    """The files that are imported as they are: an archive, or the shards of a folder."""
+    if holds_shards(path):
+        return shards_in(path)
+    read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
+    return [path] if path.is_file() and not read_here else []
 
 
 def _require_archive(path: Path, split: str | None) -> None:

@@ -82,7 +82,7 @@ class EvaluationRequest:
                 scorings,
                 self.peers,
                 progress_bar,
-                features=known and known.of(search),
+                features=known.of(search) if known else None,
                 multi_shot=self.multi_shot,
             )
             for dataset, search in searches
