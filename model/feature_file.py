@@ -67,7 +67,7 @@ class FeatureFile:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What each crop is called; empty where the file does not say."""
+        """What each crop is called; empty where the file has no names or they were not read."""
         return self.columns.get("paths", ())
 
     def check_against(self, artefact: Artefact) -> None:

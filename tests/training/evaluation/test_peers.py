@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.feature_file import read_features
 from model.problems import InputProblem
+from training.commands.embed import embed
 from training.datasets.record import CropRecord
+from training.datasets.registry import read_dataset
 from training.evaluation.peers import Peer
 
 
@@ -86,3 +89,13 @@ def test_a_torchreid_peer_sees_red_green_blue_less_imagenets_mean(averaging_onnx
     features = Peer(averaging_onnx).embed([crop(tuple(colour)) for colour in colours])
     expected = (colours / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_path):
+    people = "synthetic:7,identities=2,domains=1"
+    embed(str(averaging_model), people, tmp_path / "shards")
+    records = read_dataset(people).records
+    stored = read_features(tmp_path / "shards", ["paths"])
+    assert stored.origin.embedder == "averaging"
+    assert stored.paths == tuple(record.source for record in records)
+    np.testing.assert_array_equal(stored.features, Peer(averaging_model).embed(records))
